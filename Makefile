@@ -1,0 +1,63 @@
+# What a contributor runs. `make` alone lists it.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CODE := $(wildcard src tests examples exercises benchmarks)
+EXAMPLES := example-1 example-2 example-3 example-4
+
+# The first interpreter that is new enough; `make setup PYTHON=…` names another.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done),python3)
+
+.PHONY: help setup serve test lint bench examples $(EXAMPLES) clean
+
+help: ## List the targets (the default)
+	@awk -F ' *## ' '/^[a-z].*:.*## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "make example-N    Run one of them (N is 1 to 4)"
+
+setup: $(STAMP) ## Make .venv with everything to run, test and measure
+
+# Not compiling what may never be imported halves the time.
+$(STAMP): pyproject.toml constraints.txt
+	@python='$(PYTHON)'; required=3.11; \
+	found=$$($$python -c 'import platform; print(platform.python_version())' 2>/dev/null) || found='not there'; \
+	$$python -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "tailrace needs Python $$required or newer, but $$python is $$found; name another: make setup PYTHON=/path/to/python" >&2; \
+		exit 1; }; \
+	$$python -c 'import ensurepip' 2>/dev/null || scripts/system-packages venv "$$python" || exit 1; \
+	echo "Making $(VENV) with Python $$found (under a minute on a good line)"; \
+	$$python -m venv $(VENV)
+	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+serve: setup ## Serve on http://127.0.0.1:8000
+	@echo 'Serving example 1; the chat server will take its place here.'
+	$(BIN)/uvicorn --app-dir examples 01_basic_streaming:app
+
+test: setup ## Run the tests and print the branch coverage (ARGS='tests/wire -x' narrows them)
+	@scripts/system-packages test
+	$(BIN)/pytest --cov $(ARGS)
+
+lint: setup ## Check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(CODE)
+
+bench: setup ## Measure against the alternatives, side by side on this machine
+	@scripts/system-packages bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+examples: ## List the examples and what each shows
+	@for file in examples/0[1-9]_*.py; do \
+		number=$${file#examples/0}; \
+		printf 'make example-%s  %s\n' "$${number%%_*}" "$$(sed -n '1s/^"""\([^"]*\).*/\1/p' "$$file")"; \
+	done
+
+$(EXAMPLES): example-%: setup
+	$(BIN)/python examples/0$*_*.py
+
+clean: ## Remove .venv, caches, coverage data and build output
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
