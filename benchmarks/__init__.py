@@ -1,0 +1,1 @@
+"""tailrace beside its peers, in one run on one machine: `python -m benchmarks [SCENARIO ...] [--quick]`."""

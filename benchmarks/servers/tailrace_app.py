@@ -1,0 +1,58 @@
+"""tailrace through FastAPI routes: ids, resume and heartbeats included."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from benchmarks.servers.reading import Reading
+from tailrace import MemoryEngine, Retention, StreamResponse, StreamRouter
+
+app = FastAPI()
+router = StreamRouter()
+engine = MemoryEngine()
+feed = engine.log("feed")
+history = engine.log("history", retention=Retention(count=None, size=None))
+
+
+@router.stream("/sse")
+async def sse(n: int) -> AsyncIterator[Reading]:
+    for id in range(n):
+        yield Reading(id=id, name="sensor", value=3.25)
+
+
+@router.stream("/ndjson")
+async def ndjson(n: int) -> AsyncIterator[Reading]:
+    for id in range(n):
+        yield Reading(id=id, name="sensor", value=3.25)
+
+
+@router.stream("/paced")
+async def paced(n: int, pace: float) -> AsyncIterator[Reading]:
+    for id in range(n):
+        yield Reading(id=id, name="sensor", value=3.25)
+        await asyncio.sleep(pace)
+
+
+@app.get("/feed")
+async def read_feed() -> StreamResponse:
+    return StreamResponse(feed)
+
+
+@app.post("/publish", status_code=202)
+async def publish(reading: Reading) -> None:
+    await feed.append(reading)
+
+
+@app.post("/fill", status_code=202)
+async def fill(n: int) -> None:
+    await history.extend(Reading(id=id, name="sensor", value=3.25) for id in range(n))
+    await history.close()
+
+
+@app.get("/replay")
+async def replay() -> StreamResponse:
+    return StreamResponse(history)
+
+
+app.include_router(router)

@@ -1,0 +1,26 @@
+"""tailrace as a plain ASGI endpoint, with no framework around it."""
+
+from starlette.types import Receive, Scope, Send
+
+from benchmarks.servers.reading import Reading
+from tailrace import MemoryEngine, StreamResponse
+
+engine = MemoryEngine()
+feed = engine.log("feed")
+read_feed = StreamResponse(feed)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] != "http":
+        return
+    if scope["method"] == "POST":
+        await publish(receive, send)
+    else:
+        await read_feed(scope, receive, send)
+
+
+async def publish(receive: Receive, send: Send) -> None:
+    message = await receive()
+    await feed.append(Reading.model_validate_json(message["body"]))
+    await send({"type": "http.response.start", "status": 202, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
