@@ -1,0 +1,38 @@
+"""Who is measured."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from benchmarks.process import Command, Server, nchan, nginx_modules, serve, uvicorn
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    label: str
+    command: Command
+    # nginx serves from a worker process, a child of the one started.
+    worker: bool = False
+
+    def serve(self) -> AbstractContextManager[Server]:
+        return serve(self.command, worker=self.worker)
+
+
+def python_peer(name: str, label: str, module: str) -> Peer:
+    return Peer(name, label, uvicorn(f"benchmarks.servers.{module}:app"))
+
+
+FASTAPI = python_peer("fastapi", "FastAPI's own", "fastapi_app")
+SSE_STARLETTE = python_peer("sse-starlette", "sse-starlette", "sse_starlette_app")
+LITESTAR = python_peer("litestar", "Litestar", "litestar_app")
+BARE = python_peer("bare", "bare StreamingResponse", "bare_app")
+NCHAN = Peer("nchan", "nchan (nginx, C)", nchan, worker=True)
+TAILRACE = python_peer("tailrace", "tailrace, FastAPI route", "tailrace_app")
+TAILRACE_ASGI = python_peer("tailrace-asgi", "tailrace, plain ASGI", "tailrace_asgi")
+
+
+def missing(peer: Peer) -> str | None:
+    """Why a peer cannot be measured here, if it cannot."""
+    if peer is NCHAN and nginx_modules() is None:
+        return "nginx with the nchan module is not installed"
+    return None

@@ -1,0 +1,149 @@
+"""A server process on a free port of the loopback, started, measured from outside and always killed."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+ROOT = Path(__file__).resolve().parent.parent
+NCHAN_CONF = ROOT / "benchmarks" / "servers" / "nchan.conf"
+START_TIMEOUT = 20.0
+CPUS = sorted(os.sched_getaffinity(0))
+
+Address = tuple[str, int]
+Command = Callable[[int, Path], list[str]]
+
+
+class ServerFailed(Exception):
+    """A server did not start; carries what it printed."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server; `pid` is the one process that serves."""
+
+    address: Address
+    pid: int
+
+    def cpu(self) -> float:
+        """Seconds of user and system time spent so far, by all threads, finished ones included."""
+        # Far finer than the 10 ms ticks of /proc/<pid>/stat, which a fast peer would vanish under.
+        clock = ctypes.c_int()
+        if ctypes.CDLL(None).clock_getcpuclockid(self.pid, ctypes.byref(clock)) != 0:
+            raise ProcessLookupError(f"server process {self.pid} is gone")
+        return time.clock_gettime(clock.value)
+
+    def rss(self) -> int:
+        """Resident bytes."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def peak_rss(self) -> int:
+        """The most bytes that were ever resident."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
+
+def uvicorn(app: str) -> Command:
+    """An ASGI application under uvicorn with uvloop and httptools: one process, no access log."""
+
+    def command(port: int, directory: Path) -> list[str]:
+        return [
+            *(sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)),
+            *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
+        ]
+
+    return command
+
+
+def nchan(port: int, directory: Path) -> list[str]:
+    """nginx with one worker and the nchan module."""
+    conf = Template(NCHAN_CONF.read_text())
+    path = directory / "nginx.conf"
+    path.write_text(conf.substitute(modules=nginx_modules(), port=port, directory=directory))
+    return ["nginx", "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(path)]
+
+
+def nginx_modules() -> Path | None:
+    """Where nginx keeps its modules, if it is installed and nchan is among them."""
+    try:
+        built = subprocess.run(["nginx", "-V"], capture_output=True, text=True, check=True).stderr
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    for option in built.split():
+        name, _, value = option.partition("=")
+        if name == "--modules-path" and Path(value, "ngx_nchan_module.so").exists():
+            return Path(value)
+    return None
+
+
+@contextmanager
+def serve(command: Command, *, worker: bool = False) -> Iterator[Server]:
+    """Start a server, hand it over once it accepts, and kill its whole process group at the end.
+
+    With `worker` the process that serves is the first child of the one started.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        # nginx drops its worker's privileges, which must still reach its temporary paths.
+        directory.chmod(0o755)
+        port = free_port()
+        with (directory / "output").open("wb") as output:
+            process = subprocess.Popen(
+                command(port, directory),
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=pin_server,
+            )
+        try:
+            wait_until_accepting(process, port, directory / "output")
+            yield Server(("127.0.0.1", port), first_child(process.pid) if worker else process.pid)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    return port
+
+
+def pin_server() -> None:
+    os.sched_setaffinity(0, CPUS[:1])
+
+
+def pin_client() -> None:
+    """Keep the load client off the server's CPU, so that neither takes the other's time."""
+    os.sched_setaffinity(0, CPUS[1:] or CPUS)
+
+
+def wait_until_accepting(process: subprocess.Popen[bytes], port: int, output: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServerFailed(f"the server exited with {process.returncode}:\n{output.read_text()}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise ServerFailed(f"the server did not accept within {START_TIMEOUT:.0f} s:\n{output.read_text()}")
+
+
+def first_child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
