@@ -1,0 +1,26 @@
+"""The scenarios, in the order of the report."""
+
+from benchmarks.scenarios.base import Metric, Sample, Scenario
+from benchmarks.scenarios.fanout import FANOUT
+from benchmarks.scenarios.latency import LATENCY
+from benchmarks.scenarios.memory import MEMORY
+from benchmarks.scenarios.paced import PACED, PACED_LIGHT
+from benchmarks.scenarios.replay import REPLAY, REPLAY_SMALL
+from benchmarks.scenarios.throughput import THROUGHPUT, THROUGHPUT_NDJSON
+
+__all__ = ["SCENARIOS", "Metric", "Sample", "Scenario"]
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        THROUGHPUT,
+        THROUGHPUT_NDJSON,
+        FANOUT,
+        MEMORY,
+        LATENCY,
+        PACED,
+        PACED_LIGHT,
+        REPLAY,
+        REPLAY_SMALL,
+    )
+}

@@ -1,0 +1,74 @@
+"""One event to many subscribers."""
+
+import time
+from dataclasses import dataclass
+
+from benchmarks.client import Publisher, Swarm, get
+from benchmarks.peers import BARE, FASTAPI, LITESTAR, NCHAN, SSE_STARLETTE, TAILRACE, TAILRACE_ASGI, Peer
+from benchmarks.process import Server
+from benchmarks.quantiles import median
+from benchmarks.scenarios.base import Metric, Sample, Scenario
+from benchmarks.verify import EVENT_STREAM
+
+INTERVAL = 0.25
+WARMUP = 3
+TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Load:
+    subscribers: int
+    events: int
+
+
+FULL = Load(subscribers=2_000, events=16)
+QUICK = Load(subscribers=200, events=2)
+
+
+def measure(peer: Peer, quick: bool) -> Sample:
+    load = QUICK if quick else FULL
+    with peer.serve() as server, Swarm(server.address) as swarm:
+        swarm.connect(load.subscribers, get("/feed", EVENT_STREAM))
+        publisher = Publisher(server.address)
+        for _ in range(WARMUP):
+            deliver(publisher, swarm)
+        sample = broadcast(server, publisher, swarm, load.events)
+        publisher.close()
+    return sample
+
+
+def broadcast(server: Server, publisher: Publisher, swarm: Swarm, events: int) -> Sample:
+    cpu, before = server.cpu(), swarm.events
+    times = [deliver(publisher, swarm) for _ in range(events)]
+    return {
+        "cpu_us": (server.cpu() - cpu) / (swarm.events - before) * 1e6,
+        "last_ms": median(times) * 1e3,
+    }
+
+
+def deliver(publisher: Publisher, swarm: Swarm) -> float:
+    """Publish one event, see it reach every subscriber, and give the server the rest of the interval.
+
+    A peer that needs longer than the interval gets longer: its events must not pile up and be sent together.
+    """
+    start = time.perf_counter()
+    publisher.publish()
+    swarm.wait_events(publisher.published, TIMEOUT)
+    elapsed = time.perf_counter() - start
+    swarm.read_for(INTERVAL - elapsed)
+    return elapsed
+
+
+FANOUT = Scenario(
+    name="fanout",
+    title="One event to 2,000 SSE subscribers",
+    about=f"{FULL.subscribers:,} subscribers, one event published by POST every {INTERVAL * 1000:.0f} ms, and not "
+    f"before the last one reached everyone; {FULL.events} events. A peer with no broadcast of its own gets a queue per "
+    "subscriber, and encodes an event once where its interface takes encoded text.",
+    peers=(FASTAPI, SSE_STARLETTE, LITESTAR, BARE, NCHAN, TAILRACE, TAILRACE_ASGI),
+    metrics=(
+        Metric("cpu_us", "server CPU per delivery", "µs", 2, plotted=True),
+        Metric("last_ms", "time to the last subscriber", "ms", 1),
+    ),
+    measure=measure,
+)
