@@ -1,0 +1,111 @@
+"""What tailrace must reach, and whether it does."""
+
+from dataclasses import dataclass
+
+from benchmarks.peers import BARE, FASTAPI, NCHAN, SSE_STARLETTE, TAILRACE, TAILRACE_ASGI, Peer
+from benchmarks.results import Results, Spread
+from benchmarks.scenarios import SCENARIOS, Metric
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A floor against what was measured.
+
+    `spare` is the distance from the limit as a share of it, negative if missed.
+    """
+
+    work: str
+    floor: str
+    measured: str
+    spread: str
+    spare: float
+
+    @property
+    def reached(self) -> bool:
+        return self.spare >= 0
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A limit on one metric of tailrace."""
+
+    scenario: str
+    metric: str
+    limit: float
+    peer: Peer = TAILRACE
+
+    def judge(self, results: Results) -> Verdict | None:
+        """None if what it takes was not measured."""
+        spread = self.find(results, self.peer)
+        if spread is None:
+            return None
+        show = self.definition.show
+        return Verdict(
+            work=self.work,
+            floor=f"≤ {show(self.limit)}",
+            measured=show(spread.median),
+            spread=f"{show(spread.min)} – {show(spread.max)}",
+            spare=1 - spread.median / self.limit,
+        )
+
+    @property
+    def definition(self) -> Metric:
+        return SCENARIOS[self.scenario].metric(self.metric)
+
+    @property
+    def work(self) -> str:
+        return f"{SCENARIOS[self.scenario].title}: {self.definition.label}, {self.peer.label}"
+
+    def find(self, results: Results, peer: Peer) -> Spread | None:
+        if (scenario := results.scenarios.get(self.scenario)) is None:
+            return None
+        return scenario.peers.get(peer.name, {}).get(self.metric)
+
+
+@dataclass(frozen=True)
+class RatioFloor(Floor):
+    """A limit on one metric of tailrace as a multiple of a rival's, judged by the ratio of the medians."""
+
+    rival: Peer = BARE
+    # Written as "at least so many times less" rather than "at most so many times as much".
+    less: bool = False
+
+    def judge(self, results: Results) -> Verdict | None:
+        own, rival = self.find(results, self.peer), self.find(results, self.rival)
+        if own is None or rival is None:
+            return None
+        # Neighbours in time are compared, since the rounds are interleaved.
+        ratios = [self.ratio(a, b) for a, b in zip(own.rounds, rival.rounds, strict=True)]
+        ratio = self.ratio(own.median, rival.median)
+        return Verdict(
+            work=self.work,
+            floor=self.show(f"{'≥' if self.less else '≤'} {self.limit:g}"),
+            measured=self.show(f"{ratio:.2f}"),
+            spread=f"{min(ratios):.2f} – {max(ratios):.2f}",
+            spare=ratio / self.limit - 1 if self.less else 1 - ratio / self.limit,
+        )
+
+    def ratio(self, own: float, rival: float) -> float:
+        return rival / own if self.less else own / rival
+
+    def show(self, ratio: str) -> str:
+        return f"{ratio}× {'less than ' if self.less else ''}{self.rival.label}"
+
+
+FLOORS: tuple[Floor, ...] = (
+    RatioFloor("throughput", "cpu_us", 30, rival=FASTAPI, less=True),
+    RatioFloor("throughput", "cpu_us", 6, rival=SSE_STARLETTE, less=True),
+    RatioFloor("throughput", "cpu_us", 2, rival=BARE, less=True),
+    RatioFloor("fanout", "cpu_us", 12, rival=FASTAPI, less=True),
+    RatioFloor("fanout", "cpu_us", 2, rival=SSE_STARLETTE, less=True),
+    RatioFloor("fanout", "cpu_us", 2.2, rival=NCHAN),
+    RatioFloor("fanout", "cpu_us", 1.8, peer=TAILRACE_ASGI, rival=NCHAN),
+    Floor("memory", "rss_kb", 24),
+    Floor("memory", "rss_kb", 14, peer=TAILRACE_ASGI),
+    RatioFloor("paced", "cpu_us", 1.25, rival=BARE),
+    Floor("paced", "p99_ms", 50),
+)
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    return [verdict for floor in FLOORS if (verdict := floor.judge(results))]

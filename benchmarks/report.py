@@ -1,0 +1,123 @@
+"""Writes the report: a page that is computed from the results, and says so."""
+
+from collections.abc import Iterator, Sequence
+from textwrap import fill
+
+from benchmarks.environment import Environment
+from benchmarks.finding import finding, relative
+from benchmarks.floors import FLOORS, Verdict, verdicts
+from benchmarks.peers import TAILRACE
+from benchmarks.plot import filename, plotted
+from benchmarks.results import Results, ScenarioResult, Spread
+from benchmarks.scenarios import SCENARIOS, Metric, Scenario
+
+INTRODUCTION = """\
+<!-- Written by `python -m benchmarks`; edit the benchmarks, not this page. -->
+
+# Benchmarks
+
+tailrace beside its peers, all measured in one run on one machine. `make bench` repeats it in about ten minutes and
+rewrites this page, its plots and [results.json](results.json); `python -m benchmarks --quick` only shows that
+everything runs.
+
+## How to read this
+
+- **Only ratios travel.** Absolute numbers belong to one machine, and it may have been busy with other work too. Peers
+  take turns in every round, so that noise falls on all alike; a number is the median of its rounds, the range in
+  brackets is their least and most.
+- **Server CPU is the measure**: user and system time of the server process, the kernel's work for its sockets
+  included. The load client is a process of its own, on a core of its own, that reads raw sockets and only counts;
+  where its use of that core nears 100 %, the rate is its limit and not the server's.
+- **Nobody wins by losing events.** Every stream is checked to have brought exactly the events it owed, and finite
+  ones to have ended cleanly; before a single stream is timed, a peer's answer is decoded and compared. Otherwise the
+  run fails.
+- Every peer sends the same pydantic model as JSON, `{"id": 17, "name": "sensor", "value": 3.25}`. Python servers run
+  in one process under uvicorn with uvloop and httptools, without an access log; nchan runs in one nginx worker.
+- tailrace does more in these numbers: its events carry an `id:` to resume from, its streams name their outcome, and
+  its idle connections are kept alive. A bare `StreamingResponse` does none of that.
+"""
+
+
+def report(results: Results) -> str:
+    """The whole page."""
+    return "\n".join([INTRODUCTION, *floors(results), *scenarios(results), *machine(results.environment)]) + "\n"
+
+
+def summary(results: Results) -> str:
+    """The numbers alone, for a run that is not kept."""
+    tables = (line for name, result in results.scenarios.items() for line in [name, "", *rows(SCENARIOS[name], result)])
+    return "\n".join([*floors(results), *tables])
+
+
+def floors(results: Results) -> Iterator[str]:
+    found = verdicts(results)
+    reached = sum(verdict.reached for verdict in found)
+    yield "## Floors\n"
+    yield "What tailrace must reach; the range of a ratio is over the rounds.\n"
+    yield f"**{reached} of {len(found)} are reached{unmeasured(len(FLOORS) - len(found))}.**\n"
+    yield from table(
+        ("what", "floor", "measured", "range", "verdict"),
+        [(verdict.work, verdict.floor, verdict.measured, verdict.spread, judgement(verdict)) for verdict in found],
+    )
+
+
+def unmeasured(count: int) -> str:
+    return f"; {count} could not be measured" if count else ""
+
+
+def judgement(verdict: Verdict) -> str:
+    spare = f"{abs(verdict.spare) * 100:.0f} %"
+    return f"reached, {spare} to spare" if verdict.reached else f"**missed by {spare}**"
+
+
+def scenarios(results: Results) -> Iterator[str]:
+    for name, result in results.scenarios.items():
+        scenario = SCENARIOS[name]
+        yield f"## {scenario.title}\n"
+        yield f"{finding(scenario, result, scenario.metrics[0])}.\n"
+        yield f"{fill(scenario.about, 120)}\n"
+        for metric in plotted(scenario, result):
+            yield f"![{scenario.title}: {metric.label} by peer]({filename(name, metric)})\n"
+        yield from rows(scenario, result)
+        for peer, reason in result.missing.items():
+            yield f"{peer} was not measured: {reason}.\n"
+
+
+def rows(scenario: Scenario, result: ScenarioResult) -> Iterator[str]:
+    """A scenario's numbers, with its first metric relative to tailrace's."""
+    first = scenario.metrics[0]
+    own = result.peers.get(TAILRACE.name)
+    yield from table(
+        ("peer", "relative", *(f"{metric.label}, {metric.unit}" for metric in scenario.metrics)),
+        [
+            (peer.label, relative(spreads, own, first), *cells(spreads, scenario.metrics))
+            for peer in scenario.peers
+            if (spreads := result.peers.get(peer.name))
+        ],
+    )
+
+
+def cells(spreads: dict[str, Spread], metrics: Sequence[Metric]) -> Iterator[str]:
+    return (cell(spreads[metric.name], metric) for metric in metrics)
+
+
+def cell(spread: Spread, metric: Metric) -> str:
+    middle, low, high = (f"{value:,.{metric.digits}f}" for value in (spread.median, spread.min, spread.max))
+    return middle if len(spread.rounds) == 1 else f"{middle} ({low} – {high})"
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for line in body:
+        yield f"| {' | '.join(line)} |"
+    yield ""
+
+
+def machine(environment: Environment) -> Iterator[str]:
+    yield "## Machine and versions\n"
+    yield (
+        f"{environment.date:%Y-%m-%d}, {environment.system}, {environment.cores} cores, {environment.memory_gb} GB, "
+        f"{environment.python}.\n"
+    )
+    yield from table(("package", "version"), list(environment.versions.items()))
