@@ -1,0 +1,84 @@
+"""Streams for FastAPI that survive the network: every stream is a log, a response is a reader of it at a cursor."""
+
+from .asgi.lifespan import lifespan
+from .asgi.response import StreamResponse
+from .asgi.settings import StreamSettings
+from .cursor import Cursor
+from .engine import Engine
+from .errors import (
+    CursorError,
+    DecodeError,
+    EventError,
+    FrameTooLarge,
+    LogClosed,
+    LogReset,
+    NotAcceptable,
+    SlowReader,
+    StreamError,
+    TailraceError,
+    Truncated,
+)
+from .events import Dropped, Entry, Event, Farewell, Outcome, Reset
+from .flow import Flow, LogStatistics, Retention
+from .log.base import Log, Tail
+from .log.memory import MemoryLog
+from .modes import ResponseMode, detect_mode
+from .producer import Producer
+from .routing.router import StreamRouter
+from .routing.shortcuts import create_streaming_endpoint, stream_response
+from .wire.base import Decoder, Encoder, Frame, Wire, read_notice
+from .wire.batch import Batch
+from .wire.ndjson import NDJSON
+from .wire.openai import OpenAIChunks
+from .wire.sse import SSE, format_sse
+from .wire.text import Text
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NDJSON",
+    "SSE",
+    "Batch",
+    "Cursor",
+    "CursorError",
+    "DecodeError",
+    "Decoder",
+    "Dropped",
+    "Encoder",
+    "Engine",
+    "Entry",
+    "Event",
+    "EventError",
+    "Farewell",
+    "Flow",
+    "Frame",
+    "FrameTooLarge",
+    "Log",
+    "LogClosed",
+    "LogReset",
+    "LogStatistics",
+    "MemoryLog",
+    "NotAcceptable",
+    "OpenAIChunks",
+    "Outcome",
+    "Producer",
+    "Reset",
+    "ResponseMode",
+    "Retention",
+    "SlowReader",
+    "StreamError",
+    "StreamResponse",
+    "StreamRouter",
+    "StreamSettings",
+    "Tail",
+    "TailraceError",
+    "Text",
+    "Truncated",
+    "Wire",
+    "create_streaming_endpoint",
+    "detect_mode",
+    "format_sse",
+    "lifespan",
+    "read_notice",
+    "stream_response",
+]

@@ -1,0 +1,63 @@
+"""From a source and a request to a reader of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from ..engine import Engine
+from ..errors import LogReset, StreamError
+from ..log.base import Log, Tail
+from ..producer import Items, Producer
+from .request import StreamRequest
+from .settings import StreamSettings
+
+Source: TypeAlias = Log | Items | Callable[[], Items]
+
+
+@dataclass(slots=True)
+class Opening:
+    """A request's reader and, if the request started the stream, the stream's producer."""
+
+    engine: Engine
+    request: StreamRequest
+    settings: StreamSettings
+    tail: Tail
+    producer: Producer | None = None
+
+
+async def open_source(source: Source, settings: StreamSettings, engine: Engine, request: StreamRequest) -> Opening:
+    """A reader at the request's cursor: of a log, of the stream that the cursor names, or of a stream that starts now.
+
+    LogReset if the cursor cannot be continued, StreamError (503) for a new stream while the server shuts down.
+    """
+    cursor = request.cursor
+    if isinstance(source, Log):
+        log = source
+    elif cursor is None:
+        return _start(source, settings, engine, request)
+    elif (found := await engine.find(f"{request.path}/{cursor.stream}")) is not None:
+        log = found
+    else:
+        raise LogReset(request.path, "epoch_changed", str(replace(cursor, ended=True)))
+    return Opening(engine, request, settings, log.tail(cursor or 0, flow=settings.flow))
+
+
+def _start(
+    source: Items | Callable[[], Items], settings: StreamSettings, engine: Engine, request: StreamRequest
+) -> Opening:
+    if engine.draining:
+        raise StreamError("the server is shutting down", code="shutting_down", status=503)
+    log = engine.new_stream(request.path, retention=settings.retention)
+    producer = engine.produce(
+        log,
+        source() if callable(source) else source,
+        encode=settings.encode,
+        describe=settings.describe,
+        flow=settings.flow,
+        on_disconnect=settings.on_disconnect,
+        # Of a document nobody knows an address at which to come back.
+        grace=settings.grace if request.wire.streaming else 0.0,
+    )
+    return Opening(engine, request, settings, log.tail(flow=settings.flow), producer)

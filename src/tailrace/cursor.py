@@ -1,0 +1,61 @@
+"""The cursor: an opaque, URL-safe token that names a place in a log."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+
+from .errors import CursorError
+
+_EXPECTED = "<stream>.<epoch>.<offset>"
+_STREAM = r"[A-Za-z0-9_~-]{1,128}"
+# Offsets stay below 2**53, so that JavaScript can hold them exactly.
+_TOKEN = re.compile(rf"({_STREAM})\.([A-Za-z0-9_-]{{1,32}})\.(0|[1-9][0-9]{{0,14}})(\.end)?", re.ASCII)
+_PLAIN = re.compile(_STREAM, re.ASCII)
+
+STREAM_ID_PATTERN = "[A-Za-z0-9_-]{22}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The place after the entry at `offset`; 0 is the place before the first.
+
+    `ended` says that the reader has the end too and needs nothing more.
+    """
+
+    stream: str
+    epoch: str
+    offset: int
+    ended: bool = False
+
+    @classmethod
+    def parse(cls, token: str) -> Cursor:
+        """Read a token; CursorError if it is none."""
+        if (match := _TOKEN.fullmatch(token)) is None:
+            raise CursorError(token, _EXPECTED)
+        stream, epoch, offset, ended = match.groups()
+        return cls(stream, epoch, int(offset), ended is not None)
+
+    def __str__(self) -> str:
+        return f"{self.stream}.{self.epoch}.{self.offset}{'.end' if self.ended else ''}"
+
+
+def new_epoch() -> str:
+    """A name for one incarnation of a log."""
+    return secrets.token_urlsafe(6)
+
+
+def new_stream_id() -> str:
+    """An unguessable name of a stream: 128 random bits in 22 URL-safe characters."""
+    return secrets.token_urlsafe(16)
+
+
+def stream_token(name: str) -> str:
+    """How a log's name is written in its cursors: its last path segment, or a digest where that is not URL-safe."""
+    last = name.rpartition("/")[2]
+    if _PLAIN.fullmatch(last):
+        return last
+    return urlsafe_b64encode(hashlib.sha256(name.encode()).digest()[:16]).rstrip(b"=").decode()

@@ -1,0 +1,239 @@
+"""Where an application's logs live, and who runs and ends their producers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from .cursor import new_stream_id
+from .events import Farewell, Outcome
+from .flow import Retention
+from .log.base import Log, LogStore
+from .log.memory import MemoryStore
+from .producer import Items, OnDisconnect, Producer
+from .pulse import Member, Pulse
+
+logger = logging.getLogger("tailrace")
+
+STORES: dict[str, Callable[[str], LogStore]] = {"memory": lambda url: MemoryStore()}
+"""What makes a store, by URL scheme."""
+
+SHUTDOWN = Outcome("cancelled", "shutdown", "the server shut down")
+
+
+class Reader(Protocol):
+    """A connection that reads one of the engine's logs."""
+
+    def leave(self) -> None:
+        """The server leaves; look whether to say farewell."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """An engine at one moment."""
+
+    readers: int
+    producers: int
+    stuck: int
+    kept: int
+    kept_size: int
+    draining: bool
+
+
+class _Kept(NamedTuple):
+    until: float
+    size: int
+
+
+class Engine:
+    """Logs by name, the producers that write them, and one timer for all of it.
+
+    One engine for one event loop. The memory engine needs no setting up; `aclose` ends what still runs.
+    """
+
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        retention: Retention | None = None,
+        heartbeat: float = 15.0,
+        send_timeout: float = 300.0,
+        keep: float = 300.0,
+        keep_count: int = 1_000,
+        keep_size: int = 64 << 20,
+        shutdown_grace: float = 10.0,
+        reconnect: tuple[float, float] = (0.5, 3.0),
+    ) -> None:
+        """All times in seconds.
+
+        - `retention`: of logs that are made without their own.
+        - `heartbeat`: an idle connection is pinged this often.
+        - `send_timeout`: a connection that accepts no byte for so long is closed.
+        - `keep`, `keep_count`, `keep_size`: how long, how many and how large (in bytes) ended streams stay to be replayed.
+        - `shutdown_grace`: how long producers may go on once the server is told to stop.
+        - `reconnect`: readers that are sent away come back after a random time in this range.
+        """
+        scheme = urlsplit(url).scheme
+        if scheme not in STORES:
+            raise ValueError(f"expected an engine URL of scheme {' or '.join(sorted(STORES))}, but got {url!r}")
+        self.store = STORES[scheme](url)
+        self.retention = retention or Retention()
+        self.pulse = Pulse(heartbeat)
+        self.send_timeout = send_timeout
+        self.draining = False
+        self._keep = keep
+        self._keep_count = keep_count
+        self._keep_size = keep_size
+        self._shutdown_grace = shutdown_grace
+        self._reconnect = reconnect
+        self._readers: dict[Reader, None] = {}
+        self._producers: dict[str, Producer] = {}
+        self._passing: set[str] = set()
+        self._kept: dict[str, _Kept] = {}
+        self._kept_size = 0
+        self._slot: set[Member] | None = None
+        self._stuck: set[asyncio.Task[None]] = set()
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # Logs
+
+    def log(self, name: str, *, retention: Retention | None = None) -> Log:
+        """The log of a name, made at the first call. It lives as long as the engine's store."""
+        return self.store.open(name, retention or self.retention)
+
+    def new_stream(self, path: str = "", *, retention: Retention | None = None) -> Log:
+        """A new log with an unguessable id as the last segment of its name; forgotten some time after its producer ended."""
+        log = self.log(f"{path}/{new_stream_id()}", retention=retention)
+        self._passing.add(log.name)
+        return log
+
+    async def find(self, name: str) -> Log | None:
+        """The log of a name, if it is there (still)."""
+        return await self.store.find(name)
+
+    # Producers
+
+    def produce(self, log: Log, items: Items, *, on_disconnect: OnDisconnect = "detach", **options: Any) -> Producer:
+        """Run a generator into a log; `options` are those of Producer."""
+        if log.name in self._producers:
+            raise ValueError(f"expected log {log.name!r} to have no producer, but one is running")
+        producer = Producer(log, items, on_disconnect=on_disconnect, on_finish=self._finished, **options)
+        self._producers[log.name] = producer
+        return producer
+
+    def producer(self, log: Log) -> Producer | None:
+        """The running producer of a log in this process."""
+        return self._producers.get(log.name)
+
+    async def stop(self, log: Log) -> Outcome | None:
+        """Cancel what writes a log in this process and wait for it; the log's outcome, None if it is still open."""
+        if (producer := self._producers.get(log.name)) is not None:
+            producer.stop()
+            await producer.wait()
+        return log.outcome
+
+    def forget(self, log: Log) -> None:
+        """Forget a stream that nobody can ask for again."""
+        self._passing.discard(log.name)
+        if (kept := self._kept.pop(log.name, None)) is not None:
+            self._kept_size -= kept.size
+        self.store.drop(log.name)
+
+    def _keep_for_replay(self, log: Log) -> None:
+        _, size = log.size()
+        self._kept[log.name] = _Kept(asyncio.get_running_loop().time() + self._keep, size)
+        self._kept_size += size
+        if self._slot is None:
+            self._slot = self.pulse.join(self)
+        self.beat()
+
+    def beat(self) -> None:
+        """Forget the ended streams that are too old or too many."""
+        now = asyncio.get_running_loop().time()
+        for name, kept in tuple(self._kept.items()):
+            too_many = len(self._kept) > self._keep_count or self._kept_size > self._keep_size
+            if not (too_many or kept.until <= now):
+                break
+            del self._kept[name]
+            self._kept_size -= kept.size
+            self.store.drop(name)
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self._kept and self._slot is not None:
+            self._slot.discard(self)
+            self._slot = None
+
+    def _finished(self, producer: Producer) -> None:
+        log = producer.log
+        del self._producers[log.name]
+        if log.name in self._passing:
+            self._passing.remove(log.name)
+            self._keep_for_replay(log)
+        if producer.stuck:
+            self._stuck.add(producer.task)
+            producer.task.add_done_callback(self._stuck.discard)
+
+    # Readers
+
+    def join(self, reader: Reader) -> None:
+        """A connection comes; it will be told when the server leaves."""
+        self._readers[reader] = None
+
+    def part(self, reader: Reader) -> None:
+        """A connection goes."""
+        self._readers.pop(reader, None)
+
+    def farewell(self, reason: Literal["shutdown", "slow"]) -> Farewell:
+        """A farewell with a reconnect delay of its own, so that not all come back at once."""
+        return Farewell(reason, round(random.uniform(*self._reconnect) * 1000))
+
+    def leaving(self, log: Log) -> bool:
+        """Whether readers of a log should go now: the server leaves, and what they wait for is not made here."""
+        return self.draining and (self.store.survives_restart or log.name not in self._producers)
+
+    # The end
+
+    def drain(self) -> None:
+        """Send readers away and give producers their grace. Safe to call from a signal's callback in the loop."""
+        if self.draining:
+            return
+        self.draining = True
+        self._deadline = asyncio.get_running_loop().call_later(self._shutdown_grace, self._stop_producers)
+        for reader in tuple(self._readers):
+            reader.leave()
+
+    async def aclose(self) -> None:
+        """Drain, wait for the producers, and let go of the logs. The engine can be used again afterwards."""
+        self.drain()
+        for producer in tuple(self._producers.values()):
+            await producer.wait()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for task in tuple(self._stuck):
+            logger.error("%s is left running", task.get_name())
+        self.pulse.stop()
+        self._kept.clear()
+        self._kept_size = 0
+        self._slot = None
+        await self.store.aclose()
+        self.draining = False
+
+    def _stop_producers(self) -> None:
+        for producer in tuple(self._producers.values()):
+            producer.stop(SHUTDOWN)
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(
+            readers=len(self._readers),
+            producers=len(self._producers),
+            stuck=len(self._stuck),
+            kept=len(self._kept),
+            kept_size=self._kept_size,
+            draining=self.draining,
+        )

@@ -1,0 +1,127 @@
+"""Everything that tailrace raises.
+
+TailraceError
+├── CursorError        a cursor token that cannot be read (also a ValueError)
+├── EventError         an event that cannot become an entry (also a ValueError)
+├── LogClosed          an append after the end
+├── LogReset           a cursor that cannot be continued: trimmed, epoch_changed, diverged, ahead
+├── SlowReader         a reader that fell too far behind, under the flow policy disconnect
+├── NotAcceptable      no wire satisfies the Accept header
+├── StreamError        an application's own failure, with a message the client may read
+└── DecodeError        bytes that are not what their wire promises
+    ├── FrameTooLarge  a frame beyond the decoder's bound
+    └── Truncated      the bytes stopped inside a frame or before the end was said
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+ResetReason = Literal["trimmed", "epoch_changed", "diverged", "ahead"]
+
+
+class TailraceError(Exception):
+    """The root of the tree."""
+
+
+class CursorError(TailraceError, ValueError):
+    """A cursor token that cannot be read."""
+
+    def __init__(self, token: str, expected: str) -> None:
+        super().__init__(token, expected)
+        self.token = token
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"expected a cursor like {self.expected}, but got {self.token[:80]!r}"
+
+
+class EventError(TailraceError, ValueError):
+    """An event that cannot become an entry: a reserved or unprintable name, data that is not JSON-able."""
+
+
+class LogClosed(TailraceError):
+    """An append to a log that has ended."""
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(name, state)
+        self.name = name
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"expected log {self.name!r} to be open, but it has ended as {self.state!r}"
+
+
+class LogReset(TailraceError):
+    """A cursor that cannot be continued. `resume` is the one to go on from: what is kept, or the end if nothing is."""
+
+    def __init__(self, name: str, reason: ResetReason, resume: str) -> None:
+        super().__init__(name, reason, resume)
+        self.name = name
+        self.reason: ResetReason = reason
+        self.resume = resume
+
+    def __str__(self) -> str:
+        return f"the cursor cannot be continued in log {self.name!r} ({self.reason}); go on from {self.resume}"
+
+
+class SlowReader(TailraceError):
+    """A reader that fell more than its flow policy's bound behind."""
+
+    def __init__(self, name: str, behind: int, high: int) -> None:
+        super().__init__(name, behind, high)
+        self.name = name
+        self.behind = behind
+        self.high = high
+
+    def __str__(self) -> str:
+        return (
+            f"expected a reader of log {self.name!r} to be at most {self.high} entries behind, but it is {self.behind}"
+        )
+
+
+class NotAcceptable(TailraceError):
+    """No wire satisfies the Accept header."""
+
+    def __init__(self, accept: str, available: Sequence[str]) -> None:
+        super().__init__(accept, available)
+        self.accept = accept
+        self.available = tuple(available)
+
+    def __str__(self) -> str:
+        return f"expected Accept to allow one of {', '.join(self.available)}, but got {self.accept[:200]!r}"
+
+
+class StreamError(TailraceError):
+    """Raise it in a generator: the client reads `message` and `code`.
+
+    Before the first event the response has `status` (default 500); later an explicit error ends the stream.
+    Any other exception is shown to the client as `internal_error` without its text.
+    """
+
+    def __init__(self, message: str, *, code: str = "error", status: int = 500) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+
+
+class DecodeError(TailraceError, ValueError):
+    """Bytes that are not what their wire promises."""
+
+
+class FrameTooLarge(DecodeError):
+    """A frame beyond the decoder's bound, in bytes."""
+
+    def __init__(self, limit: int, size: int) -> None:
+        super().__init__(limit, size)
+        self.limit = limit
+        self.size = size
+
+    def __str__(self) -> str:
+        return f"expected a frame of at most {self.limit} bytes, but got {self.size} and no end of it"
+
+
+class Truncated(DecodeError):
+    """The bytes stopped inside a frame or before the end was said."""

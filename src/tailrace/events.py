@@ -1,0 +1,113 @@
+"""What an application yields, what a log keeps, and what a reader is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from .errors import EventError, ResetReason
+
+T = TypeVar("T")
+
+State = Literal["done", "error", "cancelled"]
+
+RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "dropped"})
+"""Event names with which every wire spells a notice; an application's own events have other names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[T]):
+    """Data with an optional event name. Yield the bare data where no name is needed."""
+
+    data: T
+    event: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.event is not None:
+            check_event_name(self.event)
+
+
+class Entry:
+    """An event at its offset in a log. `json` is its data, encoded once, when it was appended."""
+
+    __slots__ = ("appended_at", "event", "frames", "json", "offset")
+
+    def __init__(self, offset: int, event: str | None, json: bytes, appended_at: float = 0.0) -> None:
+        self.offset = offset
+        self.event = event
+        self.json = json
+        self.appended_at = appended_at
+        # Frames by wire, filled only when several readers share the log: fan-out encodes once.
+        self.frames: dict[object, bytes] | None = None
+
+    @property
+    def data(self) -> Any:
+        return from_json(self.json)
+
+    def __repr__(self) -> str:
+        return f"Entry(offset={self.offset}, event={self.event!r}, json={self.json!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a log ended. `code` and `message` are public."""
+
+    state: State
+    code: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The cursor cannot be continued; the reader's state is void."""
+
+    reason: ResetReason
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """The server leaves, the stream does not: come back after `retry` milliseconds with the cursor."""
+
+    reason: Literal["shutdown", "slow"]
+    retry: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """`count` entries were passed over because the reader was too slow."""
+
+    count: int
+
+
+Notice: TypeAlias = Outcome | Reset | Farewell | Dropped
+
+Encode: TypeAlias = Callable[[Any], tuple[str | None, bytes]]
+"""An item to its event name and its data as JSON; EventError if that cannot be."""
+
+DONE = Outcome("done")
+
+
+def check_event_name(name: str) -> None:
+    """EventError unless `name` can stand on every wire."""
+    if name in RESERVED:
+        raise EventError(f"expected an event name of the application, but {name!r} is reserved for notices")
+    if not name or not name.isprintable():
+        raise EventError(f"expected a printable event name on one line, but got {name!r}")
+
+
+def encode_event(item: Any) -> tuple[str | None, bytes]:
+    """The event name and the JSON of an item: an Event, or bare data (pydantic model, dataclass, dict, str, number …)."""
+    if type(item) is Event:
+        return item.event, encode_data(item.data)
+    return None, encode_data(item)
+
+
+def encode_data(data: Any) -> bytes:
+    """JSON as FastAPI spells it: aliases by name, NaN and infinities as null."""
+    try:
+        return to_json(data, by_alias=True, inf_nan_mode="null")
+    except (PydanticSerializationError, UnicodeDecodeError, RecursionError) as error:
+        raise EventError(f"expected JSON-able data, but got {type(data).__qualname__}: {error}") from error

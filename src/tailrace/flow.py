@@ -1,0 +1,91 @@
+"""What happens when a reader is slower than the producer, and how much of a log is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .events import Entry
+
+Policy = Literal["block", "log", "latest", "drop", "disconnect"]
+
+
+def _by_event(entry: Entry) -> Hashable:
+    return entry.event
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A named policy and its bound.
+
+    - `block`: the producer waits when the fastest reader is `high` entries behind. Nothing is lost; a reader slower than
+      another falls back to history.
+    - `log`: the producer never waits; a reader keeps only its cursor. It is reset if its place has been trimmed.
+    - `latest`: a reader that is behind gets only the newest entry of each `key`.
+    - `drop`: a reader more than `high` entries behind jumps ahead to the newest `high`, and is told how many it missed.
+    - `disconnect`: a reader more than `high` entries behind is sent away with its cursor.
+    """
+
+    policy: Policy
+    high: int = 1024
+    key: Callable[[Entry], Hashable] = _by_event
+
+    def __post_init__(self) -> None:
+        if self.high < 1:
+            raise ValueError(f"expected high to be at least 1 entry, but got {self.high}")
+
+    @classmethod
+    def block(cls, high: int = 1024) -> Flow:
+        return cls("block", high)
+
+    @classmethod
+    def log(cls) -> Flow:
+        return cls("log")
+
+    @classmethod
+    def latest(cls, key: Callable[[Entry], Hashable] = _by_event) -> Flow:
+        """`key` says which entries replace each other; by default those of the same event name."""
+        return cls("latest", key=key)
+
+    @classmethod
+    def drop(cls, high: int = 1024) -> Flow:
+        return cls("drop", high)
+
+    @classmethod
+    def disconnect(cls, high: int = 1024) -> Flow:
+        return cls("disconnect", high)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much history a log keeps: the newest entries within all three bounds. None is no bound.
+
+    `count` is in entries, `size` in bytes of JSON, `age` in seconds. The newest entry is always kept.
+    """
+
+    count: int | None = 10_000
+    size: int | None = 8 << 20
+    age: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("count", "size", "age"):
+            value: Any = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"expected {name} to be above 0 or None, but got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """A log at one moment. Offsets count entries from 1; `base` is the last trimmed offset."""
+
+    name: str
+    state: str
+    base: int
+    top: int
+    entries: int
+    size: int
+    readers: int
+    dropped: int
+    conflated: int
+    resets: int

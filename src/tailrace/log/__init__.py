@@ -1,0 +1,1 @@
+"""Logs: append-only sequences of events with exactly one end."""

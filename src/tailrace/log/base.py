@@ -1,0 +1,305 @@
+"""The contract of a log and of its readers. `tailrace.testing.LogContract` checks it on every implementation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..cursor import Cursor, stream_token
+from ..errors import LogReset, ResetReason, SlowReader
+from ..events import DONE, Entry, Outcome, encode_event
+from ..flow import Flow, LogStatistics, Retention
+
+BATCH_BYTES = 128 << 10
+"""About how much JSON a batch holds at most: a slow reader should not be handed the whole history at once."""
+
+BATCH_ENTRIES = 1024
+
+
+class Log(ABC):
+    """An append-only sequence of events with exactly one end.
+
+    Offsets count from 1; `top` is the newest, `base` the last one trimmed away. It belongs to one event loop.
+    """
+
+    def __init__(self, name: str, epoch: str, retention: Retention) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.stream = stream_token(name)
+        self.retention = retention
+        self.created = int(time.time())
+        self.base = 0
+        self.top = 0
+        self.outcome: Outcome | None = None
+        self.readers = 0
+        self.on_readers: Callable[[], None] | None = None
+        self.dropped = 0
+        self.conflated = 0
+        self.resets = 0
+        self.furthest = 0  # how far the fastest reader is
+        self._sleepers: set[Tail] = set()
+        self._room: asyncio.Future[None] | None = None
+
+    # Writing
+
+    @abstractmethod
+    async def write(self, event: str | None, json: bytes) -> int:
+        """Append data that is encoded already; the offset. LogClosed after the end."""
+
+    async def append(self, item: Any) -> int:
+        """Append an Event or bare data; its offset. EventError if it is not JSON-able, LogClosed after the end."""
+        return await self.write(*encode_event(item))
+
+    async def extend(self, items: Iterable[Any]) -> int:
+        """Append all items or, if one cannot be encoded, none; the offset of the last."""
+        for event, json in [encode_event(item) for item in items]:
+            await self.write(event, json)
+        return self.top
+
+    @abstractmethod
+    async def close(self, outcome: Outcome = DONE) -> Outcome:
+        """End the log; the outcome that it has, which is an earlier one if it had ended before."""
+
+    def lag(self) -> int:
+        """How many entries the fastest reader has not read yet."""
+        return self.top - self.furthest
+
+    async def wait_room(self, high: int, *, without_readers: bool) -> None:
+        """Wait until the lag is below `high`, or the log has ended; `without_readers` says whether to wait for none."""
+        while self.lag() >= high and self.outcome is None and (self.readers or without_readers):
+            self._room = asyncio.get_running_loop().create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    # Reading
+
+    @abstractmethod
+    async def read(self, after: int, limit: int) -> list[Entry]:
+        """Up to `limit` entries after an offset, without waiting. LogReset if some of them are trimmed away."""
+
+    def tail(self, after: Cursor | int = 0, *, flow: Flow | None = None) -> Tail:
+        """A reader of history, then live. LogReset if the cursor cannot be continued."""
+        return Tail(self, self.resolve(after) if isinstance(after, Cursor) else after, flow or Flow.log())
+
+    def cursor(self, offset: int) -> Cursor:
+        return Cursor(self.stream, self.epoch, offset)
+
+    def end_cursor(self) -> Cursor:
+        """For a reader who has every entry and the end."""
+        return Cursor(self.stream, self.epoch, self.top, ended=True)
+
+    def resolve(self, cursor: Cursor) -> int:
+        """The offset to read after. LogReset if this log cannot continue there."""
+        if (cursor.stream, cursor.epoch) != (self.stream, self.epoch):
+            raise self.reset("epoch_changed")
+        if cursor.offset > self.top:
+            raise self.reset("ahead")
+        if cursor.offset < self.base:
+            raise self.reset("trimmed")
+        return cursor.offset
+
+    def reset(self, reason: ResetReason) -> LogReset:
+        """The error for a cursor that cannot be continued; reading can go on with what is kept."""
+        self.resets += 1
+        return LogReset(self.name, reason, str(self.cursor(self.base)))
+
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """How many entries are kept, and their bytes of JSON."""
+
+    def statistics(self) -> LogStatistics:
+        entries, size = self.size()
+        return LogStatistics(
+            name=self.name,
+            state="open" if self.outcome is None else self.outcome.state,
+            base=self.base,
+            top=self.top,
+            entries=entries,
+            size=size,
+            readers=self.readers,
+            dropped=self.dropped,
+            conflated=self.conflated,
+            resets=self.resets,
+        )
+
+    # Between writer and readers
+
+    def wake_readers(self) -> None:
+        """Wake every waiting reader, once for all that is new."""
+        if self._sleepers:
+            sleepers, self._sleepers = self._sleepers, set()
+            for tail in sleepers:
+                tail.wake()
+
+    def make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+class Tail:
+    """A reader of a log: history first, then live, with no gap and no duplicate, in batches of all that is there.
+
+        with log.tail() as tail:
+            async for entries in tail:
+                ...
+
+    LogReset and SlowReader come out of the iteration, as the flow policy says.
+    """
+
+    __slots__ = ("_behind_from", "_closed", "_flow", "_waiter", "dropped", "log", "position")
+
+    def __init__(self, log: Log, after: int, flow: Flow) -> None:
+        self.log = log
+        self.position = after
+        self.dropped = 0  # entries passed over since the owner last took the number
+        self._flow = flow
+        # History that was there before the reader came does not count as being slow.
+        self._behind_from = log.top
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+        self._count(1)
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything is read and the log has its outcome."""
+        return self.log.outcome is not None and self.position >= self.log.top
+
+    async def read(self) -> list[Entry]:
+        """What there is to read now, perhaps nothing."""
+        log = self.log
+        if log.top == self.position:
+            return []
+        policy = self._flow.policy
+        if policy in _BEHIND:
+            _BEHIND[policy](self)
+        entries = await log.read(self.position, self._limit())
+        if entries:
+            self.position = entries[-1].offset
+            if self.position > log.furthest:
+                log.furthest = self.position
+                log.make_room()
+            if policy == "latest" and len(entries) > 1:
+                return self._newest(entries)
+        return entries
+
+    async def wait(self) -> None:
+        """Wait until there may be something new: entries, the end, or a `wake`."""
+        log = self.log
+        if log.top > self.position or log.outcome is not None:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        log._sleepers.add(self)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            log._sleepers.discard(self)
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def take_dropped(self) -> int:
+        """How many entries were passed over since this was last asked."""
+        dropped, self.dropped = self.dropped, 0
+        return dropped
+
+    def close(self) -> None:
+        """Leave the log. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._count(-1)
+
+    def __enter__(self) -> Tail:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> Tail:
+        return self
+
+    async def __anext__(self) -> list[Entry]:
+        while True:
+            if entries := await self.read():
+                return entries
+            if self.ended:
+                self.close()
+                raise StopAsyncIteration
+            await self.wait()
+
+    def _count(self, change: int) -> None:
+        log = self.log
+        log.readers += change
+        log.make_room()
+        if log.on_readers is not None:
+            log.on_readers()
+
+    def _limit(self) -> int:
+        log = self.log
+        behind = log.top - self.position
+        if behind <= 32 or self._flow.policy == "latest":
+            return behind
+        entries, size = log.size()
+        return min(BATCH_ENTRIES, max(1, BATCH_BYTES * entries // max(size, 1)))
+
+    def _pass_over(self, offset: int) -> None:
+        if offset > self.position:
+            self.dropped += offset - self.position
+            self.log.dropped += offset - self.position
+            self.position = offset
+
+    def _drop(self) -> None:
+        if self.log.top - max(self.position, self._behind_from) > self._flow.high:
+            self._pass_over(self.log.top - self._flow.high)
+        self._pass_over(self.log.base)
+
+    def _skip_trimmed(self) -> None:
+        self.log.conflated += max(self.log.base - self.position, 0)
+        self.position = max(self.position, self.log.base)
+
+    def _disconnect(self) -> None:
+        behind = self.log.top - max(self.position, self._behind_from)
+        if behind > self._flow.high:
+            raise SlowReader(self.log.name, behind, self._flow.high)
+
+    def _newest(self, entries: Sequence[Entry]) -> list[Entry]:
+        newest = {self._flow.key(entry): entry for entry in entries}
+        self.log.conflated += len(entries) - len(newest)
+        return sorted(newest.values(), key=lambda entry: entry.offset)
+
+
+_BEHIND: dict[str, Callable[[Tail], None]] = {
+    "drop": Tail._drop,
+    "latest": Tail._skip_trimmed,
+    "disconnect": Tail._disconnect,
+}
+"""What a reader does before it reads on, by flow policy; the others just read on."""
+
+
+class LogStore(ABC):
+    """Where logs live. One URL scheme each."""
+
+    survives_restart: bool = False
+    """Whether a cursor can be continued in another process."""
+
+    @abstractmethod
+    def open(self, name: str, retention: Retention) -> Log:
+        """The log of a name, made if there is none."""
+
+    @abstractmethod
+    async def find(self, name: str) -> Log | None:
+        """The log of a name, if there is one."""
+
+    @abstractmethod
+    def drop(self, name: str) -> None:
+        """Forget a log and all its entries."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of what the store holds."""

@@ -1,0 +1,196 @@
+"""The one task that runs an application's generator into a log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Any, Literal, TypeAlias
+
+import anyio
+import anyio.to_thread
+
+from .errors import EventError, LogClosed, StreamError
+from .events import DONE, Encode, Outcome, encode_event
+from .flow import Flow
+from .log.base import Log
+
+logger = logging.getLogger("tailrace")
+
+Items: TypeAlias = AsyncIterable[Any] | Iterable[Any]
+OnDisconnect = Literal["cancel", "detach"]
+Describe: TypeAlias = Callable[[Exception], Outcome]
+
+CHECKPOINT = 128
+"""Items after which a generator that never suspends lets others run."""
+
+STOPPED = Outcome("cancelled", "stopped", "the stream was stopped")
+
+_EXHAUSTED = object()
+
+
+def describe_error(error: Exception) -> Outcome:
+    """What a client may know of an exception: a StreamError's words, of any other only that it happened."""
+    if isinstance(error, StreamError):
+        return Outcome("error", error.code, error.message)
+    if isinstance(error, EventError):
+        return Outcome("error", "not_serializable", "an event could not be encoded")
+    return Outcome("error", "internal_error", "Internal Server Error")
+
+
+class Producer:
+    """Owns a generator and is the sole writer of its log.
+
+    The generator is closed in the task that ran it, on every way out: the end, an error, a stop, no reader left.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        items: Items,
+        *,
+        encode: Encode = encode_event,
+        describe: Describe = describe_error,
+        flow: Flow | None = None,
+        on_disconnect: OnDisconnect = "cancel",
+        grace: float = 10.0,
+        patience: float = 5.0,
+        on_finish: Callable[[Producer], None] | None = None,
+    ) -> None:
+        """`grace`: seconds without a reader before `cancel` cancels; `patience`: seconds a cancelled generator may take."""
+        self.log = log
+        self.error: Exception | None = None
+        self.stuck = False
+        self._items = as_async(items)
+        self._encode = encode
+        self._describe = describe
+        self._detached = on_disconnect == "detach"
+        flow = flow or (Flow.log() if self._detached else Flow.block())
+        self._high = flow.high if flow.policy == "block" else sys.maxsize
+        self._grace = grace
+        self._patience = patience
+        self._on_finish = on_finish
+        self._stopping: Outcome | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[Outcome] | None = None
+        self._finished = asyncio.Event()
+        self.task = asyncio.create_task(self._run(), name=f"tailrace producer {log.name}")
+        log.on_readers = self._readers_changed
+
+    @property
+    def finished(self) -> bool:
+        return self._finished.is_set()
+
+    def stop(self, outcome: Outcome = STOPPED) -> None:
+        """Cancel the generator. What it still yields while it ends, within `patience` seconds, is kept."""
+        if self._stopping is None and not self.finished:
+            self._stopping = outcome
+            self._set_timer(self._patience, self._lose_patience)
+            self.task.cancel()
+
+    async def wait(self) -> None:
+        """Until the producer is done, or its generator has been given up."""
+        await self._finished.wait()
+        if self._closing is not None:
+            await self._closing
+
+    async def _run(self) -> None:
+        outcome = DONE
+        try:
+            try:
+                await self._write_all()
+            finally:
+                await close_items(self._items)
+        except asyncio.CancelledError as error:
+            if self._stopping is None and _is_cancelled():
+                outcome = Outcome("cancelled", "cancelled", "the producer was cancelled")
+                raise
+            outcome = self._fail(RuntimeError("the generator let a CancelledError out that nobody sent it"), error)
+        except Exception as error:
+            outcome = self._fail(error)
+        finally:
+            self._set_timer(None)
+            try:
+                await self.log.close(self._stopping or outcome)
+            finally:
+                self._finish()
+
+    async def _write_all(self) -> None:
+        log, encode, high = self.log, self._encode, self._high
+        budget = CHECKPOINT
+        async for item in self._items:
+            await log.write(*encode(item))
+            if (budget := budget - 1) == 0:
+                budget = CHECKPOINT
+                await asyncio.sleep(0)
+            if log.top - log.furthest >= high:
+                await log.wait_room(high, without_readers=not self._detached)
+
+    def _fail(self, error: Exception, cause: BaseException | None = None) -> Outcome:
+        if self._stopping is None:
+            error.__cause__ = cause or error.__cause__
+            self.error = error
+        elif not isinstance(error, LogClosed):
+            logger.warning("log %s: the generator raised while it was stopped", self.log.name, exc_info=error)
+        return self._describe(error)
+
+    def _readers_changed(self) -> None:
+        if self._detached or self._stopping is not None or self.finished:
+            return
+        self._set_timer(None)
+        if self.log.readers == 0:
+            self._set_timer(self._grace, self._abandon)
+
+    def _abandon(self) -> None:
+        self.stop(Outcome("cancelled", "disconnected", "every reader left"))
+
+    def _lose_patience(self) -> None:
+        """The generator ignores its cancellation: let everybody go who waits for it, and ask it again."""
+        logger.error("log %s: the generator still runs %g s after it was cancelled", self.log.name, self._patience)
+        self.stuck = True
+        self._closing = asyncio.create_task(self.log.close(self._stopping or STOPPED))
+        self._finish()
+        self.task.cancel()
+
+    def _finish(self) -> None:
+        if not self._finished.is_set():
+            self._finished.set()
+            self.log.on_readers = None
+            if self._on_finish is not None:
+                self._on_finish(self)
+
+    def _set_timer(self, delay: float | None, action: Callable[[], None] | None = None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if delay is not None and action is not None:
+            self._timer = asyncio.get_running_loop().call_later(delay, action)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def as_async(items: Items) -> AsyncIterable[Any]:
+    """Items that are sync are taken in worker threads."""
+    return items if isinstance(items, AsyncIterable) else iterate_in_thread(items)
+
+
+async def close_items(items: AsyncIterable[Any]) -> None:
+    """Close a generator; an iterator that is none has nothing to close."""
+    if (aclose := getattr(items, "aclose", None)) is not None:
+        await aclose()
+
+
+async def iterate_in_thread(items: Iterable[Any]) -> AsyncIterator[Any]:
+    """The items of a sync iterable, each taken in a worker thread; a generator is closed in one too."""
+    iterator = iter(items)
+    try:
+        while (item := await anyio.to_thread.run_sync(next, iterator, _EXHAUSTED)) is not _EXHAUSTED:
+            yield item
+    finally:
+        if (close := getattr(iterator, "close", None)) is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(close)

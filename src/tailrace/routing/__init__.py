@@ -1,0 +1,1 @@
+"""The FastAPI side: routes whose functions yield, and what the OpenAPI document says of them."""

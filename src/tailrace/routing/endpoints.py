@@ -1,0 +1,158 @@
+"""The path functions that FastAPI calls: an application's own, wrapped, and those of its streams' addresses.
+
+FastAPI reads a function's signature and nothing else of it. So each of these is a plain coroutine function with the
+signature that its dependencies need, and answers a response.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
+
+from fastapi import HTTPException
+from fastapi.dependencies.models import Dependant
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..asgi.lifespan import app_engine
+from ..asgi.opening import Source
+from ..asgi.request import address
+from ..asgi.response import StreamResponse
+from ..asgi.settings import StreamSettings
+from ..engine import Engine
+from ..events import Outcome
+from ..log.base import Log
+from ..producer import describe_error
+from .openapi import StopResult
+
+Endpoint = Callable[..., Awaitable[Response]]
+
+_INJECTED = "tailrace_response"
+
+
+def describe_http_error(error: Exception) -> Outcome:
+    """Like `describe_error`, with the words of an HTTPException, which are meant for the client."""
+    if isinstance(error, HTTPException):
+        return Outcome("error", f"http_{error.status_code}", str(error.detail))
+    return describe_error(error)
+
+
+def stream_endpoint(
+    function: Callable[..., Any], settings: StreamSettings, engine: Engine | None, status: int
+) -> Endpoint:
+    """An application's function, answering a StreamResponse of what it yields."""
+    signature = inspect.signature(function, eval_str=True)
+    injected = _response_parameter(signature)
+    is_generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+
+    async def endpoint(**values: Any) -> Response:
+        told: Response = values[injected] if injected in signature.parameters else values.pop(injected)
+        source = partial(function, **values) if is_generator else await _call(function, values)
+        response = StreamResponse(
+            source, settings, status_code=told.status_code or status, engine=engine, addressed=True
+        )
+        response.raw_headers.extend(told.headers.raw)
+        return response
+
+    parameters = list(signature.parameters.values())
+    if injected not in signature.parameters:
+        parameters.append(inspect.Parameter(injected, inspect.Parameter.KEYWORD_ONLY, annotation=Response))
+    return _named(endpoint, function, parameters)
+
+
+def resume_endpoint(
+    function: Callable[..., Any], dependencies: list[inspect.Parameter], settings: StreamSettings, engine: Engine | None
+) -> Endpoint:
+    """The stream at the request's own address."""
+
+    async def endpoint(tailrace_request: Request, stream_id: str, **_: Any) -> Response:
+        own_engine = engine or app_engine(tailrace_request.app)
+        if (log := await own_engine.find(address(tailrace_request.scope))) is None:
+            return _not_found(stream_id)
+        return StreamResponse(log, settings, engine=own_engine, addressed=True)
+
+    return _named(endpoint, function, [*_ADDRESSED, *dependencies], "Resume {}")
+
+
+def stop_endpoint(
+    function: Callable[..., Any], dependencies: list[inspect.Parameter], engine: Engine | None
+) -> Endpoint:
+    """Stops the stream whose address is the request's, less `/stop`."""
+
+    async def endpoint(tailrace_request: Request, stream_id: str, **_: Any) -> Response:
+        own_engine = engine or app_engine(tailrace_request.app)
+        if (log := await own_engine.find(address(tailrace_request.scope).removesuffix("/stop"))) is None:
+            return _not_found(stream_id)
+        outcome = await own_engine.stop(log)
+        if outcome is None:
+            return JSONResponse(StopResult(stream_id=stream_id, state="open").model_dump(exclude_none=True), 202)
+        result = StopResult(stream_id=stream_id, state=outcome.state, code=outcome.code, message=outcome.message)
+        return JSONResponse(result.model_dump(exclude_none=True))
+
+    return _named(endpoint, function, [*_ADDRESSED, *dependencies], "Stop {}")
+
+
+def dependency_parameters(function: Callable[..., Any], dependant: Dependant) -> list[inspect.Parameter]:
+    """The function's parameters that are dependencies, such as its authentication, for the stream's other addresses.
+
+    One that reads the body cannot be had where there is none.
+    """
+    without_body = {child.name for child in dependant.dependencies if not _reads_body(child)}
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters
+        if parameter.name in without_body
+    ]
+
+
+_ADDRESSED = [
+    inspect.Parameter("tailrace_request", inspect.Parameter.KEYWORD_ONLY, annotation=Request),
+    inspect.Parameter("stream_id", inspect.Parameter.KEYWORD_ONLY, annotation=str),
+]
+
+
+def _reads_body(dependant: Dependant) -> bool:
+    return bool(dependant.body_params) or any(_reads_body(child) for child in dependant.dependencies)
+
+
+def _response_parameter(signature: inspect.Signature) -> str:
+    """The name under which FastAPI hands over the Response whose headers and status the application may set."""
+    for parameter in signature.parameters.values():
+        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, Response):
+            return parameter.name
+    return _INJECTED
+
+
+async def _call(function: Callable[..., Any], values: dict[str, Any]) -> Source:
+    """What a function that does not yield returns: an iterator or a log."""
+    if inspect.iscoroutinefunction(function):
+        source = await function(**values)
+    else:
+        source = await run_in_threadpool(function, **values)
+    if not isinstance(source, Log | AsyncIterable | Iterable) or isinstance(source, str | bytes | dict):
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(
+            f"expected {name} to yield, or to return an iterator or a Log, but got {type(source).__qualname__}"
+        )
+    return source
+
+
+def _named(
+    endpoint: Endpoint, function: Callable[..., Any], parameters: list[inspect.Parameter], doc: str | None = None
+) -> Endpoint:
+    """`endpoint` as FastAPI should see it. Not functools.wraps: FastAPI would look through it and find a generator."""
+    endpoint.__name__ = function.__name__ if doc is None else f"{doc.split()[0].lower()}_{function.__name__}"
+    endpoint.__qualname__ = endpoint.__name__
+    endpoint.__module__ = function.__module__
+    endpoint.__doc__ = function.__doc__ if doc is None else doc.format(f"a stream of `{function.__name__}`.")
+    endpoint.__signature__ = inspect.Signature(sorted(parameters, key=lambda each: each.kind))  # type: ignore[attr-defined]
+    return endpoint
+
+
+def _not_found(stream_id: str) -> Response:
+    detail = f"expected the id of a stream that runs or ended lately, but got {stream_id!r}"
+    return JSONResponse({"detail": detail, "code": "stream_not_found"}, 404)

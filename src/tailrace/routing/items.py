@@ -1,0 +1,69 @@
+"""Items by their declared type: validated and filtered as FastAPI does with what a route returns."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from fastapi.exceptions import ResponseValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from ..errors import EventError
+from ..events import Encode, Event, encode_event
+
+_STREAMS = (AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator)
+_UNIONS = (Union, types.UnionType)
+
+
+def item_type(function: Callable[..., Any]) -> Any:
+    """What a path function yields, by its return annotation: `Tick` of `AsyncIterator[Event[Tick]]`; Any if it says nothing."""
+    annotation = get_type_hints(inspect.unwrap(function), include_extras=True).get("return", Any)
+    if get_origin(annotation) not in _STREAMS:
+        return Any
+    return _without_event(get_args(annotation)[0])
+
+
+def _without_event(annotation: Any) -> Any:
+    if annotation is Event:
+        return Any
+    if get_origin(annotation) is Event:
+        return get_args(annotation)[0]
+    if get_origin(annotation) in _UNIONS:
+        return Union[tuple(_without_event(member) for member in get_args(annotation))]  # noqa: UP007
+    return annotation
+
+
+def item_encoder(declared: Any, **options: Any) -> Encode:
+    """An encoder for items of a type; `options` are those of pydantic's `dump_json`.
+
+    It raises ResponseValidationError for an item of another type. An instance of the very class is not validated again.
+    """
+    if declared is Any and not options:
+        return encode_event
+    adapter: TypeAdapter[Any] = TypeAdapter(declared)
+    exact = declared if isinstance(declared, type) and issubclass(declared, BaseModel) else None
+    dump = adapter.serializer.to_json
+    options = {"by_alias": True, **options}
+
+    def encode(item: Any) -> tuple[str | None, bytes]:
+        event = None
+        if type(item) is Event:
+            event, item = item.event, item.data
+        if type(item) is not exact:
+            item = _validated(adapter, item)
+        try:
+            return event, dump(item, **options)
+        except (PydanticSerializationError, UnicodeDecodeError) as error:
+            raise EventError(f"expected data of {declared} that is JSON-able, but got {error}") from error
+
+    return encode
+
+
+def _validated(adapter: TypeAdapter[Any], item: Any) -> Any:
+    try:
+        return adapter.validate_python(item, from_attributes=True)
+    except ValidationError as error:
+        raise ResponseValidationError(error.errors(), body=item) from error

@@ -1,0 +1,164 @@
+"""`StreamRouter`: a FastAPI router whose functions yield."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..asgi.lifespan import app_engine, running
+from ..asgi.settings import StreamSettings
+from ..asgi.socket import serve_socket
+from ..cursor import STREAM_ID_PATTERN
+from ..engine import Engine
+from ..flow import Flow, Retention
+from ..modes import DEFAULT_WIRES
+from ..producer import OnDisconnect
+from ..wire.base import Wire
+from .endpoints import dependency_parameters, describe_http_error, resume_endpoint, stop_endpoint, stream_endpoint
+from .items import item_encoder, item_type
+from .openapi import CURSOR_PARAMETERS, NOT_FOUND, STREAM_PARAMETER, StopResult, stream_responses
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class StreamIdConvertor(StringConvertor):
+    """A path segment that is a stream's id and nothing else, so that it hides no other route."""
+
+    regex = STREAM_ID_PATTERN
+
+
+register_url_convertor("tailrace_stream", StreamIdConvertor())
+
+_STREAM_ID = "/{stream_id:tailrace_stream}"
+_DUMP_OPTIONS = ("include", "exclude", "by_alias", "exclude_unset", "exclude_defaults", "exclude_none")
+_SHARED_OPTIONS = ("dependencies", "tags", "deprecated", "include_in_schema")
+
+
+class StreamRouter(APIRouter):
+    """An APIRouter with `stream`. An application that includes it also drains its streams when the server stops."""
+
+    def __init__(self, *, engine: Engine | None = None, origins: Collection[str] = (), **options: Any) -> None:
+        """`options` are APIRouter's.
+
+        - `engine`: where the streams live; by default in the application's own engine.
+        - `origins`: of which pages may open a WebSocket, besides those of the same host.
+        """
+        super().__init__(**options)
+        self.engine = engine
+        self._origins = origins
+        self._own_lifespan = self.lifespan_context
+        self.lifespan_context = self._run
+
+    def stream(
+        self,
+        path: str,
+        *,
+        methods: Sequence[str] = ("GET",),
+        wires: Sequence[Wire] = DEFAULT_WIRES,
+        flow: Flow | None = None,
+        retention: Retention | None = None,
+        on_disconnect: OnDisconnect = "cancel",
+        grace: float = 10.0,
+        status_wait: float = 1.0,
+        websocket: bool = True,
+        **options: Any,
+    ) -> Callable[[Function], Function]:
+        """Serve a generator function (async or sync), or one that returns an iterator or a Log, at `path`.
+
+        A stream is resumed by GET at `path/{stream_id}` and stopped by POST at `path/{stream_id}/stop`, where the
+        function's dependencies run too; a WebSocket is at `path`. The settings are those of StreamSettings, `options`
+        those of `add_api_route`; `response_model` is the type of an item, by default the declared one.
+        """
+        settings = StreamSettings(wires, flow, retention, on_disconnect, grace, status_wait)
+
+        def decorate(function: Function) -> Function:
+            self.add_stream_route(path, function, settings, methods=methods, websocket=websocket, **options)
+            return function
+
+        return decorate
+
+    def add_stream_route(
+        self,
+        path: str,
+        function: Callable[..., Any],
+        settings: StreamSettings,
+        *,
+        methods: Sequence[str] = ("GET",),
+        websocket: bool = True,
+        response_model: Any = None,
+        status_code: int | None = None,
+        **options: Any,
+    ) -> None:
+        """What `stream` does, as a call."""
+        item = item_type(function) if response_model is None else response_model
+        dump = {name: options[key] for name in _DUMP_OPTIONS if (key := f"response_model_{name}") in options}
+        settings = replace(settings, encode=item_encoder(item, **dump), describe=describe_http_error)
+        status = int(status_code or 200)
+        name = f"{function.__module__}.{function.__qualname__} {self.prefix}{path}"
+        responses = stream_responses(settings.wires, name, item, status)
+        parameters = [*CURSOR_PARAMETERS, STREAM_PARAMETER]
+
+        endpoint = stream_endpoint(function, settings, self.engine, status)
+        own = {"responses": {**responses, **options.pop("responses", {})}, "openapi_extra": {"parameters": parameters}}
+        for method in methods:
+            self._add(path, endpoint, method, **{**own, **options, "status_code": status})
+
+        shared = {key: options[key] for key in _SHARED_OPTIONS if key in options}
+        if "GET" in methods:
+            self._add(path, endpoint, "HEAD", **{**shared, "include_in_schema": False})
+        self._add_addresses(path, function, settings, {**responses, **NOT_FOUND}, shared)
+        self._add_options(path, methods)
+        if websocket:
+            method = "GET" if "GET" in methods else methods[0]
+            self.add_websocket_route(self.prefix + path, _SocketEndpoint(method, self._origins))
+
+    def _add_addresses(
+        self, path: str, function: Callable[..., Any], settings: StreamSettings, responses: Any, shared: dict[str, Any]
+    ) -> None:
+        """Where a stream is resumed and stopped."""
+        route = self.routes[-1]
+        assert isinstance(route, APIRoute)
+        dependencies = dependency_parameters(function, route.dependant)
+        path = path.rstrip("/") + _STREAM_ID
+        resume = resume_endpoint(function, dependencies, settings, self.engine)
+        extra = {"parameters": CURSOR_PARAMETERS}
+        self._add(path, resume, "GET", responses=responses, openapi_extra=extra, **shared)
+        self._add(path, resume, "HEAD", **{**shared, "include_in_schema": False})
+        stop = stop_endpoint(function, dependencies, self.engine)
+        stopped = {200: {"model": StopResult}, 202: {"model": StopResult}, **NOT_FOUND}
+        self._add(f"{path}/stop", stop, "POST", responses=stopped, **shared)
+
+    def _add(self, path: str, endpoint: Callable[..., Any], method: str, **options: Any) -> None:
+        self.add_api_route(path, endpoint, methods=[method], response_model=None, response_class=Response, **options)
+
+    def _add_options(self, path: str, methods: Sequence[str]) -> None:
+        allowed = [*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"]
+
+        def tell(request: Request) -> Response:
+            return Response(status_code=204, headers={"Allow": ", ".join(allowed)})
+
+        self.add_route(self.prefix + path, tell, methods=["OPTIONS"], include_in_schema=False)
+
+    @asynccontextmanager
+    async def _run(self, app: Any) -> AsyncIterator[Any]:
+        async with running(self.engine or app_engine(app)), self._own_lifespan(app) as state:
+            yield state
+
+
+class _SocketEndpoint:
+    """An ASGI application: the WebSocket at the path of a stream."""
+
+    def __init__(self, method: str, origins: Collection[str]) -> None:
+        self._method = method
+        self._origins = origins
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await serve_socket(scope["app"], scope, receive, send, method=self._method, origins=self._origins)

@@ -1,0 +1,140 @@
+"""What every wire is: an encoder and a decoder, with no I/O."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic_core import to_json
+
+from ..errors import DecodeError
+from ..events import Dropped, Entry, Farewell, Notice, Outcome, Reset
+
+MAX_FRAME_BYTES = 1 << 20
+"""The default bound of one frame in a decoder."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """What a wire carries: an event or, under a reserved name, a notice."""
+
+    data: Any
+    event: str | None = None
+    id: str | None = None
+    retry: int | None = None
+
+
+class Encoder(ABC):
+    """Spells the entries and notices of one log."""
+
+    ping: bytes = b""
+    """What keeps an idle connection alive; empty where the wire has nothing harmless to say."""
+
+    spells_notices: bool = True
+    """False where the wire has no room for notices: then only an unclean end can tell of them."""
+
+    preamble: bytes = b""
+    """What goes before the first entry."""
+
+    @abstractmethod
+    def encode(self, entries: Sequence[Entry]) -> bytes:
+        """All entries of a batch, in one piece."""
+
+    @abstractmethod
+    def notice(self, notice: Notice, cursor: str) -> bytes:
+        """A notice; `cursor` is where a reader who has seen it continues."""
+
+    def encode_shared(self, entries: Sequence[Entry], wire: object) -> bytes:
+        """Like `encode`, keeping each entry's frame for the log's other readers."""
+        frames = []
+        for entry in entries:
+            kept = entry.frames
+            if kept is None:
+                kept = entry.frames = {}
+            frame = kept.get(wire)
+            if frame is None:
+                frame = kept[wire] = self.encode((entry,))
+            frames.append(frame)
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+
+class Decoder(ABC):
+    """Bytes to frames, whatever the pieces they come in."""
+
+    @abstractmethod
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes; DecodeError for what is not of this wire."""
+
+    def close(self) -> list[Frame]:
+        """The frames that the end of the bytes completes; Truncated if it cuts one."""
+        return []
+
+
+class Wire(ABC):
+    """How the events of a log are spelled. Made once for a route, not for each response: encoded frames are kept by it."""
+
+    media_type: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    content_type: ClassVar[str]
+    streaming: ClassVar[bool] = True
+
+    @abstractmethod
+    def encoder(self, stream: str, epoch: str, created: int) -> Encoder:
+        """An encoder for the log with `stream` and `epoch` in its cursors, made at `created` (Unix seconds)."""
+
+    @abstractmethod
+    def decoder(self, *, max_bytes: int = MAX_FRAME_BYTES) -> Decoder:
+        """A decoder for one response; a frame larger than `max_bytes` raises FrameTooLarge."""
+
+    def item_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The OpenAPI media type object for items of `schema` (OpenAPI 3.2, section 4.14)."""
+        return {"itemSchema": schema}
+
+
+def notice_frame(notice: Notice, cursor: str) -> Frame:
+    """A notice under its reserved name, with the data that every wire gives it."""
+    if isinstance(notice, Outcome):
+        data = {"code": notice.code, "message": notice.message}
+        return Frame({key: value for key, value in data.items() if value is not None}, notice.state, cursor)
+    if isinstance(notice, Reset):
+        return Frame({"reason": notice.reason}, "reset", cursor)
+    if isinstance(notice, Farewell):
+        return Frame({"reason": notice.reason, "retry": notice.retry}, "farewell", cursor, notice.retry)
+    return Frame({"count": notice.count}, "dropped", cursor)
+
+
+_NOTICES: dict[str, Callable[[dict[str, Any]], Notice]] = {
+    "done": lambda data: Outcome("done", data.get("code"), data.get("message")),
+    "error": lambda data: Outcome("error", data.get("code"), data.get("message")),
+    "cancelled": lambda data: Outcome("cancelled", data.get("code"), data.get("message")),
+    "reset": lambda data: Reset(data["reason"]),
+    "farewell": lambda data: Farewell(data["reason"], data["retry"]),
+    "dropped": lambda data: Dropped(data["count"]),
+}
+
+
+def read_notice(frame: Frame) -> Notice | None:
+    """The notice that a frame's reserved name announces, or None for an application's event."""
+    if frame.event is None or (read := _NOTICES.get(frame.event)) is None:
+        return None
+    if not isinstance(frame.data, dict):
+        raise DecodeError(f"expected an object as data of {frame.event!r}, but got {frame.data!r:.80}")
+    try:
+        return read(frame.data)
+    except KeyError as missing:
+        raise DecodeError(f"expected {missing} in the data of {frame.event!r}, but got {frame.data!r:.80}") from None
+
+
+def frame_members(frame: Frame) -> bytes:
+    """A frame as one JSON object: what NDJSON writes in a line and WebSocket in a message."""
+    members = {"id": frame.id, "event": frame.event, "data": frame.data, "retry": frame.retry}
+    return to_json({key: value for key, value in members.items() if value is not None or key == "data"})
+
+
+def read_members(value: Any) -> Frame:
+    """The inverse of `frame_members`; DecodeError where it is no such object."""
+    if not isinstance(value, dict) or "data" not in value:
+        raise DecodeError(f'expected an object with "data", but got {value!r:.80}')
+    return Frame(value["data"], value.get("event"), value.get("id"), value.get("retry"))

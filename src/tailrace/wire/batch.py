@@ -1,0 +1,82 @@
+"""One JSON document with everything: `{"data": [...]}`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from ..errors import DecodeError, FrameTooLarge, Truncated
+from ..events import Entry, Notice, Outcome
+from .base import Decoder, Encoder, Frame, Wire
+
+
+class BatchEncoder(Encoder):
+    """The elements of the list; `document` puts the rest around them."""
+
+    def encode(self, entries: Sequence[Entry]) -> bytes:
+        return b",".join([entry.json for entry in entries])
+
+    def notice(self, notice: Notice, cursor: str) -> bytes:
+        return b""
+
+
+def document(data: bytes, outcome: Outcome | None, cursor: str) -> bytes:
+    """The whole document around a list. Only what is not simply done is said: another outcome, an open log's cursor."""
+    head = b'{"data":' + data
+    if outcome is None:
+        return head + b',"cursor":' + to_json(cursor) + b"}"
+    if outcome.state == "done":
+        return head + b"}"
+    members = {"state": outcome.state, "code": outcome.code, "message": outcome.message}
+    return head + b',"outcome":' + to_json(members) + b"}"
+
+
+class BatchDecoder(Decoder):
+    """A document's data as frames, and its outcome as the last of them."""
+
+    def __init__(self, *, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._document = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        self._document += data
+        if len(self._document) > self._max_bytes:
+            raise FrameTooLarge(self._max_bytes, len(self._document))
+        return []
+
+    def close(self) -> list[Frame]:
+        try:
+            value = from_json(bytes(self._document))
+        except ValueError as error:
+            raise Truncated(f"expected a JSON document, but got {bytes(self._document[:60])!r}: {error}") from None
+        if not isinstance(value, dict) or not isinstance(value.get("data"), list):
+            raise DecodeError(f'expected an object with a list as "data", but got {value!r:.80}')
+        frames = [Frame(data) for data in value["data"]]
+        if (cursor := value.get("cursor")) is None:
+            return [*frames, _outcome_frame(value.get("outcome", {"state": "done"}))]
+        if frames:
+            frames[-1].id = cursor
+        return frames
+
+
+def _outcome_frame(outcome: dict[str, Any]) -> Frame:
+    return Frame({key: outcome[key] for key in ("code", "message") if outcome.get(key)}, outcome["state"])
+
+
+class Batch(Wire):
+    """`application/json`: waits for the end of a stream; of an open log it says what is there, and the cursor."""
+
+    media_type = "application/json"
+    content_type = "application/json"
+    streaming = False
+
+    def __init__(self, *, max_bytes: int = 64 << 20) -> None:
+        self.max_bytes = max_bytes
+
+    def encoder(self, stream: str, epoch: str, created: int) -> BatchEncoder:
+        return BatchEncoder()
+
+    def decoder(self, *, max_bytes: int = 64 << 20) -> BatchDecoder:
+        return BatchDecoder(max_bytes=max_bytes)

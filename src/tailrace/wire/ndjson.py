@@ -1,0 +1,110 @@
+"""Newline-delimited JSON: https://github.com/ndjson/ndjson-spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from ..errors import DecodeError, FrameTooLarge, Truncated
+from ..events import Entry, Notice
+from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, frame_members, notice_frame, read_members
+
+
+class NDJSONEncoder(Encoder):
+    ping = b"\n"
+
+    def __init__(self, stream: str, epoch: str) -> None:
+        self._id = f'{{"id":"{stream}.{epoch}.'.encode()
+
+    def encode(self, entries: Sequence[Entry]) -> bytes:
+        prefix = self._id
+        return b"".join(
+            [
+                b'%b%d","data":%b}\n' % (prefix, entry.offset, entry.json)
+                if entry.event is None
+                else b'%b%d","event":%b,"data":%b}\n' % (prefix, entry.offset, to_json(entry.event), entry.json)
+                for entry in entries
+            ]
+        )
+
+    def notice(self, notice: Notice, cursor: str) -> bytes:
+        return frame_members(notice_frame(notice, cursor)) + b"\n"
+
+
+class JSONLines:
+    """Any server's lines of JSON, as values; blank lines are passed over."""
+
+    def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The values of the lines that `data` completes; DecodeError for a line that is not JSON."""
+        head, found, tail = data.rpartition(b"\n")
+        if not found:
+            self._rest += data
+            self._check_size(len(self._rest))
+            return []
+        self._rest += head
+        lines = bytes(self._rest).split(b"\n")
+        self._rest = bytearray(tail)
+        self._check_size(len(tail))
+        return [self._read(line) for line in lines if line and not line.isspace()]
+
+    def close(self) -> list[Any]:
+        """The value of a last line without its line end; Truncated if it is not whole."""
+        rest, self._rest = bytes(self._rest), bytearray()
+        if not rest or rest.isspace():
+            return []
+        try:
+            return [from_json(rest)]
+        except ValueError as error:
+            raise Truncated(f"expected a whole line of JSON at the end, but got {rest!r:.80}: {error}") from None
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise FrameTooLarge(self._max_bytes, size)
+
+    def _read(self, line: bytes) -> Any:
+        self._check_size(len(line))
+        try:
+            return from_json(line)
+        except ValueError as error:
+            raise DecodeError(f"expected a line of JSON, but got {line!r:.80}: {error}") from None
+
+
+class NDJSONDecoder(Decoder):
+    """The frames of a log: a line is an object with `id`, `data` and, where it has a name, `event`."""
+
+    def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._lines = JSONLines(max_bytes=max_bytes)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        return [read_members(value) for value in self._lines.feed(data)]
+
+    def close(self) -> list[Frame]:
+        return [read_members(value) for value in self._lines.close()]
+
+
+class NDJSON(Wire):
+    """`application/x-ndjson`: each line a frame."""
+
+    media_type = "application/x-ndjson"
+    aliases = ("application/ndjson", "application/jsonl", "application/x-jsonlines")
+    content_type = "application/x-ndjson"
+
+    def encoder(self, stream: str, epoch: str, created: int) -> NDJSONEncoder:
+        return NDJSONEncoder(stream, epoch)
+
+    def decoder(self, *, max_bytes: int = MAX_FRAME_BYTES) -> NDJSONDecoder:
+        return NDJSONDecoder(max_bytes=max_bytes)
+
+    def item_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        properties = {
+            "id": {"type": "string", "description": "The cursor."},
+            "event": {"type": "string"},
+            "data": schema,
+        }
+        return {"itemSchema": {"type": "object", "required": ["id", "data"], "properties": properties}}

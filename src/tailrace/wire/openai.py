@@ -1,0 +1,114 @@
+"""Chat completion chunks, as OpenAI's API streams them: https://platform.openai.com/docs/api-reference/chat-streaming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from ..errors import DecodeError, Truncated
+from ..events import Entry, Notice, Outcome, Reset
+from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
+from .sse import SSEDecoder
+
+_DONE = "data: [DONE]\n\n"
+
+
+class OpenAIEncoder(Encoder):
+    """Strings become content deltas; a dict is taken as a delta itself (`{"tool_calls": …}`, `{"reasoning": …}`).
+
+    No ids and no retry: clients of this API do not expect them.
+    """
+
+    ping = b": ping\n"
+
+    def __init__(self, stream: str, created: int, model: str) -> None:
+        self._head = {
+            "id": f"chatcmpl-{stream}",
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": model,
+        }
+        self.preamble = self._chunk({"role": "assistant", "content": ""}, None)
+
+    def encode(self, entries: Sequence[Entry]) -> bytes:
+        return b"".join([self._chunk(_delta(entry), None) for entry in entries])
+
+    def notice(self, notice: Notice, cursor: str) -> bytes:
+        if isinstance(notice, Outcome):
+            return self._outcome(notice)
+        if isinstance(notice, Reset):
+            return _error(f"the stream cannot be continued: {notice.reason}", "stream_reset")
+        return b""
+
+    def _outcome(self, outcome: Outcome) -> bytes:
+        if outcome.state == "error":
+            return _error(outcome.message or "", outcome.code)
+        # A stopped answer has no finish_reason of its own in this API; without any it would count as truncated.
+        return self._chunk({}, "stop") + _DONE.encode()
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        return b"data: %b\n\n" % to_json({**self._head, "choices": [choice]})
+
+
+def _delta(entry: Entry) -> dict[str, Any]:
+    data = entry.data
+    return data if isinstance(data, dict) else {"content": data if isinstance(data, str) else entry.json.decode()}
+
+
+def _error(message: str, code: str | None) -> bytes:
+    return b"data: %b\n\n" % to_json(
+        {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
+    )
+
+
+class OpenAIDecoder(Decoder):
+    """The chunks as frames; an error chunk raises nothing and is the last frame, named `error`."""
+
+    def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._events = SSEDecoder(max_bytes=max_bytes)
+        self._ended = False
+
+    def feed(self, data: bytes) -> list[Frame]:
+        return [frame for event in self._events.feed(data) if (frame := self._read(event.data)) is not None]
+
+    def close(self) -> list[Frame]:
+        if not self._ended:
+            raise Truncated("expected data: [DONE] before the end, but the bytes stopped")
+        return []
+
+    def _read(self, data: str | None) -> Frame | None:
+        if data is None or self._ended:
+            return None
+        if data == "[DONE]":
+            self._ended = True
+            return Frame({}, "done")
+        try:
+            chunk = from_json(data)
+        except ValueError as error:
+            raise DecodeError(f"expected a chunk of JSON, but got {data!r:.80}: {error}") from None
+        if isinstance(chunk, dict) and "error" in chunk:
+            self._ended = True
+            return Frame(chunk["error"], "error")
+        return Frame(chunk)
+
+
+class OpenAIChunks(Wire):
+    """`chat.completion.chunk` objects as Server-Sent Events, ended by `data: [DONE]`."""
+
+    media_type = "text/event-stream"
+    content_type = "text/event-stream; charset=utf-8"
+
+    def __init__(self, model: str = "tailrace") -> None:
+        self.model = model
+
+    def encoder(self, stream: str, epoch: str, created: int) -> OpenAIEncoder:
+        return OpenAIEncoder(stream, created, self.model)
+
+    def decoder(self, *, max_bytes: int = MAX_FRAME_BYTES) -> OpenAIDecoder:
+        return OpenAIDecoder(max_bytes=max_bytes)
+
+    def item_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"itemSchema": {"type": "object", "properties": {"data": {"type": "string"}}}}

@@ -1,0 +1,181 @@
+"""Server-Sent Events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from ..errors import DecodeError, EventError, FrameTooLarge
+from ..events import Entry, Notice
+from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, notice_frame
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def format_sse(
+    data: str | None = None, *, event: str | None = None, id: str | None = None, retry: int | None = None
+) -> bytes:
+    """One event as text/event-stream. `data` of several lines becomes several data fields; `retry` is in milliseconds.
+
+    EventError for an event name or id with a line break (or an id with NUL), and for `retry` alone,
+    which is no event and breaks clients.
+    """
+    lines = []
+    if id is not None:
+        lines.append(f"id: {_one_line('id', id)}")
+    if event is not None:
+        lines.append(f"event: {_one_line('event', event)}")
+    if retry is not None:
+        if retry < 0 or data is None:
+            raise EventError(f"expected retry to be at least 0 and to come with data, but got {retry} and {data!r}")
+        lines.append(f"retry: {retry}")
+    if data is not None:
+        lines.extend(f"data: {line}" for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    return "\n".join([*lines, "", ""]).encode()
+
+
+def _one_line(field: str, value: str) -> str:
+    if any(character in value for character in "\r\n\0"):
+        raise EventError(f"expected the SSE field {field!r} to be one line, but got {value!r}")
+    return value
+
+
+class SSEEncoder(Encoder):
+    # No blank line: a block with only a comment makes some decoders emit an event, once an id was seen.
+    ping = b": ping\n"
+
+    def __init__(self, stream: str, epoch: str) -> None:
+        self._id = f"id: {stream}.{epoch}.".encode()
+
+    def encode(self, entries: Sequence[Entry]) -> bytes:
+        prefix = self._id
+        return b"".join(
+            [
+                b"%b%d\ndata: %b\n\n" % (prefix, entry.offset, entry.json)
+                if entry.event is None
+                else b"%b%d\nevent: %b\ndata: %b\n\n" % (prefix, entry.offset, entry.event.encode(), entry.json)
+                for entry in entries
+            ]
+        )
+
+    def notice(self, notice: Notice, cursor: str) -> bytes:
+        frame = notice_frame(notice, cursor)
+        return format_sse(to_json(frame.data).decode(), event=frame.event, id=frame.id, retry=frame.retry)
+
+
+class SSEDecoder(Decoder):
+    """Any server's events. `Frame.data` is the text of the data fields, `Frame.id` the last id that was seen."""
+
+    def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+        self._at_start = True
+        self._after_cr = False
+        self._last_id: str | None = None
+
+    def feed(self, data: bytes) -> list[Frame]:
+        scanned = len(self._buffer)
+        self._buffer += self._unify_line_ends(data)
+        if self._at_start and not self._skip_bom():
+            return []
+        # A block may be closed by a line end that came with an earlier piece.
+        end = self._buffer.rfind(b"\n\n", max(scanned - 1, 0))
+        if end < 0:
+            self._skip_comments()
+            self._check_size(len(self._buffer))
+            return []
+        blocks = bytes(self._buffer[:end]).split(b"\n\n")
+        del self._buffer[: end + 2]
+        self._skip_comments()
+        self._check_size(len(self._buffer))
+        return [frame for block in blocks if (frame := self._read_block(block)) is not None]
+
+    def _unify_line_ends(self, data: bytes) -> bytes:
+        if self._after_cr and data[:1] == b"\n":
+            data = data[1:]
+            self._after_cr = False
+        if data:
+            self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+
+    def _skip_bom(self) -> bool:
+        """Whether enough is there to know that no byte order mark is left in front."""
+        if _BOM.startswith(self._buffer[:3]) and len(self._buffer) < 3:
+            return False
+        if self._buffer.startswith(_BOM):
+            del self._buffer[:3]
+        self._at_start = False
+        return True
+
+    def _skip_comments(self) -> None:
+        # Pings come without a blank line: an idle stream would otherwise gather them for ever.
+        while self._buffer.startswith((b":", b"\n")) and (end := self._buffer.find(b"\n")) >= 0:
+            del self._buffer[: end + 1]
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise FrameTooLarge(self._max_bytes, size)
+
+    def _read_block(self, block: bytes) -> Frame | None:
+        self._check_size(len(block))
+        data: list[str] = []
+        event: str | None = None
+        retry: int | None = None
+        for line in block.decode("utf-8", "replace").split("\n"):
+            field, _, value = line.partition(":")
+            if value[:1] == " ":
+                value = value[1:]
+            if field == "data":
+                data.append(value)
+            elif field == "id":
+                if "\0" not in value:
+                    self._last_id = value
+            elif field == "event":
+                event = value or None
+            elif field == "retry" and value.isascii() and value.isdigit():
+                retry = int(value)
+        if not data and retry is None:
+            return None
+        return Frame("\n".join(data) if data else None, event, self._last_id, retry)
+
+
+class SSEJSONDecoder(Decoder):
+    """The events of a log: `Frame.data` is the value that the data fields hold as JSON."""
+
+    def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._events = SSEDecoder(max_bytes=max_bytes)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        frames = self._events.feed(data)
+        for frame in frames:
+            try:
+                frame.data = None if frame.data is None else from_json(frame.data)
+            except ValueError as error:
+                raise DecodeError(
+                    f"expected JSON in the data of an event, but got {frame.data!r:.80}: {error}"
+                ) from None
+        return frames
+
+
+class SSE(Wire):
+    """`text/event-stream`, each event with its cursor as `id` and its data as JSON."""
+
+    media_type = "text/event-stream"
+    content_type = "text/event-stream; charset=utf-8"
+
+    def encoder(self, stream: str, epoch: str, created: int) -> SSEEncoder:
+        return SSEEncoder(stream, epoch)
+
+    def decoder(self, *, max_bytes: int = MAX_FRAME_BYTES) -> Decoder:
+        return SSEJSONDecoder(max_bytes=max_bytes)
+
+    def item_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        properties = {
+            "id": {"type": "string", "description": "The cursor."},
+            "event": {"type": "string"},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": schema},
+            "retry": {"type": "integer", "minimum": 0},
+        }
+        return {"itemSchema": {"type": "object", "required": ["data"], "properties": properties}}

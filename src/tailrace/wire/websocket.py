@@ -1,0 +1,76 @@
+"""A stream over WebSocket: each message is the JSON object that NDJSON writes as a line.
+
+Close codes are those of RFC 6455, section 7.4, and its registry.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic_core import from_json
+
+from ..errors import DecodeError
+from .base import Frame, read_members
+
+Command = Literal["stop"]
+
+NORMAL = 1000
+POLICY_VIOLATION = 1008
+INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
+TRY_AGAIN_LATER = 1013
+
+_CLOSE_CODES = {"done": NORMAL, "cancelled": NORMAL, "error": INTERNAL_ERROR, "reset": NORMAL}
+_FAREWELL_CODES = {"shutdown": SERVICE_RESTART, "slow": TRY_AGAIN_LATER}
+
+
+class Messages:
+    """NDJSON bytes to the texts of WebSocket messages; remembers how the stream ended."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._last = ""
+
+    def feed(self, data: bytes) -> list[str]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        messages = [line.decode() for line in lines if line]
+        if messages:
+            self._last = messages[-1]
+        return messages
+
+    def close(self) -> list[str]:
+        """What is left when the body is complete: a document that is no line."""
+        rest, self._rest = self._rest, b""
+        return [rest.decode()] if rest else []
+
+    @property
+    def close_code(self) -> int:
+        """What the last message means for the connection; a stream that broke off has no message for its end."""
+        try:
+            frame = read_message(self._last)
+        except DecodeError:
+            return NORMAL
+        if frame.event == "farewell":
+            return _FAREWELL_CODES.get(frame.data.get("reason"), TRY_AGAIN_LATER)
+        return _CLOSE_CODES.get(frame.event or "", NORMAL)
+
+
+def read_message(text: str) -> Frame:
+    """The frame in a message of the server; DecodeError if there is none."""
+    try:
+        value = from_json(text)
+    except ValueError as error:
+        raise DecodeError(f"expected a message of JSON, but got {text!r:.80}: {error}") from None
+    return read_members(value)
+
+
+def read_command(text: str | None) -> Command:
+    """What a client's message asks for; DecodeError if it is nothing that can be asked."""
+    expected = '{"event": "stop"}'
+    try:
+        value = from_json(text or "")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or value.get("event") != "stop":
+        raise DecodeError(f"expected {expected}, but got {text!r:.80}")
+    return "stop"
