@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from .cursor import new_stream_id
 from .events import Farewell, Outcome
 from .flow import Retention
-from .log.base import Log, LogStore
+from .log.base import Log
 from .log.memory import MemoryStore
+from .log.store import LogStore
 from .producer import Items, OnDisconnect, Producer
 from .pulse import Member, Pulse
 
@@ -74,7 +75,7 @@ class Engine:
         - `retention`: of logs that are made without their own.
         - `heartbeat`: an idle connection is pinged this often.
         - `send_timeout`: a connection that accepts no byte for so long is closed.
-        - `keep`, `keep_count`, `keep_size`: how long, how many and how large (in bytes) ended streams stay to be replayed.
+        - `keep`, `keep_count`, `keep_size`: how long, how many and how many bytes of ended streams can be replayed.
         - `shutdown_grace`: how long producers may go on once the server is told to stop.
         - `reconnect`: readers that are sent away come back after a random time in this range.
         """
@@ -107,7 +108,7 @@ class Engine:
         return self.store.open(name, retention or self.retention)
 
     def new_stream(self, path: str = "", *, retention: Retention | None = None) -> Log:
-        """A new log with an unguessable id as the last segment of its name; forgotten some time after its producer ended."""
+        """A new log with an unguessable id as its name's last segment; forgotten some time after its producer ended."""
         log = self.log(f"{path}/{new_stream_id()}", retention=retention)
         self._passing.add(log.name)
         return log

@@ -99,7 +99,7 @@ def check_event_name(name: str) -> None:
 
 
 def encode_event(item: Any) -> tuple[str | None, bytes]:
-    """The event name and the JSON of an item: an Event, or bare data (pydantic model, dataclass, dict, str, number …)."""
+    """The event name and the JSON of an Event or of bare data (pydantic model, dataclass, dict, str, number …)."""
     if type(item) is Event:
         return item.event, encode_data(item.data)
     return None, encode_data(item)

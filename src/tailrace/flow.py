@@ -19,8 +19,8 @@ def _by_event(entry: Entry) -> Hashable:
 class Flow:
     """A named policy and its bound.
 
-    - `block`: the producer waits when the fastest reader is `high` entries behind. Nothing is lost; a reader slower than
-      another falls back to history.
+    - `block`: the producer waits when the fastest reader is `high` entries behind. Nothing is lost; a reader slower
+      than another falls back to history.
     - `log`: the producer never waits; a reader keeps only its cursor. It is reset if its place has been trimmed.
     - `latest`: a reader that is behind gets only the newest entry of each `key`.
     - `drop`: a reader more than `high` entries behind jumps ahead to the newest `high`, and is told how many it missed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from .errors import NotAcceptable
@@ -16,7 +16,7 @@ from .wire.text import Text
 _FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
-class ResponseMode(str, Enum):
+class ResponseMode(StrEnum):
     """Everything at the end in one document, or each event as it comes."""
 
     BATCH = "batch"

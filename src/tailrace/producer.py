@@ -58,7 +58,7 @@ class Producer:
         patience: float = 5.0,
         on_finish: Callable[[Producer], None] | None = None,
     ) -> None:
-        """`grace`: seconds without a reader before `cancel` cancels; `patience`: seconds a cancelled generator may take."""
+        """`grace`: seconds without a reader before `cancel` cancels; `patience`: seconds for a cancelled generator."""
         self.log = log
         self.error: Exception | None = None
         self.stuck = False

@@ -18,7 +18,7 @@ _ALWAYS: list[Header] = [
 
 
 def stream_headers(wire: Wire, tail: Tail | None = None, *, addressed: bool = False) -> list[Header]:
-    """What every response of a wire says and, of a tail, where it begins; `addressed`: where it is resumed and stopped."""
+    """What every response of a wire says; of a tail also where it begins and, `addressed`, its resume and stop."""
     headers = [(b"content-type", wire.content_type.encode()), *_ALWAYS]
     if tail is not None:
         headers.append((b"stream-cursor", str(tail.log.cursor(tail.position)).encode()))

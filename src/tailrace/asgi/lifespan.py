@@ -36,7 +36,7 @@ def engine_of(scope: Any) -> Engine:
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    """`FastAPI(lifespan=tailrace.lifespan)`: readers are sent away with a farewell as soon as the server is told to stop.
+    """`FastAPI(lifespan=tailrace.lifespan)`: readers get their farewell as soon as the server is told to stop.
 
     A server closes its connections before it ends the lifespan, so the signal itself has to be heard: its handler is
     kept and called too. A StreamRouter that an application includes brings this along.
@@ -67,12 +67,12 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
         loop.call_soon_threadsafe(engine.drain)
         previous[number](number, frame)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        handler = signal.getsignal(number)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(stop)
         # Where nobody handles a signal there is no graceful end to join.
         if callable(handler):
-            previous[number] = handler
-            signal.signal(number, hear)
+            previous[stop] = handler
+            signal.signal(stop, hear)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ async def send_whole(send: Send, status: int, body: bytes, headers: Iterable[Hea
 
 
 async def send_refusal(send: Send, error: TailraceError, *, head: bool = False, data: bytes | None = None) -> None:
-    """An error as FastAPI words them, `detail`, with a `code` for programs, and the `data` that came before it as JSON."""
+    """An error as FastAPI words them, `detail`, with a `code` for programs; `data` is what came before it, as JSON."""
     status, refusal = _refusal(error)
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if status == 503:

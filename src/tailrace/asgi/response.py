@@ -67,9 +67,9 @@ class StreamResponse(Response):
             return
         if request.cursor is not None and request.cursor.ended:
             # A browser's EventSource comes back after every end; only this stops it.
-            await send_whole(send, 204, b"", self._headers(request))
+            await send_whole(send, 204, b"", self._head(request))
         elif request.method == "HEAD":
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self._headers(request)})
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self._head(request)})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             await self._answer(self._engine or engine_of(scope), request, receive, send)
@@ -83,7 +83,7 @@ class StreamResponse(Response):
             await send_refusal(send, refusal)
             return
         except LogReset as reset:
-            await send_reset(request, reset, send, self.status_code, self._headers(request))
+            await send_reset(request, reset, send, self.status_code, self._head(request))
             return
         failure: Exception | None = None
         try:
@@ -105,5 +105,5 @@ class StreamResponse(Response):
         headers = [*stream_headers(opening.request.wire, opening.tail, addressed=self._addressed), *self.raw_headers]
         await send_body(opening, send, self.status_code, headers)
 
-    def _headers(self, request: StreamRequest) -> list[tuple[bytes, bytes]]:
+    def _head(self, request: StreamRequest) -> list[tuple[bytes, bytes]]:
         return [*stream_headers(request.wire), *self.raw_headers]

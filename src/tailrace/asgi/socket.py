@@ -1,8 +1,8 @@
 """A stream over WebSocket, as the HTTP request that it would be otherwise.
 
 The application is called with an HTTP scope made from the WebSocket's, so that dependencies, security, middleware and
-errors are those of the HTTP route. Its NDJSON lines become messages, a client's `{"event": "stop"}` becomes a POST to the
-stop address that the response names.
+errors are those of the HTTP route. Its NDJSON lines become messages, a client's `{"event": "stop"}` becomes a POST to
+the stop address that the response names.
 """
 
 from __future__ import annotations

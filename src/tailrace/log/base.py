@@ -280,26 +280,3 @@ _BEHIND: dict[str, Callable[[Tail], None]] = {
     "disconnect": Tail._disconnect,
 }
 """What a reader does before it reads on, by flow policy; the others just read on."""
-
-
-class LogStore(ABC):
-    """Where logs live. One URL scheme each."""
-
-    survives_restart: bool = False
-    """Whether a cursor can be continued in another process."""
-
-    @abstractmethod
-    def open(self, name: str, retention: Retention) -> Log:
-        """The log of a name, made if there is none."""
-
-    @abstractmethod
-    async def find(self, name: str) -> Log | None:
-        """The log of a name, if there is one."""
-
-    @abstractmethod
-    def drop(self, name: str) -> None:
-        """Forget a log and all its entries."""
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Let go of what the store holds."""

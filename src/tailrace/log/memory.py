@@ -9,13 +9,14 @@ from ..cursor import new_epoch
 from ..errors import LogClosed
 from ..events import DONE, Entry, Outcome
 from ..flow import Retention
-from .base import Log, LogStore
+from .base import Log
+from .store import LogStore
 
 _NO_BOUND: Final = 1 << 62
 
 
 class MemoryLog(Log):
-    """Entries in a list. Trimmed ones stay in front until they are an eighth of it: cutting a list from the front is linear."""
+    """Entries in a list. Trimmed ones stay in front until they are an eighth of it: to cut there is linear."""
 
     def __init__(self, name: str, retention: Retention | None = None, *, epoch: str | None = None) -> None:
         super().__init__(name, epoch or new_epoch(), retention or Retention())

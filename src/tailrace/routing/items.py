@@ -19,7 +19,7 @@ _UNIONS = (Union, types.UnionType)
 
 
 def item_type(function: Callable[..., Any]) -> Any:
-    """What a path function yields, by its return annotation: `Tick` of `AsyncIterator[Event[Tick]]`; Any if it says nothing."""
+    """What a function yields, by its return annotation: `Tick` of `AsyncIterator[Event[Tick]]`; Any if it does not say."""
     annotation = get_type_hints(inspect.unwrap(function), include_extras=True).get("return", Any)
     if get_origin(annotation) not in _STREAMS:
         return Any

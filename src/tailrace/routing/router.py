@@ -118,7 +118,9 @@ class StreamRouter(APIRouter):
         self._add_options(path, methods)
         if websocket:
             method = "GET" if "GET" in methods else methods[0]
-            self.add_websocket_route(self.prefix + path, _SocketEndpoint(method, self._origins))
+            # Starlette takes an ASGI application too, which its annotation does not say.
+            socket: Any = _SocketEndpoint(method, self._origins)
+            self.add_websocket_route(self.prefix + path, socket)
 
     def _add_addresses(
         self, path: str, function: Callable[..., Any], settings: StreamSettings, responses: Any, shared: dict[str, Any]

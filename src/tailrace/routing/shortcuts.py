@@ -36,7 +36,7 @@ def stream_response(
     engine: Engine | None = None,
     **settings: Any,
 ) -> StreamResponse:
-    """A response from a generator, async or sync, of str, bytes (UTF-8) or events: plain text unless Accept asks for more.
+    """A response from a generator, async or sync, of str, bytes (UTF-8) or events: plain text unless asked for more.
 
     `settings` are those of StreamSettings. A client that comes back to the same path with a cursor resumes the stream.
     """

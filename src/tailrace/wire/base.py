@@ -73,7 +73,7 @@ class Decoder(ABC):
 
 
 class Wire(ABC):
-    """How the events of a log are spelled. Made once for a route, not for each response: encoded frames are kept by it."""
+    """How the events of a log are spelled. Made once for a route, not for each response: frames are kept under it."""
 
     media_type: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
