@@ -22,7 +22,7 @@ Items: TypeAlias = AsyncIterable[Any] | Iterable[Any]
 OnDisconnect = Literal["cancel", "detach"]
 Describe: TypeAlias = Callable[[Exception], Outcome]
 
-CHECKPOINT = 128
+CHECKPOINT = 256
 """Items after which a generator that never suspends lets others run."""
 
 STOPPED = Outcome("cancelled", "stopped", "the stream was stopped")

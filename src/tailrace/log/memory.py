@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
+from operator import attrgetter
 from typing import Final
 
 from ..cursor import new_epoch
@@ -16,28 +18,31 @@ _NO_BOUND: Final = 1 << 62
 
 
 class MemoryLog(Log):
-    """Entries in a list. Trimmed ones stay in front until they are an eighth of it: to cut there is linear."""
+    """Entries in a list.
+
+    Cutting a list in front is linear, so that trimming waits until an eighth more than the retention has come together.
+    """
 
     def __init__(self, name: str, retention: Retention | None = None, *, epoch: str | None = None) -> None:
         super().__init__(name, epoch or new_epoch(), retention or Retention())
         self._entries: list[Entry] = []
-        self._gone = 0
         self._size = 0
-        self._max_count = self.retention.count or _NO_BOUND
-        self._max_size = self.retention.size or _NO_BOUND
+        self._trim_count = _with_slack(self.retention.count)
+        self._trim_size = _with_slack(self.retention.size)
         self._max_age = self.retention.age
 
     async def write(self, event: str | None, json: bytes) -> int:
         if self.outcome is not None:
             raise LogClosed(self.name, self.outcome.state)
         self.top = offset = self.top + 1
-        self._entries.append(Entry(offset, event, json))
+        entry = Entry(offset, event, json)
+        self._entries.append(entry)
         self._size += len(json)
-        if self._max_age is not None:
-            self._entries[-1].appended_at = time.monotonic()
-            self._trim_old()
-        if self._size > self._max_size or offset - self.base > self._max_count:
+        if self._size > self._trim_size or offset - self.base > self._trim_count:
             self._trim_excess()
+        if self._max_age is not None:
+            entry.appended_at = time.monotonic()
+            self._trim_old()
         if self._sleepers:
             self.wake_readers()
         return offset
@@ -48,7 +53,6 @@ class MemoryLog(Log):
         start = after - self.base
         if start < 0:
             raise self.reset("trimmed")
-        start += self._gone
         return self._entries[start : start + limit]
 
     async def close(self, outcome: Outcome = DONE) -> Outcome:
@@ -62,21 +66,30 @@ class MemoryLog(Log):
         return self.top - self.base, self._size
 
     def _trim_excess(self) -> None:
-        while self.top - self.base > 1 and (self._size > self._max_size or self.top - self.base > self._max_count):
-            self._trim_one()
+        max_size = self.retention.size or _NO_BOUND
+        excess = max(self.top - self.base - (self.retention.count or _NO_BOUND), 0)
+        size = self._size - sum(len(entry.json) for entry in self._entries[:excess])
+        while size > max_size and excess < len(self._entries) - 1:
+            size -= len(self._entries[excess].json)
+            excess += 1
+        self._trim(excess)
 
     def _trim_old(self) -> None:
         oldest = time.monotonic() - (self._max_age or 0.0)
-        while self.top - self.base > 1 and self._entries[self._gone].appended_at < oldest:
-            self._trim_one()
+        if self._entries and self._entries[0].appended_at < oldest:
+            self._trim(min(bisect_left(self._entries, oldest, key=_appended_at), len(self._entries) - 1))
 
-    def _trim_one(self) -> None:
-        self._size -= len(self._entries[self._gone].json)
-        self._gone += 1
-        self.base += 1
-        if self._gone * 8 > len(self._entries):
-            del self._entries[: self._gone]
-            self._gone = 0
+    def _trim(self, count: int) -> None:
+        self._size -= sum(len(entry.json) for entry in self._entries[:count])
+        self.base += count
+        del self._entries[:count]
+
+
+_appended_at = attrgetter("appended_at")
+
+
+def _with_slack(bound: int | None) -> int:
+    return _NO_BOUND if bound is None else bound + bound // 8
 
 
 class MemoryStore(LogStore):

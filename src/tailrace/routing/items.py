@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from fastapi.exceptions import ResponseValidationError
@@ -19,7 +20,7 @@ _UNIONS = (Union, types.UnionType)
 
 
 def item_type(function: Callable[..., Any]) -> Any:
-    """What a function yields, by its return annotation: `Tick` of `AsyncIterator[Event[Tick]]`; Any if it does not say."""
+    """What a function yields, by its annotation: `Tick` of `AsyncIterator[Event[Tick]]`; Any if it does not say."""
     annotation = get_type_hints(inspect.unwrap(function), include_extras=True).get("return", Any)
     if get_origin(annotation) not in _STREAMS:
         return Any
@@ -45,17 +46,17 @@ def item_encoder(declared: Any, **options: Any) -> Encode:
         return encode_event
     adapter: TypeAdapter[Any] = TypeAdapter(declared)
     exact = declared if isinstance(declared, type) and issubclass(declared, BaseModel) else None
-    dump = adapter.serializer.to_json
-    options = {"by_alias": True, **options}
+    dump = partial(adapter.serializer.to_json, **{"by_alias": True, **options})
 
     def encode(item: Any) -> tuple[str | None, bytes]:
         event = None
-        if type(item) is Event:
-            event, item = item.event, item.data
         if type(item) is not exact:
-            item = _validated(adapter, item)
+            if type(item) is Event:
+                event, item = item.event, item.data
+            if type(item) is not exact:
+                item = _validated(adapter, item)
         try:
-            return event, dump(item, **options)
+            return event, dump(item)
         except (PydanticSerializationError, UnicodeDecodeError) as error:
             raise EventError(f"expected data of {declared} that is JSON-able, but got {error}") from error
 
