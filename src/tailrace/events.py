@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -30,25 +31,54 @@ class Event(Generic[T]):
             check_event_name(self.event)
 
 
+@dataclass(frozen=True, slots=True)
 class Entry:
     """An event at its offset in a log. `json` is its data, encoded once, when it was appended."""
 
-    __slots__ = ("appended_at", "event", "frames", "json", "offset")
-
-    def __init__(self, offset: int, event: str | None, json: bytes, appended_at: float = 0.0) -> None:
-        self.offset = offset
-        self.event = event
-        self.json = json
-        self.appended_at = appended_at
-        # Frames by wire, filled only when several readers share the log: fan-out encodes once.
-        self.frames: dict[object, bytes] | None = None
+    offset: int
+    event: str | None
+    json: bytes
 
     @property
     def data(self) -> Any:
         return from_json(self.json)
 
+
+class Entries(Sequence[Entry]):
+    """A batch of a log's entries in columns, which is how logs keep and wires spell them: no object for each entry.
+
+    `offsets` rise; `events` has the names, by offset, of those entries that have one.
+    """
+
+    __slots__ = ("events", "json", "offsets")
+
+    def __init__(self, offsets: Sequence[int], json: Sequence[bytes], events: Mapping[int, str] = MappingProxyType({})):
+        self.offsets = offsets
+        self.json = json
+        self.events = events
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Entries:
+        """The same entries as columns."""
+        rows = list(entries)
+        names = {entry.offset: entry.event for entry in rows if entry.event is not None}
+        return cls([entry.offset for entry in rows], [entry.json for entry in rows], names)
+
+    def __len__(self) -> int:
+        return len(self.json)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Entries: ...
+    def __getitem__(self, index: int | slice) -> Entry | Entries:
+        if isinstance(index, slice):
+            return Entries(self.offsets[index], self.json[index], self.events)
+        offset = self.offsets[index]
+        return Entry(offset, self.events.get(offset), self.json[index])
+
     def __repr__(self) -> str:
-        return f"Entry(offset={self.offset}, event={self.event!r}, json={self.json!r})"
+        return f"Entries({list(self)!r})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,15 +117,20 @@ class Producer:
                 self._finish()
 
     async def _write_all(self) -> None:
-        log, encode, high = self.log, self._encode, self._high
-        budget = CHECKPOINT
+        log, write, encode = self.log, self.log.write, self._encode
+        pause_at = log.top + min(CHECKPOINT, self._high)
         async for item in self._items:
-            await log.write(*encode(item))
-            if (budget := budget - 1) == 0:
-                budget = CHECKPOINT
-                await asyncio.sleep(0)
-            if log.top - log.furthest >= high:
-                await log.wait_room(high, without_readers=not self._detached)
+            write(*encode(item))
+            if log.top >= pause_at:
+                await self._pause()
+                pause_at = min(log.top + CHECKPOINT, log.furthest + self._high)
+        await log.flush()
+
+    async def _pause(self) -> None:
+        """Let others run, and wait while the readers are too far behind."""
+        await self.log.flush()
+        await asyncio.sleep(0)
+        await self.log.wait_room(self._high, without_readers=not self._detached)
 
     def _fail(self, error: Exception, cause: BaseException | None = None) -> Outcome:
         if self._stopping is None:

@@ -16,14 +16,12 @@ from .disconnect import Send
 class Connection:
     """Sends what a tail reads, a batch a message, until the end, a reset or a farewell. Run it in a task of its own."""
 
-    __slots__ = ("_encoder", "_engine", "_idle", "_ping_due", "_send", "_sending", "_stalled", "_task", "_wire", "tail")
+    __slots__ = ("_encoder", "_engine", "_idle", "_ping_due", "_send", "_sending", "_stalled", "_task", "tail")
 
     def __init__(self, engine: Engine, tail: Tail, wire: Wire, send: Send) -> None:
-        log = tail.log
         self.tail = tail
         self._engine = engine
-        self._wire = wire
-        self._encoder = wire.encoder(log.stream, log.epoch, log.created)
+        self._encoder = tail.log.encoder(wire)
         self._send = send
         self._idle = True
         self._ping_due = False
@@ -67,9 +65,9 @@ class Connection:
         tail, encoder, log = self.tail, self._encoder, self.tail.log
         while True:
             if entries := await tail.read():
-                body = encoder.encode_shared(entries, self._wire) if log.readers > 1 else encoder.encode(entries)
+                body = encoder.encode_shared(entries) if log.readers > 1 else encoder.encode(entries)
                 if tail.dropped:
-                    body = self._dropped(entries[0].offset) + body
+                    body = self._dropped(entries.offsets[0]) + body
                 if tail.ended:
                     return await self._finish(body)
                 self._idle = False

@@ -33,7 +33,7 @@ async def send_document(opening: Opening, send: Send, status: int, headers: list
 async def _collect(opening: Opening, wire: Batch) -> bytes:
     """The entries as a JSON list. StreamError when they are more than the wire's bound."""
     tail = opening.tail
-    encoder = wire.encoder(tail.log.stream, tail.log.epoch, tail.log.created)
+    encoder = tail.log.encoder(wire)
     parts: list[bytes] = []
     size = 0
     while True:

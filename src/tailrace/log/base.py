@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..cursor import Cursor, stream_token
 from ..errors import LogReset, ResetReason, SlowReader
-from ..events import DONE, Entry, Outcome, encode_event
+from ..events import DONE, Entries, Outcome, encode_event
 from ..flow import Flow, LogStatistics, Retention
+from ..wire.base import Encoder, Wire
 
 BATCH_BYTES = 128 << 10
 """About how much JSON a batch holds at most: a slow reader should not be handed the whole history at once."""
 
 BATCH_ENTRIES = 1024
+
+NOTHING = Entries((), ())
 
 
 class Log(ABC):
@@ -42,22 +45,32 @@ class Log(ABC):
         self.furthest = 0  # how far the fastest reader is
         self._sleepers: set[Tail] = set()
         self._room: asyncio.Future[None] | None = None
+        self._encoders: dict[Wire, Encoder] = {}
 
     # Writing
 
     @abstractmethod
-    async def write(self, event: str | None, json: bytes) -> int:
-        """Append data that is encoded already; the offset. LogClosed after the end."""
+    def write(self, event: str | None, json: bytes) -> None:
+        """Append data that is encoded already, for the log's sole writer: without waiting, made durable by `flush`.
+
+        LogClosed after the end.
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Until everything written is as durable as the log is."""
 
     async def append(self, item: Any) -> int:
         """Append an Event or bare data; its offset. EventError if it is not JSON-able, LogClosed after the end."""
-        return await self.write(*encode_event(item))
+        return await self.extend((item,))
 
     async def extend(self, items: Iterable[Any]) -> int:
         """Append all items or, if one cannot be encoded, none; the offset of the last."""
         for event, json in [encode_event(item) for item in items]:
-            await self.write(event, json)
-        return self.top
+            self.write(event, json)
+        offset = self.top
+        await self.flush()
+        return offset
 
     @abstractmethod
     async def close(self, outcome: Outcome = DONE) -> Outcome:
@@ -79,12 +92,18 @@ class Log(ABC):
     # Reading
 
     @abstractmethod
-    async def read(self, after: int, limit: int) -> list[Entry]:
+    async def read(self, after: int, limit: int) -> Entries:
         """Up to `limit` entries after an offset, without waiting. LogReset if some of them are trimmed away."""
 
     def tail(self, after: Cursor | int = 0, *, flow: Flow | None = None) -> Tail:
         """A reader of history, then live. LogReset if the cursor cannot be continued."""
         return Tail(self, self.resolve(after) if isinstance(after, Cursor) else after, flow or Flow.log())
+
+    def encoder(self, wire: Wire) -> Encoder:
+        """The wire's encoder for this log, the same for all its readers."""
+        if (encoder := self._encoders.get(wire)) is None:
+            encoder = self._encoders[wire] = wire.encoder(self.stream, self.epoch, self.created)
+        return encoder
 
     def cursor(self, offset: int) -> Cursor:
         return Cursor(self.stream, self.epoch, offset)
@@ -169,17 +188,17 @@ class Tail:
         """Whether everything is read and the log has its outcome."""
         return self.log.outcome is not None and self.position >= self.log.top
 
-    async def read(self) -> list[Entry]:
+    async def read(self) -> Entries:
         """What there is to read now, perhaps nothing."""
         log = self.log
         if log.top == self.position:
-            return []
+            return NOTHING
         policy = self._flow.policy
         if policy in _BEHIND:
             _BEHIND[policy](self)
         entries = await log.read(self.position, self._limit())
         if entries:
-            self.position = entries[-1].offset
+            self.position = entries.offsets[-1]
             if self.position > log.furthest:
                 log.furthest = self.position
                 log.make_room()
@@ -224,7 +243,7 @@ class Tail:
     def __aiter__(self) -> Tail:
         return self
 
-    async def __anext__(self) -> list[Entry]:
+    async def __anext__(self) -> Entries:
         while True:
             if entries := await self.read():
                 return entries
@@ -268,10 +287,10 @@ class Tail:
         if behind > self._flow.high:
             raise SlowReader(self.log.name, behind, self._flow.high)
 
-    def _newest(self, entries: Sequence[Entry]) -> list[Entry]:
+    def _newest(self, entries: Entries) -> Entries:
         newest = {self._flow.key(entry): entry for entry in entries}
         self.log.conflated += len(entries) - len(newest)
-        return sorted(newest.values(), key=lambda entry: entry.offset)
+        return Entries.of(sorted(newest.values(), key=lambda entry: entry.offset))
 
 
 _BEHIND: dict[str, Callable[[Tail], None]] = {

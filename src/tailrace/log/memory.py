@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from operator import attrgetter
 from typing import Final
 
 from ..cursor import new_epoch
 from ..errors import LogClosed
-from ..events import DONE, Entry, Outcome
+from ..events import DONE, Entries, Outcome
 from ..flow import Retention
 from .base import Log
 from .store import LogStore
@@ -18,42 +17,51 @@ _NO_BOUND: Final = 1 << 62
 
 
 class MemoryLog(Log):
-    """Entries in a list.
+    """Entries in columns.
 
     Cutting a list in front is linear, so that trimming waits until an eighth more than the retention has come together.
     """
 
     def __init__(self, name: str, retention: Retention | None = None, *, epoch: str | None = None) -> None:
         super().__init__(name, epoch or new_epoch(), retention or Retention())
-        self._entries: list[Entry] = []
+        self._json: list[bytes] = []
+        self._events: dict[int, str] = {}
+        self._times: list[float] = []
         self._size = 0
         self._trim_count = _with_slack(self.retention.count)
         self._trim_size = _with_slack(self.retention.size)
         self._max_age = self.retention.age
 
-    async def write(self, event: str | None, json: bytes) -> int:
+    def write(self, event: str | None, json: bytes) -> None:
         if self.outcome is not None:
             raise LogClosed(self.name, self.outcome.state)
-        self.top = offset = self.top + 1
-        entry = Entry(offset, event, json)
-        self._entries.append(entry)
+        self.top += 1
+        self._json.append(json)
         self._size += len(json)
-        if self._size > self._trim_size or offset - self.base > self._trim_count:
+        if event is not None:
+            self._events[self.top] = event
+        if self._size > self._trim_size or len(self._json) > self._trim_count:
             self._trim_excess()
         if self._max_age is not None:
-            entry.appended_at = time.monotonic()
-            self._trim_old()
+            self._times.append(time.monotonic())
+            self._trim_old(self._max_age)
         if self._sleepers:
             self.wake_readers()
-        return offset
 
-    async def read(self, after: int, limit: int) -> list[Entry]:
+    async def flush(self) -> None:
+        """Memory is as durable as this log gets."""
+
+    async def read(self, after: int, limit: int) -> Entries:
         if self._max_age is not None:
-            self._trim_old()
+            self._trim_old(self._max_age)
         start = after - self.base
         if start < 0:
             raise self.reset("trimmed")
-        return self._entries[start : start + limit]
+        json = self._json[start : start + limit]
+        offsets = range(after + 1, after + 1 + len(json))
+        if not self._events:
+            return Entries(offsets, json)
+        return Entries(offsets, json, {offset: self._events[offset] for offset in offsets if offset in self._events})
 
     async def close(self, outcome: Outcome = DONE) -> Outcome:
         if self.outcome is None:
@@ -63,29 +71,29 @@ class MemoryLog(Log):
         return self.outcome
 
     def size(self) -> tuple[int, int]:
-        return self.top - self.base, self._size
+        return len(self._json), self._size
 
     def _trim_excess(self) -> None:
-        max_size = self.retention.size or _NO_BOUND
-        excess = max(self.top - self.base - (self.retention.count or _NO_BOUND), 0)
-        size = self._size - sum(len(entry.json) for entry in self._entries[:excess])
-        while size > max_size and excess < len(self._entries) - 1:
-            size -= len(self._entries[excess].json)
+        retention = self.retention
+        excess = max(len(self._json) - (retention.count or _NO_BOUND), 0)
+        size = self._size - sum(map(len, self._json[:excess]))
+        while size > (retention.size or _NO_BOUND) and excess < len(self._json) - 1:
+            size -= len(self._json[excess])
             excess += 1
         self._trim(excess)
 
-    def _trim_old(self) -> None:
-        oldest = time.monotonic() - (self._max_age or 0.0)
-        if self._entries and self._entries[0].appended_at < oldest:
-            self._trim(min(bisect_left(self._entries, oldest, key=_appended_at), len(self._entries) - 1))
+    def _trim_old(self, max_age: float) -> None:
+        expired = bisect_left(self._times, time.monotonic() - max_age)
+        if expired:
+            self._trim(min(expired, len(self._json) - 1))
 
     def _trim(self, count: int) -> None:
-        self._size -= sum(len(entry.json) for entry in self._entries[:count])
+        self._size -= sum(map(len, self._json[:count]))
+        del self._json[:count], self._times[:count]
+        if self._events:
+            for offset in range(self.base + 1, self.base + 1 + count):
+                self._events.pop(offset, None)
         self.base += count
-        del self._entries[:count]
-
-
-_appended_at = attrgetter("appended_at")
 
 
 def _with_slack(bound: int | None) -> int:

@@ -46,7 +46,8 @@ def item_encoder(declared: Any, **options: Any) -> Encode:
         return encode_event
     adapter: TypeAdapter[Any] = TypeAdapter(declared)
     exact = declared if isinstance(declared, type) and issubclass(declared, BaseModel) else None
-    dump = partial(adapter.serializer.to_json, **{"by_alias": True, **options})
+    serializer: Any = adapter.serializer
+    dump = partial(serializer.to_json, **{"by_alias": True, **options})
 
     def encode(item: Any) -> tuple[str | None, bytes]:
         event = None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic_core import to_json
 
 from ..errors import DecodeError
-from ..events import Dropped, Entry, Farewell, Notice, Outcome, Reset
+from ..events import Dropped, Entries, Farewell, Notice, Outcome, Reset
 
 MAX_FRAME_BYTES = 1 << 20
 """The default bound of one frame in a decoder."""
@@ -26,8 +26,12 @@ class Frame:
     retry: int | None = None
 
 
+SHARED_BATCHES = 8
+"""How many encoded batches an encoder keeps for the other readers of its log."""
+
+
 class Encoder(ABC):
-    """Spells the entries and notices of one log."""
+    """Spells the entries and notices of one log, for all its readers on one wire."""
 
     ping: bytes = b""
     """What keeps an idle connection alive; empty where the wire has nothing harmless to say."""
@@ -38,26 +42,27 @@ class Encoder(ABC):
     preamble: bytes = b""
     """What goes before the first entry."""
 
+    def __init__(self) -> None:
+        self._shared: dict[Sequence[int], bytes] = {}
+
     @abstractmethod
-    def encode(self, entries: Sequence[Entry]) -> bytes:
+    def encode(self, entries: Entries) -> bytes:
         """All entries of a batch, in one piece."""
 
     @abstractmethod
     def notice(self, notice: Notice, cursor: str) -> bytes:
         """A notice; `cursor` is where a reader who has seen it continues."""
 
-    def encode_shared(self, entries: Sequence[Entry], wire: object) -> bytes:
-        """Like `encode`, keeping each entry's frame for the log's other readers."""
-        frames = []
-        for entry in entries:
-            kept = entry.frames
-            if kept is None:
-                kept = entry.frames = {}
-            frame = kept.get(wire)
-            if frame is None:
-                frame = kept[wire] = self.encode((entry,))
-            frames.append(frame)
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+    def encode_shared(self, entries: Entries) -> bytes:
+        """Like `encode`, once for all readers that read the same batch at about the same time."""
+        offsets = entries.offsets
+        if not isinstance(offsets, range):
+            return self.encode(entries)
+        if (body := self._shared.get(offsets)) is None:
+            if len(self._shared) == SHARED_BATCHES:
+                del self._shared[next(iter(self._shared))]
+            body = self._shared[offsets] = self.encode(entries)
+        return body
 
 
 class Decoder(ABC):
@@ -73,7 +78,7 @@ class Decoder(ABC):
 
 
 class Wire(ABC):
-    """How the events of a log are spelled. Made once for a route, not for each response: frames are kept under it."""
+    """How the events of a log are spelled. Made once for a route, not for each response: logs keep encoders for it."""
 
     media_type: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from ..errors import DecodeError, FrameTooLarge, Truncated
-from ..events import Entry, Notice, Outcome
+from ..events import Entries, Notice, Outcome
 from .base import Decoder, Encoder, Frame, Wire
 
 
 class BatchEncoder(Encoder):
     """The elements of the list; `document` puts the rest around them."""
 
-    def encode(self, entries: Sequence[Entry]) -> bytes:
-        return b",".join([entry.json for entry in entries])
+    def encode(self, entries: Entries) -> bytes:
+        return b",".join(entries.json)
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         return b""

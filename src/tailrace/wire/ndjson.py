@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from ..errors import DecodeError, FrameTooLarge, Truncated
-from ..events import Entry, Notice
+from ..events import Entries, Notice
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, frame_members, notice_frame, read_members
 
 
@@ -16,21 +16,24 @@ class NDJSONEncoder(Encoder):
     ping = b"\n"
 
     def __init__(self, stream: str, epoch: str) -> None:
+        super().__init__()
         self._id = f'{{"id":"{stream}.{epoch}.'.encode()
 
-    def encode(self, entries: Sequence[Entry]) -> bytes:
-        prefix = self._id
+    def encode(self, entries: Entries) -> bytes:
+        prefix, events = self._id, entries.events
+        rows = zip(entries.offsets, entries.json, strict=True)
+        if not events:
+            return b"".join([b'%b%d","data":%b}\n' % (prefix, offset, json) for offset, json in rows])
         return b"".join(
-            [
-                b'%b%d","data":%b}\n' % (prefix, entry.offset, entry.json)
-                if entry.event is None
-                else b'%b%d","event":%b,"data":%b}\n' % (prefix, entry.offset, to_json(entry.event), entry.json)
-                for entry in entries
-            ]
+            [b'%b%d"%b,"data":%b}\n' % (prefix, offset, _member(events, offset), json) for offset, json in rows]
         )
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         return frame_members(notice_frame(notice, cursor)) + b"\n"
+
+
+def _member(events: Mapping[int, str], offset: int) -> bytes:
+    return b',"event":%b' % to_json(events[offset]) if offset in events else b""
 
 
 class JSONLines:

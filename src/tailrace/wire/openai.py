@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from ..errors import DecodeError, Truncated
-from ..events import Entry, Notice, Outcome, Reset
+from ..events import Entries, Notice, Outcome, Reset
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 from .sse import SSEDecoder
 
@@ -24,6 +23,7 @@ class OpenAIEncoder(Encoder):
     ping = b": ping\n"
 
     def __init__(self, stream: str, created: int, model: str) -> None:
+        super().__init__()
         self._head = {
             "id": f"chatcmpl-{stream}",
             "object": "chat.completion.chunk",
@@ -32,8 +32,8 @@ class OpenAIEncoder(Encoder):
         }
         self.preamble = self._chunk({"role": "assistant", "content": ""}, None)
 
-    def encode(self, entries: Sequence[Entry]) -> bytes:
-        return b"".join([self._chunk(_delta(entry), None) for entry in entries])
+    def encode(self, entries: Entries) -> bytes:
+        return b"".join([self._chunk(_delta(json), None) for json in entries.json])
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         if isinstance(notice, Outcome):
@@ -53,9 +53,9 @@ class OpenAIEncoder(Encoder):
         return b"data: %b\n\n" % to_json({**self._head, "choices": [choice]})
 
 
-def _delta(entry: Entry) -> dict[str, Any]:
-    data = entry.data
-    return data if isinstance(data, dict) else {"content": data if isinstance(data, str) else entry.json.decode()}
+def _delta(json: bytes) -> dict[str, Any]:
+    data = from_json(json)
+    return data if isinstance(data, dict) else {"content": data if isinstance(data, str) else json.decode()}
 
 
 def _error(message: str, code: str | None) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from ..errors import DecodeError, EventError, FrameTooLarge
-from ..events import Entry, Notice
+from ..events import Entries, Notice
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, notice_frame
 
 _BOM = b"\xef\xbb\xbf"
@@ -47,22 +47,25 @@ class SSEEncoder(Encoder):
     ping = b": ping\n"
 
     def __init__(self, stream: str, epoch: str) -> None:
+        super().__init__()
         self._id = f"id: {stream}.{epoch}.".encode()
 
-    def encode(self, entries: Sequence[Entry]) -> bytes:
-        prefix = self._id
+    def encode(self, entries: Entries) -> bytes:
+        prefix, events = self._id, entries.events
+        rows = zip(entries.offsets, entries.json, strict=True)
+        if not events:
+            return b"".join([b"%b%d\ndata: %b\n\n" % (prefix, offset, json) for offset, json in rows])
         return b"".join(
-            [
-                b"%b%d\ndata: %b\n\n" % (prefix, entry.offset, entry.json)
-                if entry.event is None
-                else b"%b%d\nevent: %b\ndata: %b\n\n" % (prefix, entry.offset, entry.event.encode(), entry.json)
-                for entry in entries
-            ]
+            [b"%b%d\n%bdata: %b\n\n" % (prefix, offset, _field(events, offset), json) for offset, json in rows]
         )
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         frame = notice_frame(notice, cursor)
         return format_sse(to_json(frame.data).decode(), event=frame.event, id=frame.id, retry=frame.retry)
+
+
+def _field(events: Mapping[int, str], offset: int) -> bytes:
+    return b"event: %b\n" % events[offset].encode() if offset in events else b""
 
 
 class SSEDecoder(Decoder):

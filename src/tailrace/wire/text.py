@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import from_json
 
 from ..errors import DecodeError, Truncated
-from ..events import Entry, Notice
+from ..events import Entries, Notice
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 
 
@@ -17,8 +16,8 @@ class TextEncoder(Encoder):
     # Text has no room for anything but itself: only a clean end says that it is whole.
     spells_notices = False
 
-    def encode(self, entries: Sequence[Entry]) -> bytes:
-        return b"".join([_text(entry.json) for entry in entries])
+    def encode(self, entries: Entries) -> bytes:
+        return b"".join([_text(json) for json in entries.json])
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         return b""
