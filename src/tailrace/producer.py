@@ -27,6 +27,10 @@ CHECKPOINT = 256
 
 STOPPED = Outcome("cancelled", "stopped", "the stream was stopped")
 
+_CANCELLED = Outcome("cancelled", "cancelled", "the producer was cancelled")
+
+_INTERNAL_ERROR = Outcome("error", "internal_error", "Internal Server Error")
+
 _EXHAUSTED = object()
 
 
@@ -36,7 +40,7 @@ def describe_error(error: Exception) -> Outcome:
         return Outcome("error", error.code, error.message)
     if isinstance(error, EventError):
         return Outcome("error", "not_serializable", "an event could not be encoded")
-    return Outcome("error", "internal_error", "Internal Server Error")
+    return _INTERNAL_ERROR
 
 
 class Producer:
@@ -71,12 +75,14 @@ class Producer:
         self._grace = grace
         self._patience = patience
         self._on_finish = on_finish
-        self._stopping: Outcome | None = None
+        self._outcome: Outcome | None = None  # from a stop, or else from the end, on
         self._timer: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[Outcome] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._finished = asyncio.Event()
         self.task = asyncio.create_task(self._run(), name=f"tailrace producer {log.name}")
+        self.task.add_done_callback(self._ensure_end)
         log.on_readers = self._readers_changed
+        self._readers_changed()
 
     @property
     def finished(self) -> bool:
@@ -84,37 +90,52 @@ class Producer:
 
     def stop(self, outcome: Outcome = STOPPED) -> None:
         """Cancel the generator. What it still yields while it ends, within `patience` seconds, is kept."""
-        if self._stopping is None and not self.finished:
-            self._stopping = outcome
+        if self._outcome is None:
+            self._outcome = outcome
             self._set_timer(self._patience, self._lose_patience)
             self.task.cancel()
 
     async def wait(self) -> None:
         """Until the producer is done, or its generator has been given up."""
         await self._finished.wait()
-        if self._closing is not None:
-            await self._closing
 
     async def _run(self) -> None:
-        outcome = DONE
+        outcome = _INTERNAL_ERROR
         try:
             try:
                 await self._write_all()
             finally:
                 await close_items(self._items)
+            outcome = DONE
         except asyncio.CancelledError as error:
-            if self._stopping is None and _is_cancelled():
-                outcome = Outcome("cancelled", "cancelled", "the producer was cancelled")
-                raise
-            outcome = self._fail(RuntimeError("the generator let a CancelledError out that nobody sent it"), error)
+            if self._outcome is None:
+                if _is_cancelled():
+                    outcome = _CANCELLED
+                    raise
+                outcome = self._fail(RuntimeError("the generator let a CancelledError out that nobody sent it"), error)
         except Exception as error:
             outcome = self._fail(error)
         finally:
-            self._set_timer(None)
-            try:
-                await self.log.close(self._stopping or outcome)
-            finally:
-                self._finish()
+            await self._end(outcome)
+
+    async def _end(self, outcome: Outcome) -> None:
+        self._set_timer(None)
+        self._outcome = self._outcome or outcome
+        try:
+            await self.log.close(self._outcome)
+        finally:
+            self._finish()
+
+    def _ensure_end(self, _: object) -> None:
+        """A task that is cancelled before its first step runs nothing of its coroutine."""
+        if not self.finished and self._ending is None:
+            self._ending = asyncio.create_task(self._end_unrun())
+
+    async def _end_unrun(self) -> None:
+        try:
+            await close_items(self._items)
+        finally:
+            await self._end(_CANCELLED)
 
     async def _write_all(self) -> None:
         log, write, encode = self.log, self.log.write, self._encode
@@ -133,7 +154,7 @@ class Producer:
         await self.log.wait_room(self._high, without_readers=not self._detached)
 
     def _fail(self, error: Exception, cause: BaseException | None = None) -> Outcome:
-        if self._stopping is None:
+        if self._outcome is None:
             error.__cause__ = cause or error.__cause__
             self.error = error
         elif not isinstance(error, LogClosed):
@@ -141,7 +162,7 @@ class Producer:
         return self._describe(error)
 
     def _readers_changed(self) -> None:
-        if self._detached or self._stopping is not None or self.finished:
+        if self._detached or self._outcome is not None:
             return
         self._set_timer(None)
         if self.log.readers == 0:
@@ -154,8 +175,7 @@ class Producer:
         """The generator ignores its cancellation: let everybody go who waits for it, and ask it again."""
         logger.error("log %s: the generator still runs %g s after it was cancelled", self.log.name, self._patience)
         self.stuck = True
-        self._closing = asyncio.create_task(self.log.close(self._stopping or STOPPED))
-        self._finish()
+        self._ending = asyncio.create_task(self._end(STOPPED))
         self.task.cancel()
 
     def _finish(self) -> None:
