@@ -198,12 +198,12 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def as_async(items: Items) -> AsyncIterable[Any]:
-    """Items that are sync are taken in worker threads."""
-    return items if isinstance(items, AsyncIterable) else iterate_in_thread(items)
+def as_async(items: Items) -> AsyncIterator[Any]:
+    """The iterator over items, which is what must be closed; sync ones are taken in worker threads."""
+    return aiter(items) if isinstance(items, AsyncIterable) else iterate_in_thread(items)
 
 
-async def close_items(items: AsyncIterable[Any]) -> None:
+async def close_items(items: AsyncIterator[Any]) -> None:
     """Close a generator; an iterator that is none has nothing to close."""
     if (aclose := getattr(items, "aclose", None)) is not None:
         await aclose()
