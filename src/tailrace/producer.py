@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, Literal, TypeAlias
 
@@ -212,10 +213,21 @@ async def close_items(items: AsyncIterator[Any]) -> None:
 async def iterate_in_thread(items: Iterable[Any]) -> AsyncIterator[Any]:
     """The items of a sync iterable, each taken in a worker thread; a generator is closed in one too."""
     iterator = iter(items)
+    # Cancelling the wait leaves its thread in `next`, and a generator cannot be closed while it runs.
+    running = threading.Lock()
+
+    def take() -> Any:
+        with running:
+            return next(iterator, _EXHAUSTED)
+
+    def close() -> None:
+        with running:
+            iterator.close()  # type: ignore[attr-defined]
+
     try:
-        while (item := await anyio.to_thread.run_sync(next, iterator, _EXHAUSTED)) is not _EXHAUSTED:
+        while (item := await anyio.to_thread.run_sync(take)) is not _EXHAUSTED:
             yield item
     finally:
-        if (close := getattr(iterator, "close", None)) is not None:
+        if hasattr(iterator, "close"):
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(close)
