@@ -177,6 +177,8 @@ class Tail:
         self.position = after
         self.dropped = 0  # entries passed over since the owner last took the number
         self._flow = flow
+        # Who starts at the top has nothing to read: a producer that waits for it would wait for ever.
+        log.furthest = max(log.furthest, after)
         # History that was there before the reader came does not count as being slow.
         self._behind_from = log.top
         self._waiter: asyncio.Future[None] | None = None
