@@ -43,7 +43,7 @@ class Log(ABC):
         self.conflated = 0
         self.resets = 0
         self.furthest = 0  # how far the fastest reader is
-        self._sleepers: set[Tail] = set()
+        self._sleepers: set[asyncio.Future[None]] = set()
         self._room: asyncio.Future[None] | None = None
         self._encoders: dict[Wire, Encoder] = {}
 
@@ -92,11 +92,20 @@ class Log(ABC):
     # Reading
 
     @abstractmethod
-    async def read(self, after: int, limit: int) -> Entries:
-        """Up to `limit` entries after an offset, without waiting. LogReset if some of them are trimmed away."""
+    def read_nowait(self, after: int, limit: int) -> Entries | None:
+        """Up to `limit` entries after an offset; None if they have to be fetched. LogReset if some are trimmed away."""
 
-    def tail(self, after: Cursor | int = 0, *, flow: Flow | None = None) -> Tail:
-        """A reader of history, then live. LogReset if the cursor cannot be continued."""
+    async def read(self, after: int, limit: int) -> Entries:
+        """The same, fetched if need be, but never waiting for what is not written yet."""
+        entries = self.read_nowait(after, limit)
+        assert entries is not None, "a log that fetches has a read of its own"
+        return entries
+
+    def tail(self, after: Cursor | int | None = None, *, flow: Flow | None = None) -> Tail:
+        """A reader of history, then live; by default of all that is kept. LogReset if a cursor cannot be continued."""
+        if after is None:
+            self.trim()
+            after = self.base
         return Tail(self, self.resolve(after) if isinstance(after, Cursor) else after, flow or Flow.log())
 
     def encoder(self, wire: Wire) -> Encoder:
@@ -127,6 +136,9 @@ class Log(ABC):
         self.resets += 1
         return LogReset(self.name, reason, str(self.cursor(self.base)))
 
+    def trim(self) -> None:
+        """Let go of what is too old by now. A write does so too, but there may be none for long."""
+
     @abstractmethod
     def size(self) -> tuple[int, int]:
         """How many entries are kept, and their bytes of JSON."""
@@ -152,8 +164,9 @@ class Log(ABC):
         """Wake every waiting reader, once for all that is new."""
         if self._sleepers:
             sleepers, self._sleepers = self._sleepers, set()
-            for tail in sleepers:
-                tail.wake()
+            for sleeper in sleepers:
+                if not sleeper.done():
+                    sleeper.set_result(None)
 
     def make_room(self) -> None:
         if self._room is not None and not self._room.done():
@@ -170,7 +183,7 @@ class Tail:
     LogReset and SlowReader come out of the iteration, as the flow policy says.
     """
 
-    __slots__ = ("_behind_from", "_closed", "_flow", "_waiter", "dropped", "log", "position")
+    __slots__ = ("_behind_from", "_closed", "_flow", "_loop", "_waiter", "dropped", "log", "position")
 
     def __init__(self, log: Log, after: int, flow: Flow) -> None:
         self.log = log
@@ -181,6 +194,7 @@ class Tail:
         log.furthest = max(log.furthest, after)
         # History that was there before the reader came does not count as being slow.
         self._behind_from = log.top
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self._count(1)
@@ -190,40 +204,43 @@ class Tail:
         """Whether everything is read and the log has its outcome."""
         return self.log.outcome is not None and self.position >= self.log.top
 
-    async def read(self) -> Entries:
-        """What there is to read now, perhaps nothing."""
+    def read_nowait(self) -> Entries | None:
+        """What there is to read now, perhaps nothing; None if it has to be fetched."""
         log = self.log
         if log.top == self.position:
             return NOTHING
-        policy = self._flow.policy
-        if policy in _BEHIND:
-            _BEHIND[policy](self)
-        entries = await log.read(self.position, self._limit())
-        if entries:
-            self.position = entries.offsets[-1]
-            if self.position > log.furthest:
-                log.furthest = self.position
-                log.make_room()
-            if policy == "latest" and len(entries) > 1:
-                return self._newest(entries)
-        return entries
+        if (prepare := _PREPARE.get(self._flow.policy)) is not None:
+            prepare(self)
+        entries = log.read_nowait(self.position, self._limit())
+        return entries if entries is None else self._took(entries)
+
+    async def read(self) -> Entries:
+        """What there is to read now, perhaps nothing."""
+        entries = self.read_nowait()
+        return self._took(await self.log.read(self.position, self._limit())) if entries is None else entries
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Done as soon as there may be something new: entries, the end, or a `wake`."""
+        log = self.log
+        self._waiter = waiter = self._loop.create_future()
+        if log.top > self.position or log.outcome is not None:
+            waiter.set_result(None)
+        else:
+            log._sleepers.add(waiter)
+        return waiter
 
     async def wait(self) -> None:
-        """Wait until there may be something new: entries, the end, or a `wake`."""
-        log = self.log
-        if log.top > self.position or log.outcome is not None:
-            return
-        self._waiter = asyncio.get_running_loop().create_future()
-        log._sleepers.add(self)
+        """Wait for the next arrival."""
         try:
-            await self._waiter
+            await self.arrival()
         finally:
-            self._waiter = None
-            log._sleepers.discard(self)
+            self._forget_waiter()
 
     def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        """Let the reader look up although nothing is new."""
+        if (waiter := self._waiter) is not None and not waiter.done():
+            self.log._sleepers.discard(waiter)
+            waiter.set_result(None)
 
     def take_dropped(self) -> int:
         """How many entries were passed over since this was last asked."""
@@ -234,6 +251,7 @@ class Tail:
         """Leave the log. Idempotent."""
         if not self._closed:
             self._closed = True
+            self._forget_waiter()
             self._count(-1)
 
     def __enter__(self) -> Tail:
@@ -260,6 +278,23 @@ class Tail:
         log.make_room()
         if log.on_readers is not None:
             log.on_readers()
+
+    def _forget_waiter(self) -> None:
+        if self._waiter is not None:
+            self.log._sleepers.discard(self._waiter)
+            self._waiter = None
+
+    def _took(self, entries: Entries) -> Entries:
+        if not entries.json:
+            return entries
+        self.position = entries.offsets[-1]
+        log = self.log
+        if self.position > log.furthest:
+            log.furthest = self.position
+            log.make_room()
+        if self._flow.policy == "latest" and len(entries) > 1:
+            return self._newest(entries)
+        return entries
 
     def _limit(self) -> int:
         log = self.log
@@ -295,7 +330,7 @@ class Tail:
         return Entries.of(sorted(newest.values(), key=lambda entry: entry.offset))
 
 
-_BEHIND: dict[str, Callable[[Tail], None]] = {
+_PREPARE: dict[str, Callable[[Tail], None]] = {
     "drop": Tail._drop,
     "latest": Tail._skip_trimmed,
     "disconnect": Tail._disconnect,

@@ -10,7 +10,7 @@ from ..cursor import new_epoch
 from ..errors import LogClosed
 from ..events import DONE, Entries, Outcome
 from ..flow import Retention
-from .base import Log
+from .base import NOTHING, Log
 from .store import LogStore
 
 _NO_BOUND: Final = 1 << 62
@@ -28,6 +28,7 @@ class MemoryLog(Log):
         self._events: dict[int, str] = {}
         self._times: list[float] = []
         self._size = 0
+        self._last_read = NOTHING
         self._trim_count = _with_slack(self.retention.count)
         self._trim_size = _with_slack(self.retention.size)
         self._max_age = self.retention.age
@@ -44,21 +45,30 @@ class MemoryLog(Log):
             self._trim_excess()
         if self._max_age is not None:
             self._times.append(time.monotonic())
-            self._trim_old(self._max_age)
+            self._trim_old(self._max_age, slack=len(self._json) // 8)
         if self._sleepers:
             self.wake_readers()
 
     async def flush(self) -> None:
         """Memory is as durable as this log gets."""
 
-    async def read(self, after: int, limit: int) -> Entries:
+    def read_nowait(self, after: int, limit: int) -> Entries:
         if self._max_age is not None:
             self._trim_old(self._max_age)
         start = after - self.base
         if start < 0:
             raise self.reset("trimmed")
+        # Readers that keep up with each other all read the same batch, and encode it only once for that.
+        last = self._last_read
+        if last.offsets and last.offsets[0] == after + 1 and len(last.json) == min(limit, self.top - after):
+            return last
+        self._last_read = entries = self._slice(start, limit)
+        return entries
+
+    def _slice(self, start: int, limit: int) -> Entries:
         json = self._json[start : start + limit]
-        offsets = range(after + 1, after + 1 + len(json))
+        first = self.base + start + 1
+        offsets = range(first, first + len(json))
         if not self._events:
             return Entries(offsets, json)
         return Entries(offsets, json, {offset: self._events[offset] for offset in offsets if offset in self._events})
@@ -82,9 +92,13 @@ class MemoryLog(Log):
             excess += 1
         self._trim(excess)
 
-    def _trim_old(self, max_age: float) -> None:
+    def trim(self) -> None:
+        if self._max_age is not None:
+            self._trim_old(self._max_age, slack=0)
+
+    def _trim_old(self, max_age: float, slack: int) -> None:
         expired = bisect_left(self._times, time.monotonic() - max_age)
-        if expired:
+        if expired > slack:
             self._trim(min(expired, len(self._json) - 1))
 
     def _trim(self, count: int) -> None:
