@@ -53,8 +53,6 @@ class MemoryLog(Log):
         """Memory is as durable as this log gets."""
 
     def read_nowait(self, after: int, limit: int) -> Entries:
-        if self._max_age is not None:
-            self._trim_old(self._max_age)
         start = after - self.base
         if start < 0:
             raise self.reset("trimmed")
