@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 # What Starlette and FastAPI recognise as an answer; nothing else of them is used here.
@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from ..engine import Engine
 from ..errors import CursorError, LogReset, NotAcceptable, StreamError
+from .connection import Connection
 from .disconnect import Disconnected, Receive, Send, run_until_disconnect
 from .document import send_document
 from .headers import stream_headers
@@ -18,9 +19,9 @@ from .lifespan import engine_of
 from .opening import Opening, Source, open_source
 from .reply import send_refusal, send_whole
 from .request import StreamRequest
+from .reset import send_reset
 from .settings import StreamSettings
 from .socket import serve_socket
-from .stream import send_reset, send_stream
 
 
 class StreamResponse(Response):
@@ -100,10 +101,11 @@ class StreamResponse(Response):
         if failure is not None:
             raise failure
 
-    async def _read(self, opening: Opening, send: Send) -> None:
-        send_body = send_stream if opening.request.wire.streaming else send_document
+    def _read(self, opening: Opening, send: Send) -> Coroutine[Any, Any, None]:
         headers = [*stream_headers(opening.request.wire, opening.tail, addressed=self._addressed), *self.raw_headers]
-        await send_body(opening, send, self.status_code, headers)
+        if opening.request.wire.streaming:
+            return Connection(opening, send, self.status_code, headers).run()
+        return send_document(opening, send, self.status_code, headers)
 
     def _head(self, request: StreamRequest) -> list[tuple[bytes, bytes]]:
         return [*stream_headers(request.wire), *self.raw_headers]
