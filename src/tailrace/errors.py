@@ -120,7 +120,7 @@ class FrameTooLarge(DecodeError):
         self.size = size
 
     def __str__(self) -> str:
-        return f"expected a frame of at most {self.limit} bytes, but got {self.size} and no end of it"
+        return f"expected a frame of at most {self.limit} bytes, but got at least {self.size}"
 
 
 class Truncated(DecodeError):
