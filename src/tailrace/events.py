@@ -19,7 +19,8 @@ RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "droppe
 """Event names with which every wire spells a notice; an application's own events have other names."""
 
 
-@dataclass(frozen=True, slots=True)
+# Frozen, slots and generic do not go together: `Event[int](1)` raises a TypeError on Python 3.11.
+@dataclass(frozen=True)
 class Event(Generic[T]):
     """Data with an optional event name. Yield the bare data where no name is needed."""
 

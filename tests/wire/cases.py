@@ -1,0 +1,106 @@
+"""What every wire's tests share: what a log may say, and the ways in which bytes may arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+from pydantic_core import to_json
+
+from tailrace.errors import DecodeError
+from tailrace.events import RESERVED, Entries, Entry, Notice, Outcome
+from tailrace.wire.base import Decoder, Encoder, Frame
+
+STREAM = "s1"
+EPOCH = "e1"
+CREATED = 1_700_000_000
+
+
+def at(offset: int) -> str:
+    """The cursor after an entry of the cases' log."""
+    return f"{STREAM}.{EPOCH}.{offset}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a log says in a row, how a wire spells it, and what its decoder makes of that."""
+
+    said: Sequence[Entry | Notice]
+    spelled: bytes
+    read: Sequence[Frame]
+
+
+def entry(offset: int, data: Any, event: str | None = None) -> Entry:
+    return Entry(offset, event, to_json(data))
+
+
+def spell(encoder: Encoder, said: Iterable[Entry | Notice]) -> bytes:
+    """Everything that was said, entry by entry; a notice stands at the cursor of the entry before it."""
+    pieces: list[bytes] = []
+    cursor = at(0)
+    for item in said:
+        if isinstance(item, Entry):
+            cursor = at(item.offset)
+            pieces.append(encoder.encode(Entries.of([item])))
+        else:
+            pieces.append(encoder.notice(item, f"{cursor}.end" if isinstance(item, Outcome) else cursor))
+    return b"".join(pieces)
+
+
+def in_one_piece(data: bytes) -> list[bytes]:
+    return [data]
+
+
+def byte_by_byte(data: bytes) -> list[bytes]:
+    return [data[index : index + 1] for index in range(len(data))]
+
+
+def with_empty_pieces(data: bytes) -> list[bytes]:
+    return [piece for byte in byte_by_byte(data) for piece in (b"", byte)]
+
+
+WAYS: list[Callable[[bytes], list[bytes]]] = [in_one_piece, byte_by_byte, with_empty_pieces]
+
+
+def splits(data: bytes) -> st.SearchStrategy[list[bytes]]:
+    """`data` in pieces, cut anywhere."""
+    return st.lists(st.integers(0, len(data)), max_size=8).map(
+        lambda cuts: [
+            data[start:end] for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True)
+        ]
+    )
+
+
+def read(decoder: Decoder, pieces: Iterable[bytes]) -> list[Frame]:
+    """All frames of bytes that end after the last piece."""
+    frames = [frame for piece in pieces for frame in decoder.feed(piece)]
+    return frames + decoder.close()
+
+
+def read_until_error(decoder: Decoder, pieces: Iterable[bytes]) -> tuple[list[Frame], DecodeError | None]:
+    """The frames before the error, and the error."""
+    frames: list[Frame] = []
+    try:
+        for piece in pieces:
+            frames += decoder.feed(piece)
+        frames += decoder.close()
+    except DecodeError as error:
+        return frames, error
+    return frames, None
+
+
+# JavaScript and JSON agree on these numbers; a lone surrogate is in no UTF-8.
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+JSON_DATA: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(_TEXT, children, max_size=4),
+    max_leaves=12,
+)
+EVENT_NAMES = st.text(
+    st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1, max_size=12
+).filter(lambda name: name.isprintable() and name not in RESERVED)
+ENTRIES = st.lists(st.tuples(JSON_DATA, st.none() | EVENT_NAMES), max_size=6).map(
+    lambda items: [entry(offset, data, event) for offset, (data, event) in enumerate(items, 1)]
+)
