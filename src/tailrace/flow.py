@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .events import Entry
 
@@ -32,6 +32,8 @@ class Flow:
     key: Callable[[Entry], Hashable] = _by_event
 
     def __post_init__(self) -> None:
+        if self.policy not in get_args(Policy):
+            raise ValueError(f"expected policy to be one of {', '.join(get_args(Policy))}, but got {self.policy!r}")
         if self.high < 1:
             raise ValueError(f"expected high to be at least 1 entry, but got {self.high}")
 
