@@ -1,0 +1,190 @@
+"""Each example runs as its docstring says, for the clients that people use."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import websockets
+from httpx_sse import connect_sse
+
+from tailrace import LogStatistics
+from tests.serving import Server, serving
+from tests.transcripts import Command, Session, read_transcript
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("0*.py"))
+
+
+@contextmanager
+def example(number: int) -> Iterator[Server]:
+    with serving(sys.executable, str(EXAMPLES[number - 1]), "--port", "0") as server:
+        yield server
+
+
+def docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
+def commands(path: Path) -> list[Command]:
+    """The indented parts of a docstring are transcripts."""
+    indented = [
+        line.removeprefix("    ") for line in docstring(path).split("\n") if not line or line.startswith("    ")
+    ]
+    return read_transcript("\n".join(indented))
+
+
+def test_there_are_four_and_each_is_short() -> None:
+    assert [path.name[:3] for path in EXAMPLES] == ["01_", "02_", "03_", "04_"]
+    for path in EXAMPLES:
+        code = path.read_text().replace(docstring(path), "")
+        assert len(code.splitlines()) <= 80
+
+
+def test_make_examples_lists_what_each_shows() -> None:
+    listed = subprocess.run(["make", "examples"], capture_output=True, text=True, check=True, timeout=30).stdout
+    lines = [f"make example-{number}  {docstring(path).splitlines()[0]}" for number, path in enumerate(EXAMPLES, 1)]
+    assert listed.splitlines() == lines
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_the_docstring_shows_is_what_happens(path: Path, tmp_path: Path) -> None:
+    shown = commands(path)
+    assert shown
+    with example(EXAMPLES.index(path) + 1) as server:
+        Session(tmp_path, server.url.removeprefix("http://")).run(shown)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_a_taken_port_is_one_clear_line(path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, str(path), "--port", str(port)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    expected = f"Port {port} is taken. Choose another: python {path} --port {port + 1}"
+    assert result.stderr.splitlines() == [expected]
+
+
+def test_countdown_for_httpx_sse() -> None:
+    with example(1) as server, httpx.Client(base_url=server.url, timeout=20) as client:
+        with connect_sse(client, "GET", "/countdown", params={"n": 2}) as source:
+            first = next(source.iter_sse())
+            address = source.response.headers["content-location"]
+        assert first.json() == {"left": 2}
+        with connect_sse(client, "GET", address, headers={"Last-Event-ID": first.id}) as source:
+            rest = list(source.iter_sse())
+        assert [(event.event, event.json()) for event in rest] == [("message", {"left": 1}), ("done", {})]
+        assert client.get(address, headers={"Last-Event-ID": rest[-1].id}).status_code == 204
+
+
+async def test_countdown_for_websockets() -> None:
+    with example(1) as server:
+        async with (
+            asyncio.timeout(20),
+            websockets.connect(f"{server.url.replace('http', 'ws')}/countdown") as connection,
+        ):
+            assert json.loads(await connection.recv())["data"] == {"left": 10}
+            await connection.send('{"event": "stop"}')
+            messages = [json.loads(message) async for message in connection]
+    assert messages[-1]["event"] == "cancelled"
+    assert connection.close_code == 1000
+
+
+def test_tokens_for_the_openai_sdk() -> None:
+    question: Any = [{"role": "user", "content": "good morning"}]
+    with example(3) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20)
+        chunks = list(client.chat.completions.create(model="echo", messages=question, stream=True))
+        whole = client.chat.completions.create(model="echo", messages=question)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "You said: good morning"
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert whole.choices[0].message.content == "You said: good morning"
+
+
+@contextmanager
+def stalled(server: Server, path: str) -> Iterator[tuple[socket.socket, str]]:
+    """A client that has read the headers of a stream and nothing more; and the address that they name."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with closing(socket.socket()) as client:
+        # Before connecting, because this is the window that the kernel then offers.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect((host, int(port)))
+        client.sendall(f"GET {path}?stream=true HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(1)
+        address = re.search(rb"^content-location: (\S+)", head, re.MULTILINE)
+        assert address is not None, head
+        yield client, address[1].decode()
+
+
+def read_all(client: socket.socket) -> bytes:
+    parts = []
+    while part := client.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def statistics(server: Server, address: str) -> LogStatistics:
+    return LogStatistics(**httpx.get(f"{server.url}{address}/statistics", timeout=20).json())
+
+
+def wait_for(server: Server, address: str, condition: Callable[[LogStatistics], bool]) -> LogStatistics:
+    deadline = time.monotonic() + 30
+    while not condition(now := statistics(server, address)):
+        assert time.monotonic() < deadline, now
+    return now
+
+
+def is_done(now: LogStatistics) -> bool:
+    return now.state == "done"
+
+
+def test_block_holds_the_producer_back() -> None:
+    with example(4) as server, stalled(server, "/block") as (client, address):
+        with stalled(server, "/drop") as (_, other):
+            wait_for(server, other, is_done)
+        # Its pace is the same and it began earlier: only its reader can have kept it.
+        now = statistics(server, address)
+        body = read_all(client)
+    assert now.state == "open"
+    assert now.dropped == now.conflated == 0
+    assert body.count(b"id: ") == 1501
+
+
+def test_latest_passes_over_what_is_old() -> None:
+    with example(4) as server, stalled(server, "/latest") as (client, address):
+        wait_for(server, address, is_done)
+        body = read_all(client)
+        after = statistics(server, address)
+    received = [int(number) for number in re.findall(rb'"number":(\d+)', body)]
+    assert received[-1] == 1500
+    assert received == sorted(received)
+    assert len(received) + after.conflated == 1500
+    assert after.conflated > 0
+
+
+def test_drop_tells_how_much_is_missing() -> None:
+    with example(4) as server, stalled(server, "/drop") as (client, address):
+        wait_for(server, address, is_done)
+        body = read_all(client)
+        after = statistics(server, address)
+    told = sum(int(count) for count in re.findall(rb'"count":(\d+)', body))
+    assert told == after.dropped > 0
+    assert len(re.findall(rb'"number":(\d+)', body)) + told == 1500
