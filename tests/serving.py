@@ -1,69 +1,84 @@
-"""Servers in processes of their own: started, waited for by what they say, and ended in every case."""
+"""Real servers for tests: uvicorn in the test's own event loop, or any server as a process."""
 
 from __future__ import annotations
 
-import queue
-import re
+import asyncio
+import os
+import signal
+import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
-STARTED = re.compile(r"running on (http://[\d.]+:\d+)")
+import uvicorn
 
-
-@dataclass
-class Server:
-    """A running server: its address, and the lines that it has said so far."""
-
-    url: str
-    process: subprocess.Popen[str]
-    lines: list[str] = field(default_factory=list)
+ROOT = Path(__file__).parent.parent
 
 
-@contextmanager
-def serving(*command: str, cwd: Path | None = None, limit: float = 30.0) -> Iterator[Server]:
-    """Run a command that starts uvicorn; give it back once it listens, and end it afterwards."""
-    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def listening_socket() -> socket.socket:
+    """A socket that already accepts, so that no test has to wait for its server."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(2048)
+    return listener
+
+
+@asynccontextmanager
+async def serving(app: Any, **config: Any) -> AsyncIterator[str]:
+    """The base URL of `app` on uvicorn in this event loop; the server has ended when the block has."""
+    listener = listening_socket()
+    options = {"log_level": "critical", "timeout_graceful_shutdown": 5, **config}
+    server = uvicorn.Server(uvicorn.Config(app, **options))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        yield _wait_until_started(Server("", process), limit)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        server.should_exit = True
+        await asyncio.wait_for(task, 30)
+        listener.close()
+
+
+def free_port() -> int:
+    with listening_socket() as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 @contextmanager
-def serving_app(app: str, folder: Path) -> Iterator[Server]:
-    """Run `uvicorn app` of a module in `folder` on a port that the system chooses."""
-    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(folder), "--port", "0", app]
-    with serving(*command, cwd=folder) as server:
-        yield server
-
-
-def _wait_until_started(server: Server, limit: float) -> Server:
-    addresses: queue.Queue[str] = queue.Queue()
-
-    def listen() -> None:
-        # To the end, because a full pipe would hold the server back.
-        assert server.process.stdout is not None
-        with server.process.stdout as output:
-            for line in output:
-                server.lines.append(line.rstrip("\n"))
-                if (match := STARTED.search(line)) is not None:
-                    addresses.put(match[1])
-        addresses.put("")
-
-    threading.Thread(target=listen, daemon=True).start()
+def process(command: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server as a process of its own, ended with the block."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    env = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **environment}
+    server = subprocess.Popen(
+        [sys.executable, "-m", *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     try:
-        server.url = addresses.get(timeout=limit)
-    except queue.Empty:
-        raise AssertionError(f"expected the server to start within {limit} s, but it said {server.lines}") from None
-    assert server.url, f"expected the server to start, but it ended and said {server.lines}"
-    return server
+        yield server
+    finally:
+        if server.poll() is None:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait(20)
+        if server.stdout is not None:
+            server.stdout.close()
+
+
+async def accepting(port: int, timeout: float = 20.0) -> None:
+    """Wait until a process accepts connections at a port."""
+    async with asyncio.timeout(timeout):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
