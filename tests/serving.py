@@ -70,9 +70,9 @@ def process(command: Sequence[str], **environment: str) -> Iterator[subprocess.P
             server.stdout.close()
 
 
-async def accepting(port: int, timeout: float = 20.0) -> None:
+async def accepting(port: int) -> None:
     """Wait until a process accepts connections at a port."""
-    async with asyncio.timeout(timeout):
+    async with asyncio.timeout(20):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
