@@ -22,7 +22,7 @@ import websockets
 from httpx_sse import connect_sse
 
 from tailrace import LogStatistics
-from tests.serving import Server, serving
+from tests.programs import Server, serving
 from tests.transcripts import Command, Session, read_transcript
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("0*.py"))

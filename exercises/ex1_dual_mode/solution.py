@@ -1,0 +1,23 @@
+"""Answer a document or a stream at the same address."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request, Response
+
+from tailrace import ResponseMode, StreamResponse, detect_mode
+
+app = FastAPI()
+
+
+async def find_squares(n: int) -> AsyncIterator[int]:
+    for number in range(1, n + 1):
+        yield number * number
+        await asyncio.sleep(0.01)
+
+
+@app.get("/squares", response_model=None)
+async def squares(request: Request, n: int = 5) -> Response | dict[str, list[int]]:
+    if detect_mode(request) is ResponseMode.STREAM:
+        return StreamResponse(find_squares(n))
+    return {"data": [square async for square in find_squares(n)]}

@@ -1,0 +1,44 @@
+"""Report the progress of a job to readers who come and go."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from tailrace import Event, StreamError, StreamRouter
+
+app = FastAPI()
+router = StreamRouter()
+
+
+class Report(BaseModel):
+    pages: int
+
+
+class PrinterError(Exception):
+    pass
+
+
+async def make_page(number: int) -> int:
+    """Make a page; its size. There is no thirteenth one."""
+    await asyncio.sleep(0.05)
+    if number == 13:
+        raise PrinterError("page 13 is out of paper")
+    return 10
+
+
+@router.stream("/reports", methods=["POST"], on_disconnect="detach")
+async def report(report: Report) -> AsyncIterator[Event[dict[str, Any]]]:
+    size = 0
+    for number in range(1, report.pages + 1):
+        try:
+            size += await make_page(number)
+        except PrinterError as error:
+            raise StreamError(str(error), code="printer") from error
+        yield Event({"done": number, "of": report.pages}, event="progress")
+    yield Event({"size": size}, event="result")
+
+
+app.include_router(router)

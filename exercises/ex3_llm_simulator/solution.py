@@ -1,0 +1,47 @@
+"""A model that costs nothing and always says the same."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Literal
+
+from fastapi import FastAPI, HTTPException, Response
+from pydantic import BaseModel
+
+from tailrace import OpenAIChunks, StreamResponse, StreamSettings
+
+app = FastAPI()
+
+MODELS = ("loud-1", "loud-2")
+
+
+class Chunks(OpenAIChunks):
+    aliases = ("application/json",)
+
+
+SETTINGS = {model: StreamSettings(wires=[Chunks(model)], grace=0) for model in MODELS}
+
+
+class Message(BaseModel):
+    role: str
+    content: str
+
+
+class Completion(BaseModel):
+    model: str
+    messages: list[Message]
+    stream: Literal[True]
+
+
+async def tokens(messages: list[Message]) -> AsyncIterator[str]:
+    space = ""
+    for word in messages[-1].content.upper().split():
+        yield space + word
+        space = " "
+        await asyncio.sleep(0.01)
+
+
+@app.post("/v1/chat/completions", response_model=None)
+async def complete(completion: Completion) -> Response:
+    if completion.model not in MODELS:
+        raise HTTPException(404, f"expected a model of {', '.join(MODELS)}, but got {completion.model!r}")
+    return StreamResponse(tokens(completion.messages), SETTINGS[completion.model])

@@ -1,0 +1,44 @@
+"""Each exercise's check passes for its solution, and no part of it passes for the starting point."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "exercises"
+EXERCISES = sorted(path for path in FOLDER.iterdir() if (path / "exercise.py").exists())
+
+
+def check(exercise: Path, *options: str) -> tuple[int, dict[str, int]]:
+    """The exit code of an exercise's check, and how many of its tests ended in which way."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(exercise), *options]
+    result = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=50, check=False)
+    counts = re.findall(r"(\d+) (passed|failed|errors?|skipped)", result.stdout.splitlines()[-1])
+    return result.returncode, {kind: int(count) for count, kind in counts}
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda path: path.name)
+def test_the_solution_passes(exercise: Path) -> None:
+    code, counts = check(exercise, "--solution")
+    assert code == 0
+    assert list(counts) == ["passed"]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda path: path.name)
+def test_the_starting_point_fails_every_check(exercise: Path) -> None:
+    code, counts = check(exercise)
+    assert code == 1
+    assert list(counts) == ["failed"]
+
+
+def test_there_are_three_and_each_is_complete() -> None:
+    assert [path.name[:4] for path in EXERCISES] == ["ex1_", "ex2_", "ex3_"]
+    for exercise in EXERCISES:
+        assert (exercise / "README.md").read_text().startswith("# Exercise ")
+        assert f"({exercise.name}/README.md)" in (FOLDER / "README.md").read_text()
+        command = f".venv/bin/python -m pytest exercises/{exercise.name}\n"
+        assert command in (exercise / "README.md").read_text()
