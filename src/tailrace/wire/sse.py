@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,14 @@ from ..events import Entries, Notice
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, notice_frame
 
 _BOM = b"\xef\xbb\xbf"
+# First what almost every server writes, read at one go; then any block.
+_BLOCK = re.compile(
+    r"(?::.*\n)*(?:id: ?+([^\0\n]+)\n)?(?:event: ?+(.+)\n)?data: ?+(.*)\n\n"
+    r"|((?:.+\n)*\n)"
+)
+_COMMENTS = re.compile(rb"(?::.*\n|\n)*")
+# As many digits as JavaScript holds exactly; int() refuses thousands of them.
+_MILLISECONDS = re.compile(r"[0-9]{1,15}")
 
 
 def format_sse(
@@ -28,8 +37,10 @@ def format_sse(
     if event is not None:
         lines.append(f"event: {_one_line('event', event)}")
     if retry is not None:
-        if retry < 0 or data is None:
-            raise EventError(f"expected retry to be at least 0 and to come with data, but got {retry} and {data!r}")
+        if retry < 0:
+            raise EventError(f"expected retry to be at least 0 milliseconds, but got {retry}")
+        if data is None:
+            raise EventError(f"expected retry to come with data, but got {retry} alone")
         lines.append(f"retry: {retry}")
     if data is not None:
         lines.extend(f"data: {line}" for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
@@ -69,7 +80,11 @@ def _field(events: Mapping[int, str], offset: int) -> bytes:
 
 
 class SSEDecoder(Decoder):
-    """Any server's events. `Frame.data` is the text of the data fields, `Frame.id` the last id that was seen."""
+    """Any server's events. `Frame.data` is the text of the data fields, `Frame.id` the last id that was seen.
+
+    A block with only `retry` becomes a frame without data. As the specification says, an event whose blank line never
+    came is none.
+    """
 
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -79,21 +94,20 @@ class SSEDecoder(Decoder):
         self._last_id: str | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
-        scanned = len(self._buffer)
-        self._buffer += self._unify_line_ends(data)
+        buffer = self._buffer
+        # A block may be closed by a line end that came with an earlier piece.
+        scanned = max(len(buffer) - 1, 0)
+        buffer += self._unify_line_ends(data)
         if self._at_start and not self._skip_bom():
             return []
-        # A block may be closed by a line end that came with an earlier piece.
-        end = self._buffer.rfind(b"\n\n", max(scanned - 1, 0))
-        if end < 0:
-            self._skip_comments()
-            self._check_size(len(self._buffer))
-            return []
-        blocks = bytes(self._buffer[:end]).split(b"\n\n")
-        del self._buffer[: end + 2]
+        end = buffer.rfind(b"\n\n", scanned) + 2
+        blocks = bytes(buffer[:end]) if end >= 2 else b""
+        del buffer[: len(blocks)]
         self._skip_comments()
-        self._check_size(len(self._buffer))
-        return [frame for block in blocks if (frame := self._read_block(block)) is not None]
+        self._check_size(len(buffer))
+        if len(blocks) > self._max_bytes:
+            self._check_blocks(blocks)
+        return self._read_blocks(blocks.decode("utf-8", "replace"))
 
     def _unify_line_ends(self, data: bytes) -> bytes:
         if self._after_cr and data[:1] == b"\n":
@@ -105,7 +119,7 @@ class SSEDecoder(Decoder):
 
     def _skip_bom(self) -> bool:
         """Whether enough is there to know that no byte order mark is left in front."""
-        if _BOM.startswith(self._buffer[:3]) and len(self._buffer) < 3:
+        if len(self._buffer) < 3 and _BOM.startswith(self._buffer):
             return False
         if self._buffer.startswith(_BOM):
             del self._buffer[:3]
@@ -114,22 +128,38 @@ class SSEDecoder(Decoder):
 
     def _skip_comments(self) -> None:
         # Pings come without a blank line: an idle stream would otherwise gather them for ever.
-        while self._buffer.startswith((b":", b"\n")) and (end := self._buffer.find(b"\n")) >= 0:
-            del self._buffer[: end + 1]
+        del self._buffer[: _end_of_comments(self._buffer)]
+        if self._buffer.startswith(b":"):
+            del self._buffer[1:]
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
             raise FrameTooLarge(self._max_bytes, size)
 
-    def _read_block(self, block: bytes) -> Frame | None:
-        self._check_size(len(block))
+    def _check_blocks(self, blocks: bytes) -> None:
+        for block in blocks.split(b"\n\n"):
+            # With the end of its last line, as when the blank line has yet to come.
+            self._check_size(len(block) + 1 - _end_of_comments(block))
+
+    def _read_blocks(self, blocks: str) -> list[Frame]:
+        frames = []
+        for id_, event, data, other in _BLOCK.findall(blocks):
+            if other:
+                if (frame := self._read_block(other)) is not None:
+                    frames.append(frame)
+            else:
+                if id_:
+                    self._last_id = id_
+                frames.append(Frame(data, event or None, self._last_id))
+        return frames
+
+    def _read_block(self, block: str) -> Frame | None:
         data: list[str] = []
         event: str | None = None
         retry: int | None = None
-        for line in block.decode("utf-8", "replace").split("\n"):
+        for line in block.split("\n"):
             field, _, value = line.partition(":")
-            if value[:1] == " ":
-                value = value[1:]
+            value = value.removeprefix(" ")
             if field == "data":
                 data.append(value)
             elif field == "id":
@@ -137,11 +167,18 @@ class SSEDecoder(Decoder):
                     self._last_id = value
             elif field == "event":
                 event = value or None
-            elif field == "retry" and value.isascii() and value.isdigit():
+            elif field == "retry" and _MILLISECONDS.fullmatch(value):
                 retry = int(value)
-        if not data and retry is None:
-            return None
-        return Frame("\n".join(data) if data else None, event, self._last_id, retry)
+        if data:
+            return Frame("\n".join(data), event, self._last_id, retry)
+        return None if retry is None else Frame(None, None, self._last_id, retry)
+
+
+def _end_of_comments(block: bytes | bytearray) -> int:
+    """Where the blank lines and whole comments in front of a block end."""
+    match = _COMMENTS.match(block)
+    assert match is not None
+    return match.end()
 
 
 class SSEJSONDecoder(Decoder):
@@ -151,10 +188,11 @@ class SSEJSONDecoder(Decoder):
         self._events = SSEDecoder(max_bytes=max_bytes)
 
     def feed(self, data: bytes) -> list[Frame]:
-        frames = self._events.feed(data)
+        # A frame without data only sets a delay; its None would look like an event's null.
+        frames = [frame for frame in self._events.feed(data) if frame.data is not None]
         for frame in frames:
             try:
-                frame.data = None if frame.data is None else from_json(frame.data)
+                frame.data = from_json(frame.data)
             except ValueError as error:
                 raise DecodeError(
                     f"expected JSON in the data of an event, but got {frame.data!r:.80}: {error}"

@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import re
+import tracemalloc
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import EventSource
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace.errors import DecodeError, EventError, FrameTooLarge
+from tailrace.events import DONE, Dropped, Entry, Farewell, Outcome, Reset
+from tailrace.wire.base import Frame, read_notice
+from tailrace.wire.sse import SSE, SSEDecoder, SSEEncoder, format_sse
+from tests.wire.cases import (
+    CREATED,
+    ENTRIES,
+    EPOCH,
+    EVENT_NAMES,
+    STREAM,
+    WAYS,
+    Case,
+    at,
+    byte_by_byte,
+    entry,
+    in_one_piece,
+    read,
+    read_until_error,
+    spell,
+    splits,
+)
+
+CASES = {
+    "bare data": Case([entry(1, {"left": 3})], b'id: s1.e1.1\ndata: {"left":3}\n\n', [Frame({"left": 3}, None, at(1))]),
+    "a named event": Case(
+        [entry(2, "hi", "greeting")], b'id: s1.e1.2\nevent: greeting\ndata: "hi"\n\n', [Frame("hi", "greeting", at(2))]
+    ),
+    "a name with spaces and colons": Case(
+        [entry(2, 1, " a: b")], b"id: s1.e1.2\nevent:  a: b\ndata: 1\n\n", [Frame(1, " a: b", at(2))]
+    ),
+    "null": Case([entry(1, None)], b"id: s1.e1.1\ndata: null\n\n", [Frame(None, None, at(1))]),
+    "text with line ends": Case(
+        [entry(1, "a\r\nb")], b'id: s1.e1.1\ndata: "a\\r\\nb"\n\n', [Frame("a\r\nb", None, at(1))]
+    ),
+    "text beyond ASCII": Case(
+        [entry(1, "é\u2028😀")], 'id: s1.e1.1\ndata: "é\u2028😀"\n\n'.encode(), [Frame("é\u2028😀", None, at(1))]
+    ),
+    "entries, then done": Case(
+        [entry(1, 1), entry(2, 2), DONE],
+        b"id: s1.e1.1\ndata: 1\n\nid: s1.e1.2\ndata: 2\n\nid: s1.e1.2.end\nevent: done\ndata: {}\n\n",
+        [Frame(1, None, at(1)), Frame(2, None, at(2)), Frame({}, "done", "s1.e1.2.end")],
+    ),
+    "an error": Case(
+        [entry(1, 1), Outcome("error", "quota", "no\nmore")],
+        b'id: s1.e1.1\ndata: 1\n\nid: s1.e1.1.end\nevent: error\ndata: {"code":"quota","message":"no\\nmore"}\n\n',
+        [Frame(1, None, at(1)), Frame({"code": "quota", "message": "no\nmore"}, "error", "s1.e1.1.end")],
+    ),
+    "a cancellation": Case(
+        [Outcome("cancelled", "stopped", "enough")],
+        b'id: s1.e1.0.end\nevent: cancelled\ndata: {"code":"stopped","message":"enough"}\n\n',
+        [Frame({"code": "stopped", "message": "enough"}, "cancelled", "s1.e1.0.end")],
+    ),
+    "a reset": Case(
+        [Reset("ahead")],
+        b'id: s1.e1.0\nevent: reset\ndata: {"reason":"ahead"}\n\n',
+        [Frame({"reason": "ahead"}, "reset", at(0))],
+    ),
+    "a farewell": Case(
+        [entry(5, 1), Farewell("shutdown", 1500)],
+        b"id: s1.e1.5\ndata: 1\n\n"
+        b'id: s1.e1.5\nevent: farewell\nretry: 1500\ndata: {"reason":"shutdown","retry":1500}\n\n',
+        [Frame(1, None, at(5)), Frame({"reason": "shutdown", "retry": 1500}, "farewell", at(5), 1500)],
+    ),
+    "dropped entries": Case(
+        [Dropped(3), entry(4, 1)],
+        b'id: s1.e1.0\nevent: dropped\ndata: {"count":3}\n\nid: s1.e1.4\ndata: 1\n\n',
+        [Frame({"count": 3}, "dropped", at(0)), Frame(1, None, at(4))],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_a_log_says_is_spelled(case: Case) -> None:
+    assert spell(SSE().encoder(STREAM, EPOCH, CREATED), case.said) == case.spelled
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_was_spelled_is_read(case: Case, way: Any) -> None:
+    assert read(SSE().decoder(), way(case.spelled)) == case.read
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("line_end", [b"\r", b"\r\n"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_other_line_ends_and_a_byte_order_mark_change_nothing(case: Case, line_end: bytes, way: Any) -> None:
+    spelled = b"\xef\xbb\xbf" + case.spelled.replace(b"\n", line_end)
+    assert read(SSE().decoder(), way(spelled)) == case.read
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\0", b"id: x", b"data: cut", b"\xff\xfe", b"data: cut\n", b": ping\n", b"\n", b"\r"]
+)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_block_without_its_blank_line_is_no_event(case: Case, way: Any, garbage: bytes) -> None:
+    assert read(SSE().decoder(), way(case.spelled + garbage)) == case.read
+
+
+@given(ENTRIES, st.data())
+def test_any_entries_are_read_back_at_any_splits(rows: list[Entry], data: st.DataObject) -> None:
+    spelled = spell(SSEEncoder(STREAM, EPOCH), rows)
+    frames = read(SSE().decoder(), data.draw(splits(spelled)))
+    assert frames == [Frame(row.data, row.event, at(row.offset)) for row in rows]
+
+
+# Any server's streams
+
+STREAMS: dict[str, tuple[bytes, list[Frame]]] = {
+    "fields without a space": (b"id:1\nevent:a\ndata:x\n\n", [Frame("x", "a", "1")]),
+    "only one space is taken": (b"event:  a\ndata:  x \n\n", [Frame(" x ", " a")]),
+    "several lines of data": (b"data: a\ndata:\ndata:  b\n\n", [Frame("a\n\n b")]),
+    "a field without a colon": (b"data\n\ndata\ndata\n\n", [Frame(""), Frame("\n")]),
+    "empty data": (b"data:\n\n", [Frame("")]),
+    "no data is no event": (b"event: a\n\nid: 1\n\n:only\n\n\n\n", []),
+    "an id without data lasts": (b"id: 1\n\ndata: x\n\n", [Frame("x", None, "1")]),
+    "an id lasts": (b"id: 1\ndata: x\n\ndata: y\n\n", [Frame("x", None, "1"), Frame("y", None, "1")]),
+    "an empty id takes it back": (b"id: 1\ndata: x\n\nid\ndata: y\n\n", [Frame("x", None, "1"), Frame("y", None, "")]),
+    "an id of a space and nothing": (b"id: \ndata: x\n\n", [Frame("x", None, "")]),
+    "an id with NUL is no id": (
+        b"id: 1\ndata: x\n\nid: 2\0\ndata: y\n\n",
+        [Frame("x", None, "1"), Frame("y", None, "1")],
+    ),
+    "the last id, event and retry of a block hold": (
+        b"id: 1\nid: 2\nevent: a\nevent: b\nretry: 1\nretry: 2\ndata: x\n\n",
+        [Frame("x", "b", "2", 2)],
+    ),
+    "an empty event is none": (b"event: a\nevent:\ndata: x\n\n", [Frame("x")]),
+    "an event name lasts for one block": (b"event: a\ndata: x\n\ndata: y\n\n", [Frame("x", "a"), Frame("y")]),
+    "a name without data is forgotten": (b"event: a\n\ndata: y\n\n", [Frame("y")]),
+    "fields in another order": (b"data: x\nretry: 5\nevent: a\nid: 1\n\n", [Frame("x", "a", "1", 5)]),
+    "retry alone": (b"event: a\nretry: 5\n\n", [Frame(None, None, None, 5)]),
+    "retry that is no number": (b"retry: 5s\nretry: -5\nretry: 1.5\nretry:\nretry:  5\ndata: x\n\n", [Frame("x")]),
+    "retry of digits that are not ASCII": ("retry: ٣\nretry: ²\ndata: x\n\n".encode(), [Frame("x")]),
+    "retry beyond what numbers hold": (b"retry: %b\ndata: x\n\n" % (b"9" * 5000), [Frame("x")]),
+    "unknown fields and other cases": (b"Data: a\n data: b\nfoo: c\nfoo\nID: 1\ndata: x\n\n", [Frame("x")]),
+    "comments everywhere": (b": a\n\n:b\n:\ndata: x\n: c\ndata: y\n\n: d\n", [Frame("x\ny")]),
+    "comments in front of an event": (b": ping\n: ping\nid: 1\ndata: x\n\n", [Frame("x", None, "1")]),
+    "blank lines": (b"\n\n\ndata: x\n\n\n\n\ndata: y\n\n\n", [Frame("x"), Frame("y")]),
+    "a lone CR ends a line": (b"data: a\rdata: b\r\rdata: c\r\r", [Frame("a\nb"), Frame("c")]),
+    "line ends of all kinds": (b"data: a\r\ndata: b\rdata: c\n\r\ndata: d\n\r", [Frame("a\nb\nc"), Frame("d")]),
+    "CRLF is one line end": (b"data: a\r\ndata: b\r\n\r\n", [Frame("a\nb")]),
+    "other Unicode line ends are text": (
+        "data: a\u2028b\x85c\x0bd\x0ce\n\n".encode(),
+        [Frame("a\u2028b\x85c\x0bd\x0ce")],
+    ),
+    "a BOM is skipped": (b"\xef\xbb\xbfdata: x\n\n", [Frame("x")]),
+    "only one BOM is skipped": (b"\xef\xbb\xbf\xef\xbb\xbfdata: x\n\ndata: y\n\n", [Frame("y")]),
+    "half a BOM is no BOM": (b"\xef\xbbdata: x\n\ndata: y\n\n", [Frame("y")]),
+    "a BOM in the middle is text": (
+        b"data: a\n\n\xef\xbb\xbfdata: b\n\ndata: \xef\xbb\xbfc\n\n",
+        [Frame("a"), Frame("\ufeffc")],
+    ),
+    "invalid UTF-8 is replaced": (b"data: a\xff\xc3\n\ndata: \xe2\x82\n\n", [Frame("a\ufffd\ufffd"), Frame("\ufffd")]),
+    "characters cut by pieces": ("event: é\nid: 😀\ndata: ß→\n\n".encode(), [Frame("ß→", "é", "😀")]),
+    "NUL in data": (b"data: a\0b\n\n", [Frame("a\0b")]),
+    "a colon in a value": (b"data: a: b\n\n", [Frame("a: b")]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("stream", "frames"), STREAMS.values(), ids=STREAMS)
+def test_any_server_s_stream_is_read_as_the_specification_says(stream: bytes, frames: list[Frame], way: Any) -> None:
+    assert read(SSEDecoder(), way(stream)) == frames
+
+
+@given(st.data())
+def test_splits_change_nothing(data: st.DataObject) -> None:
+    lines = st.sampled_from(
+        [b"data: x", b"data", b"id: 1", b"id: \0", b"event: \xc3\xa9", b": c", b"retry: 5", b"", b"\xff"]
+    )
+    ends = st.sampled_from([b"\n", b"\r", b"\r\n"])
+    stream = b"".join(data.draw(st.lists(st.tuples(lines, ends).map(b"".join), max_size=20)))
+    whole = read(SSEDecoder(), [stream])
+    assert read(SSEDecoder(), data.draw(splits(stream))) == whole
+    assert read(SSEDecoder(), byte_by_byte(stream)) == whole
+
+
+@given(st.binary(max_size=200), st.data())
+def test_any_bytes_at_all_are_read_without_an_error(stream: bytes, data: st.DataObject) -> None:
+    assert read(SSEDecoder(), data.draw(splits(stream))) == read(SSEDecoder(), [stream])
+
+
+def test_an_event_comes_as_soon_as_its_blank_line_begins() -> None:
+    decoder = SSEDecoder()
+    assert decoder.feed(b"data: a\r\n\r") == [Frame("a")]
+    assert decoder.feed(b"\ndata: b\r\n\r\n") == [Frame("b")]
+    assert decoder.feed(b"data: c\n") == []
+    assert decoder.feed(b"\n") == [Frame("c")]
+
+
+ONE_LINE = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), max_size=10)
+BLOCKS = st.lists(st.tuples(st.lists(ONE_LINE, min_size=1, max_size=3), EVENT_NAMES, ONE_LINE, st.integers(0, 10**6)))
+
+
+@given(BLOCKS, st.sampled_from(["\n", "\r", "\r\n"]))
+def test_httpx_sse_reads_the_same(blocks: list[tuple[list[str], str, str, int]], line_end: str) -> None:
+    stream = b"".join(
+        format_sse("\n".join(lines), event=event, id=id, retry=retry) for lines, event, id, retry in blocks
+    ).replace(b"\n", line_end.encode())
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
+    theirs = [Frame(sse.data, sse.event, sse.id, sse.retry) for sse in EventSource(response).iter_sse()]
+    assert read(SSEDecoder(), [stream]) == theirs
+
+
+# Bounds
+
+LIMIT = 64
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"data: " + b"x" * LIMIT,
+        b"data: " + b"x" * LIMIT + b"\n\n",
+        b"data: x\n" * LIMIT,
+        b"data: x\n" * LIMIT + b"\n",
+        b"x" * (LIMIT + 1),
+        b"data: x\n" + b": a comment in an event\n" * LIMIT,
+    ],
+)
+def test_an_event_beyond_the_bound_is_an_error_that_says_so(stream: bytes, way: Any) -> None:
+    frames, error = read_until_error(SSEDecoder(max_bytes=LIMIT), way(stream))
+    assert frames == []
+    assert isinstance(error, FrameTooLarge)
+    assert error.limit == LIMIT < error.size <= len(stream)
+    assert re.fullmatch(r"expected a frame of at most 64 bytes, but got at least \d+", str(error))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("before", [b"", b": a comment that is no part of it\n", b"\n\n\n"])
+@pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
+def test_the_bound_is_on_the_lines_of_an_event(size: int, before: bytes, way: Any) -> None:
+    block = b"data: " + b"x" * (size - len(b"data: \n")) + b"\n"
+    frames, error = read_until_error(SSEDecoder(max_bytes=LIMIT), way(b"data: 1\n\n" + before + block + b"\n"))
+    assert (error is None) == (size <= LIMIT)
+    assert len(frames) == 2 or error
+
+
+def test_many_events_in_one_piece_may_be_larger_than_the_bound() -> None:
+    assert len(read(SSEDecoder(max_bytes=LIMIT), [b"data: x\n\n" * 1000])) == 1000
+
+
+@pytest.mark.parametrize("endless", [b": ping\n", b": no line end ever", b"\n", b"\r\n", b":\r"])
+@pytest.mark.parametrize("way", [in_one_piece, byte_by_byte])
+def test_what_is_no_event_is_not_gathered(endless: bytes, way: Any) -> None:
+    decoder = SSEDecoder(max_bytes=LIMIT)
+    for _ in range(100):
+        assert [frame for piece in way(endless) for frame in decoder.feed(piece)] == []
+    assert decoder.feed(b"\n\ndata: x\n\n") == [Frame("x")]
+
+
+def test_a_gigantic_line_takes_no_more_memory_than_the_bound() -> None:
+    decoder = SSEDecoder(max_bytes=1 << 16)
+    piece = b"x" * 4096
+    tracemalloc.start()
+    try:
+        _, error = read_until_error(decoder, [piece] * 10_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(error, FrameTooLarge)
+    assert peak < 4 << 16
+
+
+# The events of a log
+
+NOT_JSON: dict[str, bytes] = {
+    "text": b"hello",
+    "nothing": b"",
+    "a cut object": b'{"a":',
+    "two values": b"1 2",
+    "a replaced character outside a string": b"\xff",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("data", NOT_JSON.values(), ids=NOT_JSON)
+def test_data_that_is_not_json_is_a_decode_error(data: bytes, way: Any) -> None:
+    frames, error = read_until_error(SSE().decoder(), way(b"data: %b\n\n" % data))
+    assert frames == []
+    assert str(error).startswith("expected JSON in the data of an event, but got ")
+
+
+def test_a_delay_alone_is_no_event_of_a_log() -> None:
+    assert read(SSE().decoder(), [b"retry: 5\n\ndata: null\n\n"]) == [Frame(None)]
+
+
+def test_json_may_stand_on_several_lines() -> None:
+    assert read(SSE().decoder(), [b"data: [1,\ndata: 2]\n\n"]) == [Frame([1, 2])]
+
+
+def test_long_data_is_cut_in_the_error() -> None:
+    with pytest.raises(DecodeError) as raised:
+        SSE().decoder().feed(b"data: %b\n\n" % (b"x" * 10_000))
+    assert len(str(raised.value)) < 300
+
+
+def test_the_bound_holds_for_a_log_s_events_too() -> None:
+    with pytest.raises(FrameTooLarge):
+        SSE().decoder(max_bytes=LIMIT).feed(b"data: " + b"1" * LIMIT)
+
+
+def test_notices_are_told_by_their_names() -> None:
+    frames = read(SSE().decoder(), [CASES["a farewell"].spelled])
+    assert [read_notice(frame) for frame in frames] == [None, Farewell("shutdown", 1500)]
+
+
+# Writing
+
+FORMATTED = [
+    (format_sse("x"), b"data: x\n\n"),
+    (format_sse(""), b"data: \n\n"),
+    (format_sse("a\nb"), b"data: a\ndata: b\n\n"),
+    (format_sse("a\r\nb\rc\n"), b"data: a\ndata: b\ndata: c\ndata: \n\n"),
+    (format_sse("x", event="e", id="1", retry=0), b"id: 1\nevent: e\nretry: 0\ndata: x\n\n"),
+    (format_sse("x", id=""), b"id: \ndata: x\n\n"),
+    (format_sse(id="1"), b"id: 1\n\n"),
+    (format_sse("é"), "data: é\n\n".encode()),
+]
+
+
+@pytest.mark.parametrize(("formatted", "expected"), FORMATTED)
+def test_fields_are_written_in_lines(formatted: bytes, expected: bytes) -> None:
+    assert formatted == expected
+
+
+@given(
+    st.text(st.characters(codec="utf-8")),
+    st.none() | EVENT_NAMES,
+    st.none() | ONE_LINE,
+    st.none() | st.integers(0, 10**6),
+    st.data(),
+)
+def test_what_is_formatted_is_read_back(
+    text: str, event: str | None, id: str | None, retry: int | None, data: st.DataObject
+) -> None:
+    formatted = format_sse(text, event=event, id=id, retry=retry)
+    expected = text.replace("\r\n", "\n").replace("\r", "\n")
+    assert read(SSEDecoder(), data.draw(splits(formatted))) == [Frame(expected, event, id, retry)]
+
+
+@pytest.mark.parametrize("break_", ["\n", "\r", "\r\n", "\0"])
+@pytest.mark.parametrize("field", ["event", "id"])
+def test_a_field_that_would_break_out_of_its_line_is_refused(field: str, break_: str) -> None:
+    with pytest.raises(EventError, match=f"expected the SSE field '{field}' to be one line, but got "):
+        format_sse("x", **{field: f"a{break_}data: injected"})  # type: ignore[arg-type]
+
+
+def test_a_negative_delay_is_refused() -> None:
+    with pytest.raises(EventError, match="expected retry to be at least 0 milliseconds, but got -1"):
+        format_sse("x", retry=-1)
+
+
+def test_a_delay_alone_is_refused_because_it_breaks_clients() -> None:
+    with pytest.raises(EventError, match="expected retry to come with data, but got 5 alone"):
+        format_sse(retry=5)
+
+
+def test_a_ping_is_a_comment_without_a_blank_line() -> None:
+    ping = SSE().encoder(STREAM, EPOCH, CREATED).ping
+    assert ping.startswith(b":")
+    assert ping.count(b"\n") == 1
+    stream = b"id: 1\ndata: x\n\n" + ping + ping + b"id: 2\ndata: y\n\n" + ping
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
+    assert [sse.data for sse in EventSource(response).iter_sse()] == ["x", "y"]
+
+
+def test_the_schema_names_the_fields_of_an_event() -> None:
+    schema = SSE().item_schema({"type": "integer"})["itemSchema"]
+    assert schema["required"] == ["data"]
+    assert schema["properties"]["data"]["contentSchema"] == {"type": "integer"}
