@@ -49,18 +49,23 @@ class BatchDecoder(Decoder):
         try:
             value = from_json(bytes(self._document))
         except ValueError as error:
-            raise Truncated(f"expected a JSON document, but got {bytes(self._document[:60])!r}: {error}") from None
+            kind = Truncated if str(error).startswith("EOF") else DecodeError
+            raise kind(f"expected a JSON document, but got {bytes(self._document)!r:.80}: {error}") from None
         if not isinstance(value, dict) or not isinstance(value.get("data"), list):
             raise DecodeError(f'expected an object with a list as "data", but got {value!r:.80}')
         frames = [Frame(data) for data in value["data"]]
         if (cursor := value.get("cursor")) is None:
             return [*frames, _outcome_frame(value.get("outcome", {"state": "done"}))]
+        if not isinstance(cursor, str):
+            raise DecodeError(f'expected a string as "cursor", but got {cursor!r:.80}')
         if frames:
             frames[-1].id = cursor
         return frames
 
 
-def _outcome_frame(outcome: dict[str, Any]) -> Frame:
+def _outcome_frame(outcome: Any) -> Frame:
+    if not isinstance(outcome, dict) or outcome.get("state") not in ("done", "error", "cancelled"):
+        raise DecodeError(f'expected an object with a "state" as "outcome", but got {outcome!r:.80}')
     return Frame({key: outcome[key] for key in ("code", "message") if outcome.get(key)}, outcome["state"])
 
 
