@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace.errors import DecodeError
+from tailrace.events import DONE, Dropped, Entry, Farewell, Notice, Outcome, Reset
+from tailrace.wire.base import Frame
+from tailrace.wire.ndjson import NDJSONEncoder
+from tailrace.wire.websocket import (
+    INTERNAL_ERROR,
+    NORMAL,
+    SERVICE_RESTART,
+    TRY_AGAIN_LATER,
+    Messages,
+    read_command,
+    read_message,
+)
+from tests.wire.cases import ENTRIES, EPOCH, STREAM, at, byte_by_byte, entry, spell, splits
+
+ENDS: list[tuple[Sequence[Entry | Notice], int]] = [
+    ([DONE], NORMAL),
+    ([entry(1, 1), DONE], NORMAL),
+    ([Outcome("cancelled", "stopped")], NORMAL),
+    ([entry(1, 1), Outcome("error", "internal_error")], INTERNAL_ERROR),
+    ([Reset("trimmed")], NORMAL),
+    ([Farewell("shutdown", 100)], SERVICE_RESTART),
+    ([Farewell("slow", 100)], TRY_AGAIN_LATER),
+    # Broken off: whoever closes decides what that means.
+    ([], NORMAL),
+    ([entry(1, 1)], NORMAL),
+    ([entry(1, 1, "tick")], NORMAL),
+    ([Dropped(2), entry(3, 1)], NORMAL),
+    ([Outcome("error"), entry(1, {"reason": "slow"})], NORMAL),
+]
+
+
+def body(said: Sequence[Entry | Notice]) -> bytes:
+    return spell(NDJSONEncoder(STREAM, EPOCH), said)
+
+
+@pytest.mark.parametrize(("said", "code"), ENDS)
+def test_the_close_code_says_how_the_stream_ended(said: Sequence[Entry | Notice], code: int) -> None:
+    messages = Messages()
+    messages.feed(body(said))
+    assert messages.close() == []
+    assert messages.close_code == code
+
+
+def test_a_farewell_of_an_unknown_reason_asks_to_come_again() -> None:
+    messages = Messages()
+    messages.feed(b'{"event":"farewell","data":{"reason":"moved","retry":1}}\n')
+    assert messages.close_code == TRY_AGAIN_LATER
+
+
+def test_a_message_that_is_no_frame_says_nothing_of_the_end() -> None:
+    messages = Messages()
+    assert messages.feed(b"[1]\n") == ["[1]"]
+    assert messages.close_code == NORMAL
+
+
+@given(ENTRIES, st.data())
+def test_each_line_is_a_message_at_any_splits(rows: list[Entry], data: st.DataObject) -> None:
+    messages = Messages()
+    texts = [text for piece in data.draw(splits(body(rows))) for text in messages.feed(piece)]
+    assert texts + messages.close() == [body([row]).decode().removesuffix("\n") for row in rows]
+    assert [read_message(text) for text in texts] == [Frame(row.data, row.event, at(row.offset)) for row in rows]
+
+
+def test_pings_are_no_messages() -> None:
+    assert Messages().feed(b'\n\n{"data":1}\n\n') == ['{"data":1}']
+
+
+def test_a_body_without_a_line_end_is_one_message_at_its_end() -> None:
+    messages = Messages()
+    document = '{"data":["é"]}'
+    assert [text for piece in byte_by_byte(document.encode()) for text in messages.feed(piece)] == []
+    assert messages.close() == [document]
+    assert messages.close() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a message of JSON, but got ''"),
+        ("hello", "expected a message of JSON, but got 'hello'"),
+        ("x" * 10_000, "expected a message of JSON, but got 'xxx"),
+        ("[]", 'expected an object with "data", but got []'),
+        ('{"data":1,"id":7}', 'expected "event" and "id" to be strings'),
+    ],
+)
+def test_a_message_that_holds_no_frame_is_a_decode_error(text: str, message: str) -> None:
+    with pytest.raises(DecodeError, match=re.escape(message)) as raised:
+        read_message(text)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("text", ['{"event":"stop"}', ' { "event" : "stop" , "data" : null } '])
+def test_a_client_can_ask_to_stop(text: str) -> None:
+    assert read_command(text) == "stop"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "stop", '"stop"', "null", "[]", "{}", '{"event":"go"}', '{"event":["stop"]}', '{"event":', "[" * 10_000],
+)
+def test_a_client_can_ask_for_nothing_else(text: str | None) -> None:
+    with pytest.raises(DecodeError, match=re.escape('expected {"event": "stop"}, but got ')) as raised:
+        read_command(text)
+    assert len(str(raised.value)) < 200
