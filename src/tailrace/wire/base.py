@@ -70,7 +70,10 @@ class Decoder(ABC):
 
     @abstractmethod
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes; DecodeError for what is not of this wire."""
+        """The frames that `data` completes; DecodeError for what is not of this wire.
+
+        After an error the decoder has lost its place: continue from the last cursor, with a new one.
+        """
 
     def close(self) -> list[Frame]:
         """The frames that the end of the bytes completes; Truncated if it cuts one."""
@@ -111,13 +114,24 @@ def notice_frame(notice: Notice, cursor: str) -> Frame:
 
 
 _NOTICES: dict[str, Callable[[dict[str, Any]], Notice]] = {
-    "done": lambda data: Outcome("done", data.get("code"), data.get("message")),
-    "error": lambda data: Outcome("error", data.get("code"), data.get("message")),
-    "cancelled": lambda data: Outcome("cancelled", data.get("code"), data.get("message")),
+    "done": lambda data: Outcome("done", _text(data, "code"), _text(data, "message")),
+    "error": lambda data: Outcome("error", _text(data, "code"), _text(data, "message")),
+    "cancelled": lambda data: Outcome("cancelled", _text(data, "code"), _text(data, "message")),
     "reset": lambda data: Reset(data["reason"]),
-    "farewell": lambda data: Farewell(data["reason"], data["retry"]),
-    "dropped": lambda data: Dropped(data["count"]),
+    "farewell": lambda data: Farewell(data["reason"], _number(data, "retry")),
+    "dropped": lambda data: Dropped(_number(data, "count")),
 }
+
+
+def _text(data: dict[str, Any], member: str) -> str | None:
+    # Other servers number their errors; better read than refused.
+    return None if (value := data.get(member)) is None else str(value)
+
+
+def _number(data: dict[str, Any], member: str) -> int:
+    if type(value := data[member]) is not int:
+        raise DecodeError(f"expected {member!r} to be a whole number, but got {value!r:.80}")
+    return value
 
 
 def read_notice(frame: Frame) -> Notice | None:
@@ -142,4 +156,11 @@ def read_members(value: Any) -> Frame:
     """The inverse of `frame_members`; DecodeError where it is no such object."""
     if not isinstance(value, dict) or "data" not in value:
         raise DecodeError(f'expected an object with "data", but got {value!r:.80}')
-    return Frame(value["data"], value.get("event"), value.get("id"), value.get("retry"))
+    frame = Frame(value["data"], value.get("event"), value.get("id"), value.get("retry"))
+    if not (
+        (frame.event is None or type(frame.event) is str)
+        and (frame.id is None or type(frame.id) is str)
+        and (frame.retry is None or type(frame.retry) is int)
+    ):
+        raise DecodeError(f'expected "event" and "id" to be strings and "retry" a whole number, but got {value!r:.80}')
+    return frame
