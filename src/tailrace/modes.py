@@ -54,10 +54,16 @@ def detect_mode(request: RequestLike) -> ResponseMode:
     """What a request asks for; BATCH where it leaves the choice, and where it accepts neither."""
     stream = stream_flag(request.query_params.get("stream"))
     try:
-        wire = negotiate(request.headers.get("accept"), stream, DEFAULT_WIRES)
+        wire = negotiate(_accept(request.headers), stream, DEFAULT_WIRES)
     except NotAcceptable:
         return ResponseMode.BATCH
     return ResponseMode.STREAM if wire.streaming else ResponseMode.BATCH
+
+
+def _accept(headers: Mapping[str, str]) -> str | None:
+    """The Accept header, which may come in several lines (RFC 9110, section 5.3)."""
+    lines = [value for name, value in headers.items() if name.lower() == "accept"]
+    return ",".join(lines) if lines else None
 
 
 def stream_flag(value: str | None) -> bool | None:
@@ -117,7 +123,7 @@ def _quality(parameters: Sequence[str]) -> float:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":
             try:
-                return min(max(float(value), 0.0), 1.0)
+                return max(0.0, min(float(value), 1.0))  # in this order, nan is 0
             except ValueError:
                 return 0.0
     return 1.0
