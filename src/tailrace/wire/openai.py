@@ -7,11 +7,11 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from ..errors import DecodeError, Truncated
-from ..events import Entries, Notice, Outcome, Reset
+from ..events import Entries, Farewell, Notice, Outcome, Reset
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 from .sse import SSEDecoder
 
-_DONE = "data: [DONE]\n\n"
+_DONE = b"data: [DONE]\n\n"
 
 
 class OpenAIEncoder(Encoder):
@@ -40,13 +40,16 @@ class OpenAIEncoder(Encoder):
             return self._outcome(notice)
         if isinstance(notice, Reset):
             return _error(f"the stream cannot be continued: {notice.reason}", "stream_reset")
-        return b""
+        if isinstance(notice, Farewell):
+            # Clients of this API take any clean end for a whole answer.
+            return _error(f"the server ended the connection before the answer: {notice.reason}", notice.reason)
+        return b": dropped %d\n" % notice.count
 
     def _outcome(self, outcome: Outcome) -> bytes:
-        if outcome.state == "error":
-            return _error(outcome.message or "", outcome.code)
-        # A stopped answer has no finish_reason of its own in this API; without any it would count as truncated.
-        return self._chunk({}, "stop") + _DONE.encode()
+        # An answer stopped on request is whole to whoever stopped it; this API has no finish_reason of its own for it.
+        if outcome.state == "done" or outcome.code == "stopped":
+            return self._chunk({}, "stop") + _DONE
+        return _error(outcome.message or outcome.state, outcome.code)
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
@@ -89,9 +92,11 @@ class OpenAIDecoder(Decoder):
             chunk = from_json(data)
         except ValueError as error:
             raise DecodeError(f"expected a chunk of JSON, but got {data!r:.80}: {error}") from None
-        if isinstance(chunk, dict) and "error" in chunk:
+        if not isinstance(chunk, dict):
+            raise DecodeError(f"expected a chunk to be an object, but got {data!r:.80}")
+        if failure := chunk.get("error"):
             self._ended = True
-            return Frame(chunk["error"], "error")
+            return Frame(failure if isinstance(failure, dict) else {"message": failure}, "error")
         return Frame(chunk)
 
 
