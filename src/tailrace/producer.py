@@ -72,7 +72,8 @@ class Producer:
         self._describe = describe
         self._detached = on_disconnect == "detach"
         flow = flow or (Flow.log() if self._detached else Flow.block())
-        self._high = flow.high if flow.policy == "block" else sys.maxsize
+        self._blocks = flow.policy == "block"
+        self._high = flow.high if self._blocks else sys.maxsize
         self._grace = grace
         self._patience = patience
         self._on_finish = on_finish
@@ -93,6 +94,7 @@ class Producer:
         """Cancel the generator. What it still yields while it ends, within `patience` seconds, is kept."""
         if self._outcome is None:
             self._outcome = outcome
+            self.log.held = False
             self._set_timer(self._patience, self._lose_patience)
             self.task.cancel()
 
@@ -143,7 +145,7 @@ class Producer:
         pause_at = log.top + min(CHECKPOINT, self._high)
         async for item in self._items:
             write(*encode(item))
-            if log.top >= pause_at:
+            if log.top >= pause_at or log.full:
                 await self._pause()
                 pause_at = min(log.top + CHECKPOINT, log.furthest + self._high)
         await log.flush()
@@ -152,7 +154,8 @@ class Producer:
         """Let others run, and wait while the readers are too far behind."""
         await self.log.flush()
         await asyncio.sleep(0)
-        await self.log.wait_room(self._high, without_readers=not self._detached)
+        if self._outcome is None:
+            await self.log.wait_room(self._high, without_readers=not self._detached)
 
     def _fail(self, error: Exception, cause: BaseException | None = None) -> Outcome:
         if self._outcome is None:
@@ -163,11 +166,12 @@ class Producer:
         return self._describe(error)
 
     def _readers_changed(self) -> None:
-        if self._detached or self._outcome is not None:
+        if self._outcome is not None:
             return
-        self._set_timer(None)
-        if self.log.readers == 0:
-            self._set_timer(self._grace, self._abandon)
+        read = self.log.readers > 0
+        self.log.held = self._blocks and (read or not self._detached)
+        if not self._detached:
+            self._set_timer(None if read else self._grace, self._abandon)
 
     def _abandon(self) -> None:
         self.stop(Outcome("cancelled", "disconnected", "every reader left"))

@@ -43,6 +43,9 @@ class Log(ABC):
         self.conflated = 0
         self.resets = 0
         self.furthest = 0  # how far the fastest reader is
+        # For a producer that blocks, trimming by count and size stops at `furthest`; then the log may become full.
+        self.held = False
+        self.full = False
         self._sleepers: set[asyncio.Future[None]] = set()
         self._room: asyncio.Future[None] | None = None
         self._encoders: dict[Wire, Encoder] = {}
@@ -81,13 +84,18 @@ class Log(ABC):
         return self.top - self.furthest
 
     async def wait_room(self, high: int, *, without_readers: bool) -> None:
-        """Wait until the lag is below `high`, or the log has ended; `without_readers` says whether to wait for none."""
-        while self.lag() >= high and self.outcome is None and (self.readers or without_readers):
+        """Wait until the lag is below `high` and the log not full, or the log has ended; for its sole writer.
+
+        `without_readers` says whether to wait while there are none.
+        """
+        self.trim()
+        while (self.full or self.lag() >= high) and self.outcome is None and (self.readers or without_readers):
             self._room = asyncio.get_running_loop().create_future()
             try:
                 await self._room
             finally:
                 self._room = None
+            self.trim()
 
     # Reading
 
@@ -137,7 +145,7 @@ class Log(ABC):
         return LogReset(self.name, reason, str(self.cursor(self.base)))
 
     def trim(self) -> None:
-        """Let go of what is too old by now. A write does so too, but there may be none for long."""
+        """Let go of what is too old by now, or was held. A write does so too, but there may be none for long."""
 
     @abstractmethod
     def size(self) -> tuple[int, int]:

@@ -83,14 +83,21 @@ class MemoryLog(Log):
 
     def _trim_excess(self) -> None:
         retention = self.retention
-        excess = max(len(self._json) - (retention.count or _NO_BOUND), 0)
+        last = len(self._json) - 1
+        if self.held:
+            last = min(last, max(self.furthest - self.base, 0))
+        excess = min(max(len(self._json) - (retention.count or _NO_BOUND), 0), last)
         size = self._size - sum(map(len, self._json[:excess]))
-        while size > (retention.size or _NO_BOUND) and excess < len(self._json) - 1:
+        while size > (retention.size or _NO_BOUND) and excess < last:
             size -= len(self._json[excess])
             excess += 1
         self._trim(excess)
+        over = self._size > self._trim_size or len(self._json) > self._trim_count
+        self.full = over and self.held and self.furthest < self.top
 
     def trim(self) -> None:
+        if self.full:
+            self._trim_excess()
         if self._max_age is not None:
             self._trim_old(self._max_age, slack=0)
 
