@@ -1,0 +1,185 @@
+"""A module imports only from lower layers; siblings of a folder meet only in its `base`; FastAPI stays at the top."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import tailrace
+
+SOURCE = Path(tailrace.__file__).parent
+
+# Lowest first. A name is a module or a folder; those of one layer do not know each other.
+LAYERS: list[set[str]] = [
+    {"errors"},
+    {"cursor", "events"},
+    {"flow", "wire"},
+    {"modes"},
+    {"log"},
+    {"producer", "pulse"},
+    {"engine"},
+    {"asgi"},
+    {"routing"},
+    {"__init__"},
+]
+
+# What a sibling in a folder may import besides `base`. A folder in FREE has no `base`: there only circles are wrong.
+SIBLINGS: dict[str, set[str]] = {
+    "log.memory": {"log.store"},
+    "wire.openai": {"wire.sse"},
+}
+FREE = {"asgi", "routing"}
+
+# Who may import what comes from elsewhere: modules, or folders with all their modules.
+FOREIGN: dict[str, set[str]] = {
+    "fastapi": {"routing"},
+    "starlette": {"asgi.response", "routing"},
+}
+# What must never be imported while tailrace is.
+HEAVY = {"httpx", "redis", "uvicorn"}
+
+
+class Import(NamedTuple):
+    importer: str
+    imported: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.importer.replace('.', '/')}.py:{self.line} imports {self.imported}"
+
+
+def module_name(path: Path) -> str:
+    """`asgi/response.py` is asgi.response; a folder's `__init__.py` is the folder."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCE.rglob("*.py")}
+FOLDERS = {name for name, path in MODULES.items() if path.name == "__init__.py" and name != "__init__"}
+
+
+def imports(module: str) -> Iterator[Import]:
+    """All imports, wherever they stand, by absolute names."""
+    path = MODULES[module]
+    package = ["tailrace", *path.parent.relative_to(SOURCE).parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, alias.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, node.module] if node.module else above)
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                yield Import(module, name if inner_name(name) in MODULES else base, node.lineno)
+
+
+def inner_name(name: str) -> str | None:
+    """How MODULES calls a module of tailrace; None for any other."""
+    root, _, inside = name.partition(".")
+    return (inside or "__init__") if root == "tailrace" else None
+
+
+INNER: list[Import] = []
+OUTER: list[Import] = []
+for found in (found for module in sorted(MODULES) for found in imports(module)):
+    inner = inner_name(found.imported)
+    (OUTER if inner is None else INNER).append(found._replace(imported=inner or found.imported))
+
+
+def part(module: str) -> str:
+    """The name under which a module stands in a layer."""
+    return module.partition(".")[0]
+
+
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+
+def is_allowed(found: Import) -> bool:
+    importer, imported = found.importer, found.imported
+    if part(importer) != part(imported):
+        return RANK[part(imported)] < RANK[part(importer)]
+    folder = part(importer)
+    return folder in FREE or imported == f"{folder}.base" or imported in SIBLINGS.get(importer, ())
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {part(module) for module in MODULES} == set(RANK)
+
+
+def test_every_inner_import_names_a_module() -> None:
+    assert [str(found) for found in INNER if found.imported not in MODULES] == []
+
+
+def test_modules_import_only_from_lower_layers() -> None:
+    assert [str(found) for found in INNER if not is_allowed(found)] == []
+
+
+def test_there_are_no_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    for found in INNER:
+        graph.setdefault(found.importer, set()).add(found.imported)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        pytest.fail(" imports ".join(reversed(circle.args[1])))
+
+
+@pytest.mark.parametrize("package", FOREIGN)
+def test_a_web_framework_appears_only_where_it_is_spoken_to(package: str) -> None:
+    allowed = FOREIGN[package]
+    found = [one for one in OUTER if one.imported.split(".")[0] == package]
+    assert [str(one) for one in found if not allowed & {one.importer, part(one.importer)}] == []
+
+
+def test_nothing_imports_what_only_extras_bring() -> None:
+    assert [str(found) for found in OUTER if found.imported.split(".")[0] in HEAVY] == []
+
+
+def test_the_tables_name_only_what_is_there_and_needed() -> None:
+    assert {name for name in SIBLINGS if name not in MODULES} == set()
+    used = {(found.importer, found.imported) for found in INNER}
+    assert {(name, other) for name, others in SIBLINGS.items() for other in others} <= used
+    assert FREE <= FOLDERS
+    assert not {folder for folder in FREE if f"{folder}.base" in MODULES}
+    assert set().union(*FOREIGN.values()) <= set(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from . import log", {"tailrace.log"}),
+        ("from .log import base", {"tailrace.log.base"}),
+        ("from .log.base import Log", {"tailrace.log.base"}),
+        ("import tailrace.log.base", {"tailrace.log.base"}),
+        ("from tailrace import Log", {"tailrace"}),
+        ("from tailrace.log import base as b, memory", {"tailrace.log.base", "tailrace.log.memory"}),
+        ("def f():\n    from .engine import Engine", {"tailrace.engine"}),
+        ("if TYPE_CHECKING:\n    from .engine import Engine", {"tailrace.engine"}),
+        ("import asyncio, os.path", {"asyncio", "os.path"}),
+        ("from fastapi import FastAPI", {"fastapi"}),
+    ],
+)
+def test_imports_are_found_wherever_and_however_they_stand(
+    source: str, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(source)
+    monkeypatch.setattr(f"{__name__}.SOURCE", tmp_path)
+    monkeypatch.setitem(MODULES, "module", path)
+    assert {found.imported for found in imports("module")} == expected
+
+
+def test_a_relative_import_starts_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "wire" / "module.py"
+    path.parent.mkdir()
+    path.write_text("from .base import Wire\nfrom ..events import Entry\nfrom .. import flow\nfrom . import sse\n")
+    monkeypatch.setattr(f"{__name__}.SOURCE", tmp_path)
+    monkeypatch.setitem(MODULES, "wire.module", path)
+    names = ["tailrace.wire.base", "tailrace.events", "tailrace.flow", "tailrace.wire.sse"]
+    assert [found.imported for found in imports("wire.module")] == names
