@@ -44,10 +44,13 @@ class Pulse:
         self._timer = asyncio.get_running_loop().call_later(self.interval / SLOTS, self._beat)
 
     def _beat(self) -> None:
-        self._timer = None
         slot = self._slots[self._next]
         self._next = (self._next + 1) % SLOTS
-        for member in tuple(slot):
-            member.beat()
-        if any(self._slots):
-            self._schedule()
+        try:
+            for member in tuple(slot):
+                member.beat()
+        finally:
+            # Only now, so that a member that joins during the beat does not start a second timer.
+            self._timer = None
+            if any(self._slots):
+                self._schedule()
