@@ -156,7 +156,8 @@ class Engine:
     def beat(self) -> None:
         """Forget the ended streams that are too old or too many."""
         now = asyncio.get_running_loop().time()
-        for name, kept in tuple(self._kept.items()):
+        while self._kept:
+            name, kept = next(iter(self._kept.items()))
             too_many = len(self._kept) > self._keep_count or self._kept_size > self._keep_size
             if not (too_many or kept.until <= now):
                 break
@@ -219,6 +220,7 @@ class Engine:
         for task in tuple(self._stuck):
             logger.error("%s is left running", task.get_name())
         self.pulse.stop()
+        self._passing.clear()
         self._kept.clear()
         self._kept_size = 0
         self._slot = None
