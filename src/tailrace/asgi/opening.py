@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from ..engine import Engine
 from ..errors import LogReset, StreamError
+from ..flow import Flow
 from ..log.base import Log, Tail
 from ..producer import Items, Producer
 from .request import StreamRequest
@@ -41,7 +42,9 @@ async def open_source(source: Source, settings: StreamSettings, engine: Engine, 
         log = found
     else:
         raise LogReset(request.path, "epoch_changed", str(replace(cursor, ended=True)))
-    return Opening(engine, request, settings, log.tail(cursor or 0, flow=settings.flow))
+    # A document's reader is this process, which is never slow: it passes nothing over.
+    flow = settings.flow if request.wire.streaming else None
+    return Opening(engine, request, settings, log.tail(cursor, flow=flow))
 
 
 def _start(
@@ -49,15 +52,17 @@ def _start(
 ) -> Opening:
     if engine.draining:
         raise StreamError("the server is shutting down", code="shutting_down", status=503)
+    streaming = request.wire.streaming
+    flow = settings.flow if streaming else Flow.block()
     log = engine.new_stream(request.path, retention=settings.retention)
     producer = engine.produce(
         log,
         source() if callable(source) else source,
         encode=settings.encode,
         describe=settings.describe,
-        flow=settings.flow,
+        flow=flow,
         on_disconnect=settings.on_disconnect,
         # Of a document nobody knows an address at which to come back.
-        grace=settings.grace if request.wire.streaming else 0.0,
+        grace=settings.grace if streaming else 0.0,
     )
-    return Opening(engine, request, settings, log.tail(flow=settings.flow), producer)
+    return Opening(engine, request, settings, log.tail(flow=flow), producer)
