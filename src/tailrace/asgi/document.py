@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import StreamError
+from ..errors import LogReset, StreamError
 from ..events import DONE
 from ..wire.batch import Batch, document
 from .disconnect import Send
@@ -15,18 +15,23 @@ async def send_document(opening: Opening, send: Send, status: int, headers: list
     """Of a stream that the request started, all of it, or its failure; of any other log, what is there."""
     tail, producer, wire = opening.tail, opening.producer, opening.request.wire
     assert isinstance(wire, Batch)
-    data = await _collect(opening, wire)
+    try:
+        data = await _collect(opening, wire)
+    except (LogReset, StreamError) as refusal:
+        await send_refusal(send, refusal)
+        return
+    finally:
+        if producer is not None:
+            opening.engine.forget(tail.log)
     outcome = tail.log.outcome if tail.ended else None
     cursor = tail.log.cursor(tail.position)
-    if producer is not None:
-        opening.engine.forget(tail.log)
-        if outcome is not None and outcome != DONE:
-            # Part of an answer must not look like the whole of it.
-            failure = producer.error or StreamError(outcome.message or "", code=outcome.code or "cancelled", status=503)
-            if not isinstance(failure, StreamError):
-                raise failure
-            await send_refusal(send, failure, data=data)
-            return
+    if producer is not None and outcome is not None and outcome != DONE:
+        # Part of an answer must not look like the whole of it.
+        failure = producer.error or StreamError(outcome.message or "", code=outcome.code or "cancelled", status=503)
+        if not isinstance(failure, StreamError):
+            raise failure
+        await send_refusal(send, failure, data=data)
+        return
     await send_whole(send, status, document(data, outcome, str(cursor)), headers)
 
 
