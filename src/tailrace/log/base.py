@@ -18,6 +18,7 @@ BATCH_BYTES = 128 << 10
 """About how much JSON a batch holds at most: a slow reader should not be handed the whole history at once."""
 
 BATCH_ENTRIES = 1024
+FEW_ENTRIES = 32
 
 NOTHING = Entries((), ())
 
@@ -191,13 +192,26 @@ class Tail:
     LogReset and SlowReader come out of the iteration, as the flow policy says.
     """
 
-    __slots__ = ("_behind_from", "_closed", "_flow", "_loop", "_waiter", "dropped", "log", "position")
+    __slots__ = (
+        "_behind_from",
+        "_closed",
+        "_conflates",
+        "_flow",
+        "_loop",
+        "_prepare",
+        "_waiter",
+        "dropped",
+        "log",
+        "position",
+    )
 
     def __init__(self, log: Log, after: int, flow: Flow) -> None:
         self.log = log
         self.position = after
         self.dropped = 0  # entries passed over since the owner last took the number
         self._flow = flow
+        self._prepare = _PREPARE.get(flow.policy)
+        self._conflates = flow.policy == "latest"
         # Who starts at the top has nothing to read: a producer that waits for it would wait for ever.
         log.furthest = max(log.furthest, after)
         # History that was there before the reader came does not count as being slow.
@@ -217,15 +231,18 @@ class Tail:
         log = self.log
         if log.top == self.position:
             return NOTHING
-        if (prepare := _PREPARE.get(self._flow.policy)) is not None:
-            prepare(self)
-        entries = log.read_nowait(self.position, self._limit())
+        if self._prepare is not None:
+            self._prepare(self)
+        behind = log.top - self.position
+        entries = log.read_nowait(self.position, behind if behind <= FEW_ENTRIES else self._limit(behind))
         return entries if entries is None else self._took(entries)
 
     async def read(self) -> Entries:
         """What there is to read now, perhaps nothing."""
         entries = self.read_nowait()
-        return self._took(await self.log.read(self.position, self._limit())) if entries is None else entries
+        if entries is None:
+            entries = self._took(await self.log.read(self.position, self._limit(self.log.top - self.position)))
+        return entries
 
     def arrival(self) -> asyncio.Future[None]:
         """Done as soon as there may be something new: entries, the end, or a `wake`."""
@@ -295,21 +312,18 @@ class Tail:
     def _took(self, entries: Entries) -> Entries:
         if not entries.json:
             return entries
-        self.position = entries.offsets[-1]
+        self.position = position = entries.offsets[-1]
         log = self.log
-        if self.position > log.furthest:
-            log.furthest = self.position
+        if position > log.furthest:
+            log.furthest = position
             log.make_room()
-        if self._flow.policy == "latest" and len(entries) > 1:
-            return self._newest(entries)
-        return entries
+        return self._newest(entries) if self._conflates else entries
 
-    def _limit(self) -> int:
-        log = self.log
-        behind = log.top - self.position
-        if behind <= 32 or self._flow.policy == "latest":
+    def _limit(self, behind: int) -> int:
+        """How many entries to take at once: of a long history, about BATCH_BYTES of its average entries."""
+        if self._conflates:
             return behind
-        entries, size = log.size()
+        entries, size = self.log.size()
         return min(BATCH_ENTRIES, max(1, BATCH_BYTES * entries // max(size, 1)))
 
     def _pass_over(self, offset: int) -> None:
@@ -333,6 +347,8 @@ class Tail:
             raise SlowReader(self.log.name, behind, self._flow.high)
 
     def _newest(self, entries: Entries) -> Entries:
+        if len(entries) == 1:
+            return entries
         newest = {self._flow.key(entry): entry for entry in entries}
         self.log.conflated += len(entries) - len(newest)
         return Entries.of(sorted(newest.values(), key=lambda entry: entry.offset))
