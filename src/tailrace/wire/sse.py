@@ -97,14 +97,15 @@ class SSEDecoder(Decoder):
         buffer = self._buffer
         # A block may be closed by a line end that came with an earlier piece.
         scanned = max(len(buffer) - 1, 0)
-        buffer += self._unify_line_ends(data)
+        buffer += self._unify_line_ends(data) if self._after_cr or b"\r" in data else data
         if self._at_start and not self._skip_bom():
             return []
         end = buffer.rfind(b"\n\n", scanned) + 2
         blocks = bytes(buffer[:end]) if end >= 2 else b""
         del buffer[: len(blocks)]
-        self._skip_comments()
-        self._check_size(len(buffer))
+        if buffer:
+            self._skip_comments()
+            self._check_size(len(buffer))
         if len(blocks) > self._max_bytes:
             self._check_blocks(blocks)
         return self._read_blocks(blocks.decode("utf-8", "replace"))
@@ -115,7 +116,7 @@ class SSEDecoder(Decoder):
             self._after_cr = False
         if data:
             self._after_cr = data.endswith(b"\r")
-        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _skip_bom(self) -> bool:
         """Whether enough is there to know that no byte order mark is left in front."""
