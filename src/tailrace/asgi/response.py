@@ -14,7 +14,7 @@ from ..errors import CursorError, LogReset, NotAcceptable, StreamError
 from .connection import Connection
 from .disconnect import Disconnected, Receive, Send, run_until_disconnect
 from .document import send_document
-from .headers import stream_headers
+from .headers import Header, stream_headers
 from .lifespan import engine_of
 from .opening import Opening, Source, open_source
 from .reply import send_refusal, send_whole
@@ -22,6 +22,8 @@ from .request import StreamRequest
 from .reset import send_reset
 from .settings import StreamSettings
 from .socket import serve_socket
+
+_LISTS = {b"vary", b"link"}
 
 
 class StreamResponse(Response):
@@ -98,14 +100,24 @@ class StreamResponse(Response):
         if opening.producer is not None:
             # The request's dependencies stay open as long as this coroutine: until nobody writes any more.
             await opening.producer.wait()
-        if failure is not None:
+        # An OSError that is not the generator's is how servers say that the client has gone (ASGI 2.4).
+        if failure is not None and (not isinstance(failure, OSError) or failure is _error_of(opening)):
             raise failure
 
     def _read(self, opening: Opening, send: Send) -> Coroutine[Any, Any, None]:
-        headers = [*stream_headers(opening.request.wire, opening.tail, addressed=self._addressed), *self.raw_headers]
+        headers = self._with_own(stream_headers(opening.request.wire, opening.tail, addressed=self._addressed))
         if opening.request.wire.streaming:
             return Connection(opening, send, self.status_code, headers).run()
         return send_document(opening, send, self.status_code, headers)
 
-    def _head(self, request: StreamRequest) -> list[tuple[bytes, bytes]]:
-        return [*stream_headers(request.wire), *self.raw_headers]
+    def _head(self, request: StreamRequest) -> list[Header]:
+        return self._with_own(stream_headers(request.wire))
+
+    def _with_own(self, headers: list[Header]) -> list[Header]:
+        """The application's own headers take the place of the stream's; lists come together."""
+        own = {name for name, _ in self.raw_headers} - _LISTS
+        return [*(header for header in headers if header[0] not in own), *self.raw_headers]
+
+
+def _error_of(opening: Opening) -> Exception | None:
+    return None if opening.producer is None else opening.producer.error
