@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from pydantic_core import from_json
+from starlette.background import BackgroundTask
+
+from tailrace import Event, Log, Outcome, StreamError, StreamResponse, StreamSettings
+from tailrace.modes import DEFAULT_WIRES
+from tests.asgi.apps import ACCEPTED, SSE_HEADERS, STREAMED, Served, Server, of, small_engine
+from tests.raw import BOUND, exchange, fetch, frames, values
+from tests.serving import serving
+from tests.sources import Faucet, soon
+
+WIRES = {wire.media_type: wire for wire in DEFAULT_WIRES}
+
+BODIES = {
+    "application/json": '{{"data":[1,"two",{{"three":3}}]}}',
+    "text/event-stream": (
+        "id: {log}.1\ndata: 1\n\n"
+        'id: {log}.2\ndata: "two"\n\n'
+        'id: {log}.3\nevent: named\ndata: {{"three":3}}\n\n'
+        "id: {log}.3.end\nevent: done\ndata: {{}}\n\n"
+    ),
+    "application/x-ndjson": (
+        '{{"id":"{log}.1","data":1}}\n'
+        '{{"id":"{log}.2","data":"two"}}\n'
+        '{{"id":"{log}.3","event":"named","data":{{"three":3}}}}\n'
+        '{{"id":"{log}.3.end","event":"done","data":{{}}}}\n'
+    ),
+    "text/plain": '1\ntwo{{"three":3}}\n',
+}
+
+
+@pytest.mark.parametrize("media_type", ACCEPTED)
+async def test_one_generator_is_every_wire_to_the_byte(media_type: str) -> None:
+    app = Served(x=of(1, "two", Event({"three": 3}, "named")))
+    async with serving(app) as url:
+        answer, body = await fetch(url, "/x", {"Accept": media_type})
+    log = answer.headers["stream-cursor"].removesuffix(".0").removesuffix(".3")
+    assert body.decode() == BODIES[media_type].format(log=log)
+    assert answer.whole
+    assert answer.status == 200
+    assert answer.headers["content-type"] == WIRES[media_type].content_type
+    assert answer.headers["cache-control"] == "no-cache, no-transform"
+
+
+async def test_headers_status_and_background_are_those_of_any_response() -> None:
+    done = asyncio.Event()
+    response = of(1, status_code=202, headers={"X-Own": "yes"}, background=BackgroundTask(done.set))
+    response.set_cookie("seen", "1")
+    async with serving(Served(x=response)) as url:
+        answer, _ = await fetch(url, "/x", SSE_HEADERS)
+        await soon(done)
+    assert answer.status == 202
+    assert answer.headers["x-own"] == "yes"
+    assert answer.headers["set-cookie"].startswith("seen=1")
+
+
+async def test_own_headers_take_the_place_of_the_stream_s() -> None:
+    headers = {"Content-Type": "text/x-events", "Cache-Control": "no-store", "Vary": "Cookie"}
+    async with serving(Served(x=of(1, headers=headers))) as url:
+        for method in ("GET", "HEAD"):
+            answer, _ = await fetch(url, "/x", SSE_HEADERS, method=method)
+            told = [value for name, value in answer.fields if name in ("content-type", "cache-control")]
+            assert told == ["text/x-events", "no-store"]
+            assert [value for name, value in answer.fields if name == "vary"] == ["accept", "Cookie"]
+
+
+@pytest.mark.parametrize("media_type", ACCEPTED)
+async def test_head_says_what_get_would_and_starts_nothing(media_type: str) -> None:
+    faucet = Faucet([1])
+    done = asyncio.Event()
+    app = Served(x=StreamResponse(faucet.run, background=BackgroundTask(done.set)))
+    async with serving(app) as url:
+        answer, body = await fetch(url, "/x", {"Accept": media_type}, method="HEAD")
+        await soon(done)
+    assert (answer.status, body) == (200, b"")
+    assert answer.headers["content-type"] == WIRES[media_type].content_type
+    assert not faucet.started.is_set()
+    assert app.engine.statistics().kept == 0
+
+
+ITEMS = [1, "two", {"three": 3}]
+
+
+@pytest.mark.parametrize("way", ["header", "query"])
+@pytest.mark.parametrize("media_type", STREAMED)
+async def test_an_ended_stream_is_resumed_from_every_offset(media_type: str, way: str) -> None:
+    wire = WIRES[media_type]
+    async with serving(Served(x=of(*ITEMS))) as url:
+        answer, whole = await fetch(url, "/x", {"Accept": media_type})
+        log = answer.headers["stream-cursor"].removesuffix(".0")
+        for offset in range(4):
+            cursor = f"{log}.{offset}"
+            path, headers = ("/x", {"Last-Event-ID": cursor}) if way == "header" else (f"/x?after={cursor}", {})
+            answer, body = await fetch(url, path, {"Accept": media_type, **headers})
+            assert answer.headers["stream-cursor"] == cursor
+            assert answer.whole
+            if media_type == "text/plain":
+                assert body.decode() == "".join(["1\n", "two", '{"three":3}\n'][offset:])
+            else:
+                assert frames(body, wire) == frames(whole, wire)[offset:]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+async def test_a_running_stream_is_resumed_without_gap_or_duplicate(cut: int) -> None:
+    faucet = Faucet(range(cut))
+    async with serving(Served(x=StreamResponse(faucet.run))) as url:
+        async with exchange(url, "/x", SSE_HEADERS) as first:
+            seen = frames(await first.until(f".{cut}\ndata: {cut - 1}\n\n".encode()))
+        cursor = seen[-1].id
+        faucet.put("meanwhile")
+        async with exchange(url, f"/x?after={cursor}", SSE_HEADERS) as second:
+            missed = await second.until(b"meanwhile")
+            faucet.put("live")
+            faucet.end()
+            rest = frames(missed + await second.rest())
+    assert [frame.data for frame in [*seen, *rest]] == [*range(cut), "meanwhile", "live", {}]
+    assert [frame.id and frame.id.split(".")[2] for frame in [*seen, *rest[:-1]]] == [
+        str(offset) for offset in range(1, cut + 3)
+    ]
+
+
+async def test_the_header_beats_the_query() -> None:
+    async with serving(Served(x=of(*ITEMS))) as url:
+        answer, _ = await fetch(url, "/x", SSE_HEADERS)
+        log = answer.headers["stream-cursor"].removesuffix(".0")
+        _, body = await fetch(url, f"/x?after={log}.0", {**SSE_HEADERS, "Last-Event-ID": f"{log}.2"})
+    assert values(body)[-1] == "done"
+    assert [frame.data for frame in frames(body)] == [{"three": 3}, {}]
+
+
+@pytest.mark.parametrize("media_type", ACCEPTED)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_who_has_the_end_already_gets_204(media_type: str, method: str) -> None:
+    faucet = Faucet()
+    async with serving(Served(x=StreamResponse(faucet.run))) as url:
+        answer, body = await fetch(url, "/x?after=s.e.3.end", {"Accept": media_type}, method=method)
+    assert (answer.status, body) == (204, b"")
+    assert "content-length" not in answer.headers
+    assert not faucet.started.is_set()
+
+
+async def test_two_readers_of_one_log_read_the_same() -> None:
+    engine = small_engine()
+    log = engine.log("news")
+    app = Served(engine, x=StreamResponse(log))
+    await log.append(1)
+    async with (
+        serving(app) as url,
+        exchange(url, "/x", SSE_HEADERS) as first,
+        exchange(url, "/x", {"Accept": "application/x-ndjson"}) as second,
+        exchange(url, "/x", SSE_HEADERS) as third,
+    ):
+        for got in (first, second, third):
+            await got.until(b"\n")
+        await log.append(2)
+        await log.close()
+        assert values(await first.rest()) == [2, "done"]
+        assert values(await second.rest(), WIRES["application/x-ndjson"]) == [2, "done"]
+        assert values(await third.rest()) == [2, "done"]
+
+
+async def test_a_second_reader_joins_a_running_stream_and_does_not_start_it_again() -> None:
+    faucet = Faucet([1])
+    app = Served(x=StreamResponse(faucet.run))
+    async with serving(app) as url, exchange(url, "/x", SSE_HEADERS) as first:
+        start = first.headers["stream-cursor"]
+        await first.until(b"data: 1")
+        async with exchange(url, f"/x?after={start}", SSE_HEADERS) as second:
+            faucet.put(2)
+            faucet.end()
+            assert values(await first.rest()) == [2, "done"]
+            assert values(await second.rest()) == [1, 2, "done"]
+        assert app.engine.statistics().kept == 1
+
+
+async def test_sync_items_are_a_source() -> None:
+    def sync() -> Iterator[int]:
+        yield from (1, 2)
+
+    app = Served(list=StreamResponse([1, 2]), sync=StreamResponse(sync))
+    async with serving(app) as url:
+        for path in ("/list", "/sync"):
+            _, body = await fetch(url, path, SSE_HEADERS)
+            assert values(body) == [1, 2, "done"]
+
+
+async def test_a_failure_before_the_first_event_has_its_status() -> None:
+    app = Served(known=of(StreamError("closed", code="closed", status=409)), unknown=of(ValueError("secret")))
+    async with serving(app) as url:
+        answer, body = await fetch(url, "/known", SSE_HEADERS)
+        assert answer.status == 409
+        assert from_json(body) == {"detail": "closed", "code": "closed"}
+        assert not app.raised
+        answer, body = await fetch(url, "/unknown", SSE_HEADERS)
+        assert (answer.status, body) == (500, b"Internal Server Error")
+        assert [str(error) for error in app.raised] == ["secret"]
+
+
+async def test_background_tasks_are_for_streams_that_were_answered() -> None:
+    # As in Starlette, where an exception leaves no response that could have tasks.
+    ran = asyncio.Event()
+    app = Served(x=of(ValueError("secret"), background=BackgroundTask(ran.set)))
+    async with serving(app) as url:
+        await fetch(url, "/x", SSE_HEADERS)
+    assert not ran.is_set()
+
+
+@pytest.mark.parametrize("error", [StreamError("no more", code="dry"), ValueError("secret"), OSError("disk")])
+@pytest.mark.parametrize("media_type", STREAMED)
+async def test_a_failure_between_events_is_said_and_breaks_the_body_off(error: Exception, media_type: str) -> None:
+    faucet = Faucet([1])
+    app = Served(x=StreamResponse(faucet.run))
+    async with serving(app) as url, exchange(url, "/x", {"Accept": media_type}) as got:
+        await got.until(b"1")
+        faucet.put(error)
+        body = await got.rest()
+        assert not got.whole
+    public = {"code": "dry", "message": "no more"}
+    if not isinstance(error, StreamError):
+        public = {"code": "internal_error", "message": "Internal Server Error"}
+    if media_type == "text/plain":
+        assert body in (b"", b"\n")
+    else:
+        (frame,) = frames(body.lstrip(), WIRES[media_type])
+        assert (frame.event, frame.data) == ("error", public)
+        assert frame.id is not None
+        assert frame.id.endswith(".1.end")
+    # A StreamError has said all that there is; any other is the server's to log.
+    assert app.raised == ([] if isinstance(error, StreamError) else [error])
+
+
+async def test_a_failed_stream_fails_again_for_who_resumes_it() -> None:
+    app = Served(x=of(1, ValueError("secret")))
+    async with serving(app) as url:
+        answer, _ = await fetch(url, "/x", SSE_HEADERS)
+        assert len(app.raised) == 1
+        again, body = await fetch(url, f"/x?after={answer.headers['stream-cursor']}", SSE_HEADERS)
+        assert [frame.event for frame in frames(body)] == [None, "error"]
+        assert not again.whole
+        # The server has logged it once.
+        assert len(app.raised) == 1
+
+
+async def test_an_item_that_cannot_be_serialised_is_an_error_in_band() -> None:
+    app = Served(x=of(1, object(), 3))
+    async with serving(app) as url:
+        answer, body = await fetch(url, "/x", SSE_HEADERS)
+    assert [frame.data for frame in frames(body)] == [
+        1,
+        {"code": "not_serializable", "message": "an event could not be encoded"},
+    ]
+    assert not answer.whole
+    assert "got object" in str(app.raised[0])
+
+
+@pytest.mark.parametrize("state", ["done", "cancelled"])
+async def test_text_ends_cleanly_only_when_it_is_whole(state: Any) -> None:
+    engine = small_engine()
+    log = engine.log("news")
+    await log.append("abc")
+    await log.close(Outcome(state))
+    async with serving(Served(engine, x=StreamResponse(log))) as url:
+        answer, body = await fetch(url, "/x", {"Accept": "text/plain"})
+    assert body == b"abc"
+    assert answer.whole == (state == "done")
+
+
+@pytest.mark.parametrize("leave", ["send", "send later", "disconnect"])
+async def test_a_server_may_say_by_an_oserror_that_the_client_has_gone(leave: str) -> None:
+    # ASGI 2.4; such a client is no failure of the application.
+    faucet = Faucet([1])
+    server = Server()
+    allowed = {"send": 0, "send later": 1, "disconnect": 9}[leave]
+
+    async def send(message: dict[str, Any]) -> None:
+        if len(server.messages) == allowed:
+            raise BrokenPipeError
+        await server.send(message)
+        if leave == "disconnect" and "body" in message:
+            server.gone.set()
+
+    response = StreamResponse(faucet.run, StreamSettings(grace=0.0), engine=small_engine())
+    async with asyncio.timeout(BOUND):
+        await response(server.scope, server.receive, send)
+    assert faucet.closed.is_set()
+
+
+async def test_an_oserror_of_the_generator_s_own_is_a_failure() -> None:
+    server = Server()
+    response = of(1, FileNotFoundError("gone"), engine=small_engine())
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(FileNotFoundError):
+            await response(server.scope, server.receive, server.send)
+    assert [frame.event for frame in frames(server.body)] == [None, "error"]
+
+
+async def test_without_an_application_each_response_has_an_engine_of_its_own() -> None:
+    server = Server()
+    async with asyncio.timeout(BOUND):
+        await of(1)(server.scope, server.receive, server.send)
+    assert values(server.body) == [1, "done"]
+
+
+async def test_a_log_may_outlive_its_readers() -> None:
+    engine = small_engine()
+    log: Log = engine.log("news")
+    async with serving(Served(engine, x=StreamResponse(log))) as url:
+        async with exchange(url, "/x", SSE_HEADERS):
+            pass
+        async with exchange(url, "/x", SSE_HEADERS) as got:
+            await log.append(1)
+            await got.until(b"data: 1")
+            assert log.readers <= 2
+
+
+async def test_cancelling_the_request_cancels_its_reader() -> None:
+    faucet = Faucet([1])
+    server = Server()
+    response = StreamResponse(faucet.run, StreamSettings(grace=0.0), engine=small_engine())
+    running = asyncio.create_task(response(server.scope, server.receive, server.send))
+    await soon(faucet.started)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await soon(faucet.closed)
+
+
+async def test_a_browser_s_reconnect_is_answered_by_httpx_too() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    async with (
+        serving(Served(x=StreamResponse(numbers))) as url,
+        httpx.AsyncClient(base_url=url, timeout=BOUND) as client,
+    ):
+        first = await client.get("/x", headers=SSE_HEADERS)
+        last = frames(first.content)[-1].id
+        assert last is not None
+        assert (await client.get("/x", headers={**SSE_HEADERS, "Last-Event-ID": last})).status_code == 204
