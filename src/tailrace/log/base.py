@@ -213,7 +213,7 @@ class Tail:
         self._prepare = _PREPARE.get(flow.policy)
         self._conflates = flow.policy == "latest"
         # Who starts at the top has nothing to read: a producer that waits for it would wait for ever.
-        log.furthest = max(log.furthest, after)
+        log.furthest = max(log.furthest, min(after, log.top))
         # History that was there before the reader came does not count as being slow.
         self._behind_from = log.top
         self._loop = asyncio.get_running_loop()
