@@ -65,7 +65,9 @@ class Session:
             return
         shown = command.output
         self.ids.update(zip(_ids(shown), _ids(printed), strict=False))
-        assert _comparable(printed) == _comparable(self._replaced(shown)), command.line
+        expected = self._replaced(shown)
+        same = _comparable(printed) == _comparable(expected)
+        assert same, f"{command.line}\nexpected:\n{expected}\nbut got:\n{printed}"
 
     def _execute(self, line: str) -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -1,0 +1,212 @@
+"""What the documentation shows is run, and what it must name is there.
+
+A fenced `python` block whose first line is a comment with a file's name is that file, whole. A file with an `app` is
+served, and the `console` blocks that follow it are run against it in a fresh folder, together with the other files that
+the page shows until the next app. A `python` block without a name that asserts something is run by itself. `sh` blocks
+are for the reader alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+import tailrace
+from tests.programs import serving_app
+from tests.transcripts import ADDRESS, Command, Session, read_transcript
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REFERENCE = ROOT / "docs" / "reference.md"
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"(?:#|//|<!--) (\w+\.(?:py|js|html))(?: -->)?\n")
+
+
+@dataclass
+class Case:
+    """An app, the files beside it, and the transcripts of its use."""
+
+    page: str
+    name: str
+    files: dict[str, str]
+    commands: list[Command] = field(default_factory=list)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return _BLOCK.findall(page.read_text())
+
+
+def cases(page: Path) -> Iterator[Case]:
+    case: Case | None = None
+    for language, text in blocks(page):
+        file = _FILE.match(text)
+        if language == "python" and file is not None and re.search(r"^app = |^async def app\(", text, re.MULTILINE):
+            if case is not None:
+                yield case
+            case = Case(page.name, file[1], {file[1]: text})
+        elif file is not None and case is not None:
+            assert file[1] not in case.files, f"{page.name} has two files {file[1]}"
+            case.files[file[1]] = text
+        elif language == "console":
+            assert case is not None, f"{page.name} has a transcript before an app"
+            case.commands += read_transcript(text)
+    if case is not None:
+        yield case
+
+
+CASES = [case for page in PAGES for case in cases(page)]
+
+
+@contextmanager
+def serving_case(case: Case, folder: Path) -> Iterator[str]:
+    """The address of a case's app, which runs in a folder with all its files."""
+    (folder / case.name).write_text(case.files[case.name])
+    with serving_app(f"{case.name.removesuffix('.py')}:app", folder) as server:
+        address = server.url.removeprefix("http://")
+        for name, text in case.files.items():
+            if name != case.name:
+                (folder / name).write_text(text.replace(ADDRESS, address))
+        yield address
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.page}:{case.name}")
+def test_what_is_shown_is_what_happens(case: Case, tmp_path: Path) -> None:
+    with serving_case(case, tmp_path) as address:
+        Session(tmp_path, address).run(case.commands)
+
+
+def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.name == "browser.py")
+    with serving_case(case, tmp_path) as address, sync_playwright() as playwright:
+        # As root, which containers often are, chromium does not start with its sandbox.
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"http://{address}/")
+        for paragraph in ("#source", "#fetched"):
+            expect(page.locator(paragraph)).to_have_text("one two three (done)", timeout=20_000)
+        browser.close()
+
+
+ASSERTING = [
+    pytest.param(text, id=f"{page.name}:{number}")
+    for page in PAGES
+    for number, (language, text) in enumerate(blocks(page))
+    if language == "python" and _FILE.match(text) is None and re.search(r"^ *assert ", text, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("code", ASSERTING)
+def test_what_is_asserted_holds(code: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
+
+
+def test_the_readme_shows_how_to_start_its_first_example() -> None:
+    first = next(cases(PAGES[0]))
+    shown = "".join(text for language, text in blocks(PAGES[0]) if language == "sh")
+    assert f"uvicorn {first.name.removesuffix('.py')}:app\n" in shown
+    assert 'pip install "./tailrace[server]"\n' in shown
+    said = " ".join(command.line for command in first.commands)
+    for way in ("stream=true", "Accept: text/event-stream", "Last-Event-ID", "/stop", "python listen.py"):
+        assert way in said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_can_be_parsed(page: Path) -> None:
+    for language, text in blocks(page):
+        if language == "python":
+            compile(text, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+
+
+def _anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", _BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+MARKDOWN = [*PAGES, *sorted((ROOT / "exercises").rglob("README.md")), ROOT / "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", _BLOCK.sub("", page.read_text())):
+        if not target.startswith(("http://", "https://")):
+            path, _, anchor = target.partition("#")
+            linked = (page.parent / path) if path else page
+            assert linked.exists(), target
+            assert not anchor or anchor in _anchors(linked), target
+
+
+# The reference
+
+
+def section(title: str) -> str:
+    """The text under a heading, up to the next one of its level or above."""
+    match = re.search(rf"^(#+) `?{re.escape(title)}`?$(.*?)(?=^#{{1,3}} |\Z)", REFERENCE.read_text(), re.M | re.S)
+    assert match is not None, f"expected a heading {title} in {REFERENCE.name}"
+    return match[2]
+
+
+def rows(text: str) -> dict[str, str]:
+    """The first two columns of tables whose first column is a name in backticks."""
+    return dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", tailrace.__all__)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    assert re.search(rf"`{name}\b", REFERENCE.read_text())
+
+
+def test_the_reference_names_nothing_that_is_not_public() -> None:
+    titles = re.findall(r"^### `(\w+)[`.]", REFERENCE.read_text(), re.MULTILINE)
+    assert set(titles) <= set(tailrace.__all__)
+
+
+@pytest.mark.parametrize(
+    ("title", "function"),
+    [
+        ("StreamRouter", tailrace.StreamRouter),
+        ("StreamRouter.stream", tailrace.StreamRouter.stream),
+        ("StreamSettings", tailrace.StreamSettings),
+        ("StreamResponse", tailrace.StreamResponse),
+        ("Engine", tailrace.Engine),
+        ("Flow", tailrace.Flow),
+        ("Retention", tailrace.Retention),
+        ("Producer", tailrace.Producer),
+        ("stream_response", tailrace.stream_response),
+        ("create_streaming_endpoint", tailrace.create_streaming_endpoint),
+    ],
+)
+def test_every_setting_is_in_the_reference_with_its_default(title: str, function: Callable[..., Any]) -> None:
+    shown = rows(section(title))
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name == "self" or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        assert name in shown, f"expected {title} to document {name}"
+        default = parameter.default
+        if isinstance(default, bool | int | float | str | tuple | None) and not _holds_objects(default):
+            assert shown[name] == f"`{default!r}`".replace("'", '"'), f"{title}, {name}"
+        elif default is inspect.Parameter.empty:
+            assert shown[name] == "required", f"{title}, {name}"
+
+
+def _holds_objects(default: object) -> bool:
+    return isinstance(default, tuple) and any(not isinstance(each, str | float) for each in default)
+
+
+@pytest.mark.parametrize("title", ["LogStatistics", "Event", "Outcome", "Frame", "Farewell", "Dropped", "Reset"])
+def test_every_field_is_in_the_reference(title: str) -> None:
+    fields = {field.name for field in dataclasses.fields(getattr(tailrace, title))}
+    assert fields <= set(rows(section(title)))
