@@ -145,7 +145,7 @@ class Log(ABC):
         self.resets += 1
         return LogReset(self.name, reason, str(self.cursor(self.base)))
 
-    def trim(self) -> None:
+    def trim(self) -> None:  # noqa: B027 - a log that trims itself has nothing to add
         """Let go of what is too old by now, or was held. A write does so too, but there may be none for long."""
 
     @abstractmethod
