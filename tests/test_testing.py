@@ -12,8 +12,10 @@ import pytest
 from tailrace import Cursor, Log, LogStatistics, MemoryLog, Outcome, Retention
 from tailrace.events import DONE, Entries, encode_event
 from tailrace.testing import LogContract, Message, Recorder, raised
+from tests.silence import silent_loop as silent_loop
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.usefixtures("silent_loop")
 
 
 class Deaf(MemoryLog):

@@ -224,17 +224,18 @@ class LogContract:
             async def write() -> None:
                 for number in left:
                     if len(reading) < readers and chance.random() < 0.2:
-                        start = chance.choice([0, log.top])
-                        reading.append(asyncio.create_task(self._offsets(log.tail(start), chance)))
+                        tail = log.tail(chance.choice([0, log.top]))
+                        reading.append(reading_group.create_task(self._offsets(tail, chance)))
                     await log.append(number)
                     for _ in range(chance.randrange(3)):
                         await asyncio.sleep(0)
 
-            async with asyncio.timeout(self.limit), asyncio.TaskGroup() as group:
-                for _ in range(writers):
-                    group.create_task(write())
-            await log.close()
-            for offsets in [await self._soon(task) for task in reading]:
+            async with asyncio.timeout(self.limit), asyncio.TaskGroup() as reading_group:
+                async with asyncio.TaskGroup() as writing_group:
+                    for _ in range(writers):
+                        writing_group.create_task(write())
+                await log.close()
+            for offsets in [task.result() for task in reading]:
                 assert offsets == list(range(total - len(offsets) + 1, total + 1))
             assert len(reading) == readers
             assert log.readers == 0
@@ -453,11 +454,10 @@ class LogContract:
 
     async def _offsets(self, tail: Tail, chance: random.Random) -> list[int]:
         offsets: list[int] = []
-        async with asyncio.timeout(self.limit):
-            async for entries in tail:
-                offsets += entries.offsets
-                for _ in range(chance.randrange(5)):
-                    await asyncio.sleep(0)
+        async for entries in tail:
+            offsets += entries.offsets
+            for _ in range(chance.randrange(5)):
+                await asyncio.sleep(0)
         return offsets
 
     async def _after_reset(self, log: Log, cursor: Cursor, reason: str) -> list[Any]:
@@ -512,15 +512,12 @@ class Exchange:
     @property
     def status(self) -> int | None:
         """The HTTP status, None before there is one."""
-        return next((message["status"] for message in self.sent if message["type"] == "http.response.start"), None)
+        return self._start.get("status")
 
     @property
     def headers(self) -> dict[str, str]:
         """The response's headers; of one sent several times, the last."""
-        for message in self.sent:
-            if message["type"] == "http.response.start":
-                return {name.decode("latin-1"): value.decode("latin-1") for name, value in message.get("headers", [])}
-        return {}
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._start.get("headers", ())}
 
     @property
     def batches(self) -> list[bytes]:
@@ -538,6 +535,10 @@ class Exchange:
         return any(
             message["type"] == "http.response.body" and not message.get("more_body", False) for message in self.sent
         )
+
+    @property
+    def _start(self) -> Message:
+        return next((message for message in self.sent if message["type"] == "http.response.start"), {})
 
 
 class Recorder:
