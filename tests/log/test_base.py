@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tailrace import NDJSON, SSE, Flow, Log, LogReset, MemoryLog, Retention
+from tailrace.events import Entries
+from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES
+from tailrace.testing import LogContract
+
+
+class FetchingLog(MemoryLog):
+    """A log that never has its entries at hand."""
+
+    def read_nowait(self, after: int, limit: int) -> Entries | None:  # type: ignore[override]  # never at hand
+        return None
+
+    async def read(self, after: int, limit: int) -> Entries:
+        await asyncio.sleep(0)
+        return super().read_nowait(after, limit)
+
+
+class TestFetchingLog(LogContract):
+    """A reader of a log that fetches is not told from others."""
+
+    slack = 2
+
+    @asynccontextmanager
+    async def make_log(self, retention: Retention) -> AsyncIterator[Log]:
+        yield FetchingLog("contract", retention)
+
+
+async def test_a_fetch_may_find_nothing() -> None:
+    class Late(FetchingLog):
+        async def read(self, after: int, limit: int) -> Entries:
+            return Entries((), ())
+
+    log = Late("late")
+    await log.append(1)
+    with log.tail() as tail:
+        assert len(await tail.read()) == 0
+        assert tail.position == 0
+
+
+async def test_a_tail_without_a_place_starts_at_what_is_kept() -> None:
+    log = MemoryLog("trimmed", Retention(count=2))
+    await log.extend(range(1, 6))
+    with log.tail() as tail:
+        assert [entry.data for entry in await tail.read()] == [4, 5]
+    with log.tail(0) as tail, pytest.raises(LogReset):
+        await tail.read()
+
+
+async def test_small_batches_are_bounded_by_count() -> None:
+    log = MemoryLog("long")
+    await log.extend([1] * 5_000)
+    with log.tail() as tail:
+        assert len(await tail.read()) == BATCH_ENTRIES
+
+
+async def test_large_batches_are_bounded_by_size() -> None:
+    log = MemoryLog("large")
+    await log.extend(["x" * 1022] * 1_000)
+    with log.tail() as tail:
+        assert len(await tail.read()) == BATCH_BYTES // 1024
+
+
+async def test_a_batch_of_giants_has_one_entry() -> None:
+    log = MemoryLog("giants", Retention(size=None))
+    await log.extend(["x" * (2 * BATCH_BYTES)] * 40)
+    with log.tail() as tail:
+        assert len(await tail.read()) == 1
+
+
+async def test_empty_data_does_not_stop_a_reader() -> None:
+    log = MemoryLog("empty")
+    for _ in range(40):
+        log.write(None, b"")
+    with log.tail() as tail:
+        assert len(await tail.read()) == 40
+
+
+async def test_latest_reads_the_whole_history_at_once() -> None:
+    log = MemoryLog("latest")
+    await log.extend(range(5_000))
+    with log.tail(flow=Flow.latest()) as tail:
+        assert [entry.data for entry in await tail.read()] == [4_999]
+        assert tail.position == 5_000
+
+
+async def test_an_arrival_is_done_at_once_if_there_is_something() -> None:
+    log = MemoryLog("arrival")
+    with log.tail() as tail:
+        await log.append(1)
+        assert tail.arrival().done()
+        await tail.read()
+        arrival = tail.arrival()
+        assert not arrival.done()
+        tail.wake()
+        tail.wake()
+        assert arrival.done()
+        await log.close()
+        assert tail.arrival().done()
+    assert not log._sleepers
+
+
+async def test_a_cancelled_arrival_does_not_disturb_the_others() -> None:
+    log = MemoryLog("arrival")
+    with log.tail() as first, log.tail() as second:
+        cancelled, arrival = first.arrival(), second.arrival()
+        cancelled.cancel()
+        await log.append(1)
+        assert arrival.done()
+
+
+async def test_a_closed_tail_waits_for_nothing() -> None:
+    log = MemoryLog("closed")
+    tail = log.tail()
+    tail.arrival()
+    tail.close()
+    tail.close()
+    assert not log._sleepers
+    assert log.readers == 0
+
+
+async def test_one_encoder_serves_all_readers_of_a_wire() -> None:
+    log = MemoryLog("encoders")
+    sse, ndjson = SSE(), NDJSON()
+    assert log.encoder(sse) is log.encoder(sse)
+    assert log.encoder(sse) is not log.encoder(ndjson)
+
+
+async def test_only_a_furthest_reader_makes_room() -> None:
+    log = MemoryLog("room")
+    with log.tail() as fast, log.tail() as slow:
+        await log.append(1)
+        await fast.read()
+        assert log.furthest == 1
+        await slow.read()
+        assert log.furthest == 1
+
+
+async def test_a_full_log_has_no_room() -> None:
+    log = MemoryLog("full", Retention(count=4))
+    log.held = True
+    with log.tail() as tail:
+        await log.extend(range(6))
+        waiting = asyncio.create_task(log.wait_room(100, without_readers=False))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await tail.read()
+        await asyncio.wait_for(waiting, 10)
+        assert (log.base, log.full) == (2, False)
+
+
+async def test_room_that_was_made_before_the_wait_counts() -> None:
+    log = MemoryLog("full", Retention(count=4))
+    log.held = True
+    with log.tail() as tail:
+        await log.extend(range(6))
+        await tail.read()
+        assert log.full
+        await asyncio.wait_for(log.wait_room(100, without_readers=False), 10)
