@@ -15,9 +15,10 @@ from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, notice_frame
 _BOM = b"\xef\xbb\xbf"
 # First what almost every server writes, read at one go; then any block.
 _BLOCK = re.compile(
-    r"(?::.*\n)*(?:id: ?+([^\0\n]+)\n)?(?:event: ?+(.+)\n)?data: ?+(.*)\n\n"
+    r"(?::.*\n)*(?:id: ?+([^\0\n]+)\n)?(?:event: ?+(.+)\n)?data: ?+(.*(?:\ndata:.*)*)\n\n"
     r"|((?:.+\n)*\n)"
 )
+_NEXT_LINE = re.compile(r"\ndata: ?")
 _COMMENTS = re.compile(rb"(?::.*\n|\n)*")
 # As many digits as JavaScript holds exactly; int() refuses thousands of them.
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
@@ -151,6 +152,8 @@ class SSEDecoder(Decoder):
             else:
                 if id_:
                     self._last_id = id_
+                if "\n" in data:
+                    data = _NEXT_LINE.sub("\n", data)
                 frames.append(Frame(data, event or None, self._last_id))
         return frames
 
