@@ -211,7 +211,12 @@ def as_async(items: Items) -> AsyncIterator[Any]:
 async def close_items(items: AsyncIterator[Any]) -> None:
     """Close a generator; an iterator that is none has nothing to close."""
     if (aclose := getattr(items, "aclose", None)) is not None:
-        await aclose()
+        try:
+            await aclose()
+        except BaseExceptionGroup as group:
+            # What a task group around a `yield` makes of the GeneratorExit.
+            if (failures := group.split(GeneratorExit)[1]) is not None:
+                raise failures from None
 
 
 async def iterate_in_thread(items: Iterable[Any]) -> AsyncIterator[Any]:
