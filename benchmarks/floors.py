@@ -1,6 +1,7 @@
 """What tailrace must reach, and whether it does."""
 
 from dataclasses import dataclass
+from statistics import median
 
 from benchmarks.peers import BARE, FASTAPI, NCHAN, SSE_STARLETTE, TAILRACE, TAILRACE_ASGI, Peer
 from benchmarks.results import Results, Spread
@@ -64,7 +65,7 @@ class Floor:
 
 @dataclass(frozen=True)
 class RatioFloor(Floor):
-    """A limit on one metric of tailrace as a multiple of a rival's, judged by the ratio of the medians."""
+    """A limit on one metric of tailrace as a multiple of a rival's, judged by the median of the rounds' ratios."""
 
     rival: Peer = BARE
     # Written as "at least so many times less" rather than "at most so many times as much".
@@ -74,9 +75,9 @@ class RatioFloor(Floor):
         own, rival = self.find(results, self.peer), self.find(results, self.rival)
         if own is None or rival is None:
             return None
-        # Neighbours in time are compared, since the rounds are interleaved.
+        # Neighbours in time are compared: a machine that is busy for a while slows both.
         ratios = [self.ratio(a, b) for a, b in zip(own.rounds, rival.rounds, strict=True)]
-        ratio = self.ratio(own.median, rival.median)
+        ratio = median(ratios)
         return Verdict(
             work=self.work,
             floor=self.show(f"{'≥' if self.less else '≤'} {self.limit:g}"),

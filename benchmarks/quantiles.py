@@ -9,7 +9,3 @@ def quantile(values: Iterable[float], q: float) -> float:
     if not ordered:
         raise ValueError("expected at least one value, but got none")
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
-
-
-def median(values: Iterable[float]) -> float:
-    return quantile(values, 0.5)

@@ -46,14 +46,14 @@ def report(results: Results) -> str:
 def summary(results: Results) -> str:
     """The numbers alone, for a run that is not kept."""
     tables = (line for name, result in results.scenarios.items() for line in [name, "", *rows(SCENARIOS[name], result)])
-    return "\n".join([*floors(results), *tables])
+    return "\n".join([*(floors(results) if verdicts(results) else ()), *tables])
 
 
 def floors(results: Results) -> Iterator[str]:
     found = verdicts(results)
     reached = sum(verdict.reached for verdict in found)
     yield "## Floors\n"
-    yield "What tailrace must reach; the range of a ratio is over the rounds.\n"
+    yield "What tailrace must reach. A ratio is the median over the rounds of the ratio within each, beside their range.\n"
     yield f"**{reached} of {len(found)} are reached{unmeasured(len(FLOORS) - len(found))}.**\n"
     yield from table(
         ("what", "floor", "measured", "range", "verdict"),

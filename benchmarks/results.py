@@ -1,9 +1,10 @@
 """What a run found, and how it is kept."""
 
+from statistics import median
+
 from pydantic import BaseModel
 
 from benchmarks.environment import Environment
-from benchmarks.quantiles import median
 from benchmarks.scenarios import Sample
 
 

@@ -2,11 +2,11 @@
 
 import time
 from dataclasses import dataclass
+from statistics import median
 
 from benchmarks.client import Publisher, Swarm, get
 from benchmarks.peers import BARE, FASTAPI, LITESTAR, NCHAN, SSE_STARLETTE, TAILRACE, TAILRACE_ASGI, Peer
 from benchmarks.process import Server
-from benchmarks.quantiles import median
 from benchmarks.scenarios.base import Metric, Sample, Scenario
 from benchmarks.verify import EVENT_STREAM
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from benchmarks.servers.reading import Reading
-from tailrace import MemoryEngine, Retention, StreamResponse, StreamRouter
+from tailrace import Engine, Retention, StreamResponse, StreamRouter
 
 app = FastAPI()
-router = StreamRouter()
-engine = MemoryEngine()
+engine = Engine()
+router = StreamRouter(engine=engine)
 feed = engine.log("feed")
 history = engine.log("history", retention=Retention(count=None, size=None))
 
@@ -36,7 +36,7 @@ async def paced(n: int, pace: float) -> AsyncIterator[Reading]:
 
 @app.get("/feed")
 async def read_feed() -> StreamResponse:
-    return StreamResponse(feed)
+    return StreamResponse(feed, engine=engine)
 
 
 @app.post("/publish", status_code=202)
@@ -52,7 +52,7 @@ async def fill(n: int) -> None:
 
 @app.get("/replay")
 async def replay() -> StreamResponse:
-    return StreamResponse(history)
+    return StreamResponse(history, engine=engine)
 
 
 app.include_router(router)

@@ -3,11 +3,11 @@
 from starlette.types import Receive, Scope, Send
 
 from benchmarks.servers.reading import Reading
-from tailrace import MemoryEngine, StreamResponse
+from tailrace import Engine, StreamResponse
 
-engine = MemoryEngine()
+engine = Engine()
 feed = engine.log("feed")
-read_feed = StreamResponse(feed)
+read_feed = StreamResponse(feed, engine=engine)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
