@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import uvicorn
 
@@ -49,12 +49,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(command: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server as a process of its own, ended with the block."""
+def process(
+    command: Sequence[str], *, stdout: IO[bytes] | int = subprocess.PIPE, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server as a process of its own, ended with the block, and so are the processes that it has started."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     env = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **environment}
     server = subprocess.Popen(
-        [sys.executable, "-m", *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-m", *command], env=env, stdout=stdout, stderr=subprocess.STDOUT, start_new_session=True
     )
     try:
         yield server
@@ -66,6 +68,8 @@ def process(command: Sequence[str], **environment: str) -> Iterator[subprocess.P
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait(20)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         if server.stdout is not None:
             server.stdout.close()
 
