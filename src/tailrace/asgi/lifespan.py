@@ -40,6 +40,9 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
 
     A server closes its connections before it ends the lifespan, so the signal itself has to be heard: its handler is
     kept and called too. A StreamRouter that an application includes brings this along.
+
+    Hypercorn's worker processes are told in a way that no application can hear, and break their streams off after
+    `--graceful-timeout`; run it with `--workers 0`.
     """
     async with running(app_engine(app)):
         yield
