@@ -1,0 +1,251 @@
+"""The application that these tests serve. Its generators are held, released and counted from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tailrace import Engine, Event, Log, OpenAIChunks, StreamError, StreamRouter
+
+PATIENCE = 20.0
+"""Seconds after which nobody waits any more."""
+
+
+def setting(name: str, default: float) -> float:
+    return float(os.environ.get(name, default))
+
+
+GRACE = setting("GRACE", 0.2)
+
+
+class Number(BaseModel):
+    n: int
+
+
+@dataclass
+class Life:
+    """What has become of the generators of one name."""
+
+    started: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    closed: int = 0
+    requests: int = 0
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+
+lives: defaultdict[str, Life] = defaultdict(Life)
+_waiting: set[asyncio.Future[None]] = set()
+
+
+def tell() -> None:
+    """Let those look up who wait for a change of a life."""
+    while _waiting:
+        waiter = _waiting.pop()
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            waiter = asyncio.get_running_loop().create_future()
+            _waiting.add(waiter)
+            await waiter
+
+
+router = StreamRouter()
+
+
+@router.stream("/numbers", grace=GRACE, status_wait=0.1)
+async def numbers(
+    name: str = "", count: int = 3, held: bool = False, fail_at: int = 0, crash_at: int = 0
+) -> AsyncIterator[Number]:
+    """1, 2, 3 …, each held until it is released; `fail_at` and `crash_at` say before which number it goes wrong."""
+    life = lives[name]
+    life.started += 1
+    tell()
+    try:
+        for n in range(1, count + 1):
+            if held:
+                await life.gate.acquire()
+            if n == fail_at:
+                raise StreamError("the pump broke", code="pump", status=409)
+            if n == crash_at:
+                raise RuntimeError("crashed on purpose")
+            yield Number(n=n)
+        life.finished += 1
+    except (asyncio.CancelledError, GeneratorExit):
+        life.cancelled += 1
+        raise
+    finally:
+        life.closed += 1
+        tell()
+
+
+@router.stream("/suspended", grace=GRACE, status_wait=0.1)
+async def suspended(name: str = "") -> AsyncIterator[Number]:
+    """As fast as the readers take them, so that it is suspended at `yield` when they leave."""
+    life = lives[name]
+    life.started += 1
+    tell()
+    try:
+        n = 0
+        while True:
+            n += 1
+            yield Number(n=n)
+    finally:
+        life.closed += 1
+        tell()
+
+
+@router.stream("/words")
+async def words() -> AsyncIterator[str]:
+    for word in ("über ", "Wasser ", "läuft"):
+        yield word
+
+
+@router.stream("/forbidden")
+async def forbidden() -> AsyncIterator[Number]:
+    raise HTTPException(403, "not for you")
+    yield Number(n=0)
+
+
+@router.stream("/mishap")
+async def mishap() -> AsyncIterator[Event[Number]]:
+    """An event with a name of the application's own, then an error."""
+    yield Event(Number(n=1), "reading")
+    raise StreamError("the pump broke", code="pump")
+
+
+@router.stream("/detached", on_disconnect="detach", status_wait=0.1)
+async def detached(name: str = "", count: int = 3) -> AsyncIterator[Number]:
+    async for number in numbers(name, count, held=True):
+        yield number
+
+
+# What happens while the server stops
+
+
+class Leaving(asyncio.Event):
+    """Set as soon as the server is told to stop."""
+
+    def leave(self) -> None:
+        self.set()
+
+
+@router.stream("/finishing")
+async def finishing(request: Request) -> AsyncIterator[Number]:
+    """Needs only a little longer when the server is told to stop."""
+    engine: Engine = request.app.state.tailrace_engine
+    leaving = Leaving()
+    engine.join(leaving)
+    try:
+        yield Number(n=1)
+        await leaving.wait()
+        yield Number(n=2)
+    finally:
+        engine.part(leaving)
+
+
+@router.stream("/endless", status_wait=0.1)
+async def endless() -> AsyncIterator[Number]:
+    yield Number(n=1)
+    await asyncio.Event().wait()
+
+
+@router.stream("/room")
+async def room(request: Request) -> Log:
+    engine: Engine = request.app.state.tailrace_engine
+    return engine.log("/room")
+
+
+# A model
+
+
+@router.stream("/v1/chat/completions", methods=["POST"], wires=[OpenAIChunks(model="mill-1")], websocket=False)
+async def chat(body: dict[str, Any]) -> AsyncIterator[str]:
+    prompt = body["messages"][-1]["content"]
+    if prompt == "refuse":
+        raise StreamError("the mill stands still", code="mill_stopped", status=400)
+    for word in ("The ", "mill ", "turns."):
+        yield word
+        if prompt == "break":
+            raise StreamError("the wheel broke", code="wheel", status=500)
+
+
+# The control of it all
+
+control = APIRouter()
+
+
+@control.post("/room")
+async def publish(request: Request, number: Number) -> dict[str, int]:
+    engine: Engine = request.app.state.tailrace_engine
+    return {"offset": await engine.log("/room").append(number)}
+
+
+@control.post("/lives/{name}/release")
+async def release(name: str, count: int = 1) -> None:
+    for _ in range(count):
+        lives[name].gate.release()
+
+
+@control.get("/lives/{name}")
+async def life(name: str, started: int = 0, closed: int = 0, requests: int = 0) -> dict[str, int]:
+    """What has become of the generators of a name, as soon as so many of them have started and closed."""
+    own = lives[name]
+    await until(lambda: own.started >= started and own.closed >= closed and own.requests >= requests)
+    return {key: value for key, value in vars(own).items() if isinstance(value, int)}
+
+
+@control.get("/statistics")
+async def statistics(request: Request) -> dict[str, Any]:
+    engine: Engine = request.app.state.tailrace_engine
+    return {**asdict(engine.statistics()), "tasks": len(asyncio.all_tasks())}
+
+
+@control.get("/page")
+async def page() -> HTMLResponse:
+    """A page of this origin, for scripts to run in."""
+    return HTMLResponse("<!doctype html><title>page</title>")
+
+
+class CountedRequests:
+    """Counts the requests for the streams of a name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and (match := _NAME.match(scope["query_string"])) is not None:
+            lives[match[1].decode()].requests += 1
+            tell()
+        await self.app(scope, receive, send)
+
+
+_NAME = re.compile(rb"name=([\w-]+)")
+
+app = FastAPI()
+app.state.tailrace_engine = Engine(
+    heartbeat=setting("HEARTBEAT", 15),
+    send_timeout=setting("SEND_TIMEOUT", 300),
+    shutdown_grace=setting("SHUTDOWN_GRACE", 10),
+    reconnect=(0.1, 0.5),
+    keep=setting("KEEP", 300),
+    keep_count=int(setting("KEEP_COUNT", 1000)),
+)
+app.include_router(router)
+app.include_router(control)
+app.add_middleware(CountedRequests)
