@@ -30,7 +30,7 @@ def main() -> None:
     )
     if options.quick or options.scenario or options.peer:
         # What is only a part was not measured side by side in one run: it may be looked at, but not kept.
-        print(summary(results))
+        print(summary(results, judged=not options.quick))
     else:
         write(results)
 

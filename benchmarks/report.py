@@ -43,17 +43,17 @@ def report(results: Results) -> str:
     return "\n".join([INTRODUCTION, *floors(results), *scenarios(results), *machine(results.environment)]) + "\n"
 
 
-def summary(results: Results) -> str:
+def summary(results: Results, *, judged: bool) -> str:
     """The numbers alone, for a run that is not kept."""
     tables = (line for name, result in results.scenarios.items() for line in [name, "", *rows(SCENARIOS[name], result)])
-    return "\n".join([*(floors(results) if verdicts(results) else ()), *tables])
+    return "\n".join([*(floors(results) if judged and verdicts(results) else ()), *tables])
 
 
 def floors(results: Results) -> Iterator[str]:
     found = verdicts(results)
     reached = sum(verdict.reached for verdict in found)
     yield "## Floors\n"
-    yield "What tailrace must reach. A ratio is the median over the rounds of the ratio within each, beside their range.\n"
+    yield "What tailrace must reach. A ratio is the median of those of the rounds, and beside it is their range.\n"
     yield f"**{reached} of {len(found)} are reached{unmeasured(len(FLOORS) - len(found))}.**\n"
     yield from table(
         ("what", "floor", "measured", "range", "verdict"),

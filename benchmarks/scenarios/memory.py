@@ -7,7 +7,6 @@ from benchmarks.peers import BARE, FASTAPI, LITESTAR, NCHAN, SSE_STARLETTE, TAIL
 from benchmarks.scenarios.base import Metric, Sample, Scenario
 from benchmarks.verify import EVENT_STREAM
 
-SETTLE = 1.0
 TIMEOUT = 30.0
 
 
@@ -15,10 +14,11 @@ TIMEOUT = 30.0
 class Load:
     warmup: int
     subscribers: int
+    settle: float
 
 
-FULL = Load(warmup=400, subscribers=2_000)
-QUICK = Load(warmup=100, subscribers=200)
+FULL = Load(warmup=400, subscribers=2_000, settle=1.0)
+QUICK = Load(warmup=100, subscribers=200, settle=0.2)
 
 
 def measure(peer: Peer, quick: bool) -> Sample:
@@ -26,10 +26,10 @@ def measure(peer: Peer, quick: bool) -> Sample:
     request = get("/feed", EVENT_STREAM)
     with peer.serve() as server, Swarm(server.address) as swarm:
         swarm.connect(load.warmup, request)
-        swarm.read_for(SETTLE)
+        swarm.read_for(load.settle)
         before = server.rss()
         swarm.connect(load.subscribers, request)
-        swarm.read_for(SETTLE)
+        swarm.read_for(load.settle)
         growth = server.rss() - before
         # Only now, so that no delivery is counted as the cost of waiting.
         publisher = Publisher(server.address)
