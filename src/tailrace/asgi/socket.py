@@ -7,10 +7,11 @@ the stop address that the response names.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from ..errors import DecodeError
 from ..wire.base import Frame, frame_members
@@ -20,7 +21,7 @@ from .disconnect import Message, Receive, Send
 
 ASGIApp = Callable[[Any, Receive, Send], Awaitable[None]]
 
-_KEPT = ("asgi", "http_version", "server", "client", "query_string", "root_path", "app_root_path", "state")
+_KEPT = ("app", "asgi", "http_version", "server", "client", "query_string", "root_path", "app_root_path", "state")
 # What belongs to the WebSocket handshake, or would change what the bridge reads.
 _LEFT_OUT = re.compile(rb"accept|accept-encoding|connection|upgrade|sec-websocket-.*|content-.*|transfer-encoding")
 _TOLD = frozenset({b"content-location", b"link", b"stream-cursor"})
@@ -46,7 +47,9 @@ async def serve_socket(
 def _is_same_origin(scope: Any, origins: Collection[str]) -> bool:
     headers = dict(scope["headers"])
     origin = headers.get(b"origin", b"").decode("latin-1")
-    return not origin or origin in origins or urlsplit(origin).netloc == headers.get(b"host", b"").decode("latin-1")
+    host = headers.get(b"host", b"").decode("latin-1")
+    # An origin is scheme, host and port (RFC 6454), or "null", which is no host's.
+    return not origin or origin in origins or origin.partition("://")[2] == host
 
 
 class _Bridge:
@@ -62,6 +65,7 @@ class _Bridge:
         self._accepted = False
         self._closed = False
         self._status = 0
+        self._headers: Iterable[tuple[bytes, bytes]] = ()
         self._refusal = b""
         self._stop_path: str | None = None
         self._messages = Messages()
@@ -72,6 +76,12 @@ class _Bridge:
             await self._accept([])
         try:
             await self._app(self._http_scope(self._method, self._scope["path"]), self._receive, self._send)
+        except Exception:
+            if self._status == 0:
+                # What a server answers to an HTTP request in this case.
+                self._status, self._refusal = 500, b"Internal Server Error"
+                await self._refuse()
+            raise
         finally:
             code = self._messages.close_code
             await self._close(INTERNAL_ERROR if code == NORMAL else code)
@@ -122,8 +132,9 @@ class _Bridge:
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
+            self._headers = message.get("headers", ())
             if self._status < 300:
-                await self._accept(message["headers"])
+                await self._accept(self._headers)
         elif self._status < 300:
             await self._pass_on(message.get("body", b""), message.get("more_body", False))
         else:
@@ -155,8 +166,8 @@ class _Bridge:
             await self._send_open({"type": "websocket.send", "text": frame_members(Frame(data, "error")).decode()})
             await self._close(POLICY_VIOLATION if self._status < 500 else INTERNAL_ERROR, f"HTTP {self._status}")
         elif "websocket.http.response" in self._scope.get("extensions", {}):
-            headers = [(b"content-type", b"application/json")]
-            await self._send_open({"type": "websocket.http.response.start", "status": self._status, "headers": headers})
+            start = {"type": "websocket.http.response.start", "status": self._status, "headers": list(self._headers)}
+            await self._send_open(start)
             await self._send_open({"type": "websocket.http.response.body", "body": self._refusal})
             self._closed = True
         else:
@@ -164,7 +175,8 @@ class _Bridge:
 
     async def _close(self, code: int, reason: str = "") -> None:
         # RFC 6455, section 5.5: a close frame has room for 123 bytes of reason.
-        await self._send_open({"type": "websocket.close", "code": code, "reason": reason[:120]})
+        reason = reason.encode()[:123].decode(errors="ignore")
+        await self._send_open({"type": "websocket.close", "code": code, "reason": reason})
         self._closed = True
 
     async def _send_open(self, message: Message) -> None:
@@ -174,6 +186,10 @@ class _Bridge:
             except OSError:
                 # How servers say that the client has gone.
                 self._closed = True
+            except asyncio.CancelledError:
+                # Given up on a client that takes nothing, which would hold up a close message just as well.
+                self._closed = True
+                raise
 
 
 async def _receive_nothing() -> Message:
