@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from tailrace import Batch, Engine, StreamResponse, lifespan
 from tailrace.asgi.request import StreamRequest
@@ -28,15 +27,17 @@ def small_engine(**options: Any) -> Engine:
 
 
 class Served:
-    """An application that remembers what it raised to its server."""
+    """An application that remembers what it raised to its server, and when it has left a request."""
 
     def __init__(self, engine: Engine | None = None, /, **endpoints: Any) -> None:
         """An endpoint by its path without the slash; a function is called for each request."""
-        routes = [Route(f"/{name}", endpoint) for name, endpoint in endpoints.items()]
+        routes: list[BaseRoute] = [Route(f"/{name}", endpoint) for name, endpoint in endpoints.items()]
+        routes += [WebSocketRoute(f"/{name}", endpoint) for name, endpoint in endpoints.items()]
         self._app = Starlette(routes=routes, lifespan=lifespan)
         self.engine = engine or small_engine()
         self._app.state.tailrace_engine = self.engine
         self.raised: list[Exception] = []
+        self.left = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -44,6 +45,9 @@ class Served:
         except Exception as error:
             self.raised.append(error)
             raise
+        finally:
+            if scope["type"] != "lifespan":
+                self.left.set()
 
 
 class Server:
@@ -80,15 +84,6 @@ class Server:
 
 def request(wire: Wire, cursor: str | None = None, path: str = "/x") -> StreamRequest:
     return StreamRequest("GET", path, wire, Cursor.parse(cursor) if cursor else None)
-
-
-@asynccontextmanager
-async def ended(engine: Engine) -> Any:
-    """The engine for a test without a server."""
-    try:
-        yield engine
-    finally:
-        await engine.aclose()
 
 
 def of(*items: Any, **options: Any) -> StreamResponse:
