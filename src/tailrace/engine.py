@@ -217,6 +217,7 @@ class Engine:
             await producer.wait()
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None
         for task in tuple(self._stuck):
             logger.error("%s is left running", task.get_name())
         self.pulse.stop()
