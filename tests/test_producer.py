@@ -1,0 +1,898 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from tailrace import Event, EventError, Flow, Log, LogClosed, MemoryLog, Outcome, Producer, Retention, StreamError
+from tailrace.producer import CHECKPOINT, STOPPED, describe_error
+from tests.silence import silent_loop as silent_loop
+
+pytestmark = pytest.mark.usefixtures("silent_loop")
+
+LIMIT = 10.0
+
+DISCONNECTED = Outcome("cancelled", "disconnected", "every reader left")
+INTERNAL_ERROR = Outcome("error", "internal_error", "Internal Server Error")
+
+
+def produce(items: Any, **options: Any) -> Producer:
+    """A producer that nobody needs to read."""
+    return Producer(options.pop("log", None) or MemoryLog("test"), items, **{"on_disconnect": "detach", **options})
+
+
+def kept(log: Log) -> list[Any]:
+    assert isinstance(log, MemoryLog)
+    return [entry.data for entry in log.read_nowait(log.base, 1 << 30)]
+
+
+async def ended(producer: Producer) -> Outcome | None:
+    """The outcome, once the producer is done and its task as well."""
+    async with asyncio.timeout(LIMIT):
+        await producer.wait()
+        await asyncio.wait([producer.task])
+    return producer.log.outcome
+
+
+async def arrived(log: Log, count: int) -> None:
+    """Until a log has so many entries, read by somebody who does not count as a reader."""
+    async with asyncio.timeout(LIMIT):
+        while log.top < count:  # noqa: ASYNC110 - what wakes is a reader, and that would count as one
+            await asyncio.sleep(0)
+
+
+class Probe:
+    """A generator's view of its own end."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.closed_in: asyncio.Task[Any] | None = None
+
+    async def items(self, count: int = 1) -> AsyncIterator[int]:
+        """Some items, and then a wait that only ends by being cancelled."""
+        try:
+            for number in range(count):
+                yield number
+            self.reached.set()
+            await asyncio.Event().wait()
+        finally:
+            self.closed_in = asyncio.current_task()
+
+    async def forever(self) -> AsyncIterator[int]:
+        """Items without an end and without a wait."""
+        try:
+            while True:
+                yield 1
+                self.reached.set()
+        finally:
+            self.closed_in = asyncio.current_task()
+
+
+# Ends
+
+
+async def test_a_generator_that_finishes_ends_its_log_as_done() -> None:
+    async def items() -> AsyncIterator[Any]:
+        yield 1
+        yield Event(2, "named")
+
+    producer = produce(items())
+    assert not producer.finished
+    assert await ended(producer) == Outcome("done")
+    assert producer.finished
+    assert kept(producer.log) == [1, 2]
+    assert (producer.error, producer.stuck) == (None, False)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_an_exception_before_between_or_after_items_ends_the_log_as_an_error(count: int) -> None:
+    async def items() -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+        raise LookupError("a secret")
+
+    producer = produce(items())
+    assert await ended(producer) == INTERNAL_ERROR
+    assert kept(producer.log) == list(range(count))
+    assert isinstance(producer.error, LookupError)
+
+
+async def test_a_stream_error_says_its_message_and_code() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise StreamError("out of paper", code="no_paper")
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("error", "no_paper", "out of paper")
+    assert isinstance(producer.error, StreamError)
+
+
+async def test_an_item_that_cannot_be_encoded_ends_the_log_and_closes_the_generator() -> None:
+    closed = asyncio.Event()
+
+    async def items() -> AsyncIterator[Any]:
+        try:
+            yield 1
+            yield object()
+            yield 3
+        finally:
+            closed.set()
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("error", "not_serializable", "an event could not be encoded")
+    assert kept(producer.log) == [1]
+    assert isinstance(producer.error, EventError)
+    assert closed.is_set()
+
+
+async def test_what_a_client_may_know_can_be_described_otherwise() -> None:
+    async def items() -> AsyncIterator[int]:
+        raise LookupError("lost")
+        yield 1
+
+    producer = produce(items(), describe=lambda error: Outcome("error", type(error).__name__))
+    assert await ended(producer) == Outcome("error", "LookupError")
+
+
+async def test_a_description_that_fails_is_no_success() -> None:
+    def describe(error: Exception) -> Outcome:
+        raise LookupError("no words")
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise ValueError("bad")
+
+    producer = produce(items(), describe=describe)
+    assert await ended(producer) == INTERNAL_ERROR
+    assert isinstance(producer.error, ValueError)
+    with pytest.raises(LookupError, match="no words"):
+        await producer.task
+
+
+async def test_an_exception_beyond_exception_is_no_success() -> None:
+    class Abort(BaseException):
+        pass
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise Abort
+
+    producer = produce(items())
+    assert await ended(producer) == INTERNAL_ERROR
+    with pytest.raises(Abort):
+        await producer.task
+
+
+async def test_a_cancelled_error_of_the_applications_own_is_an_error() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise asyncio.CancelledError("mine")
+
+    producer = produce(items())
+    assert await ended(producer) == INTERNAL_ERROR
+    assert isinstance(producer.error, RuntimeError)
+    assert isinstance(producer.error.__cause__, asyncio.CancelledError)
+    assert not producer.task.cancelled()
+
+
+async def test_items_can_be_encoded_otherwise() -> None:
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+
+    producer = produce(items(), encode=lambda item: (item, b"0"))
+    await ended(producer)
+    assert [(entry.event, entry.data) for entry in await producer.log.read(0, 9)] == [("a", 0)]
+
+
+async def test_a_log_that_somebody_else_ends_ends_the_generator() -> None:
+    closed = asyncio.Event()
+    more = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await more.wait()
+            yield 2
+        finally:
+            closed.set()
+
+    producer = produce(items())
+    await arrived(producer.log, 1)
+    await producer.log.close()
+    more.set()
+    assert await ended(producer) == Outcome("done")
+    assert closed.is_set()
+    assert isinstance(producer.error, LogClosed)
+
+
+# Kinds of items
+
+
+async def test_a_generator_that_never_suspends_lets_others_run() -> None:
+    probe = Probe()
+    producer = produce(probe.forever(), log=MemoryLog("test", Retention(count=10)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert producer.log.top <= 5 * CHECKPOINT
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert probe.closed_in is producer.task
+
+
+async def test_a_plain_async_iterator_needs_no_aclose() -> None:
+    class Countdown:
+        left = 3
+
+        def __aiter__(self) -> Countdown:
+            return self
+
+        async def __anext__(self) -> int:
+            if self.left == 0:
+                raise StopAsyncIteration
+            self.left -= 1
+            return self.left
+
+    producer = produce(Countdown())
+    assert await ended(producer) == Outcome("done")
+    assert kept(producer.log) == [2, 1, 0]
+
+
+async def test_the_generator_of_an_iterable_is_closed() -> None:
+    probe = Probe()
+
+    class Feed:
+        def __aiter__(self) -> AsyncIterator[int]:
+            return probe.items()
+
+    producer = produce(Feed())
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    producer.stop()
+    await ended(producer)
+    assert probe.closed_in is producer.task
+
+
+async def test_sync_items_are_taken_and_closed_in_threads() -> None:
+    threads: list[threading.Thread] = []
+
+    def items() -> Iterator[int]:
+        try:
+            for number in range(3):
+                threads.append(threading.current_thread())
+                yield number
+        finally:
+            threads.append(threading.current_thread())
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("done")
+    assert kept(producer.log) == [0, 1, 2]
+    assert len(threads) == 4
+    assert threading.main_thread() not in threads
+
+
+async def test_a_sync_iterable_need_not_be_a_generator() -> None:
+    producer = produce([1, 2])
+    assert await ended(producer) == Outcome("done")
+    assert kept(producer.log) == [1, 2]
+
+
+async def test_an_exception_in_a_thread_ends_the_log_as_an_error() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise StreamError("no more")
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("error", "error", "no more")
+
+
+async def test_a_sync_generator_that_is_stopped_in_the_middle_is_closed_when_its_thread_has_left_it() -> None:
+    computing, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+            computing.set()
+            assert go_on.wait(LIMIT)
+            yield 2
+        finally:
+            closed.set()
+
+    producer = produce(items())
+    assert await asyncio.to_thread(computing.wait, LIMIT)
+    producer.stop()
+    await asyncio.sleep(0)
+    assert not closed.is_set()
+    go_on.set()
+    assert await ended(producer) == STOPPED
+    assert closed.is_set()
+    assert producer.error is None
+    assert kept(producer.log) == [1]
+
+
+# Being stopped
+
+
+async def test_a_stop_cancels_a_waiting_generator_in_its_own_task(caplog: pytest.LogCaptureFixture) -> None:
+    probe = Probe()
+    producer = produce(probe.items())
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert probe.closed_in is producer.task
+    assert producer.error is None
+    assert not caplog.records
+
+
+async def test_a_stop_is_idempotent_and_the_first_outcome_wins() -> None:
+    probe = Probe()
+    producer = produce(probe.items())
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    first = Outcome("cancelled", "first")
+    producer.stop(first)
+    producer.stop()
+    assert await ended(producer) == first
+    producer.stop()
+    assert producer.log.outcome == first
+
+
+async def test_a_stop_after_the_end_changes_nothing() -> None:
+    producer = produce([1])
+    await ended(producer)
+    producer.stop()
+    assert await ended(producer) == Outcome("done")
+
+
+async def test_a_stop_before_the_first_step_ends_at_once() -> None:
+    closed = asyncio.Event()
+
+    class Feed:
+        def __aiter__(self) -> Feed:
+            return self
+
+        async def __anext__(self) -> int:
+            raise AssertionError("nobody should ask")
+
+        async def aclose(self) -> None:
+            closed.set()
+
+    producer = produce(Feed(), patience=LIMIT)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert closed.is_set()
+    assert not producer.stuck
+
+
+async def test_a_cancelled_task_that_never_ran_ends_its_log() -> None:
+    producer = produce(Probe().items())
+    producer.task.cancel()
+    await producer.wait()
+    assert producer.log.outcome == Outcome("cancelled", "cancelled", "the producer was cancelled")
+
+
+async def test_items_within_the_patience_after_a_stop_are_kept() -> None:
+    reached = asyncio.Event()
+
+    async def items() -> AsyncIterator[str]:
+        try:
+            yield "part"
+            reached.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            yield "rest"
+            await asyncio.sleep(0)
+            yield "summary"
+
+    producer = produce(items())
+    await asyncio.wait_for(reached.wait(), LIMIT)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert kept(producer.log) == ["part", "rest", "summary"]
+
+
+async def test_a_stopped_producer_does_not_wait_for_readers() -> None:
+    reached = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+        finally:
+            for number in range(2, 5):
+                yield number
+
+    log = MemoryLog("test")
+    producer = produce(items(), log=log, on_disconnect="cancel", flow=Flow.block(2), patience=LIMIT)
+    with log.tail():
+        await asyncio.wait_for(reached.wait(), LIMIT)
+        producer.stop()
+        assert await ended(producer) == STOPPED
+    assert kept(log) == [1, 2, 3, 4]
+    assert not producer.stuck
+
+
+async def test_a_generator_suspended_at_yield_is_closed_in_its_own_task_and_context() -> None:
+    probe = Probe()
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    seen: list[str] = []
+
+    async def items() -> AsyncIterator[int]:
+        token = variable.set("mine")
+        try:
+            async with asyncio.timeout(LIMIT):
+                with anyio.CancelScope():
+                    async for item in probe.forever():
+                        yield item
+        finally:
+            seen.append(variable.get())
+            variable.reset(token)
+            await asyncio.sleep(0)
+            seen.append("closed")
+
+    log = MemoryLog("test")
+    producer = produce(items(), log=log, on_disconnect="cancel", flow=Flow.block(3))
+    with log.tail():
+        await arrived(log, 3)
+        await asyncio.sleep(0)
+        producer.stop()
+        assert await ended(producer) == STOPPED
+    assert seen == ["mine", "closed"]
+    assert producer.error is None
+    assert kept(log) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("group", [asyncio.TaskGroup, anyio.create_task_group])
+async def test_a_task_group_around_a_yield_is_left(group: Any, caplog: pytest.LogCaptureFixture) -> None:
+    left = asyncio.Event()
+
+    async def child() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async def items() -> AsyncIterator[int]:
+        async with group() as tasks:
+            tasks.create_task(child()) if group is asyncio.TaskGroup else tasks.start_soon(child)
+            await asyncio.sleep(0)
+            while True:
+                yield 1
+
+    log = MemoryLog("test")
+    producer = produce(items(), log=log, on_disconnect="cancel", flow=Flow.block(1))
+    with log.tail():
+        await arrived(log, 1)
+        await asyncio.sleep(0)
+        producer.stop()
+        assert await ended(producer) == STOPPED
+    assert left.is_set()
+    assert producer.task.exception() is None
+    assert not caplog.records
+
+
+async def test_another_failure_in_a_task_group_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def child() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError("child")
+
+    async def items() -> AsyncIterator[Any]:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(child())
+            await asyncio.sleep(0)
+            yield object()
+
+    producer = produce(items())
+    assert await ended(producer) == INTERNAL_ERROR
+    assert isinstance(producer.error, ExceptionGroup)
+    [failure] = producer.error.exceptions
+    assert isinstance(failure, LookupError)
+
+
+async def test_a_timeout_inside_the_generator_is_its_own_affair() -> None:
+    async def items() -> AsyncIterator[str]:
+        try:
+            async with asyncio.timeout(0.001):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            yield "late"
+        with anyio.move_on_after(0.001):
+            await asyncio.Event().wait()
+        yield "later"
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("done")
+    assert kept(producer.log) == ["late", "later"]
+
+
+async def test_a_timeout_that_strikes_at_yield_is_no_success() -> None:
+    async def items() -> AsyncIterator[int]:
+        async with asyncio.timeout(0.001):
+            while True:
+                yield 1
+
+    log = MemoryLog("test")
+    producer = produce(items(), log=log, on_disconnect="cancel", flow=Flow.block(1))
+    with log.tail():
+        assert await ended(producer) == INTERNAL_ERROR
+    assert isinstance(producer.error, RuntimeError)
+
+
+async def test_a_generator_that_yields_while_it_is_closed_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            yield 2
+
+    log = MemoryLog("test")
+    producer = produce(items(), log=log, on_disconnect="cancel", flow=Flow.block(1))
+    with log.tail():
+        await arrived(log, 1)
+        await asyncio.sleep(0)
+        producer.stop()
+        assert await ended(producer) == STOPPED
+    assert producer.error is None
+    [record] = caplog.records
+    assert record.getMessage() == "log test: the generator raised while it was stopped"
+    assert record.exc_info is not None
+    assert "ignored GeneratorExit" in str(record.exc_info[1])
+
+
+async def test_an_exception_during_a_stop_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    reached = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+            yield 1
+        finally:
+            raise LookupError("lost")
+
+    producer = produce(items())
+    await asyncio.wait_for(reached.wait(), LIMIT)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert producer.error is None
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+async def test_a_cancellation_from_outside_is_passed_on() -> None:
+    probe = Probe()
+    producer = produce(probe.items())
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    producer.task.cancel()
+    assert await ended(producer) == Outcome("cancelled", "cancelled", "the producer was cancelled")
+    assert producer.task.cancelled()
+    assert probe.closed_in is producer.task
+
+
+# Ignoring it
+
+
+async def test_a_generator_that_catches_its_cancellation_and_goes_on_is_given_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reached = asyncio.Event()
+    caught = 0
+
+    async def items() -> AsyncIterator[int]:
+        nonlocal caught
+        number = 0
+        while True:
+            try:
+                reached.set()
+                await asyncio.sleep(0.001)
+            except asyncio.CancelledError:
+                caught += 1
+            yield (number := number + 1)
+
+    finished: list[Producer] = []
+    producer = produce(items(), patience=0.05, on_finish=finished.append)
+    await asyncio.wait_for(reached.wait(), LIMIT)
+    waiting = asyncio.create_task(producer.wait())
+    producer.stop()
+    await asyncio.wait_for(waiting, LIMIT)
+    assert producer.stuck
+    assert finished == [producer]
+    assert producer.log.outcome == STOPPED
+    top = producer.log.top
+    assert await ended(producer) == STOPPED
+    assert producer.log.top == top > 1
+    assert caught == 2
+    [record] = caplog.records
+    assert record.getMessage() == "log test: the generator still runs 0.05 s after it was cancelled"
+    assert finished == [producer]
+
+
+async def test_a_generator_that_catches_its_cancellation_and_waits_is_given_up() -> None:
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        reached.set()
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+        yield 1
+
+    producer = produce(items(), patience=0.01)
+    await asyncio.wait_for(reached.wait(), LIMIT)
+    with producer.log.tail() as tail:
+        producer.stop()
+        await asyncio.wait_for(producer.wait(), LIMIT)
+        assert producer.stuck
+        assert not producer.task.done()
+        assert [entries async for entries in tail] == []
+        assert producer.log.outcome == STOPPED
+    producer.stop()
+    release.set()
+    assert await ended(producer) == STOPPED
+    assert kept(producer.log) == []
+
+
+async def test_a_second_cancellation_within_the_first_ends_a_slow_finally() -> None:
+    reached = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+            yield 1
+        finally:
+            await asyncio.Event().wait()
+
+    producer = produce(items(), patience=0.01)
+    await asyncio.wait_for(reached.wait(), LIMIT)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert producer.stuck
+
+
+# Readers that come and go
+
+
+async def test_a_producer_is_cancelled_when_nobody_has_read_it_for_the_grace() -> None:
+    probe = Probe()
+    log = MemoryLog("test")
+    producer = produce(probe.items(), log=log, on_disconnect="cancel", grace=0.01)
+    with log.tail():
+        await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    assert await ended(producer) == DISCONNECTED
+    assert probe.closed_in is producer.task
+
+
+async def test_a_producer_that_nobody_ever_reads_is_cancelled_too() -> None:
+    probe = Probe()
+    producer = produce(probe.items(), on_disconnect="cancel", grace=0.01)
+    assert await ended(producer) == DISCONNECTED
+
+
+async def test_a_reader_that_comes_back_in_time_saves_the_producer() -> None:
+    go_on = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await go_on.wait()
+        yield 2
+
+    log = MemoryLog("test")
+    producer = produce(items(), log=log, on_disconnect="cancel", grace=0.05)
+    with log.tail() as tail:
+        await anext(tail)
+        position = tail.position
+    with log.tail(position) as tail:
+        await asyncio.sleep(0.15)
+        go_on.set()
+        assert [entry.data for entries in [await anext(tail)] for entry in entries] == [2]
+        assert await ended(producer) == Outcome("done")
+
+
+async def test_a_detached_producer_survives_its_readers() -> None:
+    go_on = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await go_on.wait()
+        yield 2
+
+    log = MemoryLog("test")
+    producer = produce(items(), log=log, grace=0.001)
+    with log.tail() as tail:
+        await anext(tail)
+    await asyncio.sleep(0.02)
+    go_on.set()
+    assert await ended(producer) == Outcome("done")
+    assert kept(log) == [1, 2]
+
+
+async def test_readers_that_leave_after_the_end_change_nothing() -> None:
+    log = MemoryLog("test")
+    producer = produce([1], log=log, on_disconnect="cancel", grace=0.001)
+    with log.tail():
+        assert await ended(producer) == Outcome("done")
+    assert log.on_readers is None
+
+
+async def test_readers_that_leave_during_a_stop_change_nothing() -> None:
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+            yield 1
+        finally:
+            await release.wait()
+
+    log = MemoryLog("test")
+    producer = produce(items(), log=log, on_disconnect="cancel", grace=0.001)
+    with log.tail():
+        await asyncio.wait_for(reached.wait(), LIMIT)
+        producer.stop()
+        await asyncio.sleep(0)
+    release.set()
+    assert await ended(producer) == STOPPED
+
+
+# The policy block
+
+
+async def test_a_blocked_producer_goes_on_as_its_fastest_reader_reads() -> None:
+    probe = Probe()
+    log = MemoryLog("test")
+    producer = produce(probe.items(10), log=log, on_disconnect="cancel", flow=Flow.block(4))
+    with log.tail() as fast, log.tail():
+        await arrived(log, 4)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert log.top == 4
+        assert [entry.data for entry in await fast.read()] == [0, 1, 2, 3]
+        await arrived(log, 8)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert log.top == 8
+        await fast.read()
+        await asyncio.wait_for(probe.reached.wait(), LIMIT)
+        assert log.top == 10
+        producer.stop()
+        await ended(producer)
+
+
+async def test_a_blocked_producer_waits_within_the_grace_and_is_given_up_after() -> None:
+    probe = Probe()
+    log = MemoryLog("test")
+    producer = produce(probe.forever(), log=log, on_disconnect="cancel", flow=Flow.block(4), grace=0.05)
+    with log.tail():
+        await arrived(log, 4)
+    assert await ended(producer) == DISCONNECTED
+    assert log.top == 4
+    assert probe.closed_in is producer.task
+
+
+async def test_a_detached_producer_blocks_only_while_somebody_reads() -> None:
+    probe = Probe()
+    log = MemoryLog("test")
+    producer = produce(probe.items(2_000), log=log, flow=Flow.block(4))
+    with log.tail() as tail:
+        await arrived(log, 4)
+        await tail.read()
+        await arrived(log, 8)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert log.top == 8
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    assert log.top == 2_000
+    producer.stop()
+    await ended(producer)
+
+
+async def test_a_stop_ends_a_blocked_producer() -> None:
+    probe = Probe()
+    log = MemoryLog("test")
+    producer = produce(probe.forever(), log=log, on_disconnect="cancel", flow=Flow.block(4))
+    with log.tail():
+        await arrived(log, 4)
+        await asyncio.sleep(0)
+        producer.stop()
+        assert await ended(producer) == STOPPED
+    assert probe.closed_in is producer.task
+    assert kept(log) == [1] * 4
+
+
+@pytest.mark.parametrize("retention", [Retention(count=10), Retention(size=1_000)])
+@pytest.mark.parametrize("on_disconnect", ["cancel", "detach"])
+async def test_block_loses_nothing_to_the_retention(retention: Retention, on_disconnect: str) -> None:
+    async def items() -> AsyncIterator[str]:
+        for number in range(500):
+            yield f"{number:098}"
+
+    log = MemoryLog("test", retention)
+    producer = produce(items(), log=log, on_disconnect=on_disconnect, flow=Flow.block())
+    read: list[int] = []
+    async with asyncio.timeout(LIMIT):
+        with log.tail() as tail:
+            async for entries in tail:
+                read += [int(entry.data) for entry in entries]
+                assert log.size()[0] <= 13
+                for _ in range(5):
+                    await asyncio.sleep(0)
+    assert read == list(range(500))
+    assert await ended(producer) == Outcome("done")
+
+
+async def test_a_detached_log_that_nobody_reads_is_not_held() -> None:
+    async def items() -> AsyncIterator[int]:
+        for number in range(100):
+            yield number
+
+    log = MemoryLog("test", Retention(count=4))
+    producer = produce(items(), log=log, flow=Flow.block())
+    assert await ended(producer) == Outcome("done")
+    assert kept(log) == [96, 97, 98, 99]
+
+
+async def test_a_stopped_producers_log_is_not_held() -> None:
+    reached = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+        finally:
+            for number in range(100):
+                yield number
+
+    log = MemoryLog("test", Retention(count=4))
+    producer = produce(items(), log=log, on_disconnect="cancel")
+    with log.tail():
+        await asyncio.wait_for(reached.wait(), LIMIT)
+        producer.stop()
+        assert await ended(producer) == STOPPED
+    assert kept(log) == [96, 97, 98, 99]
+
+
+# A log that fails
+
+
+async def test_who_waits_is_let_go_even_if_the_log_cannot_be_closed() -> None:
+    class Broken(MemoryLog):
+        async def close(self, outcome: Outcome = STOPPED) -> Outcome:
+            raise ConnectionError("gone")
+
+    finished: list[Producer] = []
+    producer = produce([1], log=Broken("test"), on_finish=finished.append)
+    await asyncio.wait_for(producer.wait(), LIMIT)
+    assert finished == [producer]
+    with pytest.raises(ConnectionError):
+        await producer.task
+
+
+async def test_a_stop_while_the_log_is_being_closed_does_not_break_that_off() -> None:
+    closing, release = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryLog):
+        async def close(self, outcome: Outcome = STOPPED) -> Outcome:
+            closing.set()
+            await release.wait()
+            return await super().close(outcome)
+
+    producer = produce([1], log=Slow("test"))
+    await asyncio.wait_for(closing.wait(), LIMIT)
+    producer.stop()
+    release.set()
+    assert await ended(producer) == Outcome("done")
+
+
+def test_only_a_stream_error_shows_its_words() -> None:
+    assert describe_error(StreamError("a", code="b")) == Outcome("error", "b", "a")
+    assert describe_error(EventError("a")).message == "an event could not be encoded"
+    assert describe_error(KeyError("secret")) == INTERNAL_ERROR
