@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tailrace import Engine, Flow, Log, Outcome, Producer, Retention
+from tailrace.engine import SHUTDOWN, EngineStatistics
+from tailrace.log.memory import MemoryStore
+from tailrace.producer import STOPPED
+from tests.silence import silent_loop as silent_loop
+
+pytestmark = pytest.mark.usefixtures("silent_loop")
+
+LIMIT = 10.0
+
+
+class Reader:
+    """A connection that counts how often it is told that the server leaves."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def leave(self) -> None:
+        self.told += 1
+
+
+async def items(count: int, item: Any = 1) -> AsyncIterator[Any]:
+    for _ in range(count):
+        yield item
+
+
+async def endless() -> AsyncIterator[int]:
+    yield 1
+    await asyncio.Event().wait()
+
+
+async def stubborn(release: asyncio.Event) -> AsyncIterator[int]:
+    """Ignores every cancellation until it is released."""
+    yield 1
+    while not release.is_set():
+        try:
+            await release.wait()
+        except asyncio.CancelledError:
+            continue
+
+
+async def play(engine: Engine, count: int = 1, item: Any = 1) -> Log:
+    """A stream that has ended."""
+    log = engine.new_stream("/play")
+    await asyncio.wait_for(engine.produce(log, items(count, item)).wait(), LIMIT)
+    return log
+
+
+async def started(engine: Engine, source: AsyncIterator[int], **options: Any) -> Producer:
+    """A producer whose generator has given its first item and waits."""
+    producer = engine.produce(engine.new_stream("/started"), source, **options)
+    with producer.log.tail() as tail:
+        await asyncio.wait_for(anext(tail), LIMIT)
+    return producer
+
+
+async def missing(engine: Engine, log: Log) -> bool:
+    return await engine.find(log.name) is None
+
+
+# Logs
+
+
+@pytest.mark.parametrize("url", ["carrier-pigeon://loft", "memory", ""])
+def test_an_unknown_url_scheme_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"expected an engine URL of scheme .*memory.*, but got "):
+        Engine(url)
+
+
+async def test_a_name_always_finds_the_same_log() -> None:
+    engine = Engine(retention=Retention(count=7))
+    assert await engine.find("room") is None
+    log = engine.log("room")
+    assert engine.log("room") is log
+    assert await engine.find("room") is log
+    assert log.retention == Retention(count=7)
+    assert engine.log("other", retention=Retention(count=3)).retention == Retention(count=3)
+
+
+async def test_streams_have_unguessable_names_below_their_path() -> None:
+    engine = Engine()
+    first, second = engine.new_stream("/a/b"), engine.new_stream("/a/b", retention=Retention(count=3))
+    assert first.name != second.name
+    path, _, stream = first.name.rpartition("/")
+    assert (path, len(stream)) == ("/a/b", 22)
+    assert first.stream == stream
+    assert await engine.find(first.name) is first
+    assert second.retention == Retention(count=3)
+
+
+async def test_a_forgotten_stream_is_gone_at_once() -> None:
+    engine = Engine()
+    ended, fresh = await play(engine), engine.new_stream()
+    for log in (ended, fresh):
+        engine.forget(log)
+        engine.forget(log)
+        assert await missing(engine, log)
+    assert (engine.statistics().kept, engine.statistics().kept_size) == (0, 0)
+
+
+async def test_a_stream_forgotten_while_it_runs_is_not_kept() -> None:
+    engine = Engine()
+    producer = await started(engine, endless())
+    engine.forget(producer.log)
+    producer.stop()
+    await asyncio.wait_for(producer.wait(), LIMIT)
+    assert engine.statistics().kept == 0
+    assert engine.statistics().producers == 0
+
+
+# Producers
+
+
+async def test_a_log_has_one_producer_at_a_time() -> None:
+    engine = Engine()
+    producer = await started(engine, endless())
+    assert engine.producer(producer.log) is producer
+    with pytest.raises(ValueError, match="to have no producer, but one is running"):
+        engine.produce(producer.log, items(1))
+    assert await asyncio.wait_for(engine.stop(producer.log), LIMIT) == STOPPED
+    assert engine.producer(producer.log) is None
+
+
+async def test_a_producer_takes_its_options() -> None:
+    engine = Engine()
+    log = engine.new_stream()
+    producer = engine.produce(log, items(9), on_disconnect="cancel", flow=Flow.block(4))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert log.top == 4
+    assert await asyncio.wait_for(engine.stop(log), LIMIT) == STOPPED
+    assert producer.finished
+
+
+async def test_stopping_what_does_not_run_tells_how_it_ended() -> None:
+    engine = Engine()
+    log = engine.log("quiet")
+    assert await engine.stop(log) is None
+    await log.close()
+    assert await engine.stop(log) == Outcome("done")
+
+
+async def test_a_stuck_producer_is_counted_until_its_task_ends() -> None:
+    engine, release = Engine(), asyncio.Event()
+    producer = await started(engine, stubborn(release), patience=0.01)
+    assert await asyncio.wait_for(engine.stop(producer.log), LIMIT) == STOPPED
+    assert (engine.statistics().producers, engine.statistics().stuck) == (0, 1)
+    release.set()
+    await asyncio.wait([producer.task], timeout=LIMIT)
+    await asyncio.sleep(0)
+    assert engine.statistics().stuck == 0
+
+
+# Kept streams
+
+
+async def test_an_ended_stream_is_kept_for_replay() -> None:
+    engine = Engine()
+    log = await play(engine, 3)
+    assert await engine.find(log.name) is log
+    assert (engine.statistics().kept, engine.statistics().kept_size) == (1, 3)
+    engine.beat()
+    assert engine.statistics().kept == 1
+    await engine.aclose()
+
+
+async def test_a_named_log_is_never_evicted() -> None:
+    engine = Engine(keep=0.0)
+    log = engine.log("room")
+    await asyncio.wait_for(engine.produce(log, items(1)).wait(), LIMIT)
+    engine.beat()
+    assert engine.statistics().kept == 0
+    assert await engine.find("room") is log
+
+
+async def test_kept_streams_are_evicted_by_count_oldest_first() -> None:
+    engine = Engine(keep_count=2)
+    logs = [await play(engine) for _ in range(4)]
+    assert [await missing(engine, log) for log in logs] == [True, True, False, False]
+    assert (engine.statistics().kept, engine.statistics().kept_size) == (2, 2)
+    await engine.aclose()
+
+
+async def test_kept_streams_are_evicted_by_size_oldest_first() -> None:
+    engine = Engine(keep_size=250)
+    logs = [await play(engine, 1, "x" * 98) for _ in range(3)]
+    assert [await missing(engine, log) for log in logs] == [True, False, False]
+    assert engine.statistics().kept_size == 200
+    giant = await play(engine, 1, "x" * 1_000)
+    assert await missing(engine, giant)
+    assert (engine.statistics().kept, engine.statistics().kept_size) == (0, 0)
+
+
+async def test_kept_streams_are_evicted_by_age_while_nothing_else_happens() -> None:
+    engine = Engine(keep=0.01, heartbeat=0.008)
+    logs = [await play(engine) for _ in range(3)]
+    async with asyncio.timeout(LIMIT):
+        while engine.statistics().kept:  # noqa: ASYNC110 - time itself is what is waited for
+            await asyncio.sleep(0.005)
+    assert [await missing(engine, log) for log in logs] == [True, True, True]
+    again = await play(engine)
+    assert engine.statistics().kept == 1
+    engine.forget(again)
+    engine.beat()
+    assert not any(engine.pulse._slots)
+    engine.pulse.stop()
+
+
+# Readers and the end
+
+
+async def test_readers_are_told_once_that_the_server_leaves() -> None:
+    engine = Engine()
+    stays, left = Reader(), Reader()
+    engine.join(stays)
+    engine.join(left)
+    engine.part(left)
+    engine.part(left)
+    assert engine.statistics().readers == 1
+    engine.drain()
+    engine.drain()
+    assert (stays.told, left.told) == (1, 0)
+    await engine.aclose()
+
+
+async def test_farewells_differ_within_their_range() -> None:
+    engine = Engine(reconnect=(0.5, 3.0))
+    farewells = [engine.farewell("shutdown") for _ in range(100)]
+    assert {farewell.reason for farewell in farewells} == {"shutdown"}
+    assert all(500 <= farewell.retry <= 3_000 for farewell in farewells)
+    assert len({farewell.retry for farewell in farewells}) > 10
+
+
+async def test_readers_of_what_is_still_made_may_stay() -> None:
+    engine = Engine()
+    producer = await started(engine, endless())
+    quiet = engine.log("quiet")
+    assert not engine.leaving(quiet)
+    engine.drain()
+    assert engine.leaving(quiet)
+    assert not engine.leaving(producer.log)
+    engine.store.survives_restart = True
+    assert engine.leaving(producer.log)
+    producer.stop()
+    await engine.aclose()
+
+
+async def test_a_producer_within_its_grace_finishes() -> None:
+    engine, go_on = Engine(shutdown_grace=LIMIT), asyncio.Event()
+
+    async def finishing() -> AsyncIterator[int]:
+        yield 1
+        await go_on.wait()
+        yield 2
+
+    producer = await started(engine, finishing())
+    closing = asyncio.create_task(engine.aclose())
+    await asyncio.sleep(0)
+    assert engine.statistics().draining
+    assert not closing.done()
+    go_on.set()
+    await asyncio.wait_for(closing, LIMIT)
+    assert producer.log.outcome == Outcome("done")
+    assert producer.log.top == 2
+
+
+async def test_closing_twice_at_once_is_closing_once() -> None:
+    engine = Engine(shutdown_grace=0.01)
+    producer = await started(engine, endless())
+    await asyncio.wait_for(asyncio.gather(engine.aclose(), engine.aclose()), LIMIT)
+    assert producer.log.outcome == SHUTDOWN
+    assert not engine.draining
+
+
+async def test_producers_beyond_their_grace_are_stopped() -> None:
+    engine = Engine(shutdown_grace=0.01)
+    producers = [await started(engine, endless()) for _ in range(3)]
+    await asyncio.wait_for(engine.aclose(), LIMIT)
+    assert [producer.log.outcome for producer in producers] == [SHUTDOWN] * 3
+
+
+async def test_what_is_left_running_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    engine, release = Engine(shutdown_grace=0.01), asyncio.Event()
+    producer = await started(engine, stubborn(release), patience=0.01)
+    with caplog.at_level(logging.ERROR, "tailrace"):
+        await asyncio.wait_for(engine.aclose(), LIMIT)
+    assert f"tailrace producer {producer.log.name} is left running" in caplog.messages
+    release.set()
+    await asyncio.wait([producer.task], timeout=LIMIT)
+
+
+async def test_a_closed_engine_is_empty_and_can_be_used_again() -> None:
+    engine = Engine(heartbeat=0.008, keep=0.01)
+    old, never_produced = await play(engine), engine.new_stream()
+    assert engine.statistics().kept == 1
+    await engine.aclose()
+    await engine.aclose()
+    assert engine.statistics() == EngineStatistics(readers=0, producers=0, stuck=0, kept=0, kept_size=0, draining=False)
+    assert await missing(engine, old)
+    assert await missing(engine, never_produced)
+    new = await play(engine, 2)
+    assert (engine.statistics().kept, engine.statistics().kept_size) == (1, 2)
+    async with asyncio.timeout(LIMIT):
+        while engine.statistics().kept:  # noqa: ASYNC110 - time itself is what is waited for
+            await asyncio.sleep(0.005)
+    assert await missing(engine, new)
+
+
+async def test_the_engine_is_in_memory_by_default() -> None:
+    assert isinstance(Engine().store, MemoryStore)
+    assert isinstance(Engine("memory://").store, MemoryStore)
+
+
+async def test_statistics_count_what_there_is() -> None:
+    engine = Engine()
+    producer = await started(engine, endless())
+    engine.join(Reader())
+    await play(engine, 2)
+    assert engine.statistics() == EngineStatistics(readers=1, producers=1, stuck=0, kept=1, kept_size=2, draining=False)
+    producer.stop()
+    await engine.aclose()
