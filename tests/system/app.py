@@ -174,15 +174,29 @@ async def room(request: Request) -> Log:
 # A model
 
 
-@router.stream("/v1/chat/completions", methods=["POST"], wires=[OpenAIChunks(model="mill-1")], websocket=False)
+class Chunks(OpenAIChunks):
+    # The client says that it accepts JSON even where its body asks for a stream.
+    aliases = ("application/json",)
+
+
 async def chat(body: dict[str, Any]) -> AsyncIterator[str]:
+    """Does as the last message says; `hold …` waits until it is released."""
     prompt = body["messages"][-1]["content"]
     if prompt == "refuse":
         raise StreamError("the mill stands still", code="mill_stopped", status=400)
+    if prompt.startswith("hold "):
+        async for _ in numbers(prompt.removeprefix("hold "), 1, held=True):
+            pass
     for word in ("The ", "mill ", "turns."):
         yield word
         if prompt == "break":
             raise StreamError("the wheel broke", code="wheel", status=500)
+
+
+for prefix, wire in (("/v1", Chunks(model="mill-1")), ("/strict", OpenAIChunks(model="mill-1"))):
+    router.stream(
+        f"{prefix}/chat/completions", methods=["POST"], wires=[wire], websocket=False, grace=GRACE, status_wait=0.1
+    )(chat)
 
 
 # The control of it all
