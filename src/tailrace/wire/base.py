@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,10 +26,6 @@ class Frame:
     retry: int | None = None
 
 
-SHARED_BATCHES = 8
-"""How many encoded batches an encoder keeps for the other readers of its log."""
-
-
 class Encoder(ABC):
     """Spells the entries and notices of one log, for all its readers on one wire."""
 
@@ -43,7 +39,8 @@ class Encoder(ABC):
     """What goes before the first entry."""
 
     def __init__(self) -> None:
-        self._shared: dict[Sequence[int], bytes] = {}
+        self._last_entries: Entries | None = None
+        self._last_body = b""
 
     @abstractmethod
     def encode(self, entries: Entries) -> bytes:
@@ -54,15 +51,10 @@ class Encoder(ABC):
         """A notice; `cursor` is where a reader who has seen it continues."""
 
     def encode_shared(self, entries: Entries) -> bytes:
-        """Like `encode`, once for all readers that read the same batch at about the same time."""
-        offsets = entries.offsets
-        if not isinstance(offsets, range):
-            return self.encode(entries)
-        if (body := self._shared.get(offsets)) is None:
-            if len(self._shared) == SHARED_BATCHES:
-                del self._shared[next(iter(self._shared))]
-            body = self._shared[offsets] = self.encode(entries)
-        return body
+        """Like `encode`, once for all readers that are handed the same batch one after the other."""
+        if self._last_entries is not entries:
+            self._last_entries, self._last_body = entries, self.encode(entries)
+        return self._last_body
 
 
 class Decoder(ABC):
