@@ -368,6 +368,31 @@ async def test_a_stop_before_the_first_step_ends_at_once() -> None:
     assert not producer.stuck
 
 
+async def test_items_that_never_ran_and_cannot_be_closed_are_given_up() -> None:
+    release, closed = asyncio.Event(), asyncio.Event()
+
+    class Feed:
+        def __aiter__(self) -> Feed:
+            return self
+
+        async def __anext__(self) -> int:
+            raise AssertionError("nobody should ask")
+
+        async def aclose(self) -> None:
+            await release.wait()
+            closed.set()
+
+    finished: list[Producer] = []
+    producer = produce(Feed(), patience=0.01, on_finish=finished.append)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert producer.stuck
+    release.set()
+    await asyncio.wait_for(closed.wait(), LIMIT)
+    await asyncio.sleep(0)
+    assert finished == [producer]
+
+
 async def test_a_cancelled_task_that_never_ran_ends_its_log() -> None:
     producer = produce(Probe().items())
     producer.task.cancel()
@@ -472,7 +497,8 @@ async def test_a_task_group_around_a_yield_is_left(group: Any, caplog: pytest.Lo
         producer.stop()
         assert await ended(producer) == STOPPED
     assert left.is_set()
-    assert producer.task.exception() is None
+    # Since Python 3.13 the group passes the cancellation on.
+    assert producer.task.cancelled() or producer.task.exception() is None
     assert not caplog.records
 
 
@@ -874,6 +900,23 @@ async def test_who_waits_is_let_go_even_if_the_log_cannot_be_closed() -> None:
     assert finished == [producer]
     with pytest.raises(ConnectionError):
         await producer.task
+
+
+async def test_a_cancellation_that_arrives_late_does_not_break_off_the_end() -> None:
+    class Suspending(MemoryLog):
+        async def close(self, outcome: Outcome = STOPPED) -> Outcome:
+            await asyncio.sleep(0)
+            return await super().close(outcome)
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        producer.stop()
+
+    producer = produce(items(), log=Suspending("test"))
+    await asyncio.wait_for(producer.wait(), LIMIT)
+    assert producer.log.outcome == STOPPED
+    await asyncio.wait([producer.task])
+    assert not producer.stuck
 
 
 async def test_a_stop_while_the_log_is_being_closed_does_not_break_that_off() -> None:

@@ -119,7 +119,12 @@ class Producer:
         except Exception as error:
             outcome = self._fail(error)
         finally:
-            await self._end(outcome)
+            if self._outcome is None:
+                await self._end(outcome)
+            elif self._ending is None:
+                # Another cancellation may be on its way here, from a task group for one; it must not break off the end.
+                self._set_timer(None)
+                self._ending = asyncio.create_task(self._end(outcome))
 
     async def _end(self, outcome: Outcome) -> None:
         self._set_timer(None)
