@@ -24,7 +24,8 @@ def app_engine(app: Any) -> Engine:
     if engine is None:
         engine = Engine()
         setattr(app.state, _STATE, engine)
-    assert isinstance(engine, Engine), f"expected app.state.{_STATE} to be an Engine, but got {engine!r}"
+    if not isinstance(engine, Engine):
+        raise TypeError(f"expected app.state.{_STATE} to be an Engine, but got {engine!r}")
     return engine
 
 
