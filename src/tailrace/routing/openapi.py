@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from itertools import count
 from typing import Any
 
 from pydantic import BaseModel, Field, TypeAdapter, create_model
@@ -57,13 +57,23 @@ STREAM_PARAMETER: dict[str, Any] = {
 }
 
 
-@cache
+_documents: dict[str, tuple[Any, type[BaseModel]]] = {}
+
+
 def document_model(name: str, item: Any) -> type[BaseModel]:
-    """The JSON document of a stream, as a schema with a name that no other stream has."""
-    return create_model(
-        re.sub(r"[^A-Za-z0-9]+", "_", f"Stream_{name}").strip("_"),
-        data=(list[item], Field(description="All items.")),
-    )
+    """The JSON document of a stream, as a schema with a name that no stream of other items has.
+
+    Of two models with one name pydantic would rename both, and what points at them would point at nothing.
+    """
+    name = re.sub(r"[^A-Za-z0-9]+", "_", f"Stream_{name}").strip("_")
+    for number in count(1):
+        unique = name if number == 1 else f"{name}_{number}"
+        if unique not in _documents:
+            _documents[unique] = item, create_model(unique, data=(list[item], Field(description="All items.")))
+        known, model = _documents[unique]
+        if known == item:
+            break
+    return model
 
 
 def stream_responses(wires: Sequence[Wire], name: str, item: Any, status: int) -> dict[int | str, dict[str, Any]]:
