@@ -22,9 +22,8 @@ _UNIONS = (Union, types.UnionType)
 def item_type(function: Callable[..., Any]) -> Any:
     """What a function yields, by its annotation: `Tick` of `AsyncIterator[Event[Tick]]`; Any if it does not say."""
     annotation = get_type_hints(inspect.unwrap(function), include_extras=True).get("return", Any)
-    if get_origin(annotation) not in _STREAMS:
-        return Any
-    return _without_event(get_args(annotation)[0])
+    arguments = get_args(annotation)
+    return _without_event(arguments[0]) if arguments and get_origin(annotation) in _STREAMS else Any
 
 
 def _without_event(annotation: Any) -> Any:
