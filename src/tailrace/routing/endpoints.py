@@ -7,25 +7,26 @@ signature that its dependencies need, and answers a response.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from fastapi import HTTPException
+from fastapi import HTTPException, params
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..asgi.lifespan import app_engine
-from ..asgi.opening import Source
 from ..asgi.request import address
 from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine import Engine
 from ..events import Outcome
 from ..log.base import Log
-from ..producer import describe_error
+from ..producer import Items, describe_error
 from .openapi import StopResult
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -46,13 +47,15 @@ def stream_endpoint(
     """An application's function, answering a StreamResponse of what it yields."""
     signature = inspect.signature(function, eval_str=True)
     injected = _response_parameter(signature)
-    is_generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+    generates = is_generator(function)
 
     async def endpoint(**values: Any) -> Response:
         told: Response = values[injected] if injected in signature.parameters else values.pop(injected)
-        source = partial(function, **values) if is_generator else await _call(function, values)
+        source = partial(function, **values) if generates else checked_source(await call(function, **values), function)
+        # A log that the function has from elsewhere is not to be found below this path.
+        addressed = not isinstance(source, Log)
         response = StreamResponse(
-            source, settings, status_code=told.status_code or status, engine=engine, addressed=True
+            source, settings, status_code=told.status_code or status, engine=engine, addressed=addressed
         )
         response.raw_headers.extend(told.headers.raw)
         return response
@@ -95,17 +98,27 @@ def stop_endpoint(
     return _named(endpoint, function, [*_ADDRESSED, *dependencies], "Stop {}")
 
 
-def dependency_parameters(function: Callable[..., Any], dependant: Dependant) -> list[inspect.Parameter]:
+def dependency_parameters(function: Callable[..., Any], path: str) -> list[inspect.Parameter]:
     """The function's parameters that are dependencies, such as its authentication, for the stream's other addresses.
 
     One that reads the body cannot be had where there is none.
     """
-    without_body = {child.name for child in dependant.dependencies if not _reads_body(child)}
+    dependencies = get_dependant(path=path, call=function).dependencies
+    without_body = {child.name for child in dependencies if not _reads_body(child)}
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     return [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters
         if parameter.name in without_body
+    ]
+
+
+def without_body(dependencies: Sequence[params.Depends], path: str) -> list[params.Depends]:
+    """The same for dependencies that are no parameters."""
+    return [
+        each
+        for each in dependencies
+        if each.dependency is None or not _reads_body(get_dependant(path=path, call=each.dependency))
     ]
 
 
@@ -127,13 +140,21 @@ def _response_parameter(signature: inspect.Signature) -> str:
     return _INJECTED
 
 
-async def _call(function: Callable[..., Any], values: dict[str, Any]) -> Source:
-    """What a function that does not yield returns: an iterator or a log."""
+def is_generator(function: Callable[..., Any]) -> bool:
+    return inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+
+
+async def call(function: Callable[..., Any], *arguments: Any, **values: Any) -> Any:
+    """What a function that does not yield returns; a sync one runs in a worker thread, as FastAPI's do."""
     if inspect.iscoroutinefunction(function):
-        source = await function(**values)
-    else:
-        source = await run_in_threadpool(function, **values)
-    if not isinstance(source, Log | AsyncIterable | Iterable) or isinstance(source, str | bytes | dict):
+        return await function(*arguments, **values)
+    returned = await run_in_threadpool(function, *arguments, **values)
+    return await returned if inspect.isawaitable(returned) else returned
+
+
+def checked_source(source: Any, function: Callable[..., Any]) -> Log | Items:
+    """What a function has returned, if that is an iterator or a log."""
+    if not isinstance(source, Log | AsyncIterable | Iterable) or isinstance(source, str | bytes | dict | BaseModel):
         name = getattr(function, "__qualname__", repr(function))
         raise TypeError(
             f"expected {name} to yield, or to return an iterator or a Log, but got {type(source).__qualname__}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +22,14 @@ from ..flow import Flow, Retention
 from ..modes import DEFAULT_WIRES
 from ..producer import OnDisconnect
 from ..wire.base import Wire
-from .endpoints import dependency_parameters, describe_http_error, resume_endpoint, stop_endpoint, stream_endpoint
+from .endpoints import (
+    dependency_parameters,
+    describe_http_error,
+    resume_endpoint,
+    stop_endpoint,
+    stream_endpoint,
+    without_body,
+)
 from .items import item_encoder, item_type
 from .openapi import CURSOR_PARAMETERS, NOT_FOUND, STREAM_PARAMETER, StopResult, stream_responses
 
@@ -98,6 +105,7 @@ class StreamRouter(APIRouter):
         **options: Any,
     ) -> None:
         """What `stream` does, as a call."""
+        methods = [method.upper() for method in methods]
         item = item_type(function) if response_model is None else response_model
         dump = {name: options[key] for name in _DUMP_OPTIONS if (key := f"response_model_{name}") in options}
         settings = replace(settings, encode=item_encoder(item, **dump), describe=describe_http_error)
@@ -108,13 +116,18 @@ class StreamRouter(APIRouter):
 
         endpoint = stream_endpoint(function, settings, self.engine, status)
         own = {"responses": {**responses, **options.pop("responses", {})}, "openapi_extra": {"parameters": parameters}}
+        shared = {key: options[key] for key in _SHARED_OPTIONS if key in options}
+        add_addresses = partial(self._add_addresses, path, function, settings, {**responses, **NOT_FOUND}, shared)
+        # Where the path takes slashes it would take its streams' addresses, too, if it came first.
+        takes_all = ":path}" in path
+        if takes_all:
+            add_addresses()
         for method in methods:
             self._add(path, endpoint, method, **{**own, **options, "status_code": status})
-
-        shared = {key: options[key] for key in _SHARED_OPTIONS if key in options}
         if "GET" in methods:
             self._add(path, endpoint, "HEAD", **{**shared, "include_in_schema": False})
-        self._add_addresses(path, function, settings, {**responses, **NOT_FOUND}, shared)
+        if not takes_all:
+            add_addresses()
         self._add_options(path, methods)
         if websocket:
             method = "GET" if "GET" in methods else methods[0]
@@ -126,17 +139,19 @@ class StreamRouter(APIRouter):
         self, path: str, function: Callable[..., Any], settings: StreamSettings, responses: Any, shared: dict[str, Any]
     ) -> None:
         """Where a stream is resumed and stopped."""
-        route = self.routes[-1]
-        assert isinstance(route, APIRoute)
-        dependencies = dependency_parameters(function, route.dependant)
         path = path.rstrip("/") + _STREAM_ID
+        if "dependencies" in shared:
+            shared = {**shared, "dependencies": without_body(shared["dependencies"], path)}
+        dependencies = dependency_parameters(function, path)
         resume = resume_endpoint(function, dependencies, settings, self.engine)
         extra = {"parameters": CURSOR_PARAMETERS}
         self._add(path, resume, "GET", responses=responses, openapi_extra=extra, **shared)
         self._add(path, resume, "HEAD", **{**shared, "include_in_schema": False})
+        self._add_options(path, ["GET"])
         stop = stop_endpoint(function, dependencies, self.engine)
         stopped = {200: {"model": StopResult}, 202: {"model": StopResult}, **NOT_FOUND}
         self._add(f"{path}/stop", stop, "POST", responses=stopped, **shared)
+        self._add_options(f"{path}/stop", ["POST"])
 
     def _add(self, path: str, endpoint: Callable[..., Any], method: str, **options: Any) -> None:
         self.add_api_route(path, endpoint, methods=[method], response_model=None, response_class=Response, **options)

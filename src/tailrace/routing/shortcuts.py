@@ -20,6 +20,7 @@ from ..modes import DEFAULT_WIRES
 from ..producer import Items, as_async, close_items
 from ..wire.base import Wire
 from ..wire.text import Text
+from .endpoints import call, checked_source, is_generator
 from .router import StreamRouter
 
 _TEXT_FIRST: tuple[Wire, ...] = (
@@ -42,7 +43,7 @@ def stream_response(
     """
     chosen = StreamSettings(**{"wires": _TEXT_FIRST, **settings})
     if not isinstance(source, Log):
-        source = partial(_as_text, source() if callable(source) else source)
+        source = partial(_as_text, source)
     return StreamResponse(source, chosen, status_code=status_code, headers=headers, engine=engine)
 
 
@@ -56,7 +57,7 @@ def create_streaming_endpoint(
     """Add a POST endpoint that hands the form field `message` to `processor` and streams what it yields.
 
     The values of `dependencies` follow as further arguments, in their order. `processor` may be a generator function,
-    async or sync, or return an iterator or a single str. `options` are those of `StreamRouter.stream`.
+    async or sync, or return an iterator, a Log or a single str. `options` are those of `StreamRouter.stream`.
     """
     names = [f"dependency_{number}" for number in range(len(dependencies))]
     parameters = [inspect.Parameter("message", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=Form())]
@@ -64,11 +65,11 @@ def create_streaming_endpoint(
         default = dependency if isinstance(dependency, params.Depends) else Depends(dependency)
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
 
-    async def endpoint(message: str, **values: Any) -> Items:
-        items = processor(message, *(values[name] for name in names))
-        if inspect.isawaitable(items):
-            items = await items
-        return _as_text([items] if isinstance(items, str | bytes) else items)
+    async def endpoint(message: str, **values: Any) -> Log | Items:
+        arguments = [message, *(values[name] for name in names)]
+        items = processor(*arguments) if is_generator(processor) else await call(processor, *arguments)
+        source = checked_source([items] if isinstance(items, str | bytes) else items, processor)
+        return source if isinstance(source, Log) else _as_text(source)
 
     endpoint.__name__ = getattr(processor, "__name__", "processor")
     endpoint.__qualname__ = getattr(processor, "__qualname__", endpoint.__name__)
@@ -80,10 +81,10 @@ def create_streaming_endpoint(
     app.include_router(router)
 
 
-async def _as_text(items: Items) -> AsyncIterator[Any]:
+async def _as_text(items: Items | Callable[[], Items]) -> AsyncIterator[Any]:
     """The items with bytes read as UTF-8, in which a character may be spread over several of them."""
     characters = codecs.getincrementaldecoder("utf-8")()
-    source = as_async(items)
+    source = as_async(items() if callable(items) else items)
     try:
         async for item in source:
             if not isinstance(item, bytes | bytearray | memoryview):
