@@ -12,6 +12,7 @@ from benchmarks.verify import EVENT_STREAM
 
 INTERVAL = 0.25
 WARMUP = 3
+SETTLE = 0.5
 TIMEOUT = 30.0
 
 
@@ -29,6 +30,8 @@ def measure(peer: Peer, quick: bool) -> Sample:
     load = QUICK if quick else FULL
     with peer.serve() as server, Swarm(server.address) as swarm:
         swarm.connect(load.subscribers, get("/feed", EVENT_STREAM))
+        # A peer may send the head of a response before its generator has subscribed.
+        swarm.read_for(SETTLE)
         publisher = Publisher(server.address)
         for _ in range(WARMUP):
             deliver(publisher, swarm)
