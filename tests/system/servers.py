@@ -106,7 +106,7 @@ class Reader:
         self.response = response
         self.raw = b""
         self._decoder = wire.decoder()
-        self._chunks = response.aiter_raw()
+        self._chunks = response.aiter_bytes()
         self._frames: list[Frame] = []
 
     @classmethod

@@ -97,11 +97,18 @@ async def test_an_event_comes_as_soon_as_it_is_there(client: httpx.AsyncClient, 
         assert read_notice(*await reader.rest()) == Outcome("done")
 
 
-async def test_the_headers_come_before_an_event_that_takes_long(client: httpx.AsyncClient, name: str) -> None:
-    async with client.stream("GET", f"/numbers?name={name}&held=true&count=1", headers=SSE) as response:
+async def test_the_headers_come_before_an_event_that_takes_long(
+    server: Running, client: httpx.AsyncClient, name: str, request: pytest.FixtureRequest
+) -> None:
+    if server.kind is GRANIAN:
+        reason = "Granian holds the headers back until there is a body message"
+        request.applymarker(pytest.mark.xfail(reason=reason, raises=TimeoutError, strict=True))
+    # Text has no pings either.
+    url, headers = f"/numbers?name={name}&held=true&count=1", {"accept": "text/plain"}
+    async with asyncio.timeout(3), client.stream("GET", url, headers=headers) as response:
         assert response.status_code == 200
         await release(client, name)
-        assert len(await Reader.of(response).rest()) == 2
+        assert await response.aread() == b'{"n":1}\n'
 
 
 @pytest.mark.parametrize("headers", [SSE, NDJSON], ids=["sse", "ndjson"])
