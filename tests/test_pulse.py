@@ -143,3 +143,20 @@ async def test_a_stopped_pulse_beats_no_more_and_can_be_joined_again() -> None:
 def test_the_interval_is_above_0(interval: float) -> None:
     with pytest.raises(ValueError, match="expected an interval above 0 seconds, but got"):
         Pulse(interval)
+
+
+def test_a_later_loop_has_a_timer_of_its_own() -> None:
+    pulse = Pulse(INTERVAL)
+
+    async def leave_at_once(member: Member) -> None:
+        pulse.join(member)
+
+    async def stay(member: Member) -> None:
+        slot = pulse.join(member)
+        await asyncio.wait_for(member.enough.wait(), LIMIT)
+        slot.discard(member)
+
+    gone, present = Member(), Member()
+    asyncio.run(leave_at_once(gone))
+    asyncio.run(stay(present))
+    assert (gone.beats, present.beats) == (0, 1)

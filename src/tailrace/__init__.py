@@ -18,7 +18,7 @@ from .errors import (
     TailraceError,
     Truncated,
 )
-from .events import Dropped, Entry, Event, Farewell, Outcome, Reset
+from .events import Dropped, Entries, Entry, Event, Farewell, Outcome, Reset
 from .flow import Flow, LogStatistics, Retention
 from .log.base import Log, Tail
 from .log.memory import MemoryLog
@@ -46,6 +46,7 @@ __all__ = [
     "Dropped",
     "Encoder",
     "Engine",
+    "Entries",
     "Entry",
     "Event",
     "EventError",

@@ -149,10 +149,12 @@ class Producer:
         log, write, encode = self.log, self.log.write, self._encode
         pause_at = log.top + min(CHECKPOINT, self._high)
         async for item in self._items:
-            write(*encode(item))
+            event, json = encode(item)
+            write(event, json)
             if log.top >= pause_at or log.full:
                 await self._pause()
-                pause_at = min(log.top + CHECKPOINT, log.furthest + self._high)
+                room = self._high - log.lag()
+                pause_at = log.top + (min(CHECKPOINT, room) if room > 0 else CHECKPOINT)
         await log.flush()
 
     async def _pause(self) -> None:

@@ -25,14 +25,20 @@ class Pulse:
         self.interval = interval
         self._slots: list[set[Member]] = [set() for _ in range(SLOTS)]
         self._next = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self, member: Member) -> set[Member]:
         """Add a member to the slot with the fewest; discard it from the returned slot to leave."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            # The timer and the members of an earlier loop went with it.
+            self._loop, self._timer = loop, None
+            self._slots = [set() for _ in range(SLOTS)]
         slot = min(self._slots, key=len)
         slot.add(member)
         if self._timer is None:
-            self._schedule()
+            self._schedule(loop)
         return slot
 
     def stop(self) -> None:
@@ -40,8 +46,8 @@ class Pulse:
             self._timer.cancel()
             self._timer = None
 
-    def _schedule(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self.interval / SLOTS, self._beat)
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(self.interval / SLOTS, self._beat)
 
     def _beat(self) -> None:
         slot = self._slots[self._next]
@@ -53,4 +59,4 @@ class Pulse:
             # Only now, so that a member that joins during the beat does not start a second timer.
             self._timer = None
             if any(self._slots):
-                self._schedule()
+                self._schedule(asyncio.get_running_loop())

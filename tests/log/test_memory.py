@@ -174,15 +174,16 @@ def test_a_log_without_bounds_keeps_everything() -> None:
     assert (log.base, log.size()) == (0, (20_000, 20_000))
 
 
-def test_readers_at_one_place_are_handed_one_batch() -> None:
+async def test_readers_at_one_place_are_handed_one_batch() -> None:
     log = MemoryLog("shared")
     write_all(log, 3)
-    batch = log.read_nowait(0, 3)
-    assert log.read_nowait(0, 3) is batch
-    assert log.read_nowait(0, 10) is batch
-    assert len(log.read_nowait(0, 2)) == 2
-    write_all(log, 1)
-    assert len(log.read_nowait(0, 10)) == 4
+    with log.tail(), log.tail():
+        batch = log.read_nowait(0, 3)
+        assert log.read_nowait(0, 3) is batch
+        assert log.read_nowait(0, 10) is batch
+        assert len(log.read_nowait(0, 2)) == 2
+        write_all(log, 1)
+        assert len(log.read_nowait(0, 10)) == 4
 
 
 async def test_only_named_entries_have_names() -> None:

@@ -54,10 +54,11 @@ def _start(
         raise StreamError("the server is shutting down", code="shutting_down", status=503)
     streaming = request.wire.streaming
     flow = settings.flow if streaming else Flow.block()
+    items = source() if callable(source) else source
     log = engine.new_stream(request.path, retention=settings.retention)
     producer = engine.produce(
         log,
-        source() if callable(source) else source,
+        items,
         encode=settings.encode,
         describe=settings.describe,
         flow=flow,

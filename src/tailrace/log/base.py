@@ -172,10 +172,11 @@ class Log(ABC):
     def wake_readers(self) -> None:
         """Wake every waiting reader, once for all that is new."""
         if self._sleepers:
-            sleepers, self._sleepers = self._sleepers, set()
-            for sleeper in sleepers:
+            # Setting a result only schedules what waits for it: nobody joins or leaves meanwhile.
+            for sleeper in self._sleepers:
                 if not sleeper.done():
                     sleeper.set_result(None)
+            self._sleepers.clear()
 
     def make_room(self) -> None:
         if self._room is not None and not self._room.done():
@@ -233,15 +234,16 @@ class Tail:
             return NOTHING
         if self._prepare is not None:
             self._prepare(self)
-        behind = log.top - self.position
-        entries = log.read_nowait(self.position, behind if behind <= FEW_ENTRIES else self._limit(behind))
-        return entries if entries is None else self._took(entries)
+        after = self.position
+        behind = log.top - after
+        entries = log.read_nowait(after, behind if behind <= FEW_ENTRIES else self._limit(behind))
+        return entries if entries is None else self._take(entries)
 
     async def read(self) -> Entries:
         """What there is to read now, perhaps nothing."""
         entries = self.read_nowait()
         if entries is None:
-            entries = self._took(await self.log.read(self.position, self._limit(self.log.top - self.position)))
+            entries = self._take(await self.log.read(self.position, self._limit(self.log.top - self.position)))
         return entries
 
     def arrival(self) -> asyncio.Future[None]:
@@ -309,14 +311,15 @@ class Tail:
             self.log._sleepers.discard(self._waiter)
             self._waiter = None
 
-    def _took(self, entries: Entries) -> Entries:
+    def _take(self, entries: Entries) -> Entries:
         if not entries.json:
             return entries
         self.position = position = entries.offsets[-1]
         log = self.log
         if position > log.furthest:
             log.furthest = position
-            log.make_room()
+            if log._room is not None:
+                log.make_room()
         return self._newest(entries) if self._conflates else entries
 
     def _limit(self, behind: int) -> int:

@@ -57,19 +57,21 @@ class MemoryLog(Log):
         if start < 0:
             raise self.reset("trimmed")
         # Readers that keep up with each other all read the same batch, and encode it only once for that.
-        last = self._last_read
-        if last.offsets and last.offsets[0] == after + 1 and len(last.json) == min(limit, self.top - after):
-            return last
-        self._last_read = entries = self._slice(start, limit)
+        if self.readers > 1 and self._is_last_read(after + 1, min(limit, self.top - after)):
+            return self._last_read
+        json = self._json[start : start + limit]
+        offsets = range(after + 1, after + 1 + len(json))
+        if self._events:
+            events = {offset: self._events[offset] for offset in offsets if offset in self._events}
+            entries = Entries(offsets, json, events)
+        else:
+            entries = Entries(offsets, json)
+        self._last_read = entries
         return entries
 
-    def _slice(self, start: int, limit: int) -> Entries:
-        json = self._json[start : start + limit]
-        first = self.base + start + 1
-        offsets = range(first, first + len(json))
-        if not self._events:
-            return Entries(offsets, json)
-        return Entries(offsets, json, {offset: self._events[offset] for offset in offsets if offset in self._events})
+    def _is_last_read(self, first: int, count: int) -> bool:
+        last = self._last_read
+        return len(last.json) == count and count > 0 and last.offsets[0] == first
 
     async def close(self, outcome: Outcome = DONE) -> Outcome:
         if self.outcome is None:

@@ -64,6 +64,8 @@ class SSEEncoder(Encoder):
 
     def encode(self, entries: Entries) -> bytes:
         prefix, events = self._id, entries.events
+        if not events and len(entries.json) == 1:
+            return b"%b%d\ndata: %b\n\n" % (prefix, entries.offsets[0], entries.json[0])
         rows = zip(entries.offsets, entries.json, strict=True)
         if not events:
             return b"".join([b"%b%d\ndata: %b\n\n" % (prefix, offset, json) for offset, json in rows])
