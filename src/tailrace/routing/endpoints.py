@@ -67,7 +67,7 @@ def stream_endpoint(
 
 
 def resume_endpoint(
-    function: Callable[..., Any], dependencies: list[inspect.Parameter], settings: StreamSettings, engine: Engine | None
+    function: Callable[..., Any], shared: list[inspect.Parameter], settings: StreamSettings, engine: Engine | None
 ) -> Endpoint:
     """The stream at the request's own address."""
 
@@ -77,12 +77,10 @@ def resume_endpoint(
             return _not_found(stream_id)
         return StreamResponse(log, settings, engine=own_engine, addressed=True)
 
-    return _named(endpoint, function, [*_ADDRESSED, *dependencies], "Resume {}")
+    return _named(endpoint, function, [*_ADDRESSED, *shared], "Resume {}")
 
 
-def stop_endpoint(
-    function: Callable[..., Any], dependencies: list[inspect.Parameter], engine: Engine | None
-) -> Endpoint:
+def stop_endpoint(function: Callable[..., Any], shared: list[inspect.Parameter], engine: Engine | None) -> Endpoint:
     """Stops the stream whose address is the request's, less `/stop`."""
 
     async def endpoint(tailrace_request: Request, stream_id: str, **_: Any) -> Response:
@@ -95,26 +93,25 @@ def stop_endpoint(
         result = StopResult(stream_id=stream_id, state=outcome.state, code=outcome.code, message=outcome.message)
         return JSONResponse(result.model_dump(exclude_none=True))
 
-    return _named(endpoint, function, [*_ADDRESSED, *dependencies], "Stop {}")
+    return _named(endpoint, function, [*_ADDRESSED, *shared], "Stop {}")
 
 
-def dependency_parameters(function: Callable[..., Any], path: str) -> list[inspect.Parameter]:
-    """The function's parameters that are dependencies, such as its authentication, for the stream's other addresses.
+def shared_parameters(function: Callable[..., Any], path: str) -> list[inspect.Parameter]:
+    """The function's parameters that its streams' other addresses have too: path parameters, and dependencies.
 
-    One that reads the body cannot be had where there is none.
+    A dependency, such as authentication, that reads the body cannot be had where there is none.
     """
-    dependencies = get_dependant(path=path, call=function).dependencies
-    without_body = {child.name for child in dependencies if not _reads_body(child)}
+    dependant = get_dependant(path=path, call=function)
+    shared = {field.name for field in dependant.path_params}
+    shared.update(child.name or "" for child in dependant.dependencies if not _reads_body(child))
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     return [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in parameters
-        if parameter.name in without_body
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters if parameter.name in shared
     ]
 
 
 def without_body(dependencies: Sequence[params.Depends], path: str) -> list[params.Depends]:
-    """The same for dependencies that are no parameters."""
+    """The same for a decorator's dependencies, which are no parameters."""
     return [
         each
         for each in dependencies

@@ -23,9 +23,9 @@ from ..modes import DEFAULT_WIRES
 from ..producer import OnDisconnect
 from ..wire.base import Wire
 from .endpoints import (
-    dependency_parameters,
     describe_http_error,
     resume_endpoint,
+    shared_parameters,
     stop_endpoint,
     stream_endpoint,
     without_body,
@@ -117,7 +117,8 @@ class StreamRouter(APIRouter):
         endpoint = stream_endpoint(function, settings, self.engine, status)
         own = {"responses": {**responses, **options.pop("responses", {})}, "openapi_extra": {"parameters": parameters}}
         shared = {key: options[key] for key in _SHARED_OPTIONS if key in options}
-        add_addresses = partial(self._add_addresses, path, function, settings, {**responses, **NOT_FOUND}, shared)
+        resumed = {**stream_responses(settings.wires, name, item, 200), **NOT_FOUND}
+        add_addresses = partial(self._add_addresses, path, function, settings, resumed, shared)
         # Where the path takes slashes it would take its streams' addresses, too, if it came first.
         takes_all = ":path}" in path
         if takes_all:
@@ -142,13 +143,13 @@ class StreamRouter(APIRouter):
         path = path.rstrip("/") + _STREAM_ID
         if "dependencies" in shared:
             shared = {**shared, "dependencies": without_body(shared["dependencies"], path)}
-        dependencies = dependency_parameters(function, path)
-        resume = resume_endpoint(function, dependencies, settings, self.engine)
+        parameters = shared_parameters(function, path)
+        resume = resume_endpoint(function, parameters, settings, self.engine)
         extra = {"parameters": CURSOR_PARAMETERS}
         self._add(path, resume, "GET", responses=responses, openapi_extra=extra, **shared)
         self._add(path, resume, "HEAD", **{**shared, "include_in_schema": False})
         self._add_options(path, ["GET"])
-        stop = stop_endpoint(function, dependencies, self.engine)
+        stop = stop_endpoint(function, parameters, self.engine)
         stopped = {200: {"model": StopResult}, 202: {"model": StopResult}, **NOT_FOUND}
         self._add(f"{path}/stop", stop, "POST", responses=stopped, **shared)
         self._add_options(f"{path}/stop", ["POST"])
