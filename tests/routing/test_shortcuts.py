@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
+
+from tailrace import Event, Log, StreamResponse, create_streaming_endpoint, stream_response
+from tailrace.modes import DEFAULT_WIRES
+from tests.asgi.apps import SSE_HEADERS
+from tests.raw import fetch, values
+from tests.routing.apps import Recording, client_of
+from tests.serving import serving
+from tests.sources import Faucet
+
+WIRES = {wire.media_type: wire for wire in DEFAULT_WIRES}
+
+
+async def words() -> AsyncIterator[str]:
+    yield "one "
+    yield "two"
+
+
+def sync_words() -> Iterator[str]:
+    yield from ("one ", "two")
+
+
+async def mixed() -> AsyncIterator[Any]:
+    yield b"one "
+    yield bytearray(b"two ")
+    yield memoryview(b"three")
+    yield "\n"
+    yield {"four": 4}
+    yield Event(5, "five")
+
+
+async def split() -> AsyncIterator[bytes]:
+    for byte in "añ🜁z".encode():
+        yield bytes([byte])
+
+
+def responding(*sources: Any, **options: Any) -> Recording:
+    """An application that answers with a source of its own for each path."""
+    app = Recording()
+
+    def add(number: int, source: Any) -> None:
+        @app.get(f"/{number}")
+        async def endpoint() -> StreamResponse:
+            return stream_response(source() if isinstance(source, _Made) else source, **options)
+
+    for number, source in enumerate(sources):
+        add(number, source)
+    return app
+
+
+class _Made:
+    """Makes a source that can be used but once."""
+
+    def __init__(self, make: Any) -> None:
+        self._make = make
+
+    def __call__(self) -> Any:
+        return self._make()
+
+
+# stream_response
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (words, b"one two"),
+        (_Made(words), b"one two"),
+        (sync_words, b"one two"),
+        (_Made(sync_words), b"one two"),
+        (["one ", "two"], b"one two"),
+        (mixed, b'one two three\n{"four":4}\n5\n'),
+        (split, "añ🜁z".encode()),
+        ([], b""),
+    ],
+)
+async def test_any_generator_is_streamed_as_plain_text(source: Any, expected: bytes) -> None:
+    async with serving(responding(source)) as url:
+        for _ in range(2):
+            answer, body = await fetch(url, "/0")
+            assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+            assert answer.headers["cache-control"] == "no-cache, no-transform"
+            assert body == expected
+            assert answer.whole
+
+
+async def test_the_other_wires_are_there_for_who_asks() -> None:
+    async with client_of(responding(words)) as client:
+        assert (await client.get("/0", headers={"Accept": "application/json"})).json() == {"data": ["one ", "two"]}
+        answer = await client.get("/0", headers=SSE_HEADERS)
+        assert values(answer.content) == ["one ", "two", "done"]
+        assert (await client.get("/0", headers={"Accept": "image/png"})).status_code == 406
+
+
+async def test_a_character_that_is_split_is_never_cut() -> None:
+    async with client_of(responding(split)) as client:
+        answer = await client.get("/0", headers=SSE_HEADERS)
+    assert values(answer.content) == ["a", "ñ", "🜁", "z", "done"]
+
+
+@pytest.mark.parametrize("source", [[b"\xff\xd8\xff\xe0"], [b"a", b"\xff"], ["a", b"\xf0\x9f"]])
+async def test_binary_data_is_refused_in_clear_words(source: list[Any]) -> None:
+    app = responding(source)
+    async with serving(app) as url:
+        answer, _ = await fetch(url, "/0")
+    assert not answer.whole or answer.status == 500
+    (error,) = app.raised
+    assert str(error).startswith("expected bytes of UTF-8 text, but got b'")
+    assert str(error).endswith("; for others use StreamingResponse")
+
+
+async def test_a_log_is_read_as_it_is() -> None:
+    app = Recording()
+    log: Log = app.engine.log("news")
+    await log.extend(["one ", "two"])
+    await log.close()
+
+    @app.get("/x")
+    async def endpoint() -> StreamResponse:
+        return stream_response(log)
+
+    async with client_of(app) as client:
+        assert (await client.get("/x")).text == "one two"
+        assert (await client.get("/x", params={"after": str(log.cursor(1))})).text == "two"
+
+
+async def test_status_headers_engine_and_settings_are_passed_on() -> None:
+    app = Recording()
+    other = Recording().engine
+
+    @app.get("/x")
+    async def endpoint() -> StreamResponse:
+        wires = [WIRES["application/x-ndjson"]]
+        return stream_response(words, status_code=201, headers={"X-Own": "1"}, engine=other, wires=wires)
+
+    async with client_of(app) as client:
+        answer = await client.get("/x")
+        assert (answer.status_code, answer.headers["x-own"]) == (201, "1")
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        assert other.statistics().kept == 1
+    with pytest.raises(TypeError, match="unexpected keyword argument 'speed'"):
+        stream_response(words, speed=1)
+
+
+async def test_a_client_that_comes_back_with_a_cursor_resumes_and_starts_nothing() -> None:
+    async with client_of(responding(words)) as client:
+        answer = await client.get("/0", headers=SSE_HEADERS)
+        log = answer.headers["stream-cursor"].removesuffix(".0")
+        again = await client.get("/0", headers={**SSE_HEADERS, "Last-Event-ID": f"{log}.1"})
+    assert values(again.content) == ["two", "done"]
+
+
+async def test_a_generator_that_is_not_wanted_is_not_started() -> None:
+    faucet = Faucet(["a"])
+    app = Recording()
+
+    @app.get("/x")
+    async def endpoint() -> StreamResponse:
+        return stream_response(faucet.run)
+
+    async with client_of(app) as client:
+        assert (await client.get("/x", params={"after": "s.e.1.end"})).status_code == 204
+    assert not faucet.started.is_set()
+
+
+async def test_one_response_may_be_an_application_for_many_requests() -> None:
+    app = FastAPI()
+    app.mount("/x", stream_response(words))
+    async with serving(app) as url:
+        for _ in range(2):
+            _, body = await fetch(url, "/x/")
+            assert body == b"one two"
+
+
+# create_streaming_endpoint
+
+
+def shout(message: str) -> str:
+    return message.upper()
+
+
+async def shout_async(message: str) -> str:
+    return message.upper()
+
+
+async def spell(message: str) -> AsyncIterator[str]:
+    for letter in message:
+        yield letter
+
+
+def spell_sync(message: str) -> Iterator[str]:
+    yield from message
+
+
+def as_bytes(message: str) -> bytes:
+    return message.encode()
+
+
+async def as_list(message: str) -> list[str]:
+    return message.split()
+
+
+class Processor:
+    def __call__(self, message: str) -> Any:
+        return spell(message)
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        (shout, ["A B"]),
+        (shout_async, ["A B"]),
+        (spell, ["a", " ", "b"]),
+        (spell_sync, ["a", " ", "b"]),
+        (as_bytes, ["a b"]),
+        (as_list, ["a", "b"]),
+        (Processor(), ["a", " ", "b"]),
+        (lambda message: spell(message), ["a", " ", "b"]),
+    ],
+)
+async def test_one_call_makes_a_post_endpoint(processor: Any, expected: list[str]) -> None:
+    app = Recording()
+    create_streaming_endpoint(app, "/say", processor)
+    async with client_of(app) as client:
+        answer = await client.post("/say", data={"message": "a b"})
+        assert (answer.status_code, answer.text) == (200, "".join(expected))
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        answer = await client.post("/say", data={"message": "a b"}, headers=SSE_HEADERS)
+        assert values(answer.content) == [*expected, "done"]
+        resumed = await client.get(answer.headers["content-location"], headers=SSE_HEADERS)
+        assert resumed.content == answer.content
+
+
+async def test_a_processor_may_return_a_log() -> None:
+    app = Recording()
+
+    async def processor(message: str) -> Log:
+        log = app.engine.log(message)
+        await log.append(message)
+        await log.close()
+        return log
+
+    create_streaming_endpoint(app, "/say", processor)
+    async with client_of(app) as client:
+        assert (await client.post("/say", data={"message": "hi"})).text == "hi"
+
+
+async def test_a_plain_processor_does_not_block_the_event_loop() -> None:
+    app = Recording()
+    threads: list[int] = []
+
+    def processor(message: str) -> str:
+        threads.append(threading.get_ident())
+        return message
+
+    create_streaming_endpoint(app, "/say", processor)
+    async with client_of(app) as client:
+        await client.post("/say", data={"message": "a"})
+    assert threads
+    assert threads[0] != threading.get_ident()
+
+
+async def test_a_missing_message_is_422() -> None:
+    app = Recording()
+    create_streaming_endpoint(app, "/say", spell)
+    async with client_of(app) as client:
+        for data in ({}, {"text": "a"}):
+            answer = await client.post("/say", data=data)
+            assert answer.status_code == 422
+            assert answer.json()["detail"][0]["loc"] == ["body", "message"]
+        assert (await client.get("/say")).status_code == 405
+
+
+@pytest.mark.parametrize("nonsense", [None, 1, {"a": 1}])
+async def test_a_processor_that_returns_nonsense_is_the_server_s_error(nonsense: Any) -> None:
+    app = Recording()
+
+    def processor(message: str) -> Any:
+        return nonsense
+
+    create_streaming_endpoint(app, "/say", processor)
+    async with client_of(app) as client:
+        assert (await client.post("/say", data={"message": "a"})).status_code == 500
+    assert "processor to yield, or to return an iterator or a Log, but got" in str(app.raised[0])
+
+
+def user(x_user: Annotated[str, Header()]) -> str:
+    if x_user == "nobody":
+        raise HTTPException(401, "who are you?")
+    return x_user
+
+
+def number() -> int:
+    return 7
+
+
+@pytest.mark.parametrize("dependencies", [[user, number], [Depends(user), Depends(number)], (user, Depends(number))])
+async def test_the_values_of_dependencies_follow_the_message(dependencies: Any) -> None:
+    app = Recording()
+
+    async def processor(message: str, name: str, lucky: int) -> AsyncIterator[Any]:
+        yield [message, name, lucky]
+
+    create_streaming_endpoint(app, "/say", processor, dependencies)
+    data = {"message": "a"}
+    async with client_of(app) as client:
+        headers = {**SSE_HEADERS, "X-User": "ann"}
+        answer = await client.post("/say", data=data, headers=headers)
+        assert values(answer.content) == [["a", "ann", 7], "done"]
+        assert (await client.post("/say", data=data)).status_code == 422
+        assert (await client.post("/say", data=data, headers={"X-User": "nobody"})).status_code == 401
+        address = answer.headers["content-location"]
+        assert (await client.get(address, headers={"X-User": "nobody"})).status_code == 401
+        assert (await client.get(address, headers=headers)).status_code == 200
+        assert (await client.post(f"{address}/stop", headers={"X-User": "nobody"})).status_code == 401
+
+
+async def test_it_can_be_added_to_a_router() -> None:
+    router = APIRouter(prefix="/api")
+    create_streaming_endpoint(router, "/say", spell, tags=["speech"])
+    app = Recording(router)
+    async with client_of(app) as client:
+        answer = await client.post("/api/say", data={"message": "ab"})
+        assert answer.text == "ab"
+        assert (await client.get(answer.headers["content-location"])).status_code == 200
+    assert app.openapi()["paths"]["/api/say"]["post"]["tags"] == ["speech"]
+
+
+async def test_it_is_documented_as_its_processor() -> None:
+    app = Recording()
+
+    async def translate(message: str) -> AsyncIterator[str]:
+        """Translate a message."""
+        yield message  # pragma: no cover
+
+    create_streaming_endpoint(app, "/say", translate)
+    operation = app.openapi()["paths"]["/say"]["post"]
+    assert operation["summary"] == "Translate"
+    assert operation["description"] == "Translate a message."
+    assert set(operation["responses"]["200"]["content"]) == set(WIRES)
