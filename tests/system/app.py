@@ -110,6 +110,13 @@ async def suspended(name: str = "") -> AsyncIterator[Number]:
         tell()
 
 
+@router.stream("/held", grace=GRACE)
+async def held() -> AsyncIterator[Number]:
+    """One event, and then nothing for as long as anybody waits."""
+    yield Number(n=1)
+    await asyncio.Event().wait()
+
+
 @router.stream("/words")
 async def words() -> AsyncIterator[str]:
     for word in ("über ", "Wasser ", "läuft"):

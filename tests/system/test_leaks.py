@@ -1,0 +1,69 @@
+"""What is left of connections that are gone: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import uvloop
+
+from tests.system.servers import PATIENCE, Kind, Running, running
+from tests.system.visits import SHARES, visit
+
+# A visitor's connection may be idle for long between two requests.
+OPTIONS = "--no-access-log --log-level warning --backlog 4096 --timeout-keep-alive 60"
+SERVER = Kind("uvicorn", f"uvicorn --port {{port}} {OPTIONS} {{app}}")
+
+VISITS = 100_000
+
+RSS_TOLERANCE = 6 << 20
+"""Bytes that the server may have grown by: about 64 for each visit, less than any object that would stay of it."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a server holds when nobody is there."""
+
+    tasks: int
+    descriptors: int
+    rss: int
+
+
+async def sample(server: Running, client: httpx.AsyncClient) -> Sample:
+    """Once everybody has left; for the kernel's and the server's part of it there is no event to wait for."""
+    process = psutil.Process(server.process.pid)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            statistics: dict[str, Any] = (await client.get("/statistics")).json()
+            sockets = [each for each in process.net_connections("tcp") if each.status != psutil.CONN_LISTEN]
+            # One connection is the one that asks.
+            if statistics["readers"] == statistics["producers"] == 0 and len(sockets) == 1:
+                assert statistics["stuck"] == 0
+                return Sample(statistics["tasks"], process.num_fds(), process.memory_info().rss)
+            await asyncio.sleep(0.1)
+
+
+async def compare_before_and_after(server: Running) -> None:
+    async with server.client() as client:
+        # What is made once, and what allocators keep, is there after the first tenth.
+        kinds = await visit(server.port, VISITS // 10)
+        before = await sample(server, client)
+        kinds += await visit(server.port, VISITS - VISITS // 10)
+        after = await sample(server, client)
+    assert kinds.total() == VISITS
+    assert set(kinds) == set(SHARES)
+    assert after.tasks == before.tasks
+    assert after.descriptors == before.descriptors
+    assert after.rss - before.rss < RSS_TOLERANCE, f"{(after.rss - before.rss) / VISITS:.0f} bytes a visit"
+
+
+@pytest.mark.timeout(240)
+def test_a_hundred_thousand_short_connections_leave_nothing_behind() -> None:
+    with running(SERVER, GRACE="0.05", KEEP_COUNT="100") as server:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(compare_before_and_after(server))
+        assert server.output() == ""
