@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from pydantic import BaseModel, Field, TypeAdapter, create_model
@@ -66,14 +66,11 @@ def document_model(name: str, item: Any) -> type[BaseModel]:
     Of two models with one name pydantic would rename both, and what points at them would point at nothing.
     """
     name = re.sub(r"[^A-Za-z0-9]+", "_", f"Stream_{name}").strip("_")
-    for number in count(1):
-        unique = name if number == 1 else f"{name}_{number}"
-        if unique not in _documents:
-            _documents[unique] = item, create_model(unique, data=(list[item], Field(description="All items.")))
-        known, model = _documents[unique]
-        if known == item:
-            break
-    return model
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    unique = next(each for each in names if each not in _documents or _documents[each][0] == item)
+    if unique not in _documents:
+        _documents[unique] = item, create_model(unique, data=(list[item], Field(description="All items.")))
+    return _documents[unique][1]
 
 
 def stream_responses(wires: Sequence[Wire], name: str, item: Any, status: int) -> dict[int | str, dict[str, Any]]:
