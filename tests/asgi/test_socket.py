@@ -155,6 +155,26 @@ async def test_a_client_whose_connection_breaks_counts_as_gone() -> None:
     assert not app.raised
 
 
+async def test_an_idle_socket_gets_no_messages_but_the_server_s_pings() -> None:
+    faucet = Faucet([1])
+    engine = small_engine(heartbeat=0.01)
+    beats = asyncio.Event()
+
+    class Witness:
+        def beat(self) -> None:
+            beats.set()
+
+    async with serving(Served(engine, x=StreamResponse(faucet.run))) as url, connected(url) as connection:
+        await connection.recv()
+        for _ in range(3):
+            engine.pulse.join(Witness())
+            await soon(beats)
+            beats.clear()
+        faucet.put(2)
+        faucet.end()
+        assert told(await receive_all(connection)) == [2, "done"]
+
+
 async def test_a_client_that_comes_back_within_the_grace_saves_its_stream() -> None:
     faucet = Faucet([1])
     app = Served(x=StreamResponse(faucet.run, StreamSettings(grace=60.0)))

@@ -172,6 +172,7 @@ async def test_a_posted_stream_is_resumed_at_the_address_that_it_names(media_typ
             again = await client.post("/post", headers={**headers, "Last-Event-ID": f"{log}.{offset}"}, json={"n": 9})
             assert again.content == resumed.content
         assert (await client.get(address, params={"after": f"{log}.3.end"})).status_code == 204
+        assert (await client.head(address, headers=headers)).headers["content-type"].startswith(media_type)
         assert (await client.get(address)).json() == {"data": [{"left": 3}, {"left": 2}, {"left": 1}]}
 
 
@@ -776,6 +777,25 @@ async def test_middleware_around_it_changes_nothing(media_type: str) -> None:
     assert answer.whole
     if media_type != "text/plain":
         assert values(body, WIRES[media_type]) == [{"left": 2}, {"left": 1}, "done"]
+
+
+@pytest.mark.parametrize("media_type", STREAMED)
+async def test_compression_holds_no_event_back(media_type: str) -> None:
+    faucet = Faucet(["first"])
+    app = faucet_app(faucet)
+    app.add_middleware(GZipMiddleware, minimum_size=1)
+    headers = {"Accept": media_type, "Accept-Encoding": "gzip"}
+    async with client_of(app) as client, client.stream("GET", "/x", headers=headers) as answer:
+        chunks = answer.aiter_bytes()
+        async with asyncio.timeout(5):
+            body = b""
+            while b"first" not in body:
+                body += await anext(chunks)
+        faucet.put("second")
+        faucet.end()
+        async for chunk in chunks:
+            body += chunk
+    assert b"second" in body
 
 
 async def test_a_cors_preflight_is_answered() -> None:
