@@ -109,7 +109,7 @@ def serve(command: Command, *, worker: bool = False) -> Iterator[Server]:
             )
         try:
             wait_until_accepting(process, port, directory / "output")
-            yield Server(("127.0.0.1", port), first_child(process.pid) if worker else process.pid)
+            yield Server(("127.0.0.1", port), wait_for_child(process.pid) if worker else process.pid)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -145,5 +145,11 @@ def wait_until_accepting(process: subprocess.Popen[bytes], port: int, output: Pa
     raise ServerFailed(f"the server did not accept within {START_TIMEOUT:.0f} s:\n{output.read_text()}")
 
 
-def first_child(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+def wait_for_child(pid: int) -> int:
+    """The first child, which may be born only after its parent listens."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            return int(children[0])
+        time.sleep(0.02)
+    raise ServerFailed(f"the server started no worker within {START_TIMEOUT:.0f} s")

@@ -22,9 +22,9 @@ everything runs.
 
 ## How to read this
 
-- **Only ratios travel.** Absolute numbers belong to one machine, and it may have been busy with other work too. Peers
-  take turns in every round, so that noise falls on all alike; a number is the median of its rounds, the range in
-  brackets is their least and most.
+- **Only ratios travel.** Absolute numbers belong to one machine, and it may have been busy with other work too: each
+  section says how busy. Peers take turns in every round, so that noise falls on all alike; a number is the median of
+  its rounds, the range in brackets is their least and most.
 - **Server CPU is the measure**: user and system time of the server process, the kernel's work for its sockets
   included. The load client is a process of its own, on a core of its own, that reads raw sockets and only counts;
   where its use of that core nears 100 %, the rate is its limit and not the server's.
@@ -76,6 +76,7 @@ def scenarios(results: Results) -> Iterator[str]:
         yield f"## {scenario.title}\n"
         yield f"{finding(scenario, result, scenario.metrics[0])}.\n"
         yield f"{fill(scenario.about, 120)}\n"
+        yield f"Work that is not the benchmark's took {result.foreign_percent:.0f} % of the machine meanwhile.\n"
         for metric in plotted(scenario, result):
             yield f"![{scenario.title}: {metric.label} by peer]({filename(name, metric)})\n"
         yield from rows(scenario, result)

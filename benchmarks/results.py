@@ -22,14 +22,18 @@ class Spread(BaseModel):
 
 
 class ScenarioResult(BaseModel):
-    """Metrics by peer, and why a peer was not measured."""
+    """Metrics by peer, why a peer was not measured, and how busy others kept the machine meanwhile."""
 
+    foreign_percent: float
     peers: dict[str, dict[str, Spread]]
     missing: dict[str, str]
 
     @classmethod
-    def of(cls, samples: dict[str, list[Sample]], missing: dict[str, str]) -> "ScenarioResult":
-        return cls(peers={peer: spreads(rounds) for peer, rounds in samples.items() if rounds}, missing=missing)
+    def of(
+        cls, samples: dict[str, list[Sample]], *, missing: dict[str, str], foreign_percent: float
+    ) -> "ScenarioResult":
+        peers = {peer: spreads(rounds) for peer, rounds in samples.items() if rounds}
+        return cls(foreign_percent=foreign_percent, peers=peers, missing=missing)
 
 
 class Results(BaseModel):

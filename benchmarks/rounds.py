@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from benchmarks.foreign import ForeignLoad
 from benchmarks.peers import Peer, missing
 from benchmarks.results import ScenarioResult
 from benchmarks.scenarios import Sample, Scenario
@@ -14,10 +15,11 @@ def run(scenario: Scenario, *, quick: bool, only: Sequence[str] = ()) -> Scenari
     absent = {peer.name: reason for peer in chosen if (reason := missing(peer))}
     peers = [peer for peer in chosen if peer.name not in absent]
     samples: dict[str, list[Sample]] = {peer.name: [] for peer in peers}
+    foreign = ForeignLoad()
     for number in range(1 if quick else scenario.rounds):
         for peer in peers:
             samples[peer.name].append(measure(scenario, peer, number, quick))
-    return ScenarioResult.of(samples, absent)
+    return ScenarioResult.of(samples, missing=absent, foreign_percent=foreign.percent())
 
 
 def measure(scenario: Scenario, peer: Peer, number: int, quick: bool) -> Sample:
