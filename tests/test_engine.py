@@ -273,6 +273,27 @@ async def test_a_producer_within_its_grace_finishes() -> None:
     assert producer.log.top == 2
 
 
+async def test_a_stream_that_nobody_reads_is_not_waited_for_at_the_end() -> None:
+    engine = Engine(shutdown_grace=LIMIT)
+    producer = await started(engine, endless(), on_disconnect="cancel", grace=LIMIT)
+    await asyncio.wait_for(engine.aclose(), LIMIT / 2)
+    assert producer.log.outcome == Outcome("cancelled", "disconnected", "every reader left")
+
+
+async def test_readers_of_a_shared_log_go_although_its_producer_has_its_grace() -> None:
+    engine = Engine(shutdown_grace=LIMIT)
+    shared, requested = engine.log("shared"), engine.new_stream("/requested")
+    for log in (shared, requested):
+        engine.produce(log, endless())
+    assert not engine.leaving(shared)
+    engine.drain()
+    assert engine.leaving(shared)
+    assert not engine.leaving(requested)
+    for log in (shared, requested):
+        await asyncio.wait_for(engine.stop(log), LIMIT)
+    await engine.aclose()
+
+
 async def test_closing_twice_at_once_is_closing_once() -> None:
     engine = Engine(shutdown_grace=0.01)
     producer = await started(engine, endless())

@@ -196,8 +196,8 @@ class Engine:
         return Farewell(reason, round(random.uniform(*self._reconnect) * 1000))
 
     def leaving(self, log: Log) -> bool:
-        """Whether readers of a log should go now: the server leaves, and what they wait for is not made here."""
-        return self.draining and (self.store.survives_restart or log.name not in self._producers)
+        """Whether readers of a log should go now: the server leaves, and what they wait for does not end with it."""
+        return self.draining and (self.store.survives_restart or log.name not in self._passing)
 
     # The end
 
@@ -207,6 +207,8 @@ class Engine:
             return
         self.draining = True
         self._deadline = asyncio.get_running_loop().call_later(self._shutdown_grace, self._stop_producers)
+        for producer in tuple(self._producers.values()):
+            producer.hurry()
         for reader in tuple(self._readers):
             reader.leave()
 

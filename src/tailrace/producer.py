@@ -98,6 +98,11 @@ class Producer:
             self._set_timer(self._patience, self._lose_patience)
             self.task.cancel()
 
+    def hurry(self) -> None:
+        """From now on there is no grace without readers, because none can come back."""
+        self._grace = 0.0
+        self._readers_changed()
+
     async def wait(self) -> None:
         """Until the producer is done, or its generator has been given up."""
         await self._finished.wait()
