@@ -27,13 +27,8 @@ from tailrace import OpenAIChunks, StreamResponse, StreamSettings
 app = FastAPI(title="LLM tokens")
 
 
-class Chunks(OpenAIChunks):
-    # The SDK says that it accepts JSON even where its body asks for a stream.
-    aliases = ("application/json",)
-
-
 # The wire is made once, and the tokens of a reader who left are for nobody.
-settings = StreamSettings(wires=[Chunks("echo")], grace=0)
+settings = StreamSettings(wires=[OpenAIChunks("echo")], grace=0)
 
 
 class Message(BaseModel):

@@ -236,3 +236,10 @@ def test_any_accept_header_has_a_wire_or_is_refused(accept: str) -> None:
         assert negotiate(accept, None, DEFAULT_WIRES) in DEFAULT_WIRES
     except NotAcceptable:
         assert accept.strip()
+
+
+def test_a_document_wins_over_a_stream_that_only_goes_by_its_name() -> None:
+    batch, chunks = Batch(), OpenAIChunks()
+    assert negotiate("application/json", None, [batch, chunks]) is batch
+    assert negotiate("application/json", None, [chunks]) is chunks
+    assert negotiate("text/event-stream, application/json", None, [batch, chunks]) is chunks

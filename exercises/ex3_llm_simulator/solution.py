@@ -14,11 +14,7 @@ app = FastAPI()
 MODELS = ("loud-1", "loud-2")
 
 
-class Chunks(OpenAIChunks):
-    aliases = ("application/json",)
-
-
-SETTINGS = {model: StreamSettings(wires=[Chunks(model)], grace=0) for model in MODELS}
+SETTINGS = {model: StreamSettings(wires=[OpenAIChunks(model)], grace=0) for model in MODELS}
 
 
 class Message(BaseModel):

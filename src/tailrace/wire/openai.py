@@ -104,6 +104,8 @@ class OpenAIChunks(Wire):
     """`chat.completion.chunk` objects as Server-Sent Events, ended by `data: [DONE]`."""
 
     media_type = "text/event-stream"
+    # The official clients say that they accept JSON, also when they ask for a stream.
+    aliases = ("application/json",)
     content_type = "text/event-stream; charset=utf-8"
 
     def __init__(self, model: str = "tailrace") -> None:
