@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +15,7 @@ import psutil
 import pytest
 import uvloop
 
+from tests.serving import ROOT
 from tests.system.servers import PATIENCE, Kind, Running, running
 from tests.system.visits import SHARES, visit
 
@@ -63,7 +68,35 @@ async def compare_before_and_after(server: Running) -> None:
 
 @pytest.mark.timeout(240)
 def test_a_hundred_thousand_short_connections_leave_nothing_behind() -> None:
-    with running(SERVER, GRACE="0.05", KEEP_COUNT="100") as server:
+    # Its lines are counted in other tests; here that would take twice the time.
+    with running(SERVER, GRACE="0.05", KEEP_COUNT="100", COVERAGE_PROCESS_CONFIG="") as server:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(compare_before_and_after(server))
         assert server.output() == ""
+
+
+ISOLATED = ["unshare", "--map-root-user", "--net"]
+
+
+def can_be_isolated() -> bool:
+    """Whether the test may make network namespaces, and links between them."""
+    if shutil.which("unshare") is None or shutil.which("nsenter") is None or shutil.which("ip") is None:
+        return False
+    tried = [*ISOLATED, "ip", "link", "add", "here", "type", "veth", "peer", "name", "there"]
+    return subprocess.run(tried, capture_output=True, timeout=PATIENCE).returncode == 0
+
+
+@pytest.mark.skipif(not can_be_isolated(), reason="needs to make network namespaces: unshare --map-root-user --net")
+def test_a_peer_that_vanishes_without_a_word_is_given_up() -> None:
+    """One that is flooded by the send timeout, one that is idle by the kernel, thanks to the pings."""
+    done = subprocess.run(
+        [*ISOLATED, sys.executable, "-m", "tests.system.vanishing"],
+        capture_output=True, cwd=ROOT, text=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {name: (life["started"], life["closed"]) for name, life in found["lives"].items()} == {
+        "flooded": (1, 1),
+        "idle": (1, 1),
+    }
+    assert "Traceback" not in found["said"]
