@@ -181,11 +181,14 @@ async def room(request: Request) -> Log:
 # A model
 
 
-class Chunks(OpenAIChunks):
-    # The client says that it accepts JSON even where its body asks for a stream.
-    aliases = ("application/json",)
-
-
+@router.stream(
+    "/v1/chat/completions",
+    methods=["POST"],
+    wires=[OpenAIChunks(model="mill-1")],
+    websocket=False,
+    grace=GRACE,
+    status_wait=0.1,
+)
 async def chat(body: dict[str, Any]) -> AsyncIterator[str]:
     """Does as the last message says; `hold …` waits until it is released."""
     prompt = body["messages"][-1]["content"]
@@ -198,12 +201,6 @@ async def chat(body: dict[str, Any]) -> AsyncIterator[str]:
         yield word
         if prompt == "break":
             raise StreamError("the wheel broke", code="wheel", status=500)
-
-
-for prefix, wire in (("/v1", Chunks(model="mill-1")), ("/strict", OpenAIChunks(model="mill-1"))):
-    router.stream(
-        f"{prefix}/chat/completions", methods=["POST"], wires=[wire], websocket=False, grace=GRACE, status_wait=0.1
-    )(chat)
 
 
 # The control of it all

@@ -85,9 +85,3 @@ async def test_leaving_early_ends_the_model(client: openai.AsyncOpenAI, server: 
             await anext(stream)
         life = await control.get("/lives/left", params={"closed": 1})
         assert life.json()["cancelled"] == 1
-
-
-@pytest.mark.xfail(reason="the client accepts application/json only, and is refused", raises=openai.APIStatusError)
-async def test_the_wire_as_it_is_serves_the_client(client: openai.AsyncOpenAI, server: Running) -> None:
-    async with await ask(client.with_options(base_url=f"{server.url}/strict"), "how is the mill?") as stream:
-        assert [chunk.choices[0].finish_reason async for chunk in stream][-1] == "stop"
