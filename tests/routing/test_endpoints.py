@@ -11,7 +11,7 @@ import pytest
 from fastapi import Body, Depends, Form, HTTPException, Response
 from pydantic import BaseModel
 
-from tailrace import Log, StreamError, StreamRouter
+from tailrace import Log, StreamError, StreamRouter, StreamSettings
 from tailrace.events import Outcome
 from tailrace.routing.endpoints import (
     call,
@@ -19,6 +19,7 @@ from tailrace.routing.endpoints import (
     describe_http_error,
     is_generator,
     shared_parameters,
+    stream_endpoint,
     without_body,
 )
 from tests.asgi.apps import SSE_HEADERS
@@ -265,7 +266,7 @@ def test_path_parameters_and_dependencies_are_shared_unless_they_read_the_body()
         f: int = Depends(plain),
     ) -> None: ...
 
-    kept = shared_parameters(function, "/x/{path}")
+    kept = shared_parameters(stream_endpoint(function, StreamSettings(), None, 200), "/x/{path}")
     assert [parameter.name for parameter in kept] == ["path", "a", "e", "f"]
     assert {parameter.kind for parameter in kept} == {inspect.Parameter.KEYWORD_ONLY}
 
@@ -273,6 +274,30 @@ def test_path_parameters_and_dependencies_are_shared_unless_they_read_the_body()
 def test_so_are_those_of_the_decorator() -> None:
     every = [Depends(plain), Depends(with_body), Depends(with_form), Depends(deep), Depends()]
     assert without_body(every, "/x") == [every[0], every[4]]
+
+
+async def test_a_dependency_of_function_scope_is_closed_before_the_stream() -> None:
+    order: list[str] = []
+
+    async def short() -> AsyncIterator[None]:
+        order.append("open")
+        yield
+        order.append("close")
+
+    async def within(value: None = Depends(short, scope="function")) -> AsyncIterator[None]:
+        yield
+
+    router = StreamRouter()
+
+    @router.stream("/x", dependencies=[Depends(within, scope="function")])
+    async def x(value: None = Depends(short, scope="function")) -> AsyncIterator[int]:
+        order.append("item")
+        yield 1
+
+    async with client_of(Recording(router)) as client:
+        answer = await client.get("/x", headers=SSE_HEADERS)
+        assert order == ["open", "close", "item"]
+        assert (await client.get(answer.headers["content-location"])).status_code == 200
 
 
 def test_endpoints_have_names_and_words_of_their_own() -> None:

@@ -96,15 +96,15 @@ def stop_endpoint(function: Callable[..., Any], shared: list[inspect.Parameter],
     return _named(endpoint, function, [*_ADDRESSED, *shared], "Stop {}")
 
 
-def shared_parameters(function: Callable[..., Any], path: str) -> list[inspect.Parameter]:
-    """The function's parameters that its streams' other addresses have too: path parameters, and dependencies.
+def shared_parameters(endpoint: Endpoint, path: str) -> list[inspect.Parameter]:
+    """An endpoint's parameters that its streams' other addresses have too: path parameters, and dependencies.
 
     A dependency, such as authentication, that reads the body cannot be had where there is none.
     """
-    dependant = get_dependant(path=path, call=function)
+    dependant = get_dependant(path=path, call=endpoint)
     shared = {field.name for field in dependant.path_params}
     shared.update(child.name or "" for child in dependant.dependencies if not _reads_body(child))
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    parameters = inspect.signature(endpoint).parameters.values()
     return [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters if parameter.name in shared
     ]
@@ -115,7 +115,7 @@ def without_body(dependencies: Sequence[params.Depends], path: str) -> list[para
     return [
         each
         for each in dependencies
-        if each.dependency is None or not _reads_body(get_dependant(path=path, call=each.dependency))
+        if each.dependency is None or not _reads_body(get_dependant(path=path, call=each.dependency, scope=each.scope))
     ]
 
 

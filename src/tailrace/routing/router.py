@@ -23,6 +23,7 @@ from ..modes import DEFAULT_WIRES
 from ..producer import OnDisconnect
 from ..wire.base import Wire
 from .endpoints import (
+    Endpoint,
     describe_http_error,
     resume_endpoint,
     shared_parameters,
@@ -118,7 +119,7 @@ class StreamRouter(APIRouter):
         own = {"responses": {**responses, **options.pop("responses", {})}, "openapi_extra": {"parameters": parameters}}
         shared = {key: options[key] for key in _SHARED_OPTIONS if key in options}
         resumed = {**stream_responses(settings.wires, name, item, 200), **NOT_FOUND}
-        add_addresses = partial(self._add_addresses, path, function, settings, resumed, shared)
+        add_addresses = partial(self._add_addresses, path, function, endpoint, settings, resumed, shared)
         # Where the path takes slashes it would take its streams' addresses, too, if it came first.
         takes_all = ":path}" in path
         if takes_all:
@@ -137,13 +138,19 @@ class StreamRouter(APIRouter):
             self.add_websocket_route(self.prefix + path, socket)
 
     def _add_addresses(
-        self, path: str, function: Callable[..., Any], settings: StreamSettings, responses: Any, shared: dict[str, Any]
+        self,
+        path: str,
+        function: Callable[..., Any],
+        endpoint: Endpoint,
+        settings: StreamSettings,
+        responses: Any,
+        shared: dict[str, Any],
     ) -> None:
         """Where a stream is resumed and stopped."""
         path = path.rstrip("/") + _STREAM_ID
         if "dependencies" in shared:
             shared = {**shared, "dependencies": without_body(shared["dependencies"], path)}
-        parameters = shared_parameters(function, path)
+        parameters = shared_parameters(endpoint, path)
         resume = resume_endpoint(function, parameters, settings, self.engine)
         extra = {"parameters": CURSOR_PARAMETERS}
         self._add(path, resume, "GET", responses=responses, openapi_extra=extra, **shared)
