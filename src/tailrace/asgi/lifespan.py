@@ -42,8 +42,8 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
     A server closes its connections before it ends the lifespan, so the signal itself has to be heard: its handler is
     kept and called too. A StreamRouter that an application includes brings this along.
 
-    Hypercorn's worker processes are told in a way that no application can hear, and break their streams off after
-    `--graceful-timeout`; run it with `--workers 0`.
+    Hypercorn's worker processes are told in a way that no application can hear. They break their streams off after
+    `--graceful-timeout` or, from Python 3.12 on, wait for the clients to go; run it with `--workers 0`.
     """
     async with running(app_engine(app)):
         yield
