@@ -26,6 +26,9 @@ Describe: TypeAlias = Callable[[Exception], Outcome]
 CHECKPOINT = 256
 """Items after which a generator that never suspends lets others run."""
 
+UNTOLD = frozenset({"internal_error", "not_serializable"})
+"""Codes of outcomes that hide from the client what happened, so that the server's log has to tell."""
+
 STOPPED = Outcome("cancelled", "stopped", "the stream was stopped")
 
 _CANCELLED = Outcome("cancelled", "cancelled", "the producer was cancelled")

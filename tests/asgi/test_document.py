@@ -193,3 +193,14 @@ async def test_a_function_answers_anew_each_time() -> None:
     async with serving(Served(x=endpoint)) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
         for n in ("1", "2"):
             assert (await client.get("/x", params={"n": n})).json() == {"data": [n]}
+
+
+async def test_a_document_says_where_it_begins_when_what_was_before_is_gone() -> None:
+    engine = small_engine()
+    log = engine.log("news", retention=Retention(count=2))
+    await log.extend(["a", "b", "c", "d"])
+    await log.close()
+    app = StreamResponse(log, engine=engine)
+    assert (await get(app, "/")).json() == {"data": ["c", "d"], "after": str(log.cursor(2))}
+    resumed = await get(app, f"/?after={log.cursor(3)}")
+    assert resumed.json() == {"data": ["d"]}

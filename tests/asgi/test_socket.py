@@ -414,7 +414,7 @@ async def test_a_refusal_of_an_open_socket_is_an_error_message(status: int, code
     assert await socket.serve(app, method="POST") == ["accept", "send", "close"]
     message = from_json(socket.sent[1]["text"])
     assert message["event"] == "error"
-    assert message["data"] == {"code": f"http_{status}", "message": "" if status == 307 else '{"detail":"no"}'}
+    assert message["data"] == {"code": f"http_{status}", "status": status, "message": "" if status == 307 else "no"}
     assert (socket.sent[2]["code"], socket.sent[2]["reason"]) == (code, f"HTTP {status}")
 
 
@@ -468,7 +468,11 @@ async def test_an_application_that_raises_before_it_answers_is_a_500(method: str
         assert [message.get("status") for message in socket.sent] == [500, None]
         assert socket.sent[1]["body"] == b"Internal Server Error"
     else:
-        assert from_json(socket.sent[1]["text"])["data"] == {"code": "http_500", "message": "Internal Server Error"}
+        assert from_json(socket.sent[1]["text"])["data"] == {
+            "code": "http_500",
+            "status": 500,
+            "message": "Internal Server Error",
+        }
         assert socket.sent[2]["code"] == 1011
 
 

@@ -55,7 +55,7 @@ class Callable:
     ("error", "outcome"),
     [
         (HTTPException(402, "pay first"), Outcome("error", "http_402", "pay first")),
-        (HTTPException(409, {"a": 1}), Outcome("error", "http_409", "{'a': 1}")),
+        (HTTPException(409, {"a": 1}), Outcome("error", "http_409", '{"a":1}')),
         (StreamError("no more", code="dry"), Outcome("error", "dry", "no more")),
         (ValueError("secret"), Outcome("error", "internal_error", "Internal Server Error")),
     ],

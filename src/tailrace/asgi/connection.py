@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import LogReset, SlowReader, StreamError
 from ..events import DONE, Dropped, Notice, Reset
+from ..producer import UNTOLD
 from .disconnect import Send
 from .headers import Header
 from .opening import Opening
@@ -126,9 +127,7 @@ class Connection:
         failed = log.outcome.state == "error"
         await self._end(body, log.outcome, str(log.end_cursor()), clean=not failed)
         producer = self._opening.producer
-        if failed and producer is not None and not isinstance(producer.error, StreamError):
-            # For the server to log; a StreamError has already said all that there is.
-            assert producer.error is not None
+        if log.outcome.code in UNTOLD and producer is not None and producer.error is not None:
             raise producer.error
 
     async def _end(self, body: bytes, notice: Notice, cursor: str, *, clean: bool = True) -> None:

@@ -15,6 +15,8 @@ async def send_document(opening: Opening, send: Send, status: int, headers: list
     """Of a stream that the request started, all of it, or its failure; of any other log, what is there."""
     tail, producer, wire = opening.tail, opening.producer, opening.request.wire
     assert isinstance(wire, Batch)
+    trimmed = tail.position > 0 and opening.request.cursor is None
+    after = str(tail.log.cursor(tail.position)) if trimmed else None
     try:
         data = await _collect(opening, wire)
     except (LogReset, StreamError) as refusal:
@@ -32,7 +34,7 @@ async def send_document(opening: Opening, send: Send, status: int, headers: list
             raise failure
         await send_refusal(send, failure, data=data)
         return
-    await send_whole(send, status, document(data, outcome, str(cursor)), headers)
+    await send_whole(send, status, document(data, outcome, str(cursor), after), headers)
 
 
 async def _collect(opening: Opening, wire: Batch) -> bytes:

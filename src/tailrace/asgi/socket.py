@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
 from urllib.parse import quote, unquote
 
+from pydantic_core import from_json
+
 from ..errors import DecodeError
 from ..wire.base import Frame, frame_members
 from ..wire.ndjson import NDJSON
@@ -162,8 +164,8 @@ class _Bridge:
     async def _refuse(self) -> None:
         """The HTTP answer instead of the upgrade or, where the socket is open already or cannot carry it, its gist."""
         if self._accepted:
-            data = {"code": f"http_{self._status}", "message": self._refusal.decode("utf-8", "replace")}
-            await self._send_open({"type": "websocket.send", "text": frame_members(Frame(data, "error")).decode()})
+            frame = Frame(_gist(self._status, self._refusal), "error")
+            await self._send_open({"type": "websocket.send", "text": frame_members(frame).decode()})
             await self._close(POLICY_VIOLATION if self._status < 500 else INTERNAL_ERROR, f"HTTP {self._status}")
         elif "websocket.http.response" in self._scope.get("extensions", {}):
             start = {"type": "websocket.http.response.start", "status": self._status, "headers": list(self._headers)}
@@ -190,6 +192,19 @@ class _Bridge:
                 # Given up on a client that takes nothing, which would hold up a close message just as well.
                 self._closed = True
                 raise
+
+
+def _gist(status: int, body: bytes) -> dict[str, Any]:
+    """A refusal as the data of an error: FastAPI's `detail` is a text, or says more than one."""
+    try:
+        members = from_json(body)
+    except ValueError:
+        members = None
+    if not isinstance(members, dict):
+        members = {"detail": body.decode("utf-8", "replace")}
+    detail = members.get("detail", "")
+    told = {"message": detail} if isinstance(detail, str) else {"message": f"HTTP {status}", "detail": detail}
+    return {"code": members.get("code", f"http_{status}"), "status": status, **told}
 
 
 async def _receive_nothing() -> Message:

@@ -15,6 +15,7 @@ from fastapi import HTTPException, params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -37,7 +38,8 @@ _INJECTED = "tailrace_response"
 def describe_http_error(error: Exception) -> Outcome:
     """Like `describe_error`, with the words of an HTTPException, which are meant for the client."""
     if isinstance(error, HTTPException):
-        return Outcome("error", f"http_{error.status_code}", str(error.detail))
+        detail = error.detail if isinstance(error.detail, str) else to_json(error.detail).decode()
+        return Outcome("error", f"http_{error.status_code}", detail)
     return describe_error(error)
 
 

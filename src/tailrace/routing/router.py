@@ -22,6 +22,7 @@ from ..flow import Flow, Retention
 from ..modes import DEFAULT_WIRES
 from ..producer import OnDisconnect
 from ..wire.base import Wire
+from ..wire.ndjson import NDJSON
 from .endpoints import (
     Endpoint,
     describe_http_error,
@@ -82,8 +83,9 @@ class StreamRouter(APIRouter):
         """Serve a generator function (async or sync), or one that returns an iterator or a Log, at `path`.
 
         A stream is resumed by GET at `path/{stream_id}` and stopped by POST at `path/{stream_id}/stop`, where the
-        function's dependencies run too; a WebSocket is at `path`. The settings are those of StreamSettings, `options`
-        those of `add_api_route`; `response_model` is the type of an item, by default the declared one.
+        function's dependencies run too. A WebSocket is at `path`, if NDJSON is among the wires. The settings are those
+        of StreamSettings, `options` those of `add_api_route`; `response_model` is the type of an item, by default the
+        declared one.
         """
         settings = StreamSettings(wires, flow, retention, on_disconnect, grace, status_wait)
 
@@ -131,7 +133,7 @@ class StreamRouter(APIRouter):
         if not takes_all:
             add_addresses()
         self._add_options(path, methods)
-        if websocket:
+        if websocket and any(isinstance(wire, NDJSON) for wire in settings.wires):
             method = "GET" if "GET" in methods else methods[0]
             # Starlette takes an ASGI application too, which its annotation does not say.
             socket: Any = _SocketEndpoint(method, self._origins)

@@ -21,9 +21,12 @@ class BatchEncoder(Encoder):
         return b""
 
 
-def document(data: bytes, outcome: Outcome | None, cursor: str) -> bytes:
-    """The whole document around a list. Only what is not simply done is said: another outcome, an open log's cursor."""
+def document(data: bytes, outcome: Outcome | None, cursor: str, after: str | None = None) -> bytes:
+    """The whole document around a list. Said besides is only what is not simply all and done: `after` which cursor the
+    list begins because what was before is gone, another outcome, an open log's cursor."""
     head = b'{"data":' + data
+    if after is not None:
+        head += b',"after":' + to_json(after)
     if outcome is None:
         return head + b',"cursor":' + to_json(cursor) + b"}"
     if outcome.state == "done":
