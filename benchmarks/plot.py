@@ -14,8 +14,6 @@ mpl.use("Agg")
 ACCENT = "#0b6e8f"
 GREY = "#9aa5ab"
 INK = "#22292d"
-# Above this range of medians the short bars would vanish on a linear axis.
-LINEAR_RANGE = 25.0
 
 STYLE = Path(__file__).with_suffix(".mplstyle")
 
@@ -47,12 +45,8 @@ def plot(scenario: Scenario, result: ScenarioResult, metric: Metric, path: Path)
         figure, axes = plt.subplots(figsize=(8, 1.4 + 0.36 * len(spreads)), layout="constrained")
         bars = axes.barh([peer.label for peer in spreads], medians, color=colors, xerr=[below, above], ecolor=INK)
         axes.bar_label(bars, labels=[metric.show(value) for value in medians], padding=8)
-        scale = "linear"
-        if max(medians) > LINEAR_RANGE * min(medians):
-            scale = "logarithmic"
-            axes.set_xscale("log")
         axes.margins(x=0.2)
-        axes.set_xlabel(f"{metric.label}, {metric.unit} ({scale}; bar: median, line: range of {rounds(result)} rounds)")
+        axes.set_xlabel(f"{metric.label}, {metric.unit} (bar: median, line: range of {rounds(result)} rounds)")
         axes.set_title(wrapped(scenario, result, metric), loc="left", fontsize=11, fontweight="bold")
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
