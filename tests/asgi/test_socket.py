@@ -516,8 +516,8 @@ async def test_a_stop_is_a_post_to_the_address_that_the_response_names() -> None
         listening = asyncio.create_task(receive())
         await stopped.wait()
         await send({"type": "http.response.body", "body": b'{"event":"cancelled","data":{}}\n'})
-        socket.leave()
-        assert (await listening)["type"] == "http.disconnect"
+        listening.cancel()
+        await asyncio.wait([listening])
 
     socket = Socket('{"event":"stop"}')
     assert await socket.serve(app) == ["accept", "send", "close"]

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tailrace import Outcome, Reset, read_notice
 from tailrace.wire.websocket import read_message
-from tests.system.servers import GRANIAN, KINDS, PATIENCE, Reader, Running, running
+from tests.system.servers import KINDS, PATIENCE, Reader, Running, running
 
 SSE = {"accept": "text/event-stream"}
 NDJSON = {"accept": "application/x-ndjson"}
@@ -100,9 +100,6 @@ async def test_an_event_comes_as_soon_as_it_is_there(client: httpx.AsyncClient, 
 async def test_the_headers_come_before_an_event_that_takes_long(
     server: Running, client: httpx.AsyncClient, name: str, request: pytest.FixtureRequest
 ) -> None:
-    if server.kind is GRANIAN:
-        reason = "Granian holds the headers back until there is a body message"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=TimeoutError, strict=True))
     # Text has no pings either.
     url, headers = f"/numbers?name={name}&held=true&count=1", {"accept": "text/plain"}
     async with asyncio.timeout(3), client.stream("GET", url, headers=headers) as response:
@@ -291,9 +288,6 @@ async def test_a_websocket_says_a_failure(server: Running) -> None:
 async def test_a_websocket_is_closed_with_the_code_of_its_end(
     server: Running, path: str, code: int, request: pytest.FixtureRequest
 ) -> None:
-    if server.kind is GRANIAN and code == 1000:
-        reason = "Granian holds a close back until the receive() that is pending has returned"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=TimeoutError, strict=True))
     async with opened(server, path) as socket:
         for _ in range(10):
             try:

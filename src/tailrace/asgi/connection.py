@@ -120,6 +120,9 @@ class Connection:
         await self._send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         if self._encoder.preamble and self._tail.position == 0:
             await self._body(self._encoder.preamble)
+        elif self._tail.position == self._tail.log.top:
+            # Some servers (Granian) and middleware (GZip) keep the headers until there is a body.
+            await self._body(b"")
 
     async def _finish(self, body: bytes) -> None:
         log = self._tail.log

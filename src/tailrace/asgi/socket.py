@@ -71,6 +71,7 @@ class _Bridge:
         self._refusal = b""
         self._stop_path: str | None = None
         self._messages = Messages()
+        self._ended = False
 
     async def run(self) -> None:
         if self._method != "GET":
@@ -86,7 +87,7 @@ class _Bridge:
             raise
         finally:
             code = self._messages.close_code
-            await self._close(INTERNAL_ERROR if code == NORMAL else code)
+            await self._close(INTERNAL_ERROR if code == NORMAL and not self._ended else code)
 
     def _http_scope(self, method: str, path: str) -> dict[str, Any]:
         kept = {key: self._scope[key] for key in _KEPT if key in self._scope}
@@ -116,7 +117,14 @@ class _Bridge:
 
     async def _next_text(self) -> str | None:
         """The next message, or None when the client is gone; a binary one is no message of this protocol."""
-        message = await self._receive_socket()
+        try:
+            message = await self._receive_socket()
+        except asyncio.CancelledError:
+            # The application waits for its client no longer: only now, because there are servers (Granian) that hold
+            # a close back while something is being received.
+            if self._ended:
+                await self._close(self._messages.close_code)
+            raise
         if message["type"] == "websocket.disconnect":
             self._closed = True
             return None
@@ -158,8 +166,7 @@ class _Bridge:
             texts += self._messages.close()
         for text in texts:
             await self._send_open({"type": "websocket.send", "text": text})
-        if not more:
-            await self._close(self._messages.close_code)
+        self._ended = not more
 
     async def _refuse(self) -> None:
         """The HTTP answer instead of the upgrade or, where the socket is open already or cannot carry it, its gist."""
