@@ -105,6 +105,9 @@ FLOORS: tuple[Floor, ...] = (
     Floor("memory", "rss_kb", 14, peer=TAILRACE_ASGI),
     RatioFloor("paced", "cpu_us", 1.25, rival=BARE),
     Floor("paced", "p99_ms", 50),
+    # The same at a load that no core is saturated by.
+    RatioFloor("paced-light", "cpu_us", 1.25, rival=BARE),
+    Floor("paced-light", "p99_ms", 50),
 )
 
 

@@ -11,6 +11,8 @@ from benchmarks.plot import filename, plotted
 from benchmarks.results import Results, ScenarioResult, Spread
 from benchmarks.scenarios import SCENARIOS, Metric, Scenario
 
+SATURATED = 97.0
+
 INTRODUCTION = """\
 <!-- Written by `python -m benchmarks`; edit the benchmarks, not this page. -->
 
@@ -80,8 +82,20 @@ def scenarios(results: Results) -> Iterator[str]:
         for metric in plotted(scenario, result):
             yield f"![{scenario.title}: {metric.label} by peer]({filename(name, metric)})\n"
         yield from rows(scenario, result)
+        yield from saturated(scenario, result)
         for peer, reason in result.missing.items():
             yield f"{peer} was not measured: {reason}.\n"
+
+
+def saturated(scenario: Scenario, result: ScenarioResult) -> Iterator[str]:
+    """Who could not keep up: its gaps tell of a full core, not of its own delays."""
+    full = [
+        peer.label
+        for peer in scenario.peers
+        if (core := result.peers.get(peer.name, {}).get("core")) and core.median >= SATURATED
+    ]
+    if full:
+        yield f"The core is saturated by {', '.join(full)}: its gaps are of a server that cannot keep up.\n"
 
 
 def rows(scenario: Scenario, result: ScenarioResult) -> Iterator[str]:
