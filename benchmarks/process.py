@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -111,7 +111,9 @@ def serve(command: Command, *, worker: bool = False) -> Iterator[Server]:
             wait_until_accepting(process, port, directory / "output")
             yield Server(("127.0.0.1", port), wait_for_child(process.pid) if worker else process.pid)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            # A server that has died by itself is gone; what it said is told by the exception under way.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
