@@ -27,6 +27,9 @@ class Reader:
     def leave(self) -> None:
         self.told += 1
 
+    def abandon(self) -> None:
+        raise AssertionError("expected no reader to be left after the grace")
+
 
 async def items(count: int, item: Any = 1) -> AsyncIterator[Any]:
     for _ in range(count):
@@ -229,7 +232,20 @@ async def test_readers_are_told_once_that_the_server_leaves() -> None:
     engine.drain()
     engine.drain()
     assert (stays.told, left.told) == (1, 0)
+    engine.part(stays)
     await engine.aclose()
+
+
+async def test_readers_that_do_not_leave_are_abandoned_after_the_grace() -> None:
+    engine = Engine(shutdown_grace=0.01)
+
+    class Stalled(Reader):
+        def abandon(self) -> None:
+            engine.part(self)
+
+    engine.join(Stalled())
+    await asyncio.wait_for(engine.aclose(), LIMIT)
+    assert engine.statistics().readers == 0
 
 
 async def test_farewells_differ_within_their_range() -> None:
@@ -344,8 +360,10 @@ async def test_the_engine_is_in_memory_by_default() -> None:
 async def test_statistics_count_what_there_is() -> None:
     engine = Engine()
     producer = await started(engine, endless())
-    engine.join(Reader())
+    reader = Reader()
+    engine.join(reader)
     await play(engine, 2)
     assert engine.statistics() == EngineStatistics(readers=1, producers=1, stuck=0, kept=1, kept_size=2, draining=False)
     producer.stop()
+    engine.part(reader)
     await engine.aclose()

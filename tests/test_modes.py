@@ -243,3 +243,10 @@ def test_a_document_wins_over_a_stream_that_only_goes_by_its_name() -> None:
     assert negotiate("application/json", None, [batch, chunks]) is batch
     assert negotiate("application/json", None, [chunks]) is chunks
     assert negotiate("text/event-stream, application/json", None, [batch, chunks]) is chunks
+
+
+@pytest.mark.parametrize("accept", ["application/json, text/plain, */*", "text/plain, application/json"])
+def test_text_beside_json_is_said_by_habit_and_asks_for_no_stream(accept: str) -> None:
+    assert detect_mode(request(accept)) is BATCH
+    assert isinstance(negotiate(accept, None, DEFAULT_WIRES), Batch)
+    assert isinstance(negotiate("text/plain", None, DEFAULT_WIRES), Text)

@@ -939,3 +939,33 @@ def test_only_a_stream_error_shows_its_words() -> None:
     assert describe_error(StreamError("a", code="b")) == Outcome("error", "b", "a")
     assert describe_error(EventError("a")).message == "an event could not be encoded"
     assert describe_error(KeyError("secret")) == INTERNAL_ERROR
+
+
+async def test_what_the_outcome_hides_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing() -> AsyncIterator[int]:
+        yield 1
+        try:
+            raise KeyError("first")
+        except KeyError:
+            raise ValueError("secret")  # noqa: B904 - the context is what is tested
+
+    assert await ended(produce(failing())) == Outcome("error", "internal_error", "Internal Server Error")
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ValueError)
+    assert "KeyError" in caplog.text
+    caplog.clear()
+    await ended(produce(failing(), reports=False))
+    assert not caplog.records
+
+
+async def test_what_the_outcome_tells_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing() -> AsyncIterator[int]:
+        yield 1
+        raise StreamError("no luck", code="luck")
+
+    caplog.set_level(logging.INFO)
+    await ended(produce(failing()))
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage().endswith("failed: no luck (luck)")) == (logging.INFO, True)

@@ -24,6 +24,9 @@ logger = logging.getLogger("tailrace")
 STORES: dict[str, Callable[[str], LogStore]] = {"memory": lambda url: MemoryStore()}
 """What makes a store, by URL scheme."""
 
+LAST_WORDS = 1.0
+"""Seconds after the grace in which readers are told how their streams ended."""
+
 SHUTDOWN = Outcome("cancelled", "shutdown", "the server shut down")
 
 
@@ -32,6 +35,9 @@ class Reader(Protocol):
 
     def leave(self) -> None:
         """The server leaves; look whether to say farewell."""
+
+    def abandon(self) -> None:
+        """The grace is over: part now, whatever the client still lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,8 @@ class Engine:
         self._shutdown_grace = shutdown_grace
         self._reconnect = reconnect
         self._readers: dict[Reader, None] = {}
+        self._no_readers = asyncio.Event()
+        self._no_readers.set()
         self._producers: dict[str, Producer] = {}
         self._passing: set[str] = set()
         self._kept: dict[str, _Kept] = {}
@@ -186,10 +194,13 @@ class Engine:
     def join(self, reader: Reader) -> None:
         """A connection comes; it will be told when the server leaves."""
         self._readers[reader] = None
+        self._no_readers.clear()
 
     def part(self, reader: Reader) -> None:
         """A connection goes."""
         self._readers.pop(reader, None)
+        if not self._readers:
+            self._no_readers.set()
 
     def farewell(self, reason: Literal["shutdown", "slow"]) -> Farewell:
         """A farewell with a reconnect delay of its own, so that not all come back at once."""
@@ -206,17 +217,19 @@ class Engine:
         if self.draining:
             return
         self.draining = True
-        self._deadline = asyncio.get_running_loop().call_later(self._shutdown_grace, self._stop_producers)
+        self._deadline = asyncio.get_running_loop().call_later(self._shutdown_grace, self._end_grace)
         for producer in tuple(self._producers.values()):
             producer.hurry()
         for reader in tuple(self._readers):
             reader.leave()
 
     async def aclose(self) -> None:
-        """Drain, wait for the producers, and let go of the logs. The engine can be used again afterwards."""
+        """Drain, wait for producers and readers, and let go of the logs. The engine can be used again afterwards."""
         self.drain()
         for producer in tuple(self._producers.values()):
             await producer.wait()
+        # Those that are told to leave do; the others are abandoned when the grace is over.
+        await self._no_readers.wait()
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -230,9 +243,14 @@ class Engine:
         await self.store.aclose()
         self.draining = False
 
-    def _stop_producers(self) -> None:
+    def _end_grace(self) -> None:
         for producer in tuple(self._producers.values()):
             producer.stop(SHUTDOWN)
+        self._deadline = asyncio.get_running_loop().call_later(LAST_WORDS, self._abandon_readers)
+
+    def _abandon_readers(self) -> None:
+        for reader in tuple(self._readers):
+            reader.abandon()
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(

@@ -91,8 +91,8 @@ def _best(accept: str | None, wires: Sequence[Wire]) -> Wire | None:
     for wire in wires:
         specificity, quality = max(_match(media_type, ranges) for media_type in (wire.media_type, *wire.aliases))
         # A client that names a stream beside a document can read the stream; an alias names it only by custom.
-        named = _match(wire.media_type, ranges)[0] == 2
-        rank = (quality, specificity, named and wire.streaming)
+        named = wire.names_a_stream and _match(wire.media_type, ranges)[0] == 2
+        rank = (quality, specificity, named)
         if quality > 0 and rank > best_rank:
             best, best_rank = wire, rank
     return best

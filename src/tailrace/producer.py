@@ -64,9 +64,15 @@ class Producer:
         on_disconnect: OnDisconnect = "cancel",
         grace: float = 10.0,
         patience: float = 5.0,
+        reports: bool = True,
         on_finish: Callable[[Producer], None] | None = None,
     ) -> None:
-        """`grace`: seconds without a reader before `cancel` cancels; `patience`: seconds for a cancelled generator."""
+        """The generator starts at once, in a task.
+
+        - `grace`: seconds without a reader after which `cancel` cancels.
+        - `patience`: seconds that a cancelled generator may take.
+        - `reports`: log an error that its outcome hides; a request that raises it does not need that.
+        """
         self.log = log
         self.error: Exception | None = None
         self.stuck = False
@@ -79,6 +85,7 @@ class Producer:
         self._high = flow.high if self._blocks else sys.maxsize
         self._grace = grace
         self._patience = patience
+        self._reports = reports
         self._on_finish = on_finish
         self._outcome: Outcome | None = None  # from a stop, or else from the end, on
         self._timer: asyncio.TimerHandle | None = None
@@ -173,12 +180,20 @@ class Producer:
             await self.log.wait_room(self._high, without_readers=not self._detached)
 
     def _fail(self, error: Exception, cause: BaseException | None = None) -> Outcome:
-        if self._outcome is None:
-            error.__cause__ = cause or error.__cause__
-            self.error = error
-        elif not isinstance(error, LogClosed):
-            logger.warning("log %s: the generator raised while it was stopped", self.log.name, exc_info=error)
-        return self._describe(error)
+        name = self.log.name
+        if self._outcome is not None:
+            if not isinstance(error, LogClosed):
+                logger.warning("log %s: the generator raised while it was stopped", name, exc_info=error)
+            return self._outcome
+        if cause is not None:
+            error.__cause__ = cause
+        self.error = error
+        outcome = self._describe(error)
+        if outcome.code not in UNTOLD:
+            logger.info("log %s failed: %s (%s)", name, outcome.message, outcome.code)
+        elif self._reports:
+            logger.error("log %s: the generator raised", name, exc_info=error)
+        return outcome
 
     def _readers_changed(self) -> None:
         if self._outcome is not None:

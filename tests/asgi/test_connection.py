@@ -286,6 +286,21 @@ async def test_a_client_that_takes_nothing_is_given_up() -> None:
     assert not app.raised
 
 
+async def test_a_client_that_takes_nothing_holds_no_shutdown_beyond_its_grace() -> None:
+    engine = small_engine(shutdown_grace=0.1)
+    log = engine.log("large")
+    await log.extend("x" * 1_000_000 for _ in range(5))
+    app = Served(engine, x=StreamResponse(log))
+    async with serving(app) as url, exchange(url, "/x", SSE_HEADERS, window=4096) as got:
+        await got.reader.readexactly(1000)
+        assert engine.statistics().readers == 1
+        async with asyncio.timeout(BOUND):
+            await engine.aclose()
+            while engine.statistics().readers:  # noqa: ASYNC110 - nobody says that a reader has parted
+                await asyncio.sleep(0.01)
+        assert not got.whole
+
+
 async def test_a_client_that_takes_a_little_is_not_given_up() -> None:
     # What is measured is one send; each of these ends before its time.
     engine = small_engine(heartbeat=0.05, send_timeout=60.0)

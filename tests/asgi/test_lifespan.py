@@ -66,6 +66,7 @@ class Leaving:
 
     def __init__(self, left: asyncio.Event) -> None:
         self.leave = left.set
+        self.abandon = left.set
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -74,9 +75,11 @@ async def test_a_signal_drains_and_is_passed_on(number: int, heard: list[int]) -
     left = asyncio.Event()
     before = signal.getsignal(number)
     async with running(engine):
-        engine.join(Leaving(left))
+        reader = Leaving(left)
+        engine.join(reader)
         os.kill(os.getpid(), number)
         await soon(left)
+        engine.part(reader)
         assert engine.draining
         assert heard == [number]
     assert signal.getsignal(number) is before

@@ -185,7 +185,12 @@ def test_resume_and_stop_are_documented_with_their_parameters() -> None:
     assert set(resume) == {"get"}
     assert set(stop) == {"post"}
     names = [(each["in"], each["name"]) for each in resume["get"]["parameters"]]
-    assert sorted(names) == [("header", "Last-Event-ID"), ("path", "stream_id"), ("query", "after")]
+    assert sorted(names) == [
+        ("header", "Last-Event-ID"),
+        ("path", "stream_id"),
+        ("query", "after"),
+        ("query", "stream"),
+    ]
     start = document["paths"]["/x"]["post"]
     names = [(each["in"], each["name"]) for each in start["parameters"]]
     assert sorted(names) == [("header", "Last-Event-ID"), ("query", "after"), ("query", "stream")]

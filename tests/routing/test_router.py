@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -832,3 +833,8 @@ async def test_the_other_options_are_fastapi_s() -> None:
     assert (operation["tags"], operation["summary"]) == (["ticks"], "Ticks")
     assert "418" in operation["responses"]
     assert paths["/x/{stream_id}"]["get"]["tags"] == ["ticks"]
+
+
+def test_only_a_function_is_streamed_from() -> None:
+    with pytest.raises(TypeError, match=r"expected a function to stream from at '/x', but got functools\.partial"):
+        StreamRouter().stream("/x")(functools.partial(print))

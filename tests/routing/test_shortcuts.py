@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 
-from tailrace import Event, Log, StreamResponse, create_streaming_endpoint, stream_response
+from tailrace import Engine, Event, Log, StreamResponse, StreamRouter, create_streaming_endpoint, stream_response
 from tailrace.modes import DEFAULT_WIRES
 from tests.asgi.apps import SSE_HEADERS
 from tests.raw import fetch, values
@@ -345,3 +345,12 @@ async def test_it_is_documented_as_its_processor() -> None:
     assert operation["summary"] == "Translate"
     assert operation["description"] == "Translate a message."
     assert set(operation["responses"]["200"]["content"]) == set(WIRES)
+
+
+async def test_on_a_stream_router_it_has_the_router_s_engine() -> None:
+    engine = Engine()
+    router = StreamRouter(engine=engine)
+    create_streaming_endpoint(router, "/say", spell)
+    async with client_of(Recording(router)) as client:
+        answer = await client.post("/say", data={"message": "ab"})
+        assert await engine.find(answer.headers["content-location"]) is not None

@@ -151,6 +151,9 @@ class Leaving(asyncio.Event):
     def leave(self) -> None:
         self.set()
 
+    def abandon(self) -> None:
+        self.set()
+
 
 @router.stream("/finishing")
 async def finishing(request: Request) -> AsyncIterator[Number]:

@@ -93,8 +93,8 @@ class Connection:
             self._stalled = 0.0
         else:
             self._stalled += self._engine.pulse.interval
-            if self._stalled >= self._engine.send_timeout and self._task is not None:
-                self._task.cancel()
+            if self._stalled >= self._engine.send_timeout:
+                self.abandon()
         if self._idle and self._encoder.ping:
             self._ping_due = True
             self._tail.wake()
@@ -103,6 +103,11 @@ class Connection:
     def leave(self) -> None:
         """The server leaves."""
         self._tail.wake()
+
+    def abandon(self) -> None:
+        """Leave the body broken off: the server cannot wait for a client that takes nothing."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def _early_failure(self) -> Exception | None:
         """What went wrong before the first event, if that came to light soon enough to become a status."""

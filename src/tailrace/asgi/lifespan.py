@@ -66,9 +66,15 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
         yield
         return
     previous: dict[int, Any] = {}
+    listening = True
+
+    def drain() -> None:
+        # The loop may come to it only after the engine has been closed.
+        if listening:
+            engine.drain()
 
     def hear(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(engine.drain)
+        loop.call_soon_threadsafe(drain)
         previous[number](number, frame)
 
     for stop in (signal.SIGTERM, signal.SIGINT):
@@ -80,6 +86,7 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
     try:
         yield
     finally:
+        listening = False
         for number, handler in previous.items():
             if signal.getsignal(number) is hear:
                 signal.signal(number, handler)

@@ -63,6 +63,7 @@ def _start(
         describe=settings.describe,
         flow=flow,
         on_disconnect=settings.on_disconnect,
+        reports=False,
         # Of a document nobody knows an address at which to come back.
         grace=settings.grace if streaming else 0.0,
     )

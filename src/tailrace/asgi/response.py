@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from ..engine import Engine
 from ..errors import CursorError, LogReset, NotAcceptable, StreamError
+from ..producer import UNTOLD, Producer
 from .connection import Connection
 from .disconnect import Disconnected, Receive, Send, run_until_disconnect
 from .document import send_document
@@ -24,6 +26,8 @@ from .settings import StreamSettings
 from .socket import serve_socket
 
 _LISTS = {b"vary", b"link"}
+
+logger = logging.getLogger("tailrace")
 
 
 class StreamResponse(Response):
@@ -100,13 +104,18 @@ class StreamResponse(Response):
         if opening.producer is not None:
             # The request's dependencies stay open as long as this coroutine: until nobody writes any more.
             await opening.producer.wait()
+            if failure is None:
+                _report(opening.producer)
         # An OSError that is not the generator's is how servers say that the client has gone (ASGI 2.4).
         if failure is not None and (not isinstance(failure, OSError) or failure is _error_of(opening)):
             raise failure
 
     def _read(self, opening: Opening, send: Send) -> Coroutine[Any, Any, None]:
-        headers = self._with_own(stream_headers(opening.request.wire, opening.tail, addressed=self._addressed))
-        if opening.request.wire.streaming:
+        wire = opening.request.wire
+        # A document of a stream that the request started is all that there will ever be of it.
+        tail = opening.tail if wire.streaming or opening.producer is None else None
+        headers = self._with_own(stream_headers(wire, tail, addressed=self._addressed))
+        if wire.streaming:
             return Connection(opening, send, self.status_code, headers).run()
         return send_document(opening, send, self.status_code, headers)
 
@@ -121,3 +130,10 @@ class StreamResponse(Response):
 
 def _error_of(opening: Opening) -> Exception | None:
     return None if opening.producer is None else opening.producer.error
+
+
+def _report(producer: Producer) -> None:
+    """Log what the outcome hides and nobody was there any more to raise."""
+    outcome = producer.log.outcome
+    if producer.error is not None and outcome is not None and outcome.code in UNTOLD:
+        logger.error("log %s: the generator raised, its client was gone", producer.log.name, exc_info=producer.error)

@@ -178,6 +178,10 @@ class Log(ABC):
                     sleeper.set_result(None)
             self._sleepers.clear()
 
+    def let_go(self) -> None:
+        """Nobody reads any more: what was kept for the next reader of the same batch is not needed."""
+        self._encoders.clear()
+
     def make_room(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
@@ -303,6 +307,8 @@ class Tail:
         log = self.log
         log.readers += change
         log.make_room()
+        if not log.readers:
+            log.let_go()
         if log.on_readers is not None:
             log.on_readers()
 

@@ -80,6 +80,10 @@ class MemoryLog(Log):
             self.make_room()
         return self.outcome
 
+    def let_go(self) -> None:
+        super().let_go()
+        self._last_read = NOTHING
+
     def size(self) -> tuple[int, int]:
         return len(self._json), self._size
 

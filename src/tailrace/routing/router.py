@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -108,6 +109,8 @@ class StreamRouter(APIRouter):
         **options: Any,
     ) -> None:
         """What `stream` does, as a call."""
+        if not inspect.isroutine(function):
+            raise TypeError(f"expected a function to stream from at {path!r}, but got {function!r}")
         methods = [method.upper() for method in methods]
         item = item_type(function) if response_model is None else response_model
         dump = {name: options[key] for name in _DUMP_OPTIONS if (key := f"response_model_{name}") in options}
@@ -154,7 +157,7 @@ class StreamRouter(APIRouter):
             shared = {**shared, "dependencies": without_body(shared["dependencies"], path)}
         parameters = shared_parameters(endpoint, path)
         resume = resume_endpoint(function, parameters, settings, self.engine)
-        extra = {"parameters": CURSOR_PARAMETERS}
+        extra = {"parameters": [*CURSOR_PARAMETERS, STREAM_PARAMETER]}
         self._add(path, resume, "GET", responses=responses, openapi_extra=extra, **shared)
         self._add(path, resume, "HEAD", **{**shared, "include_in_schema": False})
         self._add_options(path, ["GET"])

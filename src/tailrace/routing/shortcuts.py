@@ -76,9 +76,10 @@ def create_streaming_endpoint(
     endpoint.__module__ = processor.__module__
     endpoint.__doc__ = processor.__doc__
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    router = StreamRouter()
+    router = app if isinstance(app, StreamRouter) else StreamRouter()
     router.stream(path, **{"methods": ["POST"], "wires": _TEXT_FIRST, "websocket": False, **options})(endpoint)
-    app.include_router(router)
+    if router is not app:
+        app.include_router(router)
 
 
 async def _as_text(items: Items | Callable[[], Items]) -> AsyncIterator[Any]:

@@ -79,6 +79,8 @@ class Wire(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     content_type: ClassVar[str]
     streaming: ClassVar[bool] = True
+    names_a_stream: ClassVar[bool] = True
+    """Whether a client that accepts this media type beside a document means a stream."""
 
     @abstractmethod
     def encoder(self, stream: str, epoch: str, created: int) -> Encoder:

@@ -78,6 +78,7 @@ class Batch(Wire):
     media_type = "application/json"
     content_type = "application/json"
     streaming = False
+    names_a_stream = False
 
     def __init__(self, *, max_bytes: int = 64 << 20) -> None:
         self.max_bytes = max_bytes

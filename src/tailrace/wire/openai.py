@@ -15,7 +15,7 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class OpenAIEncoder(Encoder):
-    """Strings become content deltas; a dict is taken as a delta itself (`{"tool_calls": …}`, `{"reasoning": …}`).
+    """Strings become content deltas; a dict is taken as a delta itself. The reason to finish is always `stop`.
 
     No ids and no retry: clients of this API do not expect them.
     """

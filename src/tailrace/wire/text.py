@@ -54,6 +54,8 @@ class Text(Wire):
     """`text/plain`. A stream that failed or was cancelled breaks off without the end of its body."""
 
     media_type = "text/plain"
+    # Browsers' HTTP libraries name it beside JSON without meaning anything by it.
+    names_a_stream = False
     content_type = "text/plain; charset=utf-8"
 
     def encoder(self, stream: str, epoch: str, created: int) -> TextEncoder:
