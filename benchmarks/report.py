@@ -61,6 +61,10 @@ def floors(results: Results) -> Iterator[str]:
         ("what", "floor", "measured", "range", "verdict"),
         [(verdict.work, verdict.floor, verdict.measured, verdict.spread, judgement(verdict)) for verdict in found],
     )
+    if missed := [verdict for verdict in found if not verdict.reached]:
+        yield "\nWhat holds those that are missed:\n"
+        yield from (f"- {verdict.work} ({verdict.floor}): {verdict.holds}." for verdict in missed)
+        yield ""
 
 
 def unmeasured(count: int) -> str:

@@ -51,12 +51,20 @@ class Entries(Sequence[Entry]):
     `offsets` rise; `events` has the names, by offset, of those entries that have one.
     """
 
-    __slots__ = ("events", "json", "offsets")
+    __slots__ = ("_bodies", "events", "json", "offsets")
 
     def __init__(self, offsets: Sequence[int], json: Sequence[bytes], events: Mapping[int, str] = MappingProxyType({})):
         self.offsets = offsets
         self.json = json
         self.events = events
+        self._bodies: dict[object, bytes] | None = None
+
+    @property
+    def bodies(self) -> dict[object, bytes]:
+        """What encoders made of the batch, for readers that share it."""
+        if self._bodies is None:
+            self._bodies = {}
+        return self._bodies
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Entries:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tailrace import Entry, Event, Log, LogClosed, LogReset, MemoryLog, Outcome, Retention
+from tailrace import Entry, Event, Flow, Log, LogClosed, LogReset, MemoryLog, Outcome, Retention
+from tailrace.log.base import SHARED_BATCHES
 from tailrace.log.memory import MemoryStore
 from tailrace.testing import LogContract
 
@@ -177,13 +178,32 @@ def test_a_log_without_bounds_keeps_everything() -> None:
 async def test_readers_at_one_place_are_handed_one_batch() -> None:
     log = MemoryLog("shared")
     write_all(log, 3)
-    with log.tail(), log.tail():
-        batch = log.read_nowait(0, 3)
-        assert log.read_nowait(0, 3) is batch
-        assert log.read_nowait(0, 10) is batch
-        assert len(log.read_nowait(0, 2)) == 2
+    with log.tail() as first, log.tail() as second, log.tail(1) as third:
+        batch = first.read_nowait()
+        assert second.read_nowait() is batch
+        assert list(third.read_nowait() or ()) == list(log.read_nowait(1, 2))
         write_all(log, 1)
-        assert len(log.read_nowait(0, 10)) == 4
+        assert first.read_nowait() is second.read_nowait() is third.read_nowait()
+        with log.tail() as late:
+            assert list(late.read_nowait() or ()) == list(log.read_nowait(0, 4))
+    assert not log.shared
+
+
+async def test_few_batches_are_kept_for_other_readers() -> None:
+    log = MemoryLog("shared")
+    with log.tail() as first, log.tail():
+        for _ in range(20):
+            write_all(log, 1)
+            first.read_nowait()
+        assert len(log.shared) == SHARED_BATCHES
+
+
+async def test_what_is_conflated_for_one_reader_is_not_for_another() -> None:
+    log = MemoryLog("shared")
+    write_all(log, 3)
+    with log.tail(flow=Flow.latest()) as latest, log.tail() as whole:
+        assert [entry.offset for entry in latest.read_nowait() or ()] == [3]
+        assert [entry.offset for entry in whole.read_nowait() or ()] == [1, 2, 3]
 
 
 async def test_only_named_entries_have_names() -> None:

@@ -19,6 +19,7 @@ BATCH_BYTES = 128 << 10
 
 BATCH_ENTRIES = 1024
 FEW_ENTRIES = 32
+SHARED_BATCHES = 8
 
 NOTHING = Entries((), ())
 
@@ -47,6 +48,8 @@ class Log(ABC):
         # For a producer that blocks, trimming by count and size stops at `furthest`; then the log may become full.
         self.held = False
         self.full = False
+        # Batches for readers that keep up with each other, by the offset before them, with the top at that time.
+        self.shared: dict[int, tuple[int, Entries]] = {}
         self._sleepers: set[asyncio.Future[None]] = set()
         self._room: asyncio.Future[None] | None = None
         self._encoders: dict[Wire, Encoder] = {}
@@ -178,8 +181,15 @@ class Log(ABC):
                     sleeper.set_result(None)
             self._sleepers.clear()
 
+    def share(self, after: int, entries: Entries) -> None:
+        """Keep a batch for the next readers that come to the same place; it is encoded once for all of them."""
+        if len(self.shared) == SHARED_BATCHES:
+            del self.shared[next(iter(self.shared))]
+        self.shared[after] = self.top, entries
+
     def let_go(self) -> None:
         """Nobody reads any more: what was kept for the next reader of the same batch is not needed."""
+        self.shared.clear()
         self._encoders.clear()
 
     def make_room(self) -> None:
@@ -239,9 +249,15 @@ class Tail:
         if self._prepare is not None:
             self._prepare(self)
         after = self.position
+        if log.readers > 1 and (shared := log.shared.get(after)) is not None and shared[0] == log.top:
+            return self._take(shared[1])
         behind = log.top - after
         entries = log.read_nowait(after, behind if behind <= FEW_ENTRIES else self._limit(behind))
-        return entries if entries is None else self._take(entries)
+        if entries is None:
+            return None
+        if log.readers > 1 and not self._conflates:
+            log.share(after, entries)
+        return self._take(entries)
 
     async def read(self) -> Entries:
         """What there is to read now, perhaps nothing."""

@@ -10,7 +10,7 @@ from ..cursor import new_epoch
 from ..errors import LogClosed
 from ..events import DONE, Entries, Outcome
 from ..flow import Retention
-from .base import NOTHING, Log
+from .base import Log
 from .store import LogStore
 
 _NO_BOUND: Final = 1 << 62
@@ -28,7 +28,6 @@ class MemoryLog(Log):
         self._events: dict[int, str] = {}
         self._times: list[float] = []
         self._size = 0
-        self._last_read = NOTHING
         self._trim_count = _with_slack(self.retention.count)
         self._trim_size = _with_slack(self.retention.size)
         self._max_age = self.retention.age
@@ -56,22 +55,11 @@ class MemoryLog(Log):
         start = after - self.base
         if start < 0:
             raise self.reset("trimmed")
-        # Readers that keep up with each other all read the same batch, and encode it only once for that.
-        if self.readers > 1 and self._is_last_read(after + 1, min(limit, self.top - after)):
-            return self._last_read
         json = self._json[start : start + limit]
         offsets = range(after + 1, after + 1 + len(json))
-        if self._events:
-            events = {offset: self._events[offset] for offset in offsets if offset in self._events}
-            entries = Entries(offsets, json, events)
-        else:
-            entries = Entries(offsets, json)
-        self._last_read = entries
-        return entries
-
-    def _is_last_read(self, first: int, count: int) -> bool:
-        last = self._last_read
-        return len(last.json) == count and count > 0 and last.offsets[0] == first
+        if not self._events:
+            return Entries(offsets, json)
+        return Entries(offsets, json, {offset: self._events[offset] for offset in offsets if offset in self._events})
 
     async def close(self, outcome: Outcome = DONE) -> Outcome:
         if self.outcome is None:
@@ -79,10 +67,6 @@ class MemoryLog(Log):
             self.wake_readers()
             self.make_room()
         return self.outcome
-
-    def let_go(self) -> None:
-        super().let_go()
-        self._last_read = NOTHING
 
     def size(self) -> tuple[int, int]:
         return len(self._json), self._size

@@ -38,10 +38,6 @@ class Encoder(ABC):
     preamble: bytes = b""
     """What goes before the first entry."""
 
-    def __init__(self) -> None:
-        self._last_entries: Entries | None = None
-        self._last_body = b""
-
     @abstractmethod
     def encode(self, entries: Entries) -> bytes:
         """All entries of a batch, in one piece."""
@@ -51,10 +47,11 @@ class Encoder(ABC):
         """A notice; `cursor` is where a reader who has seen it continues."""
 
     def encode_shared(self, entries: Entries) -> bytes:
-        """Like `encode`, once for all readers that are handed the same batch one after the other."""
-        if self._last_entries is not entries:
-            self._last_entries, self._last_body = entries, self.encode(entries)
-        return self._last_body
+        """Like `encode`, once for all readers that are handed the same batch, in which the bytes are kept."""
+        body = entries.bodies.get(self)
+        if body is None:
+            body = entries.bodies[self] = self.encode(entries)
+        return body
 
 
 class Decoder(ABC):

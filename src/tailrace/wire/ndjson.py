@@ -16,7 +16,6 @@ class NDJSONEncoder(Encoder):
     ping = b"\n"
 
     def __init__(self, stream: str, epoch: str) -> None:
-        super().__init__()
         self._id = f'{{"id":"{stream}.{epoch}.'.encode()
 
     def encode(self, entries: Entries) -> bytes:

@@ -23,7 +23,6 @@ class OpenAIEncoder(Encoder):
     ping = b": ping\n"
 
     def __init__(self, stream: str, created: int, model: str) -> None:
-        super().__init__()
         self._head = {
             "id": f"chatcmpl-{stream}",
             "object": "chat.completion.chunk",

@@ -59,7 +59,6 @@ class SSEEncoder(Encoder):
     ping = b": ping\n"
 
     def __init__(self, stream: str, epoch: str) -> None:
-        super().__init__()
         self._id = f"id: {stream}.{epoch}.".encode()
 
     def encode(self, entries: Entries) -> bytes:
