@@ -54,7 +54,9 @@ def test_there_are_four_and_each_is_short() -> None:
 
 
 def test_make_examples_lists_what_each_shows() -> None:
-    listed = subprocess.run(["make", "examples"], capture_output=True, text=True, check=True, timeout=30).stdout
+    # Inside `make test` it would print its folder, too.
+    command = ["make", "--no-print-directory", "examples"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     lines = [f"make example-{number}  {docstring(path).splitlines()[0]}" for number, path in enumerate(EXAMPLES, 1)]
     assert listed.splitlines() == lines
 
