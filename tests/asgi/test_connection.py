@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -323,6 +324,31 @@ async def test_a_half_closed_connection_counts_as_gone() -> None:
         await soon(faucet.closed)
 
 
+async def test_a_generator_that_ignores_its_cancellation_is_left_behind() -> None:
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> AsyncIterator[int]:
+        yield 1
+        started.set()
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    engine = small_engine()
+    app = Served(engine, x=StreamResponse(stubborn, StreamSettings(grace=0.0)), y=of(2))
+    async with serving(app) as url, asyncio.timeout(2 * BOUND):
+        async with exchange(url, "/x", SSE_HEADERS):
+            await soon(started)
+        while not engine.statistics().stuck:  # noqa: ASYNC110 - nobody says that a generator is given up
+            await asyncio.sleep(0.05)
+        assert engine.statistics().producers == 0
+        _, body = await fetch(url, "/y", SSE_HEADERS)
+        assert values(body) == [2, "done"]
+        release.set()
+        while engine.statistics().stuck:  # noqa: ASYNC110 - nor that it has ended after all
+            await asyncio.sleep(0.05)
+
+
 async def test_a_slow_client_slows_no_other() -> None:
     count, fast_count = 400, 3
     engine = small_engine()
@@ -342,7 +368,7 @@ async def test_a_slow_client_slows_no_other() -> None:
             nonlocal taken
             while True:
                 taken += len(await slow.reader.read(1024))
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(1)
 
         fast = [asyncio.create_task(each.rest()) for each in (first, second, third)]
         assert len(fast) == fast_count

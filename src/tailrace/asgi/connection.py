@@ -106,8 +106,8 @@ class Connection:
 
     def abandon(self) -> None:
         """Leave the body broken off: the server cannot wait for a client that takes nothing."""
-        if self._task is not None:
-            self._task.cancel()
+        assert self._task is not None, "only a connection that runs is among the engine's readers"
+        self._task.cancel()
 
     async def _early_failure(self) -> Exception | None:
         """What went wrong before the first event, if that came to light soon enough to become a status."""
