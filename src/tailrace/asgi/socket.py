@@ -79,7 +79,7 @@ class _Bridge:
             await self._accept([])
         try:
             await self._app(self._http_scope(self._method, self._scope["path"]), self._receive, self._send)
-        except Exception:
+        except Exception:  # whatever it is: the client is answered, and the server still gets to log it
             if self._status == 0:
                 # What a server answers to an HTTP request in this case.
                 self._status, self._refusal = 500, b"Internal Server Error"
