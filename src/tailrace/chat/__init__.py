@@ -1,0 +1,1 @@
+"""The chat server: sessions of many turns with a model, each reply a stream that survives the network."""

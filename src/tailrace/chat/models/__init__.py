@@ -1,0 +1,1 @@
+"""What answers: a model is one async generator of pieces of text."""
