@@ -12,6 +12,7 @@ from tailrace.modes import (
     DEFAULT_WIRES,
     MediaRange,
     ResponseMode,
+    choose_wire,
     detect_mode,
     negotiate,
     parse_accept,
@@ -197,6 +198,38 @@ def test_the_last_of_several_flags_counts() -> None:
 def test_accept_may_come_in_several_lines() -> None:
     assert detect_mode(request("application/json;q=0.5", "text/event-stream")) is STREAM
     assert detect_mode(request("text/event-stream;q=0.5", "application/json")) is BATCH
+
+
+@pytest.mark.parametrize(("accept", "wire"), ACCEPTS)
+def test_a_request_has_the_wire_of_its_accept_header(accept: str | None, wire: type[Wire]) -> None:
+    headers = [] if accept is None else [accept]
+    assert type(choose_wire(request(*headers), DEFAULT_WIRES)) is wire
+
+
+@pytest.mark.parametrize(
+    ("accept", "query", "wire"),
+    [
+        ([], "", NDJSON),
+        (["*/*"], "", NDJSON),
+        (["application/json"], "", Batch),
+        (["application/json"], "stream=true", NDJSON),
+        (["text/event-stream"], "stream=true", SSE),
+        (["text/event-stream"], "stream=false", Batch),
+        (["application/json;q=0.5", "text/event-stream"], "", SSE),
+    ],
+)
+def test_a_request_chooses_among_the_wires_it_is_offered(accept: list[str], query: str, wire: type[Wire]) -> None:
+    wires = [NDJSON(), SSE(), Batch()]
+    chosen = choose_wire(request(*accept, query=query), wires)
+    assert type(chosen) is wire
+    assert chosen in wires
+
+
+def test_a_request_that_no_wire_fits_is_told_which_there_are() -> None:
+    with pytest.raises(NotAcceptable) as refusal:
+        choose_wire(request("text/plain"), [NDJSON(), Batch()])
+    assert refusal.value.accept == "text/plain"
+    assert refusal.value.available == ("application/x-ndjson", "application/json")
 
 
 def test_modes_are_strings() -> None:

@@ -22,7 +22,7 @@ from .events import Dropped, Entries, Entry, Event, Farewell, Outcome, Reset
 from .flow import Flow, LogStatistics, Retention
 from .log.base import Log, Tail
 from .log.memory import MemoryLog
-from .modes import ResponseMode, detect_mode
+from .modes import ResponseMode, choose_wire, detect_mode
 from .producer import Producer
 from .routing.router import StreamRouter
 from .routing.shortcuts import create_streaming_endpoint, stream_response
@@ -76,6 +76,7 @@ __all__ = [
     "Text",
     "Truncated",
     "Wire",
+    "choose_wire",
     "create_streaming_endpoint",
     "detect_mode",
     "format_sse",

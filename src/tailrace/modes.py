@@ -24,7 +24,7 @@ class ResponseMode(StrEnum):
 
 
 class RequestLike(Protocol):
-    """What `detect_mode` reads of a request."""
+    """What is read of a request to choose its wire."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -52,12 +52,19 @@ class MediaRange(NamedTuple):
 
 def detect_mode(request: RequestLike) -> ResponseMode:
     """What a request asks for; BATCH where it leaves the choice, and where it accepts neither."""
-    stream = stream_flag(request.query_params.get("stream"))
     try:
-        wire = negotiate(_accept(request.headers), stream, DEFAULT_WIRES)
+        wire = choose_wire(request, DEFAULT_WIRES)
     except NotAcceptable:
         return ResponseMode.BATCH
     return ResponseMode.STREAM if wire.streaming else ResponseMode.BATCH
+
+
+def choose_wire(request: RequestLike, wires: Sequence[Wire]) -> Wire:
+    """Which of `wires` a request asks for, by `?stream=` and Accept; NotAcceptable if none fits.
+
+    The first of `wires` is for clients that leave the choice.
+    """
+    return negotiate(_accept(request.headers), stream_flag(request.query_params.get("stream")), wires)
 
 
 def _accept(headers: Mapping[str, str]) -> str | None:
