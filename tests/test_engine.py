@@ -100,6 +100,51 @@ async def test_streams_have_unguessable_names_below_their_path() -> None:
     assert second.retention == Retention(count=3)
 
 
+async def test_a_stream_can_have_an_id_that_the_application_knows_already() -> None:
+    engine = Engine()
+    known = "an-id_of-22_characters"
+    log = engine.new_stream("/a/b", stream_id=known, retention=Retention(count=3))
+    assert (log.name, log.stream, log.retention) == (f"/a/b/{known}", known, Retention(count=3))
+    assert await engine.find(log.name) is log
+    assert engine.new_stream("/a/c", stream_id=known) is not log
+
+
+@pytest.mark.parametrize(
+    "stream_id", ["", "short", "a" * 21, "a" * 23, "a" * 21 + "/", "a" * 21 + "é", "a" * 22 + "\n"]
+)
+async def test_an_id_of_another_form_is_refused(stream_id: str) -> None:
+    engine = Engine()
+    with pytest.raises(ValueError, match=r"expected a stream id of the form .*\{22\}, but got "):
+        engine.new_stream("/a", stream_id=stream_id)
+    assert await engine.find(f"/a/{stream_id}") is None
+
+
+async def test_an_id_is_taken_until_its_stream_is_forgotten() -> None:
+    engine = Engine()
+    log = await play(engine)
+    path, _, stream_id = log.name.rpartition("/")
+    with pytest.raises(ValueError, match=f"expected no log '{log.name}' yet, but got one"):
+        engine.new_stream(path, stream_id=stream_id)
+    assert await engine.find(log.name) is log
+    engine.forget(log)
+    again = engine.new_stream(path, stream_id=stream_id)
+    assert again is not log
+    await asyncio.wait_for(engine.produce(again, items(2)).wait(), LIMIT)
+    assert (again.top, engine.statistics().kept) == (2, 1)
+
+
+async def test_an_id_is_taken_while_its_forgotten_stream_still_runs() -> None:
+    engine = Engine()
+    producer = await started(engine, endless())
+    path, _, stream_id = producer.log.name.rpartition("/")
+    engine.forget(producer.log)
+    with pytest.raises(ValueError, match=f"expected no producer of log '{producer.log.name}', but one is still"):
+        engine.new_stream(path, stream_id=stream_id)
+    producer.stop()
+    await asyncio.wait_for(producer.wait(), LIMIT)
+    assert engine.new_stream(path, stream_id=stream_id).top == 0
+
+
 async def test_a_forgotten_stream_is_gone_at_once() -> None:
     engine = Engine()
     ended, fresh = await play(engine), engine.new_stream()

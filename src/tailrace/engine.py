@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from .cursor import new_stream_id
+from .cursor import STREAM_ID_PATTERN, new_stream_id
 from .events import Farewell, Outcome
 from .flow import Retention
 from .log.base import Log
@@ -28,6 +29,9 @@ LAST_WORDS = 1.0
 """Seconds after the grace in which readers are told how their streams ended."""
 
 SHUTDOWN = Outcome("cancelled", "shutdown", "the server shut down")
+
+
+_STREAM_ID = re.compile(STREAM_ID_PATTERN, re.ASCII)
 
 
 class Reader(Protocol):
@@ -115,10 +119,21 @@ class Engine:
         """The log of a name, made at the first call. It lives as long as the engine's store."""
         return self.store.open(name, retention or self.retention)
 
-    def new_stream(self, path: str = "", *, retention: Retention | None = None) -> Log:
-        """A new log with an unguessable id as its name's last segment; forgotten some time after its producer ended."""
-        log = self.log(f"{path}/{new_stream_id()}", retention=retention)
-        self._passing.add(log.name)
+    def new_stream(self, path: str = "", *, stream_id: str | None = None, retention: Retention | None = None) -> Log:
+        """A new log with an id as its name's last segment; forgotten some time after its producer ended.
+
+        The id is unguessable, unless the application brings its own, which has to look the same: 22 characters of
+        URL-safe base64. ValueError if it does not, or if the log is there already.
+        """
+        if stream_id is None:
+            stream_id = new_stream_id()
+        elif _STREAM_ID.fullmatch(stream_id) is None:
+            raise ValueError(f"expected a stream id of the form {STREAM_ID_PATTERN}, but got {stream_id!r:.80}")
+        name = f"{path}/{stream_id}"
+        if name in self._producers:
+            raise ValueError(f"expected no producer of log {name!r}, but one is still running")
+        log = self.store.create(name, retention or self.retention)
+        self._passing.add(name)
         return log
 
     async def find(self, name: str) -> Log | None:

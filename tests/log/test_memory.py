@@ -222,6 +222,8 @@ async def test_the_store_keeps_logs_by_name() -> None:
     assert await store.find("a") is None
     log = store.open("a", UNBOUNDED)
     assert store.open("a", Retention()) is log
+    with pytest.raises(ValueError, match="expected no log 'a' yet, but got one that is there already"):
+        store.create("a", UNBOUNDED)
     assert log.retention is UNBOUNDED
     assert await store.find("a") is log
     store.drop("a")

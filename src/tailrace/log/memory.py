@@ -116,8 +116,12 @@ class MemoryStore(LogStore):
         self._logs: dict[str, MemoryLog] = {}
 
     def open(self, name: str, retention: Retention) -> MemoryLog:
-        if (log := self._logs.get(name)) is None:
-            log = self._logs[name] = MemoryLog(name, retention)
+        return self._logs.get(name) or self.create(name, retention)
+
+    def create(self, name: str, retention: Retention) -> MemoryLog:
+        if name in self._logs:
+            raise ValueError(f"expected no log {name!r} yet, but got one that is there already")
+        log = self._logs[name] = MemoryLog(name, retention)
         return log
 
     async def find(self, name: str) -> MemoryLog | None:

@@ -19,6 +19,10 @@ class LogStore(ABC):
         """The log of a name, made if there is none."""
 
     @abstractmethod
+    def create(self, name: str, retention: Retention) -> Log:
+        """A log of a name that has none yet; ValueError if it has."""
+
+    @abstractmethod
     async def find(self, name: str) -> Log | None:
         """The log of a name, if there is one."""
 
