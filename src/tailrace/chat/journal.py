@@ -24,7 +24,7 @@ class Journal:
     `stream_id`.
     """
 
-    def started(self, turn: Turn, *, client: str | None, active_streams: int) -> None:
+    def started(self, turn: Turn, client: str | None, active_streams: int) -> None:
         """A turn begins; this stream is among the active ones. `client` is the address that asked."""
         excerpt = excerpt_of(turn.message)
         logger.info(
@@ -36,23 +36,21 @@ class Journal:
         )
 
     def chunks(self, turn: Turn, number: int, seconds: float) -> None:
-        """So many chunks have come, so long after the start. Said of the first and of powers of ten; else nothing."""
-        if is_milestone(number) and logger.isEnabledFor(logging.INFO):
-            what = "first chunk" if number == 1 else f"{number:,} chunks"
-            logger.info(
-                "%s after %.3f s",
-                what,
-                seconds,
-                extra=_named("stream_chunks", turn) | {"chunks": number, "seconds": round(seconds, 6)},
-            )
+        """So many chunks have come, so long after the start of the turn. For the first, and for powers of ten."""
+        logger.info(
+            "%s after %.3f s",
+            "first chunk" if number == 1 else f"{number:,} chunks",
+            seconds,
+            extra=_named("stream_chunks", turn) | {"chunks": number, "seconds": round(seconds, 6)},
+        )
 
-    def ended(self, turn: Turn, *, active_streams: int) -> None:
+    def ended(self, turn: Turn, active_streams: int) -> None:
         """A turn ended, as it says itself; this stream is no longer among the active ones."""
         logger.log(
             LEVELS.get(turn.state, logging.INFO),
             "stream %s: %s chunks in %.3f s",
             turn.state,
-            turn.chunks,
+            f"{turn.chunks:,}",
             turn.seconds,
             extra=_named("stream_ended", turn)
             | {
@@ -65,16 +63,6 @@ class Journal:
                 "error_message": turn.error_message,
             },
         )
-
-
-def is_milestone(number: int) -> bool:
-    """1, 10, 100 and so on."""
-    # Called for every chunk, so the usual answer comes first.
-    if number % 10:
-        return number == 1
-    while number and number % 10 == 0:
-        number //= 10
-    return number == 1
 
 
 def excerpt_of(message: str) -> str:
