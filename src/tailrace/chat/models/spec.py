@@ -48,7 +48,7 @@ class ModelSpec:
     name: str
     note: str | None = None
     key: str | None = field(default=None, repr=False)
-    base_url: str | None = None
+    base_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +58,16 @@ class Provider:
     - `names`: the pattern of the model names that are this provider's without being said to be.
     - `keys`, `address`: environment variables; the first key that is set counts.
     - `keyless_elsewhere`: no key is needed where `address` is set, since somebody else's server is asked.
-    - `default`: the address where none is set; None leaves it to the vendor's library.
+    - `default`: the address where none is set.
     """
 
     extra: str
     package: str
     address: str
+    default: str
     keys: tuple[str, ...] = ()
     names: str | None = None
     keyless_elsewhere: bool = False
-    default: str | None = None
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -75,6 +75,7 @@ PROVIDERS: dict[str, Provider] = {
         extra="google",
         package="google.genai",
         address="GOOGLE_GEMINI_BASE_URL",
+        default="https://generativelanguage.googleapis.com",
         keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
         names="gemini-",
     ),
@@ -82,6 +83,7 @@ PROVIDERS: dict[str, Provider] = {
         extra="openai",
         package="openai",
         address="OPENAI_BASE_URL",
+        default="https://api.openai.com/v1",
         keys=("OPENAI_API_KEY",),
         names=r"gpt-|chatgpt-|o\d",
         keyless_elsewhere=True,
@@ -90,6 +92,7 @@ PROVIDERS: dict[str, Provider] = {
         extra="anthropic",
         package="anthropic",
         address="ANTHROPIC_BASE_URL",
+        default="https://api.anthropic.com",
         keys=("ANTHROPIC_API_KEY",),
         names="claude-",
     ),
