@@ -420,6 +420,103 @@ async def test_items_within_the_patience_after_a_stop_are_kept() -> None:
     assert kept(producer.log) == ["part", "rest", "summary"]
 
 
+class Reporter:
+    """A generator with a last word, which it can only say when it is cancelled at its own await."""
+
+    def __init__(self) -> None:
+        self.cancellations: list[int] = []
+        self.task: asyncio.Task[Any] | None = None
+
+    async def items(self, count: int) -> AsyncIterator[Any]:
+        self.task = asyncio.current_task()
+        try:
+            for number in range(count):
+                yield number
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            assert self.task is not None
+            self.cancellations.append(self.task.cancelling())
+            yield "last"
+            await asyncio.sleep(0)
+            yield "word"
+
+
+async def test_a_stop_of_a_producer_that_readers_keep_waiting_reaches_the_generator() -> None:
+    reporter, log = Reporter(), MemoryLog("test")
+    producer = produce(reporter.items(6), log=log, on_disconnect="cancel", flow=Flow.block(4), patience=LIMIT)
+    with log.tail():
+        await arrived(log, 4)
+        await asyncio.sleep(0)
+        producer.stop()
+        assert await ended(producer) == STOPPED
+    assert kept(log) == [0, 1, 2, 3, 4, 5, "last", "word"]
+    assert reporter.cancellations == [1]
+    assert producer.error is None
+
+
+async def test_a_stop_between_two_items_reaches_the_generator() -> None:
+    reporter = Reporter()
+    producer = produce(reporter.items(CHECKPOINT + 2))
+    await arrived(producer.log, CHECKPOINT)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert kept(producer.log) == [*range(CHECKPOINT + 2), "last", "word"]
+    assert reporter.cancellations == [1]
+
+
+async def test_a_stop_by_the_generator_itself_reaches_it_at_its_next_await() -> None:
+    reporter = Reporter()
+
+    async def items() -> AsyncIterator[Any]:
+        producer.stop()
+        async for item in reporter.items(CHECKPOINT + 2):
+            yield item
+
+    producer = produce(items())
+    assert await ended(producer) == STOPPED
+    assert kept(producer.log) == [*range(CHECKPOINT + 2), "last", "word"]
+
+
+async def test_a_stop_while_the_log_is_flushed_reaches_the_generator() -> None:
+    flushing = asyncio.Event()
+
+    class Slow(MemoryLog):
+        async def flush(self) -> None:
+            if not flushing.is_set():
+                flushing.set()
+                await asyncio.Event().wait()
+
+    reporter = Reporter()
+    producer = produce(reporter.items(CHECKPOINT + 2), log=Slow("test"))
+    await asyncio.wait_for(flushing.wait(), LIMIT)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert kept(producer.log)[-2:] == ["last", "word"]
+
+
+async def test_a_stop_in_a_pause_closes_a_generator_that_never_suspends_at_the_next() -> None:
+    probe = Probe()
+    producer = produce(probe.forever())
+    await arrived(producer.log, CHECKPOINT)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert producer.log.top == 2 * CHECKPOINT
+    assert probe.closed_in is producer.task
+    assert not producer.stuck
+
+
+async def test_a_cancellation_from_outside_in_a_pause_is_passed_on_to_nobody() -> None:
+    reporter, log = Reporter(), MemoryLog("test")
+    producer = produce(reporter.items(6), log=log, on_disconnect="cancel", flow=Flow.block(4))
+    with log.tail():
+        await arrived(log, 4)
+        await asyncio.sleep(0)
+        producer.task.cancel()
+        assert await ended(producer) == Outcome("cancelled", "cancelled", "the producer was cancelled")
+    assert producer.task.cancelled()
+    assert kept(log) == [0, 1, 2, 3]
+
+
 async def test_a_stopped_producer_does_not_wait_for_readers() -> None:
     reached = asyncio.Event()
 
@@ -469,7 +566,7 @@ async def test_a_generator_suspended_at_yield_is_closed_in_its_own_task_and_cont
         assert await ended(producer) == STOPPED
     assert seen == ["mine", "closed"]
     assert producer.error is None
-    assert kept(log) == [1, 1, 1]
+    assert kept(log) == [1] * (3 + CHECKPOINT)
 
 
 @pytest.mark.parametrize("group", [asyncio.TaskGroup, anyio.create_task_group])
@@ -800,7 +897,7 @@ async def test_a_blocked_producer_waits_within_the_grace_and_is_given_up_after()
     with log.tail():
         await arrived(log, 4)
     assert await ended(producer) == DISCONNECTED
-    assert log.top == 4
+    assert log.top == 4 + CHECKPOINT
     assert probe.closed_in is producer.task
 
 
@@ -831,7 +928,7 @@ async def test_a_stop_ends_a_blocked_producer() -> None:
         producer.stop()
         assert await ended(producer) == STOPPED
     assert probe.closed_in is producer.task
-    assert kept(log) == [1] * 4
+    assert kept(log) == [1] * (4 + CHECKPOINT)
 
 
 @pytest.mark.parametrize("retention", [Retention(count=10), Retention(size=1_000)])

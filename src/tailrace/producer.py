@@ -88,6 +88,7 @@ class Producer:
         self._reports = reports
         self._on_finish = on_finish
         self._outcome: Outcome | None = None  # from a stop, or else from the end, on
+        self._passed_on = False  # whether a stop that found it in a pause was passed on to the generator
         self._timer: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
         self._finished = asyncio.Event()
@@ -101,7 +102,11 @@ class Producer:
         return self._finished.is_set()
 
     def stop(self, outcome: Outcome = STOPPED) -> None:
-        """Cancel the generator. What it still yields while it ends, within `patience` seconds, is kept."""
+        """Cancel the generator at an `await` of its own, the one it is at or its next.
+
+        What it still yields while it ends, within `patience` seconds, is kept. One that never suspends is closed
+        within 256 items, and one that has not begun is closed at once.
+        """
         if self._outcome is None:
             self._outcome = outcome
             self.log.held = False
@@ -174,10 +179,19 @@ class Producer:
 
     async def _pause(self) -> None:
         """Let others run, and wait while the readers are too far behind."""
-        await self.log.flush()
-        await asyncio.sleep(0)
-        if self._outcome is None:
-            await self.log.wait_room(self._high, without_readers=not self._detached)
+        try:
+            await self.log.flush()
+            await asyncio.sleep(0)
+            if self._outcome is None:
+                await self.log.wait_room(self._high, without_readers=not self._detached)
+        except asyncio.CancelledError:
+            if self._outcome is None or self._passed_on:
+                raise
+            # A stop is for the generator, which could yield nothing more if it were closed at its `yield`.
+            # Only once: one that never suspends comes by here again.
+            self._passed_on = True
+            self.task.uncancel()
+            self.task.cancel()
 
     def _fail(self, error: Exception, cause: BaseException | None = None) -> Outcome:
         name = self.log.name
