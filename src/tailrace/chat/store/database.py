@@ -1,0 +1,171 @@
+"""A database as the store uses it: pieces of work, each in a transaction of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from .errors import Conflict, StoreError
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds that connecting to PostgreSQL may take."""
+
+
+class Database:
+    """What both kinds have in common. `place` names it in errors, without its password."""
+
+    def __init__(self, engine: AsyncEngine, place: str) -> None:
+        self.place = place
+        self._engine = engine
+        self._reading: AsyncEngine = engine
+        self._writing: AsyncEngine = engine
+        self._read_turnstile: AbstractAsyncContextManager[Any] = nullcontext()
+        self._write_turnstile: AbstractAsyncContextManager[Any] = nullcontext()
+
+    async def read(self, work: Work[T]) -> T:
+        """Run one SELECT: it needs no transaction around it. StoreError."""
+        async with self._read_turnstile:
+            with self._telling():
+                async with self._reading.connect() as connection:
+                    return await connection.run_sync(work)
+
+    async def write(self, work: Work[T]) -> T:
+        """Run work in a transaction, which is undone if the work raises. StoreError; Conflict."""
+        async with self._write_turnstile:
+            with self._telling():
+                async with self._writing.begin() as connection:
+                    return await connection.run_sync(work)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say what a driver raises in one line."""
+        try:
+            yield
+        except IntegrityError as error:
+            raise Conflict(f"{self.place}: {_reason(error)}") from error
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreError(f"{self.place}: {_reason(error)}") from error
+
+
+class SQLite(Database):
+    """A file, or the memory of this process, which ends with the store.
+
+    SQLite has one writer at a time. Writers of this process wait for each other in the order they came; one of another
+    process is waited for as long as the URL's `timeout` says (5 s).
+    """
+
+    def __init__(self, url: URL) -> None:
+        in_memory = url.database in (None, "", ":memory:")
+        # Without an isolation level the driver begins nothing by itself.
+        engine = create_async_engine(url, hide_parameters=True, connect_args={"isolation_level": None})
+        super().__init__(engine, "SQLite in memory" if in_memory else str(url.database))
+        self._writing = engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._write_turnstile = asyncio.Lock()
+        if in_memory:  # which has only one connection
+            self._read_turnstile = self._write_turnstile
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin)
+
+
+class PostgreSQL(Database):
+    def __init__(self, url: URL) -> None:
+        engine = create_async_engine(
+            _with_ssl(url),
+            hide_parameters=True,
+            pool_pre_ping=True,  # the server may have been restarted since
+            pool_timeout=10,
+            connect_args={"timeout": CONNECT_TIMEOUT},
+        )
+        super().__init__(engine, _place(url))
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """The database of an SQLAlchemy URL, with the folder of its file. StoreError."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # What it says can hold a part of the password.
+        raise StoreError("expected the URL of a database, but got one that cannot be read") from None
+    database = _database(parsed)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def _database(url: URL) -> Database:
+    match url.drivername:
+        case "sqlite+aiosqlite":
+            _make_folder(url)
+            return SQLite(url)
+        case "postgresql+asyncpg":
+            try:
+                return PostgreSQL(url)
+            except ModuleNotFoundError as error:
+                raise StoreError(f'PostgreSQL needs an extra: pip install "tailrace[postgres]" ({error})') from error
+        case other:
+            raise StoreError(f"expected sqlite+aiosqlite or postgresql+asyncpg as database, but got {other}")
+
+
+def _make_folder(url: URL) -> None:
+    if url.database in (None, "", ":memory:"):
+        return
+    folder = Path(str(url.database)).parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{url.database}: cannot make its folder: {_reason(error)}") from error
+
+
+def _place(url: URL) -> str:
+    """Who and where, but not the password nor the options, which may hold it, too."""
+    return URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
+
+
+def _with_ssl(url: URL) -> URL:
+    """The option that most URLs of PostgreSQL carry, as the driver calls it."""
+    options = dict(url.query)
+    if "sslmode" in options:
+        options["ssl"] = options.pop("sslmode")
+    return url.set(query=options)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",  # readers and the writer do not wait for each other
+        # What is committed is flushed when the journal is moved into the file, not with each transaction: the end of
+        # this process, even by kill -9, loses nothing; a power cut may lose the last moments, and leaves a whole file.
+        "synchronous = NORMAL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    if (begin := connection.get_execution_options().get("begin")) is not None:
+        connection.exec_driver_sql(begin)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what the driver says."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

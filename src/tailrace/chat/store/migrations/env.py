@@ -1,0 +1,10 @@
+"""What Alembic runs for each upgrade: it takes the connection that is open already, and sets up no logging."""
+
+from alembic import context
+
+from tailrace.chat.store.schema import VERSION_TABLE, metadata
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=metadata, version_table=VERSION_TABLE
+)
+context.run_migrations()

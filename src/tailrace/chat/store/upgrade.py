@@ -1,0 +1,51 @@
+"""The version of a database's schema, and how it comes to the newest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, Select, String, column, inspect, select, table, text
+
+from .database import Database
+from .errors import StoreError
+from .schema import HEAD, VERSION_TABLE
+
+SCRIPTS = Path(__file__).parent / "migrations"
+
+VERSION: Select[str] = select(column("version_num", String)).select_from(table(VERSION_TABLE))
+
+# Two servers that start at the same time would both upgrade. SQLite has one writer anyway.
+_LOCK = text("SELECT pg_advisory_xact_lock(8732116450)")
+
+
+async def upgrade(database: Database, *, scripts: Path = SCRIPTS, head: str = HEAD) -> None:
+    """Bring the schema to its newest version, all of it or nothing. StoreError for one that is newer than that."""
+    found = await database.read(version)
+    if found == head:
+        return
+
+    def run(connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.execute(_LOCK)
+        _run_scripts(connection, scripts)
+
+    if found is not None and found > head:
+        raise StoreError(f"{database.place}: expected at most version {head} of the schema, but got {found}")
+    await database.write(run)
+
+
+def version(connection: Connection) -> str | None:
+    """The version of the schema, None where there is none yet."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(VERSION).scalar_one_or_none()
+
+
+def _run_scripts(connection: Connection, scripts: Path) -> None:
+    # It is needed once in the life of a database, and takes longer to import than the rest of a start.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    command.upgrade(config, "head")
