@@ -10,7 +10,24 @@ import pytest
 
 import tailrace
 
-EXTRAS = ("httpx", "hypothesis", "openai", "redis", "uvicorn", "websockets")
+EXTRAS = (
+    "aiosqlite",
+    "alembic",
+    "anthropic",
+    "asyncpg",
+    "httpx",
+    "httpx2",
+    "hypothesis",
+    "openai",
+    "platformdirs",
+    "prometheus_client",
+    "pydantic_ai",
+    "redis",
+    "rich",
+    "sqlalchemy",
+    "uvicorn",
+    "websockets",
+)
 MEGABYTE = 1 << 20
 
 
@@ -62,6 +79,13 @@ def test_the_types_are_published() -> None:
 def test_importing_tailrace_imports_nothing_that_only_extras_bring() -> None:
     code = f"import sys, tailrace; print(*sorted({set(EXTRAS)} & set(sys.modules)))"
     assert run(code).split() == []
+
+
+def test_importing_tailrace_imports_none_of_its_applications() -> None:
+    code = "import sys, tailrace; print(*(name for name in sys.modules if name.startswith('tailrace.')))"
+    modules = run(code).split()
+    assert "tailrace.engine" in modules
+    assert [name for name in modules if name.split(".")[1] in ("chat", "cli", "testing")] == []
 
 
 def memory_after(imports: str) -> float:

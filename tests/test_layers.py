@@ -1,4 +1,7 @@
-"""A module imports only from lower layers; siblings of a folder meet only in its `base`; FastAPI stays at the top."""
+"""A module imports only from lower layers; siblings of a folder meet only in its `base`; FastAPI stays at the top.
+
+Applications that come with tailrace use what any other application has: its public names.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,40 @@ LAYERS: list[set[str]] = [
     {"asgi"},
     {"routing"},
     {"__init__", "testing"},
+    {"chat"},
+    {"cli"},
+    {"__main__"},
 ]
+
+# These know nothing of tailrace but its public names.
+APPLICATIONS = {"chat"}
 
 # What a sibling in a folder may import besides `base`. A folder in FREE has no `base`: there only circles are wrong.
 SIBLINGS: dict[str, set[str]] = {
     "log.memory": {"log.store"},
     "wire.openai": {"wire.sse"},
 }
-FREE = {"asgi", "routing"}
+FREE = {"asgi", "chat", "cli", "routing"}
 
 # Who may import what comes from elsewhere: modules, or folders with all their modules.
 FOREIGN: dict[str, set[str]] = {
-    "fastapi": {"routing"},
-    "starlette": {"asgi.response", "routing"},
+    "fastapi": {"chat", "routing"},
+    "starlette": {"asgi.response", "chat", "routing"},
     # Only extras bring these.
+    "aiosqlite": {"chat.store"},
+    "alembic": {"chat.store"},
+    "anthropic": {"chat.models"},
+    "asyncpg": {"chat.store"},
     "httpx": set(),
+    "httpx2": {"chat.models"},
+    "openai": {"chat.models"},
+    "platformdirs": {"chat.settings"},
+    "prometheus_client": {"chat.metrics"},
+    "pydantic_ai": {"chat.models"},
     "redis": set(),
-    "uvicorn": set(),
+    "rich": {"chat", "cli"},
+    "sqlalchemy": {"chat.store", "cli.checks"},
+    "uvicorn": {"cli"},
 }
 
 
@@ -99,12 +119,19 @@ def part(module: str) -> str:
     return module.partition(".")[0]
 
 
+def within(module: str, places: set[str]) -> bool:
+    """Whether a module is one of `places`, or in a folder that is."""
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 
 def is_allowed(found: Import) -> bool:
     importer, imported = found.importer, found.imported
     if part(importer) != part(imported):
+        if part(importer) in APPLICATIONS:
+            return imported == "__init__"
         return RANK[part(imported)] < RANK[part(importer)]
     folder = part(importer)
     return folder in FREE or imported == f"{folder}.base" or imported in SIBLINGS.get(importer, ())
@@ -122,6 +149,25 @@ def test_modules_import_only_from_lower_layers() -> None:
     assert [str(found) for found in INNER if not is_allowed(found)] == []
 
 
+@pytest.mark.parametrize("application", sorted(APPLICATIONS))
+def test_an_application_names_only_what_is_public(application: str) -> None:
+    names = {
+        alias.name
+        for module, path in MODULES.items()
+        if part(module) == application
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and is_root(node, path)
+        for alias in node.names
+    }
+    assert names - {*tailrace.__all__, "__version__"} == set()
+
+
+def is_root(node: ast.ImportFrom, path: Path) -> bool:
+    """Whether it says `from tailrace import` or the same with dots."""
+    depth = len(path.parent.relative_to(SOURCE).parts)
+    return node.module == "tailrace" if node.level == 0 else node.module is None and node.level == depth + 1
+
+
 def test_there_are_no_circles() -> None:
     graph: dict[str, set[str]] = {}
     for found in INNER:
@@ -136,7 +182,7 @@ def test_there_are_no_circles() -> None:
 def test_a_foreign_package_appears_only_where_it_is_spoken_to(package: str) -> None:
     allowed = FOREIGN[package]
     found = [one for one in OUTER if one.imported.split(".")[0] == package]
-    assert [str(one) for one in found if not allowed & {one.importer, part(one.importer)}] == []
+    assert [str(one) for one in found if not within(one.importer, allowed)] == []
 
 
 def test_the_tables_name_only_what_is_there_and_needed() -> None:
@@ -146,6 +192,42 @@ def test_the_tables_name_only_what_is_there_and_needed() -> None:
     assert FREE <= FOLDERS
     assert not {folder for folder in FREE if f"{folder}.base" in MODULES}
     assert set().union(*FOREIGN.values()) <= set(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "allowed"),
+    [
+        ("engine", "log.base", True),
+        ("log.base", "engine", False),
+        ("log.memory", "log.base", True),
+        ("log.base", "log.memory", False),
+        ("asgi.reply", "asgi.headers", True),
+        ("chat.app", "__init__", True),
+        ("chat.app", "engine", False),
+        ("chat.app", "testing", False),
+        ("chat.app", "chat.store.store", True),
+        ("chat.app", "cli.serve", False),
+        ("cli.serve", "chat.app", True),
+        ("__init__", "chat.app", False),
+    ],
+)
+def test_an_import_is_allowed_or_not(importer: str, imported: str, allowed: bool) -> None:
+    assert is_allowed(Import(importer, imported, 1)) is allowed
+
+
+@pytest.mark.parametrize(
+    ("module", "places", "expected"),
+    [
+        ("chat.store.upgrade", {"chat.store"}, True),
+        ("chat.store", {"chat.store"}, True),
+        ("chat.app", {"chat"}, True),
+        ("chat.stores", {"chat.store"}, False),
+        ("chat", {"chat.store"}, False),
+        ("chat", set(), False),
+    ],
+)
+def test_a_place_is_a_module_or_a_folder_with_all_below(module: str, places: set[str], expected: bool) -> None:
+    assert within(module, places) is expected
 
 
 @pytest.mark.parametrize(
