@@ -57,7 +57,7 @@ class Scraped:
 
     def value(self, name: str, **labels: str) -> float:
         """The sum of the samples of that name with at least these labels."""
-        found = [one.value for one in self.samples if one.name == name and labels.items() <= one.labels.items()]
+        found = [float(one.value) for one in self.samples if one.name == name and labels.items() <= one.labels.items()]
         assert found, f"expected a sample {name} {labels}"
         return sum(found)
 

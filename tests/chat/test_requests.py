@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -96,9 +96,6 @@ class Server:
         return len(body)
 
 
-Requested = Callable[..., Awaitable[httpx.Response]]
-
-
 @pytest.fixture
 async def server() -> Server:
     return Server()
@@ -148,18 +145,16 @@ async def test_each_request_has_an_id_of_its_own_that_its_tasks_inherit(
     assert request_id.get() is None
 
 
-@pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 128])
-async def test_a_client_may_name_its_request(client: httpx.AsyncClient, given: str) -> None:
-    assert (await client.get("/items/a", headers={"X-Request-ID": given})).headers["x-request-id"] == given
+async def test_a_client_may_name_its_request(client: httpx.AsyncClient) -> None:
+    for given in ("a", "A-b_c.9", "x" * 128):
+        assert (await client.get("/items/a", headers={"X-Request-ID": given})).headers["x-request-id"] == given
 
 
-@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a;b", "ü".encode()])
-async def test_a_name_that_could_be_harmful_is_not_taken(client: httpx.AsyncClient, given: str | bytes) -> None:
-    answer = await client.get(
-        "/items/a", headers=[(b"x-request-id", given if isinstance(given, bytes) else given.encode())]
-    )
-    assert answer.status_code == 200
-    assert len(answer.headers["x-request-id"]) == 32
+async def test_a_name_that_could_be_harmful_is_not_taken(client: httpx.AsyncClient) -> None:
+    for given in (b"", b"a b", b"x" * 129, b"a;b", "ü".encode()):
+        answer = await client.get("/items/a", headers=[(b"x-request-id", given)])
+        assert answer.status_code == 200
+        assert len(answer.headers["x-request-id"]) == 32
 
 
 async def test_a_finished_request_is_one_record(
@@ -406,7 +401,7 @@ async def pieces(text: str, size: int) -> AsyncIterator[bytes]:
 
 
 def http_scope(**changes: Any) -> Scope:
-    scope = {"type": "http", "method": "GET", "path": "/x", "query_string": b"", "headers": [], "client": None}
+    scope: Scope = {"type": "http", "method": "GET", "path": "/x", "query_string": b"", "headers": [], "client": None}
     return {**scope, **changes}
 
 

@@ -47,6 +47,7 @@ def configure_logging(format: LogFormat = "auto", stream: TextIO | None = None) 
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)  # an earlier server of this process may have set it
     access = logging.getLogger("uvicorn.access")
     access.handlers = []
     access.propagate = False
@@ -131,13 +132,12 @@ def _clock(record: logging.LogRecord) -> str:
 
 
 def _line(record: logging.LogRecord, exception: str) -> Text:
-    line = Text(f"{_clock(record)} ", style="dim")
-    style = LEVEL_STYLES.get(record.levelname, "")
+    line = Text().append(f"{_clock(record)} ", style="dim")
     if record.levelno != logging.INFO:
-        line.append(f"{record.levelname.lower()} ", style=style or "default")
-    line.append(printable(record.getMessage()), style="not dim")
+        line.append(f"{record.levelname.lower()} ", style=LEVEL_STYLES.get(record.levelname))
+    line.append(printable(record.getMessage()))
     for part in exception.splitlines():
-        line.append("\n" + printable(part), style="not dim")
+        line.append("\n" + printable(part))
     return line
 
 
