@@ -69,6 +69,13 @@ def test_chunks(caplog: pytest.LogCaptureFixture, number: int, message: str) -> 
     assert (said["message"], said["event"], said["chunks"], said["seconds"]) == (message, "stream_chunks", number, 0.21)
 
 
+def test_only_the_first_and_powers_of_ten_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal()
+    for number in range(1, 2001):
+        journal.chunks(TURN, number, 0.1)
+    assert [vars(record)["chunks"] for record in caplog.records] == [1, 10, 100, 1000]
+
+
 def test_a_good_end(caplog: pytest.LogCaptureFixture) -> None:
     Journal().ended(replace(TURN, state="complete", reply="a secret", chunks=1042, seconds=104.2), 0)
     said = the_record(caplog)

@@ -36,13 +36,14 @@ class Journal:
         )
 
     def chunks(self, turn: Turn, number: int, seconds: float) -> None:
-        """So many chunks have come, so long after the start of the turn. For the first, and for powers of ten."""
-        logger.info(
-            "%s after %.3f s",
-            "first chunk" if number == 1 else f"{number:,} chunks",
-            seconds,
-            extra=_named("stream_chunks", turn) | {"chunks": number, "seconds": round(seconds, 6)},
-        )
+        """So many chunks have come, so long after the start of the turn. Said of the first, and of powers of ten."""
+        if is_milestone(number):
+            logger.info(
+                "%s after %.3f s",
+                "first chunk" if number == 1 else f"{number:,} chunks",
+                seconds,
+                extra=_named("stream_chunks", turn) | {"chunks": number, "seconds": round(seconds, 6)},
+            )
 
     def ended(self, turn: Turn, active_streams: int) -> None:
         """A turn ended, as it says itself; this stream is no longer among the active ones."""
@@ -63,6 +64,16 @@ class Journal:
                 "error_message": turn.error_message,
             },
         )
+
+
+def is_milestone(number: int) -> bool:
+    """1, 10, 100 and so on."""
+    # Called for every chunk, so the usual answer comes first.
+    if number % 10:
+        return number == 1
+    while number % 10 == 0:
+        number //= 10
+    return number == 1
 
 
 def excerpt_of(message: str) -> str:
