@@ -49,7 +49,8 @@ class Begun:
     known: Turn | None = None
 
 
-# Columns in the order of the fields but for the usage, so that a row becomes a record without looking at names.
+# Columns in the order of the fields, so that a row becomes a record without looking at names; the usage, which is two,
+# comes last.
 SESSION: tuple[Column[Any], ...] = (
     sessions.c.id,
     sessions.c.owner,
@@ -76,6 +77,7 @@ TURN: tuple[Column[Any], ...] = (
     turns.c.input_tokens,
     turns.c.output_tokens,
 )
+_USAGE = 12
 
 
 def to_session(row: Sequence[Any]) -> Session:
@@ -83,9 +85,9 @@ def to_session(row: Sequence[Any]) -> Session:
 
 
 def to_turn(row: Sequence[Any]) -> Turn:
-    *fields, error_code, error_message, input_tokens, output_tokens = row
-    usage = None if input_tokens is None else Usage(input_tokens, output_tokens)
-    return Turn(*fields, usage=usage, error_code=error_code, error_message=error_message)
+    *values, input_tokens, output_tokens = row
+    values.insert(_USAGE, None if input_tokens is None else Usage(input_tokens, output_tokens))
+    return Turn(*values)
 
 
 def storable(text: str) -> str:
