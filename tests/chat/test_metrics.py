@@ -7,11 +7,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tailrace.chat.metrics import About, Metrics
+from tailrace.chat.metrics import Build, render_metrics
 from tailrace.chat.models.base import Usage
 from tailrace.chat.statistics import FIRST_CHUNK_BOUNDS, GAP_BOUNDS, TURN_BOUNDS, Statistics
 
-ABOUT = About(version="1.2.3", model='a "model"\n', framework="none")
+BUILD = Build(version="1.2.3", model='a "model"\n', framework="none")
 
 Parse = Callable[[str], Iterable[Any]]
 FORMATS: list[tuple[str | None, str, Parse]] = [
@@ -69,13 +69,13 @@ def form(request: pytest.FixtureRequest) -> tuple[str | None, str, Parse]:
 
 
 def scrape(statistics: Statistics, accept: str | None = None, parse: Parse = parse_text) -> Scraped:
-    body, _ = Metrics(statistics, ABOUT, connections=lambda: 7).expose(accept)
+    body, _ = render_metrics(statistics, BUILD, connections=7, sessions=41, accept=accept)
     return Scraped(body, parse)
 
 
 def test_the_format_is_what_was_asked_for(form: tuple[str | None, str, Parse]) -> None:
     accept, expected, _ = form
-    _, content_type = Metrics(used_statistics(), ABOUT, connections=lambda: 7).expose(accept)
+    _, content_type = render_metrics(used_statistics(), BUILD, connections=0, accept=accept)
     assert content_type.startswith(expected)
 
 
@@ -99,7 +99,10 @@ def test_the_figures_are_those_of_the_statistics(form: tuple[str | None, str, Pa
 def test_what_the_caller_knows_is_there_too() -> None:
     found = scrape(used_statistics())
     assert found.value("tailrace_connections") == 7
+    assert found.value("tailrace_sessions") == 41
     assert found.value("tailrace_build_info", version="1.2.3", model='a "model"\n', framework="none") == 1
+    body, _ = render_metrics(used_statistics(), BUILD, connections=0)
+    assert "tailrace_sessions" not in Scraped(body, parse_text).families
 
 
 @pytest.mark.parametrize(
@@ -117,14 +120,14 @@ def test_latencies_have_vllm_s_names_and_bounds(
     found = scrape(used_statistics(), accept, parse)
     buckets = [sample for sample in found.families[name].samples if sample.name == f"{name}_bucket"]
     assert [float(one.labels["le"]) for one in buckets] == [*bounds, float("inf")]
-    assert {one.labels["model_name"] for one in buckets} == {ABOUT.model}
+    assert {one.labels["model_name"] for one in buckets} == {BUILD.model}
     assert buckets[-1].value == count
     assert [one.value for one in buckets] == sorted(one.value for one in buckets)
     assert found.value(f"{name}_sum") == pytest.approx(total)
 
 
 def test_tokens_and_ends_have_vllm_s_names() -> None:
-    found, model = scrape(used_statistics()), ABOUT.model
+    found, model = scrape(used_statistics()), BUILD.model
     assert found.value("vllm:num_requests_waiting", model_name=model) == 0
     assert found.value("vllm:prompt_tokens_total", model_name=model) == 100
     assert found.value("vllm:generation_tokens_total", model_name=model) == 20

@@ -5,7 +5,7 @@ What language model servers have in common has vLLM's names, so that dashboards 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -31,7 +31,7 @@ FINISHED: dict[TurnState, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class Build:
     """What is measured, for labels."""
 
     version: str
@@ -39,27 +39,25 @@ class About:
     framework: str
 
 
-class Metrics:
-    """Everything that is measured of one application, in the formats of Prometheus."""
+def render_metrics(
+    statistics: Statistics, build: Build, *, connections: int, sessions: int | None = None, accept: str | None = None
+) -> tuple[bytes, str]:
+    """The body of /metrics and its content type: Prometheus' text format 0.0.4, or OpenMetrics where `accept` asks.
 
-    def __init__(self, statistics: Statistics, about: About, *, connections: Callable[[], int]) -> None:
-        """`connections` says how many readers streams have now."""
-        self._collector = _StatisticsCollector(statistics, about, connections)
-
-    def expose(self, accept: str | None = None) -> tuple[bytes, str]:
-        """The body and its content type for an Accept header: Prometheus' text format 0.0.4, or OpenMetrics."""
-        encode, content_type = choose_encoder(accept or "")
-        if content_type.startswith("application/openmetrics-text"):
-            encode, content_type = choose_encoder(OPENMETRICS)
-        # Any collector can be encoded; a registry would only merge several.
-        return encode(self._collector), content_type
+    `connections` are readers of streams, `sessions` those that are stored, left out if nobody knows.
+    """
+    encode, content_type = choose_encoder(accept or "")
+    if content_type.startswith("application/openmetrics-text"):
+        encode, content_type = choose_encoder(OPENMETRICS)
+    return encode(_Scrape(statistics, build, connections, sessions)), content_type
 
 
-class _StatisticsCollector(Collector):
-    def __init__(self, statistics: Statistics, about: About, connections: Callable[[], int]) -> None:
+class _Scrape(Collector):
+    def __init__(self, statistics: Statistics, build: Build, connections: int, sessions: int | None) -> None:
         self._statistics = statistics
-        self._about = about
+        self._build = build
         self._connections = connections
+        self._sessions = sessions
 
     def collect(self) -> Iterator[Metric]:
         yield from self._latencies()
@@ -76,7 +74,7 @@ class _StatisticsCollector(Collector):
 
     def _model(self) -> Iterator[Metric]:
         counted = self._statistics
-        model = [self._about.model]
+        model = [self._build.model]
         running = GaugeMetricFamily("vllm:num_requests_running", "Replies that are being written.", labels=MODEL)
         running.add_metric(model, counted.active_streams)
         yield running
@@ -107,10 +105,12 @@ class _StatisticsCollector(Collector):
         yield CounterMetricFamily(
             "tailrace_sessions_created", "Sessions begun since the start.", value=counted.sessions_created
         )
+        if self._sessions is not None:
+            yield GaugeMetricFamily("tailrace_sessions", "Sessions that are stored.", value=self._sessions)
         yield GaugeMetricFamily(
             "tailrace_streams_active", "Replies that are being written.", value=counted.active_streams
         )
-        yield GaugeMetricFamily("tailrace_connections", "Readers of streams.", value=self._connections())
+        yield GaugeMetricFamily("tailrace_connections", "Readers of streams.", value=self._connections)
 
     def _requests(self) -> Iterator[Metric]:
         counted = self._statistics
@@ -136,16 +136,16 @@ class _StatisticsCollector(Collector):
         yield refused
 
     def _server(self) -> Iterator[Metric]:
-        about = self._about
+        build = self._build
         yield GaugeMetricFamily("tailrace_uptime_seconds", "Since the server started.", value=self._statistics.uptime)
         info = GaugeMetricFamily(
             "tailrace_build_info", "Always 1; the labels tell.", labels=["version", "model", "framework"]
         )
-        info.add_metric([about.version, about.model, about.framework], 1)
+        info.add_metric([build.version, build.model, build.framework], 1)
         yield info
 
     def _histogram(self, name: str, documentation: str, histogram: Histogram) -> HistogramMetricFamily:
         family = HistogramMetricFamily(name, documentation, labels=MODEL)
         buckets = [("+Inf" if bound == inf else str(bound), count) for bound, count in histogram.cumulative()]
-        family.add_metric([self._about.model], buckets, histogram.total)
+        family.add_metric([self._build.model], buckets, histogram.total)
         return family
