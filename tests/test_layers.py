@@ -40,6 +40,8 @@ APPLICATIONS = {"chat"}
 # What a sibling in a folder may import besides `base`. A folder in FREE has no `base`: there only circles are wrong.
 SIBLINGS: dict[str, set[str]] = {
     "log.memory": {"log.store"},
+    "testing": {"testing.contract", "testing.recorder"},
+    "testing.contract": {"testing.flows"},
     "wire.openai": {"wire.sse"},
 }
 FREE = {"asgi", "chat", "cli", "routing"}

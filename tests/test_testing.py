@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import tailrace.testing
 from tailrace import Cursor, Log, LogStatistics, MemoryLog, Outcome, Retention
 from tailrace.events import DONE, Entries, encode_event
 from tailrace.testing import LogContract, Message, Recorder, raised
@@ -212,6 +213,36 @@ def test_the_contract_runs_under_anyio(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("-p", "no:asyncio", "-p", "no:cacheprovider", "-W", "error")
     tests = [name for name in dir(LogContract) if name.startswith("test_")]
     result.assert_outcomes(passed=len(tests))
+
+
+MISCOUNTING_LOG = """
+
+class Miscounts(MemoryLog):
+    async def extend(self, items):
+        return 1_000 + await super().extend(items)
+
+
+class TestMiscounting(TestUsersLog):
+    @asynccontextmanager
+    async def make_log(self, retention):
+        yield Miscounts("users", retention)
+"""
+
+
+@pytest.mark.parametrize("rewritten", [True, False])
+def test_pytest_explains_failed_asserts_if_it_is_told_to(pytester: pytest.Pytester, rewritten: bool) -> None:
+    if rewritten:
+        pytester.makeconftest("import pytest\n\npytest.register_assert_rewrite('tailrace.testing')\n")
+    path = pytester.makepyfile(USERS_TEST + MISCOUNTING_LOG)
+    test = f"{path}::TestMiscounting::test_extend_gives_the_offset_of_the_last"
+    result = pytester.runpytest_subprocess("-p", "no:asyncio", "-p", "no:cacheprovider", "-W", "error", test)
+    result.assert_outcomes(failed=1)
+    assert ("assert 1003 == 3" in result.stdout.str()) is rewritten
+
+
+@pytest.mark.parametrize("name", tailrace.testing.__all__)
+def test_a_tool_is_there_by_its_public_name(name: str) -> None:
+    assert hasattr(tailrace.testing, name)
 
 
 def test_it_is_no_part_of_the_library_and_needs_no_pytest() -> None:

@@ -1,0 +1,95 @@
+"""What the parts of the contract stand on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+from ..cursor import Cursor
+from ..errors import LogReset
+from ..events import Entries
+from ..flow import Retention
+from ..log.base import Log, Tail
+
+T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
+
+
+async def raised(kind: type[E], awaitable: Awaitable[object]) -> E:
+    """The exception of a kind that an awaitable raises; AssertionError if it raises none."""
+    try:
+        result = await awaitable
+    except kind as error:
+        return error
+    raise AssertionError(f"expected {kind.__name__}, but got {result!r}")
+
+
+class Contract:
+    """How to come by a log, and how to wait for what it does."""
+
+    limit: float = 10.0
+    """Seconds after which what should have happened has failed to."""
+
+    slack: int = 128
+    """How many entries beyond its retention's bound a log may keep."""
+
+    age: float = 0.1
+    """Seconds to keep entries in the test of retention by age."""
+
+    def make_log(self, retention: Retention) -> AbstractAsyncContextManager[Log]:
+        """An empty log, as an async context manager that cleans up after it."""
+        raise NotImplementedError(f"expected {type(self).__name__} to define make_log")
+
+    async def reopen(self, log: Log) -> Log:
+        """The log as somebody else finds it, where logs outlive their process; else the same."""
+        return log
+
+    # What the tests stand on
+
+    async def _soon(self, awaitable: Awaitable[T]) -> T:
+        async with asyncio.timeout(self.limit):
+            return await awaitable
+
+    async def _waiting(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that runs until it waits for something that has not happened yet."""
+        task = asyncio.create_task(work)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not task.done(), f"expected {task.get_coro()} to wait, but it is done"
+        return task
+
+    async def _rest(self, tail: Tail) -> list[Any]:
+        async with asyncio.timeout(self.limit):
+            return [entry.data async for entries in tail for entry in entries]
+
+    async def _offsets(self, tail: Tail, chance: random.Random) -> list[int]:
+        offsets: list[int] = []
+        async for entries in tail:
+            offsets += entries.offsets
+            for _ in range(chance.randrange(5)):
+                await asyncio.sleep(0)
+        return offsets
+
+    async def _after_reset(self, log: Log, cursor: Cursor, reason: str) -> list[Any]:
+        """What a reader gets who goes on from where the reset of `cursor` says."""
+        reset = await raised(LogReset, self._open(log, cursor))
+        assert reset.reason == reason
+        with log.tail(Cursor.parse(reset.resume)) as tail:
+            return data_of(await tail.read())
+
+    async def _open(self, log: Log, cursor: Cursor) -> Tail:
+        return log.tail(cursor)
+
+    async def _fill(self, log: Log) -> None:
+        """Append 1, 2, 3 … until something is trimmed."""
+        most = (log.retention.count or 0) + self.slack + 1
+        while log.base == 0:
+            assert log.top < most, f"expected a log of {log.top} entries to be trimmed, but nothing was"
+            await log.append(log.top + 1)
+
+
+def data_of(entries: Entries) -> list[Any]:
+    return [entry.data for entry in entries]

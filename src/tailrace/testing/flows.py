@@ -1,0 +1,114 @@
+"""The contract of logs, as far as readers are slow and writers have to wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..errors import SlowReader
+from ..events import Event
+from ..flow import Flow, Retention
+from .base import Contract, data_of, raised
+
+
+class FlowContract(Contract):
+    """What every log does under each flow policy."""
+
+    # Flow policies
+
+    async def test_latest_gives_the_newest_of_each_key(self) -> None:
+        async with self.make_log(Retention()) as log:
+            with log.tail(flow=Flow.latest()) as tail:
+                await log.extend([Event(1, "a"), Event(2, "b"), Event(3, "a"), 4, 5])
+                assert [(entry.offset, entry.event) for entry in await tail.read()] == [(2, "b"), (3, "a"), (5, None)]
+                await log.append(6)
+                assert data_of(await tail.read()) == [6]
+            assert log.statistics().conflated == 2
+
+    async def test_latest_passes_over_what_is_trimmed(self) -> None:
+        async with self.make_log(Retention(count=4)) as log:
+            with log.tail(flow=Flow.latest(lambda entry: entry.offset)) as tail:
+                await self._fill(log)
+                assert data_of(await tail.read()) == list(range(log.base + 1, log.top + 1))
+            assert log.statistics().conflated == log.base
+
+    async def test_drop_jumps_to_the_newest_and_counts(self) -> None:
+        async with self.make_log(Retention()) as log:
+            with log.tail(flow=Flow.drop(3)) as tail:
+                await log.extend([1, 2, 3])
+                assert data_of(await tail.read()) == [1, 2, 3]
+                await log.extend([4, 5, 6, 7, 8])
+                assert data_of(await tail.read()) == [6, 7, 8]
+                assert (tail.take_dropped(), tail.take_dropped()) == (2, 0)
+            assert log.statistics().dropped == 2
+
+    async def test_drop_passes_over_what_is_trimmed(self) -> None:
+        async with self.make_log(Retention(count=4)) as log:
+            with log.tail(flow=Flow.drop(1 << 20)) as tail:
+                await self._fill(log)
+                assert data_of(await tail.read()) == list(range(log.base + 1, log.top + 1))
+                assert tail.take_dropped() == log.base
+
+    async def test_disconnect_sends_a_slow_reader_away_at_its_place(self) -> None:
+        async with self.make_log(Retention()) as log:
+            with log.tail(flow=Flow.disconnect(3)) as tail:
+                await log.extend([1, 2, 3])
+                assert data_of(await tail.read()) == [1, 2, 3]
+                await log.extend([4, 5, 6, 7])
+                slow = await raised(SlowReader, tail.read())
+                assert (slow.behind, slow.high, tail.position) == (4, 3, 3)
+
+    async def test_history_from_before_the_reader_is_not_slowness(self) -> None:
+        async with self.make_log(Retention()) as log:
+            await log.extend(range(10))
+            with log.tail(flow=Flow.disconnect(3)) as patient, log.tail(flow=Flow.drop(3)) as dropping:
+                await log.extend(range(10, 13))
+                assert data_of(await patient.read()) == list(range(13))
+                assert data_of(await dropping.read()) == list(range(13))
+                assert dropping.take_dropped() == 0
+
+    async def test_a_slow_reader_is_not_in_the_way_of_another(self) -> None:
+        async with self.make_log(Retention()) as log:
+            with log.tail() as slow, log.tail() as fast:
+                for number in range(5):
+                    await log.append(number)
+                    assert data_of(await self._soon(fast.read())) == [number]
+                assert data_of(await slow.read()) == list(range(5))
+
+    async def test_room_is_made_by_the_fastest_reader(self) -> None:
+        async with self.make_log(Retention()) as log:
+            with log.tail(), log.tail() as fast:
+                await log.extend([1, 2])
+                await self._soon(log.wait_room(3, without_readers=False))
+                await log.append(3)
+                waiting = await self._waiting(log.wait_room(3, without_readers=False))
+                await fast.read()
+                await self._soon(waiting)
+                assert log.lag() == 0
+
+    async def test_room_is_not_waited_for_without_readers_or_after_the_end(self) -> None:
+        async with self.make_log(Retention()) as log:
+            with log.tail():
+                await log.extend([1, 2])
+                left = await self._waiting(log.wait_room(2, without_readers=False))
+            await self._soon(left)
+            waiting = await self._waiting(log.wait_room(2, without_readers=True))
+            await log.close()
+            await self._soon(waiting)
+            await self._soon(log.wait_room(2, without_readers=True))
+
+    async def test_a_cancelled_wait_for_room_leaves_nothing_behind(self) -> None:
+        async with self.make_log(Retention()) as log:
+            with log.tail() as tail:
+                await log.extend([1, 2])
+                first = await self._waiting(log.wait_room(2, without_readers=False))
+                first.cancel()
+                await asyncio.wait([first])
+                second = await self._waiting(log.wait_room(2, without_readers=False))
+                await tail.read()
+                await self._soon(second)
+
+    async def test_a_reader_that_starts_live_leaves_room(self) -> None:
+        async with self.make_log(Retention()) as log:
+            await log.extend([1, 2])
+            with log.tail(log.top):
+                await self._soon(log.wait_room(2, without_readers=False))
