@@ -1,0 +1,130 @@
+"""`/chat/stream`: a reply as it is written, resumed, stopped, or as one document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+
+from ... import Cursor, Log, StreamResponse, StreamSettings, Wire, choose_wire
+from ..access import Owner
+from ..conversations import PATH, Question
+from ..document import read_reply
+from ..errors import (
+    KeyReused,
+    MessageTooLong,
+    SessionBusy,
+    SessionFull,
+    SessionNotFound,
+    StreamNotFound,
+    TooManySessions,
+    Unauthorized,
+    refusals,
+)
+from ..objects import ChatRequest, FailedReply, Problem, Reply, StopResult
+from ..wire import STREAMS, WIRES, stream_content
+from .state import Chat
+
+router = APIRouter(tags=["chat"])
+
+SETTINGS = StreamSettings(wires=STREAMS)
+
+StreamId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{22}$", description="The `stream_id` of `session_info`.")]
+After = Annotated[str | None, Query(description="A cursor, the `id` of an object: go on after it.")]
+LastEventId = Annotated[str | None, Header(description="The same, as a browser sends it; it beats `after`.")]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="A post that repeats the key of an earlier one gets that one's reply; nothing is asked twice.",
+    ),
+]
+
+_FAILED: dict[int | str, dict[str, Any]] = {
+    500: {"description": "Of a document: the server failed.", "model": FailedReply},
+    502: {"description": "Of a document: the model failed.", "model": FailedReply},
+    503: {"description": "Try again soon.", "model": FailedReply | Problem},
+}
+
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The reply.", "model": Reply, "content": stream_content()},
+    204: {"description": "The cursor says that the client has the end already."},
+    400: {"description": "The cursor cannot be read.", "model": Problem},
+    406: {"description": "No media type that is accepted.", "model": Problem},
+}
+
+
+@router.post(
+    PATH,
+    summary="Send a message",
+    response_class=Response,
+    responses={
+        **_STREAM,
+        **refusals(
+            Unauthorized,
+            SessionNotFound,
+            StreamNotFound,
+            SessionBusy,
+            SessionFull,
+            TooManySessions,
+            KeyReused,
+            MessageTooLong,
+        ),
+        **_FAILED,
+    },
+)
+async def chat(
+    body: ChatRequest,
+    request: Request,
+    chat: Chat,
+    owner: Owner,
+    idempotency_key: Key = None,
+    last_event_id: LastEventId = None,
+    after: After = None,
+) -> Response:
+    """Send a message and read the reply as it is written: NDJSON by default, Server-Sent Events or one JSON document
+    by Accept. The reply goes on when the connection is lost: read on at `/chat/stream/{stream_id}?after=`.
+
+    A post that comes with a cursor goes on reading the reply that the cursor names.
+    """
+    wire = choose_wire(request, WIRES)
+    if token := last_event_id or after:
+        log = await chat.find(owner, Cursor.parse(token).stream)
+    else:
+        session_id = str(body.session_id) if body.session_id is not None else None
+        client = request.client.host if request.client is not None else ""
+        log = await chat.ask(Question(owner, body.message, session_id, idempotency_key, client))
+    return await _answer(log, wire, chat)
+
+
+@router.get(
+    PATH + "/{stream_id}",
+    summary="Read a reply, or read on",
+    response_class=Response,
+    responses={**_STREAM, **refusals(Unauthorized, StreamNotFound), **_FAILED},
+)
+async def resume(
+    stream_id: StreamId,
+    request: Request,
+    chat: Chat,
+    owner: Owner,
+    last_event_id: LastEventId = None,
+    after: After = None,
+) -> Response:
+    """Read a reply from its beginning or after a cursor, while it is written or later."""
+    return await _answer(await chat.find(owner, stream_id), choose_wire(request, WIRES), chat)
+
+
+@router.post(PATH + "/{stream_id}/stop", summary="Stop a reply", responses=refusals(Unauthorized, StreamNotFound))
+async def stop(stream_id: StreamId, chat: Chat, owner: Owner) -> StopResult:
+    """Stop the model. What it wrote is kept. A reply that has ended stays as it is."""
+    turn = await chat.stop(owner, stream_id)
+    return StopResult(stream_id=turn.stream_id, session_id=turn.session_id, state=turn.state)
+
+
+async def _answer(log: Log, wire: Wire, chat: Chat) -> Response:
+    if wire.streaming:
+        return StreamResponse(log, SETTINGS, engine=chat.engine, addressed=True)
+    return await read_reply(log)

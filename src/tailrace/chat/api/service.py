@@ -1,0 +1,145 @@
+"""What the server says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from ... import __version__
+from ..access import Owner
+from ..errors import Unauthorized, refusals
+from ..metrics import Build, render_metrics
+from ..store import StoreError
+from .state import Chat, Counted
+
+router = APIRouter(tags=["service"])
+
+SLOW_LOOP = 0.5
+"""Seconds that a turn of the event loop may take before the server calls itself unhealthy."""
+
+
+class ServerInformation(BaseModel):
+    """What this is, and where things are."""
+
+    name: Literal["tailrace"] = "tailrace"
+    version: str
+    model: str
+    framework: str
+    multi_turn: Literal[True] = True
+    streaming: Literal[True] = True
+    endpoints: dict[str, str] = Field(description="What each endpoint is for.")
+
+
+class Health(BaseModel):
+    """`unhealthy` comes with status 503."""
+
+    status: Literal["healthy", "unhealthy"]
+    reason: str | None = Field(None, description="Why it is unhealthy.")
+    active_streams: int = Field(description="Replies that are being written.")
+    active_connections: int = Field(description="Clients that are reading one.")
+    database: Literal["reachable", "unreachable"]
+    event_loop_lag: float = Field(description="Seconds that a turn of the event loop takes now.")
+    uptime: float = Field(description="Seconds.")
+
+
+class Requests(BaseModel):
+    """Those that are being answered are neither successful nor failed yet."""
+
+    total: int
+    successful: int
+    failed: int
+
+
+class Stats(BaseModel):
+    """Since the server started; times are in seconds."""
+
+    uptime: float
+    requests: Requests
+    active_sessions: int = Field(description="Sessions that are stored.")
+    active_streams: int = Field(description="Replies that are being written.")
+    sessions_created: int
+    average_response_time: float = Field(description="Of the replies that ended.")
+    chunks: int = Field(description="Of the replies that ended.")
+    model: str
+    framework: str
+
+
+@router.get("/", summary="Server information")
+async def information(request: Request, chat: Chat) -> ServerInformation:
+    paths = request.app.openapi()["paths"]
+    endpoints = {
+        f"{method.upper()} {path}": operation["summary"]
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    model = chat.model
+    return ServerInformation(version=__version__, model=model.name, framework=model.framework, endpoints=endpoints)
+
+
+@router.get("/health", summary="Health", responses={503: {"model": Health, "description": "Unhealthy."}})
+async def health(chat: Chat, statistics: Counted, response: Response) -> Health:
+    """Whether the database can be reached and the event loop is free."""
+    began = time.perf_counter()
+    await asyncio.sleep(0)
+    lag = time.perf_counter() - began
+    reasons = [f"a turn of the event loop takes {lag:.1f} s"] if lag > SLOW_LOOP else []
+    if chat.engine.draining:
+        reasons.append("the server is shutting down")
+    try:
+        await chat.store.ping()
+        reachable = True
+    except StoreError:
+        reachable = False
+        reasons.append("the database cannot be reached")
+    if reasons:
+        response.status_code = 503
+    return Health(
+        status="unhealthy" if reasons else "healthy",
+        reason=", ".join(reasons) or None,
+        active_streams=chat.active,
+        active_connections=chat.engine.statistics().readers,
+        database="reachable" if reachable else "unreachable",
+        event_loop_lag=lag,
+        uptime=statistics.uptime,
+    )
+
+
+@router.get("/stats", summary="Statistics", responses=refusals(Unauthorized))
+async def stats(chat: Chat, statistics: Counted, owner: Owner) -> Stats:
+    """The same figures as `/metrics`."""
+    counted = statistics.snapshot()
+    return Stats(
+        uptime=counted.uptime,
+        requests=Requests(
+            total=counted.requests_total, successful=counted.requests_successful, failed=counted.requests_failed
+        ),
+        active_sessions=await chat.store.count(),
+        active_streams=counted.active_streams,
+        sessions_created=counted.sessions_created,
+        average_response_time=counted.average_response_time,
+        chunks=counted.chunks,
+        model=chat.model.name,
+        framework=chat.model.framework,
+    )
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(Unauthorized)},
+)
+async def metrics(request: Request, chat: Chat, statistics: Counted, owner: Owner) -> Response:
+    """In Prometheus' text format, or as OpenMetrics by Accept."""
+    body, content_type = render_metrics(
+        statistics,
+        Build(__version__, chat.model.name, chat.model.framework),
+        connections=chat.engine.statistics().readers,
+        sessions=await chat.store.count(),
+        accept=request.headers.get("accept"),
+    )
+    return Response(body, media_type=content_type)

@@ -1,0 +1,106 @@
+"""The chat server as an application."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
+
+from .. import CursorError, Engine, NotAcceptable, __version__, lifespan
+from .access import Access
+from .api import pages, replies, service, sessions
+from .conversations import Conversations
+from .errors import STORE_REFUSALS, Refused, refusal_of
+from .journal import Journal
+from .models.choose import open_model
+from .observer import Observer
+from .requests import BodyLimit, RequestAccounting
+from .settings import ChatSettings
+from .statistics import Statistics
+from .store import StoreError, open_store
+
+logger = logging.getLogger("tailrace.chat")
+
+DESCRIPTION = """\
+Talk with a model, many turns, each reply a stream that survives the network: it goes on when a connection is lost, is
+resumed without a gap or a duplicate by the `id` of the last object that came, and stops when it is told to.
+"""
+
+
+def create_app(settings: ChatSettings | None = None) -> FastAPI:
+    """The chat server; by default with the settings of the environment.
+
+    Its lifespan opens the database and the model: StoreError or UnusableModel if that fails.
+    """
+    settings = settings or ChatSettings.from_environment(os.environ)
+    app = FastAPI(
+        title="tailrace chat",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_run,
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.settings = settings
+    app.state.statistics = statistics = Statistics()
+    app.state.access = Access(key.get_secret_value() for key in settings.api_keys)
+    app.state.tailrace_engine = Engine()
+    for module in (replies, sessions, service, pages):
+        app.include_router(module.router)
+    refused: list[type[Exception]] = [Refused, *STORE_REFUSALS]
+    for kind in refused:
+        app.add_exception_handler(kind, _refuse)
+    app.add_exception_handler(CursorError, _bad_cursor)
+    app.add_exception_handler(NotAcceptable, _not_acceptable)
+    app.add_middleware(BodyLimit, max_body=settings.max_body, statistics=statistics)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Content-Location", "Link", "Stream-Cursor", "X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(RequestAccounting, statistics=statistics)
+    return app
+
+
+@asynccontextmanager
+async def _run(app: FastAPI) -> AsyncIterator[None]:
+    state, settings = app.state, app.state.settings
+    async with (
+        open_model(
+            settings.model,
+            os.environ,
+            demo_words=settings.demo_words,
+            demo_pace=settings.demo_pace,
+            timeout=settings.model_timeout,
+        ) as model,
+        open_store(settings.database_url) as store,
+    ):
+        observer = Observer(state.statistics, Journal())
+        state.conversations = chat = Conversations(state.tailrace_engine, store, model, observer, settings)
+        async with chat.running(), lifespan(app):
+            yield
+
+
+def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, StoreError):
+        logger.error("%s", error)
+    refusal = error if isinstance(error, Refused) else refusal_of(error)
+    request.app.state.statistics.refused(refusal.code)
+    return JSONResponse(refusal.problem.model_dump(), refusal.status, refusal.headers)
+
+
+def _bad_cursor(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": str(error), "code": "bad_cursor"}, 400)
+
+
+def _not_acceptable(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": str(error), "code": "not_acceptable"}, 406)

@@ -1,0 +1,48 @@
+"""A reply as one document, read from its log when it has ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_json
+
+from .. import Log, Outcome
+from .objects import FailedReply, Reply
+
+_STATUS = {"internal_error": 500, "storage_failed": 500, "shutdown": 503, "interrupted": 503, "model_unavailable": 503}
+
+
+async def read_reply(log: Log) -> Response:
+    """Waits for the end. What failed is never answered by a status of success; what there was of it is in `data`."""
+    data: list[dict[str, Any]] = []
+    with log.tail() as tail:
+        async for entries in tail:
+            data += [{**entry.data, "id": str(log.cursor(entry.offset))} for entry in entries]
+    if not data or data[-1]["type"] != "complete":
+        assert log.outcome is not None, "a tail ends when its log has"
+        return _failed(log.outcome, data)
+    info, status, *chunks, complete = data
+    reply = Reply.model_construct(
+        session_id=info["session_id"],
+        stream_id=info["stream_id"],
+        model=info["model"],
+        text="".join(chunk["text"] for chunk in chunks),
+        state=complete["state"],
+        total_chunks=complete["total_chunks"],
+        processing_time=complete["processing_time"],
+        message_count=complete["message_count"],
+        context_messages=status["context_messages"],
+        data=data,
+    )
+    return Response(to_json(reply.__dict__), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _failed(outcome: Outcome, data: list[dict[str, Any]]) -> Response:
+    code = outcome.code or outcome.state
+    failed = FailedReply.model_construct(detail=outcome.message or outcome.state, code=code, data=data)
+    headers = {"Cache-Control": "no-store"}
+    status = _STATUS.get(code, 502)
+    if status == 503:
+        headers["Retry-After"] = "1"
+    return JSONResponse(failed.__dict__, status, headers)

@@ -1,0 +1,166 @@
+"""Why the chat server refuses a request.
+
+Refused
+├── Unauthorized       no key, or one that is not known
+├── SessionNotFound    no such session of this owner
+├── SessionBusy        it is answering already
+├── SessionFull        it has as many turns as one session may have
+├── TooManySessions    the owner has as many sessions as one may have
+├── TooManyStreams     the server is writing as many replies as it may
+├── ShuttingDown       it takes no new ones
+├── StreamNotFound     no such stream of this owner
+├── MessageTooLong     longer than a message may be
+├── KeyReused          an idempotency key that stands for another message
+├── BadPage            a page token that is none
+└── StorageFailed      the database does not do its part
+
+What the store raises is refused in the same words: STORE_REFUSALS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from . import store
+from .objects import BusyProblem, Problem
+
+
+class Refused(Exception):
+    """Answered with `status`, `problem` as the body, and `headers`."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    headers: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(detail=self.detail, code=self.code)
+
+
+class Unauthorized(Refused):
+    status, code = 401, "unauthorized"
+    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+    def __init__(self) -> None:
+        super().__init__("expected the header Authorization: Bearer with one of the server's API keys")
+
+
+class SessionNotFound(Refused):
+    status, code = 404, "session_not_found"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"expected the id of a session, but there is none {session_id}")
+
+
+class SessionBusy(Refused):
+    """`stream_id` is the stream of the reply that is being written."""
+
+    status, code = 409, "session_busy"
+
+    def __init__(self, session_id: str, stream_id: str) -> None:
+        super().__init__(f"the session is answering: resume, stop or wait for the stream {stream_id}")
+        self.session_id = session_id
+        self.stream_id = stream_id
+
+    @property
+    def problem(self) -> Problem:
+        return BusyProblem(detail=self.detail, code=self.code, session_id=self.session_id, stream_id=self.stream_id)
+
+
+class SessionFull(Refused):
+    status, code = 409, "session_full"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the session has {limit} turns, as many as one may have: clear it, or begin a new one")
+
+
+class TooManySessions(Refused):
+    status, code = 409, "too_many_sessions"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"there are {limit} sessions, as many as one may have: delete one first")
+
+
+class TooManyStreams(Refused):
+    status, code = 503, "too_many_streams"
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the server is writing {limit} replies, as many as it may at a time: try again soon")
+
+
+class ShuttingDown(Refused):
+    status, code = 503, "shutting_down"
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+
+
+class StreamNotFound(Refused):
+    status, code = 404, "stream_not_found"
+
+    def __init__(self, stream_id: str) -> None:
+        super().__init__(f"expected the id of a reply's stream, but there is none {stream_id}")
+
+
+class MessageTooLong(Refused):
+    status, code = 413, "message_too_long"
+
+    def __init__(self, limit: int, length: int) -> None:
+        super().__init__(f"expected a message of at most {limit} characters, but got {length}")
+
+
+class KeyReused(Refused):
+    status, code = 409, "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__("expected the message that this Idempotency-Key stands for, but got another")
+
+
+class BadPage(Refused):
+    status, code = 400, "bad_page"
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"expected a token that an earlier page gave, but got {token[:80]!r}")
+
+
+class StorageFailed(Refused):
+    status, code = 503, "storage_failed"
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
+
+    def __init__(self) -> None:
+        super().__init__("the database cannot be used now: nothing was stored, try again later")
+
+
+STORE_REFUSALS: dict[type[Exception], Callable[[Any], Refused]] = {
+    store.SessionNotFound: lambda error: SessionNotFound(error.session_id),
+    store.SessionFull: lambda error: SessionFull(error.limit),
+    store.SessionLimit: lambda error: TooManySessions(error.limit),
+    store.BadToken: lambda error: BadPage(error.token),
+    store.StoreError: lambda error: StorageFailed(),
+}
+
+
+def refusal_of(error: Exception) -> Refused:
+    """What the client is told of an error of the store."""
+    kind = next(kind for kind in STORE_REFUSALS if isinstance(error, kind))
+    return STORE_REFUSALS[kind](error)
+
+
+def refusals(*kinds: type[Refused]) -> dict[int | str, dict[str, Any]]:
+    """What the OpenAPI document says of them, for FastAPI's `responses`."""
+    said: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        line = (kind.__doc__ or kind.code).splitlines()[0] if kind.__doc__ else kind.code.replace("_", " ")
+        model = BusyProblem | Problem if kind is SessionBusy else Problem
+        if kind.status in said:
+            said[kind.status]["description"] += f", or {line}"
+        else:
+            said[kind.status] = {"model": model, "description": line}
+    return said

@@ -1,0 +1,118 @@
+"""A turn that is being answered: the generator that a producer runs into the log of the reply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Literal
+
+from .. import StreamError
+from .context import Context
+from .models.base import Model, Usage
+from .objects import Chunk, Complete, SessionInfo, Status, StreamObject
+from .observer import TurnWatch
+from .sessions import Turn, TurnState
+
+Settle = Callable[["RunningTurn"], Awaitable[None]]
+
+
+class RunningTurn:
+    """Asks the model and yields the objects of the reply's stream. However it ends, `settle` has stored it by then."""
+
+    def __init__(
+        self, turn: Turn, context: Context, model: Model, watch: TurnWatch, settle: Settle, *, message_count: int
+    ) -> None:
+        self.turn = turn
+        self.settled = False
+        self._context = context
+        self._model = model
+        self._watch = watch
+        self._settle = settle
+        self._message_count = message_count
+        self._stopping = False
+        self._texts: list[str] = []
+        self._usage: Usage | None = None
+
+    @property
+    def chunks(self) -> int:
+        return len(self._texts)
+
+    @property
+    def text(self) -> str:
+        """The reply so far."""
+        return "".join(self._texts)
+
+    def stop(self) -> None:
+        """From now on a cancellation is what the user asked for."""
+        self._stopping = True
+
+    async def objects(self) -> AsyncGenerator[StreamObject, None]:
+        turn, context = self.turn, self._context
+        yield SessionInfo(session_id=turn.session_id, stream_id=turn.stream_id, model=turn.model)
+        yield Status(
+            message=context.describe(), context_messages=len(context.messages), dropped_messages=context.dropped
+        )
+        try:
+            async with aclosing(self._model.reply(context.messages)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Usage):
+                        self._usage = piece
+                    else:
+                        yield self._chunk(piece)
+            if not self._texts:
+                raise StreamError("the model answered nothing", code="model_empty")
+        except asyncio.CancelledError:
+            if not self._stopping:
+                await self.end("interrupted")
+                raise
+        except StreamError as error:
+            await self.end("failed", error.code, error.message)
+            raise
+        except Exception:
+            await self.end("failed", "internal_error", "Internal Server Error")
+            raise
+        yield self._chunk("", is_final=True)
+        await self.end("stopped" if self._stopping else "complete")
+        yield complete(self.turn, self._message_count)
+
+    async def end(self, state: TurnState, code: str | None = None, message: str | None = None) -> None:
+        """Settle the turn, once."""
+        if self.settled:
+            return
+        self.settled = True
+        self.turn = replace(
+            self.turn,
+            state=state,
+            reply=self.text,
+            chunks=self.chunks,
+            seconds=round(self._watch.seconds, 3),
+            context_messages=len(self._context.messages),
+            usage=self._usage,
+            error_code=code,
+            error_message=message,
+        )
+        await self._settle(self)
+
+    async def end_unheard(self) -> None:
+        """Settle a turn whose generator was closed before it could do so itself."""
+        await self.end("stopped" if self._stopping else "interrupted")
+
+    def _chunk(self, text: str, *, is_final: bool = False) -> Chunk:
+        self._texts.append(text)
+        number = len(self._texts)
+        self._watch.chunk(number)
+        return Chunk(text=text, chunk_number=number, is_final=is_final)
+
+
+def complete(turn: Turn, message_count: int) -> Complete:
+    """The last object of a turn that has ended well."""
+    state: Literal["complete", "stopped"] = "stopped" if turn.state == "stopped" else "complete"
+    return Complete(
+        total_chunks=turn.chunks,
+        processing_time=turn.seconds,
+        message_count=message_count,
+        session_id=turn.session_id,
+        state=state,
+    )

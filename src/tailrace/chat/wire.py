@@ -1,0 +1,93 @@
+"""How a reply's stream is spelled: flat objects with their cursor, one a line or one an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from .. import NDJSON, SSE, Batch, Dropped, Encoder, Entries, Farewell, Outcome, Reset, Wire, format_sse
+from .objects import AnyObject, now
+
+Notice = Outcome | Reset | Farewell | Dropped
+
+
+def spell_notice(notice: Notice) -> dict[str, Any]:
+    """A notice as one more object of the stream: how it ended, or why this connection did."""
+    if isinstance(notice, Outcome):
+        kind = "done" if notice.state == "done" or notice.code == "stopped" else "error"
+        members: dict[str, Any] = {"code": notice.code, "message": notice.message} if kind == "error" else {}
+    elif isinstance(notice, Reset):
+        kind, members = "reset", {"reason": notice.reason}
+    elif isinstance(notice, Farewell):
+        kind, members = "farewell", {"reason": notice.reason, "retry": notice.retry}
+    else:
+        kind, members = "dropped", {"count": notice.count}
+    return {"type": kind, "timestamp": now(), **members}
+
+
+class LinesEncoder(Encoder):
+    """Each object with its cursor as `id`. After `complete` the end needs no line of its own."""
+
+    ping = b"\n"
+
+    def __init__(self, stream: str, epoch: str) -> None:
+        self._id = f',"id":"{stream}.{epoch}.'.encode()
+
+    def encode(self, entries: Entries) -> bytes:
+        prefix = self._id
+        rows = zip(entries.offsets, entries.json, strict=True)
+        return b"".join([b'%b%b%d"}\n' % (json[:-1], prefix, offset) for offset, json in rows])
+
+    def notice(self, notice: Notice, cursor: str) -> bytes:
+        spelled = spell_notice(notice)
+        return b"" if spelled["type"] == "done" else to_json({**spelled, "id": cursor}) + b"\n"
+
+
+class EventsEncoder(Encoder):
+    """Server-Sent Events: the objects unnamed, the notices named as they are everywhere."""
+
+    def __init__(self, inner: Encoder) -> None:
+        self._inner = inner
+        self.ping = inner.ping
+
+    def encode(self, entries: Entries) -> bytes:
+        return self._inner.encode(entries)
+
+    def notice(self, notice: Notice, cursor: str) -> bytes:
+        spelled = spell_notice(notice)
+        retry = spelled.get("retry")
+        return format_sse(to_json(spelled).decode(), event=spelled["type"], id=cursor, retry=retry)
+
+
+class ChatLines(NDJSON):
+    """`application/x-ndjson`, each line an object with `type`, `timestamp` and `id`."""
+
+    def encoder(self, stream: str, epoch: str, created: int) -> Any:
+        return LinesEncoder(stream, epoch)
+
+
+class ChatEvents(SSE):
+    """`text/event-stream`, the data of each event an object with `type` and `timestamp`."""
+
+    def encoder(self, stream: str, epoch: str, created: int) -> Any:
+        return EventsEncoder(super().encoder(stream, epoch, created))
+
+
+STREAMS: tuple[Wire, ...] = (ChatLines(), ChatEvents())
+"""How a reply is streamed, the default first."""
+
+WIRES: tuple[Wire, ...] = (*STREAMS, Batch())
+"""The same, and as one document."""
+
+
+def stream_content() -> dict[str, Any]:
+    """The media types of a stream, for the OpenAPI document."""
+    schema = TypeAdapter(AnyObject).json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    lines = {"allOf": [schema, {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}]}
+    return {
+        STREAMS[0].media_type: {"itemSchema": lines},
+        STREAMS[1].media_type: STREAMS[1].item_schema(schema),
+    }
