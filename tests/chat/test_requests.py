@@ -173,6 +173,16 @@ async def test_a_finished_request_is_one_record(
         "client": "127.0.0.1",
     }
     assert record["seconds"] >= 0
+    assert record["message"].startswith("GET /items/a: 200, complete, ")
+
+
+async def test_a_path_cannot_write_to_a_terminal(
+    server: Server, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.get("/%1b[2J%0a")
+    await server.finished()
+    (record,) = records(caplog)
+    assert record["message"].startswith(r"GET /\x1b[2J\n: 404, complete, ")
 
 
 async def test_what_machines_ask_all_the_time_is_only_debugging(

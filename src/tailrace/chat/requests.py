@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from fastapi import HTTPException
 
+from .printable import printable
 from .statistics import Statistics
 
 Scope = MutableMapping[str, Any]
@@ -76,7 +77,7 @@ class RequestAccounting:
                 level,
                 "%s %s: %s, %s, %.3f s",
                 method,
-                route,
+                printable(exchange.scope["path"]),
                 exchange.status or "no status",
                 exchange.end,
                 seconds,
@@ -139,7 +140,11 @@ class _Exchange:
     async def fail(self, error: Exception) -> None:
         """Log what nobody caught, and answer if nothing was said yet; else the body stays broken off."""
         logger.error(
-            "%s %s raised %s", self.scope["method"], route_of(self.scope), type(error).__name__, exc_info=error
+            "%s %s raised %s",
+            self.scope["method"],
+            printable(self.scope["path"]),
+            type(error).__name__,
+            exc_info=error,
         )
         if self.status is None:
             await send_problem(self.send, 500, "Internal Server Error", "internal_error")
