@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from tailrace.errors import DecodeError
-from tailrace.events import RESERVED, Entries, Entry, Notice, Outcome
+from tailrace.events import DONE, RESERVED, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset
 from tailrace.wire.base import Decoder, Encoder, Frame
 
 STREAM = "s1"
@@ -47,6 +47,43 @@ def spell(encoder: Encoder, said: Iterable[Entry | Notice]) -> bytes:
         else:
             pieces.append(encoder.notice(item, f"{cursor}.end" if isinstance(item, Outcome) else cursor))
     return b"".join(pieces)
+
+
+# What wires with cursors and event names are asked to say; each adds how it spells that.
+_SAID: dict[str, tuple[Sequence[Entry | Notice], Sequence[Frame]]] = {
+    "bare data": ([entry(1, {"left": 3})], [Frame({"left": 3}, None, at(1))]),
+    "a named event": ([entry(2, "hi", "greeting")], [Frame("hi", "greeting", at(2))]),
+    "null": ([entry(1, None)], [Frame(None, None, at(1))]),
+    "text with line ends": ([entry(1, "a\r\nb")], [Frame("a\r\nb", None, at(1))]),
+    "text beyond ASCII": ([entry(1, "é\u2028\x85😀", "名")], [Frame("é\u2028\x85😀", "名", at(1))]),
+    "entries, then done": (
+        [entry(1, 1), entry(2, 2), DONE],
+        [Frame(1, None, at(1)), Frame(2, None, at(2)), Frame({}, "done", f"{at(2)}.end")],
+    ),
+    "an error": (
+        [entry(1, 1), Outcome("error", "quota", "no\nmore")],
+        [Frame(1, None, at(1)), Frame({"code": "quota", "message": "no\nmore"}, "error", f"{at(1)}.end")],
+    ),
+    "a cancellation": (
+        [Outcome("cancelled", "stopped")],
+        [Frame({"code": "stopped"}, "cancelled", f"{at(0)}.end")],
+    ),
+    "a reset": ([Reset("trimmed")], [Frame({"reason": "trimmed"}, "reset", at(0))]),
+    "a farewell": (
+        [entry(5, 1), Farewell("slow", 250)],
+        [Frame(1, None, at(5)), Frame({"reason": "slow", "retry": 250}, "farewell", at(5), 250)],
+    ),
+    "dropped entries": (
+        [Dropped(3), entry(4, 1)],
+        [Frame({"count": 3}, "dropped", at(0)), Frame(1, None, at(4))],
+    ),
+}
+
+
+def cases(spelled: Mapping[str, bytes]) -> dict[str, Case]:
+    """The cases of a wire, which has to spell all that is said."""
+    assert spelled.keys() == _SAID.keys()
+    return {name: Case(said, spelled[name], read) for name, (said, read) in _SAID.items()}
 
 
 def in_one_piece(data: bytes) -> list[bytes]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import DecodeError, FrameTooLarge, Truncated
-from tailrace.events import DONE, Dropped, Entry, Farewell, Outcome, Reset
+from tailrace.events import Entry, Outcome
 from tailrace.wire.base import Frame, read_notice
 from tailrace.wire.ndjson import NDJSON, JSONLines, NDJSONEncoder
 from tests.wire.cases import (
@@ -22,6 +22,7 @@ from tests.wire.cases import (
     Case,
     at,
     byte_by_byte,
+    cases,
     entry,
     read,
     read_until_error,
@@ -29,58 +30,27 @@ from tests.wire.cases import (
     splits,
 )
 
-CASES = {
-    "bare data": Case(
-        [entry(1, {"left": 3})], b'{"id":"s1.e1.1","data":{"left":3}}\n', [Frame({"left": 3}, None, at(1))]
-    ),
-    "a named event": Case(
-        [entry(2, "hi", "greeting")],
-        b'{"id":"s1.e1.2","event":"greeting","data":"hi"}\n',
-        [Frame("hi", "greeting", at(2))],
-    ),
+CASES = cases(
+    {
+        "bare data": b'{"id":"s1.e1.1","data":{"left":3}}\n',
+        "a named event": b'{"id":"s1.e1.2","event":"greeting","data":"hi"}\n',
+        "null": b'{"id":"s1.e1.1","data":null}\n',
+        "text with line ends": b'{"id":"s1.e1.1","data":"a\\r\\nb"}\n',
+        "text beyond ASCII": '{"id":"s1.e1.1","event":"名","data":"é\u2028\x85😀"}\n'.encode(),
+        "entries, then done": b'{"id":"s1.e1.1","data":1}\n'
+        b'{"id":"s1.e1.2","data":2}\n'
+        b'{"id":"s1.e1.2.end","event":"done","data":{}}\n',
+        "an error": b'{"id":"s1.e1.1","data":1}\n'
+        b'{"id":"s1.e1.1.end","event":"error","data":{"code":"quota","message":"no\\nmore"}}\n',
+        "a cancellation": b'{"id":"s1.e1.0.end","event":"cancelled","data":{"code":"stopped"}}\n',
+        "a reset": b'{"id":"s1.e1.0","event":"reset","data":{"reason":"trimmed"}}\n',
+        "a farewell": b'{"id":"s1.e1.5","data":1}\n'
+        b'{"id":"s1.e1.5","event":"farewell","data":{"reason":"slow","retry":250},"retry":250}\n',
+        "dropped entries": b'{"id":"s1.e1.0","event":"dropped","data":{"count":3}}\n{"id":"s1.e1.4","data":1}\n',
+    }
+) | {
     "a name with quotes": Case(
         [entry(2, 1, '"a\\')], b'{"id":"s1.e1.2","event":"\\"a\\\\","data":1}\n', [Frame(1, '"a\\', at(2))]
-    ),
-    "null": Case([entry(1, None)], b'{"id":"s1.e1.1","data":null}\n', [Frame(None, None, at(1))]),
-    "text with line ends": Case(
-        [entry(1, "a\r\nb")], b'{"id":"s1.e1.1","data":"a\\r\\nb"}\n', [Frame("a\r\nb", None, at(1))]
-    ),
-    "text beyond ASCII": Case(
-        [entry(1, "é\u2028\x85😀", "名")],
-        '{"id":"s1.e1.1","event":"名","data":"é\u2028\x85😀"}\n'.encode(),
-        [Frame("é\u2028\x85😀", "名", at(1))],
-    ),
-    "entries, then done": Case(
-        [entry(1, 1), entry(2, 2), DONE],
-        b'{"id":"s1.e1.1","data":1}\n{"id":"s1.e1.2","data":2}\n{"id":"s1.e1.2.end","event":"done","data":{}}\n',
-        [Frame(1, None, at(1)), Frame(2, None, at(2)), Frame({}, "done", "s1.e1.2.end")],
-    ),
-    "an error": Case(
-        [entry(1, 1), Outcome("error", "quota", "no\nmore")],
-        b'{"id":"s1.e1.1","data":1}\n'
-        b'{"id":"s1.e1.1.end","event":"error","data":{"code":"quota","message":"no\\nmore"}}\n',
-        [Frame(1, None, at(1)), Frame({"code": "quota", "message": "no\nmore"}, "error", "s1.e1.1.end")],
-    ),
-    "a cancellation": Case(
-        [Outcome("cancelled", "stopped")],
-        b'{"id":"s1.e1.0.end","event":"cancelled","data":{"code":"stopped"}}\n',
-        [Frame({"code": "stopped"}, "cancelled", "s1.e1.0.end")],
-    ),
-    "a reset": Case(
-        [Reset("trimmed")],
-        b'{"id":"s1.e1.0","event":"reset","data":{"reason":"trimmed"}}\n',
-        [Frame({"reason": "trimmed"}, "reset", at(0))],
-    ),
-    "a farewell": Case(
-        [entry(5, 1), Farewell("slow", 250)],
-        b'{"id":"s1.e1.5","data":1}\n'
-        b'{"id":"s1.e1.5","event":"farewell","data":{"reason":"slow","retry":250},"retry":250}\n',
-        [Frame(1, None, at(5)), Frame({"reason": "slow", "retry": 250}, "farewell", at(5), 250)],
-    ),
-    "dropped entries": Case(
-        [Dropped(3), entry(4, 1)],
-        b'{"id":"s1.e1.0","event":"dropped","data":{"count":3}}\n{"id":"s1.e1.4","data":1}\n',
-        [Frame({"count": 3}, "dropped", at(0)), Frame(1, None, at(4))],
     ),
 }
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import DecodeError, EventError, FrameTooLarge
-from tailrace.events import DONE, Dropped, Entry, Farewell, Outcome, Reset
+from tailrace.events import Entry, Farewell
 from tailrace.wire.base import Frame, read_notice
 from tailrace.wire.sse import SSE, SSEDecoder, SSEEncoder, format_sse
 from tests.wire.cases import (
@@ -24,6 +24,7 @@ from tests.wire.cases import (
     Case,
     at,
     byte_by_byte,
+    cases,
     entry,
     in_one_piece,
     read,
@@ -32,51 +33,27 @@ from tests.wire.cases import (
     splits,
 )
 
-CASES = {
-    "bare data": Case([entry(1, {"left": 3})], b'id: s1.e1.1\ndata: {"left":3}\n\n', [Frame({"left": 3}, None, at(1))]),
-    "a named event": Case(
-        [entry(2, "hi", "greeting")], b'id: s1.e1.2\nevent: greeting\ndata: "hi"\n\n', [Frame("hi", "greeting", at(2))]
-    ),
+CASES = cases(
+    {
+        "bare data": b'id: s1.e1.1\ndata: {"left":3}\n\n',
+        "a named event": b'id: s1.e1.2\nevent: greeting\ndata: "hi"\n\n',
+        "null": b"id: s1.e1.1\ndata: null\n\n",
+        "text with line ends": b'id: s1.e1.1\ndata: "a\\r\\nb"\n\n',
+        "text beyond ASCII": 'id: s1.e1.1\nevent: 名\ndata: "é\u2028\x85😀"\n\n'.encode(),
+        "entries, then done": b"id: s1.e1.1\ndata: 1\n\n"
+        b"id: s1.e1.2\ndata: 2\n\n"
+        b"id: s1.e1.2.end\nevent: done\ndata: {}\n\n",
+        "an error": b"id: s1.e1.1\ndata: 1\n\n"
+        b'id: s1.e1.1.end\nevent: error\ndata: {"code":"quota","message":"no\\nmore"}\n\n',
+        "a cancellation": b'id: s1.e1.0.end\nevent: cancelled\ndata: {"code":"stopped"}\n\n',
+        "a reset": b'id: s1.e1.0\nevent: reset\ndata: {"reason":"trimmed"}\n\n',
+        "a farewell": b"id: s1.e1.5\ndata: 1\n\n"
+        b'id: s1.e1.5\nevent: farewell\nretry: 250\ndata: {"reason":"slow","retry":250}\n\n',
+        "dropped entries": b'id: s1.e1.0\nevent: dropped\ndata: {"count":3}\n\nid: s1.e1.4\ndata: 1\n\n',
+    }
+) | {
     "a name with spaces and colons": Case(
         [entry(2, 1, " a: b")], b"id: s1.e1.2\nevent:  a: b\ndata: 1\n\n", [Frame(1, " a: b", at(2))]
-    ),
-    "null": Case([entry(1, None)], b"id: s1.e1.1\ndata: null\n\n", [Frame(None, None, at(1))]),
-    "text with line ends": Case(
-        [entry(1, "a\r\nb")], b'id: s1.e1.1\ndata: "a\\r\\nb"\n\n', [Frame("a\r\nb", None, at(1))]
-    ),
-    "text beyond ASCII": Case(
-        [entry(1, "é\u2028😀")], 'id: s1.e1.1\ndata: "é\u2028😀"\n\n'.encode(), [Frame("é\u2028😀", None, at(1))]
-    ),
-    "entries, then done": Case(
-        [entry(1, 1), entry(2, 2), DONE],
-        b"id: s1.e1.1\ndata: 1\n\nid: s1.e1.2\ndata: 2\n\nid: s1.e1.2.end\nevent: done\ndata: {}\n\n",
-        [Frame(1, None, at(1)), Frame(2, None, at(2)), Frame({}, "done", "s1.e1.2.end")],
-    ),
-    "an error": Case(
-        [entry(1, 1), Outcome("error", "quota", "no\nmore")],
-        b'id: s1.e1.1\ndata: 1\n\nid: s1.e1.1.end\nevent: error\ndata: {"code":"quota","message":"no\\nmore"}\n\n',
-        [Frame(1, None, at(1)), Frame({"code": "quota", "message": "no\nmore"}, "error", "s1.e1.1.end")],
-    ),
-    "a cancellation": Case(
-        [Outcome("cancelled", "stopped", "enough")],
-        b'id: s1.e1.0.end\nevent: cancelled\ndata: {"code":"stopped","message":"enough"}\n\n',
-        [Frame({"code": "stopped", "message": "enough"}, "cancelled", "s1.e1.0.end")],
-    ),
-    "a reset": Case(
-        [Reset("ahead")],
-        b'id: s1.e1.0\nevent: reset\ndata: {"reason":"ahead"}\n\n',
-        [Frame({"reason": "ahead"}, "reset", at(0))],
-    ),
-    "a farewell": Case(
-        [entry(5, 1), Farewell("shutdown", 1500)],
-        b"id: s1.e1.5\ndata: 1\n\n"
-        b'id: s1.e1.5\nevent: farewell\nretry: 1500\ndata: {"reason":"shutdown","retry":1500}\n\n',
-        [Frame(1, None, at(5)), Frame({"reason": "shutdown", "retry": 1500}, "farewell", at(5), 1500)],
-    ),
-    "dropped entries": Case(
-        [Dropped(3), entry(4, 1)],
-        b'id: s1.e1.0\nevent: dropped\ndata: {"count":3}\n\nid: s1.e1.4\ndata: 1\n\n',
-        [Frame({"count": 3}, "dropped", at(0)), Frame(1, None, at(4))],
     ),
 }
 
@@ -316,7 +293,7 @@ def test_the_bound_holds_for_a_log_s_events_too() -> None:
 
 def test_notices_are_told_by_their_names() -> None:
     frames = read(SSE().decoder(), [CASES["a farewell"].spelled])
-    assert [read_notice(frame) for frame in frames] == [None, Farewell("shutdown", 1500)]
+    assert [read_notice(frame) for frame in frames] == [None, Farewell("slow", 250)]
 
 
 # Writing
