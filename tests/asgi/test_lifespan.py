@@ -85,6 +85,15 @@ async def test_a_signal_drains_and_is_passed_on(number: int, heard: list[int]) -
     assert signal.getsignal(number) is before
 
 
+async def test_a_signal_that_the_loop_comes_to_after_the_end_drains_nothing(heard: list[int]) -> None:
+    engine = small_engine()
+    async with running(engine):
+        signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(0)
+    assert heard == [signal.SIGTERM]
+    assert not engine.draining
+
+
 async def test_a_signal_that_nobody_handles_is_left_alone() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
