@@ -53,7 +53,7 @@ def _add_to_owner(dialect: Any) -> Any:
         index_elements=[owners.c.owner],
         set_={"sessions": owners.c.sessions + 1},
         where=owners.c.sessions < bindparam("session_limit"),
-    ).returning(owners.c.sessions)
+    )
 
 
 _ADD_TO_OWNER = {"sqlite": _add_to_owner(sqlite), "postgresql": _add_to_owner(postgresql)}
@@ -123,7 +123,7 @@ class Beginning:
 def insert_session(connection: Connection, session: Session, limit: int) -> None:
     """SessionLimit if its owner has that many."""
     adding = _ADD_TO_OWNER[connection.dialect.name]
-    if connection.execute(adding, {"owner": session.owner, "session_limit": limit}).one_or_none() is None:
+    if connection.execute(adding, {"owner": session.owner, "session_limit": limit}).rowcount == 0:
         raise SessionLimit(limit)
     connection.execute(
         _INSERT_SESSION,

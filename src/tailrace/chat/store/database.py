@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from .driver import connect
 from .errors import Conflict, StoreError
 
 T = TypeVar("T")
@@ -29,7 +30,6 @@ class Database:
         self.place = place
         self._engine = engine
         self._reading: AsyncEngine = engine
-        self._writing: AsyncEngine = engine
         self._read_turnstile: AbstractAsyncContextManager[Any] = nullcontext()
         self._write_turnstile: AbstractAsyncContextManager[Any] = nullcontext()
 
@@ -44,7 +44,7 @@ class Database:
         """Run work in a transaction, which is undone if the work raises. StoreError; Conflict."""
         async with self._write_turnstile:
             with self._telling():
-                async with self._writing.begin() as connection:
+                async with self._engine.begin() as connection:
                     return await connection.run_sync(work)
 
     async def close(self) -> None:
@@ -70,15 +70,16 @@ class SQLite(Database):
 
     def __init__(self, url: URL) -> None:
         in_memory = url.database in (None, "", ":memory:")
-        # Without an isolation level the driver begins nothing by itself.
-        engine = create_async_engine(url, hide_parameters=True, connect_args={"isolation_level": None})
+        # The driver begins a transaction with the first INSERT, UPDATE or DELETE, and waits for another process's there
+        # rather than later, when it could only fail. A connection comes back with its transaction ended: no need to
+        # ask it for that again.
+        options = {"isolation_level": "IMMEDIATE", "async_creator_fn": connect}
+        engine = create_async_engine(url, hide_parameters=True, connect_args=options, pool_reset_on_return=None)
         super().__init__(engine, "SQLite in memory" if in_memory else str(url.database))
-        self._writing = engine.execution_options(begin="BEGIN IMMEDIATE")
         self._write_turnstile = asyncio.Lock()
         if in_memory:  # which has only one connection
             self._read_turnstile = self._write_turnstile
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin)
 
 
 class PostgreSQL(Database):
@@ -157,11 +158,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    if (begin := connection.get_execution_options().get("begin")) is not None:
-        connection.exec_driver_sql(begin)
 
 
 def _reason(error: BaseException) -> str:

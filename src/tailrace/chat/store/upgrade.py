@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, Select, String, column, inspect, select, table, text
+from sqlalchemy import Connection, Select, String, column, inspect, select, table
 
 from .database import Database
 from .errors import StoreError
@@ -14,8 +14,8 @@ SCRIPTS = Path(__file__).parent / "migrations"
 
 VERSION: Select[str] = select(column("version_num", String)).select_from(table(VERSION_TABLE))
 
-# Two servers that start at the same time would both upgrade. SQLite has one writer anyway.
-_LOCK = text("SELECT pg_advisory_xact_lock(8732116450)")
+# Of two servers that start at the same time, one upgrades and the other finds it done.
+_LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(8732116450)"}
 
 
 async def upgrade(database: Database, *, scripts: Path = SCRIPTS, head: str = HEAD) -> None:
@@ -25,8 +25,7 @@ async def upgrade(database: Database, *, scripts: Path = SCRIPTS, head: str = HE
         return
 
     def run(connection: Connection) -> None:
-        if connection.dialect.name == "postgresql":
-            connection.execute(_LOCK)
+        connection.exec_driver_sql(_LOCK[connection.dialect.name])
         _run_scripts(connection, scripts)
 
     if found is not None and found > head:
