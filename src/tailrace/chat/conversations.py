@@ -25,6 +25,7 @@ from .models.base import Model
 from .objects import encode_object
 from .observer import Observer
 from .replay import replay
+from .requests import session_id as logged_session
 from .sessions import Session, Turn
 from .settings import ChatSettings
 from .store import NewTurn, Store, StoreError
@@ -68,6 +69,7 @@ class Live:
     session_id: str
     log: Log
     turn: RunningTurn | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -172,6 +174,8 @@ class Conversations:
         await self._stop_session(owner, session_id)
         if not await self.store.delete(session_id, owner):
             raise SessionNotFound(session_id)
+        # A message may have come in between; nobody can read its reply any more.
+        await self._stop_session(owner, session_id)
 
     def stream_of(self, session_id: str) -> str | None:
         """The id of the stream that a session is answering with."""
@@ -230,11 +234,13 @@ class Conversations:
             max_messages=settings.context_messages,
             max_characters=settings.context_characters,
         )
+        logged_session.set(live.session_id)  # in this request, and in the task of its turn
         watch = self._observer.turn_started(begun.turn, question.client)
         live.turn = turn = RunningTurn(begun.turn, context, self.model, watch, self._settle, message_count=2 * turns)
         self._busy.set()
         producer = self.engine.produce(live.log, turn.objects(), encode=encode_object)
         self._keep(asyncio.create_task(self._see_out(live, turn, producer), name=f"tailrace turn {live.stream_id}"))
+        live.begun.set()
         return None
 
     async def _settle(self, turn: RunningTurn) -> None:
@@ -261,6 +267,7 @@ class Conversations:
         self._forget(live)
         await live.log.close(_NOT_BEGUN)
         self.engine.forget(live.log)
+        live.begun.set()
         live.ended.set()
 
     def _forget(self, live: Live) -> None:
@@ -269,6 +276,7 @@ class Conversations:
             self._busy.clear()
 
     async def _stop(self, live: Live) -> None:
+        await live.begun.wait()
         if live.turn is not None:
             live.turn.stop()
             await self.engine.stop(live.log)
