@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -11,8 +10,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
+from tests.system.lives import life, release
 from tests.system.relay import Relay, relayed
-from tests.system.servers import PATIENCE, UVICORN, Running, running
+from tests.system.servers import PATIENCE, Running
 
 # One browser for all, and so one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -28,33 +28,10 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with running(UVICORN) as instance:
-        yield instance
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def control(server: Running) -> AsyncIterator[httpx.AsyncClient]:
     async with server.client() as client:
         yield client
-
-
-@pytest.fixture
-def name() -> str:
-    """Of the generators of one test."""
-    return uuid.uuid4().hex
-
-
-async def release(control: httpx.AsyncClient, name: str, count: int = 1) -> None:
-    (await control.post(f"/lives/{name}/release", params={"count": count})).raise_for_status()
-
-
-async def life(control: httpx.AsyncClient, name: str, **least: int) -> dict[str, int]:
-    response = await control.get(f"/lives/{name}", params=least)
-    response.raise_for_status()
-    found: dict[str, int] = response.json()
-    return found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

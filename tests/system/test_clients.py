@@ -6,8 +6,7 @@ import asyncio
 import http.client
 import json
 import subprocess
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import httpx
 import pytest
@@ -18,36 +17,14 @@ from websockets.sync.client import connect
 
 from tailrace import Outcome, read_notice
 from tailrace.wire.websocket import read_message
-from tests.system.servers import PATIENCE, UVICORN, Running, running
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with running(UVICORN) as instance:
-        yield instance
+from tests.system.lives import life, release
+from tests.system.servers import PATIENCE, Running
 
 
 @pytest_asyncio.fixture
 async def control(server: Running) -> AsyncIterator[httpx.AsyncClient]:
     async with server.client() as client:
         yield client
-
-
-@pytest.fixture
-def name() -> str:
-    """Of the generators of one test."""
-    return uuid.uuid4().hex
-
-
-async def release(control: httpx.AsyncClient, name: str, count: int = 1) -> None:
-    (await control.post(f"/lives/{name}/release", params={"count": count})).raise_for_status()
-
-
-async def life(control: httpx.AsyncClient, name: str, **least: int) -> dict[str, int]:
-    response = await control.get(f"/lives/{name}", params=least)
-    response.raise_for_status()
-    found: dict[str, int] = response.json()
-    return found
 
 
 # curl

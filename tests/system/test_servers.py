@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tailrace import Outcome, Reset, read_notice
 from tailrace.wire.websocket import read_message
+from tests.system.lives import life, release
 from tests.system.servers import KINDS, PATIENCE, Reader, Running, running
 
 SSE = {"accept": "text/event-stream"}
@@ -31,23 +31,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Running]:
 async def client(server: Running) -> AsyncIterator[httpx.AsyncClient]:
     async with server.client() as client:
         yield client
-
-
-@pytest.fixture
-def name() -> str:
-    """Of the generators of one test."""
-    return uuid.uuid4().hex
-
-
-async def life(client: httpx.AsyncClient, name: str, **least: int) -> dict[str, int]:
-    response = await client.get(f"/lives/{name}", params=least)
-    response.raise_for_status()
-    found: dict[str, int] = response.json()
-    return found
-
-
-async def release(client: httpx.AsyncClient, name: str, count: int = 1) -> None:
-    (await client.post(f"/lives/{name}/release", params={"count": count})).raise_for_status()
 
 
 async def nobody_is_left(client: httpx.AsyncClient) -> None:
