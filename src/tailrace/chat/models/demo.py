@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from itertools import count
 from typing import TypeVar
 
 from .base import Message, ModelError, Usage
@@ -65,12 +64,11 @@ class DemoModel:
 
 def cut(text: str, words: float) -> Iterator[str]:
     """Pieces of about `words` words, which are the text when they are put together again."""
-    parts = re.findall(r"\S+\s*", text)
-    bits = hashlib.blake2b(text.encode()).digest()
-    start = 0
-    for number in count(1):
-        if start >= len(parts):
-            return
+    parts = re.findall(r"\s*\S+\s*", text)
+    bits = hashlib.blake2b(text.encode(errors="surrogatepass")).digest()
+    start = number = 0
+    while start < len(parts):
+        number += 1
         # Each border is up to one word late: so sizes vary by one, and their average does not.
         end = max(start + 1, int(words * number) + (bits[number % len(bits)] & 1))
         yield "".join(parts[start:end])
@@ -98,7 +96,7 @@ class _Deck:
     """The parts, shuffled by a text: those that are about its words are on top. No part is dealt twice."""
 
     def __init__(self, seed: str, words: Sequence[str]) -> None:
-        self._digest = hashlib.blake2b(seed.encode()).digest()
+        self._digest = hashlib.blake2b(seed.encode(errors="surrogatepass")).digest()
         self._position = 0
         wanted = set(words)
         order = sorted(range(len(PARTS)), key=lambda number: (not PARTS[number].about & wanted, self._digest[number]))

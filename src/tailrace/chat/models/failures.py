@@ -19,6 +19,8 @@ class _Words(NamedTuple):
     message: str
 
 
+BROKEN_OFF = _Words("model_truncated", 502, "{host} broke off before the end of the reply")
+
 # The first class that fits decides, so the narrow ones are above.
 FAILURES: dict[type[BaseException], _Words] = {
     vendor.ModelNotFoundError: _Words(
@@ -37,9 +39,9 @@ FAILURES: dict[type[BaseException], _Words] = {
     vendor.ModelServerError: _Words("model_error", 502, "{host} failed"),
     vendor.ModelConnectionError: _Words("model_unavailable", 503, "there is no connection to {host}"),
     httpx2.TransportError: _Words("model_unavailable", 503, "there is no connection to {host}"),
+    vendor.UnexpectedModelBehavior: BROKEN_OFF,  # raised for a stream without anything in it
 }
 UNKNOWN = _Words("model_error", 502, "the model {name} failed")
-BROKEN_OFF = _Words("model_truncated", 502, "{host} broke off in the middle of the reply")
 TOO_SLOW = _Words("model_unavailable", 503, "{host} was silent for {seconds} seconds")
 
 # How a reply may end, in pydantic-ai's words, besides `stop`.
@@ -75,7 +77,7 @@ class Failures:
             return self._error(TOO_SLOW)
         if getattr(error, "provider_error_code", None) in REFUSALS:
             return self._error(ENDINGS["content_filter"])
-        if began and isinstance(error, vendor.ModelConnectionError | httpx2.TransportError):
+        if _cut(error, began=began):
             return self._error(BROKEN_OFF)
         words = next((words for kind, words in FAILURES.items() if isinstance(error, kind)), UNKNOWN)
         wait = getattr(error, "retry_after", None)
@@ -89,3 +91,11 @@ class Failures:
 
     def _error(self, words: _Words, more: str = "") -> ModelError:
         return ModelError(words.message.format(**self._facts) + more, code=words.code, status=words.status)
+
+
+def _cut(error: Exception, *, began: bool) -> bool:
+    """Whether the reply was not whole when its connection or its stream ended."""
+    if isinstance(error, vendor.ModelConnectionError | httpx2.TransportError):
+        return began
+    # pydantic-ai's own verdict, of no category and on nothing that a vendor's library raised: no finish reason came.
+    return type(error) is vendor.ModelAPIError and error.__cause__ is None

@@ -29,9 +29,9 @@ from .failures import Failures
 from .spec import ModelSpec
 from .vendors import VENDORS
 
-# Beyond every reply. The timer of an exchange decides, which counts what the model says, while a library's counts
-# bytes, pings too; and Google's passes its own on to the model, as the time for the whole reply.
-HTTP_TIMEOUT = httpx2.Timeout(3600.0, connect=30.0)
+# Generous, because the timer of an exchange decides: it hears what the model says, where a library's hears pings too.
+# Google's also passes this on to its servers, as the time that the whole reply may take.
+HTTP_TIMEOUT = httpx2.Timeout(1200.0, connect=30.0)
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
 
 # The exchange on whose behalf requests are sent, in each of its steps.
@@ -123,10 +123,9 @@ class _Exchange:
     async def close(self) -> None:
         """Close the connection, unless the response was read to its end. The rest is for nobody to see."""
         # First what is below the library: Google's would read a response to its end before it closes it.
-        for response in self.responses:
-            await response.aclose()
-        with suppress(Exception):  # what a library says when its connection is taken away
-            await self._stack.aclose()
+        for close in (*(response.aclose for response in self.responses), self._stack.aclose):
+            with suppress(Exception):  # what a library says when its connection is taken away
+                await close()
 
 
 def translate(conversation: Sequence[Message]) -> list[ModelMessage]:
