@@ -32,9 +32,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-serve: setup ## Serve on http://127.0.0.1:8000
-	@echo 'Serving example 1; the chat server will take its place here.'
-	$(BIN)/uvicorn --app-dir examples 01_basic_streaming:app
+serve: setup ## Serve the chat on http://127.0.0.1:8000 (ARGS='--port 8001', ARGS=--help lists more)
+	$(BIN)/tailrace serve $(ARGS)
 
 test: setup ## Run the tests and print the branch coverage (ARGS='tests/wire -x' narrows them)
 	@scripts/system-packages test

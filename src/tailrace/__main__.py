@@ -4,6 +4,4 @@ import sys
 
 from .cli.main import main
 
-# The reloader's child processes import this module too.
-if __name__ == "__main__":
-    sys.exit(main())
+sys.exit(main())

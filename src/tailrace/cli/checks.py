@@ -38,11 +38,14 @@ def check(settings: ChatSettings, environment: Mapping[str, str], address: str) 
     UsageError for what cannot be meant or is not installed, CommandError for a database that cannot be opened.
     """
     try:
-        url = make_url(settings.database_url)
-    except (ArgumentError, ValueError) as error:
-        # What SQLAlchemy says of an URL that it cannot read may show the password.
-        reason = "its URL cannot be read" if isinstance(error, ArgumentError) else str(error)
-        raise UsageError(f"cannot use the database: {reason}") from None
+        text = settings.database_url
+    except ValueError as error:
+        raise UsageError(f"cannot use the database: {error}") from None
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        # What is said of it may show the password.
+        raise UsageError("cannot use the database: its URL cannot be read") from None
     try:
         return asyncio.run(_open(settings, environment, address, url))
     except UnusableModel as error:

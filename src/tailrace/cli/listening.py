@@ -11,8 +11,12 @@ from typing import Any
 from .command import CommandError
 
 BACKLOG = 2048
-FIRST_FREE_FOR_ALL = 1024
-"""Ports below are for the system's administrator."""
+
+REFUSALS: dict[int | None, str] = {
+    errno.EADDRINUSE: "port {port} on {host} is taken: choose another with --port {other}",
+    errno.EACCES: "port {port} on {host} is for the administrator: choose one above 1023, as with --port 8000",
+}
+"""Why there can be no socket, by the number of the error."""
 
 
 def is_loopback(host: str) -> bool:
@@ -60,15 +64,7 @@ def _resolve(host: str, port: int) -> tuple[int, Any]:
 
 
 def _refusal(host: str, port: int, error: OSError | UnicodeError) -> CommandError:
-    number = error.errno if isinstance(error, OSError) else None
-    if number == errno.EADDRINUSE:
-        other = port + 1 if port < 65535 else port - 1
-        return CommandError(f"port {port} on {host} is taken: choose another with --port {other}")
-    if number == errno.EACCES:
-        return CommandError(
-            f"port {port} on {host} is not for this user: choose one from {FIRST_FREE_FOR_ALL} on with --port 8000"
-        )
-    reason = (error.strerror if isinstance(error, OSError) else None) or "not the name of a host"
-    return CommandError(
-        f"cannot listen on {host!r} ({reason}): choose an address of this machine, as with --host 127.0.0.1"
-    )
+    number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, "not the name of a host")
+    sentence = REFUSALS.get(number, "cannot listen on {host!r} ({reason}): choose an address as with --host 127.0.0.1")
+    other = port + 1 if port < 65535 else port - 1
+    return CommandError(sentence.format(host=host, port=port, reason=reason, other=other))

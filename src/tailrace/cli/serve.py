@@ -89,8 +89,8 @@ def run(options: Namespace) -> int:
     try:
         from .checks import check, read_settings
         from .server import serve, serve_reloading
-    except ImportError as error:
-        raise _without_extra(error) from None
+    except ModuleNotFoundError as error:
+        raise UsageError(f"needs the extra chat, but there is no {error.name}: pip install 'tailrace[chat]'") from None
     settings = read_settings(os.environ, names)
     if not (settings.api_keys or options.allow_anonymous or is_loopback(host)):
         raise UsageError(
@@ -109,10 +109,3 @@ def _port(value: str, name: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value) < 1 << 16):
         raise UsageError(f"expected {name} to be a port from 0 to 65535, but got {value!r}")
     return int(value)
-
-
-def _without_extra(error: ImportError) -> UsageError:
-    """ImportError itself where it is no other package that is missing."""
-    if error.name is None or error.name.partition(".")[0] == "tailrace":
-        raise error
-    return UsageError(f"needs the extra chat, but there is no {error.name}: pip install 'tailrace[chat]'")

@@ -22,6 +22,7 @@ from ..chat.logs import configure_logging
 from ..chat.settings import ChatSettings
 
 logger = logging.getLogger("tailrace.serve")
+uvicorn_logger = logging.getLogger("uvicorn.error")
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -86,7 +87,7 @@ class Server(uvicorn.Server):
         await asyncio.wait([self._ending])
         if self._ending.cancelled():
             # What still runs is cancelled with the event loop; uvicorn would log each as an error.
-            logging.getLogger("uvicorn.error").disabled = True
+            uvicorn_logger.disabled = True
             logger.warning("stopped at once")
         else:
             self._ending.result()
@@ -121,6 +122,8 @@ def serve_reloading(listener: socket.socket, facts: ServerFacts) -> int:
 
 def _configure_logging() -> None:
     configure_logging(ChatSettings.from_environment(os.environ).log_format)
+    # What uvicorn would say of its start and end is said here.
+    uvicorn_logger.setLevel(logging.WARNING)
 
 
 def _config(**options: Any) -> Config:
@@ -131,7 +134,6 @@ def _config(**options: Any) -> Config:
         workers=1,
         access_log=False,  # each request has a record of its own
         log_config=None,
-        log_level=logging.WARNING,  # what it would say of its start and end is said here
         timeout_graceful_shutdown=GRACEFUL_END,
         **options,
     )

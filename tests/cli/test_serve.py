@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tailrace.chat.settings import PREFIX, ChatSettings
+from tailrace.cli.main import main
+from tailrace.cli.serve import OPTIONS
+from tests.cli.served import PATIENCE, SILENT
+from tests.serving import ROOT, listening_socket
+
+SECRET = "quite-secret"
+
+
+@pytest.fixture(autouse=True)
+def _environment(tmp_path: Path) -> Iterator[None]:
+    """Nothing is said by the environment, and what a command says there is forgotten."""
+    before = dict(os.environ)
+    os.environ.update(SILENT, TAILRACE_DATABASE=str(tmp_path / "chat.sqlite3"), COLUMNS="200")
+    for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY"):
+        os.environ.pop(name, None)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def exit_status(*arguments: str) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as end:  # which is how the parser ends
+        return int(str(end.code))
+
+
+REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
+    "port": ({}, "--port 70000", 2, "expected --port to be a port from 0 to 65535, but got '70000'"),
+    "port-variable": (
+        {"TAILRACE_PORT": "http"},
+        "",
+        2,
+        "expected TAILRACE_PORT to be a port from 0 to 65535, but got 'http'",
+    ),
+    "option": ({}, "--prot 80", 2, "unrecognized arguments: --prot 80; see tailrace --help"),
+    "workers": (
+        {},
+        "--workers 2",
+        2,
+        "expected --workers 1, but got 2: a stream lives in the memory of one process, "
+        "where alone it can be resumed and stopped",
+    ),
+    "no-workers": ({}, "--workers two", 2, "argument --workers: invalid int value: 'two'; see tailrace serve --help"),
+    "log-format": (
+        {"TAILRACE_LOG_FORMAT": "json"},
+        "--log-format xml",
+        2,
+        "--log-format: input should be 'auto', 'rich' or 'json', but got 'xml'",
+    ),
+    "variable": ({"TAILRACE_MAX_TURNS": "0"}, "", 2, "TAILRACE_MAX_TURNS: input should be greater than 0, but got '0'"),
+    "anonymous": (
+        {},
+        "--host 0.0.0.0",
+        2,
+        "everybody who reaches 0.0.0.0 could chat: set TAILRACE_API_KEYS to the keys of those who may, "
+        "or say --allow-anonymous",
+    ),
+    "model": (
+        {},
+        "--port 0 --model nobody",
+        2,
+        "expected google:…, openai:…, anthropic:…, ollama:… or demo as model, but got 'nobody'",
+    ),
+    "model-key": (
+        {},
+        "--port 0 --model google:gemini-x",
+        2,
+        "the model google:gemini-x needs a key, but there is no GOOGLE_API_KEY or GEMINI_API_KEY",
+    ),
+    "database-scheme": (
+        {},
+        f"--port 0 --database mysql://me:{SECRET}@db/chat",
+        2,
+        "cannot use the database: expected a file, sqlite:///… or postgresql://… as database, but got mysql://…",
+    ),
+    "database-url": (
+        {},
+        f"--port 0 --database postgresql://me:{SECRET}@db:port/chat",
+        2,
+        "cannot use the database: its URL cannot be read",
+    ),
+    "database-folder": ({}, "--port 0 --database /dev/null/chat.sqlite3", 1, "cannot open the database /dev/null/chat"),
+    "database-away": (
+        {},
+        f"--port 0 --database postgresql://me:{SECRET}@127.0.0.1:1/chat",
+        1,
+        "cannot open the database postgresql://me@127.0.0.1:1/chat: ",
+    ),
+    "host-name": ({"TAILRACE_API_KEYS": SECRET}, "--host nowhere.invalid", 1, "cannot listen on 'nowhere.invalid' ("),
+}
+
+
+@pytest.mark.parametrize(("environment", "options", "status", "line"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_served_is_one_line(
+    environment: dict[str, str], options: str, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.environ.update(environment)
+    assert exit_status("serve", *options.split()) == status
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith((f"tailrace serve: {line}", f"tailrace: {line}"))
+    assert said.err.count("\n") == 1
+    assert SECRET not in said.err
+
+
+def test_a_taken_port_says_how_to_choose_another(capsys: pytest.CaptureFixture[str]) -> None:
+    with listening_socket() as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "--port", str(port)]) == 1
+    line = f"tailrace serve: port {port} on 127.0.0.1 is taken: choose another with --port {port + 1}\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "sqlalchemy.py").write_text("raise ModuleNotFoundError(name='sqlalchemy')\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])}
+    ended = subprocess.run(
+        [sys.executable, "-m", "tailrace", "serve"], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert ended.stderr == (
+        "tailrace serve: needs the extra chat, but there is no sqlalchemy: pip install 'tailrace[chat]'\n"
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+
+
+def test_the_help_names_each_option_with_its_variable_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["serve", "--help"])
+    text = capsys.readouterr().out
+    for option in OPTIONS:
+        assert re.search(rf"^  {option.flag} .*\[{option.variable}; default: {option.default}\]$", text, re.MULTILINE)
+    for flag in ("--allow-anonymous", "--reload", "--workers N"):
+        assert re.search(rf"^  {flag}  .*\[default: (no|1)\]$", text, re.MULTILINE)
+
+
+def test_the_help_names_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["serve", "--help"])
+    named = set(re.findall(rf"{PREFIX}[A-Z_]+", capsys.readouterr().out))
+    settings = {PREFIX + field.upper() for field in ChatSettings.model_fields}
+    assert named == settings | {"TAILRACE_HOST", "TAILRACE_PORT"}
+    (log_format,) = (option.default for option in OPTIONS if option.name == "log_format")
+    assert log_format == ChatSettings.model_fields["log_format"].default
