@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-STARTED = re.compile(r"running on (http://[\d.]+:\d+)")
+STARTED = re.compile(r"(?:running|ready) on (http://[\d.]+:\d+)")
 
 
 @dataclass
@@ -44,6 +44,14 @@ def serving_app(app: str, folder: Path) -> Iterator[Server]:
     """Run `uvicorn app` of a module in `folder` on a port that the system chooses."""
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(folder), "--port", "0", app]
     with serving(*command, cwd=folder) as server:
+        yield server
+
+
+@contextmanager
+def serving_chat(folder: Path) -> Iterator[Server]:
+    """Run `tailrace serve` on a port that the system chooses, with a database in `folder`."""
+    options = ["--port", "0", "--database", str(folder / "chat.sqlite3"), "--log-format", "json"]
+    with serving(sys.executable, "-m", "tailrace", "serve", *options, cwd=folder) as server:
         yield server
 
 

@@ -2,7 +2,7 @@
 
 A fenced `python` block whose first line is a comment with a file's name is that file, whole. A file with an `app` is
 served, and the `console` blocks that follow it are run against it in a fresh folder, together with the other files that
-the page shows until the next app. A `python` block without a name that asserts something is run by itself. `sh` blocks
+the page shows until the next app. Behind a `sh` block that starts the chat server they are run against that. A `python` block without a name that asserts something is run by itself. `sh` blocks
 are for the reader alone.
 """
 
@@ -25,7 +25,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 import tailrace
-from tests.programs import serving_app
+from tests.programs import serving_app, serving_chat
 from tests.transcripts import ADDRESS, Command, Session, read_transcript
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REFERENCE = ROOT / "docs" / "reference.md"
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SERVE = re.compile(r"^(?:make|tailrace) serve\b", re.MULTILINE)
 _FILE = re.compile(r"(?:#|//|<!--) (\w+\.(?:py|js|html))(?: -->)?\n")
+
+CHAT = "the chat server"
 
 
 @dataclass
@@ -58,6 +61,10 @@ def cases(page: Path) -> Iterator[Case]:
             if case is not None:
                 yield case
             case = Case(page.name, file[1], {file[1]: text})
+        elif language == "sh" and _SERVE.search(text):
+            if case is not None:
+                yield case
+            case = Case(page.name, CHAT, {})
         elif file is not None and case is not None:
             assert file[1] not in case.files, f"{page.name} has two files {file[1]}"
             case.files[file[1]] = text
@@ -74,8 +81,10 @@ CASES = [case for page in PAGES for case in cases(page)]
 @contextmanager
 def serving_case(case: Case, folder: Path) -> Iterator[str]:
     """The address of a case's app, which runs in a folder with all its files."""
-    (folder / case.name).write_text(case.files[case.name])
-    with serving_app(f"{case.name.removesuffix('.py')}:app", folder) as server:
+    if case.name != CHAT:
+        (folder / case.name).write_text(case.files[case.name])
+    app = f"{case.name.removesuffix('.py')}:app"
+    with serving_chat(folder) if case.name == CHAT else serving_app(app, folder) as server:
         address = server.url.removeprefix("http://")
         for name, text in case.files.items():
             if name != case.name:
@@ -115,7 +124,7 @@ def test_what_is_asserted_holds(code: str) -> None:
 
 
 def test_the_readme_shows_how_to_start_its_first_example() -> None:
-    first = next(cases(PAGES[0]))
+    first = next(case for case in cases(PAGES[0]) if case.name != CHAT)
     shown = "".join(text for language, text in blocks(PAGES[0]) if language == "sh")
     assert f"uvicorn {first.name.removesuffix('.py')}:app\n" in shown
     assert 'pip install "./tailrace[server]"\n' in shown

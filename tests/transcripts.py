@@ -2,7 +2,7 @@
 
 Ids, epochs, dates and delays differ from run to run. They are compared by the order in which they appear, and the ids
 that a transcript shows are replaced by those that a run has got, so that a later command can name an earlier stream.
-A command of which no output is shown is run, and must succeed.
+A command of which no output is shown is run, and must succeed. One that sets a variable sets it for those that follow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ _VOLATILE = [
     (re.compile(r"^date: .*$", re.MULTILINE), "date: …"),
     (re.compile(r'"created":\d+'), '"created":…'),
     (re.compile(r'\bretry(": ?|: )\d+'), r"retry\1…"),
+    (re.compile(r'"timestamp":"[^"]*"'), '"timestamp":"…"'),
+    (re.compile(r'"session_id":"[0-9a-f-]{36}"'), '"session_id":"…"'),
 ]
+
+_ASSIGNMENT = re.compile(r"(\w+)=\$\(")
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,16 @@ class Session:
     folder: Path
     address: str = ADDRESS
     ids: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, commands: Iterable[Command]) -> None:
         for command in commands:
             self.check(command)
 
     def check(self, command: Command) -> None:
+        if (assigned := _ASSIGNMENT.match(command.line)) is not None:
+            self.variables[assigned[1]] = self._execute(f'{command.line}; printf %s "${assigned[1]}"')
+            return
         printed = self._execute(command.line).replace(self.address, ADDRESS)
         if not command.output.strip():
             return
@@ -74,7 +82,7 @@ class Session:
         result = subprocess.run(
             ["bash", "-c", self._replaced(line).replace(ADDRESS, self.address)],
             cwd=self.folder,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, **self.variables, "PATH": path},
             capture_output=True,
             text=True,
             timeout=30,
