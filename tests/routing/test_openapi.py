@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Literal
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PlainSerializer
 
 from tailrace import NDJSON, SSE, Event, OpenAIChunks, StreamRouter, Text
-from tailrace.routing.openapi import document_model
+from tailrace.routing.openapi import schema_name
 from tests.asgi.apps import ACCEPTED
 
 
@@ -245,13 +246,49 @@ def test_schemas_have_names_of_their_own() -> None:
             assert item_schema(document, media_type, path)["title"] == title
 
 
-def test_a_schema_is_made_once_for_the_same_items() -> None:
-    model = document_model("module.function /once", int)
-    assert document_model("module.function /once", int) is model
-    assert model.__name__ == "Stream_module_function_once"
-    other = document_model("module.function /once", str)
-    assert other.__name__ == "Stream_module_function_once_2"
-    assert document_model("module.function /once", str) is other
+def test_schemas_without_a_document_have_names_of_their_own() -> None:
+    app = FastAPI()
+    for prefix, item in (("/cats", Cat), ("/dogs", Dog), ("/more", Cat)):
+        app.include_router(router_of(item, wires=[SSE()]), prefix=prefix)
+    document = app.openapi()
+    check_structure(document)
+    ids: dict[str, str] = {}
+    for path in ("/cats/x", "/dogs/x", "/more/x"):
+        schema = item_schema(document, "text/event-stream", path)
+        assert re.fullmatch(r"urn:tailrace:Stream_\w+", schema["$id"])
+        assert ids.setdefault(schema["$id"], schema["title"]) == schema["title"]
+    assert sorted(ids.values()) == ["Cat", "Dog"]
+
+
+def test_items_of_one_name_and_different_schemas_are_told_apart() -> None:
+    def numbered(kind: Any) -> Any:
+        class Numbered(BaseModel):
+            value: kind
+
+        return Numbered
+
+    app = FastAPI()
+    for prefix, kind in (("/integers", int), ("/strings", str)):
+        app.include_router(router_of(numbered(kind)), prefix=prefix)
+    document = app.openapi()
+    check_structure(document)
+    for path, type_ in (("/integers/x", "integer"), ("/strings/x", "string")):
+        for media_type in ("application/json", "text/event-stream", "application/x-ndjson"):
+            assert item_schema(document, media_type, path)["properties"]["value"]["type"] == type_
+
+
+def test_a_schema_has_the_same_name_each_time() -> None:
+    name = schema_name("module.function /once/{name}", {"type": "integer"})
+    assert name == schema_name("module.function /once/{name}", {"type": "integer"})
+    assert re.fullmatch(r"Stream_module_function_once_name_[0-9a-f]{8}", name)
+    assert name != schema_name("module.function /once/{name}", {"type": "string"})
+    first, second = documented(router_of(Cat)), documented(router_of(Cat))
+    assert first == second
+
+
+def test_items_without_a_schema_can_be_streamed_where_nobody_asks_for_it() -> None:
+    item = Annotated[Callable[[], int], PlainSerializer(lambda function: function())]
+    assert documented(router_of(item, include_in_schema=False))["paths"] == {}
 
 
 def test_a_document_beside_fastapi_s_own_use_of_the_model() -> None:

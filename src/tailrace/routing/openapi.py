@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
-from itertools import chain, count
 from typing import Any
 
 from pydantic import BaseModel, Field, TypeAdapter, create_model
+from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic_core import to_json
 
 from ..wire.base import Wire
 
@@ -57,32 +59,37 @@ STREAM_PARAMETER: dict[str, Any] = {
 }
 
 
-_documents: dict[str, tuple[Any, type[BaseModel]]] = {}
+def schema_name(name: str, schema: Any) -> str:
+    """A name for the schema of the items of a stream, which no other schema has.
 
-
-def document_model(name: str, item: Any) -> type[BaseModel]:
-    """The JSON document of a stream, as a schema with a name that no stream of other items has.
-
-    Of two models with one name pydantic would rename both, and what points at them would point at nothing.
+    Streams may have one name and different items, where a function makes routers. Of two different models with one
+    name pydantic would rename both, and what points at them would point at nothing.
     """
-    name = re.sub(r"[^A-Za-z0-9]+", "_", f"Stream_{name}").strip("_")
-    names = chain([name], (f"{name}_{number}" for number in count(2)))
-    unique = next(each for each in names if each not in _documents or _documents[each][0] == item)
-    if unique not in _documents:
-        _documents[unique] = item, create_model(unique, data=(list[item], Field(description="All items.")))
-    return _documents[unique][1]
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+    return f"Stream_{plain}_{hashlib.sha256(to_json(schema)).hexdigest()[:8]}"
 
 
-def stream_responses(wires: Sequence[Wire], name: str, item: Any, status: int) -> dict[int | str, dict[str, Any]]:
-    """The responses of a stream of items of a type, for FastAPI's `responses`; `name` is the stream's own."""
+def stream_response(wires: Sequence[Wire], name: str, item: Any) -> dict[str, Any]:
+    """The response that is a stream of items of a type; `name` is the stream's own."""
     response: dict[str, Any] = {"description": "The stream.", "headers": _HEADERS}
+    try:
+        schema = TypeAdapter(item).json_schema(mode="serialization")
+    except PydanticInvalidForJsonSchema:
+        # Whether anybody asks for a document in which it has to be is for FastAPI to find out.
+        schema = {"description": repr(item)}
+    unique = schema_name(name, schema)
     if any(not wire.streaming for wire in wires):
-        response["model"] = model = document_model(name, item)
-        schema = {"$ref": f"#/components/schemas/{model.__name__}/properties/data/items"}
+        response["model"] = create_model(unique, data=(list[item], Field(description="All items.")))
+        schema = {"$ref": f"#/components/schemas/{unique}/properties/data/items"}
     else:
         # Without a document there is no component to point at; the $id makes the schema's own references local to it.
-        schema = {"$id": f"urn:tailrace:{name}", **TypeAdapter(item).json_schema(mode="serialization")}
+        schema = {"$id": f"urn:tailrace:{unique}", **schema}
     response["content"] = {wire.media_type: wire.item_schema(schema) for wire in wires if wire.streaming}
+    return response
+
+
+def stream_responses(status: int, response: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """All responses where a stream is begun or resumed, for FastAPI's `responses`."""
     return {
         status: response,
         204: {"description": "The cursor says that the client has the end already."},

@@ -34,7 +34,7 @@ from .endpoints import (
     without_body,
 )
 from .items import item_encoder, item_type
-from .openapi import CURSOR_PARAMETERS, NOT_FOUND, STREAM_PARAMETER, StopResult, stream_responses
+from .openapi import CURSOR_PARAMETERS, NOT_FOUND, STREAM_PARAMETER, StopResult, stream_response, stream_responses
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -117,13 +117,14 @@ class StreamRouter(APIRouter):
         settings = replace(settings, encode=item_encoder(item, **dump), describe=describe_http_error)
         status = int(status_code or 200)
         name = f"{function.__module__}.{function.__qualname__} {self.prefix}{path}"
-        responses = stream_responses(settings.wires, name, item, status)
+        response = stream_response(settings.wires, name, item)
+        responses = stream_responses(status, response)
         parameters = [*CURSOR_PARAMETERS, STREAM_PARAMETER]
 
         endpoint = stream_endpoint(function, settings, self.engine, status)
         own = {"responses": {**responses, **options.pop("responses", {})}, "openapi_extra": {"parameters": parameters}}
         shared = {key: options[key] for key in _SHARED_OPTIONS if key in options}
-        resumed = {**stream_responses(settings.wires, name, item, 200), **NOT_FOUND}
+        resumed = {**stream_responses(200, response), **NOT_FOUND}
         add_addresses = partial(self._add_addresses, path, function, endpoint, settings, resumed, shared)
         # Where the path takes slashes it would take its streams' addresses, too, if it came first.
         takes_all = ":path}" in path
