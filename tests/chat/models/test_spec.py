@@ -30,6 +30,7 @@ KEYS = {"GOOGLE_API_KEY": "g", "OPENAI_API_KEY": "o", "ANTHROPIC_API_KEY": "a"}
         ("gemini:gemini-2.5-flash", {"GEMINI_API_KEY": "old"}, "google", "gemini-2.5-flash", "old"),
         ("gemini-2.5-flash", {**KEYS, "GEMINI_API_KEY": "old"}, "google", "gemini-2.5-flash", "g"),
         ("gpt-5-mini", KEYS, "openai", "gpt-5-mini", "o"),
+        ("gpt-5-mini", {"OPENAI_API_KEY": " from a file\n"}, "openai", "gpt-5-mini", "from a file"),
         ("o3", KEYS, "openai", "o3", "o"),
         ("openai:ft:gpt-5-mini:us", KEYS, "openai", "ft:gpt-5-mini:us", "o"),
         ("openai:qwen3", {"OPENAI_BASE_URL": "http://localhost:8080/v1"}, "openai", "qwen3", None),

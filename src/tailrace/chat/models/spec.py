@@ -127,7 +127,8 @@ def _resolve(spec: str, environment: Mapping[str, str]) -> ModelSpec:
     provider, name = _split(spec)
     settings = PROVIDERS[provider]
     base_url = _base_url(settings, environment)
-    key = next((environment[variable] for variable in settings.keys if environment.get(variable)), None)
+    # A key that was read from a file often ends with a newline, which no header may have.
+    key = next(filter(None, (environment.get(variable, "").strip() for variable in settings.keys)), None)
     if key is None and settings.keys and not (settings.keyless_elsewhere and base_url):
         raise MissingKey(f"{provider}:{name}", settings.keys)
     resolved = ModelSpec(provider, name, key=key, base_url=base_url or settings.default)
