@@ -197,9 +197,8 @@ async def test_what_an_earlier_server_left_unfinished_is_interrupted(store: Stor
     assert await store.interrupt_turns() == 0
 
 
+@pytest.mark.parametrize("url", ["file", "postgresql"], indirect=True)
 async def test_all_is_there_after_opening_again(url: str) -> None:
-    if ":memory:" in url:
-        pytest.skip("memory ends with its store")
     async with open_store(url) as store:
         begun = await begin(store, asks(message="Remember me"), new_session=True)
     async with open_store(url) as store:

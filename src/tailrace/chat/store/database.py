@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,8 @@ class Database:
     def __init__(self, engine: AsyncEngine, place: str) -> None:
         self.place = place
         self._engine = engine
-        self._reading: AsyncEngine = engine
+        self._reading = engine
+        self._pinging: asyncio.Task[None] | None = None
         self._read_turnstile: AbstractAsyncContextManager[Any] = nullcontext()
         self._write_turnstile: AbstractAsyncContextManager[Any] = nullcontext()
 
@@ -37,18 +38,39 @@ class Database:
         """Run one SELECT: it needs no transaction around it. StoreError."""
         async with self._read_turnstile:
             with self._telling():
-                async with self._reading.connect() as connection:
-                    return await connection.run_sync(work)
+                return await self._carry_out(self._select(work))
 
     async def write(self, work: Work[T]) -> T:
         """Run work in a transaction, which is undone if the work raises. StoreError; Conflict."""
         async with self._write_turnstile:
             with self._telling():
-                async with self._engine.begin() as connection:
-                    return await connection.run_sync(work)
+                return await self._carry_out(self._transact(work))
+
+    async def ping(self, work: Work[None], patience: float) -> None:
+        """Run one SELECT; StoreError if that takes longer. One that hangs is waited for by all who ask."""
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.create_task(self.read(work), name="tailrace chat ping")
+        done, _ = await asyncio.wait([self._pinging], timeout=patience)
+        if not done:
+            raise StoreError(f"{self.place}: expected an answer within {patience:g} s, but got none")
+        self._pinging.result()
 
     async def close(self) -> None:
+        if self._pinging is not None:
+            self._pinging.cancel()
+            await asyncio.wait([self._pinging])
         await self._engine.dispose()
+
+    async def _select(self, work: Work[T]) -> T:
+        async with self._reading.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def _transact(self, work: Work[T]) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    async def _carry_out(self, work: Coroutine[Any, Any, T]) -> T:
+        return await work
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -80,6 +102,20 @@ class SQLite(Database):
         if in_memory:  # which has only one connection
             self._read_turnstile = self._write_turnstile
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+
+    async def _carry_out(self, work: Coroutine[Any, Any, T]) -> T:
+        """Who is cancelled hears of it when the work is done, which is soon.
+
+        Work that is broken off takes its connection with it, and the connection a database in memory.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
+            raise
 
 
 class PostgreSQL(Database):

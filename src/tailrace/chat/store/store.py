@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -11,13 +10,13 @@ from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, upda
 from ..sessions import Page, Session, Turn
 from .begin import Beginning, insert_session
 from .database import Database, open_database
-from .errors import Conflict, StoreError
+from .errors import Conflict
 from .records import SESSION, TURN, Begun, NewTurn, storable, to_session, to_turn
-from .schema import owners, sessions, turns
+from .schema import is_generating, owners, sessions, turns
 from .tokens import session_place, session_token, turn_place, turn_token
 from .upgrade import VERSION, upgrade
 
-PING = 2.0
+PATIENCE = 2.0
 """Seconds after which a database that says nothing counts as unreachable."""
 
 _of_session = sessions.c.id == bindparam("session_id")
@@ -44,7 +43,7 @@ _COUNT_ALL = select(func.coalesce(func.sum(owners.c.sessions), 0))
 _is_turn = turns.c.number == bindparam("of_number")
 _CHECKPOINT = (
     update(turns)
-    .where(_is_turn, turns.c.state == "generating")  # one that ended in the meantime stays as it ended
+    .where(_is_turn, is_generating)  # one that ended in the meantime stays as it ended
     .values(reply=bindparam("reply"), chunks=bindparam("chunks"))
 )
 _END = (
@@ -67,7 +66,7 @@ _END = (
         }
     )
 )
-_INTERRUPT = update(turns).where(turns.c.state == "generating").values(state="interrupted")
+_INTERRUPT = update(turns).where(is_generating).values(state="interrupted")
 _EMPTY_SESSION = update(sessions).where(_of_session, _of_owner).values(turns=0, title="")
 _DELETE_TURNS = delete(turns).where(turns.c.session_id == bindparam("session_id"))
 _DELETE_SESSION = delete(sessions).where(_of_session, _of_owner)
@@ -207,13 +206,13 @@ class Store:
 
         return await self._database.write(remove)
 
-    async def ping(self) -> None:
-        """StoreError if the database does not answer within 2 seconds."""
-        try:
-            async with asyncio.timeout(PING):
-                await self._database.read(lambda connection: connection.execute(VERSION).one())
-        except TimeoutError:
-            raise StoreError(f"{self._database.place}: no answer within {PING:g} s") from None
+    async def ping(self, *, patience: float = PATIENCE) -> None:
+        """StoreError if the database does not answer within so many seconds."""
+
+        def look(connection: Connection) -> None:
+            connection.execute(VERSION)
+
+        await self._database.ping(look, patience)
 
 
 @asynccontextmanager

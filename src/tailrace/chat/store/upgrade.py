@@ -19,18 +19,19 @@ _LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_loc
 
 
 async def upgrade(database: Database, *, scripts: Path = SCRIPTS, head: str = HEAD) -> None:
-    """Bring the schema to its newest version, all of it or nothing. StoreError for one that is newer than that."""
+    """Bring the schema to its newest version, all of it or nothing. StoreError for a version that is not known."""
     found = await database.read(version)
     if found == head:
         return
 
-    def run(connection: Connection) -> None:
-        connection.exec_driver_sql(_LOCK[connection.dialect.name])
-        _run_scripts(connection, scripts)
+    # It is needed once in the life of a database, and takes longer to import than the rest of a start.
+    from alembic.util import CommandError
 
-    if found is not None and found > head:
-        raise StoreError(f"{database.place}: expected at most version {head} of the schema, but got {found}")
-    await database.write(run)
+    try:
+        await database.write(lambda connection: _run(connection, scripts))
+    except CommandError as error:
+        wanted = f"expected at most version {head} of its schema, but got {found}"
+        raise StoreError(f"{database.place}: {wanted}, which a newer tailrace must have made") from error
 
 
 def version(connection: Connection) -> str | None:
@@ -40,11 +41,11 @@ def version(connection: Connection) -> str | None:
     return connection.execute(VERSION).scalar_one_or_none()
 
 
-def _run_scripts(connection: Connection, scripts: Path) -> None:
-    # It is needed once in the life of a database, and takes longer to import than the rest of a start.
+def _run(connection: Connection, scripts: Path) -> None:
     from alembic import command
     from alembic.config import Config
 
+    connection.exec_driver_sql(_LOCK[connection.dialect.name])
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     command.upgrade(config, "head")

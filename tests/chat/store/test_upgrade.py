@@ -1,0 +1,155 @@
+"""How a database comes to the newest version of its schema."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from tailrace.chat.store import Store, StoreError, open_store
+from tailrace.chat.store.database import Database, open_database
+from tailrace.chat.store.schema import HEAD, VERSION_TABLE, metadata
+from tailrace.chat.store.upgrade import SCRIPTS, upgrade, version
+
+from .asking import asks, begin
+
+lasting = pytest.mark.parametrize("url", ["file", "postgresql"], indirect=True)
+
+LATER = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "9999", {head!r}
+
+def upgrade():
+    op.add_column("tailrace_sessions", sa.Column("words", sa.Integer, nullable=False, server_default="0"))
+    op.execute("UPDATE tailrace_sessions SET words = length(title)")
+    {last}
+"""
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    async with open_database(url) as database:
+        await upgrade(database)
+        yield database
+
+
+def later(folder: Path, last: str = "") -> Path:
+    """Scripts that know one version more, whose upgrade ends with `last`."""
+    scripts = folder / "100%"  # which a configuration file would take for something else
+    shutil.copytree(SCRIPTS, scripts)
+    (scripts / "versions" / "later.py").write_text(LATER.format(head=HEAD, last=last))
+    return scripts
+
+
+def words(connection: Connection) -> list[int]:
+    return list(connection.execute(text("SELECT words FROM tailrace_sessions ORDER BY id")).scalars())
+
+
+def test_the_newest_script_makes_the_version_that_the_store_expects() -> None:
+    assert ScriptDirectory(str(SCRIPTS)).get_current_head() == HEAD
+
+
+async def test_the_scripts_make_the_tables_of_the_schema(database: Database) -> None:
+    def differences(connection: Connection) -> object:
+        options = {"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+
+    assert await database.read(differences) == []
+
+
+async def test_the_scripts_make_all_indexes(database: Database) -> None:
+    names = {"sqlite": "SELECT name FROM sqlite_master", "postgresql": "SELECT indexname FROM pg_indexes"}
+
+    def indexes(connection: Connection) -> set[str]:
+        return set(connection.execute(text(names[connection.dialect.name])).scalars())
+
+    wanted = {str(index.name) for table in metadata.tables.values() for index in table.indexes}
+    assert len(wanted) == 5
+    assert wanted <= await database.read(indexes)
+
+
+async def test_a_later_version_keeps_what_is_there(database: Database, tmp_path: Path) -> None:
+    store = Store(database)
+    begun = await begin(store, asks(message="Keep this"), new_session=True)
+    await upgrade(database, scripts=later(tmp_path), head="9999")
+    assert await database.read(version) == "9999"
+    assert await database.read(words) == [len("Keep this")]
+    assert await store.session("s", "ann") == begun.session
+    assert list((await store.turns("s", limit=9)).items) == [begun.turn]
+    assert (await begin(store, asks())).session.turns == 2
+
+
+async def test_an_upgrade_that_fails_leaves_all_as_it_was(database: Database, tmp_path: Path) -> None:
+    begun = await begin(Store(database), asks(), new_session=True)
+    with pytest.raises(ZeroDivisionError):
+        await upgrade(database, scripts=later(tmp_path, last="1 / 0"), head="9999")
+    assert await database.read(version) == HEAD
+    with pytest.raises(StoreError, match="words"):
+        await database.read(words)
+    assert await Store(database).session("s", "ann") == begun.session
+
+
+@lasting
+@pytest.mark.parametrize("newer", ["9999", "0000", "from elsewhere"])
+async def test_a_version_that_is_not_known_is_refused(url: str, newer: str) -> None:
+    def pretend(connection: Connection) -> None:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '{newer}'"))
+
+    async with open_database(url) as database:
+        await upgrade(database)
+        await database.write(pretend)
+    with pytest.raises(StoreError, match=f"expected at most version {HEAD} of its schema, but got {newer}"):
+        async with open_store(url):
+            pass
+
+
+OPEN = """
+import asyncio, sys
+from tailrace.chat.store import open_store
+
+async def main():
+    async with open_store(sys.argv[1]) as store:
+        print(await store.count(), "alembic" in sys.modules)
+
+asyncio.run(main())
+"""
+
+
+async def opened_elsewhere(url: str) -> str:
+    """What another process finds there: how many sessions, and whether it needed Alembic."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-c", OPEN, url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    return output.decode().strip()
+
+
+@lasting
+async def test_who_starts_at_the_same_time_finds_the_upgrade_done(url: str) -> None:
+    for found in await asyncio.gather(*(opened_elsewhere(url) for _ in range(2))):
+        assert found in ("0 True", "0 False")
+
+
+@lasting
+async def test_without_an_upgrade_nothing_is_imported_for_it(url: str) -> None:
+    async with open_store(url) as store:
+        await begin(store, asks(), new_session=True)
+    assert await opened_elsewhere(url) == "1 False"
+
+
+async def test_an_upgrade_leaves_logging_alone(url: str) -> None:
+    before = logging.root.level, list(logging.root.handlers), logging.getLogger("alembic").level
+    async with open_store(url):
+        pass
+    assert before == (logging.root.level, logging.root.handlers, logging.getLogger("alembic").level)
