@@ -1,7 +1,67 @@
-"""The pages for people."""
+"""The pages for people: a chat, and the documentation of the API. All that they load comes from this server."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from starlette.staticfiles import StaticFiles
 
 router = APIRouter(include_in_schema=False)
+
+PAGES = Path(__file__).parent.parent / "pages"
+
+POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    ]
+)
+
+HEADERS = {
+    "Cache-Control": "no-cache",  # kept, but asked about each time: a page and its modules are of one version
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+# Said here, because Python takes them from the system, where a script may be text/plain.
+MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+_pages = StaticFiles(directory=PAGES)
+_assets = StaticFiles(directory=PAGES / "assets")
+
+
+@router.api_route("/demo", methods=["GET", "HEAD"])
+async def demo(request: Request) -> Response:
+    return await _file(_pages, "demo.html", request)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def docs(request: Request) -> Response:
+    return await _file(_pages, "docs.html", request)
+
+
+@router.api_route("/assets/{path:path}", methods=["GET", "HEAD"])
+async def asset(path: str, request: Request) -> Response:
+    return await _file(_assets, path, request)
+
+
+async def _file(files: StaticFiles, path: str, request: Request) -> Response:
+    """A file, or 304 for who has it, or the HTTPException of one that is not there."""
+    response = await files.get_response(path, request.scope)
+    response.headers.update(HEADERS)
+    if response.status_code == 200:
+        response.headers["Content-Type"] = MEDIA_TYPES[Path(path).suffix]
+    return response

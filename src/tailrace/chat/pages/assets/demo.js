@@ -1,0 +1,393 @@
+// The chat page: what is done, and what the page says of it.
+
+import { Messages } from "./messages.js";
+import { readReply, Unreachable } from "./reply.js";
+import { Refusal } from "./refusal.js";
+import { ask, hasKey, headers, keepKey, URL_OF_SERVER } from "./server.js";
+import { addressOf, Sessions, titleOf } from "./sessions.js";
+import { factsOf, problem, seconds } from "./words.js";
+
+const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
+const messages = new Messages(page.messages, page.log, page.newest);
+const sessions = new Sessions(page, { open, remove, trying });
+
+let current = null; // the id of the session that is shown; null before its first message
+let model = "model";
+let earlier = null; // the token of what was said before the first message that is shown
+let running = null; // the reply that is read: {leave, reply, facts, streamId, stopping, ended}
+let unsent = null; // a message that may have been sent, {message, sessionId, key}
+let shown = 0; // counts what is shown, so that answers that come too late are not
+
+// What the page says
+
+function say(words, kind = "good") {
+  page.state.textContent = words;
+  page.state.dataset.kind = kind;
+}
+
+function announce(words) {
+  page.announcer.textContent = words;
+}
+
+function notice(words, action = null) {
+  page.notice.hidden = false;
+  page.notice.firstElementChild.textContent = words;
+  page.act.hidden = !action;
+  page.act.textContent = action?.label ?? "";
+  page.act.onclick = () => {
+    page.notice.hidden = true;
+    action.act();
+  };
+}
+
+function showControls() {
+  page.send.hidden = running !== null;
+  page.stop.hidden = running === null;
+  page.stop.disabled = running?.stopping ?? false;
+  page.stop.textContent = running?.stopping ? "Stopping" : "Stop";
+  page.empty.hidden = !messages.empty;
+}
+
+/** Does what may fail, and says so if it does. */
+async function trying(what) {
+  try {
+    await what();
+  } catch (error) {
+    failed(error, () => trying(what));
+  }
+}
+
+function failed(error, again) {
+  if (error instanceof Refusal && error.status === 401) return askForKey(again);
+  say(error instanceof Refusal ? "Failed" : "Not connected", "bad");
+  announce(page.state.textContent);
+  if (!(error instanceof Refusal || error instanceof TypeError)) console.error(error);
+  return notice(`${problem(error)} Nothing was lost.`, { label: "Try again", act: again });
+}
+
+function askForKey(then) {
+  page.key.hidden = false;
+  page.notice.hidden = !hasKey();
+  if (hasKey()) notice("The server does not know this API key. Enter another one.");
+  say("An API key is needed", "bad");
+  page.secret.focus();
+  page.key.onsubmit = (event) => {
+    event.preventDefault();
+    keepKey(page.secret.value.trim());
+    page.secret.value = "";
+    page.key.hidden = true;
+    page.notice.hidden = true;
+    page.message.focus();
+    then();
+  };
+}
+
+// Sessions
+
+/** Shows a session as the server has it, and reads on the reply that it is writing. */
+async function load(sessionId) {
+  const turn = ++shown;
+  running?.leave.abort();
+  running = null;
+  current = sessionId;
+  earlier = null;
+  page.earlier.hidden = true;
+  messages.clear();
+  sessions.mark(sessionId);
+  document.title = "tailrace chat";
+  showControls();
+  say("Connecting", "busy");
+  const [found] = await Promise.all([
+    sessionId === null ? null : ask("GET", `sessions/${encodeURIComponent(sessionId)}`).catch(unlessGone),
+    sessions.refresh(),
+  ]);
+  if (turn !== shown) return;
+  if (found === undefined) {
+    notice("This session is not there: it was deleted, or belongs to another key. Your next message begins a new one.");
+    return open(null, { replace: true });
+  }
+  say("Connected");
+  if (found !== null) show(found);
+  showControls();
+}
+
+function unlessGone(error) {
+  if (error instanceof Refusal && (error.status === 404 || error.status === 422)) return undefined;
+  throw error;
+}
+
+function show(session) {
+  document.title = `${titleOf(session)} – tailrace chat`;
+  const last = session.messages.at(-1);
+  const streamId = last?.state === "generating" ? last.stream_id : session.stream_id;
+  const settled = session.messages.filter((one) => one.stream_id === null || one.stream_id !== streamId);
+  settled.forEach(addMessage);
+  earlier = session.earlier;
+  page.earlier.hidden = earlier === null;
+  messages.toEnd();
+  if (streamId) follow({ streamId }, messages.reply(last?.model ?? model, "", { state: "generating" }));
+}
+
+function addMessage(one, index, all) {
+  if (one.role === "user") return messages.said(one.text);
+  const facts = { state: one.state, chunks: one.total_chunks, seconds: one.processing_time, error: one.error };
+  const canAsk = index === all.length - 1 && (one.state === "failed" || one.state === "interrupted");
+  return messages.reply(one.model, one.text, facts, canAsk ? () => send(all[index - 1].text) : null);
+}
+
+async function showEarlier() {
+  const [turn, sessionId] = [shown, current];
+  const session = await ask("GET", `sessions/${sessionId}`, { before: earlier });
+  if (turn !== shown) return;
+  messages.before(() => session.messages.forEach((one) => addMessage(one, -1, [])));
+  earlier = session.earlier;
+  page.earlier.hidden = earlier === null;
+  if (page.earlier.hidden) page.log.focus();
+}
+
+/** Goes to a session, or to a new one. */
+function open(sessionId, { replace = false } = {}) {
+  history[replace ? "replaceState" : "pushState"](null, "", addressOf(sessionId));
+  toggleSide(false);
+  page.message.focus();
+  return trying(() => load(sessionId));
+}
+
+async function remove(session) {
+  page.doomed.textContent = `Delete “${titleOf(session)}”?`;
+  page.asking.returnValue = "";
+  page.asking.showModal();
+  await new Promise((resolve) => page.asking.addEventListener("close", resolve, { once: true }));
+  if (page.asking.returnValue !== "delete") return;
+  await trying(async () => {
+    const mine = session.session_id === current;
+    if (mine) running?.leave.abort();
+    await ask("DELETE", `sessions/${session.session_id}`).catch(unlessGone);
+    announce("Deleted");
+    if (mine) await open(null, { replace: true });
+    else await sessions.refresh();
+    page.new.focus();
+  });
+}
+
+// Replies
+
+/** Sends a message. The same message to the same session, sent again after a failure, is not asked twice. */
+function send(message) {
+  if (running) return;
+  page.notice.hidden = true;
+  const same = unsent?.message === message && unsent.sessionId === current;
+  const what = same ? unsent : { message, sessionId: current, key: newKey() };
+  const asked = messages.said(message);
+  const reply = messages.reply(model, "", { state: "generating" });
+  messages.toEnd();
+  unsent = what;
+  follow(what, reply, asked);
+}
+
+/** 128 random bits; randomUUID is there on secure origins only. */
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+async function follow(what, reply, asked = null) {
+  const turn = shown;
+  const run = { leave: new AbortController(), reply, facts: { state: "generating" }, streamId: what.streamId };
+  running = run;
+  showControls();
+  say(what.streamId ? "Connecting to the reply" : "Sending", "busy");
+  announce("Generating");
+  try {
+    const options = {
+      url: URL_OF_SERVER,
+      headers,
+      signal: run.leave.signal,
+      onConnection: (connection) => connected(run, connection),
+      wake: (signal) => new Promise((resolve) => addEventListener("online", resolve, { signal })),
+    };
+    for await (const object of readReply(what, options)) take[object.type]?.(run, object);
+    if (!run.ended) throw new Error("the reply had no end");
+  } catch (error) {
+    if (turn === shown) broken(run, error, what, asked);
+  } finally {
+    if (running === run) {
+      running = null;
+      showControls();
+    }
+  }
+}
+
+/** What each object of a reply's stream does. */
+const take = {
+  session_info(run, { session_id: sessionId, stream_id: streamId, model: name }) {
+    run.streamId = streamId;
+    run.reply.name(name);
+    unsent = null;
+    if (current !== sessionId) {
+      current = sessionId;
+      history.replaceState(null, "", addressOf(sessionId));
+    }
+    sessions.refresh().catch(() => {}); // the list is late then, and the stream says what is wrong
+    sessions.mark(sessionId);
+    tell(run, {});
+    if (run.stopping) askToStop(run);
+  },
+  status(run, { context_messages: context, dropped_messages: dropped }) {
+    tell(run, { context, dropped });
+  },
+  chunk(run, { text, chunk_number: chunks }) {
+    run.reply.append(text);
+    tell(run, { chunks });
+  },
+  reset(run) {
+    run.reply.clear();
+    tell(run, { chunks: 0 });
+  },
+  complete(run, { state, total_chunks: chunks, processing_time: time }) {
+    end(run, { state, chunks, seconds: time });
+  },
+  error(run, { code, message }) {
+    const state = code === "interrupted" || code === "shutdown" ? "interrupted" : "failed";
+    end(run, { state, error: message });
+  },
+};
+
+function tell(run, facts) {
+  Object.assign(run.facts, facts);
+  run.reply.tell(run.facts);
+  const waiting = run.facts.chunks ? "" : " · waiting for the first words";
+  say(`${factsOf(run.facts)}${waiting}`, "busy");
+}
+
+function end(run, facts) {
+  run.ended = true;
+  Object.assign(run.facts, facts);
+  const bad = facts.state === "failed" || facts.state === "interrupted";
+  const message = run.reply.item.previousElementSibling?.querySelector(".said")?.textContent;
+  run.reply.tell(run.facts, bad && message ? () => send(message) : null);
+  say(factsOf(run.facts), bad ? "bad" : "good");
+  announce(bad ? factsOf(run.facts) : factsOf(run.facts).split(" · ")[0]);
+  sessions.refresh().catch(() => {}); // the same
+}
+
+function connected(run, { state, seconds: wait, reason }) {
+  if (state === "waiting") {
+    const what = run.streamId ? "Reconnecting" : "Sending again";
+    const words = run.streamId ? "The reply goes on, and continues here where it stopped" : "Your message is kept";
+    run.waiting = true;
+    say(`${what} in ${seconds(wait)}: ${reason}. ${words}.`, "bad");
+    announce(what);
+  } else if (state === "connected" && run.waiting) {
+    run.waiting = false;
+    announce("Connected again");
+    tell(run, {});
+    if (run.stopping) askToStop(run);
+  }
+}
+
+/** A reply that cannot be read, or a message that was not taken. The message goes back to its field. */
+function broken(run, error, what, asked) {
+  if (run.streamId) {
+    if (run.leave.signal.aborted) return;
+    failed(error, () => trying(() => load(current)));
+    return;
+  }
+  run.reply.remove();
+  asked?.remove();
+  page.message.value ||= what.message;
+  page.message.focus();
+  showControls();
+  const refused = error instanceof Refusal;
+  if (refused) unsent = null;
+  if (refused && error.status === 401) return askForKey(() => submit());
+  say(refused ? "Not sent" : "Not known whether it was sent", "bad");
+  announce(page.state.textContent);
+  if (refused && error.code === "session_busy") {
+    notice("This session is still answering another message. Yours is kept below: send it when that reply has ended.");
+    return trying(() => load(current));
+  }
+  if (refused && error.status === 404) {
+    notice("This session was deleted. Your message is kept below: sending it begins a new session.");
+    return open(null, { replace: true });
+  }
+  if (refused) return notice(`${problem(error)} Your message is kept below.`);
+  const cause = error instanceof Unreachable ? problem(error) : "You stopped before the server had answered.";
+  const words = `${cause} Your message is kept below; sending it again does not ask twice.`;
+  return notice(words, { label: "Send again", act: submit });
+}
+
+/** Stops the model; the end of the reply then comes in its stream. */
+function stop() {
+  const run = running;
+  if (!run || run.stopping) return;
+  if (!run.streamId && run.waiting) return run.leave.abort();
+  run.stopping = true;
+  showControls();
+  if (run.streamId) askToStop(run);
+}
+
+async function askToStop(run) {
+  try {
+    await ask("POST", `chat/stream/${run.streamId}/stop`);
+  } catch (error) {
+    if (!(error instanceof Refusal)) return; // asked again when the connection is back
+    run.stopping = false;
+    showControls();
+    notice(`The reply was not stopped. ${problem(error)}`);
+  }
+}
+
+// What the user does
+
+function submit() {
+  const message = page.message.value;
+  if (message.trim() === "") return;
+  if (running) return announce("Wait until the reply has ended, or stop it");
+  page.message.value = "";
+  page.message.focus();
+  send(message);
+}
+
+function toggleSide(visible) {
+  page.side.classList.toggle("open", visible);
+  page.menu.setAttribute("aria-expanded", String(visible));
+}
+
+page.composer.addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+});
+page.message.addEventListener("keydown", (event) => {
+  // While letters are composed, Enter chooses one of them.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  submit();
+});
+page.stop.addEventListener("click", () => {
+  stop();
+  page.message.focus();
+});
+page.new.addEventListener("click", () => open(null));
+page.menu.addEventListener("click", () => toggleSide(!page.side.classList.contains("open")));
+page.earlier.addEventListener("click", () => trying(showEarlier));
+page.dismiss.addEventListener("click", () => {
+  page.notice.hidden = true;
+  page.message.focus();
+});
+addEventListener("popstate", () => trying(() => load(sessionOfAddress())));
+
+function sessionOfAddress() {
+  return new URLSearchParams(location.search).get("session");
+}
+
+async function start() {
+  const server = await ask("GET", "");
+  const prepared = server.framework === "built in";
+  model = server.model;
+  page.model.textContent = prepared ? `Model: ${model} (prepared text, not an AI)` : `Model: ${model}`;
+  page.prepared.hidden = !prepared;
+  await load(sessionOfAddress());
+}
+
+page.message.focus();
+await trying(start);

@@ -1,0 +1,137 @@
+// Markdown as nodes of a document, while it is still growing. Nodes are made one by one: no text is ever read as HTML.
+
+import { parseBlocks } from "./markdown.js";
+
+/** Markdown in an element. `append` takes more of the text, `render` shows it. */
+export class Growing {
+  #element;
+  #text = ""; // of the blocks that may still change
+  #settled = 0; // nodes that cannot
+
+  constructor(element) {
+    this.#element = element;
+  }
+
+  append(text) {
+    this.#text += text;
+  }
+
+  clear() {
+    this.#element.replaceChildren();
+    this.#text = "";
+    this.#settled = 0;
+  }
+
+  render() {
+    const lines = this.#text.replaceAll("\r\n", "\n").split("\n");
+    const blocks = parseBlocks(lines);
+    const fresh = blocks.map(buildBlock);
+    const shown = [...this.#element.childNodes].slice(this.#settled);
+    fresh.forEach((node, index) => {
+      if (index < shown.length) patch(shown[index], node);
+      else this.#element.append(node);
+    });
+    shown.slice(fresh.length).forEach((node) => node.remove());
+    this.#settle(lines, blocks);
+  }
+
+  /** A block is settled when two whole lines of the next one are there: no block needs more to show where it begins. */
+  #settle(lines, blocks) {
+    const count = blocks.findLastIndex((block) => block.from + 2 < lines.length);
+    if (count < 1) return;
+    this.#settled += count;
+    this.#text = lines.slice(blocks[count].from).join("\n");
+  }
+}
+
+/** Makes a node equal to a fresh one, and keeps what is equal already: a selection in it stays. */
+function patch(node, fresh) {
+  if (!node.cloneNode(false).isEqualNode(fresh.cloneNode(false))) {
+    if (node.nodeType !== Node.TEXT_NODE || fresh.nodeType !== Node.TEXT_NODE) return node.replaceWith(fresh);
+    if (fresh.data.startsWith(node.data)) return node.appendData(fresh.data.slice(node.length));
+    node.data = fresh.data;
+    return undefined;
+  }
+  const [old, children] = [[...node.childNodes], [...fresh.childNodes]];
+  children.forEach((child, index) => {
+    if (index < old.length) patch(old[index], child);
+    else node.append(child);
+  });
+  old.slice(children.length).forEach((child) => child.remove());
+  return undefined;
+}
+
+const BLOCKS = {
+  // The page has two levels of headings of its own.
+  heading: ({ level, children }) => inlines(element(`h${Math.min(6, level + 2)}`), children),
+  paragraph: ({ children }) => inlines(element("p"), children),
+  rule: () => element("hr"),
+  quote: ({ children }) => element("blockquote", {}, children.map(buildBlock)),
+  code: ({ language, text }) =>
+    // What is wider than the page is scrolled, also by keys.
+    element("pre", { tabindex: "0", role: "group", "aria-label": language ? `Code, ${language}` : "Code" }, [
+      element("code", {}, [text]),
+    ]),
+  list: ({ ordered, start, loose, items }) =>
+    element(
+      ordered ? "ol" : "ul",
+      ordered && start !== 1 ? { start } : {},
+      items.map((item) => buildItem(item, loose)),
+    ),
+  table: ({ align, head, rows }) =>
+    element("div", { class: "table", tabindex: "0", role: "group", "aria-label": "Table" }, [
+      element("table", {}, [
+        element("thead", {}, [buildRow("th", head, align)]),
+        element("tbody", {}, rows.map((row) => buildRow("td", row, align))),
+      ]),
+    ]),
+};
+
+function buildBlock(block) {
+  return BLOCKS[block.type](block);
+}
+
+function buildItem({ checked, children }, loose) {
+  const item = element("li", checked === null ? {} : { class: "task" });
+  if (checked !== null) item.append(checked ? "☑ " : "☐ ");
+  for (const block of children) {
+    if (block.type === "paragraph" && !loose) inlines(item, block.children);
+    else item.append(buildBlock(block));
+  }
+  return item;
+}
+
+function buildRow(name, row, align) {
+  const cells = row.map((cell, column) => inlines(element(name, { class: align[column] }), cell));
+  return element("tr", {}, cells);
+}
+
+const INLINES = { strong: "strong", emphasis: "em", deleted: "del" };
+
+function inlines(parent, children) {
+  for (const child of children) parent.append(typeof child === "string" ? child : buildInline(child));
+  parent.normalize();
+  return parent;
+}
+
+function buildInline({ type, text, url, children }) {
+  if (type === "break") return element("br");
+  if (type === "code") return element("code", {}, [text]);
+  if (type === "link") return link(url, children);
+  return inlines(element(INLINES[type]), children);
+}
+
+/** A link to the web; anything else stays text, and says where it would have gone. */
+function link(url, children) {
+  if (!/^https?:\/\//i.test(url) || !URL.canParse(url)) {
+    return inlines(element("span"), children[0] === url ? children : [...children, ` (${url})`]);
+  }
+  return inlines(element("a", { href: url, rel: "noopener noreferrer nofollow", target: "_blank" }), children);
+}
+
+function element(name, attributes = {}, children = []) {
+  const made = document.createElement(name);
+  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
+  made.append(...children);
+  return made;
+}

@@ -1,0 +1,171 @@
+// Reads a reply to its end, over as many connections as that takes. It knows nothing of a page.
+
+import { Lines } from "./lines.js";
+import { Refusal } from "./refusal.js";
+
+const NDJSON = "application/x-ndjson";
+const ENDS = new Set(["complete", "error"]);
+const BUSY = new Set([408, 429, 502, 503, 504]); // what passes by itself
+const SHORTEST = 500; // milliseconds before the first new try; doubled for each that follows
+const LONGEST = 10_000;
+
+/** A message could not be sent. Whether the server has it is not known: the same key does not ask twice. */
+export class Unreachable extends Error {
+  name = "Unreachable";
+}
+
+/** A connection that ended before the reply did, for reasons that may pass. */
+class Lost extends Error {
+  constructor(message, wait = null) {
+    super(message);
+    this.wait = wait; // milliseconds, if the server named them
+  }
+}
+
+/**
+ * The objects of a reply, each once and in order. The last one is a `complete` or an `error`; without either, the
+ * server said that there is nothing after the cursor. A `reset` means: forget what came before it.
+ *
+ * `what` is a message to send, {message, sessionId, key}, or a reply to read on, {streamId, after}. A message is sent
+ * again, with its idempotency key, until the server has answered it; from then on its reply is read on.
+ *
+ * Options:
+ * - `url`: of the server, with a slash at its end.
+ * - `headers`: a function that gives more headers for each request.
+ * - `signal`: ends the reading. The reply itself goes on.
+ * - `onConnection`: is told {state}, "connecting", "connected", or "waiting" with `seconds` and `reason`.
+ * - `wake`: a function of a signal that gives a promise; when it is fulfilled, a wait ends early.
+ * - `silence`: milliseconds after which a connection that says nothing is lost; the server pings every 15 seconds.
+ * - `patience`: milliseconds for which a message is sent again. Reading on is tried without an end.
+ *
+ * Throws Refusal for what the server refuses, and Unreachable.
+ */
+export async function* readReply(what, options) {
+  const { signal, onConnection = () => {}, wake, patience = 30_000 } = options;
+  let { streamId, after } = what;
+  const began = Date.now();
+  for (let tries = 0; ; tries++) {
+    let lost;
+    onConnection({ state: "connecting" });
+    const connection = new Connection(options);
+    try {
+      const response = await connection.open(streamId ? resume(streamId, after) : send(what));
+      onConnection({ state: "connected" });
+      if (response.status === 204) return;
+      for await (const object of connection.objects(response)) {
+        if (object.type === "farewell") throw new Lost("the server is shutting down", object.retry);
+        tries = object.type === "reset" ? tries : 0;
+        streamId ??= object.stream_id;
+        after = object.id ?? after;
+        yield object;
+        if (ENDS.has(object.type)) return;
+      }
+      lost = new Lost("the connection ended before the reply did");
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (!(error instanceof Lost)) throw error;
+      lost = error;
+    } finally {
+      connection.close();
+    }
+    if (!streamId && Date.now() - began > patience) throw new Unreachable(lost.message);
+    const wait = lost.wait ?? Math.min(LONGEST, SHORTEST * 2 ** tries) * (0.5 + Math.random() / 2);
+    onConnection({ state: "waiting", seconds: wait / 1000, reason: lost.message });
+    await pause(wait, signal, wake);
+  }
+}
+
+function send({ message, sessionId, key }) {
+  return {
+    path: "chat/stream",
+    method: "POST",
+    headers: { "Content-Type": "application/json", "Idempotency-Key": key },
+    body: JSON.stringify(sessionId ? { message, session_id: sessionId } : { message }),
+  };
+}
+
+function resume(streamId, after) {
+  const query = after ? `?${new URLSearchParams({ after })}` : "";
+  return { path: `chat/stream/${encodeURIComponent(streamId)}${query}` };
+}
+
+/** One request and its response, given up when it has been silent for too long. */
+class Connection {
+  #abort = new AbortController();
+  #options;
+  #timer;
+
+  constructor(options) {
+    this.#options = options;
+  }
+
+  async open({ path, headers, ...request }) {
+    const { url, signal, headers: more = () => ({}) } = this.#options;
+    const response = await this.#alive(
+      fetch(new URL(path, url), {
+        ...request,
+        headers: { Accept: NDJSON, ...more(), ...headers },
+        signal: signal ? AbortSignal.any([signal, this.#abort.signal]) : this.#abort.signal,
+        cache: "no-store",
+      }),
+    );
+    if (!response.ok) throw await refused(response);
+    const type = response.headers.get("content-type") ?? "";
+    if (response.status !== 204 && !type.startsWith(NDJSON)) {
+      throw new Refusal(response.status, { detail: `expected a stream of ${NDJSON}, but got ${type || "no type"}` });
+    }
+    return response;
+  }
+
+  async *objects(response) {
+    const reader = response.body.getReader();
+    const lines = new Lines();
+    for (;;) {
+      const { done, value } = await this.#alive(reader.read());
+      if (done) return;
+      for (const line of lines.push(value)) yield JSON.parse(line);
+    }
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    this.#abort.abort();
+  }
+
+  /** Waits for a promise of the network: whatever becomes of it but its value is a loss. */
+  async #alive(promise) {
+    const { silence = 40_000 } = this.#options;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#abort.abort(), silence);
+    try {
+      return await promise;
+    } catch {
+      const silent = this.#abort.signal.aborted;
+      throw new Lost(silent ? `the server said nothing for ${silence / 1000} s` : "the connection was lost");
+    } finally {
+      clearTimeout(this.#timer);
+    }
+  }
+}
+
+async function refused(response) {
+  const refusal = await Refusal.of(response);
+  if (!BUSY.has(response.status)) return refusal;
+  return new Lost(refusal.message, refusal.retryAfter === null ? null : refusal.retryAfter * 1000);
+}
+
+/** Waits so many milliseconds, or until it is woken. Throws as soon as the signal is aborted. */
+async function pause(milliseconds, signal, wake) {
+  signal?.throwIfAborted();
+  const over = new AbortController();
+  try {
+    await new Promise((resolve, reject) => {
+      const timer = setTimeout(resolve, milliseconds);
+      over.signal.addEventListener("abort", () => clearTimeout(timer));
+      signal?.addEventListener("abort", () => reject(signal.reason), { signal: over.signal });
+      wake?.(over.signal).then(resolve, () => {});
+    });
+  } finally {
+    over.abort();
+  }
+}

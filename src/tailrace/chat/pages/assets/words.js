@@ -1,0 +1,56 @@
+// How things are said to the user.
+
+import { Unreachable } from "./reply.js";
+import { Refusal } from "./refusal.js";
+
+export function count(number, one, many = `${one}s`) {
+  return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+}
+
+export function seconds(value) {
+  return `${value.toFixed(value < 9.95 ? 1 : 0)} s`;
+}
+
+const STATES = {
+  generating: "Generating",
+  complete: "Complete",
+  stopped: "Stopped",
+  failed: "Failed",
+  interrupted: "Interrupted",
+};
+
+/** How a reply is, in a line: {state, chunks, seconds, context, dropped, error}; what is not known is left out. */
+export function factsOf({ state, chunks, seconds: time, context, dropped, error }) {
+  const facts = [STATES[state]];
+  if (chunks) facts.push(count(chunks, "chunk"));
+  if (time && state !== "generating") facts.push(seconds(time));
+  if (context) facts.push(`${count(context, "message")} of context`);
+  if (dropped) facts.push(`the ${dropped} oldest did not fit`);
+  const line = facts.join(" · ");
+  if (state === "failed") return `${line}. ${sentence(error ?? "The model failed")} ${kept(chunks)}`;
+  if (state === "interrupted") return `${line}. The server ended before the reply did. ${kept(chunks)}`;
+  return line;
+}
+
+function kept(chunks) {
+  return chunks ? "What came before is kept." : "Your message is kept.";
+}
+
+/** What went wrong with a request. */
+export function problem(error) {
+  if (error instanceof Refusal) return sentence(error.message);
+  if (error instanceof Unreachable) return sentence(`The server cannot be reached: ${error.message}`);
+  if (error instanceof TypeError) return "The server cannot be reached.";
+  return sentence(`The page failed: ${error.message}`);
+}
+
+export function sentence(text) {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?…]$/.test(begun) ? begun : `${begun}.`;
+}
+
+export function time(text) {
+  const date = new Date(text);
+  const today = date.toDateString() === new Date().toDateString();
+  return date.toLocaleString(undefined, today ? { timeStyle: "short" } : { dateStyle: "medium" });
+}
