@@ -1,6 +1,7 @@
 """The load client: thousands of raw sockets on one epoll, counting events without decoding them."""
 
 import http.client
+import json
 import resource
 import select
 import socket
@@ -41,8 +42,10 @@ class Stream:
 class Swarm:
     """Many streams read by one loop; use as a context manager."""
 
-    def __init__(self, address: Address, *, record_gaps: bool = False) -> None:
+    def __init__(self, address: Address, *, marker: bytes = MARKER, record_gaps: bool = False) -> None:
+        """`marker` is what every event carries once, and nothing else."""
         self.address = address
+        self.marker = marker
         self.events = 0
         self.answered = 0
         self.ended = 0
@@ -127,8 +130,8 @@ class Swarm:
             return
         if not stream.answered:
             self._answer(stream, bytes(buffer[:size]))
-        stream.tail = bytes(buffer[max(0, size - len(MARKER) + 1) : size])
-        found = buffer.count(MARKER, 0, size)
+        stream.tail = bytes(buffer[max(0, size - len(self.marker) + 1) : size])
+        found = buffer.count(self.marker, 0, size)
         if found:
             stream.events += found
             self.events += found
@@ -181,6 +184,16 @@ class Publisher:
 def get(path: str, accept: str) -> bytes:
     """A GET request whose response ends with its connection, so that its end can be seen."""
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n".encode()
+
+
+def post(path: str, accept: str, body: object) -> bytes:
+    """The same as a POST request of a JSON body."""
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
 
 
 def time_to_first_event(address: Address, request: bytes) -> float:

@@ -20,6 +20,8 @@ PACKAGES = (
     "uvicorn",
     "uvloop",
     "httptools",
+    "sqlalchemy",
+    "aiosqlite",
 )
 
 

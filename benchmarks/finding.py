@@ -1,6 +1,5 @@
 """What a measurement says, in one sentence computed from it."""
 
-from benchmarks.peers import TAILRACE
 from benchmarks.results import ScenarioResult, Spread
 from benchmarks.scenarios import Metric, Scenario
 
@@ -11,8 +10,8 @@ def finding(scenario: Scenario, result: ScenarioResult, metric: Metric) -> str:
     """tailrace's median beside the least and the most of the others."""
     labels = {peer.name: peer.label for peer in scenario.peers}
     medians = {labels[name]: spreads[metric.name].median for name, spreads in result.peers.items()}
-    others = {label: value for label, value in medians.items() if not label.startswith("tailrace")}
-    own = medians.get(TAILRACE.label)
+    others = {labels[name]: medians[labels[name]] for name in result.peers if not name.startswith("tailrace")}
+    own = medians.get(scenario.own.label)
     if own is None:
         return f"{metric.label[0].upper()}{metric.label[1:]}, by peer"
     sentence = f"tailrace: {metric.show(own)} {metric.label}"

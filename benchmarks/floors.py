@@ -3,7 +3,20 @@
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.peers import BARE, FASTAPI, NCHAN, SSE_STARLETTE, TAILRACE, TAILRACE_ASGI, Peer
+from benchmarks.peers import (
+    BARE,
+    BARE_CHAT,
+    CHAT,
+    FASTAPI,
+    FEW_SESSIONS,
+    LONG_SESSIONS,
+    MANY_SESSIONS,
+    NCHAN,
+    SSE_STARLETTE,
+    TAILRACE,
+    TAILRACE_ASGI,
+    Peer,
+)
 from benchmarks.results import Results, Spread
 from benchmarks.scenarios import SCENARIOS, Metric
 
@@ -123,6 +136,13 @@ FLOORS: tuple[Floor, ...] = (
     # The same at a load that no core is saturated by.
     RatioFloor("paced-light", "cpu_us", 1.25, rival=BARE),
     Floor("paced-light", "p99_ms", 50),
+    RatioFloor("chat", "cpu_us", 1.5, peer=CHAT, rival=BARE_CHAT),
+    RatioFloor("chat-light", "cpu_us", 1.5, peer=CHAT, rival=BARE_CHAT),
+    Floor("chat-first", "new_ms", 5, peer=LONG_SESSIONS),
+    Floor("chat-first", "long_ms", 5, peer=LONG_SESSIONS),
+    # "Unchanged" is what cannot be told from the noise between two runs of the same server.
+    RatioFloor("chat-stored", "list_ms", 1.1, peer=MANY_SESSIONS, rival=FEW_SESSIONS),
+    RatioFloor("chat-stored", "first_ms", 1.1, peer=MANY_SESSIONS, rival=FEW_SESSIONS),
 )
 
 

@@ -1,9 +1,11 @@
 """Who is measured."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from benchmarks.process import Command, Server, nchan, nginx_modules, serve, uvicorn
+from benchmarks.process import Command, Server, chat, nchan, nginx_modules, serve, uvicorn
+from benchmarks.stored import stored
 
 
 @dataclass(frozen=True)
@@ -14,8 +16,8 @@ class Peer:
     # nginx serves from a worker process, a child of the one started.
     worker: bool = False
 
-    def serve(self) -> AbstractContextManager[Server]:
-        return serve(self.command, worker=self.worker)
+    def serve(self, environment: Mapping[str, str] | None = None) -> AbstractContextManager[Server]:
+        return serve(self.command, worker=self.worker, environment=environment)
 
 
 def python_peer(name: str, label: str, module: str) -> Peer:
@@ -29,6 +31,12 @@ BARE = python_peer("bare", "bare StreamingResponse", "bare_app")
 NCHAN = Peer("nchan", "nchan (nginx, C)", nchan, worker=True)
 TAILRACE = python_peer("tailrace", "tailrace, FastAPI route", "tailrace_app")
 TAILRACE_ASGI = python_peer("tailrace-asgi", "tailrace, plain ASGI", "tailrace_asgi")
+BARE_CHAT = python_peer("bare-chat", "bare StreamingResponse", "bare_chat_app")
+CHAT = Peer("tailrace-chat", "tailrace serve", chat)
+# The same server at databases that differ in their size alone.
+LONG_SESSIONS = Peer("tailrace-long-sessions", "tailrace serve", stored(chat, sessions=200, turns=20))
+FEW_SESSIONS = Peer("few-sessions", "with 100 sessions", stored(chat, sessions=100, turns=1))
+MANY_SESSIONS = Peer("tailrace-many-sessions", "with 100,000 sessions", stored(chat, sessions=100_000, turns=1))
 
 
 def missing(peer: Peer) -> str | None:

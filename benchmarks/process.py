@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,14 @@ def uvicorn(app: str) -> Command:
     return command
 
 
+def chat(port: int, directory: Path) -> list[str]:
+    """The chat server as its command starts it: an SQLite file, and a log of JSON lines, which goes to a file, too."""
+    return [
+        *(sys.executable, "-m", "tailrace", "serve", "--port", str(port), "--model", "demo"),
+        *("--database", str(directory / "chat.sqlite3"), "--log-format", "json"),
+    ]
+
+
 def nchan(port: int, directory: Path) -> list[str]:
     """nginx with one worker and the nchan module."""
     conf = Template(NCHAN_CONF.read_text())
@@ -88,10 +96,10 @@ def nginx_modules() -> Path | None:
 
 
 @contextmanager
-def serve(command: Command, *, worker: bool = False) -> Iterator[Server]:
+def serve(command: Command, *, worker: bool = False, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Start a server, hand it over once it accepts, and kill its whole process group at the end.
 
-    With `worker` the process that serves is the first child of the one started.
+    With `worker` the process that serves is the first child of the one started. `environment` is added to this one's.
     """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -102,6 +110,7 @@ def serve(command: Command, *, worker: bool = False) -> Iterator[Server]:
             process = subprocess.Popen(
                 command(port, directory),
                 cwd=ROOT,
+                env={**os.environ, **(environment or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

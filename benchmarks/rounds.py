@@ -27,7 +27,7 @@ def measure(scenario: Scenario, peer: Peer, number: int, quick: bool) -> Sample:
     sample = scenario.measure(peer, quick)
     metric = scenario.metrics[0]
     print(
-        f"{scenario.name:18} round {number + 1}  {peer.name:14} {metric.show(sample[metric.name]):>12} {metric.label}"
+        f"{scenario.name:18} round {number + 1}  {peer.name:22} {metric.show(sample[metric.name]):>12} {metric.label}"
         f"  ({time.perf_counter() - start:.1f} s)",
         file=sys.stderr,
         flush=True,

@@ -1,6 +1,9 @@
 """The scenarios, in the order of the report."""
 
 from benchmarks.scenarios.base import Metric, Sample, Scenario
+from benchmarks.scenarios.chat import CHAT, CHAT_LIGHT
+from benchmarks.scenarios.chat_first import CHAT_FIRST
+from benchmarks.scenarios.chat_stored import CHAT_STORED
 from benchmarks.scenarios.fanout import FANOUT
 from benchmarks.scenarios.latency import LATENCY
 from benchmarks.scenarios.memory import MEMORY
@@ -22,5 +25,9 @@ SCENARIOS = {
         PACED_LIGHT,
         REPLAY,
         REPLAY_SMALL,
+        CHAT,
+        CHAT_LIGHT,
+        CHAT_FIRST,
+        CHAT_STORED,
     )
 }

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.peers import Peer
+from benchmarks.peers import TAILRACE, Peer
 
 Sample = dict[str, float]
 
@@ -32,6 +32,8 @@ class Scenario:
     # Measures one peer once; True asks for a load of a second or two that only shows that it runs.
     measure: Callable[[Peer, bool], Sample]
     rounds: int = 3
+    # Whom the others are compared with.
+    own: Peer = TAILRACE
 
     def metric(self, name: str) -> Metric:
         return next(metric for metric in self.metrics if metric.name == name)
