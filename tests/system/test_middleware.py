@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -91,12 +90,6 @@ async def client_of(*middleware: Middleware) -> AsyncIterator[httpx.AsyncClient]
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(*STACKS[request.param]) as client:
         yield client
-
-
-@pytest.fixture
-def name() -> str:
-    """Of the generators of one test."""
-    return uuid.uuid4().hex
 
 
 async def nobody_is_left(client: httpx.AsyncClient) -> None:
