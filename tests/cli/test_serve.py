@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tailrace.chat.settings import PREFIX, ChatSettings
-from tailrace.cli.main import main
+from tailrace.cli.main import INTERRUPTED, main
 from tailrace.cli.serve import OPTIONS
 from tests.cli.served import PATIENCE, SILENT
-from tests.serving import ROOT, listening_socket
+from tests.serving import ROOT, listening_socket, process
 
 SECRET = "quite-secret"
 
@@ -134,6 +135,18 @@ def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
         "tailrace serve: needs the extra chat, but there is no sqlalchemy: pip install 'tailrace[chat]'\n"
     )
     assert (ended.returncode, ended.stdout) == (2, "")
+
+
+def test_an_interrupted_start_is_no_error() -> None:
+    # A database that accepts and says nothing, so that the command waits for it.
+    with listening_socket() as database:
+        url = f"postgresql://127.0.0.1:{database.getsockname()[1]}/chat"
+        with process(["tailrace", "serve", "--port", "0", "--database", url]) as command:
+            database.settimeout(PATIENCE)
+            with database.accept()[0]:
+                command.send_signal(signal.SIGINT)
+                said, _ = command.communicate(timeout=PATIENCE)
+                assert (command.returncode, said) == (INTERRUPTED, b"")
 
 
 def test_the_help_names_each_option_with_its_variable_and_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,10 +65,10 @@ async def _open(settings: ChatSettings, environment: Mapping[str, str], address:
         timeout=settings.model_timeout,
     )
     async with opened as model, open_store(settings.database_url):
-        return ServerFacts(model.name, model.framework, address, _shown(url), note=note)
+        return ServerFacts(model.name, model.framework, address, place_of(url), note=note)
 
 
-def _shown(url: URL) -> str:
+def place_of(url: URL) -> str:
     """Where a database is, without its password and its options, which may have one too."""
     if url.get_backend_name() == "sqlite":
         return url.database or ":memory:"

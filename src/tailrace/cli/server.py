@@ -70,20 +70,17 @@ class Server(uvicorn.Server):
             announce(self._announcement)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Of Ctrl-C the reloader's process hears itself, and then its parent sends SIGTERM: that is no second wish.
-        again = sig in self._heard or (bool(self._heard) and sig == signal.SIGINT)
         self._heard.append(sig)
         self.should_exit = True
-        if again:
+        # Of Ctrl-C the reloader's process hears itself, and then its parent sends SIGTERM: that is no second wish.
+        if self._ending is not None and (sig == signal.SIGINT or self._heard.count(sig) > 1):
             self.force_exit = True
-            if self._ending is not None:
-                self._ending.get_loop().call_soon_threadsafe(self._ending.cancel)
+            self._ending.get_loop().call_soon_threadsafe(self._ending.cancel)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        logger.info("%s", self._farewell())
+        # First, so that who acts on what is logged is heard.
         self._ending = asyncio.create_task(super().shutdown(sockets))
-        if self.force_exit:
-            self._ending.cancel()
+        logger.info("%s", self._farewell())
         await asyncio.wait([self._ending])
         if self._ending.cancelled():
             # What still runs is cancelled with the event loop; uvicorn would log each as an error.
