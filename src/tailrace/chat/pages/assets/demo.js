@@ -5,7 +5,7 @@ import { readReply, Unreachable } from "./reply.js";
 import { Refusal } from "./refusal.js";
 import { ask, hasKey, headers, keepKey, URL_OF_SERVER } from "./server.js";
 import { addressOf, Sessions, titleOf } from "./sessions.js";
-import { factsOf, problem, seconds } from "./words.js";
+import { count, factsOf, problem, seconds, stateOf } from "./words.js";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const messages = new Messages(page.messages, page.log, page.newest);
@@ -255,8 +255,8 @@ const take = {
 function tell(run, facts) {
   Object.assign(run.facts, facts);
   run.reply.tell(run.facts);
-  const waiting = run.facts.chunks ? "" : " · waiting for the first words";
-  say(`${factsOf(run.facts)}${waiting}`, "busy");
+  const { chunks } = run.facts;
+  say(`${stateOf(run.facts)} · ${chunks ? count(chunks, "chunk") : "waiting for the first words"}`, "busy");
 }
 
 function end(run, facts) {
@@ -265,8 +265,8 @@ function end(run, facts) {
   const bad = facts.state === "failed" || facts.state === "interrupted";
   const message = run.reply.item.previousElementSibling?.querySelector(".said")?.textContent;
   run.reply.tell(run.facts, bad && message ? () => send(message) : null);
-  say(factsOf(run.facts), bad ? "bad" : "good");
-  announce(bad ? factsOf(run.facts) : factsOf(run.facts).split(" · ")[0]);
+  say(stateOf(run.facts), bad ? "bad" : "good");
+  announce(bad ? factsOf(run.facts) : stateOf(run.facts));
   sessions.refresh().catch(() => {}); // the same
 }
 

@@ -1,7 +1,8 @@
 // The messages of a conversation on the page, drawn once a frame, and scrolled along only for who reads the end.
 
+import { element } from "./dom.js";
 import { Growing } from "./render.js";
-import { factsOf } from "./words.js";
+import { factsOf, stateOf } from "./words.js";
 
 const NEAR = 48; // pixels from the end that count as the end
 
@@ -100,14 +101,13 @@ export class Messages {
 class Reply {
   #messages;
   #text;
-  #facts = document.createElement("p");
+  #facts = element("p", { class: "facts" });
   #told = null;
 
   constructor(model, messages) {
     this.#messages = messages;
     this.item = message("assistant", model);
     this.#text = new Growing(this.item.lastChild);
-    this.#facts.className = "facts";
     this.item.append(this.#facts);
   }
 
@@ -140,26 +140,18 @@ class Reply {
     const { facts, again } = this.#told;
     this.#told = null;
     this.#facts.classList.toggle("bad", facts.state === "failed" || facts.state === "interrupted");
-    this.#facts.textContent = factsOf(facts);
+    // While it grows its figures are said below, so that nothing flickers here.
+    this.#facts.textContent = facts.state === "generating" ? stateOf(facts) : factsOf(facts);
     if (again) this.#facts.append(button("Ask again", again));
   }
 }
 
 function message(role, name) {
-  const item = document.createElement("li");
-  item.className = `message ${role}`;
-  const head = document.createElement("h2");
-  head.textContent = name;
-  const said = document.createElement("div");
-  said.className = "said";
-  item.append(head, said);
-  return item;
+  return element("li", { class: `message ${role}` }, [element("h2", {}, [name]), element("div", { class: "said" })]);
 }
 
 function button(label, act) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = label;
+  const made = element("button", { type: "button" }, [label]);
   made.addEventListener("click", act, { once: true });
   return made;
 }

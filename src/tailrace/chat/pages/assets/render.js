@@ -1,6 +1,7 @@
-// Markdown as nodes of a document, while it is still growing. Nodes are made one by one: no text is ever read as HTML.
+// Markdown as nodes of a document, while it is still growing.
 
-import { parseBlocks } from "./markdown.js";
+import { element } from "./dom.js";
+import { parseBlocks, parseInline } from "./markdown.js";
 
 /** Markdown in an element. `append` takes more of the text, `render` shows it. */
 export class Growing {
@@ -42,6 +43,11 @@ export class Growing {
     this.#settled += count;
     this.#text = lines.slice(blocks[count].from).join("\n");
   }
+}
+
+/** A line of Markdown, without blocks. */
+export function renderLine(text) {
+  return [...inlines(element("span"), parseInline(text)).childNodes];
 }
 
 /** Makes a node equal to a fresh one, and keeps what is equal already: a selection in it stays. */
@@ -127,11 +133,4 @@ function link(url, children) {
     return inlines(element("span"), children[0] === url ? children : [...children, ` (${url})`]);
   }
   return inlines(element("a", { href: url, rel: "noopener noreferrer nofollow", target: "_blank" }), children);
-}
-
-function element(name, attributes = {}, children = []) {
-  const made = document.createElement(name);
-  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
-  made.append(...children);
-  return made;
 }

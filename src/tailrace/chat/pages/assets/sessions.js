@@ -1,5 +1,6 @@
 // The list of sessions beside the conversation.
 
+import { element } from "./dom.js";
 import { ask } from "./server.js";
 import { count, time } from "./words.js";
 
@@ -66,27 +67,19 @@ export class Sessions {
   }
 
   #item(session) {
-    const item = document.createElement("li");
-    const link = document.createElement("a");
-    link.href = addressOf(session.session_id);
-    link.dataset.session = session.session_id;
-    const title = document.createElement("span");
-    title.textContent = titleOf(session);
-    const facts = document.createElement("small");
+    const [id, title] = [session.session_id, titleOf(session)];
     const state = session.stream_id ? "generating" : count(session.message_count, "message");
-    facts.textContent = `${state} · ${time(session.updated)}`;
-    link.append(title, facts);
+    const link = element("a", { href: addressOf(id), "data-session": id }, [
+      element("span", {}, [title]),
+      element("small", {}, [`${state} · ${time(session.updated)}`]),
+    ]);
     link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return; // a tab of its own
       event.preventDefault();
-      this.#act.open(session.session_id);
+      this.#act.open(id);
     });
-    const remove = document.createElement("button");
-    remove.type = "button";
-    remove.textContent = "Delete";
-    remove.setAttribute("aria-label", `Delete “${titleOf(session)}”`);
+    const remove = element("button", { type: "button", "aria-label": `Delete “${title}”` }, ["Delete"]);
     remove.addEventListener("click", () => this.#act.remove(session));
-    item.append(link, remove);
-    return item;
+    return element("li", {}, [link, remove]);
   }
 }

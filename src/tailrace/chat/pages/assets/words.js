@@ -19,6 +19,11 @@ const STATES = {
   interrupted: "Interrupted",
 };
 
+/** How a reply is, in a word. */
+export function stateOf({ state }) {
+  return STATES[state];
+}
+
 /** How a reply is, in a line: {state, chunks, seconds, context, dropped, error}; what is not known is left out. */
 export function factsOf({ state, chunks, seconds: time, context, dropped, error }) {
   const facts = [STATES[state]];

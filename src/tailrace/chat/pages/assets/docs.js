@@ -1,0 +1,147 @@
+// The page of the API, made from what the server says of itself in openapi.json.
+
+import { element } from "./dom.js";
+import { Growing, renderLine } from "./render.js";
+import { ask, URL_OF_SERVER } from "./server.js";
+import { contentOf, limitsOf, schemaId, typeOf } from "./schema.js";
+import { problem, sentence } from "./words.js";
+
+const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((one) => [one.id, one]));
+const NDJSON = "application/x-ndjson";
+
+function operations(document) {
+  return Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, operation]) => ({ method: method.toUpperCase(), path, ...operation })),
+  );
+}
+
+function showOperation(operation) {
+  const { method, path, operationId, summary, description, parameters = [], requestBody, responses } = operation;
+  page.contents.append(element("li", {}, [element("a", { href: `#${operationId}` }, heading(method, path))]));
+  const parts = [
+    element("h3", {}, heading(method, path)),
+    element("p", {}, [element("strong", {}, [summary])]),
+    prose(description),
+  ];
+  if (parameters.length) parts.push(title("Parameters"), parameterTable(parameters));
+  if (requestBody) parts.push(title("Body"), bodyTable(requestBody));
+  parts.push(title("Responses"), responseTable(responses), title("Try it"), ...curls(operation));
+  page.operations.append(element("section", { id: operationId }, parts));
+}
+
+function heading(method, path) {
+  return [element("span", { class: "method" }, [method]), " ", element("code", {}, [path])];
+}
+
+function title(text) {
+  return element("h4", {}, [text]);
+}
+
+function prose(markdown) {
+  const made = element("div");
+  const text = new Growing(made);
+  text.append(markdown ?? "");
+  text.render();
+  return made;
+}
+
+function table(head, rows) {
+  const row = (name, cells) => element("tr", {}, cells.map((cell) => element(name, {}, [cell].flat())));
+  return element("div", { class: "table", tabindex: "0", role: "group", "aria-label": head.join(", ") }, [
+    element("table", {}, [
+      element("thead", {}, [row("th", head)]),
+      element("tbody", {}, rows.map((cells) => row("td", cells))),
+    ]),
+  ]);
+}
+
+function parameterTable(parameters) {
+  return table(
+    ["Name", "In", "Type", "What for"],
+    parameters.map(({ name, in: where, required, schema, description }) => [
+      element("code", {}, [name]),
+      required ? `${where}, required` : where,
+      typeOf(withoutNull(schema)),
+      said(description, limitsOf(schema)),
+    ]),
+  );
+}
+
+/** A parameter that may be left out is declared as one that may be null, which cannot be sent. */
+function withoutNull(schema) {
+  const choices = (schema.anyOf ?? []).filter((one) => one.type !== "null");
+  return choices.length ? { ...schema, anyOf: choices } : schema;
+}
+
+function bodyTable({ content }) {
+  return table(["Media type", "Object"], Object.entries(content).map(([type, one]) => [code(type), typeOf(one.schema)]));
+}
+
+function responseTable(responses) {
+  const rows = Object.entries(responses).flatMap(([status, { description, content = {} }]) => {
+    const types = Object.entries(content);
+    if (!types.length) return [[status, "no body", said(description)]];
+    return types.map(([type, one]) => [status, code(type), [...said(description), " Body: ", ...contentOf(one)]]);
+  });
+  return table(["Status", "Media type", "What"], rows);
+}
+
+/** Sentences, as nodes; those that are empty are left out. */
+function said(...parts) {
+  return renderLine(parts.filter(Boolean).map(sentence).join(" "));
+}
+
+function code(text) {
+  return element("code", {}, [text]);
+}
+
+/** Lines for a shell. What is streamed is also shown as the other things that one can ask for. */
+function curls({ method, path, requestBody, responses, parameters = [] }) {
+  const address = new URL(path.slice(1), URL_OF_SERVER).href;
+  const url = decodeURI(address).replaceAll(/\{(\w+)\}/g, (_, name) => `$${name.toUpperCase()}`);
+  const types = Object.keys(responses["200"]?.content ?? {});
+  const verb = method === "GET" || requestBody ? "" : ` -X ${method}`;
+  const body = requestBody ? ` -H 'Content-Type: application/json' -d '${JSON.stringify(exampleOf(requestBody))}'` : "";
+  if (!types.includes(NDJSON)) return [line(`curl -s${verb} "${url}"${body}`)];
+  const resumed = method === "GET" && parameters.some(({ name }) => name === "after");
+  return [
+    line(`curl -sN${verb} "${url}"${body}`),
+    ...types.filter((type) => type !== NDJSON).map((type) => line(`curl -sN${verb} "${url}" -H 'Accept: ${type}'${body}`)),
+    ...(resumed ? [line(`curl -sN "${url}?after=$ID"`)] : []),
+  ];
+}
+
+function exampleOf({ content }) {
+  const name = content["application/json"].schema.$ref.split("/").at(-1);
+  return api.components.schemas[name].examples?.[0] ?? {};
+}
+
+function line(text) {
+  return element("pre", { tabindex: "0", role: "group", "aria-label": "A line for a shell" }, [code(text)]);
+}
+
+function showSchema([name, schema]) {
+  const parts = [element("h3", {}, [name]), prose(schema.description)];
+  const required = new Set(schema.required ?? []);
+  const fields = Object.entries(schema.properties ?? {}).map(([field, one]) => [
+    code(field),
+    typeOf(one),
+    said(one.description, required.has(field) ? "" : "optional", limitsOf(one)),
+  ]);
+  parts.push(fields.length ? table(["Field", "Type", "What for"], fields) : element("p", {}, typeOf(schema)));
+  page.schemas.append(element("section", { id: schemaId(name) }, parts));
+}
+
+let api;
+try {
+  api = await ask("GET", "openapi.json");
+  page.version.textContent = api.info.version;
+  page.about.append(...renderLine(api.info.description.trim()));
+  operations(api).forEach(showOperation);
+  Object.entries(api.components.schemas).forEach(showSchema);
+  page.state.remove();
+  // What the address names was not there when the browser looked for it.
+  if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+} catch (error) {
+  page.state.textContent = `The API could not be read. ${problem(error)} Reload the page to try again.`;
+}

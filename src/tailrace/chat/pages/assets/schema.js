@@ -1,0 +1,55 @@
+// What an OpenAPI schema says, as words and links.
+
+import { element } from "./dom.js";
+
+export function schemaId(name) {
+  return `object-${name}`;
+}
+
+/** The nodes that say of what type something is. */
+export function typeOf(schema) {
+  if (schema.$ref) return [linkTo(schema.$ref.split("/").at(-1))];
+  const choices = schema.oneOf ?? schema.anyOf;
+  if (choices) return joined(choices.map(typeOf), " or ");
+  if (schema.allOf) return joined(schema.allOf.map(typeOf), " and ");
+  if ("const" in schema) return [code(JSON.stringify(schema.const))];
+  if (schema.enum) return joined(schema.enum.map((value) => [code(JSON.stringify(value))]), " or ");
+  if (schema.type === "array") return ["list of ", ...typeOf(schema.items ?? {})];
+  if (schema.contentSchema) return ["JSON of ", ...typeOf(schema.contentSchema)];
+  if (schema.properties) return membersOf(schema);
+  return [schema.format ? `${schema.type} (${schema.format})` : (schema.type ?? "anything")];
+}
+
+/** The nodes that say what comes as a media type: one document, or one thing after another. */
+export function contentOf({ schema, itemSchema }) {
+  if (schema) return typeOf(schema);
+  return itemSchema ? ["one after another: ", ...typeOf(itemSchema)] : ["text"];
+}
+
+/** What is allowed beyond the type, in words. */
+export function limitsOf(schema) {
+  const inner = [schema, ...(schema.anyOf ?? [])];
+  const limits = { minimum: "at least", maximum: "at most", minLength: "length from", maxLength: "length to" };
+  const said = inner.flatMap((one) =>
+    Object.entries(limits).flatMap(([key, words]) => (key in one ? [`${words} ${one[key]}`] : [])),
+  );
+  if (schema.default !== undefined && schema.default !== null) said.push(`default ${JSON.stringify(schema.default)}`);
+  return said.join(", ");
+}
+
+function membersOf({ properties }) {
+  const members = Object.entries(properties).map(([name, schema]) => [code(name), ": ", ...typeOf(schema)]);
+  return ["an object with ", ...joined(members, ", ")];
+}
+
+function linkTo(name) {
+  return element("a", { href: `#${schemaId(name)}` }, [name]);
+}
+
+function code(text) {
+  return element("code", {}, [text]);
+}
+
+function joined(parts, word) {
+  return parts.flatMap((part, index) => (index ? [word, ...part] : part));
+}
