@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from .. import CursorError, Engine, NotAcceptable, __version__, lifespan
@@ -17,6 +21,7 @@ from .api import pages, replies, service, sessions
 from .conversations import Conversations
 from .errors import STORE_REFUSALS, Refused, refusal_of
 from .journal import Journal
+from .models.base import Model
 from .models.choose import open_model
 from .observer import Observer
 from .requests import BodyLimit, RequestAccounting
@@ -32,8 +37,11 @@ resumed without a gap or a duplicate by the `id` of the last object that came, a
 """
 
 
-def create_app(settings: ChatSettings | None = None) -> FastAPI:
+def create_app(settings: ChatSettings | None = None, *, model: Model | None = None) -> FastAPI:
     """The chat server; by default with the settings of the environment.
+
+    `model` answers instead of the one that the settings name: any object with a `name`, a `framework` and the async
+    generator `reply`. Whoever made it closes it.
 
     Its lifespan opens the database and the model: StoreError or UnusableModel if that fails.
     """
@@ -48,6 +56,7 @@ def create_app(settings: ChatSettings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.settings = settings
+    app.state.model = model
     app.state.statistics = statistics = Statistics()
     app.state.access = Access(key.get_secret_value() for key in settings.api_keys)
     app.state.tailrace_engine = Engine()
@@ -58,6 +67,8 @@ def create_app(settings: ChatSettings | None = None) -> FastAPI:
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(CursorError, _bad_cursor)
     app.add_exception_handler(NotAcceptable, _not_acceptable)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(BodyLimit, max_body=settings.max_body, statistics=statistics)
     if settings.cors_origins:
         app.add_middleware(
@@ -75,19 +86,25 @@ def create_app(settings: ChatSettings | None = None) -> FastAPI:
 async def _run(app: FastAPI) -> AsyncIterator[None]:
     state, settings = app.state, app.state.settings
     async with (
-        open_model(
-            settings.model,
-            os.environ,
-            demo_words=settings.demo_words,
-            demo_pace=settings.demo_pace,
-            timeout=settings.model_timeout,
-        ) as model,
+        _model(state.model, settings) as model,
         open_store(settings.database_url) as store,
     ):
         observer = Observer(state.statistics, Journal())
         state.conversations = chat = Conversations(state.tailrace_engine, store, model, observer, settings)
         async with chat.running(), lifespan(app):
             yield
+
+
+def _model(given: Model | None, settings: ChatSettings) -> AbstractAsyncContextManager[Model]:
+    if given is not None:
+        return nullcontext(given)
+    return open_model(
+        settings.model,
+        os.environ,
+        demo_words=settings.demo_words,
+        demo_pace=settings.demo_pace,
+        timeout=settings.model_timeout,
+    )
 
 
 def _refuse(request: Request, error: Exception) -> Response:
@@ -104,3 +121,19 @@ def _bad_cursor(request: Request, error: Exception) -> Response:
 
 def _not_acceptable(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": str(error), "code": "not_acceptable"}, 406)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    """FastAPI's own words, without the input: it may be long, or what JSON cannot say, as NaN or half a character."""
+    assert isinstance(error, RequestValidationError)
+    detail = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
+    # Escaped, because a message can quote half a character.
+    body = json.dumps({"detail": detail, "code": "invalid_request"})
+    return Response(body, 422, media_type="application/json")
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    """What FastAPI refuses itself: an unknown path, a method, a body that is no JSON."""
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return JSONResponse({"detail": error.detail, "code": code}, error.status_code, error.headers)

@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
-from .. import Engine, Log, Outcome, Producer, Retention, StreamError
+from .. import Engine, Log, Producer, Retention, StreamError
 from .context import fit_context
 from .errors import (
     KeyReused,
@@ -30,6 +30,7 @@ from .sessions import Session, Turn
 from .settings import ChatSettings
 from .store import NewTurn, Store, StoreError
 from .turns import RunningTurn
+from .unstored import Unstored
 
 logger = logging.getLogger("tailrace.chat")
 
@@ -40,8 +41,6 @@ CHECKPOINT = 1.0
 
 # A reply is as long as its model makes it; what could not be read from its beginning would be lost to a reload.
 KEEP_ALL = Retention(count=None, size=None)
-
-_NOT_BEGUN = Outcome("error", "not_begun", "the turn could not be begun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +53,18 @@ class Question:
     idempotency_key: str | None = None
     client: str = ""
 
-    def repeats(self, message: str) -> bool:
-        """Whether it is the question of a turn that has its idempotency key. KeyReused if it asks something else."""
-        if message != self.message:
+    def check_repeats(self, message: str, session_id: str) -> None:
+        """That it is the question of the turn that has its idempotency key. KeyReused if it asks something else."""
+        if message != self.message or self.session_id not in (None, session_id):
             raise KeyReused
-        return True
 
 
 @dataclass(slots=True)
 class Live:
-    """A reply that is being written: its log, and the turn from the moment that it is stored."""
+    """A reply that is being written: its log, and the turn from the moment that it is stored.
+
+    Nobody else reads the log before `begun`, because the turn may not come to be.
+    """
 
     question: Question
     session_id: str
@@ -87,7 +88,8 @@ class Conversations:
         self._observer = observer
         self._settings = settings
         self._live: dict[str, Live] = {}  # by session: one turn at a time
-        self._streams: dict[str, Live] = {}
+        self._streams: dict[str, Live] = {}  # those that have begun
+        self._unstored = Unstored(store)
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy = asyncio.Event()
 
@@ -103,34 +105,34 @@ class Conversations:
             await asyncio.gather(*self._tasks)
             checkpoints.cancel()
             await asyncio.wait([checkpoints])
+            await self._unstored.store_all()
 
     # Turns
 
     @property
     def active(self) -> int:
         """How many replies are being written."""
-        return len(self._live)
+        return len(self._streams)
 
     async def ask(self, question: Question) -> Log:
         """The log of the reply, which has begun when this returns. A Refused if it cannot.
 
         A question that repeats another's idempotency key gets that one's reply.
         """
-        if (same := self._repeated(question)) is not None:
+        if (same := await self._repeated(question)) is not None:
             return same
         self._check_limits(question)
         session_id = question.session_id or str(uuid4())
         live = Live(question, session_id, self.engine.new_stream(PATH, retention=KEEP_ALL))
-        self._live[session_id] = self._streams[live.stream_id] = live
+        self._live[session_id] = live
         try:
             known = await self._begin(live)
-        except BaseException:
-            await self._give_up(live)
-            raise
+        finally:
+            if live.turn is None:
+                self._give_up(live)
         if known is None:
             return live.log
-        await self._give_up(live)
-        question.repeats(known.message)
+        question.check_repeats(known.message, known.session_id)
         return await self.find(question.owner, known.stream_id)
 
     async def find(self, owner: str, stream_id: str) -> Log:
@@ -138,8 +140,9 @@ class Conversations:
         if (live := self._streams.get(stream_id)) is not None and live.question.owner == owner:
             return live.log
         turn = await self._stored(owner, stream_id)
+        session = await self.session(owner, turn.session_id)
+        # Nothing may be awaited after this: of two who ask, the second has to find the log of the first.
         if (log := await self.engine.find(f"{PATH}/{stream_id}")) is None:
-            session = await self.session(owner, turn.session_id)
             log = self.engine.new_stream(PATH, stream_id=stream_id, retention=KEEP_ALL)
             self.engine.produce(log, replay(turn, 2 * session.turns), encode=encode_object)
         return log
@@ -180,20 +183,25 @@ class Conversations:
     def stream_of(self, session_id: str) -> str | None:
         """The id of the stream that a session is answering with."""
         live = self._live.get(session_id)
-        return live.stream_id if live is not None else None
+        return live.stream_id if live is not None and live.turn is not None else None
 
     # How a turn runs
 
-    def _repeated(self, question: Question) -> Log | None:
+    async def _repeated(self, question: Question) -> Log | None:
         """The log of a running reply to the same question. SessionBusy if it answers another."""
-        if question.session_id is None or (live := self._live.get(question.session_id)) is None:
+        if question.session_id is None:
+            return None
+        while (live := self._live.get(question.session_id)) is not None and live.turn is None:
+            await live.begun.wait()  # or given up: then the next one tries
+        if live is None:
             return None
         if live.question.owner != question.owner:
             raise SessionNotFound(question.session_id)
         key = question.idempotency_key
         if key is None or key != live.question.idempotency_key:
             raise SessionBusy(live.session_id, live.stream_id)
-        return live.log if question.repeats(live.question.message) else None
+        question.check_repeats(live.question.message, live.session_id)
+        return live.log
 
     def _check_limits(self, question: Question) -> None:
         settings = self._settings
@@ -237,6 +245,7 @@ class Conversations:
         logged_session.set(live.session_id)  # in this request, and in the task of its turn
         watch = self._observer.turn_started(begun.turn, question.client)
         live.turn = turn = RunningTurn(begun.turn, context, self.model, watch, self._settle, message_count=2 * turns)
+        self._streams[live.stream_id] = live
         self._busy.set()
         producer = self.engine.produce(live.log, turn.objects(), encode=encode_object)
         self._keep(asyncio.create_task(self._see_out(live, turn, producer), name=f"tailrace turn {live.stream_id}"))
@@ -246,11 +255,23 @@ class Conversations:
     async def _settle(self, turn: RunningTurn) -> None:
         """Store how a turn ended; from now on its session can be asked again."""
         live = self._streams[turn.turn.stream_id]
+        storing = asyncio.create_task(self._store_end(live, turn), name=f"tailrace end of turn {live.stream_id}")
+        self._keep(storing)
+        while not storing.done():
+            # A stop, or the end of the server, comes too late to undo the end; who sent it waits for just that.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([storing])
+        storing.result()
+
+    async def _store_end(self, live: Live, turn: RunningTurn) -> None:
         try:
             await self.store.end_turn(turn.turn)
         except StoreError as error:
             logger.error("stream %s: the reply could not be stored: %s", live.stream_id, error)
-            raise StreamError("the reply could not be stored", code="storage_failed") from error
+            failure = StreamError("the reply could not be stored", code="storage_failed")
+            self._unstored.add(turn.turn)
+            turn.turn = replace(turn.turn, state="failed", error_code=failure.code, error_message=failure.message)
+            raise failure from error
         finally:
             self._observer.turn_ended(turn.turn)
             self._forget(live)
@@ -262,23 +283,28 @@ class Conversations:
             await turn.end_unheard()
         live.ended.set()
 
-    async def _give_up(self, live: Live) -> None:
-        """A turn that does not begin: whoever reads its log already, by the same idempotency key, is told."""
+    def _give_up(self, live: Live) -> None:
+        """A turn that does not begin."""
         self._forget(live)
-        await live.log.close(_NOT_BEGUN)
         self.engine.forget(live.log)
         live.begun.set()
         live.ended.set()
 
     def _forget(self, live: Live) -> None:
-        del self._live[live.session_id], self._streams[live.stream_id]
-        if not self._live:
+        del self._live[live.session_id]
+        self._streams.pop(live.stream_id, None)
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self._live and not self._unstored:
             self._busy.clear()
 
     async def _stop(self, live: Live) -> None:
         await live.begun.wait()
         if live.turn is not None:
             live.turn.stop()
+            # A producer that is cancelled before its first step closes a log without a word; it takes that step here.
+            await asyncio.sleep(0)
             await self.engine.stop(live.log)
         await live.ended.wait()
 
@@ -308,3 +334,5 @@ class Conversations:
                 await self.store.checkpoint([(turn.turn.number, turn.text, turn.chunks) for turn in grown])
             except StoreError as error:
                 logger.error("%d replies could not be stored in between: %s", len(grown), error)
+            await self._unstored.store_all()
+            self._rest()

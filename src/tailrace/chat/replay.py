@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from .. import StreamError
 from .objects import Chunk, SessionInfo, Status, StreamObject
@@ -22,4 +23,4 @@ async def replay(turn: Turn, message_count: int) -> AsyncGenerator[StreamObject,
     if not good:
         code, message = turn.error_code or turn.state, turn.error_message or "the server ended before the reply did"
         raise StreamError(message, code=code)
-    yield complete(turn, message_count)
+    yield complete(replace(turn, chunks=1), message_count)

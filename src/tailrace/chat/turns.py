@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -14,6 +15,8 @@ from .models.base import Model, Usage
 from .objects import Chunk, Complete, SessionInfo, Status, StreamObject
 from .observer import TurnWatch
 from .sessions import Turn, TurnState
+
+logger = logging.getLogger("tailrace.chat")
 
 Settle = Callable[["RunningTurn"], Awaitable[None]]
 
@@ -55,24 +58,25 @@ class RunningTurn:
             message=context.describe(), context_messages=len(context.messages), dropped_messages=context.dropped
         )
         try:
-            async with aclosing(self._model.reply(context.messages)) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Usage):
-                        self._usage = piece
-                    else:
-                        yield self._chunk(piece)
-            if not self._texts:
-                raise StreamError("the model answered nothing", code="model_empty")
+            if not self._stopping:  # which may be before it has begun
+                async with aclosing(self._model.reply(context.messages)) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, Usage):
+                            self._usage = piece
+                        else:
+                            yield self._chunk(piece)
+                if not self._texts:
+                    raise StreamError("the model answered nothing", code="model_empty")
         except asyncio.CancelledError:
             if not self._stopping:
                 await self.end("interrupted")
                 raise
-        except StreamError as error:
-            await self.end("failed", error.code, error.message)
-            raise
-        except Exception:
-            await self.end("failed", "internal_error", "Internal Server Error")
-            raise
+        except Exception as error:
+            if not self._stopping:
+                await self.end("failed", *_told(error))
+                raise
+            # A model that fails because it is stopped has been stopped.
+            logger.info("stream %s: the model raised while it was stopped", turn.stream_id, exc_info=error)
         yield self._chunk("", is_final=True)
         await self.end("stopped" if self._stopping else "complete")
         yield complete(self.turn, self._message_count)
@@ -102,8 +106,16 @@ class RunningTurn:
     def _chunk(self, text: str, *, is_final: bool = False) -> Chunk:
         self._texts.append(text)
         number = len(self._texts)
-        self._watch.chunk(number)
+        if not is_final:  # that one is the server's, not the model's
+            self._watch.chunk(number)
         return Chunk(text=text, chunk_number=number, is_final=is_final)
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """The code and the message that a user may know."""
+    if isinstance(error, StreamError):
+        return error.code, error.message
+    return "internal_error", "Internal Server Error"
 
 
 def complete(turn: Turn, message_count: int) -> Complete:

@@ -113,7 +113,9 @@ async def resume(
     last_event_id: LastEventId = None,
     after: After = None,
 ) -> Response:
-    """Read a reply from its beginning or after a cursor, while it is written or later."""
+    """Read a reply from its beginning or after a cursor, while it is written or later. A document is always whole."""
+    if token := last_event_id or after:
+        Cursor.parse(token)  # where it names another stream, the answer is a reset
     return await _answer(await chat.find(owner, stream_id), choose_wire(request, WIRES), chat)
 
 
