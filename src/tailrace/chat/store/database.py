@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -20,7 +20,7 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds that connecting to PostgreSQL may take."""
+"""Seconds that connecting to PostgreSQL may take, unless the URL says `?timeout=`."""
 
 
 class Database:
@@ -101,7 +101,6 @@ class SQLite(Database):
         self._write_turnstile = asyncio.Lock()
         if in_memory:  # which has only one connection
             self._read_turnstile = self._write_turnstile
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
 
     async def _carry_out(self, work: Coroutine[Any, Any, T]) -> T:
         """Who is cancelled hears of it when the work is done, which is soon.
@@ -120,12 +119,13 @@ class SQLite(Database):
 
 class PostgreSQL(Database):
     def __init__(self, url: URL) -> None:
+        plain_url, arguments = _options(url)
         engine = create_async_engine(
-            _with_ssl(url),
+            plain_url,
             hide_parameters=True,
             pool_pre_ping=True,  # the server may have been restarted since
             pool_timeout=10,
-            connect_args={"timeout": CONNECT_TIMEOUT},
+            connect_args=arguments,
         )
         super().__init__(engine, _place(url))
         self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -175,25 +175,23 @@ def _place(url: URL) -> str:
     return URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
 
 
-def _with_ssl(url: URL) -> URL:
-    """The option that most URLs of PostgreSQL carry, as the driver calls it."""
+OPTIONS = {"host", "port", "sslmode", "ssl", "timeout", "prepared_statement_cache_size"}
+
+
+def _options(url: URL) -> tuple[URL, dict[str, Any]]:
+    """The URL without what the driver takes otherwise, and that. `sslmode` is what other programs call `ssl`."""
     options = dict(url.query)
+    if unknown := options.keys() - OPTIONS:
+        known, got = ", ".join(sorted(OPTIONS)), ", ".join(sorted(unknown))
+        raise StoreError(f"{_place(url)}: expected the options {known}, but got {got}")
     if "sslmode" in options:
         options["ssl"] = options.pop("sslmode")
-    return url.set(query=options)
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in (
-        "journal_mode = WAL",  # readers and the writer do not wait for each other
-        # What is committed is flushed when the journal is moved into the file, not with each transaction: the end of
-        # this process, even by kill -9, loses nothing; a power cut may lose the last moments, and leaves a whole file.
-        "synchronous = NORMAL",
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    timeout = options.pop("timeout", CONNECT_TIMEOUT)
+    try:
+        arguments = {"timeout": float(str(timeout))}
+    except ValueError:
+        raise StoreError(f"{_place(url)}: expected seconds as timeout, but got {timeout!r}") from None
+    return url.set(query=options), arguments
 
 
 def _reason(error: BaseException) -> str:
