@@ -146,7 +146,7 @@ def test_an_interrupted_start_is_no_error() -> None:
             with database.accept()[0]:
                 command.send_signal(signal.SIGINT)
                 said, _ = command.communicate(timeout=PATIENCE)
-                assert (command.returncode, said) == (INTERRUPTED, b"")
+                assert (said.decode(), command.returncode) == ("", INTERRUPTED)
 
 
 def test_the_help_names_each_option_with_its_variable_and_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -47,6 +46,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"tailrace {command.name}: {error}", file=sys.stderr)
         return error.status
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        # The second is the first where a driver's own timeout hides from asyncio.run what cancelled it.
+    except KeyboardInterrupt:
         return INTERRUPTED
