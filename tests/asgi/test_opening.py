@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from tailrace.asgi.opening import open_source
+from tailrace.asgi.request import StreamRequest
 from tailrace.asgi.settings import StreamSettings
 from tailrace.engine import Engine
 from tailrace.errors import LogReset, StreamError
 from tailrace.flow import Flow, Retention
+from tailrace.wire.base import Wire
 from tailrace.wire.batch import Batch
 from tailrace.wire.sse import SSE
 from tests.asgi.apps import request, small_engine
@@ -115,3 +118,44 @@ async def test_the_reader_of_a_document_misses_nothing_whatever_the_flow(engine:
         data = [entry.data async for entries in opening.tail for entry in entries]
     assert data == list(range(1000))
     assert opening.tail.dropped == 0
+
+
+def keyed(wire: Wire, stream_id: str = "a" * 22) -> StreamRequest:
+    return replace(request(wire), stream_id=stream_id)
+
+
+async def test_a_repeated_key_reads_the_stream_that_it_has_started(engine: Engine) -> None:
+    faucet, never = Faucet([1, 2]), Faucet()
+    first = await open_source(faucet.run, SETTINGS, engine, keyed(SSE()))
+    assert first.tail.log.name == f"/x/{'a' * 22}"
+    again = await open_source(never.run, SETTINGS, engine, keyed(SSE()))
+    assert again.tail.log is first.tail.log
+    assert again.producer is None
+    assert not never.started.is_set()
+    other = await open_source(Faucet().run, SETTINGS, engine, keyed(SSE(), "b" * 22))
+    assert other.tail.log is not first.tail.log
+
+
+async def test_the_items_of_a_repeated_request_are_closed(engine: Engine) -> None:
+    first = await open_source([1], SETTINGS, engine, keyed(SSE()))
+    closed: list[bool] = []
+
+    class Items:
+        def __aiter__(self) -> Items:
+            return self
+
+        async def __anext__(self) -> int:
+            raise AssertionError("nobody reads this")
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    again = await open_source(Items(), SETTINGS, engine, keyed(SSE()))
+    assert again.tail.log is first.tail.log
+    assert closed == [True]
+
+
+async def test_a_document_is_made_anew_whatever_the_key(engine: Engine) -> None:
+    openings = [await open_source([1], SETTINGS, engine, keyed(Batch())) for _ in range(2)]
+    assert openings[0].tail.log is not openings[1].tail.log
+    assert all(opening.producer is not None for opening in openings)

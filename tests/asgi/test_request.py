@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from tailrace.asgi.request import StreamRequest, address
-from tailrace.cursor import Cursor
+from tailrace.cursor import STREAM_ID_PATTERN, Cursor
 from tailrace.errors import CursorError, NotAcceptable
 from tailrace.modes import DEFAULT_WIRES
 
@@ -91,3 +92,22 @@ def test_an_address_is_the_path_that_the_client_sees(root: str, path: str, expec
 
 def test_an_address_needs_no_root_path() -> None:
     assert address({"path": "/a"}) == "/a"
+
+
+KEY = (b"idempotency-key", b"once")
+
+
+def test_a_key_names_the_stream_of_its_path_and_its_credentials() -> None:
+    named = read(headers=[KEY]).stream_id
+    assert named is not None
+    assert re.fullmatch(STREAM_ID_PATTERN, named)
+    assert read(headers=[KEY, (b"accept", b"text/plain")]).stream_id == named
+    others = [
+        read(headers=[(b"idempotency-key", b"twice")]),
+        read(headers=[KEY], path="/y"),
+        read(headers=[KEY, (b"authorization", b"Bearer me")]),
+        read(headers=[KEY, (b"authorization", b"Bearer you")]),
+        read(headers=[KEY, (b"cookie", b"session=me")]),
+    ]
+    assert len({named, *(other.stream_id for other in others)}) == 1 + len(others)
+    assert read(headers=[(b"idempotency-key", b"")]).stream_id is None

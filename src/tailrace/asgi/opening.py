@@ -10,7 +10,7 @@ from ..engine import Engine
 from ..errors import LogReset, StreamError
 from ..flow import Flow
 from ..log.base import Log, Tail
-from ..producer import Items, Producer
+from ..producer import Items, Producer, as_async, close_items
 from .request import StreamRequest
 from .settings import StreamSettings
 
@@ -31,13 +31,19 @@ class Opening:
 async def open_source(source: Source, settings: StreamSettings, engine: Engine, request: StreamRequest) -> Opening:
     """A reader at the request's cursor: of a log, of the stream that the cursor names, or of a stream that starts now.
 
+    A request that repeats an Idempotency-Key reads the stream that the key started.
+
     LogReset if the cursor cannot be continued, StreamError (503) for a new stream while the server shuts down.
     """
     cursor = request.cursor
     if isinstance(source, Log):
         log = source
     elif cursor is None:
-        return _start(source, settings, engine, request)
+        if (repeated := await _repeated(engine, request)) is None:
+            return _start(source, settings, engine, request)
+        log = repeated
+        if not callable(source):
+            await close_items(as_async(source))
     elif (found := await engine.find(f"{request.path}/{cursor.stream}")) is not None:
         log = found
     else:
@@ -45,6 +51,13 @@ async def open_source(source: Source, settings: StreamSettings, engine: Engine, 
     # A document's reader is this process, which is never slow: it passes nothing over.
     flow = settings.flow if request.wire.streaming else None
     return Opening(engine, request, settings, log.tail(cursor, flow=flow))
+
+
+async def _repeated(engine: Engine, request: StreamRequest) -> Log | None:
+    """The stream that an earlier request with the same Idempotency-Key has started. Of a document nothing is kept."""
+    if request.stream_id is None or not request.wire.streaming:
+        return None
+    return await engine.find(f"{request.path}/{request.stream_id}")
 
 
 def _start(
@@ -55,7 +68,8 @@ def _start(
     streaming = request.wire.streaming
     flow = settings.flow if streaming else Flow.block()
     items = source() if callable(source) else source
-    log = engine.new_stream(request.path, retention=settings.retention)
+    stream_id = request.stream_id if streaming else None
+    log = engine.new_stream(request.path, stream_id=stream_id, retention=settings.retention)
     producer = engine.produce(
         log,
         items,
