@@ -85,7 +85,7 @@ def test_importing_tailrace_imports_none_of_its_applications() -> None:
     code = "import sys, tailrace; print(*(name for name in sys.modules if name.startswith('tailrace.')))"
     modules = run(code).split()
     assert "tailrace.engine" in modules
-    assert [name for name in modules if name.split(".")[1] in ("chat", "cli", "testing")] == []
+    assert [name for name in modules if name.split(".")[1] in ("chat", "cli", "client", "testing")] == []
 
 
 def memory_after(imports: str) -> float:

@@ -40,7 +40,7 @@ APPLICATIONS = {"chat"}
 # What a sibling in a folder may import besides `base`. A folder in FREE has no `base`: there only circles are wrong.
 SIBLINGS: dict[str, set[str]] = {
     "log.memory": {"log.store"},
-    "testing": {"testing.contract", "testing.recorder"},
+    "testing": {"testing.contract", "testing.recorder", "testing.relay"},
     "testing.contract": {"testing.flows"},
     "wire.openai": {"wire.sse"},
 }
@@ -55,7 +55,7 @@ FOREIGN: dict[str, set[str]] = {
     "alembic": {"chat.store"},
     "anthropic": {"chat.models"},
     "asyncpg": {"chat.store"},
-    "httpx": set(),
+    "httpx": {"client"},
     "httpx2": {"chat.models"},
     "openai": {"chat.models"},
     "platformdirs": {"chat.settings"},
@@ -65,6 +65,7 @@ FOREIGN: dict[str, set[str]] = {
     "rich": {"chat", "cli"},
     "sqlalchemy": {"chat.store", "cli.checks"},
     "uvicorn": {"cli"},
+    "websockets": {"client"},
 }
 
 
@@ -206,6 +207,10 @@ def test_the_tables_name_only_what_is_there_and_needed() -> None:
         ("chat.app", "__init__", True),
         ("chat.app", "engine", False),
         ("chat.app", "testing", False),
+        ("client.core", "wire.sse", True),
+        ("client.core", "engine", False),
+        ("chat.app", "client.tail", False),
+        ("cli.serve", "client.tail", True),
         ("chat.app", "chat.store.store", True),
         ("chat.app", "cli.serve", False),
         ("cli.serve", "chat.app", True),

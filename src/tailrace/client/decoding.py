@@ -1,0 +1,125 @@
+"""The events of any server, by the media type of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic_core import from_json
+
+from ..errors import DecodeError
+from ..events import DONE, RESERVED
+from ..wire.base import Decoder, Frame, read_members
+from ..wire.batch import Batch
+from ..wire.ndjson import NDJSON, JSONLines
+from ..wire.sse import SSE, SSEDecoder
+from ..wire.text import Text
+from .errors import NotAStream
+from .position import read_cursor
+
+DONE_MARK = "[DONE]"
+"""The data with which OpenAI's streams, and those like them, say that they are done."""
+
+ONLY_RETRY = object()
+"""In place of the data of a frame that has none, and no event: it only sets a delay."""
+
+_MEMBERS = frozenset({"id", "event", "data", "retry"})
+
+
+class AnySSE(Decoder):
+    """Server-Sent Events whose data is JSON, or text where it is none. What says by itself that all is done is DONE."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._events = SSEDecoder(max_bytes=max_bytes)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        frames = self._events.feed(data)
+        for frame in frames:
+            if frame.data is None:
+                frame.data = ONLY_RETRY
+                continue
+            try:
+                frame.data = from_json(frame.data)
+            except ValueError:
+                if frame.data == DONE_MARK:
+                    frame.data = DONE
+        return frames
+
+
+class AnyNDJSON(Decoder):
+    """Lines of JSON: the envelopes of a log, a chat's flat objects with a cursor, or whatever values they are."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._lines = JSONLines(max_bytes=max_bytes)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        return [frame for value in self._lines.feed(data) for frame in _read_line(value)]
+
+    def close(self) -> list[Frame]:
+        return [frame for value in self._lines.close() for frame in _read_line(value)]
+
+
+class Messages(Decoder):
+    """The messages of a socket, fed one by one: each is what a line would be, or text where it is no JSON."""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        try:
+            value = from_json(data)
+        except ValueError:
+            return [Frame(data.decode("utf-8", "replace"))]
+        return _read_line(value)
+
+
+def _read_line(value: Any) -> list[Frame]:
+    if not isinstance(value, dict):
+        return [Frame(value)]
+    if "data" in value and len(value) > 1 and (value.keys() <= _MEMBERS or _is_named(value)):
+        try:
+            return [read_members(value)]
+        except DecodeError:
+            return [Frame(value)]
+    return _read_flat(value) if _is_named(value) else [Frame(value)]
+
+
+def _is_named(value: dict[str, Any]) -> bool:
+    """Whether an object has a cursor, which other servers' ids are not."""
+    id_ = value.get("id")
+    return isinstance(id_, str) and read_cursor(id_) is not None
+
+
+def _read_flat(value: dict[str, Any]) -> list[Frame]:
+    kind, id_ = value.get("type"), value["id"]
+    if kind in RESERVED:
+        return [Frame(value, kind, id_)]
+    # A chat's last object says by itself that the stream is done.
+    return [Frame(value, None, id_), *([Frame(DONE, None, id_)] if kind == "complete" else [])]
+
+
+SOCKET = "websocket"
+"""The media type under which a driver gives the messages of a WebSocket, one with each reading."""
+
+MakeDecoder = Callable[[int], Decoder]
+
+_LINES = (NDJSON.media_type, *NDJSON.aliases, "application/jsonlines", "application/json-lines", "application/x-jsonl")
+
+_DECODERS: dict[str, MakeDecoder] = {
+    SSE.media_type: AnySSE,
+    **dict.fromkeys(_LINES, AnyNDJSON),
+    Batch.media_type: lambda max_bytes: Batch().decoder(),
+    Text.media_type: lambda max_bytes: Text().decoder(max_bytes=max_bytes),
+    SOCKET: lambda max_bytes: Messages(),
+}
+
+ACCEPT = f"{SSE.media_type}, {NDJSON.media_type};q=0.9, {Batch.media_type};q=0.5, {Text.media_type};q=0.3"
+"""What a client asks for where its caller does not say."""
+
+
+def media_type_of(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def decoder_for(media_type: str, max_bytes: int) -> Decoder:
+    """A decoder of the events; NotAStream where no events can be."""
+    if (make := _DECODERS.get(media_type)) is None:
+        raise NotAStream(media_type, ", ".join((SSE.media_type, NDJSON.media_type, Batch.media_type, Text.media_type)))
+    return make(max_bytes)

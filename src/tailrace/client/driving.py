@@ -1,0 +1,83 @@
+"""What the drivers share: turning a core's commands into calls, and its gifts into an iteration."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from ..events import Outcome
+from ..wire.base import Frame
+from .commands import Command, Failed, Flow, Open, Say
+from .core import Following
+from .errors import NotStoppable
+from .refusals import ask
+
+T = TypeVar("T")
+
+STOP = '{"event": "stop"}'
+
+
+class Reading(Generic[T]):
+    """A stream that is being read. Nothing is read that was not asked for: at most one piece of it is kept."""
+
+    def __init__(self, core: Following, convert: Callable[[Frame], T]) -> None:
+        self._core = core
+        self._convert = convert
+        self._flow: Flow[None] = core.run()
+        self._reply: Any = None
+        self._pending: deque[Frame] = deque()
+        self._cursor = core.cursor
+
+    @property
+    def cursor(self) -> str | None:
+        """The id of the last event that the iteration has given: `after=` it a later client goes on."""
+        return self._cursor if self._pending else self._core.cursor
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the stream ended; None before that, and where the server does not say it."""
+        return self._core.outcome
+
+    @property
+    def address(self) -> str | None:
+        """Where the stream itself is, if its server has said so."""
+        return self._core.address
+
+    def _pop(self) -> T:
+        frame = self._pending.popleft()
+        if frame.id is not None:
+            self._cursor = frame.id
+        return self._convert(frame)
+
+    def _next_command(self) -> Command | None:
+        """What the core wants now; None at the end."""
+        self._cursor = self._core.cursor
+        reply, self._reply = self._reply, None
+        try:
+            return self._flow.send(reply)
+        except StopIteration:
+            return None
+
+    def _interrupt(self) -> None:
+        """Whatever was being done is not: the core goes on with a new connection when it is asked again."""
+        self._reply = Failed("the reading was interrupted", ours=True)
+
+    def _stopping(self) -> Flow[None]:
+        """Ask the server to stop the stream; NotStoppable if there is no way."""
+        plan = self._core.plan
+        if plan.is_socket:
+            reply = yield Say(STOP)
+            if isinstance(reply, Failed):
+                raise NotStoppable
+            return
+        if (address := self._core.stop_address) is None:
+            raise NotStoppable
+        headers = {name: value for name, value in plan.headers.items() if not name.lower().startswith("content-")}
+        timeouts = plan.timeouts
+        request = Open("POST", address, headers, None, timeouts.connect, timeouts.idle)
+        yield from ask(request, plan.retry, repeatable=True)
+
+
+def as_it_is(frame: Frame) -> Frame:
+    return frame

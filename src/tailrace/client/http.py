@@ -1,0 +1,136 @@
+"""HTTP by httpx."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+
+from .commands import Ended, Failed, Open, Opened
+from .transport import AsyncTransport, SyncTransport
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+# Their cause is the caller, not the network: no repetition helps.
+_MISUSE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+
+
+HTTPClient = httpx.Client | httpx.AsyncClient
+
+
+def _timeout(request: Open) -> httpx.Timeout:
+    return httpx.Timeout(request.idle, connect=request.connect, pool=request.connect)
+
+
+def _request(client: httpx.Client | httpx.AsyncClient, request: Open) -> httpx.Request:
+    return client.build_request(
+        request.method, request.url, headers=dict(request.headers), content=request.content, timeout=_timeout(request)
+    )
+
+
+def _opened(response: httpx.Response) -> Opened:
+    asked = response.history[0].url if response.history else response.url
+    # Several lines of one header are one, with commas: httpx joins them.
+    return Opened(response.status_code, dict(response.headers), str(response.url), str(asked))
+
+
+def _failed(error: httpx.TransportError) -> Failed:
+    if isinstance(error, _MISUSE):
+        raise error
+    said = str(error).rstrip(".") or type(error).__name__
+    return Failed(f"{_WORDS.get(type(error), 'the connection failed')}: {said}", _sent(error))
+
+
+_WORDS: dict[type[httpx.TransportError], str] = {
+    httpx.ConnectError: "no connection",
+    httpx.ConnectTimeout: "no connection in time",
+    httpx.ReadTimeout: "the server has been silent for too long",
+}
+
+
+def _sent(error: httpx.TransportError) -> bool:
+    return not isinstance(error, _NEVER_SENT)
+
+
+class AsyncHTTP(AsyncTransport):
+    """By a caller's client, which stays open, or by one of its own."""
+
+    def __init__(self, client: HTTPClient | None = None) -> None:
+        if client is not None and not isinstance(client, httpx.AsyncClient):
+            raise TypeError(f"expected an httpx.AsyncClient here, but got {type(client).__qualname__}")
+        self._is_own = client is None
+        self._client = httpx.AsyncClient(follow_redirects=True) if client is None else client
+        self._response: httpx.Response | None = None
+        self._pieces: Any = None
+
+    async def leave(self) -> None:
+        await self.close()
+        if self._is_own:
+            await self._client.aclose()
+
+    def beside(self) -> AsyncHTTP:
+        return AsyncHTTP(self._client)
+
+    async def open(self, request: Open) -> Opened | Failed:
+        try:
+            self._response = await self._client.send(_request(self._client, request), stream=True)
+        except httpx.TransportError as error:
+            return _failed(error)
+        self._pieces = self._response.aiter_bytes()
+        return _opened(self._response)
+
+    async def read(self, within: float | None) -> bytes | Ended | Failed:
+        pieces: AsyncIterator[bytes] = self._pieces
+        try:
+            async with asyncio.timeout(within):
+                return await anext(pieces, Ended())
+        except TimeoutError:
+            return Failed("nothing came in time")
+        except httpx.TransportError as error:
+            return _failed(error)
+
+    async def close(self) -> None:
+        if self._response is not None:
+            response, self._response = self._response, None
+            await self._pieces.aclose()
+            await response.aclose()
+
+
+class SyncHTTP(SyncTransport):
+    """By a caller's client, which stays open, or by one of its own."""
+
+    def __init__(self, client: HTTPClient | None = None) -> None:
+        if client is not None and not isinstance(client, httpx.Client):
+            raise TypeError(f"expected an httpx.Client here, but got {type(client).__qualname__}")
+        self._is_own = client is None
+        self._client = httpx.Client(follow_redirects=True) if client is None else client
+        self._response: httpx.Response | None = None
+        self._pieces: Iterator[bytes] = iter(())
+
+    def leave(self) -> None:
+        self.close()
+        if self._is_own:
+            self._client.close()
+
+    def beside(self) -> SyncHTTP:
+        return SyncHTTP(self._client)
+
+    def open(self, request: Open) -> Opened | Failed:
+        try:
+            self._response = self._client.send(_request(self._client, request), stream=True)
+        except httpx.TransportError as error:
+            return _failed(error)
+        self._pieces = self._response.iter_bytes()
+        return _opened(self._response)
+
+    def read(self, within: float | None) -> bytes | Ended | Failed:
+        try:
+            return next(self._pieces, Ended())
+        except httpx.TransportError as error:
+            return _failed(error)
+
+    def close(self) -> None:
+        if self._response is not None:
+            response, self._response = self._response, None
+            response.close()

@@ -1,0 +1,144 @@
+"""WebSocket by websockets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.http11 import Response
+from websockets.sync.client import ClientConnection as SyncConnection
+from websockets.sync.client import connect as connect_sync
+
+from .commands import Ended, Failed, Open, Opened
+from .decoding import SOCKET
+from .transport import AsyncTransport, SyncTransport
+
+_CLOSE_TIMEOUT = 2
+_NOT_OF_A_HANDSHAKE = frozenset({"accept", "accept-encoding", "cache-control", "content-length", "content-type"})
+
+
+def _options(request: Open, max_bytes: int) -> dict[str, Any]:
+    """Pings of our own stand for the server's: a connection without an answer to them is silent for too long."""
+    headers = {name: value for name, value in request.headers.items() if name not in _NOT_OF_A_HANDSHAKE}
+    return {
+        "additional_headers": headers,
+        "open_timeout": request.connect,
+        "close_timeout": _CLOSE_TIMEOUT,
+        "ping_interval": request.idle / 3,
+        "ping_timeout": request.idle * 2 / 3,
+        "max_size": max_bytes,
+    }
+
+
+def _opened(url: str, response: Response | None) -> Opened:
+    assert response is not None
+    headers = {name.lower(): value for name, value in response.headers.raw_items()}
+    if response.status_code == 101:
+        return Opened(200, {**headers, "content-type": SOCKET}, url, url)
+    return Opened(response.status_code, headers, url, url)
+
+
+def _ended(closed: ConnectionClosed) -> Ended | Failed:
+    if closed.rcvd is None:
+        return Failed(f"the connection failed: {closed}")
+    return Ended(closed.rcvd.code, closed.rcvd.reason)
+
+
+def _unopened(error: Exception) -> Failed:
+    # Nothing of the application runs before the handshake has succeeded, or has been refused with a status.
+    return Failed(f"no connection: {error or type(error).__name__}", sent=False)
+
+
+class AsyncSocket(AsyncTransport):
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._connection: ClientConnection | None = None
+        self._refusal: list[bytes] = []
+
+    def beside(self) -> AsyncSocket:
+        return self
+
+    async def open(self, request: Open) -> Opened | Failed:
+        try:
+            self._connection = connection = await connect(request.url, **_options(request, self._max_bytes))
+        except InvalidStatus as refused:
+            self._refusal = [bytes(refused.response.body or b"")]
+            return _opened(request.url, refused.response)
+        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+            return _unopened(error)
+        if request.content is not None and (failed := await self.say(request.content.decode())) is not None:
+            return failed
+        return _opened(request.url, connection.response)
+
+    async def read(self, within: float | None) -> bytes | Ended | Failed:
+        if self._connection is None:
+            return self._refusal.pop() if self._refusal else Ended()
+        try:
+            async with asyncio.timeout(within):
+                return await self._connection.recv(decode=False)
+        except TimeoutError:
+            return Failed("nothing came in time")
+        except ConnectionClosed as closed:
+            return _ended(closed)
+
+    async def say(self, text: str) -> Failed | None:
+        if self._connection is None:
+            return Failed("there is no connection now")
+        try:
+            await self._connection.send(text)
+        except ConnectionClosed as closed:
+            return Failed(f"the connection failed: {closed}")
+        return None
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+
+class SyncSocket(SyncTransport):
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._connection: SyncConnection | None = None
+        self._refusal: list[bytes] = []
+
+    def beside(self) -> SyncSocket:
+        return self
+
+    def open(self, request: Open) -> Opened | Failed:
+        try:
+            self._connection = connection = connect_sync(request.url, **_options(request, self._max_bytes))
+        except InvalidStatus as refused:
+            self._refusal = [bytes(refused.response.body or b"")]
+            return _opened(request.url, refused.response)
+        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+            return _unopened(error)
+        if request.content is not None and (failed := self.say(request.content.decode())) is not None:
+            return failed
+        return _opened(request.url, connection.response)
+
+    def read(self, within: float | None) -> bytes | Ended | Failed:
+        if self._connection is None:
+            return self._refusal.pop() if self._refusal else Ended()
+        try:
+            return self._connection.recv(timeout=within, decode=False)
+        except TimeoutError:
+            return Failed("nothing came in time")
+        except ConnectionClosed as closed:
+            return _ended(closed)
+
+    def say(self, text: str) -> Failed | None:
+        if self._connection is None:
+            return Failed("there is no connection now")
+        try:
+            self._connection.send(text)
+        except ConnectionClosed as closed:
+            return Failed(f"the connection failed: {closed}")
+        return None
+
+    def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
