@@ -21,7 +21,7 @@ async def read_reply(log: Log) -> Response:
             data += [{**entry.data, "id": str(log.cursor(entry.offset))} for entry in entries]
     if not data or data[-1]["type"] != "complete":
         assert log.outcome is not None, "a tail ends when its log has"
-        return _failed(log.outcome, data)
+        return _failed(*_failure(log.outcome, data), data)
     info, status, *chunks, complete = data
     reply = Reply.model_construct(
         session_id=info["session_id"],
@@ -38,9 +38,15 @@ async def read_reply(log: Log) -> Response:
     return Response(to_json(reply.__dict__), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def _failed(outcome: Outcome, data: list[dict[str, Any]]) -> Response:
-    code = outcome.code or outcome.state
-    failed = FailedReply.model_construct(detail=outcome.message or outcome.state, code=code, data=data)
+def _failure(outcome: Outcome, data: list[dict[str, Any]]) -> tuple[str, str]:
+    """Its code and its message, which a stopped stream says in its last object."""
+    if data and data[-1]["type"] == "error":
+        return data[-1]["code"], data[-1]["message"]
+    return outcome.code or outcome.state, outcome.message or outcome.state
+
+
+def _failed(code: str, message: str, data: list[dict[str, Any]]) -> Response:
+    failed = FailedReply.model_construct(detail=message, code=code, data=data)
     headers = {"Cache-Control": "no-store"}
     status = _STATUS.get(code, 502)
     if status == 503:

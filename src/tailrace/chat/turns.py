@@ -12,7 +12,7 @@ from typing import Literal
 from .. import StreamError
 from .context import Context
 from .models.base import Model, Usage
-from .objects import Chunk, Complete, SessionInfo, Status, StreamObject
+from .objects import Chunk, Complete, Error, SessionInfo, Status, StreamObject
 from .observer import TurnWatch
 from .sessions import Turn, TurnState
 
@@ -78,7 +78,14 @@ class RunningTurn:
             # A model that fails because it is stopped has been stopped.
             logger.info("stream %s: the model raised while it was stopped", turn.stream_id, exc_info=error)
         yield self._chunk("", is_final=True)
-        await self.end("stopped" if self._stopping else "complete")
+        try:
+            await self.end("stopped" if self._stopping else "complete")
+        except StreamError as error:
+            if not self._stopping:
+                raise
+            # A stream that is stopped has its outcome already, which is no failure: so it is said before.
+            yield Error(code=error.code, message=error.message)
+            return
         yield complete(self.turn, self._message_count)
 
     async def end(self, state: TurnState, code: str | None = None, message: str | None = None) -> None:

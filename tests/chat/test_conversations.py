@@ -1,0 +1,269 @@
+"""What is kept of a turn when the database, a stop or the end of the server come in between."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tailrace import Engine, Log
+from tailrace.chat import store
+from tailrace.chat.conversations import Conversations, Question
+from tailrace.chat.errors import SessionNotFound
+from tailrace.chat.journal import Journal
+from tailrace.chat.models.base import Model
+from tailrace.chat.observer import Observer
+from tailrace.chat.statistics import Statistics
+from tailrace.chat.store import Store, open_store
+from tests.chat.api.talking import JSON, Hold, Scripted, begun, body, chatting, lines, settings, text, within
+from tests.raw import BOUND
+from tests.silence import silent_loop
+
+pytestmark = pytest.mark.usefixtures(silent_loop.__name__)
+
+REFUSE = """
+    CREATE TRIGGER refuse BEFORE UPDATE ON tailrace_turns BEGIN SELECT RAISE(ABORT, 'the test refuses this'); END
+"""
+
+
+@contextmanager
+def database(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The server's database through another connection; what is done there is committed."""
+    with closing(sqlite3.connect(folder / "chat.sqlite3")) as connection, connection:
+        yield connection
+
+
+# Through the whole server
+
+
+async def test_a_reply_that_cannot_be_stored_is_said_to_have_failed_and_stored_later(tmp_path: Path) -> None:
+    async with chatting(tmp_path, Scripted("one ", "two")) as chat:
+        session_id = (await chat.post("/sessions/new"))["session_id"]
+        with database(tmp_path) as db:
+            db.execute(REFUSE)
+        async with chat.saying("Hello", session_id) as reply:
+            *objects, final, error = lines(await reply.rest())
+        assert not reply.whole
+        assert final["is_final"]
+        assert (error["type"], error["code"]) == ("error", "storage_failed")
+        assert text(objects) == "one two"
+        failed = await chat.post("/chat/stream", 500, json=body("Again", session_id), headers=JSON)
+        assert failed["code"] == "storage_failed"
+        # The server lives, the session is free, and both are stored as soon as that is possible.
+        assert await chat.replies(session_id) == [("", "generating")] * 2
+        assert (await chat.get("/health"))["active_streams"] == 0
+        metrics = (await chat.http.get("/metrics")).text
+        assert 'tailrace_turns_total{state="failed"} 2.0' in metrics
+        with database(tmp_path) as db:
+            db.execute("DROP TRIGGER refuse")
+        assert text(await chat.say("Now", session_id)) == "one two"
+        async with asyncio.timeout(BOUND):
+            while (await chat.replies(session_id))[0][1] == "generating":  # noqa: ASYNC110 - nobody says it
+                await asyncio.sleep(0.05)
+        assert await chat.replies(session_id) == [("one two", "complete")] * 3
+
+
+async def test_what_could_not_be_stored_is_tried_again_at_the_end(tmp_path: Path) -> None:
+    async with chatting(tmp_path, Scripted("one ", "two")) as chat:
+        with database(tmp_path) as db:
+            db.execute(REFUSE)
+        refused = await chat.post("/chat/stream", 500, json=body("Hello", None), headers=JSON)
+        with database(tmp_path) as db:
+            db.execute("DROP TRIGGER refuse")
+    async with chatting(tmp_path, Scripted()) as chat:
+        assert await chat.replies(refused["data"][0]["session_id"]) == [("one two", "complete")]
+
+
+async def test_a_stop_that_cannot_be_stored_is_told(tmp_path: Path) -> None:
+    held = Hold()
+    async with chatting(tmp_path, Scripted("one ", held)) as chat, chat.saying("Hello") as reply:
+        [info, *_] = await begun(reply)
+        with database(tmp_path) as db:
+            db.execute("ALTER TABLE tailrace_turns RENAME TO elsewhere")
+        refusal = await chat.post(f"/chat/stream/{info['stream_id']}/stop", 503)
+        assert refusal["code"] == "storage_failed"
+        error = lines(await reply.rest())[-1]
+        assert (error["type"], error["code"]) == ("error", "storage_failed")
+        with database(tmp_path) as db:
+            db.execute("ALTER TABLE elsewhere RENAME TO tailrace_turns")
+        failed = await chat.get(f"/chat/stream/{info['stream_id']}", 500, headers=JSON)
+        assert (failed["code"], text(failed["data"])) == ("storage_failed", "one ")
+        assert (await chat.get("/health"))["status"] == "healthy"
+
+
+async def test_a_message_that_cannot_be_stored_is_not_asked(tmp_path: Path) -> None:
+    model = Scripted()
+    async with chatting(tmp_path, model) as chat:
+        with database(tmp_path) as db:
+            db.execute("ALTER TABLE tailrace_turns RENAME TO elsewhere")
+        for accept in (JSON, {}):
+            refusal = await chat.post("/chat/stream", 503, json=body("Hello", None), headers=accept)
+            assert refusal["code"] == "storage_failed"
+        assert not model.asked
+        with database(tmp_path) as db:
+            db.execute("ALTER TABLE elsewhere RENAME TO tailrace_turns")
+        assert (await chat.get("/sessions"))["total"] == 0
+        await chat.say("Hello")
+
+
+# By itself
+
+
+@asynccontextmanager
+async def talking(folder: Path, model: Model) -> AsyncIterator[tuple[Conversations, Engine, Store]]:
+    chosen = settings(folder)
+    engine = Engine()
+    async with open_store(chosen.database_url) as store:
+        talk = Conversations(engine, store, model, Observer(Statistics(), Journal()), chosen)
+        async with talk.running():
+            try:
+                yield talk, engine, store
+            finally:
+                await engine.aclose()
+
+
+async def read(log: Log) -> list[dict[str, object]]:
+    async with asyncio.timeout(BOUND):
+        with log.tail() as tail:
+            return [entry.data async for batch in tail for entry in batch]
+
+
+async def up_to(log: Log, text: str) -> None:
+    """Until a chunk with this text has been written."""
+    async with asyncio.timeout(BOUND):
+        with log.tail() as tail:
+            async for batch in tail:
+                if any(entry.data.get("text") == text for entry in batch):
+                    return
+
+
+def stream_of(log: Log) -> str:
+    return log.name.rpartition("/")[2]
+
+
+async def test_a_stop_before_the_model_was_asked_is_heard(tmp_path: Path) -> None:
+    model = Scripted()
+    async with talking(tmp_path, model) as (talk, _, _):
+        log = await talk.ask(Question("", "Hello"))
+        turn = await talk.stop("", stream_of(log))  # the producer has not taken a step
+        assert turn.state == "stopped"
+        assert [each["type"] for each in await read(log)] == ["session_info", "status", "chunk", "complete"]
+    assert not model.asked
+
+
+async def test_a_session_that_is_just_beginning_its_turn_is_stopped_all_the_same(tmp_path: Path) -> None:
+    held = Hold()
+    async with talking(tmp_path, Scripted("one ", held)) as (talk, _, _):
+        session = await talk.create("")
+        asking = asyncio.create_task(talk.ask(Question("", "Hello", session.id)))
+        await asyncio.sleep(0)  # it waits for the database now
+        assert talk.stream_of(session.id) is None
+        await talk.clear("", session.id)
+        log = await asking
+        assert (await read(log))[-1]["state"] == "stopped"
+        assert talk.active == 0
+
+
+async def test_another_owner_cannot_be_in_the_way(tmp_path: Path) -> None:
+    held = Hold()
+    async with talking(tmp_path, Scripted("one ", held)) as (talk, _, _):
+        session = await talk.create("alice")
+        foreign, own = (
+            asyncio.create_task(talk.ask(Question(owner, "Hello", session.id, "k"))) for owner in ("bob", "alice")
+        )
+        with pytest.raises(store.SessionNotFound):
+            await foreign
+        log = await own
+        with pytest.raises(SessionNotFound):
+            await talk.ask(Question("bob", "Hello", session.id, "k"))
+        with pytest.raises(SessionNotFound):
+            await talk.delete("bob", session.id)
+        held.release.set()
+        assert (await read(log))[-1]["state"] == "complete"
+
+
+async def test_a_stop_while_the_end_is_stored_does_not_undo_it(tmp_path: Path) -> None:
+    async with talking(tmp_path, Scripted("one ", "two")) as (talk, engine, store):
+        log = await talk.ask(Question("", "Hello"))
+        with database(tmp_path) as other:
+            other.execute("BEGIN IMMEDIATE")  # so that storing has to wait
+            await up_to(log, "")
+            stopping = asyncio.create_task(engine.stop(log))
+            await asyncio.sleep(0)
+        await stopping
+        turn = await store.find_turn(stream_of(log), "")
+        assert turn is not None
+        assert (turn.state, turn.reply) == ("complete", "one two")
+        assert (await read(log))[-1]["type"] == "complete"
+
+
+async def test_a_reply_that_the_end_of_the_server_cuts_is_interrupted(tmp_path: Path) -> None:
+    held = Hold()
+    async with open_store(settings(tmp_path).database_url) as store:
+        engine = Engine(shutdown_grace=0)
+        talk = Conversations(
+            engine, store, Scripted("one ", held), Observer(Statistics(), Journal()), settings(tmp_path)
+        )
+        async with talk.running():
+            log = await talk.ask(Question("", "Hello"))
+            await within(held.reached)
+            await engine.aclose()
+        assert log.outcome is not None
+        assert log.outcome.code == "shutdown"
+        turn = await store.find_turn(stream_of(log), "")
+        assert turn is not None
+        assert (turn.state, turn.reply) == ("interrupted", "one ")
+
+
+async def test_a_model_that_ignores_its_stop_is_given_up(tmp_path: Path) -> None:
+    class Deaf(Scripted):
+        async def reply(self, conversation):  # type: ignore[no-untyped-def]
+            yield "one "
+            for _ in range(2):
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+    async with talking(tmp_path, Deaf()) as (talk, engine, store):
+        log = await talk.ask(Question("", "Hello"))
+        producer = engine.producer(log)
+        assert producer is not None
+        await up_to(log, "one ")
+        producer._patience = 0.05  # the engine's own is five seconds
+        turn = await talk.stop("", stream_of(log))
+        assert (turn.state, turn.reply) == ("stopped", "one ")
+        assert await store.find_turn(stream_of(log), "") == turn
+
+
+async def test_what_is_being_written_is_stored_in_between(tmp_path: Path) -> None:
+    held = Hold()
+    async with talking(tmp_path, Scripted("one ", held)) as (talk, _, store):
+        log = await talk.ask(Question("", "Hello"))
+        async with asyncio.timeout(BOUND):
+            # Nobody says that something was stored in between.
+            while (turn := await store.find_turn(stream_of(log), "")) is None or not turn.reply:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (turn.state, turn.reply, turn.chunks) == ("generating", "one ", 1)
+        held.release.set()
+        await read(log)
+
+
+async def test_a_checkpoint_that_fails_is_no_end_of_the_reply(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    held = Hold()
+    async with talking(tmp_path, Scripted("one ", held, "two")) as (talk, _, store):
+        log = await talk.ask(Question("", "Hello"))
+        with database(tmp_path) as db:
+            db.execute(REFUSE)
+        async with asyncio.timeout(BOUND):
+            while "could not be stored in between" not in caplog.text:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        with database(tmp_path) as db:
+            db.execute("DROP TRIGGER refuse")
+        held.release.set()
+        assert (await read(log))[-1]["type"] == "complete"
+        turn = await store.find_turn(stream_of(log), "")
+        assert turn is not None
+        assert turn.reply == "one two"
