@@ -15,7 +15,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tailrace.chat.store import StoreError, open_store
-from tailrace.chat.store.database import OPTIONS
 
 from ...serving import free_port, listening_socket
 from .asking import asks, begin
@@ -161,18 +160,6 @@ async def test_a_database_that_the_server_does_not_have(postgresql: str) -> None
     assert line == 'postgresql://tailrace@/nowhere: database "nowhere" does not exist'
 
 
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ("channel_binding=secret", f"expected the options {', '.join(sorted(OPTIONS))}, but got channel_binding"),
-        ("timeout=soon", "expected seconds as timeout, but got 'soon'"),
-    ],
-)
-async def test_options_that_are_not_known(options: str, complaint: str) -> None:
-    line = await refusal(f"postgresql+asyncpg://ann:secret@host/chats?{options}")
-    assert line == f"postgresql://ann@host/chats: {complaint}"
-
-
 async def test_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     assert 'pip install "tailrace[postgres]"' in await refusal("postgresql+asyncpg://ann:secret@127.0.0.1/chats")
@@ -212,6 +199,32 @@ async def execute(url: str, statement: str) -> None:
 
 
 # Others
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        (
+            "postgresql+asyncpg://ann:secret@host/chats?channel_binding=secret",
+            "postgresql://ann@host/chats: expected only the options host, port, prepared_statement_cache_size, ssl, "
+            "sslmode, timeout, but got channel_binding",
+        ),
+        (
+            "postgresql+asyncpg://ann:secret@host/chats?timeout=soon",
+            "postgresql://ann@host/chats: expected seconds as timeout, but got 'soon'",
+        ),
+        (
+            "sqlite+aiosqlite:///:memory:?cache=shared",
+            "SQLite in memory: expected only the options timeout, but got cache",
+        ),
+        (
+            "sqlite+aiosqlite:///:memory:?timeout=1&timeout=2",
+            "SQLite in memory: expected seconds as timeout, but got ('1', '2')",
+        ),
+    ],
+)
+async def test_options_that_are_not_known(url: str, line: str) -> None:
+    assert await refusal(url) == line
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,12 @@ async def test_nobody_has_no_sessions(store: Store) -> None:
     assert await store.count("ann") == 0
 
 
+async def test_a_name_that_no_database_takes_is_nobody_s(store: Store) -> None:
+    for name in ("a\0b", "\ud800"):
+        assert await store.session(name, "ann") is None
+        assert await store.find_turn(name, "ann") is None
+
+
 # Pages
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
@@ -19,8 +19,8 @@ from .errors import Conflict, StoreError
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds that connecting to PostgreSQL may take, unless the URL says `?timeout=`."""
+TIMEOUT = 5.0
+"""What `timeout` is where a URL does not say."""
 
 
 class Database:
@@ -90,14 +90,25 @@ class SQLite(Database):
     process is waited for as long as the URL's `timeout` says (5 s).
     """
 
+    OPTIONS: ClassVar = {"timeout"}
+
     def __init__(self, url: URL) -> None:
-        in_memory = url.database in (None, "", ":memory:")
-        # The driver begins a transaction with the first INSERT, UPDATE or DELETE, and waits for another process's there
-        # rather than later, when it could only fail. A connection comes back with its transaction ended: no need to
-        # ask it for that again.
-        options = {"isolation_level": "IMMEDIATE", "async_creator_fn": connect}
-        engine = create_async_engine(url, hide_parameters=True, connect_args=options, pool_reset_on_return=None)
-        super().__init__(engine, "SQLite in memory" if in_memory else str(url.database))
+        in_memory = _in_memory(url)
+        place = "SQLite in memory" if in_memory else str(url.database)
+        _check_options(url, self.OPTIONS, place)
+        engine = create_async_engine(
+            url.set(query={}),
+            hide_parameters=True,
+            pool_reset_on_return=None,  # a connection comes back with its transaction ended
+            connect_args={
+                "async_creator_fn": connect,
+                "timeout": _seconds(url, TIMEOUT, place),
+                # The driver begins a transaction with the first INSERT, UPDATE or DELETE, and waits for another
+                # process's there rather than later, when it could only fail.
+                "isolation_level": "IMMEDIATE",
+            },
+        )
+        super().__init__(engine, place)
         self._write_turnstile = asyncio.Lock()
         if in_memory:  # which has only one connection
             self._read_turnstile = self._write_turnstile
@@ -118,16 +129,25 @@ class SQLite(Database):
 
 
 class PostgreSQL(Database):
+    """Connecting takes as long as the URL's `timeout` says, at most (5 s)."""
+
+    OPTIONS: ClassVar = {"host", "port", "sslmode", "ssl", "timeout", "prepared_statement_cache_size"}
+
     def __init__(self, url: URL) -> None:
-        plain_url, arguments = _options(url)
+        # Who and where, but not the password.
+        place = URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
+        _check_options(url, self.OPTIONS, place)
+        options = {name: value for name, value in url.query.items() if name != "timeout"}
+        if "sslmode" in options:  # what other programs call `ssl`
+            options["ssl"] = options.pop("sslmode")
         engine = create_async_engine(
-            plain_url,
+            url.set(query=options),
             hide_parameters=True,
             pool_pre_ping=True,  # the server may have been restarted since
             pool_timeout=10,
-            connect_args=arguments,
+            connect_args={"timeout": _seconds(url, TIMEOUT, place)},
         )
-        super().__init__(engine, _place(url))
+        super().__init__(engine, place)
         self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -160,8 +180,12 @@ def _database(url: URL) -> Database:
             raise StoreError(f"expected sqlite+aiosqlite or postgresql+asyncpg as database, but got {other}")
 
 
+def _in_memory(url: URL) -> bool:
+    return url.database in (None, "", ":memory:")
+
+
 def _make_folder(url: URL) -> None:
-    if url.database in (None, "", ":memory:"):
+    if _in_memory(url):
         return
     folder = Path(str(url.database)).parent
     try:
@@ -170,28 +194,19 @@ def _make_folder(url: URL) -> None:
         raise StoreError(f"{url.database}: cannot make its folder: {_reason(error)}") from error
 
 
-def _place(url: URL) -> str:
-    """Who and where, but not the password nor the options, which may hold it, too."""
-    return URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
+def _check_options(url: URL, known: set[str], place: str) -> None:
+    if unknown := url.query.keys() - known:
+        expected, got = ", ".join(sorted(known)), ", ".join(sorted(unknown))
+        raise StoreError(f"{place}: expected only the options {expected}, but got {got}")
 
 
-OPTIONS = {"host", "port", "sslmode", "ssl", "timeout", "prepared_statement_cache_size"}
-
-
-def _options(url: URL) -> tuple[URL, dict[str, Any]]:
-    """The URL without what the driver takes otherwise, and that. `sslmode` is what other programs call `ssl`."""
-    options = dict(url.query)
-    if unknown := options.keys() - OPTIONS:
-        known, got = ", ".join(sorted(OPTIONS)), ", ".join(sorted(unknown))
-        raise StoreError(f"{_place(url)}: expected the options {known}, but got {got}")
-    if "sslmode" in options:
-        options["ssl"] = options.pop("sslmode")
-    timeout = options.pop("timeout", CONNECT_TIMEOUT)
+def _seconds(url: URL, default: float, place: str) -> float:
+    """How long the URL's `timeout` says."""
+    timeout = url.query.get("timeout", str(default))
     try:
-        arguments = {"timeout": float(str(timeout))}
+        return float(str(timeout))
     except ValueError:
-        raise StoreError(f"{_place(url)}: expected seconds as timeout, but got {timeout!r}") from None
-    return url.set(query=options), arguments
+        raise StoreError(f"{place}: expected seconds as timeout, but got {timeout!r}") from None
 
 
 def _reason(error: BaseException) -> str:

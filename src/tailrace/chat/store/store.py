@@ -87,7 +87,7 @@ class Store:
 
     async def session(self, session_id: str, owner: str) -> Session | None:
         def find(connection: Connection) -> Session | None:
-            row = connection.execute(_SESSION, {"session_id": session_id, "of_owner": owner}).one_or_none()
+            row = connection.execute(_SESSION, {"session_id": storable(session_id), "of_owner": owner}).one_or_none()
             return None if row is None else to_session(row)
 
         return await self._database.read(find)
@@ -179,7 +179,7 @@ class Store:
 
     async def find_turn(self, stream_id: str, owner: str) -> Turn | None:
         def find(connection: Connection) -> Turn | None:
-            row = connection.execute(_TURN, {"stream_id": stream_id, "of_owner": owner}).one_or_none()
+            row = connection.execute(_TURN, {"stream_id": storable(stream_id), "of_owner": owner}).one_or_none()
             return None if row is None else to_turn(row)
 
         return await self._database.read(find)
