@@ -7,6 +7,8 @@ import { ask, hasKey, headers, keepKey, URL_OF_SERVER } from "./server.js";
 import { addressOf, Sessions, titleOf } from "./sessions.js";
 import { count, factsOf, problem, seconds, stateOf } from "./words.js";
 
+const TURNS = 40; // of a session's history at a time
+
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const messages = new Messages(page.messages, page.log, page.newest);
 const sessions = new Sessions(page, { open, remove, trying });
@@ -98,7 +100,7 @@ async function load(sessionId) {
   showControls();
   say("Connecting", "busy");
   const [found] = await Promise.all([
-    sessionId === null ? null : ask("GET", `sessions/${encodeURIComponent(sessionId)}`).catch(unlessGone),
+    sessionId === null ? null : ask("GET", `sessions/${encodeURIComponent(sessionId)}`, { limit: TURNS }).catch(unlessGone),
     sessions.refresh(),
   ]);
   if (turn !== shown) return;
@@ -137,7 +139,7 @@ function addMessage(one, index, all) {
 
 async function showEarlier() {
   const [turn, sessionId] = [shown, current];
-  const session = await ask("GET", `sessions/${sessionId}`, { before: earlier });
+  const session = await ask("GET", `sessions/${sessionId}`, { before: earlier, limit: TURNS });
   if (turn !== shown) return;
   messages.before(() => session.messages.forEach((one) => addMessage(one, -1, [])));
   earlier = session.earlier;

@@ -223,7 +223,6 @@ function match(pattern, text, at) {
 class Spans {
   #text;
   #open = [{ children: [] }]; // the outermost one is the text itself
-  #waiting = { "*": 0, _: 0, "~": 0 }; // how many have begun with each letter
   #unclosed = new Set(); // lengths of backticks that nothing further on closes
 
   constructor(text) {
@@ -267,35 +266,29 @@ class Spans {
     const [before, after] = [text[at - 1] ?? " ", text[at + length] ?? " "];
     if (letter === "~" && length !== 2) return this.add(text.slice(at, at + length), length);
     const inWord = letter === "_" && /[\p{L}\p{N}]/u.test(before) && /[\p{L}\p{N}]/u.test(after);
+    const closes = !/\s/.test(before) && !inWord;
+    const opens = !/\s/.test(after) && !inWord;
     let left = length;
-    if (!/\s/.test(before) && !inWord) {
-      const opens = !/\s/.test(after);
-      while (left && this.#closes(letter, left, opens)) left -= this.#close(letter, left);
-    }
+    for (let used = 1; closes && left && used; left -= used) used = this.#close(letter, length, left, opens);
     if (!left) return length;
-    if (/\s/.test(after) || inWord || this.#open.length > OPEN) return this.add(letter.repeat(left), length);
-    this.#open.push({ letter, count: left, children: [] });
-    this.#waiting[letter]++;
+    if (!opens || this.#open.length > OPEN) return this.add(letter.repeat(left), length);
+    this.#open.push({ letter, length, count: left, both: closes, children: [] });
     return length;
   }
 
-  /** Whether something has begun that is ended here. What could begin as well ends only its like: `**a*b**`. */
-  #closes(letter, count, opens) {
-    if (!this.#waiting[letter]) return false;
-    return !opens || (this.#open.findLast((one) => one.letter === letter).count + count) % 3 !== 0;
-  }
-
-  /** Ends the innermost emphasis of a letter; how many letters that took. */
-  #close(letter, count) {
-    const found = this.#open.findLastIndex((one) => one.letter === letter);
+  /** Ends the innermost emphasis that it can; how many letters that took, 0 if there is none. */
+  #close(letter, length, left, opens) {
+    // What could begin as well as end ends only its like: `**a*b**`.
+    const fits = (one) => !((opens || one.both) && (one.length + length) % 3 === 0);
+    const found = this.#open.findLastIndex((one) => one.letter === letter && fits(one));
+    if (found < 0) return 0;
     this.#flatten(found + 1);
     const one = this.#open[found];
-    const used = Math.min(2, count, one.count);
+    const used = Math.min(2, left, one.count);
     const type = letter === "~" ? "deleted" : used === 2 ? "strong" : "emphasis";
     one.children = [{ type, children: one.children }];
     one.count -= used;
     if (!one.count) {
-      this.#waiting[letter]--;
       this.#open.pop();
       this.#open.at(-1).children.push(...one.children);
     }
@@ -306,7 +299,6 @@ class Spans {
   #flatten(from) {
     const target = this.#open[from - 1].children;
     for (const one of this.#open.splice(from)) {
-      this.#waiting[one.letter]--;
       target.push(one.letter.repeat(one.count));
       for (const child of one.children) target.push(child);
     }

@@ -8,6 +8,7 @@ const ENDS = new Set(["complete", "error"]);
 const BUSY = new Set([408, 429, 502, 503, 504]); // what passes by itself
 const SHORTEST = 500; // milliseconds before the first new try; doubled for each that follows
 const LONGEST = 10_000;
+const AT_ONCE = 3_000; // milliseconds in which the document of a reply that has ended is there
 
 /** A message could not be sent. Whether the server has it is not known: the same key does not ask twice. */
 export class Unreachable extends Error {
@@ -46,16 +47,20 @@ export async function* readReply(what, options) {
   const began = Date.now();
   for (let tries = 0; ; tries++) {
     let lost;
+    let silent = false;
     onConnection({ state: "connecting" });
     const connection = new Connection(options);
     try {
       const response = await connection.open(streamId ? resume(streamId, after) : send(what));
       onConnection({ state: "connected" });
       if (response.status === 204) return;
+      streamId ??= streamOf(response);
+      silent = true;
       for await (const object of connection.objects(response)) {
+        silent = false;
         if (object.type === "farewell") throw new Lost("the server is shutting down", object.retry);
-        tries = object.type === "reset" ? tries : 0;
         streamId ??= object.stream_id;
+        tries = object.type === "reset" ? tries : 0;
         after = object.id ?? after;
         yield object;
         if (ENDS.has(object.type)) return;
@@ -68,6 +73,10 @@ export async function* readReply(what, options) {
     } finally {
       connection.close();
     }
+    // A reply that failed is broken off after its last object, and a browser may throw away what came just before that.
+    const rest = silent && streamId ? await endOf(streamId, after, options) : [];
+    yield* rest;
+    if (rest.length) return;
     if (!streamId && Date.now() - began > patience) throw new Unreachable(lost.message);
     const wait = lost.wait ?? Math.min(LONGEST, SHORTEST * 2 ** tries) * (0.5 + Math.random() / 2);
     onConnection({ state: "waiting", seconds: wait / 1000, reason: lost.message });
@@ -87,6 +96,33 @@ function send({ message, sessionId, key }) {
 function resume(streamId, after) {
   const query = after ? `?${new URLSearchParams({ after })}` : "";
   return { path: `chat/stream/${encodeURIComponent(streamId)}${query}` };
+}
+
+/** The id of the stream that a response is of, if it says so. */
+function streamOf(response) {
+  return response.headers.get("content-location")?.split("/").at(-1);
+}
+
+/** The objects after a cursor of a reply that has ended; none while it is written. */
+async function endOf(streamId, after, { url, signal, headers = () => ({}) }) {
+  const soon = AbortSignal.timeout(AT_ONCE);
+  let reply;
+  try {
+    const response = await fetch(new URL(resume(streamId).path, url), {
+      headers: { Accept: "application/json", ...headers() },
+      signal: signal ? AbortSignal.any([signal, soon]) : soon,
+      cache: "no-store",
+    });
+    reply = await response.json();
+  } catch {
+    signal?.throwIfAborted();
+  }
+  if (!reply?.data) return [];
+  const last = reply.data.findIndex(({ id }) => id === after);
+  const rest = reply.data.slice(last + 1);
+  if (after && last < 0) rest.unshift({ type: "reset", reason: "epoch_changed" });
+  if (!reply.state) rest.push({ type: "error", code: reply.code, message: reply.detail });
+  return rest;
 }
 
 /** One request and its response, given up when it has been silent for too long. */
