@@ -3,6 +3,7 @@
 It needs the extra `client`: httpx, and websockets for `ws://` and `wss://`.
 """
 
+from .chat import AsyncChat, Chat, ChatClient
 from .errors import (
     ClientError,
     NotAStream,
@@ -15,17 +16,48 @@ from .errors import (
     Unreachable,
 )
 from .events import AsyncEvents, Events
+from .objects import (
+    ChatObject,
+    Chunk,
+    Complete,
+    Health,
+    Message,
+    Reply,
+    ServerInformation,
+    Session,
+    SessionDetails,
+    SessionInfo,
+    Stats,
+    Status,
+    Stopped,
+)
 from .settings import Retry, Timeouts
 from .tail import Tail, tail
 
 __all__ = [
+    "AsyncChat",
     "AsyncEvents",
+    "Chat",
+    "ChatClient",
+    "ChatObject",
+    "Chunk",
     "ClientError",
+    "Complete",
     "Events",
+    "Health",
+    "Message",
     "NotAStream",
     "NotStoppable",
+    "Reply",
     "Retry",
+    "ServerInformation",
+    "Session",
     "SessionBusy",
+    "SessionDetails",
+    "SessionInfo",
+    "Stats",
+    "Status",
+    "Stopped",
     "StreamFailed",
     "StreamLost",
     "StreamRefused",

@@ -60,21 +60,21 @@ class AsyncHTTP(AsyncTransport):
         if client is not None and not isinstance(client, httpx.AsyncClient):
             raise TypeError(f"expected an httpx.AsyncClient here, but got {type(client).__qualname__}")
         self._is_own = client is None
-        self._client = httpx.AsyncClient(follow_redirects=True) if client is None else client
+        self.client = httpx.AsyncClient(follow_redirects=True) if client is None else client
         self._response: httpx.Response | None = None
         self._pieces: Any = None
 
     async def leave(self) -> None:
         await self.close()
         if self._is_own:
-            await self._client.aclose()
+            await self.client.aclose()
 
     def beside(self) -> AsyncHTTP:
-        return AsyncHTTP(self._client)
+        return AsyncHTTP(self.client)
 
     async def open(self, request: Open) -> Opened | Failed:
         try:
-            self._response = await self._client.send(_request(self._client, request), stream=True)
+            self._response = await self.client.send(_request(self.client, request), stream=True)
         except httpx.TransportError as error:
             return _failed(error)
         self._pieces = self._response.aiter_bytes()
@@ -104,21 +104,21 @@ class SyncHTTP(SyncTransport):
         if client is not None and not isinstance(client, httpx.Client):
             raise TypeError(f"expected an httpx.Client here, but got {type(client).__qualname__}")
         self._is_own = client is None
-        self._client = httpx.Client(follow_redirects=True) if client is None else client
+        self.client = httpx.Client(follow_redirects=True) if client is None else client
         self._response: httpx.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
 
     def leave(self) -> None:
         self.close()
         if self._is_own:
-            self._client.close()
+            self.client.close()
 
     def beside(self) -> SyncHTTP:
-        return SyncHTTP(self._client)
+        return SyncHTTP(self.client)
 
     def open(self, request: Open) -> Opened | Failed:
         try:
-            self._response = self._client.send(_request(self._client, request), stream=True)
+            self._response = self.client.send(_request(self.client, request), stream=True)
         except httpx.TransportError as error:
             return _failed(error)
         self._pieces = self._response.iter_bytes()

@@ -52,13 +52,12 @@ def tail(
         sent.setdefault("content-type", "application/json")
         content = to_json(json)
     body = content.encode() if isinstance(content, str) else content
-    key = secrets.token_urlsafe(16) if idempotency_key is True else idempotency_key or None
     plan = Plan(
         url=with_parameters(url, params),
         method=(method or ("GET" if body is None else "POST")).upper(),
         headers=sent,
         content=body,
-        key=key,
+        key=new_key() if idempotency_key is True else idempotency_key or None,
         after=after,
         retry=retry or Retry(),
         timeouts=timeouts or Timeouts(),
@@ -68,6 +67,11 @@ def tail(
         max_bytes=max_bytes,
     )
     return Tail(plan, as_it_is, client)
+
+
+def new_key() -> str:
+    """An idempotency key that nobody else has."""
+    return secrets.token_urlsafe(16)
 
 
 class Tail(Generic[T]):
