@@ -370,6 +370,50 @@ async def test_producers_beyond_their_grace_are_stopped() -> None:
     assert [producer.log.outcome for producer in producers] == [SHUTDOWN] * 3
 
 
+@pytest.mark.parametrize("shorter", [0.0, 0.01])
+async def test_the_grace_can_be_shortened(shorter: float) -> None:
+    engine = Engine(shutdown_grace=LIMIT)
+    assert engine.shutdown_grace == LIMIT
+    producer = await started(engine, endless())
+    reader = Reader()
+    engine.join(reader)
+    engine.drain()
+    engine.drain(grace=shorter)
+    await asyncio.wait_for(producer.wait(), LIMIT / 2)
+    assert producer.log.outcome == SHUTDOWN
+    assert reader.told == 1
+    engine.part(reader)
+    await engine.aclose()
+
+
+async def test_a_shutdown_can_begin_without_a_grace() -> None:
+    engine = Engine(shutdown_grace=LIMIT)
+    producer = await started(engine, endless())
+    engine.drain(grace=0)
+    await asyncio.wait_for(engine.aclose(), LIMIT / 2)
+    assert producer.log.outcome == SHUTDOWN
+
+
+@pytest.mark.parametrize("longer", [None, LIMIT])
+async def test_the_grace_cannot_be_lengthened(longer: float | None) -> None:
+    engine = Engine(shutdown_grace=LIMIT)
+    producer = await started(engine, endless())
+    engine.drain(grace=0.01)
+    engine.drain(grace=longer)
+    await asyncio.wait_for(engine.aclose(), LIMIT / 2)
+    assert producer.log.outcome == SHUTDOWN
+
+
+async def test_what_is_begun_after_the_grace_is_stopped() -> None:
+    engine = Engine()
+    engine.drain(grace=0)
+    engine.drain(grace=0)
+    log = engine.new_stream()
+    await asyncio.wait_for(engine.produce(log, endless()).wait(), LIMIT / 2)
+    assert log.outcome == SHUTDOWN
+    await engine.aclose()
+
+
 async def test_what_is_left_running_is_named(caplog: pytest.LogCaptureFixture) -> None:
     engine, release = Engine(shutdown_grace=0.01), asyncio.Event()
     producer = await started(engine, stubborn(release), patience=0.01)

@@ -96,11 +96,11 @@ class Engine:
         self.retention = retention or Retention()
         self.pulse = Pulse(heartbeat)
         self.send_timeout = send_timeout
+        self.shutdown_grace = shutdown_grace
         self.draining = False
         self._keep = keep
         self._keep_count = keep_count
         self._keep_size = keep_size
-        self._shutdown_grace = shutdown_grace
         self._reconnect = reconnect
         self._readers: dict[Reader, None] = {}
         self._no_readers = asyncio.Event()
@@ -111,7 +111,8 @@ class Engine:
         self._kept_size = 0
         self._slot: set[Member] | None = None
         self._stuck: set[asyncio.Task[None]] = set()
-        self._deadline: asyncio.TimerHandle | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._last_words: asyncio.TimerHandle | None = None
 
     # Logs
 
@@ -148,6 +149,8 @@ class Engine:
             raise ValueError(f"expected log {log.name!r} to have no producer, but one is running")
         producer = Producer(log, items, on_disconnect=on_disconnect, on_finish=self._finished, **options)
         self._producers[log.name] = producer
+        if self._last_words is not None:
+            producer.stop(SHUTDOWN)
         return producer
 
     def producer(self, log: Log) -> Producer | None:
@@ -227,16 +230,21 @@ class Engine:
 
     # The end
 
-    def drain(self) -> None:
-        """Send readers away and give producers their grace. Safe to call from a signal's callback in the loop."""
-        if self.draining:
-            return
-        self.draining = True
-        self._deadline = asyncio.get_running_loop().call_later(self._shutdown_grace, self._end_grace)
-        for producer in tuple(self._producers.values()):
-            producer.hurry()
-        for reader in tuple(self._readers):
-            reader.leave()
+    def drain(self, *, grace: float | None = None) -> None:
+        """Send readers away and give producers their grace, by default `shutdown_grace` seconds.
+
+        A later call can shorten what is left of it, never lengthen it: `grace=0` ends producers now, and their readers
+        are told. Safe to call from a signal's callback in the loop.
+        """
+        if not self.draining:
+            self.draining = True
+            for producer in tuple(self._producers.values()):
+                producer.hurry()
+            for reader in tuple(self._readers):
+                reader.leave()
+            self._give_grace(self.shutdown_grace if grace is None else grace)
+        elif grace is not None:
+            self._give_grace(grace)
 
     async def aclose(self) -> None:
         """Drain, wait for producers and readers, and let go of the logs. The engine can be used again afterwards."""
@@ -245,9 +253,10 @@ class Engine:
             await producer.wait()
         # Those that are told to leave do; the others are abandoned when the grace is over.
         await self._no_readers.wait()
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        for timer in (self._grace, self._last_words):
+            if timer is not None:
+                timer.cancel()
+        self._grace = self._last_words = None
         for task in tuple(self._stuck):
             logger.error("%s is left running", task.get_name())
         self.pulse.stop()
@@ -258,10 +267,23 @@ class Engine:
         await self.store.aclose()
         self.draining = False
 
+    def _give_grace(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._last_words is not None:
+            return  # it is over
+        if self._grace is not None:
+            if self._grace.when() <= loop.time() + seconds:
+                return
+            self._grace.cancel()
+        if seconds > 0:
+            self._grace = loop.call_later(seconds, self._end_grace)
+        else:
+            self._end_grace()
+
     def _end_grace(self) -> None:
+        self._last_words = asyncio.get_running_loop().call_later(LAST_WORDS, self._abandon_readers)
         for producer in tuple(self._producers.values()):
             producer.stop(SHUTDOWN)
-        self._deadline = asyncio.get_running_loop().call_later(LAST_WORDS, self._abandon_readers)
 
     def _abandon_readers(self) -> None:
         for reader in tuple(self._readers):
