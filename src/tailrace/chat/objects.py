@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from .sessions import Session, Turn, TurnState
 
@@ -69,9 +70,20 @@ class Error(StreamObject):
     message: str
 
 
-def encode_object(item: StreamObject) -> tuple[None, bytes]:
+def chunk(text: str, number: int, *, is_final: bool) -> dict[str, Any]:
+    """A Chunk as it is encoded: one is made for each piece of each reply, and a model is not built only for that."""
+    return {
+        "type": "chunk",
+        "timestamp": datetime.now(UTC),
+        "text": text,
+        "chunk_number": number,
+        "is_final": is_final,
+    }
+
+
+def encode_object(item: StreamObject | dict[str, Any]) -> tuple[None, bytes]:
     """An object as an entry of a log: without an event name, as JSON."""
-    return None, item.__pydantic_serializer__.to_json(item)
+    return None, to_json(item)
 
 
 AnyObject = Annotated[SessionInfo | Status | Chunk | Complete | Error, Field(discriminator="type")]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Any
 
 from .. import StreamError
-from .objects import Chunk, SessionInfo, Status, StreamObject
+from .objects import SessionInfo, Status, StreamObject, chunk
 from .sessions import Turn
 from .turns import complete
 
 
-async def replay(turn: Turn, message_count: int) -> AsyncGenerator[StreamObject, None]:
+async def replay(turn: Turn, message_count: int) -> AsyncGenerator[StreamObject | dict[str, Any], None]:
     """The objects of the turn, its text in one piece, ending as it ended."""
     yield SessionInfo(session_id=turn.session_id, stream_id=turn.stream_id, model=turn.model)
     yield Status(
@@ -19,7 +20,7 @@ async def replay(turn: Turn, message_count: int) -> AsyncGenerator[StreamObject,
     )
     good = turn.state in ("complete", "stopped")
     if turn.reply or good:
-        yield Chunk(text=turn.reply, chunk_number=1, is_final=good)
+        yield chunk(turn.reply, 1, is_final=good)
     if not good:
         code, message = turn.error_code or turn.state, turn.error_message or "the server ended before the reply did"
         raise StreamError(message, code=code)

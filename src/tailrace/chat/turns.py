@@ -7,12 +7,12 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from .. import StreamError
 from .context import Context
 from .models.base import Model, Usage
-from .objects import Chunk, Complete, Error, SessionInfo, Status, StreamObject
+from .objects import Complete, Error, SessionInfo, Status, StreamObject, chunk
 from .observer import TurnWatch
 from .sessions import Turn, TurnState
 
@@ -51,7 +51,7 @@ class RunningTurn:
         """From now on a cancellation is what the user asked for."""
         self._stopping = True
 
-    async def objects(self) -> AsyncGenerator[StreamObject, None]:
+    async def objects(self) -> AsyncGenerator[StreamObject | dict[str, Any], None]:
         turn, context = self.turn, self._context
         yield SessionInfo(session_id=turn.session_id, stream_id=turn.stream_id, model=turn.model)
         yield Status(
@@ -110,12 +110,12 @@ class RunningTurn:
         """Settle a turn whose generator was closed before it could do so itself."""
         await self.end("stopped" if self._stopping else "interrupted")
 
-    def _chunk(self, text: str, *, is_final: bool = False) -> Chunk:
+    def _chunk(self, text: str, *, is_final: bool = False) -> dict[str, Any]:
         self._texts.append(text)
         number = len(self._texts)
         if not is_final:  # that one is the server's, not the model's
             self._watch.chunk(number)
-        return Chunk(text=text, chunk_number=number, is_final=is_final)
+        return chunk(text, number, is_final=is_final)
 
 
 def _told(error: Exception) -> tuple[str, str]:

@@ -36,9 +36,12 @@ class LinesEncoder(Encoder):
         self._id = f',"id":"{stream}.{epoch}.'.encode()
 
     def encode(self, entries: Entries) -> bytes:
-        prefix = self._id
-        rows = zip(entries.offsets, entries.json, strict=True)
-        return b"".join([b'%b%b%d"}\n' % (json[:-1], prefix, offset) for offset, json in rows])
+        prefix, offsets, jsons = self._id, entries.offsets, entries.json
+        if len(jsons) == 1:  # a reader who keeps up: nearly always
+            return b'%b%b%d"}\n' % (jsons[0][:-1], prefix, offsets[0])
+        return b"".join(
+            [b'%b%b%d"}\n' % (json[:-1], prefix, offset) for offset, json in zip(offsets, jsons, strict=True)]
+        )
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         spelled = spell_notice(notice)
