@@ -1,99 +1,27 @@
-"""The pages, driven in headless Chromium as a user would."""
+"""The chat page, driven in headless Chromium as a user would."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, expect
 
 from tailrace.chat.models.base import ModelError
-from tailrace.chat.models.demo_parts import PARTS
-from tests.chat.api.talking import Chat, Hold, Scripted, begun, chatting, lines, text
-from tests.system.relay import Relay, relayed
-from tests.system.test_browser import ARGUMENTS
+from tests.chat.api.talking import Hold, begun, lines, text
+from tests.chat.browsing import chromium, visiting
 
 # One browser for all, and so one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PATIENCE = 10_000
-"""Milliseconds after which no test waits any more."""
-
-expect.set_options(timeout=PATIENCE)
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
-
-
-class Demo:
-    """The page and the server that it talks with, through a relay that a test can cut."""
-
-    def __init__(self, page: Page, chat: Chat, relay: Relay, model: Scripted) -> None:
-        self.page = page
-        self.chat = chat
-        self.relay = relay
-        self.model = model
-        self.field = page.get_by_label("Message", exact=True)
-        self.state = page.locator("#state")
-        self.notice = page.get_by_role("alert")
-        self.announced = page.locator("#announcer")
-        self.said = page.locator(".message.user .said")
-        self.replies = page.locator(".message.assistant .said")
-        self.facts = page.locator(".facts")
-
-    async def open(self, session_id: str | None = None, *, state: str = "Connected") -> None:
-        await self.page.goto(f"{self.relay.url}/demo" + (f"?session={session_id}" if session_id else ""))
-        await expect(self.state).to_have_text(re.compile(f"^{state}"))
-
-    async def say(self, message: str) -> None:
-        await self.field.fill(message)
-        await self.field.press("Enter")
-
-    def button(self, name: str) -> Locator:
-        return self.page.get_by_role("button", name=name, exact=True)
-
-    @property
-    def session_id(self) -> str:
-        return self.page.url.partition("?session=")[2]
-
-    async def stored(self) -> list[tuple[str, str | None]]:
-        return await self.chat.replies(self.session_id)
-
-
-@asynccontextmanager
-async def visiting(
-    browser: Browser, folder: Path, *steps: Any, key: str | None = None, options: dict[str, Any] | None = None
-) -> AsyncIterator[Demo]:
-    """A visit that fails if the page fails, or asks for anything that its policy forbids or another server has."""
-    model = Scripted(*steps)
-    async with AsyncExitStack() as stack:
-        changes: dict[str, Any] = {"api_keys": (key,)} if key else {}
-        chat = await stack.enter_async_context(chatting(folder, model, key=key, **changes))
-        relay = await stack.enter_async_context(relayed(int(chat.url.rpartition(":")[2])))
-        page = await browser.new_page(**(options or {}))
-        stack.push_async_callback(page.close)
-        page.set_default_timeout(PATIENCE)
-        trouble: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: trouble.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        yield Demo(page, chat, relay, model)
-        # Chromium itself tells of each connection that is lost and each refusal.
-        assert [line for line in trouble if not line.startswith("Failed to load resource")] == []
-        assert [url for url in asked if not url.startswith(relay.url)] == []
 
 
 async def test_a_message_is_sent_by_keys_and_its_reply_arrives_as_it_is_written(
@@ -256,7 +184,7 @@ async def test_a_session_that_answers_another_is_shown_and_the_message_kept(brow
             await expect(demo.replies).to_have_text("one ")
             hold.release.set()
             await expect(demo.state).to_have_text("Complete")
-            assert text(before + lines(await other.rest())) == await demo.replies.text_content()
+            await expect(demo.replies).to_have_text(text(before + lines(await other.rest())))
 
 
 async def test_sessions_are_switched_and_deleted_by_keys(browser: Browser, tmp_path: Path) -> None:
@@ -377,102 +305,3 @@ async def test_what_the_server_refuses_is_said_and_kept(browser: Browser, tmp_pa
         await expect(demo.notice).to_be_hidden()
         await expect(demo.field).to_be_focused()
         assert await demo.field.input_value() == "x" * 32_001
-
-
-GROW = """
-async ([text, cuts]) => {
-    const {Growing} = await import('/assets/render.js');
-    const grow = (pieces) => {
-        const element = document.createElement('div');
-        const growing = new Growing(element);
-        for (const piece of pieces) {
-            growing.append(piece);
-            growing.render();
-        }
-        return element.innerHTML;
-    };
-    const whole = grow([text]);
-    const differing = cuts.filter((size) => {
-        const count = Math.ceil(text.length / size);
-        const pieces = Array.from({length: count}, (_, n) => text.slice(n * size, (n + 1) * size));
-        return grow(pieces) !== whole;
-    });
-    return [whole, differing];
-}
-"""
-
-
-async def test_markdown_is_the_same_however_it_arrives(browser: Browser, tmp_path: Path) -> None:
-    # Lines that turn out to be something else when they go on.
-    traps = "para\n#no heading\n- list\n\n  more\n\nend\n1. one\n2) two\n"
-    traps += "a | b\n--|--x\na | b\n--|--\n1 | 2\n> q\n---\n**a*b** `x\n"
-    written = "\n\n".join([part.text for part in PARTS] + [traps, "```py\nopen\n\n# not a heading"])
-    async with visiting(browser, tmp_path) as demo:
-        await demo.open()
-        whole, differing = await demo.page.evaluate(GROW, [written, [5, 23]])
-        assert differing == []
-        _, differing = await demo.page.evaluate(GROW, [traps, list(range(1, 12))])
-        assert differing == []
-        for piece in (
-            "<h4>A stream is a log that",
-            "<em>stream</em>",
-            '<li class="task">☑ Append only',
-            "<blockquote>",
-        ):
-            assert piece in whole
-        assert '<th class="end">about</th>' in whole
-        assert "<table>" in whole
-        assert "<strong>a*b</strong> `x" in whole
-
-
-READ = """
-async (what) => {
-    const {readReply} = await import('/assets/reply.js');
-    const objects = [];
-    for await (const object of readReply(what, {url: new URL('/', location.href)})) objects.push(object);
-    return objects;
-}
-"""
-
-
-async def test_a_reply_of_an_earlier_server_is_read_from_its_beginning(browser: Browser, tmp_path: Path) -> None:
-    async with visiting(browser, tmp_path) as demo:
-        await demo.open()
-        info, *_ = await demo.chat.say("Go")
-        stream_id = info["stream_id"]
-        what = {"streamId": stream_id, "after": f"{stream_id}.AAAAAAAA.3"}
-        objects = await demo.page.evaluate(READ, what)
-        assert objects[0]["type"] == "reset"
-        assert text(objects) == "one two three"
-        assert objects[-1]["type"] == "complete"
-        assert json.dumps(objects).count("reset") == 1
-
-
-async def test_the_api_is_documented_without_a_script_from_elsewhere(browser: Browser, tmp_path: Path) -> None:
-    async with visiting(browser, tmp_path, options={"viewport": {"width": 360, "height": 640}}) as demo:
-        await demo.page.goto(f"{demo.relay.url}/docs")
-        await expect(demo.page.get_by_text("Reading openapi.json")).to_have_count(0)
-        api = await demo.chat.get("/openapi.json")
-        endpoints = [f"{method.upper()} {path}" for path, methods in api["paths"].items() for method in methods]
-        assert await demo.page.locator("#operations h3").all_inner_texts() == endpoints
-        assert await demo.page.locator("#schemas h3").all_text_contents() == list(api["components"]["schemas"])
-        assert await demo.page.evaluate("document.documentElement.scrollWidth") == 360
-        post = demo.page.locator("#operations section").first
-        await expect(post.get_by_role("row", name="Idempotency-Key header")).to_be_visible()
-        await expect(post.get_by_role("row", name="200 application/x-ndjson")).to_contain_text("SessionInfo or Status")
-        await post.get_by_role("link", name="ChatRequest").click()
-        await expect(demo.page.locator("#object-ChatRequest h3")).to_be_in_viewport()
-
-        pasted = [await paste(line) for line in await post.locator("pre").all_text_contents()]
-        lined, events, document = pasted
-        assert text(lines(lined)) == "one two three"
-        assert b"event: done" in events
-        assert json.loads(document)["text"] == "one two three"
-
-
-async def paste(line: str) -> bytes:
-    """What a shell prints."""
-    shell = await asyncio.create_subprocess_shell(line, stdout=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(PATIENCE / 1000):
-        printed, _ = await shell.communicate()
-    return printed

@@ -3,13 +3,13 @@
 import { Messages } from "./messages.js";
 import { readReply, Unreachable } from "./reply.js";
 import { Refusal } from "./refusal.js";
-import { ask, hasKey, headers, keepKey, URL_OF_SERVER } from "./server.js";
+import { ask, headers, URL_OF_SERVER } from "./server.js";
 import { addressOf, Sessions, titleOf } from "./sessions.js";
+import { announce, askForKey, notice, page, say } from "./status.js";
 import { count, factsOf, problem, seconds, stateOf } from "./words.js";
 
 const TURNS = 40; // of a session's history at a time
 
-const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const messages = new Messages(page.messages, page.log, page.newest);
 const sessions = new Sessions(page, { open, remove, trying });
 
@@ -18,36 +18,17 @@ let model = "model";
 let earlier = null; // the token of what was said before the first message that is shown
 let running = null; // the reply that is read: {leave, reply, facts, streamId, stopping, ended}
 let unsent = null; // a message that may have been sent, {message, sessionId, key}
+let loaded = false; // whether the messages of the session are on the page
 let shown = 0; // counts what is shown, so that answers that come too late are not
 
-// What the page says
-
-function say(words, kind = "good") {
-  page.state.textContent = words;
-  page.state.dataset.kind = kind;
-}
-
-function announce(words) {
-  page.announcer.textContent = words;
-}
-
-function notice(words, action = null) {
-  page.notice.hidden = false;
-  page.notice.firstElementChild.textContent = words;
-  page.act.hidden = !action;
-  page.act.textContent = action?.label ?? "";
-  page.act.onclick = () => {
-    page.notice.hidden = true;
-    action.act();
-  };
-}
+// What fails
 
 function showControls() {
   page.send.hidden = running !== null;
   page.stop.hidden = running === null;
   page.stop.disabled = running?.stopping ?? false;
   page.stop.textContent = running?.stopping ? "Stopping" : "Stop";
-  page.empty.hidden = !messages.empty;
+  page.empty.hidden = !(loaded && messages.empty);
 }
 
 /** Does what may fail, and says so if it does. */
@@ -67,30 +48,15 @@ function failed(error, again) {
   return notice(`${problem(error)} Nothing was lost.`, { label: "Try again", act: again });
 }
 
-function askForKey(then) {
-  page.key.hidden = false;
-  page.notice.hidden = !hasKey();
-  if (hasKey()) notice("The server does not know this API key. Enter another one.");
-  say("An API key is needed", "bad");
-  page.secret.focus();
-  page.key.onsubmit = (event) => {
-    event.preventDefault();
-    keepKey(page.secret.value.trim());
-    page.secret.value = "";
-    page.key.hidden = true;
-    page.notice.hidden = true;
-    page.message.focus();
-    then();
-  };
-}
-
 // Sessions
 
 /** Shows a session as the server has it, and reads on the reply that it is writing. */
 async function load(sessionId) {
   const turn = ++shown;
+  if (running?.waiting && !running.streamId) page.message.value ||= unsent.message; // it may not have been sent
   running?.leave.abort();
   running = null;
+  loaded = false;
   current = sessionId;
   earlier = null;
   page.earlier.hidden = true;
@@ -108,6 +74,7 @@ async function load(sessionId) {
     notice("This session is not there: it was deleted, or belongs to another key. Your next message begins a new one.");
     return open(null, { replace: true });
   }
+  loaded = true;
   say("Connected");
   if (found !== null) show(found);
   showControls();
@@ -275,7 +242,7 @@ function end(run, facts) {
 function connected(run, { state, seconds: wait, reason }) {
   if (state === "waiting") {
     const what = run.streamId ? "Reconnecting" : "Sending again";
-    const words = run.streamId ? "The reply goes on, and continues here where it stopped" : "Your message is kept";
+    const words = run.streamId ? "The reply goes on" : "Your message is kept";
     run.waiting = true;
     say(`${what} in ${seconds(wait)}: ${reason}. ${words}.`, "bad");
     announce(what);
@@ -360,8 +327,8 @@ page.composer.addEventListener("submit", (event) => {
   submit();
 });
 page.message.addEventListener("keydown", (event) => {
-  // While letters are composed, Enter chooses one of them.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  // While letters are composed, Enter chooses one of them; Safari says so by the code 229 only.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   submit();
 });
@@ -372,10 +339,6 @@ page.stop.addEventListener("click", () => {
 page.new.addEventListener("click", () => open(null));
 page.menu.addEventListener("click", () => toggleSide(!page.side.classList.contains("open")));
 page.earlier.addEventListener("click", () => trying(showEarlier));
-page.dismiss.addEventListener("click", () => {
-  page.notice.hidden = true;
-  page.message.focus();
-});
 addEventListener("popstate", () => trying(() => load(sessionOfAddress())));
 
 function sessionOfAddress() {

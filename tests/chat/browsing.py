@@ -1,0 +1,87 @@
+"""A browser, and the chat page in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+
+from tests.chat.api.talking import Chat, Scripted, chatting
+from tests.system.relay import Relay, relayed
+from tests.system.test_browser import ARGUMENTS
+
+PATIENCE = 10_000
+"""Milliseconds after which no test waits any more."""
+
+expect.set_options(timeout=PATIENCE)
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+class Demo:
+    """The page and the server that it talks with, through a relay that a test can cut."""
+
+    def __init__(self, page: Page, chat: Chat, relay: Relay, model: Scripted) -> None:
+        self.page = page
+        self.chat = chat
+        self.relay = relay
+        self.model = model
+        self.field = page.get_by_label("Message", exact=True)
+        self.state = page.locator("#state")
+        self.notice = page.get_by_role("alert")
+        self.announced = page.locator("#announcer")
+        self.said = page.locator(".message.user .said")
+        self.replies = page.locator(".message.assistant .said")
+        self.facts = page.locator(".facts")
+
+    async def open(self, session_id: str | None = None, *, state: str = "Connected") -> None:
+        await self.page.goto(f"{self.relay.url}/demo" + (f"?session={session_id}" if session_id else ""))
+        await expect(self.state).to_have_text(re.compile(f"^{state}"))
+
+    async def say(self, message: str) -> None:
+        await self.field.fill(message)
+        await self.field.press("Enter")
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    @property
+    def session_id(self) -> str:
+        return self.page.url.partition("?session=")[2]
+
+    async def stored(self) -> list[tuple[str, str | None]]:
+        return await self.chat.replies(self.session_id)
+
+
+@asynccontextmanager
+async def visiting(
+    browser: Browser, folder: Path, *steps: Any, key: str | None = None, options: dict[str, Any] | None = None
+) -> AsyncIterator[Demo]:
+    """A visit that fails if the page fails, or asks for anything that its policy forbids or another server has."""
+    model = Scripted(*steps)
+    async with AsyncExitStack() as stack:
+        changes: dict[str, Any] = {"api_keys": (key,)} if key else {}
+        chat = await stack.enter_async_context(chatting(folder, model, key=key, **changes))
+        relay = await stack.enter_async_context(relayed(int(chat.url.rpartition(":")[2])))
+        page = await browser.new_page(reduced_motion="reduce", **(options or {}))
+        stack.push_async_callback(page.close)
+        page.set_default_timeout(PATIENCE)
+        trouble: list[str] = []
+        asked: list[str] = []
+        page.on("console", lambda message: trouble.append(message.text) if message.type != "log" else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        yield Demo(page, chat, relay, model)
+        # Chromium itself tells of each connection that is lost and each refusal.
+        assert [line for line in trouble if not line.startswith("Failed to load resource")] == []
+        assert [url for url in asked if not url.startswith(relay.url)] == []
