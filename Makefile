@@ -11,6 +11,9 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done),python3)
 
+# Tests wait for servers and clients half of the time, so three keep two cores busy.
+TEST_PROCESSES ?= 3
+
 .PHONY: help setup serve test lint bench examples $(EXAMPLES) clean
 
 help: ## List the targets (the default)
@@ -37,7 +40,7 @@ serve: setup ## Serve the chat on http://127.0.0.1:8000 (ARGS='--port 8001', ARG
 
 test: setup ## Run the tests and print the branch coverage (ARGS='tests/wire -x' narrows them)
 	@scripts/system-packages test
-	$(BIN)/pytest --cov $(ARGS)
+	$(BIN)/pytest --cov --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check

@@ -53,6 +53,8 @@ def serving_chat(folder: Path) -> Iterator[Server]:
     options = ["--port", "0", "--database", str(folder / "chat.sqlite3"), "--log-format", "json"]
     with serving(sys.executable, "-m", "tailrace", "serve", *options, cwd=folder) as server:
         yield server
+        # The second signal, which follows, is for replies that nobody waits for.
+        server.process.terminate()
 
 
 def _wait_until_started(server: Server, limit: float) -> Server:

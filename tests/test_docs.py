@@ -75,7 +75,7 @@ def cases(page: Path) -> Iterator[Case]:
         yield case
 
 
-CASES = [case for page in PAGES for case in cases(page)]
+CASES = [case for page in PAGES for case in cases(page) if case.name != CHAT or case.commands]
 
 
 @contextmanager
