@@ -63,7 +63,7 @@ FOREIGN: dict[str, set[str]] = {
     "pydantic_ai": {"chat.models"},
     "redis": set(),
     "rich": {"chat", "cli"},
-    "sqlalchemy": {"chat.store", "cli.checks"},
+    "sqlalchemy": {"chat.store"},
     "uvicorn": {"cli"},
     "websockets": {"client"},
 }

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
-import pytest
-from sqlalchemy import make_url
+from pathlib import Path
 
-from tailrace.cli.checks import place_of
+from tailrace.chat.settings import ChatSettings
+from tailrace.cli.checks import check
+
+ADDRESS = "http://127.0.0.1:8000"
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("sqlite+aiosqlite:////var/chat.sqlite3", "/var/chat.sqlite3"),
-        ("sqlite+aiosqlite://", ":memory:"),
-        ("postgresql+asyncpg://me:secret@db:5433/chat?password=secret", "postgresql://me@db:5433/chat"),
-    ],
-)
-def test_a_database_is_named_without_its_password(url: str, expected: str) -> None:
-    assert place_of(make_url(url)) == expected
+def test_what_has_been_checked_can_be_announced(tmp_path: Path) -> None:
+    database = tmp_path / "new" / "chat.sqlite3"
+    facts = check(settings(str(database)), {}, ADDRESS)
+    assert (facts.model, facts.address, facts.database) == ("demo", ADDRESS, str(database))
+    assert database.is_file()
+
+
+def test_a_database_in_memory_has_no_file() -> None:
+    assert check(settings("sqlite://"), {}, ADDRESS).database == "SQLite in memory"
+
+
+def settings(database: str) -> ChatSettings:
+    return ChatSettings.from_environment({"TAILRACE_MODEL": "demo", "TAILRACE_DATABASE": database})

@@ -91,14 +91,20 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         {},
         f"--port 0 --database postgresql://me:{SECRET}@db:port/chat",
         2,
-        "cannot use the database: its URL cannot be read",
+        "cannot use the database: expected the URL of a database, but got one that cannot be read",
     ),
-    "database-folder": ({}, "--port 0 --database /dev/null/chat.sqlite3", 1, "cannot open the database /dev/null/chat"),
+    "database-option": (
+        {},
+        f"--port 0 --database postgresql://me:{SECRET}@db/chat?password={SECRET}",
+        2,
+        "cannot use the database: postgresql://me@db/chat: expected only the options ",
+    ),
+    "database-folder": ({}, "--port 0 --database /dev/null/chat.sqlite3", 1, "cannot use the database: /dev/null/chat"),
     "database-away": (
         {},
         f"--port 0 --database postgresql://me:{SECRET}@127.0.0.1:1/chat",
         1,
-        "cannot open the database postgresql://me@127.0.0.1:1/chat: ",
+        "cannot use the database: postgresql://me@127.0.0.1:1/chat: ",
     ),
     "host-name": ({"TAILRACE_API_KEYS": SECRET}, "--host nowhere.invalid", 1, "cannot listen on 'nowhere.invalid' ("),
 }
@@ -143,7 +149,9 @@ def test_an_interrupted_start_is_no_error() -> None:
         url = f"postgresql://127.0.0.1:{database.getsockname()[1]}/chat"
         with process(["tailrace", "serve", "--port", "0", "--database", url]) as command:
             database.settimeout(PATIENCE)
-            with database.accept()[0]:
+            with database.accept()[0] as connection:
+                connection.settimeout(PATIENCE)
+                assert connection.recv(1)  # now it waits for the answer
                 command.send_signal(signal.SIGINT)
                 said, _ = command.communicate(timeout=PATIENCE)
                 assert (said.decode(), command.returncode) == ("", INTERRUPTED)

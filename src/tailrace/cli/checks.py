@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Mapping
 
 from pydantic import ValidationError
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from ..chat.banner import ServerFacts
 from ..chat.models.choose import UnusableModel, open_model, resolve_model
@@ -38,24 +36,20 @@ def check(settings: ChatSettings, environment: Mapping[str, str], address: str) 
     UsageError for what cannot be meant or is not installed, CommandError for a database that cannot be opened.
     """
     try:
-        text = settings.database_url
+        url = settings.database_url
     except ValueError as error:
         raise UsageError(f"cannot use the database: {error}") from None
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        # What is said of it may show the password.
-        raise UsageError("cannot use the database: its URL cannot be read") from None
     try:
         return asyncio.run(_open(settings, environment, address, url))
     except UnusableModel as error:
         raise UsageError(error) from None
     except StoreError as error:
-        kind = UsageError if isinstance(error.__cause__, ModuleNotFoundError) else CommandError
-        raise kind(f"cannot open the database {error}") from None
+        # What a database raised is its cause; without one it was not even asked.
+        kind = UsageError if isinstance(error.__cause__, ModuleNotFoundError | None) else CommandError
+        raise kind(f"cannot use the database: {error}") from None
 
 
-async def _open(settings: ChatSettings, environment: Mapping[str, str], address: str, url: URL) -> ServerFacts:
+async def _open(settings: ChatSettings, environment: Mapping[str, str], address: str, url: str) -> ServerFacts:
     note = resolve_model(settings.model, environment).note
     opened = open_model(
         settings.model,
@@ -64,12 +58,5 @@ async def _open(settings: ChatSettings, environment: Mapping[str, str], address:
         demo_pace=settings.demo_pace,
         timeout=settings.model_timeout,
     )
-    async with opened as model, open_store(settings.database_url):
-        return ServerFacts(model.name, model.framework, address, place_of(url), note=note)
-
-
-def place_of(url: URL) -> str:
-    """Where a database is, without its password and its options, which may have one too."""
-    if url.get_backend_name() == "sqlite":
-        return url.database or ":memory:"
-    return URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
+    async with opened as model, open_store(url) as store:
+        return ServerFacts(model.name, model.framework, address, store.place, note=note)

@@ -79,6 +79,11 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people: never with a password in it."""
+        return self._database.place
+
     async def create_session(self, session_id: str, owner: str, now: float, *, limit: int) -> Session:
         """A session without turns. SessionLimit if the owner has `limit` sessions."""
         session = Session(id=session_id, owner=owner, title="", turns=0, created=now, updated=now)
