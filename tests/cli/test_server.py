@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,13 +15,19 @@ from tailrace import Engine
 from tailrace.chat.settings import database_url
 from tailrace.chat.store import open_store
 from tailrace.cli import command, server
-from tests.cli.served import PATIENCE, Reply, served
+from tests.cli.served import PATIENCE, SILENT, Reply, served
 
 ASK = {"message": "a short one"}
 
 
 def client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=PATIENCE)
+
+
+async def begun(reply: Reply) -> tuple[str, str]:
+    """The session and the first text of a reply."""
+    session_id = (await reply.until("session_info"))["session_id"]
+    return session_id, (await reply.until("chunk"))["text"]
 
 
 async def test_a_reply_ends_whole_when_the_server_is_told_to_stop(tmp_path: Path) -> None:
@@ -36,31 +44,49 @@ async def test_a_reply_ends_whole_when_the_server_is_told_to_stop(tmp_path: Path
         assert await running.end() == 0
     (started,) = running.records("server_started")
     assert (started["model"], started["database"]) == ("demo", str(tmp_path / "chat.sqlite3"))
-    assert "stopping: 1 reply goes on for up to 10 s; a second signal stops at once" in running.text
+    assert "stopping: up to 10 s for 1 reply to end; a second signal stops now" in running.text
     assert "Traceback" not in running.text
 
 
-async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+async def test_a_second_signal_stops_at_once_and_keeps_what_there_is(tmp_path: Path) -> None:
     with served(tmp_path, TAILRACE_DEMO_PACE="60") as running:
         async with client(await running.url()) as chat:
             # A reply that nobody reads any more, and one that is being read.
             async with chat.stream("POST", "/chat/stream", json=ASK) as response:
-                await Reply(response).until("chunk")
+                unread = await begun(Reply(response))
             async with chat.stream("POST", "/chat/stream", json=ASK) as response:
                 reply = Reply(response)
-                session_id = (await reply.until("session_info"))["session_id"]
-                await reply.until("chunk")
+                read = await begun(reply)
                 running.interrupt()
-                assert "Ctrl-C again stops at once" in await running.line("stopping: 2 replies go on")
+                assert "2 replies to end; Ctrl-C again stops now" in await running.line('"stopping')
                 running.interrupt()
-                assert await running.end() == 1
-    assert "stopped at once" in running.text
+                assert (await reply.until("error"))["code"] == "shutdown"
+        assert await running.end() == 0
+    assert "stopping now: 2 replies interrupted" in running.text
     assert "Traceback" not in running.text
-    # As after any sudden end, the next server that opens the database finds out.
     async with open_store(database_url(str(tmp_path / "chat.sqlite3"))) as store:
-        await store.interrupt_turns()
-        (turn,) = (await store.turns(session_id, limit=2)).items
-    assert (turn.state, turn.message) == ("interrupted", ASK["message"])
+        for session_id, text in (unread, read):
+            (turn,) = (await store.turns(session_id, limit=2)).items
+            assert (turn.state, turn.message, turn.reply) == ("interrupted", ASK["message"], text)
+            assert turn.seconds < Engine().shutdown_grace
+
+
+async def test_a_third_signal_ends_what_does_not_end(tmp_path: Path) -> None:
+    with served(tmp_path, TAILRACE_DEMO_PACE="60") as running:
+        url = urlsplit(await running.url())
+        # A request that never comes to its end keeps a server waiting.
+        _, writer = await asyncio.open_connection("127.0.0.1", url.port)
+        writer.write(b"POST /chat/stream HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n")
+        await writer.drain()
+        async with client(url.geturl()) as chat:
+            await chat.get("/health")
+        for said in ('"stopping"', '"stopping now"'):
+            running.process.send_signal(signal.SIGTERM)
+            await running.line(said)
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.end() == -signal.SIGTERM
+        writer.close()
+    assert "Traceback" not in running.text
 
 
 async def test_reloading_keeps_sessions_and_lets_replies_end(tmp_path: Path) -> None:
@@ -91,6 +117,16 @@ async def test_reloading_keeps_sessions_and_lets_replies_end(tmp_path: Path) -> 
     assert "Traceback" not in running.text
 
 
-def test_the_grace_that_is_told_is_the_engines() -> None:
-    parameters = inspect.signature(Engine).parameters
-    assert parameters["shutdown_grace"].default == server.GRACE < server.GRACEFUL_END
+async def test_a_start_that_fails_after_the_check_is_one_line(tmp_path: Path) -> None:
+    """As when the reloader starts the server anew, but the database has gone."""
+    code = "from tailrace.cli import server; server.Server(server._config()).run([])"
+    environment = {**os.environ, **SILENT, "TAILRACE_DATABASE": "/dev/null/chat", "TAILRACE_LOG_FORMAT": "json"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=PATIENCE)
+    (line,) = ended.stderr.splitlines()
+    said = json.loads(line)
+    assert (said["level"], ended.returncode, ended.stdout) == ("error", 1, b"")
+    assert said["message"].startswith("cannot start: /dev/null/chat: ")
+
+
+def test_what_is_left_after_the_grace_has_time_to_end() -> None:
+    assert Engine().shutdown_grace < server.GRACEFUL_END

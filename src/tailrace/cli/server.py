@@ -7,7 +7,9 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,26 +17,27 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import ChangeReload
 
+from .. import Engine
 from ..asgi.lifespan import app_engine
 from ..chat.app import create_app
 from ..chat.banner import ServerFacts, announce
 from ..chat.logs import configure_logging
+from ..chat.models.choose import UnusableModel
 from ..chat.settings import ChatSettings
+from ..chat.store import StoreError
+from .command import CommandError
 
 logger = logging.getLogger("tailrace.serve")
 uvicorn_logger = logging.getLogger("uvicorn.error")
 
 PACKAGE = Path(__file__).parents[1]
 
-GRACE = 10
-"""Seconds that running replies may go on, as the application's engine has it by default."""
-
 GRACEFUL_END = 20
 """Seconds that connections get to end. After the grace these are the ones whose client takes nothing."""
 
 
 class Config(uvicorn.Config):
-    """Keeps the application that its factory makes, so that the server can ask it how much still runs."""
+    """Keeps the application that its factory makes: the server starts and ends it, and asks it what still runs."""
 
     application: Any = None
 
@@ -49,22 +52,35 @@ class Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """The first SIGTERM or SIGINT lets running replies go on for the engine's grace, a second one cuts them off."""
+    """Ends as it is told.
+
+    The first SIGTERM or SIGINT lets running replies go on for the engine's grace. A second one ends them now, and what
+    there is of them is stored. A third one ends the process.
+    """
 
     config: Config
 
     def __init__(self, config: Config, announcement: ServerFacts | None = None) -> None:
         super().__init__(config)
         self._announcement = announcement
+        self._application = AsyncExitStack()
         self._heard: list[int] = []
-        self._ending: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._hurries = False
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         # Here, because the reloader's processes begin here.
         _configure_logging()
-        super().run(sockets)
+        try:
+            super().run(sockets)
+        except (StoreError, UnusableModel) as error:
+            logger.error("cannot start: %s", error)
+            sys.exit(CommandError.status)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn's way to do this could only log what went wrong, with its traceback.
+        app = self.config.application
+        await self._application.enter_async_context(app.router.lifespan_context(app))
         await super().startup(sockets)
         if self._announcement is not None:
             announce(self._announcement)
@@ -73,36 +89,43 @@ class Server(uvicorn.Server):
         self._heard.append(sig)
         self.should_exit = True
         # Of Ctrl-C the reloader's process hears itself, and then its parent sends SIGTERM: that is no second wish.
-        if self._ending is not None and (sig == signal.SIGINT or self._heard.count(sig) > 1):
-            self.force_exit = True
-            self._ending.get_loop().call_soon_threadsafe(self._ending.cancel)
+        if self._loop is None or (sig == signal.SIGTERM and self._heard.count(sig) == 1):
+            return
+        if self._hurries:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self._hurries = True
+        self._loop.call_soon_threadsafe(self._hurry)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # First, so that who acts on what is logged is heard.
-        self._ending = asyncio.create_task(super().shutdown(sockets))
+        self._loop = asyncio.get_running_loop()
         logger.info("%s", self._farewell())
-        await asyncio.wait([self._ending])
-        if self._ending.cancelled():
-            # What still runs is cancelled with the event loop; uvicorn would log each as an error.
-            uvicorn_logger.disabled = True
-            logger.warning("stopped at once")
-        else:
-            self._ending.result()
+        await super().shutdown(sockets)
+        await self._application.aclose()
+
+    @property
+    def _engine(self) -> Engine:
+        return app_engine(self.config.application)
 
     def _farewell(self) -> str:
-        replies = app_engine(self.config.application).statistics().producers
+        replies = self._engine.statistics().producers
         if not replies:
             return "stopping"
-        go_on = "1 reply goes on" if replies == 1 else f"{replies} replies go on"
         again = "Ctrl-C again" if signal.SIGINT in self._heard else "a second signal"
-        return f"stopping: {go_on} for up to {GRACE} s; {again} stops at once"
+        grace = self._engine.shutdown_grace
+        return f"stopping: up to {grace:g} s for {_count(replies)} to end; {again} stops now"
+
+    def _hurry(self) -> None:
+        replies = self._engine.statistics().producers
+        logger.info("stopping now%s", f": {_count(replies)} interrupted, and kept as far as written" if replies else "")
+        self._engine.drain(grace=0)
 
 
 def serve(listener: socket.socket, facts: ServerFacts) -> int:
     """Serve in this process until a signal ends it; the exit status."""
-    server = Server(_config(), facts)
-    server.run([listener])
-    return int(server.force_exit)
+    Server(_config(), facts).run([listener])
+    return 0
 
 
 def serve_reloading(listener: socket.socket, facts: ServerFacts) -> int:
@@ -117,6 +140,10 @@ def serve_reloading(listener: socket.socket, facts: ServerFacts) -> int:
     return 0
 
 
+def _count(replies: int) -> str:
+    return "1 reply" if replies == 1 else f"{replies} replies"
+
+
 def _configure_logging() -> None:
     configure_logging(ChatSettings.from_environment(os.environ).log_format)
     # What uvicorn would say of its start and end is said here.
@@ -127,7 +154,7 @@ def _config(**options: Any) -> Config:
     return Config(
         f"{create_app.__module__}:{create_app.__name__}",  # by its name, for the reloader's processes
         factory=True,
-        lifespan="on",
+        lifespan="off",  # see Server.startup
         workers=1,
         access_log=False,  # each request has a record of its own
         log_config=None,
