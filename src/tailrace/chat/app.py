@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -24,6 +25,7 @@ from .journal import Journal
 from .models.base import Model
 from .models.choose import open_model
 from .observer import Observer
+from .openapi import describe, methods_of
 from .requests import BodyLimit, RequestAccounting
 from .settings import ChatSettings
 from .statistics import Statistics
@@ -60,6 +62,7 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
     app.state.statistics = statistics = Statistics()
     app.state.access = Access(key.get_secret_value() for key in settings.api_keys)
     app.state.tailrace_engine = Engine()
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # as FastAPI says to extend the document
     for module in (replies, sessions, service, pages):
         app.include_router(module.router)
     refused: list[type[Exception]] = [Refused, *STORE_REFUSALS]
@@ -136,4 +139,7 @@ def _http_error(request: Request, error: Exception) -> Response:
     """What FastAPI refuses itself: an unknown path, a method, a body that is no JSON."""
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    return JSONResponse({"detail": error.detail, "code": code}, error.status_code, error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (methods := methods_of(request.app, request.scope["path"])):
+        headers["Allow"] = ", ".join(methods)  # FastAPI names those of one path function
+    return JSONResponse({"detail": error.detail, "code": code}, error.status_code, headers)

@@ -11,7 +11,7 @@ Refused
 ├── StreamNotFound     no such stream of this owner
 ├── MessageTooLong     longer than a message may be
 ├── KeyReused          an idempotency key that stands for another message
-├── BadPage            a page token that is none
+├── BadPage            no such page: a token that none gave
 └── StorageFailed      the database does not do its part
 
 What the store raises is refused in the same words: STORE_REFUSALS.
@@ -124,7 +124,7 @@ class KeyReused(Refused):
 
 
 class BadPage(Refused):
-    status, code = 400, "bad_page"
+    status, code = 404, "bad_page"
 
     def __init__(self, token: str) -> None:
         super().__init__(f"expected a token that an earlier page gave, but got {token[:80]!r}")

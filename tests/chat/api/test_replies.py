@@ -232,7 +232,8 @@ async def test_a_stream_that_nobody_has_is_not_found(tmp_path: Path) -> None:
         ):
             assert refusal["code"] == "stream_not_found"
             assert nowhere in refusal["detail"]
-        await chat.get("/chat/stream/tooshort", 422)
+        for no_id in ("tooshort", "A" * 21 + "%00", "A" * 22 + "%0A"):
+            assert (await chat.get(f"/chat/stream/{no_id}", 404))["code"] == "stream_not_found"
 
 
 async def _forget(chat: Chat, stream_id: str) -> None:

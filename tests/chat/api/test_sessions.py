@@ -112,7 +112,7 @@ async def test_a_token_that_no_page_gave_is_refused(tmp_path: Path, token: str) 
     async with chatting(tmp_path) as chat:
         session_id = (await chat.post("/sessions/new"))["session_id"]
         for path, name in (("/sessions", "after"), (f"/sessions/{session_id}", "before")):
-            refusal = await chat.get(path, 400, params={name: token})
+            refusal = await chat.get(path, 404, params={name: token})
             assert refusal["code"] == "bad_page"
 
 

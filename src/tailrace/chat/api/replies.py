@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import AfterValidator
 
 from ... import Cursor, Log, StreamResponse, StreamSettings, Wire, choose_wire
 from ..access import Owner
@@ -29,9 +31,35 @@ router = APIRouter(tags=["chat"])
 
 SETTINGS = StreamSettings(wires=STREAMS)
 
-StreamId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{22}$", description="The `stream_id` of `session_info`.")]
-After = Annotated[str | None, Query(description="A cursor, the `id` of an object: go on after it.")]
-LastEventId = Annotated[str | None, Header(description="The same, as a browser sends it; it beats `after`.")]
+STREAM_ID = "^[A-Za-z0-9_-]{22}$"
+CURSOR = r"^([A-Za-z0-9_~-]{1,128}\.[A-Za-z0-9_-]{1,32}\.(0|[1-9][0-9]{0,14})(\.end)?)?$"
+"""What `Cursor.parse` takes, or nothing, for the document: what is refused is refused in the words of `parse`."""
+
+
+def _check_stream_id(stream_id: str) -> str:
+    """An id that none can have is not found like any other."""
+    if re.fullmatch(STREAM_ID, stream_id) is None:
+        raise StreamNotFound(stream_id[:80])
+    return stream_id
+
+
+StreamId = Annotated[
+    str,
+    Path(json_schema_extra={"pattern": STREAM_ID}, description="The `stream_id` of `session_info`."),
+    AfterValidator(_check_stream_id),
+]
+After = Annotated[
+    str | None,
+    Query(
+        json_schema_extra={"pattern": CURSOR},
+        description="A cursor, the `id` of an object: go on after it. "
+        "The header Last-Event-ID, which browsers send by themselves, says the same and beats it.",
+    ),
+]
+LastEventId = Annotated[str | None, Header(include_in_schema=False)]
+Streamed = Annotated[
+    bool | None, Query(description="Stream, or answer with one document; it beats Accept, which says how to stream.")
+]
 Key = Annotated[
     str | None,
     Header(
@@ -83,6 +111,7 @@ async def chat(
     idempotency_key: Key = None,
     last_event_id: LastEventId = None,
     after: After = None,
+    stream: Streamed = None,  # read by choose_wire
 ) -> Response:
     """Send a message and read the reply as it is written: NDJSON by default, Server-Sent Events or one JSON document
     by Accept. The reply goes on when the connection is lost: read on at `/chat/stream/{stream_id}?after=`.
@@ -112,6 +141,7 @@ async def resume(
     owner: Owner,
     last_event_id: LastEventId = None,
     after: After = None,
+    stream: Streamed = None,
 ) -> Response:
     """Read a reply from its beginning or after a cursor, while it is written or later. A document is always whole."""
     if token := last_event_id or after:

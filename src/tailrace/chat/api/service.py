@@ -70,6 +70,7 @@ class Stats(BaseModel):
 
 @router.get("/", summary="Server information")
 async def information(request: Request, chat: Chat) -> ServerInformation:
+    """What this server is, and its endpoints."""
     paths = request.app.openapi()["paths"]
     endpoints = {
         f"{method.upper()} {path}": operation["summary"]

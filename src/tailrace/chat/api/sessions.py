@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 
 from ..access import Owner
-from ..errors import BadPage, SessionNotFound, TooManySessions, Unauthorized, refusals
+from ..errors import BadPage, SessionNotFound, StorageFailed, TooManySessions, Unauthorized, refusals
 from ..objects import Deleted, SessionDetails, SessionList, SessionSummary
 from .state import Chat
 
-router = APIRouter(prefix="/sessions", tags=["sessions"], responses=refusals(Unauthorized))
+router = APIRouter(prefix="/sessions", tags=["sessions"], responses=refusals(Unauthorized, StorageFailed))
 
 Limit = Annotated[int, Query(ge=1, le=200)]
 Token = Annotated[str | None, Query(description="A token from an earlier page.")]
@@ -22,6 +22,12 @@ Token = Annotated[str | None, Query(description="A token from an earlier page.")
 async def create_session(chat: Chat, owner: Owner) -> SessionSummary:
     """Begin a session. A message without a `session_id` does so, too."""
     return SessionSummary.of(await chat.create(owner))
+
+
+@router.api_route("/new", methods=["GET", "DELETE"], include_in_schema=False)
+async def refuse_new() -> None:
+    """Which would else be taken for a session's id."""
+    raise HTTPException(405)
 
 
 @router.get("", summary="Sessions", responses=refusals(BadPage))

@@ -1,0 +1,156 @@
+"""The OpenAPI document, and that the server does what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import SchemaValidator
+
+from tailrace import Cursor, CursorError
+from tailrace.chat import ChatSettings, create_app
+from tailrace.chat.api.replies import CURSOR
+from tailrace.chat.openapi import methods_of
+from tests.chat.api.talking import chatting
+from tests.serving import accepting, free_port, process
+
+ENDPOINTS = {
+    "/": {"get"},
+    "/chat/stream": {"post"},
+    "/chat/stream/{stream_id}": {"get"},
+    "/chat/stream/{stream_id}/stop": {"post"},
+    "/sessions": {"get"},
+    "/sessions/new": {"post"},
+    "/sessions/{session_id}": {"get", "delete"},
+    "/sessions/{session_id}/clear": {"post"},
+    "/health": {"get"},
+    "/stats": {"get"},
+    "/metrics": {"get"},
+}
+
+
+def document(**settings: Any) -> dict[str, Any]:
+    return create_app(ChatSettings.model_validate({"database": "unused.sqlite3", **settings})).openapi()
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == "$ref":
+                yield inner
+            else:
+                yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def test_every_endpoint_is_described() -> None:
+    described = document()
+    assert {path: set(operations) for path, operations in described["paths"].items()} == ENDPOINTS
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            assert operation["summary"]
+            assert operation["description"]
+            assert all(answer["description"] for answer in operation["responses"].values())
+
+
+def test_every_reference_leads_somewhere() -> None:
+    described = document()
+    found = set(references(described))
+    assert found
+    for reference in found:
+        here: Any = described
+        for step in reference.removeprefix("#/").split("/"):
+            here = here[step]
+
+
+def test_a_reply_is_described_on_every_wire() -> None:
+    answer = document()["paths"]["/chat/stream"]["post"]["responses"]["200"]["content"]
+    assert set(answer) == {"application/x-ndjson", "text/event-stream", "application/json"}
+    kinds = set(references(answer["application/x-ndjson"]))
+    names = ("SessionInfo", "Status", "Chunk", "Complete", "Error")
+    assert kinds == {f"#/components/schemas/{name}" for name in names}
+    assert "itemSchema" in answer["application/x-ndjson"]
+    assert "itemSchema" in answer["text/event-stream"]
+
+
+def test_a_key_is_asked_for_where_there_are_keys() -> None:
+    locked, opened = document(api_keys=("k",)), document()
+    for described, wanted in ((locked, True), (opened, False)):
+        assert ("securitySchemes" in described["components"]) is wanted
+        for path in ("/chat/stream", "/sessions", "/stats"):
+            for operation in described["paths"][path].values():
+                assert ("security" in operation) is wanted
+                assert ("401" in operation["responses"]) is wanted
+        assert "security" not in described["paths"]["/health"]["get"]
+
+
+def test_the_document_is_made_once() -> None:
+    app = create_app(ChatSettings.model_validate({"database": "unused.sqlite3"}))
+    assert app.openapi() is app.openapi()
+    assert methods_of(app, "/sessions/new") == ["POST"]
+    assert methods_of(app, "/nowhere") == []
+
+
+cursors = SchemaValidator({"type": "str", "pattern": CURSOR})
+
+
+@given(st.from_regex(CURSOR, fullmatch=True, alphabet=st.characters(codec="ascii")) | st.text() | st.just("a.b.0.end"))
+def test_the_pattern_of_a_cursor_is_what_can_be_parsed(token: str) -> None:
+    fits = True
+    try:
+        cursors.validate_python(token)
+    except ValueError:
+        fits = False
+    try:
+        Cursor.parse(token)
+    except CursorError:
+        assert fits is (token == "")
+    else:
+        assert fits
+
+
+async def test_a_method_that_is_none_is_told_which_are(tmp_path: Path) -> None:
+    async with chatting(tmp_path) as chat:
+        for method, path, allowed in (
+            ("PUT", "/sessions/8e0df3c4-0f43-4dc3-9e6a-5f9a55d6cf0f", "DELETE, GET"),
+            ("GET", "/sessions/new", "POST"),
+            ("DELETE", "/sessions/new", "POST"),
+            ("GET", "/chat/stream", "POST"),
+        ):
+            answer = await chat.http.request(method, path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+            assert answer.json() == {"detail": "Method Not Allowed", "code": "method_not_allowed"}
+        assert await chat.get("/nowhere", 404) == {"detail": "Not Found", "code": "not_found"}
+
+
+@pytest.mark.parametrize(("keys", "phases"), [("", "examples,coverage,fuzzing,stateful"), ("a-key", "coverage")])
+async def test_schemathesis_finds_nothing(tmp_path: Path, keys: str, phases: str) -> None:
+    port = free_port()
+    told: dict[str, Any] = {
+        "TAILRACE_DATABASE": str(tmp_path / "chat.sqlite3"),
+        "TAILRACE_MODEL": "demo",
+        "TAILRACE_DEMO_PACE": "0",
+        "TAILRACE_API_KEYS": keys,
+    }
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json"]
+    command += ["--checks", "all", "--phases", phases, "--max-examples", "8", "--seed", "1", "--no-color"]
+    if keys:
+        command += ["-H", f"Authorization: Bearer {keys}"]
+    log = tmp_path / "server.log"
+    with (
+        log.open("wb") as output,
+        process(["uvicorn", "--factory", "tailrace.chat:create_app", "--port", str(port)], stdout=output, **told),
+    ):
+        await accepting(port)
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert found.returncode == 0, found.stdout
+    assert "FAILURES" not in found.stdout
+    assert "Traceback" not in log.read_text()
