@@ -25,7 +25,7 @@ def drawn(facts: ServerFacts, width: int = 80) -> str:
 
 def test_the_banner_says_what_one_needs_to_know() -> None:
     text = drawn(FACTS)
-    assert text.splitlines()[0].startswith("╭─  tailrace chat server  ─")
+    assert text.splitlines()[0].startswith("╭─ tailrace chat server ─")
     for name, value in [
         ("Model", "demo"),
         ("Framework", "built-in"),

@@ -44,7 +44,7 @@ async def test_a_reply_ends_whole_when_the_server_is_told_to_stop(tmp_path: Path
         assert await running.end() == 0
     (started,) = running.records("server_started")
     assert (started["model"], started["database"]) == ("demo", str(tmp_path / "chat.sqlite3"))
-    assert "stopping: up to 10 s for 1 reply to end; a second signal stops now" in running.text
+    assert "stopping: waiting up to 10 s for 1 reply; a second signal stops now" in running.text
     assert "Traceback" not in running.text
 
 
@@ -58,11 +58,11 @@ async def test_a_second_signal_stops_at_once_and_keeps_what_there_is(tmp_path: P
                 reply = Reply(response)
                 read = await begun(reply)
                 running.interrupt()
-                assert "2 replies to end; Ctrl-C again stops now" in await running.line('"stopping')
+                assert "waiting up to 10 s for 2 replies; Ctrl-C again stops now" in await running.line('"stopping')
                 running.interrupt()
                 assert (await reply.until("error"))["code"] == "shutdown"
         assert await running.end() == 0
-    assert "stopping now: 2 replies interrupted" in running.text
+    assert "stopping now: 2 replies interrupted; the text so far is kept" in running.text
     assert "Traceback" not in running.text
     async with open_store(database_url(str(tmp_path / "chat.sqlite3"))) as store:
         for session_id, text in (unread, read):

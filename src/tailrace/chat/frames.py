@@ -22,5 +22,5 @@ def frame(title: str, rows: Iterable[tuple[str, object]], style: str) -> Panel:
     grid.add_column(overflow="fold")
     for name, value in rows:
         grid.add_row(Text(name), Text(printable(str(value)), overflow="fold"))
-    heading = Text(f" {printable(title)} ", style=f"bold {style}")
+    heading = Text(printable(title), style=f"bold {style}")
     return Panel(grid, title=heading, title_align="left", border_style=style, box=ROUNDED, width=None, padding=(0, 1))

@@ -114,11 +114,11 @@ class Server(uvicorn.Server):
             return "stopping"
         again = "Ctrl-C again" if signal.SIGINT in self._heard else "a second signal"
         grace = self._engine.shutdown_grace
-        return f"stopping: up to {grace:g} s for {_count(replies)} to end; {again} stops now"
+        return f"stopping: waiting up to {grace:g} s for {_count(replies)}; {again} stops now"
 
     def _hurry(self) -> None:
         replies = self._engine.statistics().producers
-        logger.info("stopping now%s", f": {_count(replies)} interrupted, and kept as far as written" if replies else "")
+        logger.info("stopping now%s", f": {_count(replies)} interrupted; the text so far is kept" if replies else "")
         self._engine.drain(grace=0)
 
 
