@@ -66,7 +66,7 @@ async function load(sessionId) {
   showControls();
   say("Connecting", "busy");
   const [found] = await Promise.all([
-    sessionId === null ? null : ask("GET", `sessions/${encodeURIComponent(sessionId)}`, { limit: TURNS }).catch(unlessGone),
+    sessionId === null ? null : turnsOf(sessionId).catch(unlessGone),
     sessions.refresh(),
   ]);
   if (turn !== shown) return;
@@ -78,6 +78,10 @@ async function load(sessionId) {
   say("Connected");
   if (found !== null) show(found);
   showControls();
+}
+
+function turnsOf(sessionId, place = {}) {
+  return ask("GET", `sessions/${encodeURIComponent(sessionId)}`, { limit: TURNS, ...place });
 }
 
 function unlessGone(error) {
@@ -99,14 +103,15 @@ function show(session) {
 
 function addMessage(one, index, all) {
   if (one.role === "user") return messages.said(one.text);
-  const facts = { state: one.state, chunks: one.total_chunks, seconds: one.processing_time, error: one.error };
+  const { state, error, total_chunks: chunks, processing_time: time } = one;
+  const facts = { state, error, chunks, seconds: time, text: one.text !== "" };
   const canAsk = index === all.length - 1 && (one.state === "failed" || one.state === "interrupted");
   return messages.reply(one.model, one.text, facts, canAsk ? () => send(all[index - 1].text) : null);
 }
 
 async function showEarlier() {
   const [turn, sessionId] = [shown, current];
-  const session = await ask("GET", `sessions/${sessionId}`, { before: earlier, limit: TURNS });
+  const session = await turnsOf(sessionId, { before: earlier });
   if (turn !== shown) return;
   messages.before(() => session.messages.forEach((one) => addMessage(one, -1, [])));
   earlier = session.earlier;
@@ -206,11 +211,12 @@ const take = {
   },
   chunk(run, { text, chunk_number: chunks }) {
     run.reply.append(text);
-    tell(run, { chunks });
+    tell(run, run.again ? { text: true } : { chunks, text: true });
   },
   reset(run) {
+    run.again = true; // the text comes again, but not in the pieces that it was written in
     run.reply.clear();
-    tell(run, { chunks: 0 });
+    tell(run, { chunks: 0, text: false });
   },
   complete(run, { state, total_chunks: chunks, processing_time: time }) {
     end(run, { state, chunks, seconds: time });
@@ -224,8 +230,9 @@ const take = {
 function tell(run, facts) {
   Object.assign(run.facts, facts);
   run.reply.tell(run.facts);
-  const { chunks } = run.facts;
-  say(`${stateOf(run.facts)} · ${chunks ? count(chunks, "chunk") : "waiting for the first words"}`, "busy");
+  const { chunks, text } = run.facts;
+  const words = chunks ? ` · ${count(chunks, "chunk")}` : text ? "" : " · waiting for the first words";
+  say(`${stateOf(run.facts)}${words}`, "busy");
 }
 
 function end(run, facts) {
@@ -240,13 +247,15 @@ function end(run, facts) {
 }
 
 function connected(run, { state, seconds: wait, reason }) {
+  const what = run.streamId ? "Reconnecting" : "Sending again";
   if (state === "waiting") {
-    const what = run.streamId ? "Reconnecting" : "Sending again";
     const words = run.streamId ? "The reply goes on" : "Your message is kept";
     run.waiting = true;
     say(`${what} in ${seconds(wait)}: ${reason}. ${words}.`, "bad");
     announce(what);
-  } else if (state === "connected" && run.waiting) {
+  } else if (run.waiting && state === "connecting") {
+    say(what, "bad");
+  } else if (run.waiting) {
     run.waiting = false;
     announce("Connected again");
     tell(run, {});

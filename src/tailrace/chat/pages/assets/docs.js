@@ -74,7 +74,8 @@ function withoutNull(schema) {
 }
 
 function bodyTable({ content }) {
-  return table(["Media type", "Object"], Object.entries(content).map(([type, one]) => [code(type), typeOf(one.schema)]));
+  const rows = Object.entries(content).map(([type, one]) => [code(type), typeOf(one.schema)]);
+  return table(["Media type", "Object"], rows);
 }
 
 function responseTable(responses) {
@@ -103,10 +104,11 @@ function curls({ method, path, requestBody, responses, parameters = [] }) {
   const verb = method === "GET" || requestBody ? "" : ` -X ${method}`;
   const body = requestBody ? ` -H 'Content-Type: application/json' -d '${JSON.stringify(exampleOf(requestBody))}'` : "";
   if (!types.includes(NDJSON)) return [line(`curl -s${verb} "${url}"${body}`)];
+  const others = types.filter((type) => type !== NDJSON);
   const resumed = method === "GET" && parameters.some(({ name }) => name === "after");
   return [
     line(`curl -sN${verb} "${url}"${body}`),
-    ...types.filter((type) => type !== NDJSON).map((type) => line(`curl -sN${verb} "${url}" -H 'Accept: ${type}'${body}`)),
+    ...others.map((type) => line(`curl -sN${verb} "${url}" -H 'Accept: ${type}'${body}`)),
     ...(resumed ? [line(`curl -sN "${url}?after=$ID"`)] : []),
   ];
 }

@@ -178,7 +178,9 @@ function dedent(line, width) {
 }
 
 const SPECIAL = /[\\`*_~[!<\n]|https?:\/\//g;
-const LINK = /!?\[([^[\]]{0,1000})\]\(\s*<?([^\s()<>]{1,2000}(?:\([^\s()<>]{0,2000}\)[^\s()<>]{0,2000})?)>?(?:\s+"[^"]*")?\s*\)/y;
+// The length of a label and of an address is bounded, and an address has one pair of parentheses at most.
+const ADDRESS = /[^\s()<>]{1,2000}(?:\([^\s()<>]{0,2000}\)[^\s()<>]{0,2000})?/;
+const LINK = new RegExp(`!?\\[([^[\\]]{0,1000})\\]\\(\\s*<?(${ADDRESS.source})>?(?:\\s+"[^"]*")?\\s*\\)`, "y");
 const ANGLED = /<(https?:\/\/[^\s<>]{1,2000})>/y;
 const BARE = /https?:\/\/[^\s<>"|`*]{1,2000}/y;
 const PUNCTUATION = /[!-/:-@[-`{-~]/;

@@ -24,21 +24,22 @@ export function stateOf({ state }) {
   return STATES[state];
 }
 
-/** How a reply is, in a line: {state, chunks, seconds, context, dropped, error}; what is not known is left out. */
-export function factsOf({ state, chunks, seconds: time, context, dropped, error }) {
+/** How a reply is, in a line: {state, text, chunks, seconds, context, dropped, error}. `text` is whether
+ * there is some; what is not known is left out. */
+export function factsOf({ state, chunks, seconds: time, context, dropped, error, text }) {
   const facts = [STATES[state]];
   if (chunks) facts.push(count(chunks, "chunk"));
   if (time && state !== "generating") facts.push(seconds(time));
   if (context) facts.push(`${count(context, "message")} of context`);
   if (dropped) facts.push(`the ${dropped} oldest did not fit`);
   const line = facts.join(" · ");
-  if (state === "failed") return `${line}. ${sentence(error ?? "The model failed")} ${kept(chunks)}`;
-  if (state === "interrupted") return `${line}. The server ended before the reply did. ${kept(chunks)}`;
+  if (state === "failed") return `${line}. ${sentence(error ?? "The model failed")} ${kept(text)}`;
+  if (state === "interrupted") return `${line}. The server ended before the reply did. ${kept(text)}`;
   return line;
 }
 
-function kept(chunks) {
-  return chunks ? "What came before is kept." : "Your message is kept.";
+function kept(text) {
+  return text ? "What came before is kept." : "Your message is kept.";
 }
 
 /** What went wrong with a request. */
