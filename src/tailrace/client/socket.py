@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -16,6 +17,7 @@ from .decoding import SOCKET
 from .transport import AsyncTransport, SyncTransport
 
 _CLOSE_TIMEOUT = 2
+_NOT_OPENED = (OSError, TimeoutError, EOFError, InvalidHandshake, ConnectionClosed)
 _NOT_OF_A_HANDSHAKE = frozenset({"accept", "accept-encoding", "cache-control", "content-length", "content-type"})
 
 
@@ -66,7 +68,7 @@ class AsyncSocket(AsyncTransport):
         except InvalidStatus as refused:
             self._refusal = [bytes(refused.response.body or b"")]
             return _opened(request.url, refused.response)
-        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+        except _NOT_OPENED as error:
             return _unopened(error)
         if request.content is not None and (failed := await self.say(request.content.decode())) is not None:
             return failed
@@ -102,6 +104,7 @@ class SyncSocket(SyncTransport):
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._connection: SyncConnection | None = None
+        self._connected = ExitStack()
         self._refusal: list[bytes] = []
 
     def beside(self) -> SyncSocket:
@@ -109,11 +112,12 @@ class SyncSocket(SyncTransport):
 
     def open(self, request: Open) -> Opened | Failed:
         try:
-            self._connection = connection = connect_sync(request.url, **_options(request, self._max_bytes))
+            connecting = connect_sync(request.url, **_options(request, self._max_bytes))
+            self._connection = connection = self._connected.enter_context(connecting)
         except InvalidStatus as refused:
             self._refusal = [bytes(refused.response.body or b"")]
             return _opened(request.url, refused.response)
-        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+        except _NOT_OPENED as error:
             return _unopened(error)
         if request.content is not None and (failed := self.say(request.content.decode())) is not None:
             return failed
@@ -140,5 +144,5 @@ class SyncSocket(SyncTransport):
 
     def close(self) -> None:
         if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.close()
+            self._connection = None
+            self._connected.close()

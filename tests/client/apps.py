@@ -1,0 +1,126 @@
+"""What the clients' tests are run against."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse as OtherEventSourceResponse
+
+from tailrace import Engine, Event, Flow, Log, OpenAIChunks, Retention, StreamError, StreamRouter
+
+LETTERS = ["a", "b", "c"]
+
+
+def tailrace_app() -> FastAPI:
+    """Streams of this project. `app.state.runs` counts how often each was started."""
+    engine = Engine()
+    router = StreamRouter(engine=engine)
+    runs: Counter[str] = Counter()
+    feed = engine.log("/feed", retention=Retention(count=3))
+
+    @router.stream("/letters")
+    async def letters() -> AsyncIterator[str]:
+        for letter in LETTERS:
+            yield letter
+
+    @router.stream("/words", methods=["POST"])
+    async def words(words: list[str]) -> AsyncIterator[str]:
+        runs["words"] += 1
+        for word in words:
+            yield word
+
+    @router.stream("/named")
+    async def named() -> AsyncIterator[str | Event[int]]:
+        yield "first"
+        yield Event(2, event="second")
+
+    @router.stream("/early")
+    async def early() -> AsyncIterator[str]:
+        raise HTTPException(401, "who are you")
+        yield ""
+
+    @router.stream("/late")
+    async def late() -> AsyncIterator[str]:
+        yield "a"
+        raise StreamError("the model is down", code="model_down")
+
+    @router.stream("/long", grace=0.1)
+    async def long() -> AsyncIterator[int]:
+        for number in range(1_000_000):
+            yield number
+            await asyncio.sleep(0.001)
+
+    @router.stream("/fast", grace=0.1)
+    async def fast() -> AsyncIterator[int]:
+        for number in range(1_000_000):
+            app.state.made = number
+            yield number
+
+    @router.stream("/quiet", grace=0.1)
+    async def quiet() -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.sleep(60)
+
+    @router.stream("/chunks", wires=[OpenAIChunks("m")])
+    async def chunks() -> AsyncIterator[str]:
+        yield "Hi"
+
+    @router.stream("/feed", flow=Flow.log())
+    def read_feed() -> Log:
+        return feed
+
+    app = FastAPI()
+    app.include_router(router)
+    app.state.runs = runs
+    app.state.feed = feed
+    return app
+
+
+def other_app() -> FastAPI:
+    """Streams that this project has no part in."""
+    app = FastAPI()
+
+    def after(request: Request) -> int:
+        return int(request.headers.get("last-event-id", 0))
+
+    @app.get("/fastapi", response_class=EventSourceResponse)
+    async def fastapi_sse(request: Request) -> AsyncIterable[ServerSentEvent]:
+        for number in range(after(request) + 1, 4):
+            yield ServerSentEvent(data={"n": number}, id=str(number), event="tick")
+
+    @app.get("/fastapi/items", response_class=EventSourceResponse)
+    async def fastapi_items() -> AsyncIterable[dict[str, int]]:
+        for number in range(3):
+            yield {"n": number}
+
+    @app.get("/starlette")
+    async def starlette_sse(request: Request) -> OtherEventSourceResponse:
+        async def events() -> AsyncIterator[dict[str, Any]]:
+            for number in range(after(request) + 1, 4):
+                yield {"data": f"line {number}\nmore", "id": str(number)}
+
+        return OtherEventSourceResponse(events())
+
+    @app.get("/lines")
+    async def lines() -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            yield b'{"id": 1, "data"'
+            yield b': "x", "more": true}\n\n[2]\n"three"\nnull'
+
+        return StreamingResponse(body(), media_type="application/x-ndjson")
+
+    @app.get("/text")
+    async def text() -> StreamingResponse:
+        async def body() -> AsyncIterator[str]:
+            yield "hello "
+            yield "world"
+
+        return StreamingResponse(body(), media_type="text/plain")
+
+    return app

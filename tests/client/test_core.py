@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tailrace.client.commands import Ended, Failed, Opened
+from tailrace.client.errors import NotAStream, StreamFailed, StreamLost, StreamRefused, StreamReset
+from tailrace.client.settings import Retry, Timeouts
+from tailrace.errors import DecodeError, Truncated
+from tailrace.events import Outcome
+from tests.client.scripted import (
+    ADDRESS,
+    BROKEN,
+    STREAM,
+    UNSENT,
+    URL,
+    WHOLE,
+    event,
+    follow,
+    head,
+    notice,
+    sse,
+)
+
+POST: dict[str, Any] = {"method": "POST", "content": b"{}", "headers": {"content-type": "application/json"}}
+DONE = Outcome("done")
+PLAIN = sse({})
+ND = head(content_type="application/x-ndjson")
+
+
+@pytest.mark.parametrize(
+    ("script", "given", "outcome"),
+    [
+        pytest.param([sse(), event(1) + notice("done", 1)], [1], DONE, id="done"),
+        pytest.param([sse(), event(1), notice("cancelled", 1)], [1], Outcome("cancelled"), id="cancelled"),
+        pytest.param([sse(), event(1), BROKEN, sse(), event(2) + notice("done", 2)], [1, 2], DONE, id="broken off"),
+        pytest.param([sse(), event(1), WHOLE, sse(), event(2) + notice("done", 2)], [1, 2], DONE, id="no outcome"),
+        pytest.param([UNSENT, BROKEN, sse(), notice("done", 0)], [], DONE, id="no connection at first"),
+        pytest.param(
+            [sse(), event(1) + event(2), BROKEN, sse(), event(1) + event(2) + event(3) + notice("done", 3)],
+            [1, 2, 3],
+            DONE,
+            id="events that were there already are passed over",
+        ),
+        pytest.param([sse(), event(1), BROKEN, sse(), BROKEN, head(204)], [1], None, id="204 is the end"),
+        pytest.param([head(204)], [], None, id="204 at once"),
+        pytest.param(
+            [sse(), b'id: S.e.0\nevent: dropped\ndata: {"count": 4}\n\n' + event(5) + notice("done", 5)],
+            ["dropped", 5],
+            DONE,
+            id="dropped is passed on",
+        ),
+        pytest.param([PLAIN, b"data: hello\n\nevent: x\ndata: 5\n\n", WHOLE], ["hello", "x"], None, id="plain SSE"),
+        pytest.param(
+            [PLAIN, b"event: done\ndata: {}\n\ndata: 1\n\nevent: error\ndata: oh\n\n", WHOLE],
+            ["done", 1, "error"],
+            None,
+            id="names that mean something else to plain servers",
+        ),
+        pytest.param([PLAIN, b"data: 1\n\ndata: [DONE]\n\n"], [1], DONE, id="OpenAI's end"),
+        pytest.param([PLAIN, b"data: null\n\nretry: 5\n\n", WHOLE], [None], None, id="null is an event"),
+        pytest.param([ND, b'{"a":1}\n\n[2]\n', b'{"data":3}', WHOLE], [{"a": 1}, [2], {"data": 3}], None, id="lines"),
+        pytest.param(
+            [ND, b'{"id":"S.e.1","data":7}\n{"id":"S.e.1.end","event":"done","data":{}}\n'], [7], DONE, id="envelopes"
+        ),
+        pytest.param(
+            [ND, b'{"type":"chunk","id":"S.e.1"}\n', BROKEN, ND, b'{"type":"complete","id":"S.e.2"}\n'],
+            [{"type": "chunk", "id": "S.e.1"}, {"type": "complete", "id": "S.e.2"}],
+            DONE,
+            id="a chat's flat objects",
+        ),
+        pytest.param([head(), b'{"data":[1,', b"2]}", WHOLE], [1, 2], DONE, id="a document"),
+        pytest.param([head(), b'{"da', BROKEN, head(), b'{"data":[]}', WHOLE], [], DONE, id="a part of a document"),
+        pytest.param([head(), b'{"da', WHOLE, head(), b'{"data":[]}', WHOLE], [], DONE, id="half a document"),
+        pytest.param([head(content_type="text/plain"), b"a\xc3", b"\xa9", WHOLE], ["a", "é"], DONE, id="text"),
+        pytest.param(
+            [sse(), event(1), Failed("interrupted", ours=True), sse(), notice("done", 1)], [1], DONE, id="interrupted"
+        ),
+    ],
+)
+def test_a_stream_is_followed_to_its_end(script: list[object], given: list[Any], outcome: Outcome | None) -> None:
+    followed = follow(script)
+    assert followed.ended
+    assert followed.left == []
+    assert followed.given == given
+    assert followed.core.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "said"),
+    [
+        pytest.param(
+            [sse(), notice("error", 0, '{"code":"c","message":"m"}')], StreamFailed, "failed: m .c.", id="failed"
+        ),
+        pytest.param([sse(), event(0, '{"reason":"trimmed"}', "reset")], StreamReset, "trimmed", id="reset"),
+        pytest.param(
+            [sse(), event(1), BROKEN, sse(), b"id: S.f.1\ndata: 1\n\n"], StreamReset, "epoch_changed", id="elsewhere"
+        ),
+        pytest.param(
+            [head(410), b'{"code":"reset","reason":"trimmed","cursor":"S.e.4"}', WHOLE],
+            StreamReset,
+            "S.e.4",
+            id="reset by status",
+        ),
+        pytest.param([head(410), b'{"code":"gone"}', WHOLE], StreamRefused, "410 .gone.", id="gone"),
+        pytest.param([head(404), b'{"detail":"no","code":"n"}', WHOLE], StreamRefused, "404 .n.: no", id="404"),
+        pytest.param([head(422), b'{"detail":[{"x":1}]}', WHOLE], StreamRefused, "'x': 1", id="422"),
+        pytest.param([head(500), b"<html>", BROKEN], StreamRefused, "500", id="500"),
+        pytest.param([head(302, location="/x"), WHOLE], StreamRefused, "302", id="a redirection"),
+        pytest.param([sse(), event(1), BROKEN, head(404), WHOLE], StreamRefused, "404", id="404 later"),
+        pytest.param([BROKEN] * 4, StreamLost, "after 4 failures in a row: broken off", id="the budget is spent"),
+        pytest.param([head(503), WHOLE] * 4, StreamLost, "after 4 failures .* 503", id="unavailable for too long"),
+        pytest.param([PLAIN, b"data: 1\n\n", BROKEN], StreamLost, "no ids", id="nothing to go on from"),
+        pytest.param([head(content_type="text/html")], NotAStream, "text/html", id="a page"),
+        pytest.param([head(content_type="")], NotAStream, "no media type", id="nothing said"),
+        pytest.param([ND, b"{]\n"], DecodeError, "line of JSON", id="not NDJSON"),
+        pytest.param([ND, b'{"a":', WHOLE], Truncated, "whole line", id="half a line and no way to the rest"),
+    ],
+)
+def test_what_goes_wrong_is_a_typed_error(script: list[object], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        follow(script)
+
+
+def test_a_reset_can_be_a_new_beginning() -> None:
+    script = [sse(), event(1), event(4, '{"reason":"trimmed"}', "reset"), sse(), event(5) + notice("done", 5)]
+    followed = follow(script, on_reset="restart")
+    assert followed.given == [1, "reset", 5]
+    assert followed.opened[1].headers["last-event-id"] == f"{STREAM}.4"
+    assert followed.slept == [0.0]
+
+
+def test_nothing_left_after_a_reset_is_a_loss() -> None:
+    with pytest.raises(StreamLost, match="nothing is left"):
+        follow([sse(), event(0, '{"reason":"epoch_changed"}', "reset"), head(204)], on_reset="restart")
+
+
+def test_resets_alone_spend_the_budget() -> None:
+    with pytest.raises(StreamLost, match="was reset"):
+        follow([sse(), event(0, '{"reason":"trimmed"}', "reset")] * 4, on_reset="restart")
+
+
+class TestRequests:
+    def test_the_first_says_what_is_wanted(self) -> None:
+        (request,) = follow([], headers={"Authorization": "Bearer x", "accept": "a/b"}).opened
+        assert (request.method, request.url, request.content) == ("GET", URL, None)
+        assert request.headers["authorization"] == "Bearer x"
+        assert request.headers["accept"] == "a/b"
+        assert request.headers["accept-encoding"] == "identity"
+        assert "last-event-id" not in request.headers
+
+    def test_the_next_goes_to_the_streams_own_address(self) -> None:
+        followed = follow([sse(), event(3), BROKEN], **POST, key="k")
+        first, second = followed.opened
+        assert (first.method, first.content, first.headers["idempotency-key"]) == ("POST", b"{}", "k")
+        assert (second.method, second.content) == ("GET", None)
+        assert second.url == f"http://server/stream/S?after={STREAM}.3"
+        assert second.headers["last-event-id"] == f"{STREAM}.3"
+        assert not {"content-type", "idempotency-key"} & second.headers.keys()
+
+    def test_without_an_address_it_is_the_first_again(self) -> None:
+        followed = follow([sse({"stream-cursor": "S.e.0"}), BROKEN], url=f"{URL}?a=1&after=old&b")
+        assert followed.opened[1].url == f"{URL}?a=1&b&after=S.e.0"
+
+    def test_ids_of_other_servers_are_for_the_header_only(self) -> None:
+        followed = follow([PLAIN, b"id: 10\ndata: 1\n\nid: 9\ndata: 2\n\n", BROKEN])
+        assert followed.given == [1, 2]
+        assert followed.opened[1].url == URL
+        assert followed.opened[1].headers["last-event-id"] == "9"
+
+    def test_a_stream_can_be_joined_after_an_id(self) -> None:
+        followed = follow([sse(), event(7) + notice("done", 7)], after="S.e.6")
+        assert followed.opened[0].headers["last-event-id"] == "S.e.6"
+        assert followed.given == [7]
+
+    @pytest.mark.parametrize("url", ["http://server:81/x", "https://server/x", "//other/x"])
+    def test_credentials_go_to_no_other_server(self, url: str) -> None:
+        followed = follow([sse({**ADDRESS, "content-location": url, "link": f"<{url}>; rel=stop"}), BROKEN])
+        assert followed.core.address is followed.core.stop_address is None
+        assert followed.opened[1].url.startswith(URL)
+
+    def test_an_address_is_relative_to_where_redirections_led(self) -> None:
+        moved = Opened(200, {**sse().headers, "content-location": "s"}, "http://server/new/x", URL)
+        assert follow([moved, BROKEN]).core.address == "http://server/new/s"
+
+
+class TestPosts:
+    @pytest.mark.parametrize(
+        "script",
+        [
+            pytest.param([UNSENT, UNSENT], id="never sent"),
+            pytest.param([head(503, retry_after="0"), WHOLE], id="refused, with a time to come back"),
+            pytest.param([head(429, retry_after="0"), WHOLE], id="too many"),
+            pytest.param([sse({"stream-cursor": "S.e.0"}), BROKEN], id="with its cursor, which starts nothing"),
+        ],
+    )
+    def test_are_repeated_where_nothing_starts_twice(self, script: list[object]) -> None:
+        followed = follow([*script, sse(), notice("done", 0)], **POST)
+        assert followed.ended
+        assert followed.opened[-1].method == "POST"
+
+    @pytest.mark.parametrize(
+        ("script", "error", "said"),
+        [
+            pytest.param([BROKEN], StreamLost, "unknown whether", id="perhaps sent"),
+            pytest.param([head(502), b"bad gateway", WHOLE], StreamLost, "bad gateway; it is unknown", id="502"),
+            pytest.param([head(503), WHOLE], StreamRefused, "503", id="refused"),
+            pytest.param([PLAIN, BROKEN], StreamLost, "no address", id="no address"),
+            pytest.param([PLAIN, b"id: 1\ndata: 1\n\n", BROKEN], StreamLost, "no address", id="ids, but no address"),
+        ],
+    )
+    def test_are_not_repeated_where_it_could_start_twice(
+        self, script: list[object], error: type[Exception], said: str
+    ) -> None:
+        with pytest.raises(error, match=said):
+            follow(script, **POST)
+
+    def test_are_repeated_under_their_idempotency_key(self) -> None:
+        followed = follow([BROKEN, head(502), WHOLE, PLAIN, BROKEN, sse(), notice("done", 0)], **POST, key="k")
+        assert followed.ended
+        assert [request.headers["idempotency-key"] for request in followed.opened] == ["k"] * 4
+
+
+class TestWaiting:
+    def test_grows_at_random_up_to_a_cap(self) -> None:
+        followed = follow([UNSENT] * 30, retry=Retry(limit=30, base=1.0, cap=8.0))
+        assert all(0 <= slept <= min(8.0, 2.0**n) for n, slept in enumerate(followed.slept))
+        assert max(followed.slept) > 1
+        assert len(set(followed.slept)) > 20
+
+    def test_an_event_makes_all_good(self) -> None:
+        script: list[object] = []
+        for offset in range(1, 10):
+            script += [sse(), event(offset), BROKEN, UNSENT, UNSENT]
+        assert len(follow(script).slept) == 27
+
+    def test_is_as_long_as_the_farewell_says(self) -> None:
+        farewell = event(1, '{"reason":"shutdown","retry":1500}', "farewell").replace(b"data", b"retry: 1500\ndata")
+        followed = follow([sse(), event(1) + farewell, UNSENT, sse(), notice("done", 1)])
+        assert followed.slept == [1.5, 0.0]
+        assert followed.given == [1]
+
+    def test_is_at_least_what_an_sse_server_asks_for(self) -> None:
+        followed = follow([PLAIN, b"retry: 3000\n\nid: 1\nretry: 2000\ndata: 1\n\n", BROKEN, UNSENT])
+        assert followed.slept == [2.0, 2.0]
+
+    def test_is_at_least_what_retry_after_says(self) -> None:
+        followed = follow([head(503, retry_after="7"), WHOLE, head(503, retry_after="soon"), WHOLE])
+        assert followed.slept == [7.0, 0.0]
+
+    def test_is_told_to_who_wants_to_know(self) -> None:
+        told: list[tuple[int, float, str]] = []
+        follow([UNSENT, BROKEN], on_reconnect=lambda *what: told.append(what))
+        assert told == [(1, 0.0, "refused"), (2, 0.0, "broken off")]
+
+    def test_an_interruption_is_no_failure(self) -> None:
+        assert follow([sse(), Failed("ours", ours=True)] * 20).slept == []
+
+    def test_ends_when_the_seconds_of_the_budget_do(self) -> None:
+        with pytest.raises(StreamLost, match="after 2 failures"):
+            follow([UNSENT, 20, UNSENT], retry=Retry(base=0, seconds=15))
+
+
+class TestTimeouts:
+    def test_are_those_of_the_caller(self) -> None:
+        (request,) = follow([], timeouts=Timeouts(connect=3, idle=9)).opened
+        assert (request.connect, request.idle) == (3, 9)
+
+    def test_never_go_beyond_the_total(self) -> None:
+        requests = follow([sse(), 6, event(1), BROKEN], timeouts=Timeouts(total=8)).opened
+        assert [request.idle for request in requests] == [8, 2]
+
+    @pytest.mark.parametrize("script", [[sse(), 9, event(1)], [9, sse(), event(1)], [9, UNSENT]])
+    def test_the_total_ends_all(self, script: list[object]) -> None:
+        with pytest.raises(StreamLost, match="total timeout of 8 s"):
+            follow(script, timeouts=Timeouts(total=8))
+
+
+class TestSockets:
+    SOCKET = Opened(200, {"content-type": "websocket", **ADDRESS}, "ws://server/x", "ws://server/x")
+    BARE = Opened(200, {"content-type": "websocket"}, "ws://server/x", "ws://server/x")
+    ONE = b'{"id":"S.e.1","data":1}'
+
+    @pytest.mark.parametrize(
+        ("script", "given"),
+        [
+            pytest.param([BARE, b'{"a":1}', b"text", Ended(1000)], [{"a": 1}, "text"], id="another server's"),
+            pytest.param([SOCKET, ONE, Ended(1012, "bye"), SOCKET, Ended(1000)], [1], id="left, and had the end"),
+            pytest.param([SOCKET, ONE, Ended(1000), SOCKET, Ended(1000)], [1], id="no outcome"),
+            pytest.param([BARE, ONE, BROKEN, BARE, Ended(1000)], [1], id="broken off"),
+        ],
+    )
+    def test_are_followed(self, script: list[object], given: list[Any]) -> None:
+        followed = follow(script, url="ws://server/x")
+        assert followed.ended
+        assert followed.given == given
+        assert followed.core.address is followed.core.stop_address is None
+
+    def test_have_the_first_message_again_with_the_cursor(self) -> None:
+        first, second = follow([self.BARE, self.ONE, BROKEN], url="ws://server/x", **POST).opened
+        assert first.content == second.content == b"{}"
+        assert second.url == "ws://server/x?after=S.e.1"
+
+    @pytest.mark.parametrize(
+        ("script", "error", "said"),
+        [
+            ([BARE, BROKEN], StreamLost, "no address"),
+            ([BARE, Ended(1008, "no")], StreamRefused, "1008 .policy_violation.: no"),
+            ([BARE, b'{"event":"error","data":{"code":"c","status":409,"message":"m"}}'], StreamRefused, "409 .c.: m"),
+        ],
+    )
+    def test_can_be_refused(self, script: list[object], error: type[Exception], said: str) -> None:
+        with pytest.raises(error, match=said):
+            follow(script, url="ws://server/x", **POST)
+
+
+def test_gaps_can_be_allowed() -> None:
+    followed = follow([PLAIN, b"data: 1\n\n", BROKEN, PLAIN, b"data: 5\n\n", WHOLE], allow_gaps=True)
+    assert followed.given == [1, 5]

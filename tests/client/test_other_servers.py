@@ -1,0 +1,66 @@
+"""Servers that this project did not write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tailrace.client import StreamLost
+from tailrace.client.http import HTTPClient
+from tailrace.testing import Fault, Relay, relayed
+from tests.client.apps import other_app
+from tests.client.drivers import Driver
+from tests.serving import serving
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Relay]:
+    async with serving(other_app()) as url, relayed(url) as relay:
+        yield relay
+
+
+EXPECTED = {
+    "/fastapi": [{"n": 1}, {"n": 2}, {"n": 3}],
+    "/fastapi/items": [{"n": 0}, {"n": 1}, {"n": 2}],
+    "/starlette": ["line 1\nmore", "line 2\nmore", "line 3\nmore"],
+    "/lines": [{"id": 1, "data": "x", "more": True}, [2], "three", None],
+}
+
+
+@pytest.mark.parametrize("path", EXPECTED)
+async def test_their_streams_are_read_and_end_with_their_responses(relay: Relay, driver: Driver, path: str) -> None:
+    relay.always(Fault(piece=7))
+    got = await driver.read(relay.url + path)
+    assert got.data == EXPECTED[path]
+    assert (got.error, got.outcome) == (None, None)
+
+
+@pytest.mark.parametrize("path", ["/fastapi", "/starlette"])
+async def test_those_that_know_ids_are_resumed_at_each_byte(
+    relay: Relay, driver: Driver, shared: HTTPClient, path: str
+) -> None:
+    await driver.read(relay.url + path, client=shared)
+    total = relay.passed
+    for count in range(total - 100, total, 1 if driver.name == "async" else 7):
+        relay.next(Fault(after=count))
+        got = await driver.read(relay.url + path, client=shared)
+        assert got.error is None
+        assert got.data == EXPECTED[path]
+        assert [event.id for event in got.events] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("path", ["/fastapi/items", "/lines"])
+async def test_those_without_ids_are_not_begun_again_behind_the_readers_back(
+    relay: Relay, driver: Driver, path: str
+) -> None:
+    await driver.read(relay.url + path)
+    relay.next(Fault(after=relay.passed - 8))
+    got = await driver.read(relay.url + path)
+    assert isinstance(got.error, StreamLost)
+    assert "no ids" in str(got.error)
+
+
+async def test_text_comes_in_pieces(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/text")
+    assert "".join(got.data) == "hello world"

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tailrace import Outcome
+from tailrace.client import Retry, StreamFailed, StreamLost, StreamRefused, StreamReset, Timeouts, tail
+from tailrace.client.errors import NotStoppable
+from tailrace.client.http import HTTPClient
+from tailrace.testing import Fault, Relay, relayed
+from tests.client.apps import LETTERS, tailrace_app
+from tests.client.drivers import AT_ONCE, Driver, read_async
+from tests.raw import BOUND
+from tests.serving import serving
+
+SSE, NDJSON = "text/event-stream", "application/x-ndjson"
+
+WIRES = pytest.mark.parametrize("accept", [SSE, NDJSON])
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    return tailrace_app()
+
+
+@pytest.fixture
+async def relay(app: FastAPI) -> AsyncIterator[Relay]:
+    async with serving(app) as url, relayed(url) as relay:
+        yield relay
+
+
+@WIRES
+async def test_cut_at_each_byte_a_get_yields_every_event_once(
+    relay: Relay, driver: Driver, shared: HTTPClient, accept: str
+) -> None:
+    with_client = {"client": shared, "headers": {"accept": accept}}
+    await driver.read(f"{relay.url}/letters", **with_client)
+    total = relay.passed
+    assert total > 300
+    # In the head one byte is like another; what comes after it is cut at each.
+    for count in [*range(0, total - 300, 9), *range(total - 300, total)]:
+        relay.next(Fault(after=count))
+        got = await driver.read(f"{relay.url}/letters", **with_client)
+        assert got.error is None, (count, got.error)
+        assert got.data == LETTERS, count
+        assert got.outcome is not None
+        assert got.outcome.state == "done"
+
+
+@WIRES
+async def test_cut_at_each_byte_a_post_is_sent_once(
+    relay: Relay, driver: Driver, shared: HTTPClient, accept: str, app: FastAPI
+) -> None:
+    options = {"client": shared, "headers": {"accept": accept}, "json": LETTERS}
+    await driver.read(f"{relay.url}/words", **options)
+    total, runs = relay.passed, app.state.runs
+    is_addressed = False
+    for count in [*range(0, total - 300, 9), *range(total - 300, total)]:
+        relay.next(Fault(after=count))
+        before = runs["words"]
+        got = await driver.read(f"{relay.url}/words", **options)
+        assert runs["words"] - before <= 1
+        if got.error is None:
+            assert got.data == LETTERS, count
+            is_addressed = True
+        else:
+            # The head had not come: nobody knows the stream's address.
+            assert isinstance(got.error, StreamLost)
+            assert "unknown whether" in str(got.error)
+            assert got.data == []
+            assert not is_addressed
+    assert is_addressed
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half_close"])
+async def test_however_the_connection_goes(relay: Relay, driver: Driver, how: str) -> None:
+    relay.next(Fault(after=480, how=how))  # type: ignore[arg-type]
+    got = await driver.read(f"{relay.url}/letters")
+    assert got.data == LETTERS
+
+
+async def test_bytes_may_come_one_by_one(relay: Relay, driver: Driver) -> None:
+    relay.always(Fault(piece=1))
+    got = await driver.read(f"{relay.url}/named")
+    assert [(event.event, event.data) for event in got.events] == [(None, "first"), ("second", 2)]
+
+
+async def test_a_connection_that_is_silent_for_too_long_is_left(relay: Relay, driver: Driver) -> None:
+    told: list[str] = []
+    relay.next(Fault(after=480, how="stall"))
+    got = await driver.read(
+        f"{relay.url}/letters", timeouts=Timeouts(idle=0.3), on_reconnect=lambda n, delay, why: told.append(why)
+    )
+    assert got.data == LETTERS
+    assert "silent" in told[0]
+
+
+async def test_a_server_that_is_gone_is_given_up(driver: Driver) -> None:
+    got = await driver.read("http://127.0.0.1:1/x", retry=Retry(limit=2, base=0))
+    assert isinstance(got.error, StreamLost)
+    assert got.error.attempts == 3
+
+
+async def test_the_total_is_kept(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/long", timeouts=Timeouts(total=0.2))
+    assert isinstance(got.error, StreamLost)
+    assert "total" in str(got.error)
+    assert got.data == list(range(len(got.data)))
+
+
+async def test_the_total_is_kept_in_silence(relay: Relay) -> None:
+    got = await read_async(f"{relay.url}/quiet", timeouts=Timeouts(total=0.3, idle=0.2))
+    assert isinstance(got.error, StreamLost)
+
+
+async def test_an_application_that_refuses(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/early")
+    assert isinstance(got.error, StreamRefused)
+    assert (got.error.status, got.error.detail) == (401, "who are you")
+
+
+async def test_a_stream_that_fails(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/late")
+    assert got.data == ["a"]
+    assert isinstance(got.error, StreamFailed)
+    assert (got.error.code, got.error.message) == ("model_down", "the model is down")
+    assert got.outcome is not None
+    assert got.outcome.state == "error"
+
+
+async def test_a_stream_is_stopped(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/long", stop_after=3)
+    assert got.error is None
+    assert got.outcome is not None
+    assert (got.outcome.state, got.outcome.code) == ("cancelled", "stopped")
+
+
+async def test_what_has_no_stop_address_cannot_be_stopped(relay: Relay, driver: Driver, app: FastAPI) -> None:
+    await app.state.feed.append(1)
+    got = await driver.read(f"{relay.url}/feed", stop_after=1)
+    assert isinstance(got.error, NotStoppable)
+
+
+async def test_a_saved_cursor_is_where_another_goes_on(relay: Relay, driver: Driver) -> None:
+    async with tail(f"{relay.url}/letters") as events:
+        assert (await anext(events)).data == "a"
+        saved = events.cursor
+        assert saved is not None
+        assert saved.endswith(".1")
+    got = await driver.read(f"{relay.url}/letters", after=saved)
+    assert got.data == ["b", "c"]
+    again = await driver.read(f"{relay.url}/letters", after=got.cursor)
+    assert (again.data, again.error) == ([], None)
+
+
+async def test_a_reset_is_an_error_or_a_new_beginning(relay: Relay, driver: Driver, app: FastAPI) -> None:
+    feed = app.state.feed
+    await feed.extend([1, 2, 3, 4, 5, 6, 7, 8])
+    first = str(feed.cursor(1))
+    got = await driver.read(f"{relay.url}/feed", after=first)
+    assert isinstance(got.error, StreamReset)
+    assert (got.error.reason, got.error.cursor) == ("trimmed", str(feed.cursor(5)))
+    await feed.close(Outcome("done"))
+    again = await driver.read(f"{relay.url}/feed", after=first, on_reset="restart")
+    assert [event.event or event.data for event in again.events] == ["reset", 6, 7, 8]
+
+
+async def test_a_document_is_a_stream_too(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/letters", headers={"accept": "application/json"})
+    assert got.data == LETTERS
+    assert got.outcome is not None
+
+
+async def test_text_is_a_stream_too(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/letters", headers={"accept": "text/plain"})
+    assert "".join(got.data) == "abc"
+    assert got.outcome is not None
+
+
+async def test_openais_chunks_end_with_their_mark(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/chunks")
+    assert len(got.data) == 3
+    assert got.outcome is not None
+
+
+async def test_parameters_and_bodies_are_sent(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/words", content='["x"]', headers={"Content-Type": "application/json"})
+    assert got.data == ["x"]
+    got = await driver.read(f"{relay.url}/letters", params={"stream": "false"})
+    assert got.data == LETTERS
+
+
+async def test_a_slow_consumer_holds_the_producer_back(relay: Relay, app: FastAPI) -> None:
+    async with tail(f"{relay.url}/fast") as events:
+        await anext(events)
+        while (made := app.state.made) is not None:
+            await asyncio.sleep(0.05)
+            if app.state.made == made:
+                break
+        assert len(events._pending) < 5_000
+        assert app.state.made < 500_000
+
+
+async def test_a_cancelled_wait_loses_nothing(relay: Relay, app: FastAPI) -> None:
+    feed = app.state.feed
+    await feed.append("a")
+    async with tail(f"{relay.url}/feed", retry=AT_ONCE) as events:
+        assert (await anext(events)).data == "a"
+        for letter in "bcdefghijkl":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(events), 0.01)
+            await feed.append(letter)
+            assert (await asyncio.wait_for(anext(events), BOUND)).data == letter
+
+
+async def test_a_callers_client_stays_open(relay: Relay) -> None:
+    async with httpx.AsyncClient(base_url=relay.url) as client:
+        async with tail("/letters", client=client) as events:
+            assert [event.data async for event in events] == LETTERS
+        assert not client.is_closed
+    with (
+        httpx.Client() as other,
+        pytest.raises(TypeError, match=r"expected an httpx\.AsyncClient here, but got Client"),
+    ):
+        async with tail(relay.url, client=other):
+            pass
+    with pytest.raises(TypeError, match="no httpx client"):
+        tail("ws://x", client=httpx.Client())
+
+
+def test_a_body_is_given_once() -> None:
+    with pytest.raises(TypeError, match="json or content"):
+        tail("http://x", json=1, content="1")
+
+
+async def test_misuse_is_not_taken_for_the_network(driver: Driver) -> None:
+    with pytest.raises(httpx.UnsupportedProtocol):
+        await driver.read("ftp://x")
