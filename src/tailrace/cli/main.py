@@ -10,8 +10,9 @@ from typing import NoReturn
 from .. import __version__
 from .command import Command, CommandError, UsageError
 from .serve import SERVE
+from .tail import TAIL
 
-COMMANDS: tuple[Command, ...] = (SERVE,)
+COMMANDS: tuple[Command, ...] = (SERVE, TAIL)
 
 INTERRUPTED = 130
 """The exit status of a command that Ctrl-C ended, as shells have it."""
