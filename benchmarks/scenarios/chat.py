@@ -12,31 +12,35 @@ from benchmarks.scenarios.paced import METRICS, PACE, SETTLE, TIMEOUT, watch
 from benchmarks.verify import NDJSON
 
 MESSAGE = "Please write something long."
-WORDS = 2.0
-CHUNKS = count_chunks(MESSAGE, WORDS)
 
 
 @dataclass(frozen=True)
 class Load:
     streams: int
+    # Of a chunk, on average: the fewer, the longer is a reply, which has to outlast the beginning of all others.
+    words: float
     # Measured while every reply is under way; their start and end are not.
     window: float
 
+    @property
+    def chunks(self) -> int:
+        return count_chunks(MESSAGE, self.words)
 
-FULL = Load(streams=1_000, window=4.0)
-LIGHT = Load(streams=300, window=4.0)
-QUICK = Load(streams=50, window=2.0)
+
+FULL = Load(streams=1_000, words=1.0, window=4.0)
+LIGHT = Load(streams=300, words=2.0, window=4.0)
+QUICK = Load(streams=50, words=4.0, window=1.0)
 
 
 def measure(peer: Peer, quick: bool, *, full: Load) -> Sample:
     load = QUICK if quick else full
-    environment = {"TAILRACE_DEMO_WORDS": str(WORDS), "TAILRACE_DEMO_PACE": str(PACE)}
+    environment = {"TAILRACE_DEMO_WORDS": str(load.words), "TAILRACE_DEMO_PACE": str(PACE)}
     with peer.serve(environment) as server, Swarm(server.address, marker=MARKER, record_gaps=True) as swarm:
         verify(server.address)
         swarm.connect(load.streams, post(PATH, NDJSON, {"message": MESSAGE}))
         swarm.read_for(SETTLE)
         sample = watch(server, swarm, load.window)
-        swarm.wait_ends(CHUNKS, TIMEOUT)
+        swarm.wait_ends(load.chunks, TIMEOUT)
     return sample
 
 
@@ -48,12 +52,12 @@ def verify(address: tuple[str, int]) -> None:
 
 def about(load: Load) -> str:
     return (
-        f"{load.streams:,} sessions are begun, and each reply has {CHUNKS} chunks, {PACE * 1000:.0f} ms after each "
-        f"other ({load.streams / PACE:,.0f} chunks per second asked for), with the server on one core; measured over "
-        f"{load.window:.0f} s while all are under way. `tailrace serve` runs as it does for a user: each reply is a "
-        "log, an NDJSON object carries its cursor, statistics are kept, records go as JSON lines into a file, messages "
-        "into an SQLite file, and what there is of each reply once a second, too. The bare response sends the pieces "
-        "of the same model in the same objects, without cursors, and keeps nothing."
+        f"{load.streams:,} sessions are begun, and each reply has {load.chunks:,} chunks, {PACE * 1000:.0f} ms after "
+        f"each other ({load.streams / PACE:,.0f} chunks per second asked for), with the server on one core; measured "
+        f"over {load.window:.0f} s while all are under way. `tailrace serve` runs as it does for a user: each reply is "
+        "a log, an NDJSON object carries its cursor, statistics are kept, records go as JSON lines into a file, "
+        "messages into an SQLite file, and what there is of each reply once a second, too. The bare response sends the "
+        "pieces of the same model in the same objects, without cursors, and keeps nothing."
     )
 
 
@@ -66,6 +70,7 @@ CHAT = Scenario(
     peers=(BARE_CHAT, SERVER),
     metrics=OWN_METRICS,
     measure=partial(measure, full=FULL),
+    rounds=2,
     own=SERVER,
 )
 
