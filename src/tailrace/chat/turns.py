@@ -18,6 +18,8 @@ from .sessions import Turn, TurnState
 
 logger = logging.getLogger("tailrace.chat")
 
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
 Settle = Callable[["RunningTurn"], Awaitable[None]]
 
 
@@ -37,6 +39,7 @@ class RunningTurn:
         self._stopping = False
         self._texts: list[str] = []
         self._usage: Usage | None = None
+        self._half = ""
 
     @property
     def chunks(self) -> int:
@@ -63,8 +66,13 @@ class RunningTurn:
                     async for piece in pieces:
                         if isinstance(piece, Usage):
                             self._usage = piece
+                        elif self._half or not piece.isascii():
+                            if whole := self._join(piece):
+                                yield self._chunk(whole)
                         else:
                             yield self._chunk(piece)
+                if self._half:
+                    yield self._chunk(REPLACEMENT)
                 if not self._texts:
                     raise StreamError("the model answered nothing", code="model_empty")
         except asyncio.CancelledError:
@@ -109,6 +117,13 @@ class RunningTurn:
     async def end_unheard(self) -> None:
         """Settle a turn whose generator was closed before it could do so itself."""
         await self.end("stopped" if self._stopping else "interrupted")
+
+    def _join(self, piece: str) -> str:
+        """What can be sent of a piece: some servers cut a character in two, and its first half waits for the other."""
+        text, self._half = self._half + piece, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _chunk(self, text: str, *, is_final: bool = False) -> dict[str, Any]:
         self._texts.append(text)

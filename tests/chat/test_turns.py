@@ -1,0 +1,162 @@
+"""A turn by itself: the objects that it yields, and what it settles with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from pydantic_core import from_json
+
+from tailrace import StreamError
+from tailrace.chat.context import Context
+from tailrace.chat.journal import Journal
+from tailrace.chat.models.base import Message, ModelError, Usage
+from tailrace.chat.objects import encode_object
+from tailrace.chat.observer import Observer
+from tailrace.chat.replay import replay
+from tailrace.chat.sessions import Turn
+from tailrace.chat.statistics import Statistics
+from tailrace.chat.turns import RunningTurn
+from tests.chat.api.talking import Scripted
+
+TURN = Turn(1, "session", "S" * 22, None, "Hello", "scripted", 1_700_000_000.0)
+CONTEXT = Context([Message("user", "Hello")], 0)
+
+
+class Settled:
+    """Keeps what turns are settled with; raises `failure` then."""
+
+    def __init__(self, failure: StreamError | None = None) -> None:
+        self.turns: list[Turn] = []
+        self.failure = failure
+
+    async def __call__(self, turn: RunningTurn) -> None:
+        self.turns.append(turn.turn)
+        if self.failure is not None:
+            raise self.failure
+
+
+def running(model: Any, settled: Settled) -> RunningTurn:
+    watch = Observer(Statistics(), Journal()).turn_started(TURN, "127.0.0.1")
+    return RunningTurn(TURN, CONTEXT, model, watch, settled, message_count=2)
+
+
+async def collect(objects: AsyncGenerator[Any, None]) -> tuple[list[str], Exception | None]:
+    """The types of what comes, and what is raised at the end."""
+    types: list[str] = []
+    async with aclosing(objects) as items:
+        try:
+            async for item in items:
+                json = encode_object(item)[1]
+                types.append(from_json(json)["type"])
+        except Exception as error:
+            return types, error
+    return types, None
+
+
+async def test_a_turn_is_settled_with_all_that_is_known() -> None:
+    settled = Settled()
+    turn = running(Scripted("one ", "two", Usage(3, 2)), settled)
+    types, error = await collect(turn.objects())
+    assert types == ["session_info", "status", "chunk", "chunk", "chunk", "complete"]
+    assert error is None
+    [done] = settled.turns
+    assert (done.state, done.reply, done.chunks, done.usage) == ("complete", "one two", 3, Usage(3, 2))
+    assert (done.context_messages, done.error_code) == (1, None)
+    assert done.seconds >= 0
+    await turn.end_unheard()
+    assert settled.turns == [done]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reply", "chunks"),
+    [
+        (("é ", "\ud83d", "\ude00", " b"), "é 😀 b", 3),
+        (("a\ud83d", "\ude00b"), "a😀b", 2),
+        (("a", "\ud83d"), "a\ufffd", 2),
+        (("\ude00", "\ud83dx"), "\ufffd\ufffdx", 2),
+        (("😀", "日本"), "😀日本", 2),
+    ],
+)
+async def test_a_character_that_comes_in_halves_is_put_together(
+    pieces: tuple[str, ...], reply: str, chunks: int
+) -> None:
+    settled = Settled()
+    types, error = await collect(running(Scripted(*pieces), settled).objects())
+    assert error is None
+    assert (settled.turns[0].reply, types.count("chunk")) == (reply, chunks + 1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"), [(ModelError("no", code="model_refused"), "model_refused"), (KeyError("x"), "internal_error")]
+)
+async def test_a_turn_that_fails_is_settled_and_raises(failure: Exception, code: str) -> None:
+    settled = Settled()
+    types, error = await collect(running(Scripted("one ", failure), settled).objects())
+    assert error is failure
+    assert types[-1] == "chunk"
+    assert (settled.turns[0].state, settled.turns[0].error_code, settled.turns[0].reply) == ("failed", code, "one ")
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_a_generator_that_is_closed_settles_later(stopping: bool) -> None:
+    settled = Settled()
+    turn = running(Scripted(), settled)
+    objects = turn.objects()
+    for _ in range(3):
+        await anext(objects)
+    if stopping:
+        turn.stop()
+    await objects.aclose()
+    assert not settled.turns
+    await turn.end_unheard()
+    assert (settled.turns[0].state, settled.turns[0].reply) == ("stopped" if stopping else "interrupted", "one ")
+
+
+async def test_a_stop_before_the_model_is_asked_needs_no_model() -> None:
+    class Nobody:
+        name = framework = "nobody"
+
+        def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str | Usage, None]:
+            raise AssertionError("it is not asked")
+
+    settled = Settled()
+    turn = running(Nobody(), settled)
+    turn.stop()
+    assert (await collect(turn.objects()))[0] == ["session_info", "status", "chunk", "complete"]
+    assert settled.turns[0].state == "stopped"
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_a_turn_that_cannot_be_settled_says_so(stopping: bool) -> None:
+    settled = Settled(StreamError("not stored", code="storage_failed"))
+    turn = running(Scripted(), settled)
+    if stopping:
+        turn.stop()
+    types, error = await collect(turn.objects())
+    assert (types[-1], error) == (("error", None) if stopping else ("chunk", settled.failure))
+
+
+@pytest.mark.parametrize(
+    ("state", "reply", "types", "code"),
+    [
+        ("complete", "text", ["chunk", "complete"], None),
+        ("stopped", "", ["chunk", "complete"], None),
+        ("failed", "text", ["chunk"], "model_error"),
+        ("failed", "", [], "model_error"),
+        ("interrupted", "text", ["chunk"], "interrupted"),
+        ("generating", "", [], "generating"),
+    ],
+)
+async def test_a_replay_ends_as_the_turn_did(state: Any, reply: str, types: list[str], code: str | None) -> None:
+    failed = {"error_code": "model_error", "error_message": "broken"} if state == "failed" else {}
+    turn = Turn(1, "session", "S" * 22, None, "Hello", "m", 0.0, state, reply, 5, **failed)  # type: ignore[arg-type]
+    got, error = await collect(replay(turn, 4))
+    assert got == ["session_info", "status", *types]
+    if code is None:
+        assert error is None
+    else:
+        assert isinstance(error, StreamError)
+        assert error.code == code
