@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
+from .chat import CHAT
 from .command import Command, CommandError, UsageError
 from .serve import SERVE
 from .tail import TAIL
 
-COMMANDS: tuple[Command, ...] = (SERVE, TAIL)
+COMMANDS: tuple[Command, ...] = (SERVE, CHAT, TAIL)
 
 INTERRUPTED = 130
 """The exit status of a command that Ctrl-C ended, as shells have it."""

@@ -1,0 +1,1 @@
+"""What `tailrace chat` shows on a terminal and reads from it."""

@@ -1,0 +1,217 @@
+"""Blocks of Markdown as lines for a terminal: plain enough to be copied, and none of the text left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+from markdown_it.token import Token
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import BlockQuote as RichBlockQuote
+from rich.markdown import CodeBlock as RichCodeBlock
+from rich.markdown import Heading as RichHeading
+from rich.markdown import HorizontalRule as RichHorizontalRule
+from rich.markdown import ListElement as RichListElement
+from rich.markdown import ListItem as RichListItem
+from rich.markdown import Markdown, MarkdownContext, MarkdownElement, TableRowElement
+from rich.markdown import TableElement as RichTableElement
+from rich.segment import Segment
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from .safe import safe_line
+
+CODE_THEME = "ansi_dark"
+"""The terminal's own colours."""
+
+NARROWEST = 10
+"""Columns that nested blocks keep, even if they then go beyond the edge."""
+
+CELL = 6
+"""Columns that a cell of a table needs; with fewer the rows are written below each other."""
+
+Lines = list[list[Segment]]
+
+
+class Heading(RichHeading):
+    """All of them on the left."""
+
+    LEVEL_ALIGN: ClassVar[dict[str, Any]] = {}
+
+
+class HorizontalRule(RichHorizontalRule):
+    new_line = True
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("─" * min(24, options.max_width), style="markdown.hr")
+
+
+class CodeBlock(RichCodeBlock):
+    """Between its fences, as it was written. Long lines are left to the terminal, which copies them as one."""
+
+    def __init__(self, lexer_name: str, theme: str) -> None:
+        super().__init__(lexer_name, theme)
+        self._inside = False
+
+    def on_enter(self, context: MarkdownContext) -> None:
+        super().on_enter(context)
+        self._inside = len(list(context.stack)) > 1
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        code = str(self.text).rstrip("\n")
+        name = "" if self.lexer_name == "text" else self.lexer_name
+        mark = "`" * max(3, 1 + _longest_run(code))
+        yield Text(f"{mark}{name}", style="dim", overflow="fold")
+        text = Syntax("", self.lexer_name, theme=self.theme).highlight(code)
+        text.rstrip()
+        text.justify, text.overflow = "left", "fold"
+        if not self._inside:
+            text.no_wrap, text.overflow = True, "ignore"
+        yield text
+        yield Text(mark, style="dim")
+
+
+class BlockQuote(RichBlockQuote):
+    """Its paragraphs apart from each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[MarkdownElement] = []
+
+    def on_child_close(self, context: MarkdownContext, child: MarkdownElement) -> bool:
+        self._parts.append(child)
+        return False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        inner = options.update(width=max(NARROWEST, options.max_width - 2))
+        mark = Segment("│ ", console.get_style("dim"))
+        for number, element in enumerate(self._parts):
+            if number:
+                yield mark
+                yield Segment.line()
+            for line in console.render_lines(element, inner, style=self.style, pad=False):
+                yield mark
+                yield from line
+                yield Segment.line()
+
+
+class ListItem(RichListItem):
+    """What an item looks like does not depend on the others, so that it can be shown before they are there."""
+
+    def render_marked(self, console: Console, options: ConsoleOptions, mark: str) -> RenderResult:
+        style = console.get_style("markdown.item.bullet")
+        inner = options.update(width=max(NARROWEST, options.max_width - len(mark)))
+        lines = console.render_lines(self.elements, inner, style=self.style, pad=False)
+        for number, line in enumerate(lines or [[]]):
+            yield Segment(mark, style) if number == 0 else Segment(" " * len(mark))
+            yield from line
+            yield Segment.line()
+
+
+class ListElement(RichListElement):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for number, item in enumerate(self.items, 1 if self.list_start is None else self.list_start):
+            assert isinstance(item, ListItem), item
+            mark = "• " if self.list_type == "bullet_list_open" else f"{number}. "
+            yield from item.render_marked(console, options, mark)
+
+
+class TableElement(RichTableElement):
+    """Columns with one line below their names, or, where they have no room, one row below the other."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = [] if self.header is None or self.header.row is None else _cells(self.header.row)
+        body = [] if self.body is None else [_cells(row) for row in self.body.rows]
+        if len(names) * (CELL + 2) > options.max_width + 2:
+            yield from _stacked(names, body)
+            return
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, border_style="dim")
+        for name in names:
+            heading = name.copy()
+            heading.stylize("bold")
+            table.add_column(heading, overflow="fold")
+        for cells in body:
+            table.add_row(*cells)
+        yield table
+
+
+class ChatMarkdown(Markdown):
+    """A block's tokens as a renderable."""
+
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **Markdown.elements,
+        "heading_open": Heading,
+        "fence": CodeBlock,
+        "code_block": CodeBlock,
+        "blockquote_open": BlockQuote,
+        "hr": HorizontalRule,
+        "bullet_list_open": ListElement,
+        "ordered_list_open": ListElement,
+        "list_item_open": ListItem,
+        "table_open": TableElement,
+    }
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        # An address that is hidden in a link could be any other than its text says.
+        super().__init__("", code_theme=CODE_THEME, hyperlinks=False)
+        for token in tokens:
+            if token.children:
+                token.children = list(_spoken(token.children))
+        self.parsed = list(tokens)
+
+
+def render(tokens: Sequence[Token], console: Console, width: int) -> Lines:
+    """The lines of some tokens, without empty ones around them and without spaces at their ends."""
+    options = console.options.update(width=max(1, width), height=None)
+    segments = [
+        segment if segment.text == "\n" else Segment("\n".join(map(safe_line, segment.text.split("\n"))), segment.style)
+        for segment in console.render(ChatMarkdown(tokens), options)
+    ]
+    lines = [_without_end(line) for line in Segment.split_lines(segments)]
+    while lines and not lines[0]:
+        del lines[0]
+    while lines and not lines[-1]:
+        del lines[-1]
+    return lines
+
+
+def _without_end(line: list[Segment]) -> list[Segment]:
+    line = list(line)
+    while line:
+        text = line[-1].text.rstrip()
+        if text:
+            line[-1] = Segment(text, line[-1].style)
+            break
+        line.pop()
+    return line
+
+
+def _spoken(tokens: Iterable[Token]) -> Iterator[Token]:
+    """Inline tokens, with images as their text and address, and links that are their own text as no more than it."""
+    for token in tokens:
+        if token.type == "image":
+            yield Token("text", "", 0, content=f"{token.content} ({token.attrs.get('src', '')})")
+        elif token.info == "auto" and token.type in ("link_open", "link_close"):
+            continue
+        else:
+            yield token
+
+
+def _cells(row: TableRowElement) -> list[Text]:
+    return [cell.content for cell in row.cells]
+
+
+def _stacked(names: Sequence[Text], rows: Sequence[Sequence[Text]]) -> Iterator[Text]:
+    """Each cell in a line of its own, after the name of its column."""
+    for number, cells in enumerate(rows):
+        if number:
+            yield Text()
+        for name, cell in zip(names, cells, strict=False):
+            yield Text.assemble((name.plain, "bold"), ": ", cell, overflow="fold")
+
+
+def _longest_run(code: str) -> int:
+    """How many backquotes begin a line of the code, at most."""
+    return max((len(line) - len(line.lstrip("`")) for line in map(str.lstrip, code.split("\n"))), default=0)

@@ -1,0 +1,46 @@
+"""The terminal while nobody reads from it: what is typed waits, and Ctrl-C has a meaning."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+LOCAL = 3
+"""Where termios keeps the local modes."""
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Keys are kept as they are typed, and Ctrl-C is heard; on a terminal that can do so."""
+    try:
+        import termios
+    except ModuleNotFoundError:  # not on Windows, which does not show what is typed when nobody reads
+        yield
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    quiet = [*before]
+    quiet[LOCAL] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def interruptible(act: Callable[[], object]) -> Iterator[None]:
+    """What Ctrl-C does meanwhile."""
+    loop = asyncio.get_running_loop()
+
+    def heard(*_: object) -> None:
+        loop.call_soon_threadsafe(act)
+
+    before = signal.signal(signal.SIGINT, heard)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,72 @@
+"""Which kind of chat it is to be, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..command import CommandError
+
+if TYPE_CHECKING:
+    from ..chat import Wish
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""As shells have it for a program that nobody reads from any more."""
+
+PATIENCE = 5.0
+"""Seconds that a server may take to accept a connection."""
+
+PROXIES = ("all_proxy", "http_proxy", "https_proxy")
+
+
+def start(wish: Wish) -> int:
+    """Talk, and return the exit status; CommandError if there is no server to talk with."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows another.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        return asyncio.run(_chat(wish) if wish.message is None else _once(wish, wish.message))
+    except BrokenPipeError:
+        # Python would complain when it flushes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+async def _chat(wish: Wish) -> int:
+    from .app import App
+
+    await knock(wish.url)
+    await App(wish.url, wish.key, wish.session_id).run()
+    return 0
+
+
+async def _once(wish: Wish, message: str) -> int:
+    from .once import ask_once
+    from .server import Server
+    from .view import JSONView, make_console, view_for
+
+    await knock(wish.url)
+    view = JSONView(sys.stdout, sys.stderr) if wish.json else view_for(make_console())
+    async with Server(wish.url, wish.key) as server:
+        status, interrupted = await ask_once(server, view, message, wish.session_id)
+    return INTERRUPTED if interrupted else status
+
+
+async def knock(url: str) -> None:
+    """CommandError unless something accepts connections there; behind a proxy nobody can know."""
+    if any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
+        return
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            _, writer = await asyncio.open_connection(
+                parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+            )
+    except (OSError, UnicodeError, TimeoutError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or f"no answer in {PATIENCE:g} s"
+        raise CommandError(f"there is no server at {url} ({reason}): start one with: tailrace serve") from None
+    writer.close()

@@ -1,0 +1,28 @@
+"""What is known of a chat before there is a connection, and kept across its messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .statistics import ClientStatistics
+
+
+@dataclass
+class State:
+    """`session_id` is None until the first message begins a session. `unsent` is a message that the server did not
+    take, because the session was answering already.
+    """
+
+    session_id: str | None = None
+    unsent: str = ""
+    statistics: ClientStatistics = field(default_factory=ClientStatistics)
+
+    @property
+    def name(self) -> str:
+        """The session as a prompt shows it."""
+        return "new" if self.session_id is None else short(self.session_id)
+
+
+def short(session_id: str) -> str:
+    """The part of an id that is enough for people."""
+    return session_id[:8]

@@ -1,0 +1,211 @@
+"""Where a conversation is shown: a terminal, or a pipe that gets plain text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.segment import Segment, Segments
+from rich.text import Text
+from rich.theme import Theme
+
+from .safe import SafeStream, safe_json, safe_line
+from .tail import WIDTH, Tail
+
+if TYPE_CHECKING:
+    from ...client import ChatObject
+    from .blocks import Block, Blocks
+
+WAITING = "…"
+
+
+class View(ABC):
+    """`begin`, then pieces and notes in any order, then `end`. What it is given may be any text."""
+
+    @abstractmethod
+    def begin(self, heading: str) -> None:
+        """A reply begins."""
+
+    @abstractmethod
+    def piece(self, text: str) -> None:
+        """Some more of the reply's text."""
+
+    @abstractmethod
+    def note(self, line: str) -> None:
+        """Something has happened that the reader should know."""
+
+    @abstractmethod
+    def end(self, summary: str) -> None:
+        """The reply is over, or what there is of it."""
+
+    @abstractmethod
+    def fail(self, summary: str) -> None:
+        """The same, but something went wrong; perhaps before a reply began."""
+
+    @abstractmethod
+    def take(self, each: ChatObject) -> None:
+        """An object as the server has sent it, before anything else is made of it."""
+
+
+class TerminalView(View):
+    """Finished blocks are printed once; below them is the end of what is not finished, which is drawn again."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tail = Tail(console)
+        self._text = SafeStream()
+        self._blocks: Blocks | None = None
+
+    def take(self, each: ChatObject) -> None: ...
+
+    def begin(self, heading: str) -> None:
+        # Only here, because a prompt should not have to wait for it.
+        from .blocks import Blocks
+
+        self._text = SafeStream()
+        self._blocks = Blocks()
+        self._write([[Segment(safe_line(heading), self._console.get_style("dim"))]], WAITING)
+
+    def piece(self, text: str) -> None:
+        assert self._blocks is not None
+        ended = self._blocks.feed(self._text.feed(text))
+        self._write(self._lines(ended), self._blocks.pending)
+
+    def note(self, line: str) -> None:
+        pending = "" if self._blocks is None else self._blocks.pending or WAITING
+        lines = [[Segment(safe_line(line), self._console.get_style("yellow"))]]
+        if self._blocks is not None:
+            lines.insert(0, [])
+        self._write(lines, pending)
+
+    def end(self, summary: str) -> None:
+        self._end(summary, "dim")
+
+    def fail(self, summary: str) -> None:
+        self._end(summary, "red")
+
+    def _end(self, summary: str, style: str) -> None:
+        lines: list[list[Segment]] = []
+        if self._blocks is not None:
+            lines = [*self._lines(self._blocks.flush()), []]
+        self._blocks = None
+        wrapped = Text(safe_line(summary), style=style).wrap(self._console, self._width)
+        self._write([*lines, *(list(line.render(self._console)) for line in wrapped), []], "")
+
+    def _lines(self, blocks: Iterable[Block]) -> list[list[Segment]]:
+        from .markdown import render
+
+        lines: list[list[Segment]] = []
+        for block in blocks:
+            rendered = render(block.tokens, self._console, self._width)
+            if rendered and not block.goes_on:
+                lines.append([])
+            lines += rendered
+        return lines
+
+    def _write(self, lines: Sequence[list[Segment]], pending: str) -> None:
+        """All at once, so that nothing flickers."""
+        out = self._tail.erase()
+        if lines:
+            segments = [segment for line in lines for segment in (*line, Segment.line())]
+            with self._console.capture() as capture:
+                self._console.print(Segments(segments), crop=False, end="")
+            out += capture.get()
+        if pending.strip():
+            out += self._tail.draw(pending, self._width, self._console.height)
+        self._console.file.write(out)
+        self._console.file.flush()
+
+    @property
+    def _width(self) -> int:
+        return min(self._console.width - 1, WIDTH)
+
+
+class PlainView(View):
+    """The text as it comes, without anything else; what happens is said beside it."""
+
+    def __init__(self, out: TextIO, beside: TextIO) -> None:
+        self._out = out
+        self._beside = beside
+        self._text = SafeStream()
+        self._in_line = False
+
+    def take(self, each: ChatObject) -> None: ...
+
+    def begin(self, heading: str) -> None:
+        self._text = SafeStream()
+
+    def piece(self, text: str) -> None:
+        if text := self._text.feed(text):
+            self._out.write(text)
+            self._out.flush()
+            self._in_line = not text.endswith("\n")
+
+    def note(self, line: str) -> None:
+        print(safe_line(line), file=self._beside, flush=True)
+
+    def end(self, summary: str) -> None:
+        if self._in_line:
+            self._out.write("\n")
+            self._out.flush()
+            self._in_line = False
+
+    def fail(self, summary: str) -> None:
+        self.end(summary)
+        self.note(summary)
+
+
+class JSONView(View):
+    """The objects as they come, one a line; what happens beside them is said beside."""
+
+    def __init__(self, out: TextIO, beside: TextIO) -> None:
+        self._out = out
+        self._beside = beside
+
+    def take(self, each: ChatObject) -> None:
+        members = each.model_dump(mode="json", exclude_unset=True)
+        line = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+        print(safe_json(line), file=self._out, flush=True)
+
+    def note(self, line: str) -> None:
+        print(safe_line(line), file=self._beside, flush=True)
+
+    def begin(self, heading: str) -> None: ...
+    def piece(self, text: str) -> None: ...
+    def end(self, summary: str) -> None: ...
+    def fail(self, summary: str) -> None:
+        self.note(summary)
+
+
+THEME = Theme(
+    {
+        **{f"markdown.h{level}": "bold underline" if level < 3 else "bold" for level in range(1, 7)},
+        "markdown.code": "cyan",
+        "markdown.block_quote": "none",
+        "markdown.item.bullet": "cyan",
+        "markdown.link": "cyan",
+        "markdown.link_url": "dim",
+    }
+)
+"""One accent, and no backgrounds, which would not fit half of all terminals."""
+
+
+def make_console() -> Console:
+    """What is written to the output, as far as it can show it."""
+    return Console(highlight=False, theme=THEME)
+
+
+def view_for(console: Console) -> View:
+    """A terminal's, unless it cannot even move its cursor."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return TerminalView(console)
+    return PlainView(sys.stdout, sys.stderr)
+
+
+def say(console: Console, line: str, style: str = "") -> None:
+    """One line, whatever its words. A terminal wraps it, and copies it as one."""
+    console.print(Text(safe_line(line), style=style), soft_wrap=True)

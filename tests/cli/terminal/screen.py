@@ -1,0 +1,155 @@
+"""A program in a real pseudo-terminal, and what its screen shows."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pyte
+
+from tests.cli.served import PATIENCE, SILENT
+from tests.serving import ROOT
+
+KEYS = {"ctrl-c": "\x03", "ctrl-d": "\x04", "tab": "\t", "enter": "\r", "alt-enter": "\x1b\r", "up": "\x1b[A"}
+
+
+class Terminal:
+    """Everything that was written is in `raw`; `lines` has what scrolled off as well."""
+
+    def __init__(self, columns: int = 80, rows: int = 24) -> None:
+        self.screen = pyte.HistoryScreen(columns, rows, history=5000, ratio=0.5)
+        self.raw = ""
+        self.process: subprocess.Popen[bytes]
+        self._stream = pyte.ByteStream(self.screen)
+        self._changed = threading.Condition()
+        self._ended = False
+        self._master, self._slave = pty.openpty()
+        self._set_size(columns, rows)
+
+    def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        def own_terminal() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdin=self._slave,
+            stdout=self._slave,
+            stderr=self._slave,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=own_terminal,
+        )
+        os.close(self._slave)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def type(self, *keys: str) -> None:
+        """Text, or the name of a key."""
+        os.write(self._master, "".join(KEYS.get(key, key) for key in keys).encode())
+
+    def send(self, line: str) -> None:
+        self.type(line, "enter")
+
+    def resize(self, columns: int, rows: int) -> None:
+        with self._changed:
+            self.screen.resize(rows, columns)
+        self._set_size(columns, rows)
+
+    def wait(self, *parts: str, after: str = "") -> list[str]:
+        """The lines, once all parts are there (after the last line with another text); AssertionError if never."""
+
+        def there() -> bool:
+            text = "\n".join(self.lines)
+            text = text[text.rindex(after) :] if after and after in text else "" if after else text
+            return all(part in text for part in parts)
+
+        self.until(there, f"expected {parts}")
+        return self.lines
+
+    def until(self, condition: Callable[[], bool], otherwise: str = "") -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: condition() or self._ended, PATIENCE) or not condition():
+                raise AssertionError(f"{otherwise}, but got\n" + "\n".join(self.lines))
+
+    @property
+    def lines(self) -> list[str]:
+        """From the first to the last that is not empty."""
+        rows = [*self.screen.history.top, *(self.screen.buffer[number] for number in range(self.screen.lines))]
+        width = self.screen.columns
+        # A wide character has an empty cell after it.
+        found = ["".join(row[column].data for column in range(width)).rstrip() for row in rows]
+        while found and not found[-1]:
+            found.pop()
+        return found
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def end(self) -> int:
+        """The exit status, which must come soon."""
+        status = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return status
+
+    def close(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        os.close(self._master)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._master, 1 << 16)
+            except OSError:  # how a pseudo-terminal says that nobody has its other side
+                data = b""
+            with self._changed:
+                if data:
+                    self.raw += data.decode(errors="replace")
+                    self._stream.feed(data)
+                else:
+                    self._ended = True
+                self._changed.notify_all()
+            # Asked by programs where the cursor is; nobody else answers.
+            if b"\x1b[6n" in data:
+                answer = f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R"
+                os.write(self._master, answer.encode())
+            if not data:
+                return
+
+    def _set_size(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+@contextmanager
+def terminal(folder: Path, *command: str, columns: int = 80, rows: int = 24, **environment: str) -> Iterator[Terminal]:
+    """`tailrace …` in a terminal of its own, with its history in a folder; ended with the block."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    base = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+    env = {
+        **base,
+        **{name: value for name, value in SILENT.items() if name != "NO_COLOR"},
+        "PYTHONPATH": paths,
+        "TERM": "xterm-256color",
+        "LC_ALL": "C.UTF-8",
+        "XDG_STATE_HOME": str(folder),
+        **environment,
+    }
+    found = Terminal(columns, rows)
+    found.start(["tailrace", *command], env)
+    try:
+        yield found
+    finally:
+        found.close()
