@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,16 +9,22 @@ import pytest
 
 from tailrace import __version__
 from tailrace.cli.main import COMMANDS, main
+from tests.cli.served import COMPILED, PATIENCE
 
 HEAVY = {"alembic", "pydantic_ai", "rich", "sqlalchemy", "uvicorn", "tailrace.chat"}
+
+
+def run(*command: str) -> str:
+    environment = {**os.environ, **COMPILED}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    return ended.stdout
 
 
 @pytest.mark.parametrize(
     "command", [[sys.executable, "-m", "tailrace"], [str(Path(sys.executable).parent / "tailrace")]]
 )
 def test_both_ways_to_call_it_say_the_version(command: list[str]) -> None:
-    ended = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=True)
-    assert ended.stdout == f"tailrace {__version__}\n"
+    assert run(*command, "--version") == f"tailrace {__version__}\n"
 
 
 def test_the_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,7 +36,7 @@ def test_the_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_help_of_a_command_loads_nothing_heavy() -> None:
     code = f"import sys, tailrace.cli.main; print(*sorted({HEAVY} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.split() == []
+    assert run(sys.executable, "-c", code).split() == []
 
 
 def test_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
