@@ -16,7 +16,7 @@ from .commands import Ended, Failed, Open, Opened
 from .decoding import SOCKET
 from .transport import AsyncTransport, SyncTransport
 
-_CLOSE_TIMEOUT = 2
+_CLOSE_TIMEOUT = 1
 _NOT_OPENED = (OSError, TimeoutError, EOFError, InvalidHandshake, ConnectionClosed)
 _NOT_OF_A_HANDSHAKE = frozenset({"accept", "accept-encoding", "cache-control", "content-length", "content-type"})
 

@@ -1,0 +1,127 @@
+"""The relay with faults of tailrace.testing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tailrace.testing import Fault, Relay, relayed
+from tests.raw import BOUND
+
+ANSWER = b"0123456789"
+
+
+@asynccontextmanager
+async def answering() -> AsyncIterator[Relay]:
+    """A relay to a server that answers each line it gets, and says that it ends when the client does."""
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readline():
+                writer.write(ANSWER)
+            writer.write(b"bye")
+        except OSError:
+            gone.set()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, asyncio.timeout(BOUND), relayed(url) as relay:
+        yield relay
+
+
+@asynccontextmanager
+async def connected(relay: Relay) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    port = int(relay.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def test_without_a_fault_all_passes() -> None:
+    async with answering() as relay, connected(relay) as (reader, writer):
+        writer.write(b"x\ny\n")
+        writer.write_eof()
+        assert await reader.read() == ANSWER * 2 + b"bye"
+        assert (relay.accepted, relay.passed) == (1, 23)
+
+
+@pytest.mark.parametrize("how", ["close", "half_close"])
+async def test_a_connection_ends_after_so_many_bytes(how: str) -> None:
+    async with answering() as relay:
+        relay.next(Fault(after=4, how=how))  # type: ignore[arg-type]
+        async with connected(relay) as (reader, writer):
+            writer.write(b"x\n")
+            assert await reader.read() == b"0123"
+        async with connected(relay) as (reader, writer):
+            writer.write(b"x\n")
+            assert await reader.readexactly(10) == ANSWER
+        assert relay.accepted == 2
+
+
+async def test_a_connection_is_reset() -> None:
+    async with answering() as relay:
+        relay.always(Fault(after=4, how="reset"))
+        for _ in range(2):
+            async with connected(relay) as (reader, writer):
+                writer.write(b"x\n")
+                with pytest.raises(ConnectionResetError):
+                    await reader.readexactly(5)
+
+
+async def test_a_stalled_connection_says_nothing_more_until_it_is_cut() -> None:
+    async with answering() as relay:
+        relay.next(Fault(after=4, how="stall"))
+        async with connected(relay) as (reader, writer):
+            writer.write(b"x\n")
+            assert await reader.readexactly(4) == b"0123"
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.05)
+            relay.cut("close")
+            assert await reader.read() == b""
+
+
+async def test_bytes_come_in_pieces_and_late() -> None:
+    async with answering() as relay:
+        relay.next(Fault(piece=5, delay=0.05))
+        async with connected(relay) as (reader, writer):
+            began = time.monotonic()
+            writer.write(b"x\n")
+            assert await reader.read(100) == b"01234"
+            assert await reader.readexactly(5) == b"56789"
+            assert time.monotonic() - began >= 0.1
+
+
+async def test_connections_can_be_refused() -> None:
+    async with answering() as relay:
+        relay.refuse()
+        async with connected(relay) as (reader, _):
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        relay.refuse(False)
+        async with connected(relay) as (reader, writer):
+            writer.write(b"x\n")
+            assert await reader.readexactly(10) == ANSWER
+
+
+async def test_a_server_that_is_not_there_is_a_reset() -> None:
+    async with relayed("http://127.0.0.1:1") as relay, connected(relay) as (reader, _):
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+
+
+async def test_leaving_ends_what_is_open() -> None:
+    async with answering() as relay, connected(relay) as (reader, writer):
+        writer.write(b"x\n")
+        assert await reader.readexactly(10) == ANSWER
+        await relay.close()
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
