@@ -18,7 +18,7 @@ from tailrace.chat.journal import Journal
 from tailrace.chat.models.base import Model
 from tailrace.chat.observer import Observer
 from tailrace.chat.statistics import Statistics
-from tailrace.chat.store import Store, open_store
+from tailrace.chat.store import NewTurn, Store, open_store
 from tests.chat.api.talking import JSON, Hold, Scripted, begun, body, chatting, lines, settings, text, within
 from tests.raw import BOUND
 from tests.silence import silent_loop
@@ -267,3 +267,14 @@ async def test_a_checkpoint_that_fails_is_no_end_of_the_reply(tmp_path: Path, ca
         turn = await store.find_turn(stream_of(log), "")
         assert turn is not None
         assert turn.reply == "one two"
+
+
+async def test_what_an_earlier_server_left_is_interrupted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_store(settings(tmp_path).database_url) as left_generating:
+        new = NewTurn("session", "S" * 22, None, "Hello", "m", 0.0)
+        limits = {"session_limit": 1, "turn_limit": 1, "context_turns": 1}
+        await left_generating.begin_turn(new, "", new_session=True, **limits)
+    async with talking(tmp_path, Scripted()) as (talk, _, _):
+        objects = await read(await talk.find("", "S" * 22))
+        assert [each["type"] for each in objects] == ["session_info", "status"]
+    assert "interrupted by the last end of the server: 1" in caplog.text

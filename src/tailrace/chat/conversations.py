@@ -97,7 +97,7 @@ class Conversations:
     async def running(self) -> AsyncIterator[None]:
         """Nothing is left `generating` by an earlier server, nor by this one. End the engine inside of this."""
         if interrupted := await self.store.interrupt_turns():
-            logger.warning("%d replies were interrupted by the last end of the server", interrupted)
+            logger.warning("interrupted by the last end of the server: %d replies", interrupted)
         checkpoints = asyncio.create_task(self._checkpoint(), name="tailrace chat checkpoints")
         try:
             yield

@@ -1,0 +1,54 @@
+"""What a client is told that is refused, and what the document says of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tailrace.chat import errors, store
+from tailrace.chat.errors import STORE_REFUSALS, Refused, refusal_of, refusals
+
+
+def all_refusals() -> list[type[Refused]]:
+    return Refused.__subclasses__()
+
+
+def test_every_refusal_is_in_the_drawing_and_has_a_code_of_its_own() -> None:
+    assert errors.__doc__ is not None
+    assert all(kind.__name__ in errors.__doc__ for kind in all_refusals())
+    assert len({kind.code for kind in all_refusals()}) == len(all_refusals())
+    assert all(400 <= kind.status < 600 for kind in all_refusals())
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (store.SessionNotFound("id"), errors.SessionNotFound),
+        (store.SessionFull(3), errors.SessionFull),
+        (store.SessionLimit(3), errors.TooManySessions),
+        (store.BadToken("x" * 1000), errors.BadPage),
+        (store.StoreError("/secret/place: disk full"), errors.StorageFailed),
+    ],
+)
+def test_what_the_store_raises_is_refused(raised: Exception, kind: type[Refused]) -> None:
+    refusal = refusal_of(raised)
+    assert type(refusal) is kind
+    assert refusal.problem.code == kind.code
+    assert "secret" not in refusal.detail
+    assert len(refusal.detail) < 200
+    assert type(raised) in STORE_REFUSALS
+
+
+def test_a_busy_session_names_its_stream() -> None:
+    problem = errors.SessionBusy("session", "stream").problem
+    assert problem.model_dump() == {
+        "detail": "the session is answering: resume, stop or wait for the stream stream",
+        "code": "session_busy",
+        "session_id": "session",
+        "stream_id": "stream",
+    }
+
+
+def test_refusals_of_one_status_are_described_together() -> None:
+    said = refusals(errors.SessionNotFound, errors.StreamNotFound, errors.Unauthorized)
+    assert set(said) == {401, 404}
+    assert said[404]["description"] == "session not found, or stream not found"
