@@ -156,12 +156,15 @@ def settings(folder: Path, **changes: Any) -> ChatSettings:
 
 @asynccontextmanager
 async def chatting(
-    folder: Path, model: Model | None = None, *, key: str | None = None, **changes: Any
+    folder: Path, model: Model | None = None, *, spec: str = "demo", key: str | None = None, **changes: Any
 ) -> AsyncIterator[Chat]:
-    """A server with its database in a folder; `key` is the API key of its client, `changes` are of its settings."""
+    """A server with its database in a folder and a model, or the one that `spec` names.
+
+    `key` is the API key of its client, `changes` are of its settings.
+    """
     async with AsyncExitStack() as stack:
         await _lay_out(folder)
-        app = create_app(settings(folder, **changes), model=model)
+        app = create_app(settings(folder, model=spec, **changes), model=model)
         url = await stack.enter_async_context(serving(app))
         auth = {"Authorization": f"Bearer {key}"} if key else {}
         # A connection for each request: on one that is used again every answer waits for a delayed acknowledgement.
