@@ -38,6 +38,8 @@ $(STAMP): pyproject.toml constraints.txt
 serve: setup ## Serve the chat on http://127.0.0.1:8000 (ARGS='--port 8001', ARGS=--help lists more)
 	$(BIN)/tailrace serve $(ARGS)
 
+# Each server that a test starts would compile all that it imports, where the environment forbids to keep it.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup ## Run the tests and print the branch coverage (ARGS='tests/wire -x' narrows them)
 	@scripts/system-packages test
 	$(BIN)/pytest --cov --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)

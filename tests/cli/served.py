@@ -15,19 +15,15 @@ from typing import Any
 
 import httpx
 
-from tests.serving import ROOT, process
+from tests.serving import process
 
 PATIENCE = 20.0
 """Seconds after which no test waits any more."""
-
-# Compiling all that a server imports takes longer than running it; here each process finds what the first has compiled.
-COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode")}
 
 SILENT = {
     **{name: "" for name in os.environ if name.startswith("TAILRACE_")},
     "GENAI_MODEL_ID": "",
     "NO_COLOR": "1",
-    **COMPILED,
 }
 """What the environment says of a server, taken away; an empty variable counts as none."""
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +8,13 @@ import pytest
 
 from tailrace import __version__
 from tailrace.cli.main import COMMANDS, main
-from tests.cli.served import COMPILED, PATIENCE
+from tests.cli.served import PATIENCE
 
 HEAVY = {"alembic", "pydantic_ai", "rich", "sqlalchemy", "uvicorn", "tailrace.chat"}
 
 
 def run(*command: str) -> str:
-    environment = {**os.environ, **COMPILED}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     return ended.stdout
 
 
