@@ -1,4 +1,4 @@
-"""What the endpoints share."""
+"""What the endpoints share. All of it is `async`, although nothing waits: FastAPI would send the others to a thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..conversations import Conversations
 from ..statistics import Statistics
 
 
-def _conversations(request: Request) -> Conversations:
+async def _conversations(request: Request) -> Conversations:
     conversations: Conversations = request.app.state.conversations
     return conversations
 
@@ -18,7 +18,7 @@ def _conversations(request: Request) -> Conversations:
 Chat = Annotated[Conversations, Depends(_conversations)]
 
 
-def _statistics(request: Request) -> Statistics:
+async def _statistics(request: Request) -> Statistics:
     statistics: Statistics = request.app.state.statistics
     return statistics
 
