@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 
 def listening_socket() -> socket.socket:
     """A socket that already accepts, so that no test has to wait for its server."""
-    listener = socket.socket()
+    # asyncio sends small pieces at once only where the protocol is named.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", 0))
     listener.listen(2048)

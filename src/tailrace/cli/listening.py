@@ -33,7 +33,8 @@ def listen(host: str, port: int) -> socket.socket:
     A name stands for its first IPv4 address if it has one, for its first IPv6 address otherwise.
     """
     family, address = _resolve(host, port)
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small pieces at once only where the protocol is named.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # Elsewhere a server can be started again at once; on Windows this would share the port with others.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
