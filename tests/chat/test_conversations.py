@@ -12,9 +12,10 @@ import pytest
 
 from tailrace import Engine, Log
 from tailrace.chat import store
-from tailrace.chat.conversations import Conversations, Question
+from tailrace.chat.conversations import Conversations
 from tailrace.chat.errors import SessionNotFound
 from tailrace.chat.journal import Journal
+from tailrace.chat.live import Question
 from tailrace.chat.models.base import Model
 from tailrace.chat.observer import Observer
 from tailrace.chat.statistics import Statistics

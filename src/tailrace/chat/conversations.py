@@ -1,19 +1,14 @@
-"""Sessions that are talked with: who asks, what runs, and what is stored of it."""
+"""Sessions that are talked with: who may ask what, and which log has the reply."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
-from .. import Engine, Log, Producer, Retention, StreamError
-from .context import fit_context
+from .. import Engine, Log, Retention
+from .answers import Answers
 from .errors import (
-    KeyReused,
     MessageTooLong,
     SessionBusy,
     SessionNotFound,
@@ -21,65 +16,23 @@ from .errors import (
     StreamNotFound,
     TooManyStreams,
 )
+from .live import Live, Question
 from .models.base import Model
 from .objects import encode_object
 from .observer import Observer
 from .replay import replay
-from .requests import session_id as logged_session
 from .sessions import Session, Turn
 from .settings import ChatSettings
-from .store import NewTurn, Store, StoreError
-from .turns import RunningTurn
-from .unstored import Unstored
-
-logger = logging.getLogger("tailrace.chat")
+from .store import Store
 
 PATH = "/chat/stream"
-
-CHECKPOINT = 1.0
-"""Seconds of a reply that a sudden death of the server can lose, at most."""
 
 # A reply is as long as its model makes it; what could not be read from its beginning would be lost to a reload.
 KEEP_ALL = Retention(count=None, size=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a client asks; `session_id` None begins a new session, `client` is its address."""
-
-    owner: str
-    message: str
-    session_id: str | None = None
-    idempotency_key: str | None = None
-    client: str = ""
-
-    def check_repeats(self, message: str, session_id: str) -> None:
-        """That it is the question of the turn that has its idempotency key. KeyReused if it asks something else."""
-        if message != self.message or self.session_id not in (None, session_id):
-            raise KeyReused
-
-
-@dataclass(slots=True)
-class Live:
-    """A reply that is being written: its log, and the turn from the moment that it is stored.
-
-    Nobody else reads the log before `begun`, because the turn may not come to be.
-    """
-
-    question: Question
-    session_id: str
-    log: Log
-    turn: RunningTurn | None = None
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def stream_id(self) -> str:
-        return self.log.name.rpartition("/")[2]
-
-
 class Conversations:
-    """One for a server: the sole owner of the turns that run in it."""
+    """One for a server. Everything is done in the name of an owner, who sees nothing of another's."""
 
     def __init__(self, engine: Engine, store: Store, model: Model, observer: Observer, settings: ChatSettings) -> None:
         self.engine = engine
@@ -87,32 +40,18 @@ class Conversations:
         self.model = model
         self._observer = observer
         self._settings = settings
-        self._live: dict[str, Live] = {}  # by session: one turn at a time
-        self._streams: dict[str, Live] = {}  # those that have begun
-        self._unstored = Unstored(store)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._busy = asyncio.Event()
+        self._answers = Answers(engine, store, model, observer, settings)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Nothing is left `generating` by an earlier server, nor by this one. End the engine inside of this."""
-        if interrupted := await self.store.interrupt_turns():
-            logger.warning("interrupted by the last end of the server: %d replies", interrupted)
-        checkpoints = asyncio.create_task(self._checkpoint(), name="tailrace chat checkpoints")
-        try:
-            yield
-        finally:
-            await asyncio.gather(*self._tasks)
-            checkpoints.cancel()
-            await asyncio.wait([checkpoints])
-            await self._unstored.store_all()
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Turns can run inside of this, where the engine has to end, too."""
+        return self._answers.running()
 
     # Turns
 
     @property
     def active(self) -> int:
         """How many replies are being written."""
-        return len(self._streams)
+        return len(self._answers)
 
     async def ask(self, question: Question) -> Log:
         """The log of the reply, which has begun when this returns. A Refused if it cannot.
@@ -124,20 +63,14 @@ class Conversations:
         self._check_limits(question)
         session_id = question.session_id or str(uuid4())
         live = Live(question, session_id, self.engine.new_stream(PATH, retention=KEEP_ALL))
-        self._live[session_id] = live
-        try:
-            known = await self._begin(live)
-        finally:
-            if live.turn is None:
-                self._give_up(live)
-        if known is None:
+        if (known := await self._answers.begin(live)) is None:
             return live.log
         question.check_repeats(known.message, known.session_id)
         return await self.find(question.owner, known.stream_id)
 
     async def find(self, owner: str, stream_id: str) -> Log:
         """The log of a reply, made again from the store if it has been forgotten. StreamNotFound."""
-        if (live := self._streams.get(stream_id)) is not None and live.question.owner == owner:
+        if (live := self._answers.of_stream(stream_id, owner)) is not None:
             return live.log
         turn = await self._stored(owner, stream_id)
         session = await self.session(owner, turn.session_id)
@@ -149,8 +82,8 @@ class Conversations:
 
     async def stop(self, owner: str, stream_id: str) -> Turn:
         """Stop the model, if it is still writing; the turn as it is stored then. StreamNotFound."""
-        if (live := self._streams.get(stream_id)) is not None and live.question.owner == owner:
-            await self._stop(live)
+        if (live := self._answers.of_stream(stream_id, owner)) is not None:
+            await self._answers.stop(live)
         return await self._stored(owner, stream_id)
 
     # Sessions
@@ -182,16 +115,16 @@ class Conversations:
 
     def stream_of(self, session_id: str) -> str | None:
         """The id of the stream that a session is answering with."""
-        live = self._live.get(session_id)
+        live = self._answers.of_session(session_id)
         return live.stream_id if live is not None and live.turn is not None else None
 
-    # How a turn runs
+    # What stands in the way
 
     async def _repeated(self, question: Question) -> Log | None:
         """The log of a running reply to the same question. SessionBusy if it answers another."""
         if question.session_id is None:
             return None
-        while (live := self._live.get(question.session_id)) is not None and live.turn is None:
+        while (live := self._answers.of_session(question.session_id)) is not None and live.turn is None:
             await live.begun.wait()  # or given up: then the next one tries
         if live is None:
             return None
@@ -209,130 +142,14 @@ class Conversations:
             raise MessageTooLong(settings.max_message, length)
         if self.engine.draining:
             raise ShuttingDown
-        if len(self._live) >= settings.max_streams:
+        if self._answers.places_taken >= settings.max_streams:
             raise TooManyStreams(settings.max_streams)
 
-    async def _begin(self, live: Live) -> Turn | None:
-        """Store the message, then ask the model. Answers the turn that the idempotency key stands for already."""
-        question, settings = live.question, self._settings
-        begun = await self.store.begin_turn(
-            NewTurn(
-                session_id=live.session_id,
-                stream_id=live.stream_id,
-                idempotency_key=question.idempotency_key,
-                message=question.message,
-                model=self.model.name,
-                created=time.time(),
-            ),
-            question.owner,
-            new_session=question.session_id is None,
-            session_limit=settings.max_sessions,
-            turn_limit=settings.max_turns,
-            context_turns=settings.context_messages // 2,
-        )
-        if begun.known is not None:
-            return begun.known
-        if question.session_id is None:
-            self._observer.session_created()
-        turns = begun.session.turns
-        context = fit_context(
-            begun.context,
-            question.message,
-            earlier=turns - 1,
-            max_messages=settings.context_messages,
-            max_characters=settings.context_characters,
-        )
-        logged_session.set(live.session_id)  # in this request, and in the task of its turn
-        watch = self._observer.turn_started(begun.turn, question.client)
-        live.turn = turn = RunningTurn(begun.turn, context, self.model, watch, self._settle, message_count=2 * turns)
-        self._streams[live.stream_id] = live
-        self._busy.set()
-        producer = self.engine.produce(live.log, turn.objects(), encode=encode_object)
-        self._keep(asyncio.create_task(self._see_out(live, turn, producer), name=f"tailrace turn {live.stream_id}"))
-        live.begun.set()
-        return None
-
-    async def _settle(self, turn: RunningTurn) -> None:
-        """Store how a turn ended; from now on its session can be asked again."""
-        live = self._streams[turn.turn.stream_id]
-        storing = asyncio.create_task(self._store_end(live, turn), name=f"tailrace end of turn {live.stream_id}")
-        self._keep(storing)
-        while not storing.done():
-            # A stop, or the end of the server, comes too late to undo the end; who sent it waits for just that.
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([storing])
-        storing.result()
-
-    async def _store_end(self, live: Live, turn: RunningTurn) -> None:
-        try:
-            await self.store.end_turn(turn.turn)
-        except StoreError as error:
-            logger.error("stream %s: the reply could not be stored: %s", live.stream_id, error)
-            failure = StreamError("the reply could not be stored", code="storage_failed")
-            self._unstored.add(turn.turn)
-            turn.turn = replace(turn.turn, state="failed", error_code=failure.code, error_message=failure.message)
-            raise failure from error
-        finally:
-            self._observer.turn_ended(turn.turn)
-            self._forget(live)
-
-    async def _see_out(self, live: Live, turn: RunningTurn, producer: Producer) -> None:
-        """The end of a turn whose generator did not come so far: it never ran, or ignores its cancellation."""
-        await producer.wait()
-        with suppress(StreamError):  # logged where it was raised
-            await turn.end_unheard()
-        live.ended.set()
-
-    def _give_up(self, live: Live) -> None:
-        """A turn that does not begin."""
-        self._forget(live)
-        self.engine.forget(live.log)
-        live.begun.set()
-        live.ended.set()
-
-    def _forget(self, live: Live) -> None:
-        del self._live[live.session_id]
-        self._streams.pop(live.stream_id, None)
-        self._rest()
-
-    def _rest(self) -> None:
-        if not self._live and not self._unstored:
-            self._busy.clear()
-
-    async def _stop(self, live: Live) -> None:
-        await live.begun.wait()
-        if live.turn is not None:
-            live.turn.stop()
-            # A producer that is cancelled before its first step closes a log without a word; it takes that step here.
-            await asyncio.sleep(0)
-            await self.engine.stop(live.log)
-        await live.ended.wait()
-
     async def _stop_session(self, owner: str, session_id: str) -> None:
-        if (live := self._live.get(session_id)) is not None and live.question.owner == owner:
-            await self._stop(live)
+        if (live := self._answers.of_session(session_id)) is not None and live.question.owner == owner:
+            await self._answers.stop(live)
 
     async def _stored(self, owner: str, stream_id: str) -> Turn:
         if (turn := await self.store.find_turn(stream_id, owner)) is None:
             raise StreamNotFound(stream_id)
         return turn
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _checkpoint(self) -> None:
-        """Store what there is of the replies that are being written, all in one transaction."""
-        stored: dict[int, int] = {}
-        while True:
-            await self._busy.wait()
-            await asyncio.sleep(CHECKPOINT)
-            turns = [live.turn for live in self._live.values() if live.turn is not None]
-            grown = [turn for turn in turns if turn.chunks > stored.get(turn.turn.number, 0)]
-            stored = {turn.turn.number: turn.chunks for turn in turns}
-            try:
-                await self.store.checkpoint([(turn.turn.number, turn.text, turn.chunks) for turn in grown])
-            except StoreError as error:
-                logger.error("%d replies could not be stored in between: %s", len(grown), error)
-            await self._unstored.store_all()
-            self._rest()

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from ... import Cursor, Log, StreamResponse, StreamSettings, Wire, choose_wire
 from ..access import Owner
-from ..conversations import PATH, Question
+from ..conversations import PATH
 from ..document import read_reply
 from ..errors import (
     KeyReused,
@@ -23,6 +23,7 @@ from ..errors import (
     Unauthorized,
     refusals,
 )
+from ..live import Question
 from ..objects import ChatRequest, FailedReply, Problem, Reply, StopResult
 from ..wire import STREAMS, WIRES, stream_content
 from .state import Chat
