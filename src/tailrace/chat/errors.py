@@ -157,7 +157,7 @@ def refusals(*kinds: type[Refused]) -> dict[int | str, dict[str, Any]]:
     """What the OpenAPI document says of them, for FastAPI's `responses`."""
     said: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
-        line = (kind.__doc__ or kind.code).splitlines()[0] if kind.__doc__ else kind.code.replace("_", " ")
+        line = kind.code.replace("_", " ")
         model = BusyProblem | Problem if kind is SessionBusy else Problem
         if kind.status in said:
             said[kind.status]["description"] += f", or {line}"
