@@ -97,8 +97,8 @@ class TestPosition:
 @pytest.mark.parametrize(
     ("decoder", "data", "expected"),
     [
-        (AnySSE(99), b'data: {"a":1}\n\ndata: {"a"\n\n', [Frame({"a": 1}), Frame('{"a"')]),
-        (AnySSE(99), b"id: x\nevent: e\ndata: 1\n\n", [Frame(1, "e", "x")]),
+        (AnySSE(max_bytes=99), b'data: {"a":1}\n\ndata: {"a"\n\n', [Frame({"a": 1}), Frame('{"a"')]),
+        (AnySSE(max_bytes=99), b"id: x\nevent: e\ndata: 1\n\n", [Frame(1, "e", "x")]),
         (AnyNDJSON(99), b'{"id":"x","data":1}\n', [Frame(1, None, "x")]),
         (AnyNDJSON(99), b'{"id":3,"data":1}\n', [Frame({"id": 3, "data": 1})]),
         (AnyNDJSON(99), b'{"id":"x","data":1,"more":2}\n', [Frame({"id": "x", "data": 1, "more": 2})]),

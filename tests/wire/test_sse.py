@@ -360,3 +360,45 @@ def test_the_schema_names_the_fields_of_an_event() -> None:
     schema = SSE().item_schema({"type": "integer"})["itemSchema"]
     assert schema["required"] == ["data"]
     assert schema["properties"]["data"]["contentSchema"] == {"type": "integer"}
+
+
+ALIKE = {
+    "ids": "id: {n}\ndata: {n}\n\n",
+    "data alone": "data: {n}\n\n",
+    "names": "id: {n}\nevent: e{n}\ndata: {n}\n\n",
+    "names without ids": "event: e\ndata: {n}\n\n",
+}
+STRANGERS = [
+    "",
+    "\n\n",
+    "id: x\n\n",
+    "id:y\ndata:1\n\n",
+    "data: 1\nid: z\n\n",
+    "id: \ndata: 2\n\n",
+    "event: \ndata: 3\n\n",
+    "id: w\ndata: event: v\nevent: u\n\n",
+    "id: n\0l\ndata: 4\n\n",
+    "data: 5\ndata: 6\n\n",
+    ": ping\nid: t\ndata: 7\n\n",
+    "id: s\nretry: 8\n\n",
+    "retry: 9\n\n",
+    "id: r\nevent: data: q\ndata: id: p\n\n",
+    "id: o\ndata: \n\n",
+]
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("block", ALIKE.values(), ids=ALIKE)
+@pytest.mark.parametrize("place", [0, 50, 100])
+def test_many_events_alike_are_read_as_each_would_be(block: str, stranger: str, place: int) -> None:
+    blocks = [block.format(n=n) for n in range(100)]
+    blocks.insert(place, stranger)
+    together = SSEDecoder().feed("".join(blocks).encode())
+    one_by_one = SSEDecoder()
+    assert together == [frame for each in blocks for frame in one_by_one.feed(each.encode())]
+
+
+def test_the_bad_one_of_many_events_is_named() -> None:
+    blocks = [f"data: {n}\n\n" for n in range(200)] + ["data: {]\n\n"]
+    with pytest.raises(DecodeError, match=r"but got '\{\]'"):
+        SSE().decoder().feed("".join(blocks).encode())

@@ -11,11 +11,12 @@ from ..errors import Truncated
 from ..events import DONE, RESERVED, Dropped, Farewell, Notice, Outcome, Reset
 from ..wire.base import Decoder, Frame, read_notice
 from ..wire.batch import Batch
+from ..wire.sse import ONLY_RETRY
 from ..wire.text import Text
 from ..wire.websocket import NORMAL, POLICY_VIOLATION
 from .backoff import Backoff, Spent, read_retry_after
 from .commands import Close, Ended, Failed, Flow, Give, Open, Opened, Read, Sleep
-from .decoding import ACCEPT, ONLY_RETRY, decoder_for, media_type_of
+from .decoding import ACCEPT, decoder_for, media_type_of
 from .errors import StreamFailed, StreamLost, StreamRefused, StreamReset, told_refusal
 from .links import same_origin, stop_link, with_parameter
 from .plan import Plan

@@ -12,7 +12,7 @@ from ..events import DONE, RESERVED
 from ..wire.base import Decoder, Frame, read_members
 from ..wire.batch import Batch
 from ..wire.ndjson import NDJSON, JSONLines
-from ..wire.sse import SSE, SSEDecoder
+from ..wire.sse import SSE, SSEValuesDecoder
 from ..wire.text import Text
 from .errors import NotAStream
 from .position import read_cursor
@@ -20,30 +20,24 @@ from .position import read_cursor
 DONE_MARK = "[DONE]"
 """The data with which OpenAI's streams, and those like them, say that they are done."""
 
-ONLY_RETRY = object()
-"""In place of the data of a frame that has none, and no event: it only sets a delay."""
-
 _MEMBERS = frozenset({"id", "event", "data", "retry"})
 
 
-class AnySSE(Decoder):
+class AnySSE(SSEValuesDecoder):
     """Server-Sent Events whose data is JSON, or text where it is none. What says by itself that all is done is DONE."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._events = SSEDecoder(max_bytes=max_bytes)
+    def _read_data(self, texts: list[str]) -> list[Any]:
+        try:
+            return list(map(from_json, texts))
+        except ValueError:
+            return list(map(_read_text, texts))
 
-    def feed(self, data: bytes) -> list[Frame]:
-        frames = self._events.feed(data)
-        for frame in frames:
-            if frame.data is None:
-                frame.data = ONLY_RETRY
-                continue
-            try:
-                frame.data = from_json(frame.data)
-            except ValueError:
-                if frame.data == DONE_MARK:
-                    frame.data = DONE
-        return frames
+
+def _read_text(text: str) -> Any:
+    try:
+        return from_json(text)
+    except ValueError:
+        return DONE if text == DONE_MARK else text
 
 
 class AnyNDJSON(Decoder):
@@ -103,7 +97,7 @@ MakeDecoder = Callable[[int], Decoder]
 _LINES = (NDJSON.media_type, *NDJSON.aliases, "application/jsonlines", "application/json-lines", "application/x-jsonl")
 
 _DECODERS: dict[str, MakeDecoder] = {
-    SSE.media_type: AnySSE,
+    SSE.media_type: lambda max_bytes: AnySSE(max_bytes=max_bytes),
     **dict.fromkeys(_LINES, AnyNDJSON),
     Batch.media_type: lambda max_bytes: Batch().decoder(),
     Text.media_type: lambda max_bytes: Text().decoder(max_bytes=max_bytes),
