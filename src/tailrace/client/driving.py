@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from ..events import Outcome
 from ..wire.base import Frame
@@ -19,20 +19,26 @@ STOP = '{"event": "stop"}'
 
 
 class Reading(Generic[T]):
-    """A stream that is being read. Nothing is read that was not asked for: at most one piece of it is kept."""
+    """A stream that is being read. Nothing is read that was not asked for: at most one piece of it is kept.
 
-    def __init__(self, core: Following, convert: Callable[[Frame], T]) -> None:
+    Without `convert` its events are the frames.
+    """
+
+    def __init__(self, core: Following, convert: Callable[[Frame], T] | None) -> None:
         self._core = core
         self._convert = convert
         self._flow: Flow[None] = core.run()
         self._reply: Any = None
         self._pending: deque[Frame] = deque()
+        self._given: Frame | None = None
         self._cursor = core.cursor
 
     @property
     def cursor(self) -> str | None:
         """The id of the last event that the iteration has given: `after=` it a later client goes on."""
-        return self._cursor if self._pending else self._core.cursor
+        if not self._pending:
+            return self._core.cursor
+        return self._cursor if self._given is None or self._given.id is None else self._given.id
 
     @property
     def outcome(self) -> Outcome | None:
@@ -45,14 +51,12 @@ class Reading(Generic[T]):
         return self._core.address
 
     def _pop(self) -> T:
-        frame = self._pending.popleft()
-        if frame.id is not None:
-            self._cursor = frame.id
-        return self._convert(frame)
+        self._given = frame = self._pending.popleft()
+        return cast(T, frame) if self._convert is None else self._convert(frame)
 
     def _next_command(self) -> Command | None:
         """What the core wants now; None at the end."""
-        self._cursor = self._core.cursor
+        self._given, self._cursor = None, self._core.cursor
         reply, self._reply = self._reply, None
         try:
             return self._flow.send(reply)
@@ -77,7 +81,3 @@ class Reading(Generic[T]):
         timeouts = plan.timeouts
         request = Open("POST", address, headers, None, timeouts.connect, timeouts.idle)
         yield from ask(request, plan.retry, repeatable=True)
-
-
-def as_it_is(frame: Frame) -> Frame:
-    return frame

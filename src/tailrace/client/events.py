@@ -15,7 +15,7 @@ from .transport import AsyncTransport, SyncTransport
 class AsyncEvents(Reading[T], Generic[T]):
     """A stream's events by `async for`, across as many connections as it takes."""
 
-    def __init__(self, core: Following, convert: Callable[[Frame], T], transport: AsyncTransport) -> None:
+    def __init__(self, core: Following, convert: Callable[[Frame], T] | None, transport: AsyncTransport) -> None:
         super().__init__(core, convert)
         self._transport = transport
 
@@ -62,7 +62,7 @@ class AsyncEvents(Reading[T], Generic[T]):
 class Events(Reading[T], Generic[T]):
     """A stream's events by `for`, across as many connections as it takes."""
 
-    def __init__(self, core: Following, convert: Callable[[Frame], T], transport: SyncTransport) -> None:
+    def __init__(self, core: Following, convert: Callable[[Frame], T] | None, transport: SyncTransport) -> None:
         super().__init__(core, convert)
         self._transport = transport
 

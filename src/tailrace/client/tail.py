@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from ..wire.base import MAX_FRAME_BYTES, Frame
 from .core import Following
-from .driving import T, as_it_is
+from .driving import T
 from .events import AsyncEvents, Events
 from .http import AsyncHTTP, HTTPClient, SyncHTTP
 from .links import with_parameters
@@ -66,7 +66,7 @@ def tail(
         allow_gaps=allow_gaps,
         max_bytes=max_bytes,
     )
-    return Tail(plan, as_it_is, client)
+    return Tail(plan, None, client)
 
 
 def new_key() -> str:
@@ -77,7 +77,7 @@ def new_key() -> str:
 class Tail(Generic[T]):
     """A stream to follow. Entering it connects."""
 
-    def __init__(self, plan: Plan, convert: Callable[[Frame], T], client: HTTPClient | None) -> None:
+    def __init__(self, plan: Plan, convert: Callable[[Frame], T] | None, client: HTTPClient | None) -> None:
         if client is not None and plan.is_socket:
             raise TypeError("expected no httpx client for a WebSocket, but got one")
         self._plan = plan
