@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from fastapi import FastAPI, WebSocket
 
 from tailrace.client import NotStoppable, StreamFailed, StreamLost, StreamRefused, Timeouts, tail
+from tailrace.client.commands import Ended, Failed, Open
+from tailrace.client.socket import AsyncSocket, SyncSocket
 from tailrace.testing import Fault, Relay, relayed
 from tests.client.apps import LETTERS, tailrace_app
 from tests.client.drivers import AT_ONCE, Driver
@@ -79,12 +82,31 @@ async def test_stop_is_a_message(relay: Relay, driver: Driver) -> None:
     assert got.outcome.code == "stopped"
 
 
-async def test_stop_without_a_connection_is_told(relay: Relay, driver: Driver) -> None:
-    if driver.name == "async":
-        async with tail(f"{relay.url}/letters") as events:
-            assert [event.data async for event in events] == LETTERS
-            with pytest.raises(NotStoppable):
-                await events.stop()
+async def test_what_is_said_to_a_socket_that_is_gone(relay: Relay) -> None:
+    request = Open("GET", f"{relay.url}/shut", {}, None, 5.0, 5.0)
+    socket = AsyncSocket(1 << 20)
+    await socket.open(request)
+    assert await socket.read(None) == Ended(1008, "not you")
+    assert isinstance(await socket.say("x"), Failed)
+    await socket.close()
+    assert isinstance(await socket.say("x"), Failed)
+
+    def without_asyncio() -> None:
+        socket = SyncSocket(1 << 20)
+        socket.open(request)
+        assert socket.read(None) == Ended(1008, "not you")
+        assert isinstance(socket.say("x"), Failed)
+        socket.close()
+        assert isinstance(socket.say("x"), Failed)
+
+    await asyncio.to_thread(without_asyncio)
+
+
+async def test_stop_without_a_connection_is_told(relay: Relay) -> None:
+    async with tail(f"{relay.url}/letters") as events:
+        assert [event.data async for event in events] == LETTERS
+        with pytest.raises(NotStoppable):
+            await events.stop()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from tailrace import Outcome
 from tailrace.client import Retry, StreamFailed, StreamLost, StreamRefused, StreamReset, Timeouts, tail
 from tailrace.client.errors import NotStoppable
-from tailrace.client.http import HTTPClient
+from tailrace.client.http import AsyncHTTP, HTTPClient, SyncHTTP
 from tailrace.testing import Fault, Relay, relayed
 from tests.client.apps import LETTERS, tailrace_app
 from tests.client.drivers import AT_ONCE, Driver, read_async
@@ -228,8 +228,21 @@ async def test_a_callers_client_stays_open(relay: Relay) -> None:
     ):
         async with tail(relay.url, client=other):
             pass
+    with pytest.raises(TypeError, match=r"expected an httpx\.Client here, but got AsyncClient"):
+        tail(relay.url, client=client).__enter__()
     with pytest.raises(TypeError, match="no httpx client"):
         tail("ws://x", client=httpx.Client())
+
+
+async def test_nothing_is_said_over_http() -> None:
+    transport = AsyncHTTP()
+    with pytest.raises(NotImplementedError):
+        await transport.say("x")
+    await transport.leave()
+    other = SyncHTTP()
+    with pytest.raises(NotImplementedError):
+        other.say("x")
+    other.leave()
 
 
 def test_a_body_is_given_once() -> None:

@@ -70,9 +70,8 @@ class AsyncSocket(AsyncTransport):
             return _opened(request.url, refused.response)
         except _NOT_OPENED as error:
             return _unopened(error)
-        if request.content is not None and (failed := await self.say(request.content.decode())) is not None:
-            return failed
-        return _opened(request.url, connection.response)
+        failed = None if request.content is None else await self.say(request.content.decode())
+        return failed or _opened(request.url, connection.response)
 
     async def read(self, within: float | None) -> bytes | Ended | Failed:
         if self._connection is None:
@@ -119,9 +118,8 @@ class SyncSocket(SyncTransport):
             return _opened(request.url, refused.response)
         except _NOT_OPENED as error:
             return _unopened(error)
-        if request.content is not None and (failed := self.say(request.content.decode())) is not None:
-            return failed
-        return _opened(request.url, connection.response)
+        failed = None if request.content is None else self.say(request.content.decode())
+        return failed or _opened(request.url, connection.response)
 
     def read(self, within: float | None) -> bytes | Ended | Failed:
         if self._connection is None:
