@@ -33,6 +33,8 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self._changed = threading.Condition()
         self._ended = False
+        self._sent = ""
+        self._before = -1
         self._master, self._slave = pty.openpty()
         self._set_size(columns, rows)
 
@@ -58,23 +60,34 @@ class Terminal:
         os.write(self._master, "".join(KEYS.get(key, key) for key in keys).encode())
 
     def send(self, line: str) -> None:
+        self._sent = f"> {line}"
+        self._before = self.text.count(self._sent)
         self.type(line, "enter")
 
+    def ask(self, line: str, *parts: str) -> str:
+        """Send a line, wait for what is to come after it, and give all that is there then."""
+        self.send(line)
+        return self.wait(*parts)
+
     def resize(self, columns: int, rows: int) -> None:
-        with self._changed:
-            self.screen.resize(rows, columns)
+        """Tell the program. The screen stays as wide as it was, because this one would forget what is cut off."""
         self._set_size(columns, rows)
 
-    def wait(self, *parts: str, after: str = "") -> list[str]:
-        """The lines, once all parts are there (after the last line with another text); AssertionError if never."""
+    def wait(self, *parts: str) -> str:
+        """The text after the last line that was sent, once all parts are in it; AssertionError if they never are."""
+        self.until(lambda: all(part in self.said for part in parts), f"expected {parts}")
+        with self._changed:
+            return self.said
 
-        def there() -> bool:
-            text = "\n".join(self.lines)
-            text = text[text.rindex(after) :] if after and after in text else "" if after else text
-            return all(part in text for part in parts)
+    def prompt(self) -> None:
+        """Wait for a prompt at which nothing was typed yet."""
+        self.until(lambda: self.text.endswith(">"), "expected a prompt")
 
-        self.until(there, f"expected {parts}")
-        return self.lines
+    @property
+    def said(self) -> str:
+        """The text after the last line that was sent."""
+        text = self.text
+        return text[text.rindex(self._sent) :] if text.count(self._sent) > self._before else ""
 
     def until(self, condition: Callable[[], bool], otherwise: str = "") -> None:
         with self._changed:
@@ -95,6 +108,12 @@ class Terminal:
     @property
     def text(self) -> str:
         return "\n".join(self.lines)
+
+    @property
+    def echoes(self) -> bool:
+        """Whether what is typed is shown by the terminal itself, and lines are edited by it."""
+        local = termios.tcgetattr(self._master)[3]
+        return bool(local & termios.ECHO and local & termios.ICANON)
 
     def end(self) -> int:
         """The exit status, which must come soon."""
@@ -134,7 +153,7 @@ class Terminal:
 
 
 @contextmanager
-def terminal(folder: Path, *command: str, columns: int = 80, rows: int = 24, **environment: str) -> Iterator[Terminal]:
+def terminal(folder: Path, *command: str, size: tuple[int, int] = (80, 24), **environment: str) -> Iterator[Terminal]:
     """`tailrace …` in a terminal of its own, with its history in a folder; ended with the block."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     base = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
@@ -147,7 +166,7 @@ def terminal(folder: Path, *command: str, columns: int = 80, rows: int = 24, **e
         "XDG_STATE_HOME": str(folder),
         **environment,
     }
-    found = Terminal(columns, rows)
+    found = Terminal(*size)
     found.start(["tailrace", *command], env)
     try:
         yield found

@@ -62,6 +62,11 @@ class App:
     async def run(self) -> None:
         """Until the user leaves."""
         print(f"tailrace chat · {self.url}\n/help lists the commands, Alt-Enter begins a new line, Ctrl-D leaves.")
+        # Also between prompts: what is typed there would be drawn where the next one begins, and Ctrl-C never leaves.
+        with unseen(), interruptible(lambda: None):
+            await self._talk()
+
+    async def _talk(self) -> None:
         async with self._stack:
             line: str | None = "" if self.state.session_id is None else f"/open {self.state.session_id}"
             while line is not None:
@@ -75,8 +80,7 @@ class App:
         messages = count(found.message_count, "message")
         self.say(f"Going on with {found.session_id}: {messages}, {found.title or 'without a title'}.")
         if found.stream_id is not None:
-            with unseen():
-                await self.conversation.join(found.stream_id)
+            await self.conversation.join(found.stream_id)
 
     async def session_ids(self) -> AsyncIterator[str]:
         """Those that were used last."""
@@ -113,8 +117,7 @@ class App:
         if line.startswith("/") and not line.startswith("//"):
             await self._command(line)
         else:
-            with unseen():
-                await self.conversation.ask(line.removeprefix("/") if line.startswith("//") else line)
+            await self.conversation.ask(line.removeprefix("/") if line.startswith("//") else line)
 
     async def _command(self, line: str) -> None:
         """Ctrl-C gives up waiting for it."""

@@ -8,14 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from .commands import COMMANDS
+from .commands import COMMANDS, ChatCommand
 
 SessionIds = Callable[[], AsyncIterator[str]]
 
@@ -44,15 +42,8 @@ class CommandCompleter(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
-        if not is_command_name(document.text):
-            return
-        for command in COMMANDS.values():
-            if f"/{command.name}".startswith(text.lower()):
-                # With the space, where it wants something more.
-                end = " " if command.argument == "ID" else ""
-                yield Completion(
-                    f"/{command.name}{end}", -len(text), display=command.usage, display_meta=command.summary
-                )
+        for command in commands_that_begin(text):
+            yield Completion(completed(command), -len(text), display=command.usage, display_meta=command.summary)
 
     async def get_completions_async(
         self, document: Document, complete_event: CompleteEvent
@@ -81,8 +72,7 @@ class Input:
         self._session: PromptSession[str] = PromptSession(
             history=open_history(history_path(environment)),
             completer=CommandCompleter(session_ids),
-            # Sessions would have to be asked for at each key.
-            complete_while_typing=Condition(lambda: is_command_name(get_app().current_buffer.text)),
+            complete_while_typing=False,
             multiline=True,
             key_bindings=_keys(),
             prompt_continuation=lambda width, number, wrapped: " " * width,
@@ -107,6 +97,17 @@ class Input:
 def is_command_name(text: str) -> bool:
     """Whether a text is the beginning of a command, and nothing more yet."""
     return text.startswith("/") and not text.startswith("//") and not any(char.isspace() for char in text)
+
+
+def commands_that_begin(text: str) -> list[ChatCommand]:
+    if not is_command_name(text):
+        return []
+    return [command for command in COMMANDS.values() if f"/{command.name}".startswith(text.lower())]
+
+
+def completed(command: ChatCommand) -> str:
+    """With a space, where it wants something more."""
+    return f"/{command.name} " if command.argument == "ID" else f"/{command.name}"
 
 
 def _keys() -> KeyBindings:

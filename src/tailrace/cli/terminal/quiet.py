@@ -23,7 +23,8 @@ def unseen() -> Iterator[None]:
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     quiet = [*before]
-    quiet[LOCAL] &= ~(termios.ECHO | termios.ICANON)
+    # Ctrl-C would throw away what was typed before it.
+    quiet[LOCAL] = quiet[LOCAL] & ~(termios.ECHO | termios.ICANON) | termios.NOFLSH
     termios.tcsetattr(descriptor, termios.TCSADRAIN, quiet)
     try:
         yield
@@ -32,15 +33,15 @@ def unseen() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible(act: Callable[[], object]) -> Iterator[None]:
-    """What Ctrl-C does meanwhile."""
+def interruptible(act: Callable[[], object], by: int = signal.SIGINT) -> Iterator[None]:
+    """What Ctrl-C does meanwhile, or another signal."""
     loop = asyncio.get_running_loop()
 
     def heard(*_: object) -> None:
         loop.call_soon_threadsafe(act)
 
-    before = signal.signal(signal.SIGINT, heard)
+    before = signal.signal(by, heard)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(by, before)

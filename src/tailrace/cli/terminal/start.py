@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..command import CommandError
+from .quiet import interruptible
 
 if TYPE_CHECKING:
     from ..chat import Wish
 
+# As shells have it for programs that a signal has ended.
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-"""As shells have it for a program that nobody reads from any more."""
+TERMINATED = 143
 
 PATIENCE = 5.0
 """Seconds that a server may take to accept a connection."""
@@ -40,7 +43,13 @@ async def _chat(wish: Wish) -> int:
     from .app import App
 
     await knock(wish.url)
-    await App(wish.url, wish.key, wish.session_id).run()
+    running = asyncio.create_task(App(wish.url, wish.key, wish.session_id).run())
+    # Ended at once, the terminal would stay as the chat needs it.
+    with interruptible(running.cancel, signal.SIGTERM):
+        await asyncio.wait([running])
+    if running.cancelled():
+        return TERMINATED
+    running.result()
     return 0
 
 

@@ -1,0 +1,188 @@
+"""`tailrace chat` without a terminal: one answer, and an exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tailrace.cli.chat import EXTRA, KEY_VARIABLE, URL_VARIABLE
+from tests.cli.served import PATIENCE, SILENT
+from tests.programs import Server
+from tests.serving import ROOT, free_port
+
+PATHS = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    from tests.cli.terminal.conftest import serve
+
+    with serve(tmp_path_factory.mktemp("chat"), TAILRACE_API_KEYS="one-key", TAILRACE_DEMO_PACE="0.01") as found:
+        yield found
+
+
+def command(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    env = {**os.environ, **SILENT, "PYTHONPATH": PATHS, KEY_VARIABLE: "one-key", **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tailrace", "chat", *arguments],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+    )
+
+
+def chat(*arguments: str, typed: str = "", **environment: str) -> tuple[int, str, str]:
+    """The exit status, the output, and what was said beside it."""
+    process = command(*arguments, **environment)
+    out, err = process.communicate(typed.encode(), PATIENCE)
+    return process.returncode, out.decode(), err.decode()
+
+
+def headers() -> dict[str, str]:
+    return {"Authorization": "Bearer one-key"}
+
+
+def test_a_message_gets_the_text_of_its_reply(server: Server) -> None:
+    status, out, err = chat(server.url, "--message", "short \x1b[31m**hello**")
+    assert (status, err) == (0, "")
+    assert out.startswith("You wrote “short ␛[31m**hello**”: 2 words, received in order.\n\n")
+    assert out.endswith("GENAI_MODEL_ID`.\n")
+    assert "\x1b" not in out
+
+
+def test_what_is_piped_is_the_message(server: Server) -> None:
+    status, out, _ = chat(typed="short\npiped", **{URL_VARIABLE: server.url})
+    assert status == 0
+    assert "You wrote “short piped”" in out
+
+
+def test_json_prints_the_objects(server: Server) -> None:
+    status, out, err = chat(server.url, "--json", "--message", "short \x1b\x9bone")
+    assert (status, err) == (0, "")
+    assert not {"\x1b", "\x9b"} & set(out)
+    objects = [json.loads(line) for line in out.splitlines()]
+    assert [each["type"] for each in objects[:2]] == ["session_info", "status"]
+    assert objects[-1]["type"] == "complete"
+    assert "".join(each["text"] for each in objects if each["type"] == "chunk").startswith(
+        "You wrote “short \x1b\x9bone”"
+    )
+    assert all({"id", "timestamp"} <= each.keys() for each in objects)
+
+
+def test_a_session_goes_on(server: Server) -> None:
+    _, out, _ = chat(server.url, "--json", "--message", "short one")
+    session_id = json.loads(out.splitlines()[0])["session_id"]
+    status, out, _ = chat(server.url, "--session", session_id, "--message", "short two")
+    assert status == 0
+    assert "This is message 2 of our conversation" in out
+
+
+def test_a_failing_model_is_status_1(server: Server) -> None:
+    status, out, err = chat(server.url, "--message", "/fail")
+    assert status == 1
+    assert out.startswith("You wrote “/fail”")
+    assert err.startswith("failed · ")
+    assert err.endswith("(model_error)\n")
+    status, out, err = chat(server.url, "--json", "--message", "/fail")
+    last = json.loads(out.splitlines()[-1])
+    assert (status, last["type"], last["code"]) == (1, "error", "model_error")
+    assert err.count("\n") == 1
+
+
+def test_refusals_are_one_line_and_status_1(server: Server) -> None:
+    refused = "the server wants an API key: start with --key, or with TAILRACE_API_KEY set\n"
+    assert chat(server.url, "--message", "hello", "--key", "another") == (1, "", refused)
+    unknown = "00000000-0000-4000-8000-000000000000"
+    status, out, err = chat(server.url, "--message", "hello", "--session", unknown)
+    assert (status, out) == (1, "")
+    assert err.startswith("there is no such session")
+    status, out, err = chat(server.url, "--json", "--message", "x" * 40_000)
+    assert (status, json.loads(out)["code"]) == (1, "message_too_long")
+    assert err == "expected a message of at most 32000 characters, but got 40000\n"
+
+
+def test_a_busy_session_is_status_1(server: Server) -> None:
+    body = {"message": "a long one" * 9}
+    with httpx.stream("POST", f"{server.url}/chat/stream", json=body, headers=headers()) as response:
+        info = json.loads(next(response.iter_lines()))
+        status, out, err = chat(server.url, "--session", info["session_id"], "--message", "hello")
+        httpx.post(f"{server.url}/chat/stream/{info['stream_id']}/stop", headers=headers())
+    assert (status, out) == (1, "")
+    assert err.startswith("the session is answering: ")
+
+
+def test_ctrl_c_stops_the_model(tmp_path: Path) -> None:
+    from tests.cli.terminal.conftest import serve
+
+    with serve(tmp_path, TAILRACE_DEMO_PACE="0.2") as slow:
+        process = command(slow.url, "--message", "a long one")
+        assert process.stdout is not None
+        first = process.stdout.read(8)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, err) == (130, b"")
+        stored = httpx.get(f"{slow.url}/sessions").json()["sessions"][0]
+        reply = httpx.get(f"{slow.url}/sessions/{stored['session_id']}").json()["messages"][-1]
+        assert (reply["state"], reply["text"].rstrip("\n")) == ("stopped", (first + out).decode().rstrip("\n"))
+
+
+def test_a_reader_that_leaves_is_no_error(server: Server) -> None:
+    process = command(server.url, "--message", "a long one")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(8)
+    process.stdout.close()
+    assert process.wait(PATIENCE) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--message", " "], "expected a message by --message or from the input, but got none"),
+        ([], "expected a message by --message or from the input, but got none"),
+        (["ftp://host"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'ftp://host'"),
+        (["http://host:port"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'http://host:port'"),
+        (["http://"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'http://'"),
+        (["--session", "one"], "expected --session to be the id of a session, but got 'one'"),
+        (["--key", "ключ"], "expected an API key of printable ASCII characters, but got others"),
+    ],
+)
+def test_what_cannot_be_meant_is_status_2(arguments: list[str], line: str) -> None:
+    assert chat(*arguments) == (2, "", f"tailrace chat: {line}\n")
+
+
+def test_no_server_says_how_to_start_one() -> None:
+    port = free_port()
+    status, out, err = chat(f"127.0.0.1:{port}", "--message", "hello")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"tailrace chat: there is no server at http://127.0.0.1:{port} (")
+    assert err.endswith("): start one with: tailrace serve\n")
+
+
+def test_a_missing_extra_is_one_line() -> None:
+    code = f"import sys; sys.modules[{EXTRA[1]!r}] = None; from tailrace.cli.main import main; sys.exit(main(['chat']))"
+    env = {**os.environ, "PYTHONPATH": PATHS}
+    ended = subprocess.run([sys.executable, "-c", code], env=env, input=b"hi", capture_output=True, timeout=PATIENCE)
+    line = f"tailrace chat: needs the extra cli, but there is no {EXTRA[1]}: pip install 'tailrace[cli]'\n"
+    assert (ended.returncode, ended.stderr.decode()) == (2, line)
+
+
+def test_the_prompt_needs_nothing_that_only_a_connection_does() -> None:
+    code = "import sys, tailrace.cli.terminal.app, tailrace.cli.terminal.start; print(*sys.modules)"
+    env = {**os.environ, "PYTHONPATH": PATHS}
+    loaded = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=PATIENCE, check=True)
+    assert not {"httpx", "markdown_it", "pygments", "rich", "tailrace.client"} & set(loaded.stdout.decode().split())
