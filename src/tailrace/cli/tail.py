@@ -35,6 +35,7 @@ nobody reads the output any more. Leaving a stream does not stop it."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e]*)")
+_VALUE = re.compile(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?")
 _PRINTABLE = re.compile(r"[^\x00-\x20\x7f]+")
 
 
@@ -42,7 +43,12 @@ def configure(parser: ArgumentParser) -> None:
     parser.epilog = EPILOG
     add = parser.add_argument
     add("url", metavar="URL", type=_url, help="http://, https://, ws:// or wss://, and where the stream is")
-    add("--after", metavar="CURSOR", help="go on after the event with this id [default: where the server begins]")
+    add(
+        "--after",
+        metavar="CURSOR",
+        type=_value,
+        help="go on after the event with this id [default: where the server begins]",
+    )
     add("--json", action="store_true", help="print each event as an object with id, event and data")
     add("--max", metavar="N", type=_count, help="end after so many events")
     add("--until", metavar="NAME", help='end after an event of this name, or an object with this "type"')
@@ -59,6 +65,7 @@ def configure(parser: ArgumentParser) -> None:
     add(
         "--idempotency-key",
         metavar="KEY",
+        type=_value,
         help="name the request, so that it may be sent again before it was answered and starts only one stream",
     )
     add(
@@ -269,6 +276,13 @@ def _header(value: str) -> tuple[str, str]:
     if (match := _HEADER.fullmatch(value)) is None:
         raise ArgumentTypeError(f"expected 'Name: value' in ASCII, but got {value!r}")
     return match[1].lower(), match[2].rstrip()
+
+
+def _value(value: str) -> str:
+    """What is sent in a header."""
+    if _VALUE.fullmatch(value) is None:
+        raise ArgumentTypeError(f"expected printable ASCII, but got {value!r}")
+    return value
 
 
 def _method(value: str) -> str:
