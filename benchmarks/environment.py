@@ -21,7 +21,6 @@ PACKAGES = (
     "uvloop",
     "httptools",
     "sqlalchemy",
-    "aiosqlite",
 )
 
 

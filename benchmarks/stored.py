@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert
 from benchmarks.process import Command
 from tailrace.chat.access import ANYBODY
 from tailrace.chat.settings import database_url
-from tailrace.chat.store.database import open_database
+from tailrace.chat.store.opening import open_database
 from tailrace.chat.store.schema import owners, sessions, turns
 from tailrace.chat.store.upgrade import upgrade
 

@@ -11,7 +11,6 @@ import pytest
 import tailrace
 
 EXTRAS = (
-    "aiosqlite",
     "alembic",
     "anthropic",
     "asyncpg",

@@ -51,7 +51,6 @@ FOREIGN: dict[str, set[str]] = {
     "fastapi": {"chat", "routing"},
     "starlette": {"asgi.response", "chat", "routing"},
     # Only extras bring these.
-    "aiosqlite": {"chat.store"},
     "alembic": {"chat.store"},
     "anthropic": {"chat.models"},
     "asyncpg": {"chat.store"},

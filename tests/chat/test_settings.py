@@ -43,10 +43,10 @@ def test_a_value_that_cannot_be_meant_is_refused(name: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("database", "url"),
     [
-        ("chat.sqlite3", f"sqlite+aiosqlite:///{HERE}/chat.sqlite3"),
-        ("/data/a b.sqlite3", "sqlite+aiosqlite:////data/a b.sqlite3"),
-        ("~/chat.sqlite3", f"sqlite+aiosqlite:///{Path.home()}/chat.sqlite3"),
-        ("sqlite:///chat.sqlite3", "sqlite+aiosqlite:///chat.sqlite3"),
+        ("chat.sqlite3", f"sqlite:///{HERE}/chat.sqlite3"),
+        ("/data/a b.sqlite3", "sqlite:////data/a b.sqlite3"),
+        ("~/chat.sqlite3", f"sqlite:///{Path.home()}/chat.sqlite3"),
+        ("sqlite:///chat.sqlite3", "sqlite:///chat.sqlite3"),
         ("postgres://me@host/chat", "postgresql+asyncpg://me@host/chat"),
         ("postgresql://me:secret@host/chat", "postgresql+asyncpg://me:secret@host/chat"),
         ("postgresql+asyncpg://host/chat", "postgresql+asyncpg://host/chat"),

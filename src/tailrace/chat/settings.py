@@ -53,7 +53,7 @@ class ChatSettings(BaseModel):
 
     @property
     def database_url(self) -> str:
-        """The SQLAlchemy URL of the database, its driver included."""
+        """The SQLAlchemy URL of the database."""
         return database_url(self.database)
 
 
@@ -63,9 +63,9 @@ def database_url(database: str | None) -> str:
         database = str(platformdirs.user_data_path("tailrace") / "chat.sqlite3")
     scheme, found, rest = database.partition("://")
     if not found:
-        return f"sqlite+aiosqlite:///{Path(database).expanduser().absolute()}"
+        return f"sqlite:///{Path(database).expanduser().absolute()}"
     if scheme in ("postgresql", "postgres", "postgresql+asyncpg"):
         return f"postgresql+asyncpg://{rest}"
-    if scheme in ("sqlite", "sqlite+aiosqlite"):
-        return f"sqlite+aiosqlite://{rest}"
+    if scheme == "sqlite":
+        return database
     raise ValueError(f"expected a file, sqlite:///… or postgresql://… as database, but got {scheme}://…")

@@ -25,9 +25,9 @@ def postgresql() -> Iterator[str]:
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """The URL of an empty database."""
     if request.param == "memory":
-        yield "sqlite+aiosqlite:///:memory:"
+        yield "sqlite:///:memory:"
     elif request.param == "file":
-        yield f"sqlite+aiosqlite:///{tmp_path / 'chat.sqlite3'}"
+        yield f"sqlite:///{tmp_path / 'chat.sqlite3'}"
     else:
         server = request.getfixturevalue("postgresql")
         yield server

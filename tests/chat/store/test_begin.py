@@ -183,6 +183,7 @@ async def test_who_gives_up_waiting_leaves_nothing_half_done(store: Store) -> No
         task.cancel()
         await asyncio.wait([task])
         await store.ping()
+    await store.interrupt_turns()  # what was begun is written before that
     found = (await store.sessions("ann", limit=99)).items
     assert len(found) == await store.count("ann")
     assert all([len((await store.turns(session.id, limit=9)).items) == session.turns == 1 for session in found])

@@ -68,7 +68,7 @@ async def remove(store: Store) -> None:
 @pytest.mark.parametrize("work", [read_pages, read_one, begin_turns, end_turns, remove])
 async def test_an_index_is_used(tmp_path: Path, work: Callable[[Store], Awaitable[None]]) -> None:
     file = tmp_path / "chat.sqlite3"
-    async with open_store(f"sqlite+aiosqlite:///{file}") as store:
+    async with open_store(f"sqlite:///{file}") as store:
         await begin(store, asks(), new_session=True)
         await begin(store, asks())
         await begin(store, asks("other"), new_session=True)

@@ -17,7 +17,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tailrace.chat.store import Store, StoreError, open_store
-from tailrace.chat.store.database import Database, open_database
+from tailrace.chat.store.database import Database
+from tailrace.chat.store.opening import open_database
 from tailrace.chat.store.schema import HEAD, VERSION_TABLE, metadata
 from tailrace.chat.store.upgrade import SCRIPTS, upgrade, version
 
@@ -49,7 +50,7 @@ async def database(url: str) -> AsyncIterator[Database]:
 async def other_url(url: str, tmp_path: Path) -> AsyncIterator[str]:
     """The URL of another empty database of the same kind."""
     if url.startswith("sqlite"):
-        yield f"sqlite+aiosqlite:///{tmp_path / 'other.sqlite3'}"
+        yield f"sqlite:///{tmp_path / 'other.sqlite3'}"
         return
     engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, upda
 
 from ..sessions import Page, Session, Turn
 from .begin import Beginning, insert_session
-from .database import Database, open_database
+from .database import Database
 from .errors import Conflict
+from .opening import open_database
 from .records import SESSION, TURN, Begun, NewTurn, storable, to_session, to_turn
 from .schema import is_generating, owners, sessions, turns
 from .tokens import session_place, session_token, turn_place, turn_token
@@ -222,7 +223,7 @@ class Store:
 
 @asynccontextmanager
 async def open_store(url: str) -> AsyncIterator[Store]:
-    """The store at an SQLAlchemy URL (`sqlite+aiosqlite` or `postgresql+asyncpg`), its schema brought up to date.
+    """The store at an SQLAlchemy URL (`sqlite` or `postgresql+asyncpg`), its schema brought up to date.
 
     The folder of a file is made. StoreError if it cannot be used; never with a password in it.
     """

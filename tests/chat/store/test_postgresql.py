@@ -1,0 +1,74 @@
+"""A PostgreSQL server as a database, and what is said when it cannot be reached."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tailrace.chat.store import StoreError, open_store
+
+from ...serving import free_port, listening_socket
+from .asking import asks, begin
+from .opening import refusal
+
+
+async def test_a_server_that_is_not_there() -> None:
+    port = free_port()
+    line = await refusal(f"postgresql+asyncpg://ann:secret@127.0.0.1:{port}/chats?sslmode=disable")
+    assert line.startswith(f"postgresql://ann@127.0.0.1:{port}/chats: ")
+    assert "Connect call failed" in line
+    assert "secret" not in line
+
+
+async def test_a_server_that_says_nothing() -> None:
+    """It takes the connection, and no more."""
+    with listening_socket() as silent:
+        port = silent.getsockname()[1]
+        line = await refusal(f"postgresql+asyncpg://ann@127.0.0.1:{port}/chats?timeout=0.1")
+    assert line == f"postgresql://ann@127.0.0.1:{port}/chats: TimeoutError"
+
+
+async def test_a_database_that_the_server_does_not_have(postgresql: str) -> None:
+    line = await refusal(postgresql.replace("/postgres?", "/nowhere?"))
+    assert line == 'postgresql://tailrace@/nowhere: database "nowhere" does not exist'
+
+
+async def test_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    assert 'pip install "tailrace[postgres]"' in await refusal("postgresql+asyncpg://ann:secret@127.0.0.1/chats")
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_a_server_that_was_restarted_is_reached_again(url: str) -> None:
+    async with open_store(url) as store:
+        await begin(store, asks(), new_session=True)
+        await execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        assert (await begin(store, asks())).session.turns == 2
+        await store.ping()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_a_ping_does_not_wait_for_ever(url: str) -> None:
+    engine = create_async_engine(url)
+    async with open_store(url) as store:
+        async with engine.begin() as connection:
+            await connection.execute(text("LOCK TABLE tailrace_version IN ACCESS EXCLUSIVE MODE"))
+            for _ in range(2):
+                with pytest.raises(StoreError, match=r"expected an answer within 0\.05 s, but got none"):
+                    await store.ping(patience=0.05)
+        await store.ping()
+        async with engine.begin() as connection:
+            await connection.execute(text("LOCK TABLE tailrace_version IN ACCESS EXCLUSIVE MODE"))
+            with pytest.raises(StoreError):
+                await store.ping(patience=0.05)
+    await engine.dispose()
+
+
+async def execute(url: str, statement: str) -> None:
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
