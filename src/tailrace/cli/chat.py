@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from .command import Command, UsageError
+from .terminal.wish import Wish
 
 URL_VARIABLE = "TAILRACE_URL"
 KEY_VARIABLE = "TAILRACE_API_KEY"
@@ -21,17 +21,6 @@ EPILOG = """\
 On a terminal it is a chat; /help lists what it can do there. With --message, or where its input or output is no
 terminal, it answers once: the text of the reply, and nothing else, goes to the output. The exit status is then 0 if
 the reply is complete, 1 if it failed or was stopped, 2 if the command was not understood, 130 after Ctrl-C."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What was asked for. `message` is None for a chat."""
-
-    url: str
-    key: str | None
-    session_id: str | None
-    message: str | None
-    json: bool
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import webbrowser
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .safe import safe_line
-from .state import short
+from .state import State, short
 from .statistics import count, duration
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ...client import Session
-    from .app import App
+    from .server import Server
 
 WHOLE = 36
 """Characters of a session's id."""
@@ -34,6 +36,23 @@ KEYS = (
 )
 
 
+class Chatting(Protocol):
+    """What commands act on."""
+
+    url: str
+    state: State
+    server: Server
+    leaving: bool
+
+    @property
+    def console(self) -> Console: ...
+    def say(self, line: str, style: str = "") -> None: ...
+    async def confirm(self, question: str) -> bool: ...
+    async def go_on(self) -> None: ...
+    async def message_count(self, session_id: str) -> str: ...
+    def session_ids(self) -> AsyncIterator[str]: ...
+
+
 class CommandFailed(Exception):
     """Why a command cannot be done, in one line."""
 
@@ -44,7 +63,7 @@ class ChatCommand:
 
     name: str
     summary: str
-    run: Callable[[App, str], Awaitable[None]]
+    run: Callable[[Chatting, str], Awaitable[None]]
     argument: str = ""
 
     @property
@@ -52,7 +71,7 @@ class ChatCommand:
         return f"/{self.name} {self.argument}".rstrip()
 
 
-async def run_command(app: App, line: str) -> None:
+async def run_command(app: Chatting, line: str) -> None:
     """Do what a line says that begins with a slash; what cannot be done is one line."""
     # Here and not above, as the list of commands is needed at once, and a connection is not.
     from .server import ERRORS, sentence
@@ -74,20 +93,20 @@ async def run_command(app: App, line: str) -> None:
 # The commands
 
 
-async def _help(app: App, _: str) -> None:
+async def _help(app: Chatting, _: str) -> None:
     _show(app, "Commands", [(command.usage, command.summary) for command in COMMANDS.values()])
     _show(app, "Keys", KEYS)
 
 
-async def _clear(app: App, _: str) -> None:
+async def _clear(app: Chatting, _: str) -> None:
     app.console.clear()
 
 
-async def _quit(app: App, _: str) -> None:
+async def _quit(app: Chatting, _: str) -> None:
     app.leaving = True
 
 
-async def _stats(app: App, _: str) -> None:
+async def _stats(app: Chatting, _: str) -> None:
     session_id = app.state.session_id
     rows = list(app.state.statistics.rows())
     rows.append(("Current session", session_id or "none yet"))
@@ -97,7 +116,7 @@ async def _stats(app: App, _: str) -> None:
     _show(app, "This client", rows)
 
 
-async def _server(app: App, _: str) -> None:
+async def _server(app: Chatting, _: str) -> None:
     stats = await app.server.chat.stats()
     rows = [
         ("Address", app.url),
@@ -116,7 +135,7 @@ async def _server(app: App, _: str) -> None:
     _show(app, "The server", rows)
 
 
-async def _health(app: App, _: str) -> None:
+async def _health(app: Chatting, _: str) -> None:
     health = await app.server.chat.health()
     rows = [
         ("Status", health.status if health.reason is None else f"{health.status}: {health.reason}"),
@@ -128,15 +147,15 @@ async def _health(app: App, _: str) -> None:
     _show(app, "Health", rows)
 
 
-async def _docs(app: App, _: str) -> None:
+async def _docs(app: Chatting, _: str) -> None:
     await _open_page(app, "/docs")
 
 
-async def _demo(app: App, _: str) -> None:
+async def _demo(app: Chatting, _: str) -> None:
     await _open_page(app, "/demo")
 
 
-async def _open_page(app: App, path: str) -> None:
+async def _open_page(app: Chatting, path: str) -> None:
     address = app.url + path
     app.say(address)
     # In a thread, because some browsers are waited for.
@@ -144,14 +163,14 @@ async def _open_page(app: App, path: str) -> None:
         app.say("There is no browser here that could be opened: open the address in yours.", "yellow")
 
 
-async def _new(app: App, _: str) -> None:
+async def _new(app: Chatting, _: str) -> None:
     session = await app.server.chat.new_session()
     app.state.statistics.sessions_created += 1
     app.state.session_id = session.session_id
     app.say(f"New session {session.session_id}.")
 
 
-async def _info(app: App, argument: str) -> None:
+async def _info(app: Chatting, argument: str) -> None:
     session_id = await _find(app, argument)
     found = await app.server.chat.session(session_id, limit=200)
     by_user = sum(message.role == "user" for message in found.messages)
@@ -170,7 +189,7 @@ async def _info(app: App, argument: str) -> None:
     _show(app, "Session", rows)
 
 
-async def _sessions(app: App, _: str) -> None:
+async def _sessions(app: Chatting, _: str) -> None:
     shown = 0
     async for session in app.server.chat.sessions():
         if shown == LISTED:
@@ -184,7 +203,7 @@ async def _sessions(app: App, _: str) -> None:
         app.say("There are no sessions yet: write something, and one begins.")
 
 
-async def _open(app: App, argument: str) -> None:
+async def _open(app: Chatting, argument: str) -> None:
     if not argument:
         raise CommandFailed("expected /open and the id of a session, or its beginning; /sessions lists them")
     session_id = await _find(app, argument)
@@ -192,13 +211,13 @@ async def _open(app: App, argument: str) -> None:
     await app.go_on()
 
 
-async def _reset(app: App, argument: str) -> None:
+async def _reset(app: Chatting, argument: str) -> None:
     session_id = await _find(app, argument)
     await app.server.chat.clear(session_id)
     app.say(f"The history of {short(session_id)} is empty now.")
 
 
-async def _delete(app: App, argument: str) -> None:
+async def _delete(app: Chatting, argument: str) -> None:
     session_id = await _find(app, argument)
     found = await app.server.chat.session(session_id, limit=1)
     what = f"session {short(session_id)} with {count(found.message_count, 'message')}"
@@ -235,7 +254,7 @@ COMMANDS: dict[str, ChatCommand] = {
 # What they share
 
 
-async def _find(app: App, argument: str) -> str:
+async def _find(app: Chatting, argument: str) -> str:
     """The whole id of the session that an argument is the beginning of; of the current one without an argument."""
     if not argument:
         if app.state.session_id is None:
@@ -250,7 +269,7 @@ async def _find(app: App, argument: str) -> str:
     return found[0]
 
 
-def _show(app: App, title: str, rows: Sequence[tuple[str, str]]) -> None:
+def _show(app: Chatting, title: str, rows: Sequence[tuple[str, str]]) -> None:
     app.say(title, "bold")
     for line in aligned(rows, app.console.width - 1):
         app.say(line)

@@ -13,7 +13,7 @@ from ..command import CommandError
 from .quiet import interruptible
 
 if TYPE_CHECKING:
-    from ..chat import Wish
+    from .wish import Wish
 
 # As shells have it for programs that a signal has ended.
 INTERRUPTED = 130

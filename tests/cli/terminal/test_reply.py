@@ -1,0 +1,66 @@
+"""What is shown of a reply, also when its stream begins again."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from tailrace.cli.terminal.reply import Reply
+from tailrace.cli.terminal.view import PlainView
+from tailrace.client import ChatObject, Chunk, Complete, SessionInfo, Status
+
+INFO = SessionInfo(type="session_info", session_id="0123456789", stream_id="s", model="demo")
+RESET = ChatObject(type="reset")
+
+
+def chunk(text: str) -> Chunk:
+    return Chunk(type="chunk", text=text, chunk_number=1)
+
+
+def shown(*objects: ChatObject) -> tuple[str, list[str]]:
+    """The text, and what was said beside it."""
+    out, beside = io.StringIO(), io.StringIO()
+    reply = Reply(PlainView(out, beside))
+    for each in (INFO, *objects):
+        reply.take(each)
+    return out.getvalue(), beside.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("again", [["abcdef"], ["a", "bc", "def"], ["abc", "def"], ["abcd", "ef"]])
+def test_what_was_shown_is_not_shown_again(again: list[str]) -> None:
+    text, notes = shown(chunk("abc"), RESET, INFO, *map(chunk, again))
+    assert text == "abcdef"
+    assert len(notes) == 1
+
+
+def test_less_than_was_shown_adds_nothing() -> None:
+    assert shown(chunk("abcdef"), RESET, INFO, chunk("abc"))[0] == "abcdef"
+
+
+def test_a_text_that_differs_is_shown_whole_and_said_to_be_another() -> None:
+    text, notes = shown(chunk("abcdef"), RESET, INFO, chunk("abx"), chunk("yz"))
+    assert text == "abcdefabxyz"
+    assert notes[1] == "what the server has kept differs from the text above; it is this:"
+
+
+def test_a_lost_connection_is_said_once_each_time() -> None:
+    out, beside = io.StringIO(), io.StringIO()
+    reply = Reply(PlainView(out, beside))
+    assert reply.lose("refused")
+    assert not reply.lose("refused again")
+    reply.take(INFO)
+    assert reply.lose("reset by peer")
+    assert beside.getvalue().splitlines() == [
+        "no connection, trying again … (refused)",
+        "connection lost, reading on … (reset by peer)",
+    ]
+
+
+def test_the_summary_has_the_servers_time_if_there_is_one() -> None:
+    reply = Reply(PlainView(io.StringIO(), io.StringIO()))
+    for each in (INFO, Status(type="status", message="", context_messages=3), chunk("a"), chunk("b")):
+        reply.take(each)
+    assert reply.summary(9.0, "failed", "why") == "failed · 2 chunks · 9.0 s · 3 context messages: why"
+    reply.take(Complete(type="complete", total_chunks=2, processing_time=1.25, message_count=2, session_id="0"))
+    assert reply.summary(9.0, "complete") == "complete · 2 chunks · 1.2 s · 3 context messages"

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from tailrace.cli.terminal.tail import LONGEST, ROWS, Tail, last_rows
+
+
+@pytest.mark.parametrize("width", [1, 2, 9, 79])
+def test_rows_fit(width: int) -> None:
+    text = "A long line of words, 日本語 and averyveryverylongword.\n\tindented\n" * 9
+    for end in range(0, len(text), 7):
+        rows = last_rows(text[:end], width, ROWS, Console(width=80))
+        assert len(rows) <= ROWS
+        assert all(cell_len(row) <= max(2, width) for row in rows)
+
+
+def test_rows_are_the_last_ones() -> None:
+    assert last_rows("a\nb\n\nc d\n", 2, 3, Console()) == ["", "c", "d"]
+    assert last_rows("x" * 3 * LONGEST, 10, 2, Console()) == ["xxxxxxxxxx", "xx"]
+
+
+def test_what_was_drawn_is_erased_once() -> None:
+    tail = Tail(Console())
+    assert tail.erase() == ""
+    assert tail.draw("one\ntwo", 40, 24) == "\none\ntwo"
+    assert tail.erase() == "\r\x1b[2A\x1b[J"
+    assert tail.erase() == ""
+    assert tail.draw("one\ntwo\nthree", 40, 4) == "\nthree"
