@@ -47,7 +47,7 @@ class Answers:
     async def running(self) -> AsyncIterator[None]:
         """Nothing is left `generating` by an earlier server, nor by this one. End the engine inside of this."""
         if interrupted := await self._store.interrupt_turns():
-            logger.warning("%d replies were interrupted by the last end of the server", interrupted)
+            logger.warning("replies interrupted by the last end of the server: %d", interrupted)
         checkpoints = asyncio.create_task(self._checkpoint(), name="tailrace chat checkpoints")
         try:
             yield
