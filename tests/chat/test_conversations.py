@@ -16,7 +16,7 @@ from tailrace.chat.conversations import Conversations
 from tailrace.chat.errors import SessionNotFound
 from tailrace.chat.journal import Journal
 from tailrace.chat.live import Question
-from tailrace.chat.models.base import Model
+from tailrace.chat.models.base import Model, ModelError
 from tailrace.chat.observer import Observer
 from tailrace.chat.statistics import Statistics
 from tailrace.chat.store import NewTurn, Store, open_store
@@ -200,6 +200,29 @@ async def test_a_stop_while_the_end_is_stored_does_not_undo_it(tmp_path: Path) -
         assert turn is not None
         assert (turn.state, turn.reply) == ("complete", "one two")
         assert (await read(log))[-1]["type"] == "complete"
+
+
+async def test_a_stop_while_a_failure_is_stored_does_not_hide_it(tmp_path: Path) -> None:
+    held = Hold()
+    model = Scripted("one ", held, ModelError("no", code="model_error"))
+    async with talking(tmp_path, model) as (talk, _, store):
+        log = await talk.ask(Question("", "Hello"))
+        await within(held.reached)
+        with database(tmp_path) as other:
+            other.execute("BEGIN IMMEDIATE")  # so that storing has to wait
+            held.release.set()
+            async with asyncio.timeout(BOUND):
+                while not model.closed:  # noqa: ASYNC110 - nobody says it
+                    await asyncio.sleep(0)
+            stopping = asyncio.create_task(talk.stop("", stream_of(log)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the stop has been sent
+        assert (await stopping).state == "failed"
+        last = (await read(log))[-1]
+        assert (last["type"], last["code"]) == ("error", "model_error")
+        turn = await store.find_turn(stream_of(log), "")
+        assert turn is not None
+        assert (turn.state, turn.error_code) == ("failed", "model_error")
 
 
 async def test_a_reply_that_the_end_of_the_server_cuts_is_interrupted(tmp_path: Path) -> None:

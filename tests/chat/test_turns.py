@@ -139,6 +139,21 @@ async def test_a_turn_that_cannot_be_settled_says_so(stopping: bool) -> None:
     assert (types[-1], error) == (("error", None) if stopping else ("chunk", settled.failure))
 
 
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_stop_while_a_failure_is_stored_does_not_hide_it(stored: bool) -> None:
+    class Stopping(Settled):
+        async def __call__(self, turn: RunningTurn) -> None:
+            turn.stop()
+            await super().__call__(turn)
+
+    settled = Stopping(None if stored else StreamError("not stored", code="storage_failed"))
+    objects = running(Scripted("one ", ModelError("no", code="model_refused")), settled).objects()
+    *_, last = [item async for item in objects]
+    told = ("model_refused", "no") if stored else ("storage_failed", "not stored")
+    assert (last.type, last.code, last.message) == ("error", *told)
+    assert (settled.turns[0].state, settled.turns[0].error_code) == ("failed", "model_refused")
+
+
 @pytest.mark.parametrize(
     ("state", "reply", "types", "code"),
     [

@@ -81,8 +81,12 @@ class RunningTurn:
                 raise
         except Exception as error:
             if not self._stopping:
-                await self.end("failed", *_told(error))
-                raise
+                failure = await self._fail(error)
+                if not self._stopping:
+                    raise failure
+                # A stop came while that was stored. The stream ends as stopped, which is no failure: say it before.
+                yield _error(failure)
+                return
             # A model that fails because it is stopped has been stopped.
             logger.info("stream %s: the model raised while it was stopped", turn.stream_id, exc_info=error)
         yield self._chunk("", is_final=True)
@@ -91,8 +95,7 @@ class RunningTurn:
         except StreamError as error:
             if not self._stopping:
                 raise
-            # A stream that is stopped has its outcome already, which is no failure: so it is said before.
-            yield Error(code=error.code, message=error.message)
+            yield _error(error)  # as above
             return
         yield complete(self.turn, self._message_count)
 
@@ -113,6 +116,14 @@ class RunningTurn:
             error_message=message,
         )
         await self._settle(self)
+
+    async def _fail(self, error: Exception) -> Exception:
+        """Settle a turn that failed; what to say of it, which is another failure if it could not be stored."""
+        try:
+            await self.end("failed", *_told(error))
+        except StreamError as unstored:
+            return unstored
+        return error
 
     async def end_unheard(self) -> None:
         """Settle a turn whose generator was closed before it could do so itself."""
@@ -138,6 +149,11 @@ def _told(error: Exception) -> tuple[str, str]:
     if isinstance(error, StreamError):
         return error.code, error.message
     return "internal_error", "Internal Server Error"
+
+
+def _error(error: Exception) -> Error:
+    code, message = _told(error)
+    return Error(code=code, message=message)
 
 
 def complete(turn: Turn, message_count: int) -> Complete:
