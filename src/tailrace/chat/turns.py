@@ -81,11 +81,7 @@ class RunningTurn:
                 raise
         except Exception as error:
             if not self._stopping:
-                failure = await self._fail(error)
-                if not self._stopping:
-                    raise failure
-                # A stop came while that was stored. The stream ends as stopped, which is no failure: say it before.
-                yield _error(failure)
+                yield await self._fail(error)
                 return
             # A model that fails because it is stopped has been stopped.
             logger.info("stream %s: the model raised while it was stopped", turn.stream_id, exc_info=error)
@@ -95,7 +91,7 @@ class RunningTurn:
         except StreamError as error:
             if not self._stopping:
                 raise
-            yield _error(error)  # as above
+            yield _error(error)  # which the end does not say any more
             return
         yield complete(self.turn, self._message_count)
 
@@ -117,13 +113,19 @@ class RunningTurn:
         )
         await self._settle(self)
 
-    async def _fail(self, error: Exception) -> Exception:
-        """Settle a turn that failed; what to say of it, which is another failure if it could not be stored."""
+    async def _fail(self, error: Exception) -> Error:
+        """Settle a turn that failed, and raise its failure.
+
+        If a stop comes meanwhile, the stream ends as stopped, which is no failure: then it is to be said before.
+        """
+        failure = error
         try:
             await self.end("failed", *_told(error))
         except StreamError as unstored:
-            return unstored
-        return error
+            failure = unstored
+        if not self._stopping:
+            raise failure
+        return _error(failure)
 
     async def end_unheard(self) -> None:
         """Settle a turn whose generator was closed before it could do so itself."""
