@@ -19,6 +19,7 @@ def test_each_field_is_a_variable_of_the_environment() -> None:
             "TAILRACE_DEMO_PACE": "0.5",
             "TAILRACE_API_KEYS": " key-1, ,key-2 ",
             "TAILRACE_CORS_ORIGINS": "https://a.example,https://b.example",
+            "TAILRACE_HOSTS": "chat.example, other.example",
             "TAILRACE_MODEL": "",
             "TAILRACE_UNKNOWN": "nobody asks",
             "MAX_TURNS": "1",
@@ -27,13 +28,15 @@ def test_each_field_is_a_variable_of_the_environment() -> None:
     assert (told.max_streams, told.demo_pace, told.model) == (3, 0.5, None)
     assert [key.get_secret_value() for key in told.api_keys] == ["key-1", "key-2"]
     assert told.cors_origins == ("https://a.example", "https://b.example")
+    assert told.hosts == ("chat.example", "other.example")
     assert told.max_turns == ChatSettings.from_environment({}).max_turns
     assert "key-1" not in repr(told)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MAX_STREAMS", "0"), ("MAX_BODY", "much"), ("DEMO_PACE", "-1"), ("DEMO_WORDS", "0"), ("LOG_FORMAT", "xml")],
+    [("MAX_STREAMS", "0"), ("MAX_BODY", "much"), ("DEMO_PACE", "-1"), ("DEMO_WORDS", "0"), ("LOG_FORMAT", "xml")]
+    + [("CORS_ORIGINS", origin) for origin in ("foo", "https://", "https://page.example/", "*,page.example", "null")],
 )
 def test_a_value_that_cannot_be_meant_is_refused(name: str, value: str) -> None:
     with pytest.raises(ValidationError, match=name.lower()):

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tailrace.chat.settings import PREFIX, ChatSettings
 from tailrace.cli.main import INTERRUPTED, main
 from tailrace.cli.serve import OPTIONS
-from tests.cli.served import PATIENCE, SILENT
+from tests.cli.served import PATIENCE, SILENT, served
 from tests.serving import ROOT, listening_socket, process
 
 SECRET = "quite-secret"
@@ -175,3 +176,28 @@ def test_the_help_names_each_setting(capsys: pytest.CaptureFixture[str]) -> None
     assert named == settings | {"TAILRACE_HOST", "TAILRACE_PORT"}
     (log_format,) = (option.default for option in OPTIONS if option.name == "log_format")
     assert log_format == ChatSettings.model_fields["log_format"].default
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "hosts"),
+    [
+        ("", "", "127.0.0.1"),
+        ("--allow-anonymous", "", "127.0.0.1"),
+        ("--host localhost", "a.example,b.example", "a.example,b.example,localhost"),
+        ("--host 0.0.0.0 --allow-anonymous", "", "*"),
+        ("--host 0.0.0.0 --allow-anonymous", "a.example", "a.example,0.0.0.0"),
+    ],
+)
+def test_the_server_is_told_by_which_names_it_goes(options: str, told: str, hosts: str) -> None:
+    os.environ["TAILRACE_HOSTS"] = told
+    # It gives up at its model, after that.
+    assert main(["serve", "--port", "0", "--model", "nobody", *options.split()]) == 2
+    assert os.environ["TAILRACE_HOSTS"] == hosts
+
+
+async def test_the_name_that_it_listens_on_is_its_own(tmp_path: Path) -> None:
+    with served(tmp_path, "--host", "localhost", TAILRACE_MODEL="demo") as server:
+        url = await server.url()
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+            assert (await client.post("/sessions/new", headers={"Origin": url})).status_code == 200
+            assert (await client.get("/sessions", headers={"Host": "evil.example"})).status_code == 421

@@ -26,6 +26,7 @@ from .models.base import Model
 from .models.choose import open_model
 from .observer import Observer
 from .openapi import describe, methods_of
+from .origins import OriginGuard
 from .requests import BodyLimit, RequestAccounting
 from .settings import ChatSettings
 from .statistics import Statistics
@@ -81,6 +82,12 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
             allow_headers=["*"],
             expose_headers=["Content-Location", "Link", "Stream-Cursor", "X-Request-ID", "Retry-After"],
         )
+    app.add_middleware(
+        OriginGuard,
+        origins=settings.cors_origins,
+        hosts=settings.hosts if app.state.access.open else None,
+        statistics=statistics,
+    )
     app.add_middleware(RequestAccounting, statistics=statistics)
     return app
 

@@ -2,6 +2,8 @@
 
 Refused
 ├── Unauthorized       no key, or one that is not known
+├── ForeignOrigin      a page of another origin that may not use the server
+├── UnknownHost        a name that the server was not told it has
 ├── SessionNotFound    no such session of this owner
 ├── SessionBusy        it is answering already
 ├── SessionFull        it has as many turns as one session may have
@@ -24,6 +26,7 @@ from typing import Any, ClassVar
 
 from . import store
 from .objects import BusyProblem, Problem
+from .printable import printable
 
 
 class Refused(Exception):
@@ -48,6 +51,25 @@ class Unauthorized(Refused):
 
     def __init__(self) -> None:
         super().__init__("expected the header Authorization: Bearer with one of the server's API keys")
+
+
+class ForeignOrigin(Refused):
+    status, code = 403, "foreign_origin"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            "expected a page of this server or of an origin in TAILRACE_CORS_ORIGINS, "
+            f"but got one of {printable(origin[:80])}"
+        )
+
+
+class UnknownHost(Refused):
+    status, code = 421, "unknown_host"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"expected as Host an IP address, localhost or a name in TAILRACE_HOSTS, but got {printable(host[:80])}"
+        )
 
 
 class SessionNotFound(Refused):

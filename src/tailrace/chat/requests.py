@@ -253,16 +253,17 @@ async def _swallow() -> None:
 
 def _given_id(scope: Scope) -> str | None:
     """The client's own id of the request, if it can be one."""
-    given = _header(scope, b"x-request-id")
+    given = header_of(scope, b"x-request-id")
     return given.decode("ascii") if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
 def _content_length(scope: Scope) -> int | None:
-    length = _header(scope, b"content-length")
+    length = header_of(scope, b"content-length")
     # What is no length, or none that an integer is made of, is found out by counting.
     return int(length) if length is not None and length.isdigit() and len(length) < 20 else None
 
 
-def _header(scope: Scope, name: bytes) -> bytes | None:
+def header_of(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of this name, which is in small letters."""
     value: bytes | None = next((value for key, value in scope["headers"] if key == name), None)
     return value

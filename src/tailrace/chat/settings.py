@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,9 @@ class ChatSettings(BaseModel):
     log_format: Literal["auto", "rich", "json"] = Field("auto", description="`auto` is `rich` on a terminal.")
     api_keys: tuple[SecretStr, ...] = Field((), description="Who has one of these keys may chat; by default everybody.")
     cors_origins: tuple[str, ...] = Field((), description="Pages of which origins may use the server; by default none.")
+    hosts: tuple[str, ...] = Field(
+        (), description="Names by which browsers may call a server without keys, beside `localhost`; `*` for any."
+    )
 
     demo_words: float = Field(4.0, gt=0, description="Words that the demo model writes at a time, on average.")
     demo_pace: float = Field(0.1, ge=0, description="How long it waits between them.")
@@ -38,10 +42,18 @@ class ChatSettings(BaseModel):
     context_characters: int = Field(200_000, gt=0, description="Their length together, at most.")
     model_timeout: float = Field(120.0, gt=0, description="How long the model may say nothing.")
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("api_keys", "cors_origins", "hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@]+", origin) is None:
+                raise ValueError(f"expected origins like https://page.example, or *, but got one like {origin!r}")
+        return value
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> ChatSettings:

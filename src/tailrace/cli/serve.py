@@ -30,6 +30,7 @@ class Option:
 
 HOST = Option("--host", "ADDRESS", "TAILRACE_HOST", "the address to listen on", "127.0.0.1")
 PORT = Option("--port", "PORT", "TAILRACE_PORT", "the port; 0 is any free one", "8000")
+HOSTS = "TAILRACE_HOSTS"
 OPTIONS = (
     HOST,
     PORT,
@@ -51,10 +52,10 @@ OPTIONS = (
 )
 
 EPILOG = """\
-An option beats its variable, which stands in brackets. Further settings are variables only: TAILRACE_API_KEYS and
-TAILRACE_CORS_ORIGINS (lists, separated by commas), TAILRACE_DEMO_WORDS, TAILRACE_DEMO_PACE, TAILRACE_MAX_MESSAGE,
-TAILRACE_MAX_BODY, TAILRACE_MAX_SESSIONS, TAILRACE_MAX_TURNS, TAILRACE_MAX_STREAMS, TAILRACE_CONTEXT_MESSAGES,
-TAILRACE_CONTEXT_CHARACTERS and TAILRACE_MODEL_TIMEOUT."""
+An option beats its variable, which stands in brackets. Further settings are variables only: TAILRACE_API_KEYS,
+TAILRACE_CORS_ORIGINS and TAILRACE_HOSTS (lists, separated by commas), TAILRACE_DEMO_WORDS, TAILRACE_DEMO_PACE,
+TAILRACE_MAX_MESSAGE, TAILRACE_MAX_BODY, TAILRACE_MAX_SESSIONS, TAILRACE_MAX_TURNS, TAILRACE_MAX_STREAMS,
+TAILRACE_CONTEXT_MESSAGES, TAILRACE_CONTEXT_CHARACTERS and TAILRACE_MODEL_TIMEOUT."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -97,12 +98,21 @@ def run(options: Namespace) -> int:
             f"everybody who reaches {host} could chat: set TAILRACE_API_KEYS to the keys of those who may, "
             "or say --allow-anonymous"
         )
+    # The application, and the reloader's processes, are told by the environment.
+    os.environ[HOSTS] = ",".join(_hosts(settings.hosts, host, options.allow_anonymous))
     with listen(host, port) as listener:
         facts = check(settings, os.environ, url_of(host, listener))
         return (serve_reloading if options.reload else serve)(listener, facts)
 
 
 SERVE = Command("serve", "Run the chat server.", configure, run)
+
+
+def _hosts(told: tuple[str, ...], host: str, allow_anonymous: bool) -> tuple[str, ...]:
+    """The names that the server goes by: also that of its address, and any in front of one that is open to all."""
+    if not told and allow_anonymous and not is_loopback(host):
+        return ("*",)
+    return (*told, host)
 
 
 def _port(value: str, name: str) -> int:
