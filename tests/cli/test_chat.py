@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tailrace.cli.chat import EXTRA, KEY_VARIABLE, URL_VARIABLE
+from tailrace.cli.main import main
 from tests.cli.served import PATIENCE, SILENT
 from tests.programs import Server
 from tests.serving import ROOT, free_port
@@ -137,23 +138,19 @@ def test_ctrl_c_stops_the_model(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_leaves_is_no_error(server: Server) -> None:
-    process = command(server.url, "--message", "a long one")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.read(8)
-    process.stdout.close()
-    assert process.wait(PATIENCE) == 141
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.stdin is not None
-    process.stdin.close()
+    with command(server.url, "--message", "a long one") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(8)
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 141
+        assert process.stderr.read() == b""
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["--message", " "], "expected a message by --message or from the input, but got none"),
-        ([], "expected a message by --message or from the input, but got none"),
         (["ftp://host"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'ftp://host'"),
         (["http://host:port"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'http://host:port'"),
         (["http://"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'http://'"),
@@ -161,8 +158,15 @@ def test_a_reader_that_leaves_is_no_error(server: Server) -> None:
         (["--key", "ключ"], "expected an API key of printable ASCII characters, but got others"),
     ],
 )
-def test_what_cannot_be_meant_is_status_2(arguments: list[str], line: str) -> None:
-    assert chat(*arguments) == (2, "", f"tailrace chat: {line}\n")
+def test_what_cannot_be_meant_is_status_2(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # Of two messages the last counts.
+    assert main(["chat", "--message", "hello", *arguments]) == 2
+    assert capsys.readouterr() == ("", f"tailrace chat: {line}\n")
+
+
+def test_an_empty_input_is_status_2() -> None:
+    line = "tailrace chat: expected a message by --message or from the input, but got none\n"
+    assert chat() == (2, "", line)
 
 
 def test_no_server_says_how_to_start_one() -> None:
