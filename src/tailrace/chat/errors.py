@@ -157,7 +157,7 @@ class StorageFailed(Refused):
     headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
 
     def __init__(self) -> None:
-        super().__init__("the database cannot be used now: nothing was stored, try again later")
+        super().__init__("the database cannot be used now: try again later")
 
 
 STORE_REFUSALS: dict[type[Exception], Callable[[Any], Refused]] = {

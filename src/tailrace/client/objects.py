@@ -187,11 +187,11 @@ class Requests(Answered):
 
 
 class Stats(Answered):
-    """Since the server started; times are in seconds."""
+    """Since the server started; times are in seconds. `active_sessions` is None while its database is away."""
 
     uptime: float
     requests: Requests
-    active_sessions: int
+    active_sessions: int | None
     active_streams: int
     sessions_created: int
     average_response_time: float

@@ -55,13 +55,24 @@ async def test_health_is_bad_without_the_database(tmp_path: Path) -> None:
         for call in (
             chat.http.get("/sessions"),
             chat.http.post("/sessions/new"),
-            chat.http.get("/stats"),
             chat.http.post("/chat/stream", json=body("Hello", None)),
         ):
             refusal = await call
             assert (refusal.status_code, refusal.json()["code"]) == (503, "storage_failed")
+            assert refusal.json()["detail"] == "the database cannot be used now: try again later"
             assert refusal.headers["retry-after"] == "5"
         assert str(tmp_path) not in refusal.text
+
+
+async def test_the_figures_are_there_without_the_database(tmp_path: Path) -> None:
+    async with chatting(tmp_path, Scripted()) as chat:
+        await chat.say("Hello")
+        assert (await _account(chat))[0]["active_sessions"] == 1
+        _ruin(tmp_path)
+        stats, metrics = await _account(chat)
+        assert stats["active_sessions"] is None
+        assert stats["sessions_created"] == metrics["tailrace_sessions_created_total"] == 1
+        assert "tailrace_sessions" not in metrics
 
 
 def _ruin(folder: Path) -> None:

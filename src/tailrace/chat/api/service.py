@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from ... import __version__
 from ..access import Owner
+from ..conversations import Conversations
 from ..errors import Unauthorized, refusals
 from ..metrics import Build, render_metrics
 from ..store import StoreError
@@ -59,7 +60,7 @@ class Stats(BaseModel):
 
     uptime: float
     requests: Requests
-    active_sessions: int = Field(description="Sessions that are stored.")
+    active_sessions: int | None = Field(description="Sessions that are stored; null while the database is away.")
     active_streams: int = Field(description="Replies that are being written.")
     sessions_created: int
     average_response_time: float = Field(description="Of the replies that ended.")
@@ -118,7 +119,7 @@ async def stats(chat: Chat, statistics: Counted, owner: Owner) -> Stats:
         requests=Requests(
             total=counted.requests_total, successful=counted.requests_successful, failed=counted.requests_failed
         ),
-        active_sessions=await chat.store.count(),
+        active_sessions=await _stored(chat),
         active_streams=counted.active_streams,
         sessions_created=counted.sessions_created,
         average_response_time=counted.average_response_time,
@@ -140,7 +141,15 @@ async def metrics(request: Request, chat: Chat, statistics: Counted, owner: Owne
         statistics,
         Build(__version__, chat.model.name, chat.model.framework),
         connections=chat.engine.statistics().readers,
-        sessions=await chat.store.count(),
+        sessions=await _stored(chat),
         accept=request.headers.get("accept"),
     )
     return Response(body, media_type=content_type)
+
+
+async def _stored(chat: Conversations) -> int | None:
+    """How many sessions there are. The other figures are wanted most when the database cannot say."""
+    try:
+        return await chat.store.count()
+    except StoreError:
+        return None
