@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from tailrace.chat.models.choose import open_model
 from tests.chat.models.anthropic_upstream import ANTHROPIC
 from tests.chat.models.google_upstream import GOOGLE
 from tests.chat.models.openai_upstream import OLLAMA, OPENAI
-from tests.chat.models.upstream import Break, Dialect, Hold, Refuse, Step, Upstream
+from tests.chat.models.upstream import Break, Dialect, Hold, Refuse, Step, Upstream, data
 from tests.serving import free_port, serving
 
 DIALECTS = {"google": GOOGLE, "openai": OPENAI, "anthropic": ANTHROPIC, "ollama": OLLAMA}
@@ -76,7 +77,6 @@ class Case(NamedTuple):
 
     steps: Callable[[Dialect], Sequence[Step]]
     code: str
-    status: int
     said: str
     text: str = ""
 
@@ -91,46 +91,42 @@ def after_text(*steps: Callable[[Dialect], Step]) -> Callable[[Dialect], Sequenc
 
 HALF = "Half of "
 CASES = {
-    "a wrong key": Case(refusal("unauthorized"), "model_unauthorized", 502, "127.0.0.1 does not accept the "),
-    "an unknown model": Case(refusal("unknown"), "model_not_found", 502, "--model or GENAI_MODEL_ID names another one"),
-    "a rate limit": Case(refusal("limited"), "model_rate_limited", 503, "asked too often, and wants 7 seconds of rest"),
-    "a quota": Case(refusal("spent"), "model_rate_limited", 503, "the quota or the credit at 127.0.0.1 is used up"),
-    "an error of the server": Case(refusal("failed"), "model_error", 502, "127.0.0.1 failed"),
-    "an overloaded server": Case(refusal("overloaded"), "model_unavailable", 503, "is not available at the moment"),
-    "too long a conversation": Case(refusal("too long"), "context_too_long", 413, "longer than the model "),
-    "another mistake": Case(refusal("rejected"), "model_error", 502, "did not accept the request"),
+    "a wrong key": Case(refusal("unauthorized"), "model_unauthorized", "127.0.0.1 does not accept the "),
+    "an unknown model": Case(refusal("unknown"), "model_not_found", "--model or GENAI_MODEL_ID names another one"),
+    "a rate limit": Case(refusal("limited"), "model_rate_limited", "asked too often, and wants 7 seconds of rest"),
+    "a quota": Case(refusal("spent"), "model_rate_limited", "the quota or the credit at 127.0.0.1 is used up"),
+    "an error of the server": Case(refusal("failed"), "model_error", "127.0.0.1 failed"),
+    "an overloaded server": Case(refusal("overloaded"), "model_unavailable", "is not available at the moment"),
+    "too long a conversation": Case(refusal("too long"), "context_too_long", "longer than the model "),
+    "another mistake": Case(refusal("rejected"), "model_error", "did not accept the request"),
     "an error in the middle": Case(
-        after_text(lambda dialect: dialect.error), "model_unavailable", 503, "is not available at the moment", HALF
+        after_text(lambda dialect: dialect.error), "model_unavailable", "is not available at the moment", HALF
     ),
     "an error instead of text": Case(
-        lambda dialect: [dialect.begin + dialect.error], "model_unavailable", 503, "is not available at the moment"
+        lambda dialect: [dialect.begin + dialect.error], "model_unavailable", "is not available at the moment"
     ),
-    "a reset in the middle": Case(
-        after_text(lambda _: Break()), "model_truncated", 502, "broke off before the end", HALF
-    ),
-    "a reset before text": Case(lambda _: [Break()], "model_unavailable", 503, "no connection to 127.0.0.1"),
-    "an end without a reason": Case(after_text(), "model_truncated", 502, "broke off before the end", HALF),
-    "an end before text": Case(lambda dialect: [dialect.begin], "model_truncated", 502, "broke off"),
+    "a reset in the middle": Case(after_text(lambda _: Break()), "model_truncated", "broke off before the end", HALF),
+    "a reset before text": Case(lambda _: [Break()], "model_unavailable", "no connection to 127.0.0.1"),
+    "an end without a reason": Case(after_text(), "model_truncated", "broke off before the end", HALF),
+    "an end before text": Case(lambda dialect: [dialect.begin], "model_truncated", "broke off"),
     "half a frame": Case(
-        after_text(lambda dialect: dialect.ends["whole"][:30]), "model_truncated|model_error", 502, "", HALF
+        after_text(lambda dialect: dialect.ends["whole"][:30]), "model_truncated|model_error", "", HALF
     ),
     "the length limit": Case(
-        after_text(lambda dialect: dialect.ends["length"]), "model_truncated", 502, "reached the length", HALF
+        after_text(lambda dialect: dialect.ends["length"]), "model_truncated", "reached the length", HALF
     ),
     "a content filter": Case(
-        after_text(lambda dialect: dialect.ends["refused"]), "model_refused", 422, "refuses to answer this", HALF
+        after_text(lambda dialect: dialect.ends["refused"]), "model_refused", "refuses to answer this", HALF
     ),
     "a refusal without text": Case(
-        lambda dialect: [dialect.begin + dialect.ends["refused"]], "model_refused", 422, "refuses to answer this"
+        lambda dialect: [dialect.begin + dialect.ends["refused"]], "model_refused", "refuses to answer this"
     ),
-    "an odd end": Case(
-        after_text(lambda dialect: dialect.ends["odd"]), "model_error", 502, "no reason that fits", HALF
-    ),
+    "an odd end": Case(after_text(lambda dialect: dialect.ends["odd"]), "model_error", "no reason that fits", HALF),
     "no text at all": Case(
-        lambda dialect: [dialect.begin + dialect.ends["whole"]], "model_error", 502, "answered without a word"
+        lambda dialect: [dialect.begin + dialect.ends["whole"]], "model_error", "answered without a word"
     ),
     "no JSON": Case(
-        after_text(lambda dialect: dialect.text("no").replace(b'": ', b"= ")), "model_error", 502, "failed", HALF
+        after_text(lambda dialect: dialect.text("no").replace(b'": ', b"= ")), "model_error", "failed", HALF
     ),
 }
 
@@ -143,7 +139,7 @@ async def test_a_reply_that_does_not_come_to_its_end_is_a_failure(dialect: Diale
                 reply = await read(model)
                 assert reply.error is not None
                 assert re.fullmatch(case.code, reply.error.code), repr(reply.error.__cause__)
-                assert (reply.text, reply.error.status, reply.usage) == (case.text, case.status, None)
+                assert (reply.text, reply.usage) == (case.text, None)
                 assert case.said in reply.error.message
                 assert "sk-test" not in reply.error.message
                 assert len(upstream.requests) == 1, "a turn is asked once"
@@ -207,7 +203,7 @@ async def test_a_model_that_stays_silent_is_unavailable(dialect: Dialect, subtes
                 reply = await read(model)
                 await upstream.left.wait()
                 assert reply.error is not None
-                assert (reply.error.code, reply.error.status) == ("model_unavailable", 503)
+                assert reply.error.code == "model_unavailable"
                 assert reply.error.message == "127.0.0.1 was silent for 0.1 seconds"
 
 
@@ -265,7 +261,7 @@ async def test_a_message_that_a_server_refuses_with_a_status_is_refused() -> Non
     async with asking(OPENAI, [Refuse(400, {"error": error})]) as (model, _):
         reply = await read(model)
     assert reply.error is not None
-    assert (reply.error.code, reply.error.status) == ("model_refused", 422)
+    assert reply.error.code == "model_refused"
 
 
 @pytest.mark.parametrize("name", ["google", "openai", "anthropic"])
@@ -281,5 +277,69 @@ async def test_nobody_at_the_address_is_said(dialect: Dialect) -> None:
     async with open_model(dialect.model, environment, demo_words=1, demo_pace=0, timeout=10) as model:
         reply = await read(model)
     assert reply.error is not None
-    assert (reply.error.code, reply.error.status) == ("model_unavailable", 503)
+    assert reply.error.code == "model_unavailable"
     assert reply.error.message == "there is no connection to 127.0.0.1"
+
+
+CAUSES: dict[str, tuple[Callable[[Dialect], Sequence[Step]], str]] = {
+    "a wrong key": (refusal("unauthorized"), r"ModelAuthenticationError \(HTTP 40[01]\): .*key.* \*\*\*.*"),
+    "another mistake": (refusal("rejected"), r"ModelRequestRejectedError \(HTTP 400\): \S.*"),
+    "a reset": (lambda _: [Break()], r"ModelConnectionError \(HTTP 200\): .*peer closed connection.*"),
+}
+
+
+async def test_the_cause_of_a_failure_is_logged_once_without_keys(
+    dialect: Dialect, subtests: pytest.Subtests, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with asking(dialect) as (model, upstream):
+        for name, (steps, cause) in CAUSES.items():
+            with subtests.test(name):
+                caplog.clear()
+                upstream.play(steps(dialect))
+                assert (await read(model)).error is not None
+                [record] = [record for record in caplog.records if record.name == "tailrace.chat.models"]
+                assert record.levelno == logging.WARNING
+                assert re.fullmatch(f"the model {model.name} failed: {cause}", record.getMessage())
+                assert "sk-test" not in caplog.text
+                assert "Traceback" not in caplog.text
+
+
+async def test_an_unknown_failure_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    boom = data({"error": {"message": "boom\nwith sk-test in it"}})
+    async with asking(OPENAI, [OPENAI.begin + OPENAI.text(HALF), boom]) as (model, _):
+        reply = await read(model)
+    assert reply.error is not None
+    assert reply.error.message == "the model gpt-of-the-test failed"
+    [record] = [record for record in caplog.records if record.name == "tailrace.chat.models"]
+    assert record.getMessage() == ("the model gpt-of-the-test failed: ModelAPIError (HTTP 200): boom with *** in it")
+    assert record.exc_text is not None
+    assert record.exc_text.startswith("Traceback")
+    assert record.exc_text.endswith("ModelAPIError: boom\nwith *** in it")
+    assert "sk-test" not in caplog.text
+
+
+async def test_no_cause_is_sought_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "tailrace.chat.models")
+    async with asking(OPENAI, [OPENAI.refusals["failed"]]) as (model, _):
+        assert (await read(model)).error is not None
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["unauthorized", "unknown", "rejected"])
+async def test_rest_is_named_only_where_it_helps(dialect: Dialect, name: str) -> None:
+    refused = dialect.refusals[name]
+    async with asking(dialect, [refused._replace(headers={"retry-after": "7"})]) as (model, _):
+        reply = await read(model)
+    assert reply.error is not None
+    assert "rest" not in reply.error.message
+
+
+async def test_a_page_in_place_of_a_reply_is_no_api(dialect: Dialect, caplog: pytest.LogCaptureFixture) -> None:
+    page = Refuse(200, b"<!doctype html><p>It works!", {"content-type": "text/html; charset=utf-8"})
+    async with asking(dialect, [page]) as (model, _):
+        reply = await read(model)
+    assert reply.error is not None
+    assert reply.error.code == "model_error"
+    address = next(name for name in dialect.environment("") if name.endswith("_BASE_URL"))
+    assert reply.error.message == (f"127.0.0.1 answers with text/html, which no API does: {address} names the address")
+    assert len(caplog.records) == 1

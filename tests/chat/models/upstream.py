@@ -13,7 +13,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Refuse(NamedTuple):
-    """An answer instead of a stream."""
+    """An answer instead of a stream: bytes, or what becomes JSON."""
 
     status: int
     body: Any
@@ -88,7 +88,8 @@ class Upstream:
         if isinstance(first := self.steps[0], Refuse):
             head = {"content-type": "application/json", **first.headers}
             await _start(send, first.status, head)
-            await send({"type": "http.response.body", "body": json.dumps(first.body).encode()})
+            body = first.body if isinstance(first.body, bytes) else json.dumps(first.body).encode()
+            await send({"type": "http.response.body", "body": body})
             return
         started = False
         for step in self.steps:

@@ -57,7 +57,7 @@ class DemoModel:
             if number:
                 await asyncio.sleep(self._pace)
             if fails and number == len(pieces) // 2:
-                raise ModelError(f"the demo model fails, because {FAIL} asks for it", code="model_error", status=502)
+                raise ModelError(f"the demo model fails, because {FAIL} asks for it", code="model_error")
             yield piece
         yield Usage(sum(_size(message.text) for message in conversation), _size(text))
 

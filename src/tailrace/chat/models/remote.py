@@ -116,7 +116,8 @@ class _Exchange:
         try:
             yield
         except Exception as error:  # of the vendor's library: they raise all kinds
-            raise self._failures.of_exception(error, began=self._began) from error
+            response = self.responses[-1] if self.responses else None
+            raise self._failures.of_exception(error, response, began=self._began) from error
         finally:
             _sending.reset(token)
 
