@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tailrace import Dropped, Entries, Farewell, Outcome, Reset
+from tailrace.chat.objects import INTERRUPTED
 from tailrace.chat.wire import STREAMS, WIRES, Notice
 from tests.raw import frames
 
@@ -17,7 +18,8 @@ NOTICES: list[tuple[Notice, dict[str, Any] | None]] = [
     (Outcome("done"), None),
     (Outcome("cancelled", "stopped", "the stream was stopped"), None),
     (Outcome("error", "odd", "it broke"), {"type": "error", "code": "odd", "message": "it broke"}),
-    (Outcome("cancelled", "shutdown", "the end"), {"type": "error", "code": "shutdown", "message": "the end"}),
+    (Outcome("cancelled", "shutdown", "the end"), {"type": "error", "code": "interrupted", "message": INTERRUPTED}),
+    (Outcome("cancelled"), {"type": "error", "code": "cancelled", "message": "cancelled"}),
     (Reset("ahead"), {"type": "reset", "reason": "ahead"}),
     (Farewell("slow", 700), {"type": "farewell", "reason": "slow", "retry": 700}),
     (Dropped(3), {"type": "dropped", "count": 3}),

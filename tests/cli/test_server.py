@@ -60,7 +60,7 @@ async def test_a_second_signal_stops_at_once_and_keeps_what_there_is(tmp_path: P
                 running.interrupt()
                 assert "waiting up to 10 s for 2 replies; Ctrl-C again stops now" in await running.line('"stopping')
                 running.interrupt()
-                assert (await reply.until("error"))["code"] == "shutdown"
+                assert (await reply.until("error"))["code"] == "interrupted"
         assert await running.end() == 0
     assert "stopping now: 2 replies interrupted; the text so far is kept" in running.text
     assert "Traceback" not in running.text

@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from .. import Log, Outcome
 from .objects import FailedReply, Reply
+from .wire import failure_of
 
 _STATUS = {"internal_error": 500, "storage_failed": 500, "shutdown": 503, "interrupted": 503, "model_unavailable": 503}
 
@@ -42,7 +43,7 @@ def _failure(outcome: Outcome, data: list[dict[str, Any]]) -> tuple[str, str]:
     """Its code and its message, which a stopped stream says in its last object."""
     if data and data[-1]["type"] == "error":
         return data[-1]["code"], data[-1]["message"]
-    return outcome.code or outcome.state, outcome.message or outcome.state
+    return failure_of(outcome)
 
 
 def _failed(code: str, message: str, data: list[dict[str, Any]]) -> Response:

@@ -12,6 +12,9 @@ from pydantic_core import to_json
 
 from .sessions import Session, Turn, TurnState
 
+INTERRUPTED = "the server shut down before the reply was whole"
+"""What is said of a reply that the end of the server cut, at once and later."""
+
 
 def now() -> datetime:
     return datetime.now(UTC)

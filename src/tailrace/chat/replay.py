@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import StreamError
-from .objects import SessionInfo, Status, StreamObject, chunk
+from .objects import INTERRUPTED, SessionInfo, Status, StreamObject, chunk
 from .sessions import Turn
 from .turns import complete
 
@@ -22,6 +22,6 @@ async def replay(turn: Turn, message_count: int) -> AsyncGenerator[StreamObject 
     if turn.reply or good:
         yield chunk(turn.reply, 1, is_final=good)
     if not good:
-        code, message = turn.error_code or turn.state, turn.error_message or "the server ended before the reply did"
+        code, message = turn.error_code or turn.state, turn.error_message or INTERRUPTED
         raise StreamError(message, code=code)
     yield complete(replace(turn, chunks=1), message_count)

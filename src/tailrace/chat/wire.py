@@ -8,16 +8,30 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from .. import NDJSON, SSE, Batch, Dropped, Encoder, Entries, Farewell, Outcome, Reset, Wire, format_sse
-from .objects import AnyObject, now
+from .objects import INTERRUPTED, AnyObject, now
 
 Notice = Outcome | Reset | Farewell | Dropped
+
+
+def ends_well(outcome: Outcome) -> bool:
+    """Whether the objects have said how the reply ended, because it came to its end or was stopped."""
+    return outcome.state == "done" or outcome.code == "stopped"
+
+
+def failure_of(outcome: Outcome) -> tuple[str, str]:
+    """The code and the message of an end that is not good, the same as later when the reply comes from the store."""
+    if outcome.code == "shutdown":
+        return "interrupted", INTERRUPTED
+    return outcome.code or outcome.state, outcome.message or outcome.state
 
 
 def spell_notice(notice: Notice) -> dict[str, Any]:
     """A notice as one more object of the stream: how it ended, or why this connection did."""
     if isinstance(notice, Outcome):
-        kind = "done" if notice.state == "done" or notice.code == "stopped" else "error"
-        members: dict[str, Any] = {"code": notice.code, "message": notice.message} if kind == "error" else {}
+        kind = "done" if ends_well(notice) else "error"
+        members: dict[str, Any] = (
+            {} if kind == "done" else dict(zip(("code", "message"), failure_of(notice), strict=True))
+        )
     elif isinstance(notice, Reset):
         kind, members = "reset", {"reason": notice.reason}
     elif isinstance(notice, Farewell):
