@@ -92,7 +92,9 @@ class ChatEvents(SSE):
         return EventsEncoder(super().encoder(stream, epoch, created))
 
 
-STREAMS: tuple[Wire, ...] = (ChatLines(), ChatEvents())
+LINES = ChatLines()
+
+STREAMS: tuple[Wire, ...] = (LINES, ChatEvents())
 """How a reply is streamed, the default first."""
 
 WIRES: tuple[Wire, ...] = (*STREAMS, Batch())

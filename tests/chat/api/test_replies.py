@@ -138,7 +138,7 @@ async def test_from_every_cursor_the_rest_follows_without_gap_or_duplicate(tmp_p
         stream_id = whole[0]["stream_id"]
         before = str(whole[0]["id"]).removesuffix("1") + "0"
         assert await chat.read(stream_id) == whole
-        for number, cursor in enumerate([before, *(each["id"] for each in whole)]):
+        for number, cursor in enumerate([before, *(each["id"] for each in whole[:-1])]):
             assert await chat.read(stream_id, cursor) == whole[number:]
 
 
@@ -197,6 +197,34 @@ async def test_who_has_the_end_gets_nothing_more(tmp_path: Path) -> None:
             await chat.http.post("/chat/stream", params={"after": end}, json=body("Hello", None)),
         ):
             assert (asked.status_code, asked.content) == (204, b"")
+
+
+async def test_who_has_the_last_line_has_the_end(tmp_path: Path) -> None:
+    held = Hold()
+    async with chatting(tmp_path, Scripted("one ", held)) as chat, chat.saying("Hello") as reply:
+        *_, newest = await begun(reply)
+        path = f"/chat/stream/{newest['id'].split('.')[0]}"
+        async with chat.reading(path.rpartition("/")[2], newest["id"]) as reading:
+            assert reading.status == 200  # it goes on
+            await chat.post(f"{path}/stop")
+            *_, complete = lines(await reading.rest())
+        assert complete["type"] == "complete"
+        for asked in (
+            await chat.http.get(path, headers={"Last-Event-ID": complete["id"]}),
+            await chat.http.get(path, params={"after": complete["id"]}),
+            await chat.http.post("/chat/stream", params={"after": complete["id"]}, json=body("Hello", None)),
+        ):
+            assert (asked.status_code, asked.content) == (204, b"")
+        assert [each["type"] for each in await chat.read(path.rpartition("/")[2], newest["id"])] == [
+            "chunk",
+            "complete",
+        ]
+        # Of events the end is one more, and a document is always whole.
+        events = await chat.http.get(path, params={"after": complete["id"]}, headers=SSE)
+        assert [each.event for each in frames(events.content)] == ["done"]
+        assert (await chat.get(path, params={"after": complete["id"]}, headers=JSON))["text"] == "one "
+        other = complete["id"].replace(".", ".x", 1)
+        assert [each["type"] for each in await chat.read(path.rpartition("/")[2], other)] == ["reset"]
 
 
 @pytest.mark.parametrize("path", ["/chat/stream", "/chat/stream/{id}"])

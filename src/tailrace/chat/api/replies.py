@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..live import Question
 from ..objects import ChatRequest, FailedReply, Problem, Reply, StopResult
-from ..wire import STREAMS, WIRES, stream_content
+from ..wire import LINES, STREAMS, WIRES, ends_well, stream_content
 from .state import Chat
 
 router = APIRouter(tags=["chat"])
@@ -120,13 +120,14 @@ async def chat(
     A post that comes with a cursor goes on reading the reply that the cursor names.
     """
     wire = choose_wire(request, WIRES)
-    if token := last_event_id or after:
-        log = await chat.find(owner, Cursor.parse(token).stream)
+    cursor = _cursor(last_event_id, after)
+    if cursor is not None:
+        log = await chat.find(owner, cursor.stream)
     else:
         session_id = str(body.session_id) if body.session_id is not None else None
         client = request.client.host if request.client is not None else ""
         log = await chat.ask(Question(owner, body.message, session_id, idempotency_key, client))
-    return await _answer(log, wire, chat)
+    return await _answer(log, wire, chat, cursor)
 
 
 @router.get(
@@ -145,9 +146,8 @@ async def resume(
     stream: Streamed = None,
 ) -> Response:
     """Read a reply from its beginning or after a cursor, while it is written or later. A document is always whole."""
-    if token := last_event_id or after:
-        Cursor.parse(token)  # where it names another stream, the answer is a reset
-    return await _answer(await chat.find(owner, stream_id), choose_wire(request, WIRES), chat)
+    cursor = _cursor(last_event_id, after)  # where it names another stream, the answer is a reset
+    return await _answer(await chat.find(owner, stream_id), choose_wire(request, WIRES), chat, cursor)
 
 
 @router.post(PATH + "/{stream_id}/stop", summary="Stop a reply", responses=refusals(Unauthorized, StreamNotFound))
@@ -157,7 +157,21 @@ async def stop(stream_id: StreamId, chat: Chat, owner: Owner) -> StopResult:
     return StopResult(stream_id=turn.stream_id, session_id=turn.session_id, state=turn.state)
 
 
-async def _answer(log: Log, wire: Wire, chat: Chat) -> Response:
+def _cursor(last_event_id: str | None, after: str | None) -> Cursor | None:
+    return Cursor.parse(token) if (token := last_event_id or after) else None
+
+
+async def _answer(log: Log, wire: Wire, chat: Chat, cursor: Cursor | None) -> Response:
     if wire.streaming:
+        if wire is LINES and cursor is not None and await _has_end(log, cursor):
+            return Response(status_code=204, headers={"Cache-Control": "no-store"})
         return StreamResponse(log, SETTINGS, engine=chat.engine, addressed=True)
     return await read_reply(log)
+
+
+async def _has_end(log: Log, cursor: Cursor) -> bool:
+    """Whether a reader of lines lacks nothing: a good end has no line, so no cursor of one says that it is there."""
+    if log.outcome is None or not ends_well(log.outcome) or cursor != log.cursor(log.top):
+        return False
+    # One that was stopped, but went on regardless, was closed before it could say its last.
+    return any(entry.data["type"] in ("complete", "error") for entry in await log.read(log.top - 1, 1))
