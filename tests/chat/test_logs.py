@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ import pytest
 from tailrace.chat.banner import ServerFacts, announce
 from tailrace.chat.journal import Journal
 from tailrace.chat.logs import BROKEN_OFF, LOGGERS, JsonHandler, RichHandler, configure_logging
+from tailrace.chat.models.base import ModelError
 from tailrace.chat.requests import request_id, session_id
 from tailrace.chat.sessions import Turn, TurnState
+from tests.chat.api.talking import JSON, Scripted, body, chatting
 from tests.chat.test_journal import TURN
 
 EVIL = "[red]x[/red] \x1b]0;title\x07\u202e :smile:"
@@ -86,6 +89,18 @@ def test_uvicorn_s_access_log_and_its_complaint_of_broken_bodies_are_not(stream:
     logging.getLogger("uvicorn.error").error(BROKEN_OFF)
     logging.getLogger("uvicorn.error").error("another")
     assert [line["message"] for line in lines(stream)] == ["another"]
+
+
+async def test_a_failed_reply_is_told_once(stream: io.StringIO, tmp_path: Path) -> None:
+    async with chatting(tmp_path, Scripted("part", ModelError("it broke", code="model_error"))) as chat:
+        configure_logging("json", stream)
+        await chat.post("/chat/stream", 502, json=body("Go", None), headers=JSON)
+        logging.getLogger("tailrace").info("log %s failed: %s (%s)", "/mine", "no", "x")
+    told = [line for line in lines(stream) if " failed: " in line["message"]]
+    assert [(line["logger"], line.get("error_message")) for line in told] == [
+        ("tailrace.chat", "it broke"),
+        ("tailrace", None),
+    ]
 
 
 def test_configuring_again_takes_the_place_of_the_first(stream: io.StringIO) -> None:
@@ -168,6 +183,13 @@ def test_the_banner_is_one_record_too(stream: io.StringIO) -> None:
     (said,) = lines(stream)
     assert (said["event"], said["model"], said["status"]) == ("server_started", "demo", "ready")
     assert "note" not in said
+
+
+@pytest.mark.parametrize("kind", [JsonHandler, RichHandler])
+def test_a_traceback_may_be_text_already(stream: io.StringIO, kind: type[JsonHandler | RichHandler]) -> None:
+    through(kind(stream))
+    logger.handle(logging.makeLogRecord({"msg": "it broke", "levelno": logging.WARNING, "exc_text": "Traceback\nBoom"}))
+    assert stream.getvalue().count("Boom") == 1
 
 
 # For people

@@ -24,6 +24,10 @@ LOGGERS = ("tailrace", "uvicorn")
 # uvicorn says this of each body that is broken off on purpose; the request's own record says it with more.
 BROKEN_OFF = "ASGI callable returned without completing response."
 
+# The engine's word for each failed stream; the record of the turn's end says the same, and more.
+FAILED = "log %s failed: %s (%s)"
+STREAMS = "/chat/stream/"
+
 # What every record has; the rest of its attributes came by `extra`.
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -67,8 +71,8 @@ class JsonFormatter(logging.Formatter):
             "session_id": session_id.get(),
         }
         said |= {name: value for name, value in extras(record).items() if value is not None}
-        if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
+        if exception := _exception(record, self):
+            said["exception"] = exception
         return json.dumps(said, default=str, separators=(",", ":"))
 
 
@@ -93,7 +97,7 @@ class RichHandler(logging.Handler):
         try:
             render = RENDERERS.get(getattr(record, "event", ""))
             if render is None:
-                self._line(_line(record, self._exception(record)))
+                self._line(_line(record, _exception(record, self.formatter)))
             else:
                 self._framed(render(record))
         except Exception:  # as every handler of the standard library: logging must not break what it tells of
@@ -109,18 +113,23 @@ class RichHandler(logging.Handler):
         # The terminal wraps it, so that it is copied as one line.
         self._console.print(line, soft_wrap=True)
 
-    def _exception(self, record: logging.LogRecord) -> str:
-        assert self.formatter is not None
-        return self.formatter.formatException(record.exc_info) if record.exc_info else ""
-
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
     """What was said beside the message, by `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _ORDINARY}
 
 
+def _exception(record: logging.LogRecord, formatter: logging.Formatter | None) -> str:
+    """Its traceback; `exc_text` is one that is text already."""
+    if record.exc_info and formatter is not None:
+        return formatter.formatException(record.exc_info)
+    return record.exc_text or ""
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    return not (record.name == "uvicorn.error" and record.msg == BROKEN_OFF)
+    if record.name == "uvicorn.error":
+        return record.msg != BROKEN_OFF
+    return not (record.name == "tailrace" and record.msg == FAILED and record.getMessage().startswith(f"log {STREAMS}"))
 
 
 def _moment(record: logging.LogRecord) -> datetime:
