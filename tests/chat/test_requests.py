@@ -185,6 +185,21 @@ async def test_a_path_cannot_write_to_a_terminal(
     assert record["message"].startswith(r"GET /\x1b[2J\n: 404, complete, ")
 
 
+@pytest.mark.parametrize(("length", "logged"), [(200, "/" + "x" * 199), (201, "/" + "x" * 198 + "…"), (9000, None)])
+async def test_a_path_is_logged_up_to_a_bound(
+    length: int, logged: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ValueError("broken")
+
+    await RequestAccounting(app, Statistics())(http_scope(path="/" + "x" * (length - 1)), Messages(), Sent())
+    (record,) = records(caplog)
+    assert len(record["path"]) == 200
+    assert logged is None or record["path"] == logged
+    assert all(record["path"] in each.getMessage() for each in caplog.records)
+    assert len(caplog.records) == 2
+
+
 async def test_what_machines_ask_all_the_time_is_only_debugging(
     server: Server, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,6 +36,9 @@ UNMATCHED = "unmatched"
 QUIET = frozenset({"/health", "/metrics"})
 """Routes that machines ask all the time."""
 
+MAX_PATH = 200
+"""Characters of a path in the log."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -72,12 +75,13 @@ class RequestAccounting:
         self._statistics.request_ended(method, route, exchange.status, exchange.ok, seconds)
         level = logging.DEBUG if route in QUIET else logging.INFO
         if logger.isEnabledFor(level):
+            path = _loggable(exchange.scope)
             client = exchange.scope.get("client")
             logger.log(
                 level,
                 "%s %s: %s, %s, %.3f s",
                 method,
-                printable(exchange.scope["path"]),
+                printable(path),
                 exchange.status or "no status",
                 exchange.end,
                 seconds,
@@ -85,7 +89,7 @@ class RequestAccounting:
                     "event": "request_ended",
                     "method": method,
                     "route": route,
-                    "path": exchange.scope["path"],
+                    "path": path,
                     "status": exchange.status,
                     "end": exchange.end,
                     "seconds": round(seconds, 6),
@@ -142,7 +146,7 @@ class _Exchange:
         logger.error(
             "%s %s raised %s",
             self.scope["method"],
-            printable(self.scope["path"]),
+            printable(_loggable(self.scope)),
             type(error).__name__,
             exc_info=error,
         )
@@ -237,6 +241,12 @@ def route_of(scope: Scope) -> str:
     """The template of the request's path, `/sessions/{session_id}`: few, whatever clients ask for."""
     path: str | None = getattr(scope.get("route"), "path", None)
     return path or UNMATCHED
+
+
+def _loggable(scope: Scope) -> str:
+    """The path, as much of it as a log needs: clients make them as long as they like."""
+    path: str = scope["path"]
+    return path if len(path) <= MAX_PATH else path[: MAX_PATH - 1] + "…"
 
 
 async def send_problem(send: Send, status: int, detail: str, code: str) -> None:
