@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tailrace.chat import errors, store
 from tailrace.chat.errors import STORE_REFUSALS, Refused, refusal_of, refusals
+from tailrace.chat.requests import BodyTooLarge
+from tests.serving import ROOT
+
+ELSEWHERE = {
+    (400, "bad_cursor"),
+    (404, "not_found"),
+    (405, "method_not_allowed"),
+    (406, "not_acceptable"),
+    (413, BodyTooLarge.code),
+    (422, "invalid_request"),
+    (500, "internal_error"),
+}
+"""What is refused before the chat is asked, or fails in it."""
 
 
 def all_refusals() -> list[type[Refused]]:
@@ -52,3 +67,13 @@ def test_refusals_of_one_status_are_described_together() -> None:
     said = refusals(errors.SessionNotFound, errors.StreamNotFound, errors.Unauthorized)
     assert set(said) == {401, 404}
     assert said[404]["description"] == "session not found, or stream not found"
+
+
+def test_the_page_names_each_refusal_and_no_other() -> None:
+    page = (ROOT / "docs" / "chat.md").read_text()
+    table = page.partition("## Refusals")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([0-9]{3})([^|]*)\| ([^|;]*)", table, re.MULTILINE)
+    said = {(int(status), code) for status, _, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    assert said == ELSEWHERE | {(kind.status, kind.code) for kind in all_refusals()}
+    waiting = {int(status) for status, note, _ in rows if "Retry-After" in note}
+    assert waiting == {kind.status for kind in all_refusals() if "Retry-After" in kind.headers}
