@@ -13,7 +13,7 @@ from tailrace import StreamError
 from tailrace.chat.context import Context
 from tailrace.chat.journal import Journal
 from tailrace.chat.models.base import Message, ModelError, Usage
-from tailrace.chat.objects import encode_object
+from tailrace.chat.objects import Error, encode_object
 from tailrace.chat.observer import Observer
 from tailrace.chat.replay import replay
 from tailrace.chat.sessions import Turn
@@ -100,6 +100,15 @@ async def test_a_turn_that_fails_is_settled_and_raises(failure: Exception, code:
     assert (settled.turns[0].state, settled.turns[0].error_code, settled.turns[0].reply) == ("failed", code, "one ")
 
 
+async def test_a_piece_that_is_no_text_fails_the_turn() -> None:
+    settled = Settled()
+    types, error = await collect(running(Scripted("one ", b"\xff"), settled).objects())  # type: ignore[arg-type]
+    assert types[-1] == "chunk"
+    assert isinstance(error, TypeError)
+    assert str(error) == "expected model scripted to yield str or Usage, but got bytes"
+    assert (settled.turns[0].state, settled.turns[0].error_code) == ("failed", "internal_error")
+
+
 @pytest.mark.parametrize("stopping", [False, True])
 async def test_a_generator_that_is_closed_settles_later(stopping: bool) -> None:
     settled = Settled()
@@ -149,8 +158,9 @@ async def test_a_stop_while_a_failure_is_stored_does_not_hide_it(stored: bool) -
     settled = Stopping(None if stored else StreamError("not stored", code="storage_failed"))
     objects = running(Scripted("one ", ModelError("no", code="model_refused")), settled).objects()
     *_, last = [item async for item in objects]
+    assert isinstance(last, Error)
     told = ("model_refused", "no") if stored else ("storage_failed", "not stored")
-    assert (last.type, last.code, last.message) == ("error", *told)
+    assert (last.code, last.message) == told
     assert (settled.turns[0].state, settled.turns[0].error_code) == ("failed", "model_refused")
 
 

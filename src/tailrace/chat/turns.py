@@ -66,6 +66,10 @@ class RunningTurn:
                     async for piece in pieces:
                         if isinstance(piece, Usage):
                             self._usage = piece
+                        elif not isinstance(piece, str):  # told as any other failure, where it can still be stored
+                            raise TypeError(
+                                f"expected model {turn.model} to yield str or Usage, but got {type(piece).__name__}"
+                            )
                         elif self._half or not piece.isascii():
                             if whole := self._join(piece):
                                 yield self._chunk(whole)
