@@ -70,6 +70,15 @@ async def test_nothing_is_said_without_a_key(tmp_path: Path, header: dict[str, s
         assert (await chat.get("/sessions", headers=ALICE))["total"] == 1
 
 
+async def test_a_body_is_not_read_without_a_key(tmp_path: Path) -> None:
+    async with chatting(tmp_path, Scripted(), api_keys=KEYS) as chat:
+        for headers, status in ((ALICE, 422), ({"Authorization": "Bearer wrong"}, 401), ({}, 401)):
+            for junk in (b"{", b'{"message": 1}', b""):
+                sent = {"Content-Type": "application/json", **headers}
+                answer = await chat.http.post("/chat/stream", content=junk, headers=sent)
+                assert answer.status_code == status
+
+
 @pytest.mark.parametrize("answering", [False, True])
 async def test_what_belongs_to_one_key_is_nowhere_for_another(tmp_path: Path, answering: bool) -> None:
     held = Hold()

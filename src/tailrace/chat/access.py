@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from .errors import Unauthorized
@@ -40,6 +41,19 @@ class Access:
 
 def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+class KeyedRoute(APIRoute):
+    """Asks for a key before anything of the body is read, which FastAPI does before it asks what it depends on."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_with_key(request: Request) -> Response:
+            await _owner(request, await _bearer(request))
+            return await handle(request)
+
+        return handle_with_key
 
 
 async def _owner(

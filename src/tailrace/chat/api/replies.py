@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator
 
 from ... import Cursor, Log, StreamResponse, StreamSettings, Wire, choose_wire
-from ..access import Owner
+from ..access import KeyedRoute, Owner
 from ..conversations import PATH
 from ..document import read_reply
 from ..errors import (
@@ -28,7 +28,7 @@ from ..objects import ChatRequest, FailedReply, Problem, Reply, StopResult
 from ..wire import LINES, STREAMS, WIRES, ends_well, stream_content
 from .state import Chat
 
-router = APIRouter(tags=["chat"])
+router = APIRouter(tags=["chat"], route_class=KeyedRoute)
 
 SETTINGS = StreamSettings(wires=STREAMS)
 
