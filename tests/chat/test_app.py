@@ -70,6 +70,32 @@ async def test_no_page_of_another_origin_may_use_it_unless_named(tmp_path: Path)
         assert {"content-location", "stream-cursor", "x-request-id"} <= set(exposed.split(", "))
 
 
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "said"),
+    [
+        (FORM, b'{"message":"x"}', f"expected Content-Type: application/json, but got {FORM}"),
+        ("text/plain", b"x", "expected Content-Type: application/json, but got text/plain"),
+        (None, b'{"message":"x"}', "expected Content-Type: application/json, but got none"),
+        ("application/json", b'"x"', "Input should be "),
+        ("Application/JSON ; charset=utf-8", b'"x"', "Input should be "),
+        ("application/problem+json", b'"x"', "Input should be "),
+        (FORM, b"", "Field required"),
+    ],
+)
+async def test_a_body_of_another_kind_is_told_its_name(
+    tmp_path: Path, kind: str | None, content: bytes, said: str
+) -> None:
+    async with chatting(tmp_path, Scripted()) as chat:
+        headers = {"Content-Type": kind} if kind else {}
+        refusal = await chat.post("/chat/stream", 422, content=content, headers=headers)
+    assert refusal["code"] == "invalid_request"
+    assert refusal["detail"][0]["loc"] == ["body"]
+    assert refusal["detail"][0]["msg"].startswith(said)
+
+
 @pytest.mark.usefixtures(silent_loop.__name__)
 async def test_readers_who_leave_at_any_moment_leave_nothing_behind(tmp_path: Path) -> None:
     dice = random.Random(1)

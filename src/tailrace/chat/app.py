@@ -27,6 +27,7 @@ from .models.choose import open_model
 from .observer import Observer
 from .openapi import describe, methods_of
 from .origins import OriginGuard
+from .printable import printable
 from .requests import BodyLimit, RequestAccounting
 from .settings import ChatSettings
 from .statistics import Statistics
@@ -137,9 +138,18 @@ def _invalid(request: Request, error: Exception) -> Response:
     """FastAPI's own words, without the input: it may be long, or what JSON cannot say, as NaN or half a character."""
     assert isinstance(error, RequestValidationError)
     detail = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
+    if detail[0]["loc"] == ("body",) and detail[0]["type"] != "missing" and not _is_json(request):
+        # What FastAPI does not take for JSON fails as what it then is, a text.
+        got = printable(request.headers.get("content-type", "none")[:80])
+        detail[0]["msg"] = f"expected Content-Type: application/json, but got {got}"
     # Escaped, because a message can quote half a character.
     body = json.dumps({"detail": detail, "code": "invalid_request"})
     return Response(body, 422, media_type="application/json")
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _http_error(request: Request, error: Exception) -> Response:
