@@ -15,12 +15,23 @@ from ..conversations import Conversations
 from ..errors import Unauthorized, refusals
 from ..metrics import Build, render_metrics
 from ..store import StoreError
+from ..wire import STREAMS
 from .state import Chat, Counted
 
 router = APIRouter(tags=["service"])
 
 SLOW_LOOP = 0.5
 """Seconds that a turn of the event loop may take before the server calls itself unhealthy."""
+
+PAGES = {
+    "GET /demo": "A page to talk on",
+    "GET /docs": "A page about the endpoints",
+    "GET /openapi.json": "The same, for programs",
+}
+"""What the document does not tell of."""
+
+STREAM = STREAMS[0].media_type
+"""What can be had from every endpoint that streams."""
 
 
 class ServerInformation(BaseModel):
@@ -33,6 +44,7 @@ class ServerInformation(BaseModel):
     multi_turn: Literal[True] = True
     streaming: Literal[True] = True
     endpoints: dict[str, str] = Field(description="What each endpoint is for.")
+    streaming_endpoints: list[str] = Field(description="Those that stream a reply.")
 
 
 class Health(BaseModel):
@@ -72,14 +84,21 @@ class Stats(BaseModel):
 @router.get("/", summary="Server information")
 async def information(request: Request, chat: Chat) -> ServerInformation:
     """What this server is, and its endpoints."""
-    paths = request.app.openapi()["paths"]
-    endpoints = {
-        f"{method.upper()} {path}": operation["summary"]
-        for path, operations in paths.items()
-        for method, operation in operations.items()
-    }
-    model = chat.model
-    return ServerInformation(version=__version__, model=model.name, framework=model.framework, endpoints=endpoints)
+    endpoints = dict(PAGES)
+    streaming = []
+    for path, operations in request.app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            name = f"{method.upper()} {path}"
+            endpoints[name] = operation["summary"]
+            if STREAM in operation["responses"]["200"]["content"]:
+                streaming.append(name)
+    return ServerInformation(
+        version=__version__,
+        model=chat.model.name,
+        framework=chat.model.framework,
+        endpoints=endpoints,
+        streaming_endpoints=streaming,
+    )
 
 
 @router.get("/health", summary="Health", responses={503: {"model": Health, "description": "Unhealthy."}})
