@@ -62,6 +62,8 @@ FOREIGN: dict[str, set[str]] = {
     "pydantic_ai": {"chat.models"},
     "redis": set(),
     "rich": {"chat", "cli"},
+    "prompt_toolkit": {"cli.terminal"},
+    "markdown_it": {"cli.terminal"},
     "sqlalchemy": {"chat.store"},
     "uvicorn": {"cli"},
     "websockets": {"client"},
