@@ -38,9 +38,9 @@ class Settled:
             raise self.failure
 
 
-def running(model: Any, settled: Settled) -> RunningTurn:
+def running(model: Any, settled: Settled, max_reply: int = 1000) -> RunningTurn:
     watch = Observer(Statistics(), Journal()).turn_started(TURN, "127.0.0.1")
-    return RunningTurn(TURN, CONTEXT, model, watch, settled, message_count=2)
+    return RunningTurn(TURN, CONTEXT, model, watch, settled, message_count=2, max_reply=max_reply)
 
 
 async def collect(objects: AsyncGenerator[Any, None]) -> tuple[list[str], Exception | None]:
@@ -98,6 +98,25 @@ async def test_a_turn_that_fails_is_settled_and_raises(failure: Exception, code:
     assert error is failure
     assert types[-1] == "chunk"
     assert (settled.turns[0].state, settled.turns[0].error_code, settled.turns[0].reply) == ("failed", code, "one ")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reply", "code"),
+    [
+        (("one", "two"), "onetwo", None),
+        (("one", "two", "3"), "onetwo", "model_truncated"),
+        (("one", "two" * 1000), "onetwo", "model_truncated"),
+        (("€", "😀" * 6), "€😀😀😀😀😀", "model_truncated"),
+        (("onetwo", "\ud83d", "\ude00"), "onetwo", "model_truncated"),
+        (("onetwo", "\ud83d"), "onetwo", "model_truncated"),
+    ],
+)
+async def test_a_reply_has_a_bound(pieces: tuple[str, ...], reply: str, code: str | None) -> None:
+    settled, model = Settled(), Scripted(*pieces)
+    _, error = await collect(running(model, settled, len(reply)).objects())
+    assert getattr(error, "code", None) == code
+    assert (settled.turns[0].reply, settled.turns[0].error_code) == (reply, code)
+    assert model.closed == 1
 
 
 async def test_a_piece_that_is_no_text_fails_the_turn() -> None:

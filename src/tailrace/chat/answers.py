@@ -128,7 +128,15 @@ class Answers:
         )
         logged_session.set(live.session_id)  # in this request, and in the task of its turn
         watch = self._observer.turn_started(begun.turn, question.client)
-        live.turn = turn = RunningTurn(begun.turn, context, self._model, watch, self._settle, message_count=2 * turns)
+        live.turn = turn = RunningTurn(
+            begun.turn,
+            context,
+            self._model,
+            watch,
+            self._settle,
+            message_count=2 * turns,
+            max_reply=settings.max_reply,
+        )
         self._streams[live.stream_id] = live
         self._busy.set()
         producer = self._engine.produce(live.log, turn.objects(), encode=encode_object)

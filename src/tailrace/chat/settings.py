@@ -34,6 +34,7 @@ class ChatSettings(BaseModel):
     demo_pace: float = Field(0.1, ge=0, description="How long it waits between them.")
 
     max_message: int = Field(32_000, gt=0, description="Length of a message.")
+    max_reply: int = Field(1_000_000, gt=0, description="Length of a reply; what the model writes beyond fails it.")
     max_body: int = Field(1 << 20, gt=0, description="Size of a request's body.")
     max_sessions: int = Field(1_000_000, gt=0, description="Sessions of one owner.")
     max_turns: int = Field(5_000, gt=0, description="Turns of one session.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Literal
@@ -27,8 +27,17 @@ class RunningTurn:
     """Asks the model and yields the objects of the reply's stream. However it ends, `settle` has stored it by then."""
 
     def __init__(
-        self, turn: Turn, context: Context, model: Model, watch: TurnWatch, settle: Settle, *, message_count: int
+        self,
+        turn: Turn,
+        context: Context,
+        model: Model,
+        watch: TurnWatch,
+        settle: Settle,
+        *,
+        message_count: int,
+        max_reply: int,
     ) -> None:
+        """`max_reply` is how many characters the model may write; with the next one the turn fails."""
         self.turn = turn
         self.settled = False
         self._context = context
@@ -38,6 +47,7 @@ class RunningTurn:
         self._message_count = message_count
         self._stopping = False
         self._texts: list[str] = []
+        self._room = max_reply
         self._usage: Usage | None = None
         self._half = ""
 
@@ -66,17 +76,12 @@ class RunningTurn:
                     async for piece in pieces:
                         if isinstance(piece, Usage):
                             self._usage = piece
-                        elif not isinstance(piece, str):  # told as any other failure, where it can still be stored
-                            raise TypeError(
-                                f"expected model {turn.model} to yield str or Usage, but got {type(piece).__name__}"
-                            )
-                        elif self._half or not piece.isascii():
-                            if whole := self._join(piece):
-                                yield self._chunk(whole)
                         else:
-                            yield self._chunk(piece)
+                            for item in self._chunks(piece):
+                                yield item
                 if self._half:
-                    yield self._chunk(REPLACEMENT)
+                    for item in self._bounded(REPLACEMENT):
+                        yield item
                 if not self._texts:
                     raise StreamError("the model answered nothing", code="model_empty")
         except asyncio.CancelledError:
@@ -135,6 +140,21 @@ class RunningTurn:
         """Settle a turn whose generator was closed before it could do so itself."""
         await self.end("stopped" if self._stopping else "interrupted")
 
+    def _chunks(self, piece: object) -> Iterator[dict[str, Any]]:
+        """The chunk of a piece, if it has one; TypeError for what is no text, which is for a model's author."""
+        if not isinstance(piece, str):
+            raise TypeError(f"expected model {self.turn.model} to yield str or Usage, but got {type(piece).__name__}")
+        if self._half or not piece.isascii():
+            piece = self._join(piece)
+        return self._bounded(piece)
+
+    def _bounded(self, text: str) -> Iterator[dict[str, Any]]:
+        """The chunk of as much of a text as there is room for; StreamError if that is not all."""
+        if kept := text[: self._room]:
+            yield self._chunk(kept)
+        if len(kept) < len(text):
+            raise StreamError("the model reached the length that a reply may have", code="model_truncated")
+
     def _join(self, piece: str) -> str:
         """What can be sent of a piece: some servers cut a character in two, and its first half waits for the other."""
         text, self._half = self._half + piece, ""
@@ -144,6 +164,7 @@ class RunningTurn:
 
     def _chunk(self, text: str, *, is_final: bool = False) -> dict[str, Any]:
         self._texts.append(text)
+        self._room -= len(text)
         number = len(self._texts)
         if not is_final:  # that one is the server's, not the model's
             self._watch.chunk(number)
