@@ -18,8 +18,10 @@ from tailrace import Cursor, CursorError
 from tailrace.chat import ChatSettings, create_app
 from tailrace.chat.api.replies import CURSOR
 from tailrace.chat.openapi import methods_of
-from tests.chat.api.talking import chatting
+from tests.chat.api.talking import Hold, Scripted, begun, chatting
 from tests.serving import accepting, free_port, process
+
+SESSION = "8e0df3c4-0f43-4dc3-9e6a-5f9a55d6cf0f"
 
 ENDPOINTS = {
     "/": {"get"},
@@ -96,7 +98,8 @@ def test_a_key_is_asked_for_where_there_are_keys() -> None:
 def test_the_document_is_made_once() -> None:
     app = create_app(ChatSettings.model_validate({"database": "unused.sqlite3"}))
     assert app.openapi() is app.openapi()
-    assert methods_of(app, "/sessions/new") == ["POST"]
+    assert methods_of(app, "/sessions/new") == ["OPTIONS", "POST"]
+    assert methods_of(app, "/sessions") == ["GET", "HEAD", "OPTIONS"]
     assert methods_of(app, "/nowhere") == []
 
 
@@ -121,15 +124,62 @@ def test_the_pattern_of_a_cursor_is_what_can_be_parsed(token: str) -> None:
 async def test_a_method_that_is_none_is_told_which_are(tmp_path: Path) -> None:
     async with chatting(tmp_path) as chat:
         for method, path, allowed in (
-            ("PUT", "/sessions/8e0df3c4-0f43-4dc3-9e6a-5f9a55d6cf0f", "DELETE, GET"),
-            ("GET", "/sessions/new", "POST"),
-            ("DELETE", "/sessions/new", "POST"),
-            ("GET", "/chat/stream", "POST"),
+            ("PUT", f"/sessions/{SESSION}", "DELETE, GET, HEAD, OPTIONS"),
+            ("GET", "/sessions/new", "OPTIONS, POST"),
+            ("DELETE", "/sessions/new", "OPTIONS, POST"),
+            ("GET", "/chat/stream", "OPTIONS, POST"),
+            ("POST", "/demo", "GET, HEAD, OPTIONS"),
         ):
             answer = await chat.http.request(method, path)
             assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
             assert answer.json() == {"detail": "Method Not Allowed", "code": "method_not_allowed"}
         assert await chat.get("/nowhere", 404) == {"detail": "Not Found", "code": "not_found"}
+
+
+async def test_options_are_the_methods(tmp_path: Path) -> None:
+    async with chatting(tmp_path, api_keys=("k",)) as chat:
+        for path, allowed in (
+            (f"/sessions/{SESSION}", "DELETE, GET, HEAD, OPTIONS"),
+            ("/sessions/new", "OPTIONS, POST"),
+            ("/chat/stream", "OPTIONS, POST"),
+            (f"/chat/stream/{'A' * 22}", "GET, HEAD, OPTIONS"),
+            ("/health", "GET, HEAD, OPTIONS"),
+            ("/demo", "GET, HEAD, OPTIONS"),
+        ):
+            answer = await chat.http.options(path)
+            assert (answer.status_code, answer.headers["allow"], answer.content) == (204, allowed, b"")
+        assert (await chat.http.options("/nowhere")).status_code == 404
+
+
+async def test_head_is_get_without_the_body(tmp_path: Path) -> None:
+    async with chatting(tmp_path, Scripted()) as chat:
+        session_id = (await chat.post("/sessions/new"))["session_id"]
+        paths = [path for path, operations in ENDPOINTS.items() if "get" in operations and "stream" not in path]
+        for path in (*paths, "/openapi.json", "/demo", "/docs", "/nowhere", "/sessions/no-uuid"):
+            path = path.format(session_id=session_id)
+            head, get = await chat.http.head(path), await chat.http.get(path)
+            assert (head.status_code, head.content) == (get.status_code, b""), path
+            assert head.headers["content-type"] == get.headers["content-type"]
+        for path in ("/sessions/new", "/chat/stream", f"/chat/stream/{'A' * 22}/stop"):
+            assert (await chat.http.head(path)).status_code == 405
+    async with chatting(tmp_path, Scripted(), api_keys=("k",)) as chat:
+        assert (await chat.http.head("/sessions")).status_code == 401
+
+
+async def test_head_of_a_reply_waits_for_nothing(tmp_path: Path) -> None:
+    held = Hold()
+    async with chatting(tmp_path, Scripted("one ", held)) as chat, chat.saying("Hello") as reply:
+        [info, *_] = await begun(reply)
+        path = f"/chat/stream/{info['stream_id']}"
+        for accept in ("application/x-ndjson", "text/event-stream", "application/json"):
+            head = await chat.http.head(path, headers={"Accept": accept})
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-type"].startswith(accept)
+            assert "content-length" not in head.headers
+        held.release.set()
+        await reply.rest()
+        assert (await chat.http.head(path)).status_code == 200
+        assert (await chat.http.head(f"/chat/stream/{'A' * 22}")).status_code == 404
 
 
 @pytest.mark.parametrize(("keys", "phases"), [("", "examples,coverage,fuzzing,stateful"), ("a-key", "coverage")])

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -67,6 +68,7 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # as FastAPI says to extend the document
     for module in (replies, sessions, service, pages):
         app.include_router(module.router)
+    _answer_head(app)
     refused: list[type[Exception]] = [Refused, *STORE_REFUSALS]
     for kind in refused:
         app.add_exception_handler(kind, _refuse)
@@ -118,6 +120,21 @@ def _model(given: Model | None, settings: ChatSettings) -> AbstractAsyncContextM
     )
 
 
+def _answer_head(app: FastAPI) -> None:
+    """HEAD wherever there is GET: load balancers ask that way. The server leaves the body out."""
+    for module in (replies, sessions, service):
+        for route in module.router.routes:
+            if isinstance(route, APIRoute) and route.include_in_schema and "GET" in (route.methods or ()):
+                app.add_api_route(
+                    route.path,
+                    route.endpoint,
+                    methods=["HEAD"],
+                    include_in_schema=False,
+                    response_model=route.response_model,
+                    response_class=route.response_class,
+                )
+
+
 def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
         logger.error("%s", error)
@@ -157,6 +174,10 @@ def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     headers = dict(error.headers or {})
-    if error.status_code == 405 and (methods := methods_of(request.app, request.scope["path"])):
-        headers["Allow"] = ", ".join(methods)  # FastAPI names those of one path function
+    if error.status_code == 405:
+        # FastAPI names those of one path function; of what is not in the document there is only one.
+        methods = methods_of(request.app, request.scope["path"]) or [headers["Allow"], "OPTIONS"]
+        headers["Allow"] = ", ".join(methods)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
     return JSONResponse({"detail": error.detail, "code": code}, error.status_code, headers)

@@ -26,10 +26,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def methods_of(app: FastAPI, path: str) -> list[str]:
-    """The methods of a path; none if the document does not tell of it."""
+    """The methods of a path, with those that each has; none if the document does not tell of it."""
     for template, operations in describe(app)["paths"].items():
         if compile_path(template)[0].match(path):
-            return sorted(map(str.upper, operations))
+            return sorted({*map(str.upper, operations), "OPTIONS"} | ({"HEAD"} if "get" in operations else set()))
     return []
 
 

@@ -147,7 +147,10 @@ async def resume(
 ) -> Response:
     """Read a reply from its beginning or after a cursor, while it is written or later. A document is always whole."""
     cursor = _cursor(last_event_id, after)  # where it names another stream, the answer is a reset
-    return await _answer(await chat.find(owner, stream_id), choose_wire(request, WIRES), chat, cursor)
+    log, wire = await chat.find(owner, stream_id), choose_wire(request, WIRES)
+    if request.method == "HEAD" and not wire.streaming:
+        return _head_of_document()
+    return await _answer(log, wire, chat, cursor)
 
 
 @router.post(PATH + "/{stream_id}/stop", summary="Stop a reply", responses=refusals(Unauthorized, StreamNotFound))
@@ -167,6 +170,13 @@ async def _answer(log: Log, wire: Wire, chat: Chat, cursor: Cursor | None) -> Re
             return Response(status_code=204, headers={"Cache-Control": "no-store"})
         return StreamResponse(log, SETTINGS, engine=chat.engine, addressed=True)
     return await read_reply(log)
+
+
+def _head_of_document() -> Response:
+    """What is known of it before the reply has ended, which HEAD does not wait for."""
+    response = Response(media_type="application/json", headers={"Cache-Control": "no-store"})
+    del response.headers["Content-Length"]
+    return response
 
 
 async def _has_end(log: Log, cursor: Cursor) -> bool:

@@ -24,7 +24,7 @@ async def create_session(chat: Chat, owner: Owner) -> SessionSummary:
     return SessionSummary.of(await chat.create(owner))
 
 
-@router.api_route("/new", methods=["GET", "DELETE"], include_in_schema=False)
+@router.api_route("/new", methods=["GET", "HEAD", "DELETE"], include_in_schema=False)
 async def refuse_new() -> None:
     """Which would else be taken for a session's id."""
     raise HTTPException(405)
