@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tailrace.chat.journal import Journal
 from tailrace.chat.live import Question
 from tailrace.chat.models.base import Model, ModelError
 from tailrace.chat.observer import Observer
+from tailrace.chat.requests import session_id as logged_session
 from tailrace.chat.statistics import Statistics
 from tailrace.chat.store import NewTurn, Store, open_store
 from tests.chat.api.talking import JSON, Hold, Scripted, begun, body, chatting, lines, settings, text, within
@@ -167,6 +168,31 @@ async def test_a_session_that_is_just_beginning_its_turn_is_stopped_all_the_same
         log = await asking
         assert (await read(log))[-1]["state"] == "stopped"
         assert talk.active == 0
+
+
+async def test_the_log_is_told_which_session_a_request_is_about(tmp_path: Path) -> None:
+    held = Hold()
+    async with talking(tmp_path, Scripted("one ", held)) as (talk, _, _):
+        log = await talk.ask(Question("", "Hello"))
+        await up_to(log, "one ")
+        stream_id = stream_of(log)
+        session_id = (await log.read(0, 1))[0].data["session_id"]
+        requests: list[Callable[[], Awaitable[object]]] = [
+            lambda: talk.find("", stream_id),
+            lambda: talk.stop("", stream_id),
+            lambda: talk.find("", stream_id),
+            lambda: talk.session("", session_id),
+            lambda: talk.clear("", session_id),
+            lambda: talk.delete("", session_id),
+        ]
+        for request in requests:
+            assert await asyncio.create_task(_logged(request)) == session_id
+
+
+async def _logged(request: Callable[[], Awaitable[object]]) -> str | None:
+    logged_session.set(None)
+    await request()
+    return logged_session.get()
 
 
 async def test_another_owner_cannot_be_in_the_way(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from .models.base import Model
 from .objects import encode_object
 from .observer import Observer
 from .replay import replay
+from .requests import session_id as logged_session
 from .sessions import Session, Turn
 from .settings import ChatSettings
 from .store import Store
@@ -71,6 +72,7 @@ class Conversations:
     async def find(self, owner: str, stream_id: str) -> Log:
         """The log of a reply, made again from the store if it has been forgotten. StreamNotFound."""
         if (live := self._answers.of_stream(stream_id, owner)) is not None:
+            logged_session.set(live.session_id)
             return live.log
         turn = await self._stored(owner, stream_id)
         session = await self.session(owner, turn.session_id)
@@ -90,6 +92,7 @@ class Conversations:
 
     async def create(self, owner: str) -> Session:
         session = await self.store.create_session(str(uuid4()), owner, time.time(), limit=self._settings.max_sessions)
+        logged_session.set(session.id)
         self._observer.session_created()
         return session
 
@@ -97,6 +100,7 @@ class Conversations:
         """SessionNotFound, also for another owner's."""
         if (session := await self.store.session(session_id, owner)) is None:
             raise SessionNotFound(session_id)
+        logged_session.set(session_id)
         return session
 
     async def clear(self, owner: str, session_id: str) -> None:
@@ -104,12 +108,14 @@ class Conversations:
         await self._stop_session(owner, session_id)
         if not await self.store.clear(session_id, owner):
             raise SessionNotFound(session_id)
+        logged_session.set(session_id)
 
     async def delete(self, owner: str, session_id: str) -> None:
         """The same, and remove the session itself."""
         await self._stop_session(owner, session_id)
         if not await self.store.delete(session_id, owner):
             raise SessionNotFound(session_id)
+        logged_session.set(session_id)
         # A message may have come in between; nobody can read its reply any more.
         await self._stop_session(owner, session_id)
 
@@ -152,4 +158,5 @@ class Conversations:
     async def _stored(self, owner: str, stream_id: str) -> Turn:
         if (turn := await self.store.find_turn(stream_id, owner)) is None:
             raise StreamNotFound(stream_id)
+        logged_session.set(turn.session_id)
         return turn
