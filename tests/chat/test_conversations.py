@@ -170,6 +170,42 @@ async def test_a_session_that_is_just_beginning_its_turn_is_stopped_all_the_same
         assert talk.active == 0
 
 
+async def test_a_message_that_a_clearing_overtakes_is_stopped(tmp_path: Path) -> None:
+    held = Hold()
+    async with talking(tmp_path, Scripted("one ", held)) as (talk, _, store):
+        first = await talk.ask(Question("", "Hello"))
+        await within(held.reached)
+        session_id = (await first.read(0, 1))[0].data["session_id"]
+
+        async def ask_again() -> Log:
+            await up_to(first, "")  # the end is being stored
+            async with asyncio.timeout(BOUND):
+                while talk.stream_of(session_id) is not None:  # noqa: ASYNC110 - nobody says it
+                    await asyncio.sleep(0)
+            return await talk.ask(Question("", "Again", session_id))
+
+        asking = asyncio.create_task(ask_again())
+        await talk.clear("", session_id)
+        second = await asking
+        assert second.outcome is not None  # nothing goes on that is stored nowhere
+        assert (await read(second))[-1]["state"] == "stopped"
+        assert (await store.turns(session_id, limit=10)).items == []
+
+
+async def test_a_message_after_a_clearing_goes_on(tmp_path: Path) -> None:
+    held = Hold()
+    async with talking(tmp_path, Scripted("one ", held)) as (talk, _, store):
+        session = await talk.create("")
+        clearing = asyncio.create_task(talk.clear("", session.id))
+        await asyncio.sleep(0)  # it has found nothing to stop, and waits for the database
+        log = await talk.ask(Question("", "Hello", session.id))
+        await clearing
+        assert log.outcome is None
+        assert await store.find_turn(stream_of(log), "") is not None
+        held.release.set()
+        assert (await read(log))[-1]["state"] == "complete"
+
+
 async def test_the_log_is_told_which_session_a_request_is_about(tmp_path: Path) -> None:
     held = Hold()
     async with talking(tmp_path, Scripted("one ", held)) as (talk, _, _):

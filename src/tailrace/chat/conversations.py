@@ -109,6 +109,11 @@ class Conversations:
         if not await self.store.clear(session_id, owner):
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
+        # A message may have come in between; its turn is gone, and its reply can be stored nowhere.
+        if (live := self._answers.of_session(session_id)) is not None and live.question.owner == owner:
+            await live.begun.wait()
+            if await self.store.find_turn(live.stream_id, owner) is None:
+                await self._answers.stop(live)
 
     async def delete(self, owner: str, session_id: str) -> None:
         """The same, and remove the session itself."""
