@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
-from tests.chat.api.talking import Chat, Scripted, chatting
-from tests.system.relay import Relay, relayed
+from tests.chat.api.talking import Scripted, chatting
+from tests.system.relay import Relay
 from tests.system.test_browser import ARGUMENTS
 
 PATIENCE = 10_000
@@ -28,14 +30,60 @@ async def chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+@dataclass
+class Site:
+    """A chat server behind a relay that a test can cut. It can be started again at the same address."""
+
+    folder: Path
+    model: Scripted
+    key: str | None = None
+    port: int = 0
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    address: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def start(self) -> None:
+        changes: dict[str, Any] = {"api_keys": (self.key,)} if self.key else {}
+        self.chat = await self.stack.enter_async_context(chatting(self.folder, self.model, key=self.key, **changes))
+        self.relay = Relay(int(self.chat.url.rpartition(":")[2]))
+        server = await asyncio.start_server(self.relay.connect, "127.0.0.1", self.port)
+        self.port = server.sockets[0].getsockname()[1]
+        self.relay.url = f"http://127.0.0.1:{self.port}"
+        self.address.push_async_callback(server.wait_closed)
+        self.address.callback(self.relay.cut)
+        self.address.callback(server.close)
+
+    async def stop(self) -> None:
+        await self.address.aclose()
+        await self.stack.aclose()
+
+    @asynccontextmanager
+    async def restarting(self) -> AsyncIterator[None]:
+        """Nobody is at the address within the block; with its end the server ends, and another one begins."""
+        await self.address.aclose()
+        yield
+        await self.stop()
+        await self.start()
+
+
+@asynccontextmanager
+async def serving_site(folder: Path, *steps: Any, key: str | None = None) -> AsyncIterator[Site]:
+    site = Site(folder, Scripted(*steps), key)
+    try:
+        await site.start()
+        yield site
+    finally:
+        await site.stop()
+
+
 class Demo:
     """The page and the server that it talks with, through a relay that a test can cut."""
 
-    def __init__(self, page: Page, chat: Chat, relay: Relay, model: Scripted) -> None:
+    def __init__(self, page: Page, site: Site) -> None:
         self.page = page
-        self.chat = chat
-        self.relay = relay
-        self.model = model
+        self.site = site
+        self.chat = site.chat
+        self.relay = site.relay
+        self.model = site.model
         self.field = page.get_by_label("Message", exact=True)
         self.state = page.locator("#state")
         self.notice = page.get_by_role("alert")
@@ -67,21 +115,25 @@ class Demo:
 async def visiting(
     browser: Browser, folder: Path, *steps: Any, key: str | None = None, options: dict[str, Any] | None = None
 ) -> AsyncIterator[Demo]:
+    """A visit to a server of its own, see `visit`."""
+    async with serving_site(folder, *steps, key=key) as site, visit(browser, site, options=options) as demo:
+        yield demo
+
+
+@asynccontextmanager
+async def visit(browser: Browser, site: Site, *, options: dict[str, Any] | None = None) -> AsyncIterator[Demo]:
     """A visit that fails if the page fails, or asks for anything that its policy forbids or another server has."""
-    model = Scripted(*steps)
-    async with AsyncExitStack() as stack:
-        changes: dict[str, Any] = {"api_keys": (key,)} if key else {}
-        chat = await stack.enter_async_context(chatting(folder, model, key=key, **changes))
-        relay = await stack.enter_async_context(relayed(int(chat.url.rpartition(":")[2])))
-        page = await browser.new_page(reduced_motion="reduce", **(options or {}))
-        stack.push_async_callback(page.close)
+    page = await browser.new_page(reduced_motion="reduce", **(options or {}))
+    try:
         page.set_default_timeout(PATIENCE)
         trouble: list[str] = []
         asked: list[str] = []
         page.on("console", lambda message: trouble.append(message.text) if message.type != "log" else None)
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        yield Demo(page, chat, relay, model)
+        yield Demo(page, site)
         # Chromium itself tells of each connection that is lost and each refusal.
         assert [line for line in trouble if not line.startswith("Failed to load resource")] == []
-        assert [url for url in asked if not url.startswith(relay.url)] == []
+        assert [url for url in asked if not url.startswith(site.relay.url)] == []
+    finally:
+        await page.close()

@@ -115,6 +115,43 @@ async def test_a_lost_connection_is_said_and_the_reply_goes_on_without_a_gap(bro
         assert len(demo.model.asked) == 1
 
 
+WATCH = """
+() => {
+    window.seen = [];
+    const look = () => seen.push([
+        document.querySelector('#state').textContent,
+        document.querySelector('.message.assistant .said').textContent,
+    ]);
+    new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true});
+}
+"""
+
+
+async def test_a_restarted_server_is_read_at_once_and_the_text_stays_until_then(
+    browser: Browser, tmp_path: Path
+) -> None:
+    hold = Hold()
+    async with visiting(browser, tmp_path, "one ", "two", hold, ModelError("it broke")) as demo:
+        await demo.open()
+        await demo.say("Go")
+        await expect(demo.replies).to_have_text("one two")
+        async with demo.site.restarting():
+            # The second wait shows that waits have grown.
+            await expect(demo.state).to_have_text(re.compile("^Reconnecting in"))
+            await demo.page.evaluate("dispatchEvent(new Event('online'))")
+            await expect(demo.state).to_have_text(re.compile("^Reconnecting in"))
+            await demo.page.evaluate(WATCH)
+            hold.release.set()
+        await demo.page.evaluate("dispatchEvent(new Event('online'))")
+        await expect(demo.state).to_have_text("Failed")
+        await expect(demo.replies).to_have_text("one two")
+        await expect(demo.facts).to_contain_text("What came before is kept.")
+        seen = await demo.page.evaluate("seen")
+        assert {text for _, text in seen} == {"one two"}
+        states = [state for state, _ in seen]
+        assert not any(state.startswith("Reconnecting") for state in states[states.index("Generating") :])
+
+
 async def test_a_message_whose_answer_is_lost_is_sent_again_but_not_asked_again(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -153,7 +190,7 @@ async def test_text_of_a_model_is_never_html(browser: Browser, tmp_path: Path) -
 
 
 async def test_a_failed_reply_says_why_and_can_be_asked_again(browser: Browser, tmp_path: Path) -> None:
-    failure = ModelError("the model is tired", code="model_error", status=502)
+    failure = ModelError("the model is tired", code="model_error")
     async with visiting(browser, tmp_path, "a part", failure) as demo:
         await demo.open()
         await demo.say("Go")

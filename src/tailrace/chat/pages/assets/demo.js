@@ -210,13 +210,14 @@ const take = {
     tell(run, { context, dropped });
   },
   chunk(run, { text, chunk_number: chunks }) {
+    renew(run);
     run.reply.append(text);
     tell(run, run.again ? { text: true } : { chunks, text: true });
   },
   reset(run) {
     run.again = true; // the text comes again, but not in the pieces that it was written in
-    run.reply.clear();
-    tell(run, { chunks: 0, text: false });
+    run.stale = true;
+    tell(run, { chunks: 0 });
   },
   complete(run, { state, total_chunks: chunks, processing_time: time }) {
     end(run, { state, chunks, seconds: time });
@@ -226,6 +227,14 @@ const take = {
     end(run, { state, error: message });
   },
 };
+
+/** After a reset the old text stays until there is some to take its place, or the end says that there is none. */
+function renew(run) {
+  if (!run.stale) return;
+  run.stale = false;
+  run.facts.text = false;
+  run.reply.clear();
+}
 
 function tell(run, facts) {
   Object.assign(run.facts, facts);
@@ -237,6 +246,7 @@ function tell(run, facts) {
 
 function end(run, facts) {
   run.ended = true;
+  renew(run);
   Object.assign(run.facts, facts);
   const bad = facts.state === "failed" || facts.state === "interrupted";
   const message = run.reply.item.previousElementSibling?.querySelector(".said")?.textContent;

@@ -17,8 +17,8 @@ export class Growing {
     this.#text += text;
   }
 
+  /** Begins anew; what is shown stays until it is rendered again. */
   clear() {
-    this.#element.replaceChildren();
     this.#text = "";
     this.#settled = 0;
   }

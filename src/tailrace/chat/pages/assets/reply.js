@@ -45,9 +45,11 @@ export async function* readReply(what, options) {
   const { signal, onConnection = () => {}, wake, patience = 30_000 } = options;
   let { streamId, after } = what;
   const began = Date.now();
+  let resets = 0; // those that nothing followed
   for (let tries = 0; ; tries++) {
     let lost;
     let silent = false;
+    let reset = false; // whether the last object of this connection is one
     onConnection({ state: "connecting" });
     const connection = new Connection(options);
     try {
@@ -60,7 +62,9 @@ export async function* readReply(what, options) {
         silent = false;
         if (object.type === "farewell") throw new Lost("the server is shutting down", object.retry);
         streamId ??= object.stream_id;
-        tries = object.type === "reset" ? tries : 0;
+        reset = object.type === "reset";
+        resets = reset ? resets + 1 : 0;
+        tries = 0;
         after = object.id ?? after;
         yield object;
         if (ENDS.has(object.type)) return;
@@ -78,6 +82,9 @@ export async function* readReply(what, options) {
     yield* rest;
     if (rest.length) return;
     if (!streamId && Date.now() - began > patience) throw new Unreachable(lost.message);
+    // A reset is an answer: what was lost before it is no reason to wait. Only resets in a row are.
+    if (reset && resets === 1 && lost.wait === null) continue;
+    tries = Math.max(tries, resets - 2);
     const wait = lost.wait ?? Math.min(LONGEST, SHORTEST * 2 ** tries) * (0.5 + Math.random() / 2);
     onConnection({ state: "waiting", seconds: wait / 1000, reason: lost.message });
     await pause(wait, signal, wake);
