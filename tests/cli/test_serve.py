@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -47,7 +48,7 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         2,
         "expected TAILRACE_PORT to be a port from 0 to 65535, but got 'http'",
     ),
-    "option": ({}, "--prot 80", 2, "unrecognized arguments: --prot 80; see tailrace --help"),
+    "option": ({}, "--prot 80", 2, "unrecognized arguments: --prot 80; see tailrace serve --help"),
     "workers": (
         {},
         "--workers 2",
@@ -55,6 +56,14 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         "expected --workers 1, but got 2: a stream lives in the memory of one process, "
         "where alone it can be resumed and stopped",
     ),
+    "origin": (
+        {"TAILRACE_CORS_ORIGINS": "foo"},
+        "",
+        2,
+        "TAILRACE_CORS_ORIGINS: expected origins like https://page.example, or *, but got 'foo'",
+    ),
+    "empty-port": ({}, "--port=", 2, "expected --port PORT, but got '' as PORT"),
+    "empty-database": ({}, "--database=", 2, "expected --database FILE|URL, but got '' as FILE|URL"),
     "no-workers": ({}, "--workers two", 2, "argument --workers: invalid int value: 'two'; see tailrace serve --help"),
     "log-format": (
         {"TAILRACE_LOG_FORMAT": "json"},
@@ -193,6 +202,18 @@ def test_the_server_is_told_by_which_names_it_goes(options: str, told: str, host
     # It gives up at its model, after that.
     assert main(["serve", "--port", "0", "--model", "nobody", *options.split()]) == 2
     assert os.environ["TAILRACE_HOSTS"] == hosts
+
+
+async def test_a_variable_that_is_no_setting_is_said(tmp_path: Path) -> None:
+    strange = {"TAILRACE_MAX_SESSION": "3", "TAILRACE_ZZZZ": "1", "TAILRACE_EMPTY": ""}
+    own = {"TAILRACE_URL": "http://127.0.0.1:1", "TAILRACE_API_KEY": SECRET, "TAILRACE_HOST": "127.0.0.1"}
+    with served(tmp_path, TAILRACE_MODEL="demo", **strange, **own) as server:
+        await server.url()
+    warnings = [said["message"] for line in server.lines if (said := json.loads(line))["level"] == "warning"]
+    assert warnings == [
+        "TAILRACE_MAX_SESSION is no setting of the server: did you mean TAILRACE_MAX_SESSIONS?",
+        "TAILRACE_ZZZZ is no setting of the server",
+    ]
 
 
 async def test_the_name_that_it_listens_on_is_its_own(tmp_path: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 from pydantic import ValidationError
 
 from ..chat.banner import ServerFacts
+from ..chat.logs import LogFormat, configure_logging
 from ..chat.models.choose import UnusableModel, open_model, resolve_model
 from ..chat.settings import PREFIX, ChatSettings
 from ..chat.store import StoreError, open_store
 from .command import CommandError, UsageError
+
+logger = logging.getLogger("tailrace.serve")
 
 # Their values may hold a secret.
 UNSPOKEN = frozenset({"api_keys", "database"})
@@ -26,8 +31,21 @@ def read_settings(environment: Mapping[str, str], names: Mapping[str, str]) -> C
     field = str(wrong["loc"][0])
     variable = PREFIX + field.upper()
     got = "" if field in UNSPOKEN else f", but got {wrong['input']!r}"
-    message = wrong["msg"]
+    message = wrong["msg"].removeprefix("Value error, ")
     raise UsageError(f"{names.get(variable, variable)}: {message[:1].lower()}{message[1:]}{got}")
+
+
+def warn_of_strangers(environment: Mapping[str, str], known: Iterable[str], log_format: LogFormat) -> None:
+    """Log the variables that look like settings, but are neither these nor one of `known`: spelled wrong, often."""
+    meant = [field.upper() for field in ChatSettings.model_fields]
+    said = {name.removeprefix(PREFIX) for name, value in environment.items() if value and name.startswith(PREFIX)}
+    strangers = sorted(said.difference(meant, (name.removeprefix(PREFIX) for name in known)))
+    if strangers:
+        configure_logging(log_format)  # which is else done by the process that serves
+    for name in strangers:
+        close = get_close_matches(name, meant, n=1)
+        hint = f": did you mean {PREFIX}{close[0]}?" if close else ""
+        logger.warning("%s%s is no setting of the server%s", PREFIX, name, hint)
 
 
 def check(settings: ChatSettings, environment: Mapping[str, str], address: str) -> ServerFacts:

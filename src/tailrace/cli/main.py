@@ -35,14 +35,17 @@ def make_parser() -> Parser:
             command.name, help=command.summary, description=command.summary, allow_abbrev=False
         )
         command.configure(of_its_own)
-        of_its_own.set_defaults(command=command)
+        of_its_own.set_defaults(command=command, parser=of_its_own)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` say, by default those of the process; its exit status."""
-    options = make_parser().parse_args(arguments)
+    options, unknown = make_parser().parse_known_args(arguments)
     command: Command = options.command
+    if unknown:
+        # Said by the command's own parser, whose help is the one that lists the others.
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return command.run(options)
     except CommandError as error:

@@ -6,6 +6,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 
+from .chat import KEY_VARIABLE, URL_VARIABLE
 from .command import Command, UsageError
 from .listening import is_loopback, listen, url_of
 
@@ -31,6 +32,9 @@ class Option:
 HOST = Option("--host", "ADDRESS", "TAILRACE_HOST", "the address to listen on", "127.0.0.1")
 PORT = Option("--port", "PORT", "TAILRACE_PORT", "the port; 0 is any free one", "8000")
 HOSTS = "TAILRACE_HOSTS"
+COMMANDS_OWN = (HOST.variable, PORT.variable, URL_VARIABLE, KEY_VARIABLE)
+"""Variables of the commands, that are no settings of the server."""
+
 OPTIONS = (
     HOST,
     PORT,
@@ -83,12 +87,15 @@ def run(options: Namespace) -> int:
             "where alone it can be resumed and stopped"
         )
     said = {option: value for option in OPTIONS if (value := getattr(options, option.name)) is not None}
+    for option, value in said.items():
+        if not value:
+            raise UsageError(f"expected {option.flag} {option.metavar}, but got '' as {option.metavar}")
     os.environ.update({option.variable: value for option, value in said.items()})
     names = {option.variable: option.flag for option in said}
     host = os.environ.get(HOST.variable) or HOST.default
     port = _port(os.environ.get(PORT.variable) or PORT.default, names.get(PORT.variable, PORT.variable))
     try:
-        from .checks import check, read_settings
+        from .checks import check, read_settings, warn_of_strangers
         from .server import serve, serve_reloading
     except ModuleNotFoundError as error:
         raise UsageError(f"needs the extra chat, but there is no {error.name}: pip install 'tailrace[chat]'") from None
@@ -100,6 +107,7 @@ def run(options: Namespace) -> int:
         )
     # The application, and the reloader's processes, are told by the environment.
     os.environ[HOSTS] = ",".join(_hosts(settings.hosts, host, options.allow_anonymous))
+    warn_of_strangers(os.environ, COMMANDS_OWN, settings.log_format)
     with listen(host, port) as listener:
         facts = check(settings, os.environ, url_of(host, listener))
         return (serve_reloading if options.reload else serve)(listener, facts)
