@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import to_json
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError, to_json
 
 from .sessions import Session, Turn, TurnState
 
@@ -93,12 +93,27 @@ AnyObject = Annotated[SessionInfo | Status | Chunk | Complete | Error, Field(dis
 """Every object that a client has to expect, for the OpenAPI document."""
 
 
+def _check_message(message: str) -> str:
+    if not message or message.isspace():
+        raise PydanticCustomError("blank", "expected a message that is not blank")
+    if "\x00" in message:
+        raise PydanticCustomError("nul", "expected a message without NUL, but got one")
+    return message
+
+
+Message = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}, description="Not blank."),
+    AfterValidator(_check_message),
+]
+
+
 class ChatRequest(BaseModel):
-    """A message; without a `session_id` it begins a new session."""
+    """A message; without a `session_id` it begins a new session. Other fields are refused, as a mistyped one."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"message": "What is a log?"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"message": "What is a log?"}]})
 
-    message: str = Field(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$", description="Not blank.")
+    message: Message
     session_id: UUID | None = None
 
 
