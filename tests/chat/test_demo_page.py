@@ -115,6 +115,8 @@ async def test_a_lost_connection_is_said_and_the_reply_goes_on_without_a_gap(bro
         assert len(demo.model.asked) == 1
 
 
+NARROW = {"viewport": {"width": 360, "height": 640}, "color_scheme": "dark"}
+
 WATCH = """
 () => {
     window.seen = [];
@@ -294,8 +296,7 @@ async def test_a_key_is_asked_for_where_the_server_needs_one(browser: Browser, t
 async def test_only_who_reads_the_end_is_taken_along(browser: Browser, tmp_path: Path) -> None:
     hold = Hold()
     long = "A line.\n\n" * 60
-    options = {"viewport": {"width": 360, "height": 640}, "color_scheme": "dark"}
-    async with visiting(browser, tmp_path, long, hold, long, options=options) as demo:
+    async with visiting(browser, tmp_path, long, hold, long, options=NARROW) as demo:
         await demo.open()
         await demo.say("Go")
         await expect(demo.replies.locator("p")).to_have_count(60)
@@ -311,6 +312,28 @@ async def test_only_who_reads_the_end_is_taken_along(browser: Browser, tmp_path:
         assert await demo.page.evaluate("document.documentElement.scrollWidth") == 360
         await demo.button("Sessions").press("Enter")
         await expect(demo.page.get_by_role("link", name="Go")).to_be_visible()
+        await demo.page.get_by_role("link", name="Go").press("Escape")
+        await expect(demo.page.get_by_role("link", name="Go")).to_be_hidden()
+        await expect(demo.button("Sessions")).to_be_focused()
+        await expect(demo.button("Sessions")).to_have_attribute("aria-expanded", "false")
+
+
+async def test_a_wide_table_is_scrolled_in_its_own_box_and_looks_so(browser: Browser, tmp_path: Path) -> None:
+    wide = "| a wide | table |\n|---|---|\n| " + "unbreakable" * 9 + " | end |\n\n"
+    async with visiting(browser, tmp_path, wide, options=NARROW) as demo:
+        await demo.open()
+        await demo.say("Go")
+        await expect(demo.state).to_have_text("Complete")
+        table = demo.page.get_by_role("group", name="Table")
+        assert await table.evaluate("(box) => box.scrollWidth > box.clientWidth && box.clientWidth <= 328")
+        assert await demo.page.evaluate("document.documentElement.scrollWidth") == 360
+        # A shade stays at the edge while the content below it moves.
+        drawn = await table.evaluate("(box) => getComputedStyle(box).backgroundAttachment")
+        assert drawn.startswith("local, local, scroll, scroll")
+        await table.focus()
+        for _ in range(40):
+            await demo.page.keyboard.press("ArrowRight")
+        await expect(table.get_by_role("cell", name="end", exact=True)).to_be_in_viewport()
 
 
 async def test_a_message_that_cannot_be_sent_is_kept(browser: Browser, tmp_path: Path) -> None:

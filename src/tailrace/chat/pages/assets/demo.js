@@ -357,6 +357,11 @@ page.stop.addEventListener("click", () => {
 });
 page.new.addEventListener("click", () => open(null));
 page.menu.addEventListener("click", () => toggleSide(!page.side.classList.contains("open")));
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || page.asking.open || page.menu.getAttribute("aria-expanded") !== "true") return;
+  toggleSide(false);
+  page.menu.focus();
+});
 page.earlier.addEventListener("click", () => trying(showEarlier));
 addEventListener("popstate", () => trying(() => load(sessionOfAddress())));
 
