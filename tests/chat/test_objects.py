@@ -25,6 +25,7 @@ def test_a_chunk_has_the_time_at_which_it_was_made() -> None:
         ({"message": " \n\u2003"}, "message", "expected a message that is not blank"),
         ({"message": "a\x00b"}, "message", "expected a message without NUL, but got one"),
         ({"message": "\x00"}, "message", "expected a message without NUL, but got one"),
+        ({"message": "a\ud800"}, "message", "expected a message of whole characters, but got half of one"),
         ({"message": "Hello", "sessionId": "s"}, "sessionId", "Extra inputs are not permitted"),
     ],
 )

@@ -98,6 +98,10 @@ def _check_message(message: str) -> str:
         raise PydanticCustomError("blank", "expected a message that is not blank")
     if "\x00" in message:
         raise PydanticCustomError("nul", "expected a message without NUL, but got one")
+    try:
+        message.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("half", "expected a message of whole characters, but got half of one") from None
     return message
 
 
