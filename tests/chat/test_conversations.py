@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tailrace.chat.live import Question
 from tailrace.chat.models.base import Model, ModelError
 from tailrace.chat.observer import Observer
 from tailrace.chat.requests import session_id as logged_session
+from tailrace.chat.sessions import Turn
 from tailrace.chat.statistics import Statistics
 from tailrace.chat.store import NewTurn, Store, open_store
 from tests.chat.api.talking import JSON, Hold, Scripted, begun, body, chatting, lines, settings, text, within
@@ -353,6 +354,52 @@ async def test_a_checkpoint_that_fails_is_no_end_of_the_reply(tmp_path: Path, ca
         turn = await store.find_turn(stream_of(log), "")
         assert turn is not None
         assert turn.reply == "one two"
+
+
+class Failing(Store):
+    """Raises what no store should: once for a checkpoint, and always for the end of a reply that is not stopped."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store._database)
+        self.checkpoints = 0
+
+    async def checkpoint(self, turns: Sequence[tuple[int, str, int]]) -> None:
+        self.checkpoints += 1
+        if self.checkpoints == 1:
+            raise KeyError("checkpoint")
+        await super().checkpoint(turns)
+
+    async def end_turn(self, turn: Turn) -> None:
+        if turn.state == "interrupted":
+            raise KeyError("end")
+        await super().end_turn(turn)
+
+
+async def test_what_nobody_foresaw_is_logged_and_ends_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Deaf(Scripted):
+        async def reply(self, conversation):  # type: ignore[no-untyped-def]
+            yield "one "
+            for _ in range(2):
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+    async with open_store(settings(tmp_path).database_url) as store:
+        failing, engine = Failing(store), Engine(shutdown_grace=0)
+        talk = Conversations(engine, failing, Deaf(), Observer(Statistics(), Journal()), settings(tmp_path))
+        async with talk.running():
+            log = await talk.ask(Question("", "Hello"))
+            async with asyncio.timeout(BOUND):
+                while (turn := await store.find_turn(stream_of(log), "")) is None or not turn.reply:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert failing.checkpoints > 1
+            producer = engine.producer(log)
+            assert producer is not None
+            producer._patience = 0.05  # the engine's own is five seconds
+            await engine.aclose()
+    assert "1 replies could not be stored in between" in caplog.text
+    assert "the end of the reply raised" in caplog.text
 
 
 async def test_what_an_earlier_server_left_is_interrupted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

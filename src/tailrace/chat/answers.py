@@ -52,7 +52,7 @@ class Answers:
         try:
             yield
         finally:
-            await asyncio.gather(*self._tasks)
+            await asyncio.gather(*self._tasks, return_exceptions=True)  # which log what they raise
             checkpoints.cancel()
             await asyncio.wait([checkpoints])
             await self._unstored.store_all()
@@ -169,10 +169,14 @@ class Answers:
 
     async def _see_out(self, live: Live, turn: RunningTurn, producer: Producer) -> None:
         """The end of a turn whose generator did not come so far: it never ran, or ignores its cancellation."""
-        await producer.wait()
-        with suppress(StreamError):  # logged where it was raised
-            await turn.end_unheard()
-        live.ended.set()
+        try:
+            await producer.wait()
+            with suppress(StreamError):  # logged where it was raised
+                await turn.end_unheard()
+        except Exception:  # nobody else would say so
+            logger.exception("stream %s: the end of the reply raised", live.stream_id)
+        finally:
+            live.ended.set()
 
     def _give_up(self, live: Live) -> None:
         """A turn that does not begin."""
@@ -202,10 +206,13 @@ class Answers:
             await asyncio.sleep(CHECKPOINT)
             turns = [live.turn for live in self._live.values() if live.turn is not None]
             grown = [turn for turn in turns if turn.chunks > stored.get(turn.turn.number, 0)]
-            stored = {turn.turn.number: turn.chunks for turn in turns}
+            chunks = {turn.turn.number: turn.chunks for turn in turns}
             try:
                 await self._store.checkpoint([(turn.turn.number, turn.text, turn.chunks) for turn in grown])
+                stored = chunks
+                await self._unstored.store_all()
             except StoreError as error:
                 logger.error("%d replies could not be stored in between: %s", len(grown), error)
-            await self._unstored.store_all()
+            except Exception:  # a reason of one moment must not be the end of all later checkpoints
+                logger.exception("%d replies could not be stored in between", len(grown))
             self._rest()
