@@ -11,7 +11,16 @@ from .. import Log, Outcome
 from .objects import FailedReply, Reply
 from .wire import failure_of
 
-_STATUS = {"internal_error": 500, "storage_failed": 500, "shutdown": 503, "interrupted": 503, "model_unavailable": 503}
+_STATUS = {
+    "context_too_long": 413,
+    "model_refused": 422,
+    "internal_error": 500,
+    "storage_failed": 500,
+    "interrupted": 503,
+    "model_rate_limited": 503,
+    "model_unavailable": 503,
+}
+"""By the code of the failure; 502 for what else the model can fail with."""
 
 
 async def read_reply(log: Log) -> Response:

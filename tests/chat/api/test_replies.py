@@ -495,11 +495,28 @@ async def test_a_model_that_fails_is_an_error_that_breaks_the_body_off(
             await chat.http.get(reply.headers["content-location"], params={"after": error["id"]})
         ).status_code == 204
         document = await chat.http.post("/chat/stream", json=body("Hello", session_id), headers=JSON)
-        assert document.status_code == (500 if code == "internal_error" else 502)
+        assert document.status_code == (500 if code == "internal_error" else 503)
         failed = document.json()
         assert (failed["code"], failed["detail"]) == (code, message)
         assert text(failed["data"]) == "".join(pieces)
         assert failed["data"][0]["session_id"] == session_id
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("model_rate_limited", 503),
+        ("model_unavailable", 503),
+        ("context_too_long", 413),
+        ("model_refused", 422),
+        ("model_truncated", 502),
+        ("storage_failed", 500),
+    ],
+)
+async def test_a_document_has_the_status_of_its_failure(tmp_path: Path, code: str, status: int) -> None:
+    async with chatting(tmp_path, Scripted("one ", ModelError("no", code=code))) as chat:
+        failed = await chat.post("/chat/stream", status, json=body("Hello", None), headers=JSON)
+        assert (failed["code"], text(failed["data"])) == (code, "one ")
 
 
 async def test_an_unavailable_model_says_when_to_come_back(tmp_path: Path) -> None:

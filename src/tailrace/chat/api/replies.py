@@ -71,7 +71,16 @@ Key = Annotated[
     ),
 ]
 
+_INVALID = ("HTTPValidationError", "FailedReply")
+
 _FAILED: dict[int | str, dict[str, Any]] = {
+    413: {"description": "Too long: the message, or of a document the conversation.", "model": FailedReply | Problem},
+    422: {
+        "description": "What was sent cannot be meant, or of a document: the model refuses to answer.",
+        "content": {
+            "application/json": {"schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in _INVALID]}}
+        },
+    },
     500: {"description": "Of a document: the server failed.", "model": FailedReply},
     502: {"description": "Of a document: the model failed.", "model": FailedReply},
     503: {"description": "Try again soon.", "model": FailedReply | Problem},
