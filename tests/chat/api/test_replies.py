@@ -495,7 +495,7 @@ async def test_a_model_that_fails_is_an_error_that_breaks_the_body_off(
             await chat.http.get(reply.headers["content-location"], params={"after": error["id"]})
         ).status_code == 204
         document = await chat.http.post("/chat/stream", json=body("Hello", session_id), headers=JSON)
-        assert document.status_code == (500 if code == "internal_error" else 503)
+        assert document.status_code == {"internal_error": 500, "model_rate_limited": 503}.get(code, 502)
         failed = document.json()
         assert (failed["code"], failed["detail"]) == (code, message)
         assert text(failed["data"]) == "".join(pieces)
