@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tailrace.chat.models.base import ModelError
 from tests.chat.api.talking import Hold, begun, lines, text
@@ -57,6 +58,25 @@ async def test_a_message_is_sent_by_keys_and_its_reply_arrives_as_it_is_written(
         assert await demo.stored() == [("one two", "complete")]
         assert [message.text for message in demo.model.asked[0]] == ["Hi\nthere"]
         await expect(demo.page.get_by_role("link", name="Hi")).to_have_attribute("aria-current", "page")
+
+
+async def test_a_message_that_is_sent_before_the_page_is_there_waits_for_it(browser: Browser, tmp_path: Path) -> None:
+    async with visiting(browser, tmp_path, "the reply") as demo:
+        there = asyncio.Event()
+
+        async def late(route: Route) -> None:
+            await there.wait()
+            await route.continue_()
+
+        await demo.page.route(f"{demo.relay.url}/", late)
+        await demo.open(state="Connecting")
+        await demo.say("Hi")
+        await expect(demo.field).to_have_value("Hi")
+        there.set()
+        await expect(demo.said).to_have_text("Hi")
+        await expect(demo.replies).to_have_text("the reply")
+        await expect(demo.state).to_have_text("Complete")
+        await expect(demo.field).to_have_value("")
 
 
 async def test_stop_stops_the_model_and_keeps_what_it_wrote(browser: Browser, tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ session_id: ContextVar[str | None] = ContextVar("session_id", default=None)
 UNMATCHED = "unmatched"
 """The route of requests to paths that no template stands for."""
 
-QUIET = frozenset({"/health", "/metrics"})
-"""Routes that machines ask all the time."""
+QUIET = frozenset({"/health", "/metrics", "/assets/{path:path}"})
+"""Routes that machines ask all the time, or many at once."""
 
 MAX_PATH = 200
 """Characters of a path in the log."""

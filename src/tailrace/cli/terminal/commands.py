@@ -126,7 +126,7 @@ async def _server(app: Chatting, _: str) -> None:
         ("Requests", str(stats.requests.total)),
         ("Successful requests", str(stats.requests.successful)),
         ("Failed requests", str(stats.requests.failed)),
-        ("Active sessions", str(stats.active_sessions)),
+        ("Active sessions", "unknown" if stats.active_sessions is None else str(stats.active_sessions)),
         ("Active streams", str(stats.active_streams)),
         ("Sessions created", str(stats.sessions_created)),
         ("Chunks", str(stats.chunks)),

@@ -19,6 +19,7 @@ let earlier = null; // the token of what was said before the first message that 
 let running = null; // the reply that is read: {leave, reply, facts, streamId, stopping, ended}
 let unsent = null; // a message that may have been sent, {message, sessionId, key}
 let loaded = false; // whether the messages of the session are on the page
+let hasty = false; // whether a message was submitted before they were
 let shown = 0; // counts what is shown, so that answers that come too late are not
 
 // What fails
@@ -78,6 +79,7 @@ async function load(sessionId) {
   say("Connected");
   if (found !== null) show(found);
   showControls();
+  if (hasty) submit();
 }
 
 function turnsOf(sessionId, place = {}) {
@@ -329,7 +331,8 @@ async function askToStop(run) {
 
 function submit() {
   const message = page.message.value;
-  if (message.trim() === "") return;
+  hasty = !loaded && message.trim() !== "";
+  if (hasty || message.trim() === "") return;
   if (running) return announce("Wait until the reply has ended, or stop it");
   page.message.value = "";
   page.message.focus();
