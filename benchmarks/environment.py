@@ -21,6 +21,11 @@ PACKAGES = (
     "uvloop",
     "httptools",
     "sqlalchemy",
+    "httpx",
+    "httpx-sse",
+    "openai",
+    "prompt-toolkit",
+    "rich",
 )
 
 

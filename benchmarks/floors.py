@@ -9,12 +9,20 @@ from benchmarks.peers import (
     CHAT,
     FASTAPI,
     FEW_SESSIONS,
+    HTTPX_SSE_DECODER,
+    IMPORTS,
     LONG_SESSIONS,
     MANY_SESSIONS,
     NCHAN,
+    OPENAI,
+    RICH_LIVE,
     SSE_STARLETTE,
     TAILRACE,
     TAILRACE_ASGI,
+    TAILRACE_DECODER,
+    TAILRACE_PROMPT,
+    TAILRACE_TAIL,
+    TAILRACE_TERMINAL,
     Peer,
 )
 from benchmarks.results import Results, Spread
@@ -143,6 +151,11 @@ FLOORS: tuple[Floor, ...] = (
     # "Unchanged" is what cannot be told from the noise between two runs of the same server.
     RatioFloor("chat-stored", "list_ms", 1.1, peer=MANY_SESSIONS, rival=FEW_SESSIONS),
     RatioFloor("chat-stored", "first_ms", 1.1, peer=MANY_SESSIONS, rival=FEW_SESSIONS),
+    RatioFloor("decoding", "cpu_us", 3, peer=TAILRACE_DECODER, rival=HTTPX_SSE_DECODER, less=True),
+    RatioFloor("reading", "cpu_us", 3, peer=TAILRACE_TAIL, rival=OPENAI, less=True),
+    RatioFloor("rendering", "cpu_ms", 20, peer=TAILRACE_TERMINAL, rival=RICH_LIVE, less=True),
+    # 0.6 s on a machine that needs 0.13 s for the import.
+    RatioFloor("prompt", "start_ms", 4.6, peer=TAILRACE_PROMPT, rival=IMPORTS),
 )
 
 

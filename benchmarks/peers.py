@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from benchmarks.process import Command, Server, chat, nchan, nginx_modules, serve, uvicorn
+from benchmarks.programs import chat_client, client, imports
 from benchmarks.stored import stored
 
 
@@ -37,6 +38,19 @@ CHAT = Peer("tailrace-chat", "tailrace serve", chat)
 LONG_SESSIONS = Peer("tailrace-long-sessions", "tailrace serve", stored(chat, sessions=200, turns=20))
 FEW_SESSIONS = Peer("few-sessions", "with 100 sessions", stored(chat, sessions=100, turns=1))
 MANY_SESSIONS = Peer("tailrace-many-sessions", "with 100,000 sessions", stored(chat, sessions=100_000, turns=1))
+
+# Programs that are clients.
+TAILRACE_DECODER = Peer("tailrace-decoder", "tailrace", client("decoding", "tailrace-decoder"))
+HTTPX_SSE_DECODER = Peer("httpx-sse-decoder", "httpx-sse", client("decoding", "httpx-sse-decoder"))
+OPENAI_DECODER = Peer("openai-decoder", "OpenAI SDK", client("decoding", "openai-decoder"))
+TAILRACE_TAIL = Peer("tailrace-tail", "tailrace, tail()", client("reading", "tailrace-tail"))
+HTTPX_SSE = Peer("httpx-sse", "httpx-sse", client("reading", "httpx-sse"))
+OPENAI = Peer("openai", "OpenAI SDK", client("reading", "openai"))
+TAILRACE_TERMINAL = Peer("tailrace-terminal", "tailrace chat", client("rendering", "tailrace-terminal"))
+RICH_LIVE = Peer("rich-live", "rich, Live(Markdown)", client("rendering", "rich-live"))
+RICH_LIVE_FOUR = Peer("rich-live-four", "rich, 4 times a second", client("rendering", "rich-live-four"))
+TAILRACE_PROMPT = Peer("tailrace-prompt", "tailrace chat", chat_client)
+IMPORTS = Peer("imports", "import of prompt_toolkit and rich", imports)
 
 
 def missing(peer: Peer) -> str | None:

@@ -36,8 +36,11 @@ everything runs.
   in one process under uvicorn with uvloop and httptools, without an access log; nchan runs in one nginx worker.
 - tailrace does more in these numbers: its events carry an `id:` to resume from, its streams name their outcome, and
   its idle connections are kept alive. A bare `StreamingResponse` does none of that.
-- The last sections are of the chat server, started by its command as for a user. There every peer sends the objects of
-  a chat as NDJSON, and the built-in demo model writes the same text for all, so that no time of a model's is compared.
+- The sections after those are of the chat server, started by its command as for a user. There every peer sends the
+  objects of a chat as NDJSON, and the built-in demo model writes the same text for all, so that no time of a model's is
+  compared.
+- The last sections are of the clients, each in a process of its own. What is measured there is the client's CPU, or how
+  long a user waits.
 """
 
 

@@ -4,10 +4,14 @@ from benchmarks.scenarios.base import Metric, Sample, Scenario
 from benchmarks.scenarios.chat import CHAT, CHAT_LIGHT
 from benchmarks.scenarios.chat_first import CHAT_FIRST
 from benchmarks.scenarios.chat_stored import CHAT_STORED
+from benchmarks.scenarios.decoding import DECODING
 from benchmarks.scenarios.fanout import FANOUT
 from benchmarks.scenarios.latency import LATENCY
 from benchmarks.scenarios.memory import MEMORY
 from benchmarks.scenarios.paced import PACED, PACED_LIGHT
+from benchmarks.scenarios.prompt import PROMPT
+from benchmarks.scenarios.reading import READING
+from benchmarks.scenarios.rendering import RENDERING
 from benchmarks.scenarios.replay import REPLAY, REPLAY_SMALL
 from benchmarks.scenarios.throughput import THROUGHPUT, THROUGHPUT_NDJSON
 
@@ -29,5 +33,9 @@ SCENARIOS = {
         CHAT_LIGHT,
         CHAT_FIRST,
         CHAT_STORED,
+        DECODING,
+        READING,
+        RENDERING,
+        PROMPT,
     )
 }
