@@ -2,8 +2,8 @@
 
 A fenced `python` block whose first line is a comment with a file's name is that file, whole. A file with an `app` is
 served, and the `console` blocks that follow it are run against it in a fresh folder, together with the other files that
-the page shows until the next app. Behind a `sh` block that starts the chat server they are run against that. A `python` block without a name that asserts something is run by itself. `sh` blocks
-are for the reader alone.
+the page shows until the next app. Behind a `sh` block that starts the chat server they are run against that. A `python`
+block without a name that asserts something is run by itself. `sh` blocks are for the reader alone.
 """
 
 from __future__ import annotations

@@ -196,11 +196,11 @@ async def test_gzip_leaves_server_sent_events_alone_and_flushes_each_line_of_ndj
 
 async def test_gzip_passes_the_headers_on_before_an_event_that_takes_long(name: str) -> None:
     # Text has no pings either.
-    url, headers = f"/numbers?name={name}&held=true&count=1", {"accept": "text/plain"}
-    async with client_of(GZIP) as client, asyncio.timeout(2), client.stream("GET", url, headers=headers) as response:
-        assert response.status_code == 200
+    url, text = f"/numbers?name={name}&held=true&count=1", {"accept": "text/plain"}
+    async with asyncio.timeout(PATIENCE), client_of(GZIP) as client, client.stream("GET", url, headers=text) as answer:
+        assert answer.status_code == 200
         await client.post(f"/lives/{name}/release")
-        assert await response.aread() == b'{"n":1}\n'
+        assert await answer.aread() == b'{"n":1}\n'
 
 
 async def test_a_preflight_allows_the_header_that_resumes() -> None:

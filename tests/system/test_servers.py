@@ -85,7 +85,7 @@ async def test_the_headers_come_before_an_event_that_takes_long(
 ) -> None:
     # Text has no pings either.
     url, headers = f"/numbers?name={name}&held=true&count=1", {"accept": "text/plain"}
-    async with asyncio.timeout(3), client.stream("GET", url, headers=headers) as response:
+    async with asyncio.timeout(PATIENCE), client.stream("GET", url, headers=headers) as response:
         assert response.status_code == 200
         await release(client, name)
         assert await response.aread() == b'{"n":1}\n'
