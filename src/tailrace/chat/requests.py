@@ -195,7 +195,7 @@ class BodyLimit:
         body = _CountedBody(self._max_body, receive, send)
         try:
             await self._app(scope, body.receive, body.send)
-        except Exception:
+        except Exception:  # whatever the application makes of the refusal that `receive` has raised
             if body.refusal is None or body.started:
                 raise
         if body.refusal is not None and not body.started:
