@@ -176,7 +176,7 @@ def _http_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405:
         # FastAPI names those of one path function; of what is not in the document there is only one.
-        methods = methods_of(request.app, request.scope["path"]) or [headers["Allow"], "OPTIONS"]
+        methods = methods_of(request.app, request.scope["path"]) or sorted([*headers["Allow"].split(", "), "OPTIONS"])
         headers["Allow"] = ", ".join(methods)
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
