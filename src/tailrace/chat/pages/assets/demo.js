@@ -225,7 +225,7 @@ const take = {
     end(run, { state, chunks, seconds: time });
   },
   error(run, { code, message }) {
-    const state = code === "interrupted" || code === "shutdown" ? "interrupted" : "failed";
+    const state = code === "interrupted" ? "interrupted" : "failed";
     end(run, { state, error: message });
   },
 };
