@@ -41,6 +41,21 @@ async def test_the_folder_of_a_file_is_made_for_its_user_only(tmp_path: Path) ->
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
 
+async def test_a_new_file_and_what_sqlite_puts_beside_it_are_its_users_only(tmp_path: Path) -> None:
+    file = tmp_path / "chat.sqlite3"
+    async with open_store(file_url(file)) as store:
+        await begin(store, asks(), new_session=True)
+        files = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert files == dict.fromkeys(["chat.sqlite3", "chat.sqlite3-shm", "chat.sqlite3-wal"], 0o600)
+
+
+async def test_the_mode_of_a_file_that_is_there_stays(tmp_path: Path) -> None:
+    file = tmp_path / "chat.sqlite3"
+    file.touch(mode=0o640)
+    async with open_store(file_url(file)):
+        assert file.stat().st_mode & 0o777 == 0o640
+
+
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     file = tmp_path / "taken" / "folder" / "chat.sqlite3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -38,7 +39,7 @@ class SQLite(Database):
     SQLite has one writer at a time. Writers of this process wait for each other in the order they came; one of another
     process is waited for as long as the URL's `timeout` says (5 s).
 
-    The folder of a file is made. StoreError if it cannot be.
+    The folder of a file is made. StoreError if it cannot be. A new file is its user's alone.
     """
 
     OPTIONS: ClassVar = {"timeout"}
@@ -53,6 +54,7 @@ class SQLite(Database):
         self._timeout = timeout(url, self.place)
         if not in_memory:
             _make_folder(file)
+            _make_private(Path(file))
         connect = partial(_connect, file if in_memory else str(Path(file).absolute()), self._timeout)
         self._writing = _Connections("tailrace chat writer", 1, connect)
         # What is in memory has only one connection.
@@ -125,3 +127,10 @@ def _make_folder(file: str) -> None:
         Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{file}: cannot make its folder: {reason(error)}") from error
+
+
+def _make_private(file: Path) -> None:
+    """Conversations are for nobody else on the machine. SQLite gives its other files the mode of this one."""
+    if not file.exists():
+        with suppress(OSError):  # SQLite says it better
+            file.touch(mode=0o600)
