@@ -8,13 +8,14 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sse_starlette import EventSourceResponse as OtherEventSourceResponse
 
 from tailrace import Engine, Event, Flow, Log, OpenAIChunks, Retention, StreamError, StreamRouter
 
 LETTERS = ["a", "b", "c"]
+NAMES = ["één", "twee", "drieë"]
 
 
 def tailrace_app() -> FastAPI:
@@ -122,5 +123,28 @@ def other_app() -> FastAPI:
             yield "world"
 
         return StreamingResponse(body(), media_type="text/plain")
+
+    @app.get("/named", response_class=EventSourceResponse)
+    async def named(request: Request) -> AsyncIterable[ServerSentEvent]:
+        # Starlette reads headers as Latin-1.
+        seen = request.headers.get("last-event-id", "").encode("latin-1").decode()
+        for name in NAMES[NAMES.index(seen) + 1 if seen else 0 :]:
+            yield ServerSentEvent(data=name, id=name)
+
+    @app.get("/odd")
+    async def odd() -> StreamingResponse:
+        return StreamingResponse(iter([b'{"id": "a\\nb", "data": 1}\n']), media_type="application/x-ndjson")
+
+    @app.get("/round")
+    async def redirected() -> RedirectResponse:
+        return RedirectResponse("/round")
+
+    @app.get("/away")
+    async def away() -> RedirectResponse:
+        return RedirectResponse("ftp://example.com/")
+
+    @app.get("/garbled")
+    async def garbled() -> Response:
+        return Response(b"data: 1\n\n", headers={"content-encoding": "gzip"}, media_type="text/event-stream")
 
     return app

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tailrace.client import StreamLost
+from tailrace import DecodeError
+from tailrace.client import ChatClient, StreamLost, Unreachable
 from tailrace.client.http import HTTPClient
 from tailrace.testing import Fault, Relay, relayed
-from tests.client.apps import other_app
+from tests.client.apps import NAMES, other_app
 from tests.client.drivers import Driver
 from tests.serving import serving
 
@@ -64,3 +65,40 @@ async def test_those_without_ids_are_not_begun_again_behind_the_readers_back(
 async def test_text_comes_in_pieces(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/text")
     assert "".join(got.data) == "hello world"
+
+
+async def test_an_id_is_sent_back_in_utf_8(relay: Relay, driver: Driver) -> None:
+    await driver.read(f"{relay.url}/named")
+    relay.next(Fault(after=relay.passed - 40))
+    got = await driver.read(f"{relay.url}/named")
+    assert (got.data, got.error) == (NAMES, None)
+    assert relay.accepted == 3
+
+
+async def test_an_id_that_no_header_can_hold_is_not_gone_on_after(relay: Relay, driver: Driver) -> None:
+    await driver.read(f"{relay.url}/odd")
+    relay.next(Fault(after=relay.passed - 1))
+    got = await driver.read(f"{relay.url}/odd")
+    assert isinstance(got.error, StreamLost)
+    assert "cannot be sent back" in str(got.error)
+    assert (got.data, got.cursor) == ([1], "a\nb")
+
+
+@pytest.mark.parametrize(("path", "said"), [("/round", "without an end"), ("/away", "where HTTP does not lead")])
+async def test_a_redirection_that_leads_nowhere_is_not_followed_again(
+    relay: Relay, driver: Driver, path: str, said: str
+) -> None:
+    got = await driver.read(relay.url + path)
+    assert isinstance(got.error, StreamLost)
+    assert said in str(got.error)
+
+
+async def test_a_chat_server_that_redirects_nowhere_is_unreachable(relay: Relay) -> None:
+    async with ChatClient(f"{relay.url}/round?") as chat:
+        with pytest.raises(Unreachable, match="without an end"):
+            await chat.info()
+
+
+async def test_a_body_that_is_not_encoded_as_said_breaks_the_wire(relay: Relay, driver: Driver) -> None:
+    with pytest.raises(DecodeError, match="Content-Encoding"):
+        await driver.read(f"{relay.url}/garbled")

@@ -250,6 +250,15 @@ def test_a_body_is_given_once() -> None:
         tail("http://x", json=1, content="1")
 
 
-async def test_misuse_is_not_taken_for_the_network(driver: Driver) -> None:
-    with pytest.raises(httpx.UnsupportedProtocol):
+async def test_misuse_is_not_taken_for_the_network(relay: Relay, driver: Driver) -> None:
+    with pytest.raises(ValueError, match="expected a URL with one of http, https, ws or wss, but got 'ftp://x'"):
         await driver.read("ftp://x")
+    with pytest.raises(ValueError, match="but got '/letters'"):
+        await driver.read("/letters")
+    with pytest.raises(ValueError, match="expected a request that HTTP allows"):
+        await driver.read(relay.url, headers={"x": "a\nb"})
+
+
+async def test_a_callers_client_may_know_the_rest_of_the_address(relay: Relay) -> None:
+    async with httpx.AsyncClient(base_url=relay.url) as client, tail("/letters", client=client) as events:
+        assert [event.data async for event in events] == LETTERS

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from ..errors import DecodeError
 from .commands import Flow, Open
 from .http import AsyncHTTP, HTTPClient, SyncHTTP
-from .links import with_parameters
+from .links import check_url, with_parameters
 from .objects import (
     ChatObject,
     Chunk,
@@ -286,6 +286,7 @@ class ChatClient:
         on_reconnect: OnReconnect | None = None,
         client: HTTPClient | None = None,
     ) -> None:
+        check_url(url)
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         self._server = _Server(url.rstrip("/"), headers, retry or Retry(), timeouts or Timeouts(), on_reconnect)
         self._client = client

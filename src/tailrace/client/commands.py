@@ -81,11 +81,12 @@ class Ended:
 class Failed:
     """The connection is gone. Unless `sent`, it is certain that the server never saw the request.
 
-    `ours` says that the application interrupted it, which is nobody's failure.
+    `final` says that no repetition helps, `ours` that the application interrupted it, which is nobody's failure.
     """
 
     reason: str
     sent: bool = True
+    final: bool = False
     ours: bool = False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ from .links import same_origin, stop_link, with_parameter
 from .plan import Plan
 from .position import Elsewhere, Position, read_cursor
 from .refusals import NOT_DEALT_WITH, UNAVAILABLE, read_refusal
+
+_FIELD_VALUE = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?")
+
+
+def _can_be_sent(token: str) -> bool:
+    """Whether an id, which may be another server's, can be the value of a header (RFC 9110, section 5.5)."""
+    return _FIELD_VALUE.fullmatch(token) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ class Following:
         """One connection; None says that the stream is over."""
         reply = yield self._open()
         if isinstance(reply, Failed):
+            if reply.final:
+                raise StreamLost(reply.reason, self.cursor)
             if reply.sent and not self._may_repeat:
                 raise StreamLost(f"{reply.reason}; it is unknown whether the request has arrived", self.cursor)
             return _Drop(reply.reason, ours=reply.ours)
@@ -107,7 +117,8 @@ class Following:
             headers["idempotency-key"] = plan.key
         url = address or plan.url
         if (token := self.cursor) is not None:
-            headers["last-event-id"] = token
+            if _can_be_sent(token):
+                headers["last-event-id"] = token
             if self._position.is_cursor:
                 url = with_parameter(url, "after", token)
         connect, idle = self._within(plan.timeouts.connect), self._within(plan.timeouts.idle)
@@ -280,6 +291,8 @@ class Following:
         """StreamLost if going on could leave a gap, show an event twice or start a stream for a second time."""
         if self._gave_without_id and not self.plan.allow_gaps:
             raise StreamLost(f"{drop.reason}; its events have no ids after which it could go on")
+        if (token := self.cursor) is not None and not _can_be_sent(token):
+            raise StreamLost(f"{drop.reason}; the id of its last event cannot be sent back", token)
         if not self._may_repeat:
             raise StreamLost(f"{drop.reason}; it has no address of its own at which it could go on", self.cursor)
 

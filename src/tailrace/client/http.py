@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 
+from ..errors import DecodeError
 from .commands import Ended, Failed, Open, Opened
 from .transport import AsyncTransport, SyncTransport
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-# Their cause is the caller, not the network: no repetition helps.
-_MISUSE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+_MISLED = (httpx.TooManyRedirects, httpx.UnsupportedProtocol)
 
 
 HTTPClient = httpx.Client | httpx.AsyncClient
@@ -24,8 +24,10 @@ def _timeout(request: Open) -> httpx.Timeout:
 
 
 def _request(client: httpx.Client | httpx.AsyncClient, request: Open) -> httpx.Request:
+    # An id is sent back as it came, in UTF-8: the HTML standard, "Last-Event-ID".
+    headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
     return client.build_request(
-        request.method, request.url, headers=dict(request.headers), content=request.content, timeout=_timeout(request)
+        request.method, request.url, headers=headers, content=request.content, timeout=_timeout(request)
     )
 
 
@@ -35,22 +37,23 @@ def _opened(response: httpx.Response) -> Opened:
     return Opened(response.status_code, dict(response.headers), str(response.url), str(asked))
 
 
-def _failed(error: httpx.TransportError) -> Failed:
-    if isinstance(error, _MISUSE):
-        raise error
+def _failed(error: httpx.RequestError) -> Failed:
+    if isinstance(error, httpx.LocalProtocolError):
+        raise ValueError(f"expected a request that HTTP allows, but got: {error}") from error
+    if isinstance(error, httpx.DecodingError):
+        raise DecodeError(f"expected a body as its Content-Encoding says, but got: {error}") from error
     said = str(error).rstrip(".") or type(error).__name__
-    return Failed(f"{_WORDS.get(type(error), 'the connection failed')}: {said}", _sent(error))
+    reason = f"{_WORDS.get(type(error), 'the connection failed')}: {said}"
+    return Failed(reason, sent=not isinstance(error, _NEVER_SENT), final=isinstance(error, _MISLED))
 
 
-_WORDS: dict[type[httpx.TransportError], str] = {
+_WORDS: dict[type[httpx.RequestError], str] = {
     httpx.ConnectError: "no connection",
     httpx.ConnectTimeout: "no connection in time",
     httpx.ReadTimeout: "the server has been silent for too long",
+    httpx.TooManyRedirects: "the server redirects without an end",
+    httpx.UnsupportedProtocol: "the server redirects to where HTTP does not lead",
 }
-
-
-def _sent(error: httpx.TransportError) -> bool:
-    return not isinstance(error, _NEVER_SENT)
 
 
 class AsyncHTTP(AsyncTransport):
@@ -75,7 +78,7 @@ class AsyncHTTP(AsyncTransport):
     async def open(self, request: Open) -> Opened | Failed:
         try:
             self._response = await self.client.send(_request(self.client, request), stream=True)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return _failed(error)
         self._pieces = self._response.aiter_bytes()
         return _opened(self._response)
@@ -87,7 +90,7 @@ class AsyncHTTP(AsyncTransport):
                 return await anext(pieces, Ended())
         except TimeoutError:
             return Failed("nothing came in time")
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return _failed(error)
 
     async def close(self) -> None:
@@ -119,7 +122,7 @@ class SyncHTTP(SyncTransport):
     def open(self, request: Open) -> Opened | Failed:
         try:
             self._response = self.client.send(_request(self.client, request), stream=True)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return _failed(error)
         self._pieces = self._response.iter_bytes()
         return _opened(self._response)
@@ -127,7 +130,7 @@ class SyncHTTP(SyncTransport):
     def read(self, within: float | None) -> bytes | Ended | Failed:
         try:
             return next(self._pieces, Ended())
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return _failed(error)
 
     def close(self) -> None:

@@ -13,6 +13,13 @@ _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s",;]+))', re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
+def check_url(url: str, *, is_whole: bool = True) -> None:
+    """ValueError for what no client can ask for; unless `is_whole`, the rest of the address is known elsewhere."""
+    scheme = urlsplit(url).scheme
+    if scheme not in _PORTS and (scheme or is_whole):
+        raise ValueError(f"expected a URL with one of http, https, ws or wss, but got {url[:80]!r}")
+
+
 def stop_link(header: str) -> str | None:
     """The target with the relation `stop` in the value of a Link header."""
     for link in _LINK.finditer(header):

@@ -68,6 +68,8 @@ def _ask_once(request: Open, *, repeatable: bool, accepted: Collection[int]) -> 
     """The answer, or why there is none yet and how many seconds to wait at least."""
     head = yield request
     if isinstance(head, Failed):
+        if head.final:
+            raise Unreachable(head.reason, 1)
         if head.sent and not repeatable:
             raise Unreachable(f"{head.reason}; it is unknown whether the request has arrived", 1)
         return head.reason, 0.0

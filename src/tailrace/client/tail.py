@@ -13,7 +13,7 @@ from .core import Following
 from .driving import T
 from .events import AsyncEvents, Events
 from .http import AsyncHTTP, HTTPClient, SyncHTTP
-from .links import with_parameters
+from .links import check_url, with_parameters
 from .plan import Plan
 from .settings import OnReconnect, OnReset, Retry, Timeouts
 from .socket import AsyncSocket, SyncSocket
@@ -80,6 +80,7 @@ class Tail(Generic[T]):
     def __init__(self, plan: Plan, convert: Callable[[Frame], T] | None, client: HTTPClient | None) -> None:
         if client is not None and plan.is_socket:
             raise TypeError("expected no httpx client for a WebSocket, but got one")
+        check_url(plan.url, is_whole=client is None)
         self._plan = plan
         self._convert = convert
         self._client = client
