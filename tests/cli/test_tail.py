@@ -152,6 +152,7 @@ OTHERS = {
     "fastapi/items": '{"n":0}\n{"n":1}\n{"n":2}\n',
     "starlette": "line 1\nmore\nline 2\nmore\nline 3\nmore\n",
     "lines": '{"id":1,"data":"x","more":true}\n[2]\nthree\nnull\n',
+    "text": "hello world",
 }
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BROKEN_PIPE = 141
 """The exit status when nobody reads any more, as shells have it of those whom SIGPIPE ends."""
 
+PLAIN_TEXT = "text/plain"
 SOCKETS = ("ws", "wss")
 SCHEMES = ("http", "https", *SOCKETS)
 
@@ -126,7 +127,7 @@ class Follower:
             self.output.mark = events.cursor
             self._note_address(events)
             async for event in events:
-                await self.output.put(self._line(event), event.id)
+                await self.output.put(self._line(event, events.media_type), event.id)
                 left = left and left - 1
                 if left == 0 or self._is_last(event):
                     return
@@ -138,7 +139,7 @@ class Follower:
         if urlsplit(self._address).scheme not in SOCKETS:
             self._address = events.address or self._address
 
-    def _line(self, event: Frame) -> bytes:
+    def _line(self, event: Frame, media_type: str | None) -> bytes:
         from pydantic_core import to_json
 
         from .terminal.safe import safe
@@ -147,7 +148,9 @@ class Follower:
             line = to_json({"id": event.id, "event": event.event, "data": event.data}).decode()
         else:
             line = event.data if isinstance(event.data, str) else to_json(event.data).decode()
-        return (safe(line) if self._is_terminal else line).encode("utf-8", "replace") + b"\n"
+        # Plain text has lines of its own, which its pieces know nothing of.
+        end = "" if media_type == PLAIN_TEXT and not self._options.json else "\n"
+        return ((safe(line) if self._is_terminal else line) + end).encode("utf-8", "replace")
 
     def _is_last(self, event: Frame) -> bool:
         name, data = self._options.until, event.data

@@ -53,6 +53,7 @@ class Following:
         self.address: str | None = None
         """Where the stream is resumed, once a response has said it."""
         self.stop_address: str | None = None
+        self.media_type: str | None = None
         self.plan = plan
         self._clock = clock
         self._position = Position(plan.after)
@@ -95,7 +96,7 @@ class Following:
         if not 200 <= reply.status < 300:
             return (yield from self._be_refused(reply))
         self._note(reply)
-        media_type = media_type_of(reply.headers.get("content-type", ""))
+        self.media_type = media_type = media_type_of(reply.headers.get("content-type", ""))
         decoder = decoder_for(media_type, self.plan.max_bytes)
         self._says_outcomes |= media_type == Batch.media_type
         yield Give(())

@@ -50,6 +50,11 @@ class Reading(Generic[T]):
         """Where the stream itself is, if its server has said so."""
         return self._core.address
 
+    @property
+    def media_type(self) -> str | None:
+        """Of the answer, like `text/event-stream`; `websocket` of a socket, None before there is one."""
+        return self._core.media_type
+
     def _pop(self) -> T:
         self._given = frame = self._pending.popleft()
         return cast(T, frame) if self._convert is None else self._convert(frame)
