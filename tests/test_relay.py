@@ -89,6 +89,25 @@ async def test_a_stalled_connection_says_nothing_more_until_it_is_cut() -> None:
             assert await reader.read() == b""
 
 
+async def test_all_connections_end_after_so_many_bytes() -> None:
+    async with answering() as relay, connected(relay) as (one, to_one), connected(relay) as (other, to_other):
+        to_one.write(b"x\n")
+        assert await one.readexactly(10) == ANSWER
+        relay.cut_after(14, "close")
+        to_one.write(b"x\n")
+        assert await one.readexactly(10) == ANSWER
+        to_other.write(b"x\n")
+        assert (await one.read(), await other.read()) == (b"", b"0123")
+        async with connected(relay) as (reader, writer):
+            writer.write(b"x\n")
+            assert await reader.readexactly(10) == ANSWER
+        relay.cut_after(0)
+        async with connected(relay) as (reader, writer):
+            writer.write(b"x\n")
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+
+
 async def test_bytes_come_in_pieces_and_late() -> None:
     async with answering() as relay:
         relay.next(Fault(piece=5, delay=0.05))

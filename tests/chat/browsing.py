@@ -12,8 +12,8 @@ from typing import Any
 
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
+from tailrace.testing import Relay
 from tests.chat.api.talking import Scripted, chatting
-from tests.system.relay import Relay
 from tests.system.test_browser import ARGUMENTS
 
 PATIENCE = 10_000
@@ -44,12 +44,12 @@ class Site:
     async def start(self) -> None:
         changes: dict[str, Any] = {"api_keys": (self.key,)} if self.key else {}
         self.chat = await self.stack.enter_async_context(chatting(self.folder, self.model, key=self.key, **changes))
-        self.relay = Relay(int(self.chat.url.rpartition(":")[2]))
+        self.relay = Relay(self.chat.url)
         server = await asyncio.start_server(self.relay.connect, "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
         self.relay.url = f"http://127.0.0.1:{self.port}"
         self.address.push_async_callback(server.wait_closed)
-        self.address.callback(self.relay.cut)
+        self.address.push_async_callback(self.relay.close)
         self.address.callback(server.close)
 
     async def stop(self) -> None:

@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
+from tailrace.testing import Relay, relayed
 from tests.system.lives import life, release
-from tests.system.relay import Relay, relayed
 from tests.system.servers import PATIENCE, Running
 
 # One browser for all, and so one event loop.
@@ -44,7 +44,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def relay(server: Running) -> AsyncIterator[Relay]:
-    async with relayed(server.port) as relay:
+    async with relayed(f"http://127.0.0.1:{server.port}") as relay:
         yield relay
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-How = Literal["close", "reset", "half_close", "stall"]
+Cut = Literal["close", "reset"]
+How = Literal[Cut, "half_close", "stall"]
 
 # SO_LINGER, on, for no time: closing then sends a reset in place of what is left.
 _RESET = struct.pack("ii", 1, 0)
@@ -57,6 +58,8 @@ class Relay:
         self._always = _NONE
         self._links: dict[_Link, asyncio.Task[None]] = {}
         self._refusing = False
+        self._last: tuple[int, Cut] | None = None
+        """How many bytes pass before all connections end, and how those end."""
 
     def next(self, *faults: Fault) -> None:
         """The faults of the next connections, one each. Those that follow have none."""
@@ -70,10 +73,29 @@ class Relay:
         """End new connections at once, before any byte of them reaches the server; or do so no longer."""
         self._refusing = refusing
 
-    def cut(self, how: Literal["close", "reset"] = "reset") -> None:
+    def cut(self, how: Cut = "reset") -> None:
         """End all connections now."""
+        self._last = None
         for link in self._links:
             link.end(how)
+
+    def cut_after(self, count: int, how: Cut = "reset") -> None:
+        """End all connections, whenever they began, once so many more bytes of the server's have passed.
+
+        They are counted together; with 0 not even the next one passes.
+        """
+        self._last = count, how
+
+    def pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        """Write what the server has sent, as far as it may pass."""
+        if self._last is not None:
+            left, how = self._last
+            data = data[:left]
+            self._last = left - len(data), how
+        writer.write(data)
+        self.passed += len(data)
+        if self._last is not None and self._last[0] == 0:
+            self.cut(self._last[1])
 
     async def close(self) -> None:
         """End all connections, and wait until they are."""
@@ -154,8 +176,7 @@ class _Link:
                 left = None if left is None else left - len(data)
                 if self._fault.delay:
                     await asyncio.sleep(self._fault.delay)
-                writer.write(data)
-                self._relay.passed += len(data)
+                self._relay.pass_on(data, writer)
                 await writer.drain()
             if left == 0:
                 await self._strike(writer)
