@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from asyncio import to_thread
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pyte
@@ -115,6 +117,13 @@ class Terminal:
         local = termios.tcgetattr(self._master)[3]
         return bool(local & termios.ECHO and local & termios.ICANON)
 
+    def leave(self) -> None:
+        """Ctrl-D at a prompt: the chat ends well, and the terminal is as it was."""
+        self.prompt()
+        self.type("ctrl-d")
+        assert self.end() == 0
+        assert self.echoes
+
     def end(self) -> int:
         """The exit status, which must come soon."""
         status = self.process.wait(PATIENCE)
@@ -172,3 +181,27 @@ def terminal(folder: Path, *command: str, size: tuple[int, int] = (80, 24), **en
         yield found
     finally:
         found.close()
+
+
+@contextmanager
+def chatting(url: str, folder: Path, *options: str, columns: int = 80, **environment: str) -> Iterator[Terminal]:
+    """The chat, at its first prompt. It is left at the end of the block, if it is still there."""
+    with terminal(folder, "chat", url, *options, size=(columns, 24), **environment) as found:
+        found.prompt()
+        yield found
+        if found.process.poll() is None:
+            found.leave()
+
+
+@asynccontextmanager
+async def chatting_with(url: str, folder: Path, *options: str, **environment: str) -> AsyncIterator[Terminal]:
+    """The same for a test whose server is in its own event loop, where nothing may wait."""
+    with terminal(folder, "chat", url, *options, **environment) as found:
+        await to_thread(found.prompt)
+        yield found
+        await to_thread(found.leave)
+
+
+def session_of(screen: Terminal) -> str:
+    """The short id in the last prompt."""
+    return str(re.findall(r"^(\w+)>", screen.text, re.MULTILINE)[-1])

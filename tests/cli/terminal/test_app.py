@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,23 +15,10 @@ from tailrace.cli.terminal.commands import COMMANDS, KEYS
 from tailrace.testing.relay import Fault, relayed
 from tests.cli.served import PATIENCE
 from tests.cli.terminal.conftest import serve
-from tests.cli.terminal.screen import Terminal, terminal
+from tests.cli.terminal.screen import chatting, session_of, terminal
 from tests.programs import Server
 
 SUMMARY = r"complete · \d+ chunks · \d+\.\d s · {} context message"
-
-
-@contextmanager
-def chatting(url: str, folder: Path, *options: str, columns: int = 80, **environment: str) -> Iterator[Terminal]:
-    """The chat, at its first prompt."""
-    with terminal(folder, "chat", url, *options, size=(columns, 24), **environment) as found:
-        found.prompt()
-        yield found
-
-
-def session_of(screen: Terminal) -> str:
-    """The short id in the last prompt."""
-    return str(re.findall(r"^(\w+)>", screen.text, re.MULTILINE)[-1])
 
 
 def whole_id(server: Server, short: str) -> str:
@@ -170,6 +155,7 @@ def test_keys(chat_server: Server, tmp_path: Path) -> None:
     with chatting(chat_server.url, tmp_path) as screen:
         screen.type("up", "up", "up")  # the second only goes to the first line
         screen.until(lambda: "/open" in screen.text, "expected the history of the last time")
+        screen.type("ctrl-c")
 
 
 def test_ctrl_c_stops_the_model_and_keeps_what_there_is(chat_server: Server, tmp_path: Path) -> None:
