@@ -196,7 +196,7 @@ def chatting(url: str, folder: Path, *options: str, columns: int = 80, **environ
 @asynccontextmanager
 async def chatting_with(url: str, folder: Path, *options: str, **environment: str) -> AsyncIterator[Terminal]:
     """The same for a test whose server is in its own event loop, where nothing may wait."""
-    with terminal(folder, "chat", url, *options, **environment) as found:
+    with terminal(folder, "chat", url, *options, size=(80, 24), **environment) as found:
         await to_thread(found.prompt)
         yield found
         await to_thread(found.leave)
