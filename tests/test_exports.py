@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import statistics
 import subprocess
 import sys
@@ -51,18 +53,48 @@ def test_a_public_name_can_be_imported_and_says_what_it_is(name: str) -> None:
     assert value.__module__.startswith("tailrace.")
 
 
-def test_nothing_else_looks_public() -> None:
-    imported = {
-        name for name, value in vars(tailrace).items() if not name.startswith("_") and not inspect.ismodule(value)
+def told() -> dict[str, str]:
+    """The modules that type checkers and editors are told, by the names from them."""
+    tree = ast.parse(Path(tailrace.__file__).read_text(encoding="utf-8"))
+    return {
+        alias.name: f"tailrace.{node.module}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
     }
-    assert imported == set(tailrace.__all__)
+
+
+def test_type_checkers_are_told_what_programs_get() -> None:
+    assert told() == {name: getattr(tailrace, name).__module__ for name in tailrace.__all__}
+
+
+def test_nothing_else_looks_public() -> None:
+    assert sorted(dir(tailrace)) == sorted([*tailrace.__all__, "__version__"])
+
+
+def test_the_public_names_are_listed_before_they_are_imported() -> None:
+    assert run("import tailrace; print(set(tailrace.__all__) <= set(dir(tailrace)))") == "True\n"
+
+
+def test_another_name_is_refused_as_by_any_module() -> None:
+    expected = "module 'tailrace' has no attribute 'Cursr'"
+    with pytest.raises(AttributeError, match=f"^{expected}$") as refused:
+        tailrace.Cursr  # type: ignore[attr-defined]  # noqa: B018
+    # Python finds what was meant with these.
+    assert (refused.value.name, refused.value.obj) == ("Cursr", tailrace)
+    with pytest.raises(ImportError, match="'Cursr' from 'tailrace'"):
+        from tailrace import Cursr  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_a_public_name_is_searched_once() -> None:
+    assert run("import tailrace; tailrace.Cursor; print('Cursor' in vars(tailrace))") == "True\n"
 
 
 def test_every_error_is_public() -> None:
-    errors = {
-        name for name, value in vars(tailrace.errors).items() if inspect.isclass(value) and issubclass(value, Exception)
-    }
-    assert errors <= set(tailrace.__all__)
+    from tailrace import errors
+
+    found = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)}
+    assert found <= set(tailrace.__all__)
 
 
 def test_a_star_import_brings_the_public_names() -> None:
@@ -75,24 +107,48 @@ def test_the_types_are_published() -> None:
     assert (Path(tailrace.__file__).parent / "py.typed").exists()
 
 
-def test_importing_tailrace_imports_nothing_that_only_extras_bring() -> None:
-    code = f"import sys, tailrace; print(*sorted({set(EXTRAS)} & set(sys.modules)))"
-    assert run(code).split() == []
+def imported_by(code: str) -> set[str]:
+    """The modules that a new process has after `code`."""
+    return set(run(f"{code}\nimport sys; print(*sys.modules)").split())
 
 
-def test_importing_tailrace_imports_none_of_its_applications() -> None:
-    code = "import sys, tailrace; print(*(name for name in sys.modules if name.startswith('tailrace.')))"
-    modules = run(code).split()
+def test_the_public_names_need_nothing_that_only_extras_bring() -> None:
+    assert imported_by("from tailrace import *") & set(EXTRAS) == set()
+
+
+def test_the_public_names_need_none_of_the_applications() -> None:
+    modules = imported_by("from tailrace import *")
     assert "tailrace.engine" in modules
-    assert [name for name in modules if name.split(".")[1] in ("chat", "cli", "client", "testing")] == []
+    assert {name for name in modules if re.match(r"tailrace\.(chat|cli|client|testing)\b", name)} == set()
+
+
+# What `tailrace chat` imports before its prompt.
+PROMPT = "import tailrace.cli.main, tailrace.cli.terminal.start, tailrace.cli.terminal.app"
+
+
+@pytest.mark.parametrize(
+    ("code", "needless"),
+    [
+        ("import tailrace", {"asyncio", "pydantic_core", "tailrace.errors"}),
+        ("from tailrace import Cursor, StreamError", {"asyncio", "pydantic_core"}),
+        ("from tailrace import SSE, MemoryLog, Producer, lifespan", {"fastapi", "starlette", "pydantic"}),
+        ("from tailrace import StreamResponse", {"fastapi"}),
+        ("import tailrace.client", {"fastapi", "starlette"}),
+        ("import tailrace.testing", {"fastapi", "starlette", "pydantic"}),
+        (PROMPT, {"fastapi", "starlette", "httpx", "markdown_it", "pydantic_core", "pygments", "rich", "websockets"}),
+    ],
+)
+def test_who_needs_little_imports_little(code: str, needless: set[str]) -> None:
+    assert imported_by(code) & needless == set()
 
 
 def memory_after(imports: str) -> float:
     """The median resident memory of three new processes."""
-    code = f"import psutil, {imports}; print(psutil.Process().memory_info().rss)"
+    code = f"{imports}\nimport psutil; print(psutil.Process().memory_info().rss)"
     return statistics.median(int(run(code)) for _ in range(3))
 
 
-def test_importing_tailrace_takes_little_memory_beside_fastapi() -> None:
+def test_the_public_names_take_little_memory_beside_fastapi() -> None:
     # In processes of their own: within one, the import would fill what importing FastAPI has left free.
-    assert memory_after("fastapi, tailrace") - memory_after("fastapi") < 12 * MEGABYTE
+    both, fastapi = memory_after("import fastapi\nfrom tailrace import *"), memory_after("import fastapi")
+    assert both - fastapi < 12 * MEGABYTE

@@ -1,37 +1,42 @@
 """Streams for FastAPI that survive the network: every stream is a log, a response is a reader of it at a cursor."""
 
-from .asgi.lifespan import lifespan
-from .asgi.response import StreamResponse
-from .asgi.settings import StreamSettings
-from .cursor import Cursor
-from .engine import Engine
-from .errors import (
-    CursorError,
-    DecodeError,
-    EventError,
-    FrameTooLarge,
-    LogClosed,
-    LogReset,
-    NotAcceptable,
-    SlowReader,
-    StreamError,
-    TailraceError,
-    Truncated,
-)
-from .events import Dropped, Entries, Entry, Event, Farewell, Outcome, Reset
-from .flow import Flow, LogStatistics, Retention
-from .log.base import Log, Tail
-from .log.memory import MemoryLog
-from .modes import ResponseMode, choose_wire, detect_mode
-from .producer import Producer
-from .routing.router import StreamRouter
-from .routing.shortcuts import create_streaming_endpoint, stream_response
-from .wire.base import Decoder, Encoder, Frame, Wire, read_notice
-from .wire.batch import Batch
-from .wire.ndjson import NDJSON
-from .wire.openai import OpenAIChunks
-from .wire.sse import SSE, format_sse
-from .wire.text import Text
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+# Programs import a name when they first ask for it: see below.
+if TYPE_CHECKING:
+    from .asgi.lifespan import lifespan
+    from .asgi.response import StreamResponse
+    from .asgi.settings import StreamSettings
+    from .cursor import Cursor
+    from .engine import Engine
+    from .errors import (
+        CursorError,
+        DecodeError,
+        EventError,
+        FrameTooLarge,
+        LogClosed,
+        LogReset,
+        NotAcceptable,
+        SlowReader,
+        StreamError,
+        TailraceError,
+        Truncated,
+    )
+    from .events import Dropped, Entries, Entry, Event, Farewell, Outcome, Reset
+    from .flow import Flow, LogStatistics, Retention
+    from .log.base import Log, Tail
+    from .log.memory import MemoryLog
+    from .modes import ResponseMode, choose_wire, detect_mode
+    from .producer import Producer
+    from .routing.router import StreamRouter
+    from .routing.shortcuts import create_streaming_endpoint, stream_response
+    from .wire.base import Decoder, Encoder, Frame, Wire, read_notice
+    from .wire.batch import Batch
+    from .wire.ndjson import NDJSON
+    from .wire.openai import OpenAIChunks
+    from .wire.sse import SSE, format_sse
+    from .wire.text import Text
 
 __version__ = "0.1.0"
 
@@ -84,3 +89,26 @@ __all__ = [
     "read_notice",
     "stream_response",
 ]
+
+# Where the names are, lower layers first: FastAPI comes with the last ones, and a client does not wait for it.
+_MODULES = (
+    *(".errors", ".cursor", ".events", ".flow"),
+    *(".wire.base", ".wire.batch", ".wire.ndjson", ".wire.openai", ".wire.sse", ".wire.text"),
+    *(".modes", ".log.base", ".log.memory", ".producer", ".engine"),
+    *(".asgi.settings", ".asgi.lifespan", ".asgi.response", ".routing.router", ".routing.shortcuts"),
+)
+
+if not TYPE_CHECKING:  # which would take a wrong name for one that is found here
+
+    def __getattr__(name: str) -> object:
+        """A public name, from the module that defines it."""
+        for path in _MODULES if name in __all__ else ():
+            value = getattr(import_module(path, __name__), name, None)
+            if value is not None and value.__module__ == __name__ + path:
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *__all__]
