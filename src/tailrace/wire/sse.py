@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic_core import from_json, to_json
 
@@ -18,15 +18,12 @@ ONLY_RETRY = object()
 """In place of data where there is none: unlike None it cannot be a value."""
 
 _BOM = b"\xef\xbb\xbf"
-# First what almost every server writes, read at one go; then any block.
-_BLOCK = re.compile(
-    r"(?::.*\n)*(?:id: ?+([^\0\n]+)\n)?(?:event: ?+(.+)\n)?data: ?+(.*(?:\ndata:.*)*)\n\n"
-    r"|((?:.+\n)*\n)"
-)
-# What servers write that write all their events alike; and from how many characters on it pays to look for that.
-_SHAPES = (["id: ", "data: "], ["data: "], ["id: ", "event: ", "data: "], ["event: ", "data: "])
+# The block of an event as almost every server writes it.
+_EVENT = re.compile(r"(?:id: ?+([^\n\0]*)\n)?(?:event: ?+(.*)\n)?data: ?+(.*)")
+_Columns: TypeAlias = tuple[list[str], list[str | None], list[str]]
+"""The texts of events, their names and their ids, or no names and no ids."""
+# From how many characters on it pays to look for blocks that are written alike.
 _MANY = 1024
-_NEXT_LINE = re.compile(r"\ndata: ?")
 _COMMENTS = re.compile(rb"(?::.*\n|\n)*")
 # As many digits as JavaScript holds exactly; int() refuses thousands of them.
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
@@ -96,29 +93,47 @@ class SSEDecoder(Decoder):
     came is none.
     """
 
+    only_retry: Any = None
+    """The data of a frame that only sets a delay."""
+
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._at_start = True
         self._after_cr = False
+        self._is_between = False
+        """Whether nothing of what came before bears on the next piece: it begins with a block."""
         self._last_id: str | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
+        if not (self._is_between and data.endswith(b"\n\n") and b"\r" not in data):
+            data = self._gather(data)
+        if len(data) > self._max_bytes:
+            self._check_blocks(data)
+        blocks = data.decode("utf-8", "replace")
+        if len(blocks) < _MANY or (columns := _read_columns(blocks)) is None:
+            return self._read_each(blocks)
+        texts, names, ids = columns
+        if ids:
+            self._last_id = ids[-1]
+        return list(map(Frame, self._read_texts(texts), names or repeat(None), ids or repeat(self._last_id)))
+
+    def _gather(self, data: bytes) -> bytes:
+        """The blocks that are whole now."""
         buffer = self._buffer
         # A block may be closed by a line end that came with an earlier piece.
         scanned = max(len(buffer) - 1, 0)
         buffer += self._unify_line_ends(data) if self._after_cr or b"\r" in data else data
         if self._at_start and not self._skip_bom():
-            return []
+            return b""
         end = buffer.rfind(b"\n\n", scanned) + 2
         blocks = bytes(buffer[:end]) if end >= 2 else b""
         del buffer[: len(blocks)]
         if buffer:
             self._skip_comments()
             self._check_size(len(buffer))
-        if len(blocks) > self._max_bytes:
-            self._check_blocks(blocks)
-        return self._read_blocks(blocks.decode("utf-8", "replace"))
+        self._is_between = not (buffer or self._after_cr)
+        return blocks
 
     def _unify_line_ends(self, data: bytes) -> bytes:
         if self._after_cr and data[:1] == b"\n":
@@ -152,33 +167,16 @@ class SSEDecoder(Decoder):
             # With the end of its last line, as when the blank line has yet to come.
             self._check_size(len(block) + 1 - _end_of_comments(block))
 
-    def _read_blocks(self, blocks: str) -> list[Frame]:
-        if len(blocks) < _MANY or (columns := _read_columns(blocks)) is None:
-            return self._read_each(blocks)
-        data = self._read_data(columns["data: "])
-        events = [event or None for event in columns["event: "]] if "event: " in columns else repeat(None)
-        if "id: " not in columns:
-            return list(map(Frame, data, events, repeat(self._last_id)))
-        ids = columns["id: "]
-        self._last_id = ids[-1]
-        return list(map(Frame, data, events, ids))
-
-    def _read_data(self, texts: list[str]) -> list[Any]:
-        """The data of frames, out of the text of their fields."""
-        return texts
-
     def _read_each(self, blocks: str) -> list[Frame]:
         frames = []
-        for id_, event, data, other in _BLOCK.findall(blocks):
-            if other:
-                if (frame := self._read_block(other)) is not None:
-                    frames.append(frame)
-            else:
-                if id_:
+        for block in blocks[:-2].split("\n\n"):
+            if (match := _EVENT.fullmatch(block)) is not None:
+                id_, event, text = match.groups()
+                if id_ is not None:
                     self._last_id = id_
-                if "\n" in data:
-                    data = _NEXT_LINE.sub("\n", data)
-                frames.append(Frame(data, event or None, self._last_id))
+                frames.append(Frame(self._read_text(text), event or None, self._last_id))
+            elif block and (frame := self._read_block(block)) is not None:
+                frames.append(frame)
         return frames
 
     def _read_block(self, block: str) -> Frame | None:
@@ -198,32 +196,61 @@ class SSEDecoder(Decoder):
             elif field == "retry" and _MILLISECONDS.fullmatch(value):
                 retry = int(value)
         if data:
-            return Frame("\n".join(data), event, self._last_id, retry)
-        return None if retry is None else Frame(None, None, self._last_id, retry)
+            return Frame(self._read_text("\n".join(data)), event, self._last_id, retry)
+        return None if retry is None else Frame(self.only_retry, None, self._last_id, retry)
+
+    def _read_text(self, text: str) -> Any:
+        """The data of a frame, out of the text of its fields."""
+        return text
+
+    def _read_texts(self, texts: list[str]) -> list[Any]:
+        """The same for many."""
+        return texts
 
 
-def _read_columns(blocks: str) -> dict[str, list[str]] | None:
-    """The values of each field, if all blocks have the same fields, each once and in the same order; else None.
+def _read_columns(blocks: str) -> _Columns | None:
+    """Of events that all begin with the same field: an id, a name and data in one line or more, in this order.
 
-    Nothing is done in Python for each block.
+    None if there is anything else in the blocks, which a line end tells that is none of theirs.
     """
-    fields = [line[: line.find(": ") + 2] for line in blocks[: blocks.find("\n\n")].split("\n")]
-    if fields not in _SHAPES or "\0" in blocks:
+    first = blocks[: blocks.find(" ") + 1]
+    if first not in ("id: ", "event: ", "data: ") or (first == "id: " and "\0" in blocks):
         return None
-    lines = blocks.split("\n")
-    width = len(fields) + 1
-    count, rest = divmod(len(lines), width)
-    if rest != 1 or any(lines[width - 1 :: width]):
-        return None
-    columns = {}
-    for place, field in enumerate(fields):
-        # As many parts as there are lines: so each begins with the field.
-        values = "\n".join(["", *lines[place:-1:width]]).split(f"\n{field}")
-        if len(values) != count + 1:
+    texts = blocks[len(first) : -2].split(f"\n\n{first}")
+    ids: list[str] = []
+    names: list[str] = []
+    if first != "data: ":
+        heads, texts, missing = _partition(texts, "\ndata: ")
+        if missing:
             return None
-        del values[0]
-        columns[field] = values
-    return columns
+        if first == "event: ":
+            names = heads
+        elif "\n" in " ".join(heads):
+            ids, names, _ = _partition(heads, "\nevent: ")
+        else:
+            ids = heads
+        if "\n" in " ".join(ids) or "\n" in " ".join(names):
+            return None
+    together = " ".join(texts)
+    if "\n" in together:
+        if together.count("\n") != together.count("\ndata: "):
+            return None
+        texts = [text.replace("\ndata: ", "\n") for text in texts]
+    return texts, [name or None for name in names], ids
+
+
+def _partition(texts: list[str], mark: str) -> tuple[list[str], list[str], bool]:
+    """What is in front of the first mark in each, what is behind it, and whether one has none."""
+    before: list[str] = []
+    after: list[str] = []
+    missing = False
+    for text in texts:
+        head, found, tail = text.partition(mark)
+        before.append(head)
+        after.append(tail)
+        if not found:
+            missing = True
+    return before, after, missing
 
 
 def _end_of_comments(block: bytes | bytearray) -> int:
@@ -234,37 +261,32 @@ def _end_of_comments(block: bytes | bytearray) -> int:
 
 
 class SSEValuesDecoder(SSEDecoder):
-    """Events whose data is read further. A frame that only sets a delay has ONLY_RETRY as data."""
+    """Events whose data is read further: as JSON, or as a subclass reads what is none."""
+
+    only_retry = ONLY_RETRY
 
     @abstractmethod
-    def _read_data(self, texts: list[str]) -> list[Any]: ...
+    def _read_text(self, text: str) -> Any: ...
 
-    def _read_each(self, blocks: str) -> list[Frame]:
-        frames = super()._read_each(blocks)
-        values = iter(self._read_data([frame.data for frame in frames if frame.data is not None]))
-        for frame in frames:
-            frame.data = ONLY_RETRY if frame.data is None else next(values)
-        return frames
+    def _read_texts(self, texts: list[str]) -> list[Any]:
+        try:
+            return list(map(from_json, texts))
+        except ValueError:
+            return list(map(self._read_text, texts))
 
 
 class SSEJSONDecoder(SSEValuesDecoder):
     """The events of a log: `Frame.data` is the value that the data fields hold as JSON."""
 
-    def _read_each(self, blocks: str) -> list[Frame]:
-        return [frame for frame in super()._read_each(blocks) if frame.data is not ONLY_RETRY]
+    def _read_block(self, block: str) -> Frame | None:
+        frame = super()._read_block(block)
+        return None if frame is None or frame.data is ONLY_RETRY else frame
 
-    def _read_data(self, texts: list[str]) -> list[Any]:
+    def _read_text(self, text: str) -> Any:
         try:
-            return list(map(from_json, texts))
-        except ValueError:
-            return list(map(_read_json, texts))
-
-
-def _read_json(text: str) -> Any:
-    try:
-        return from_json(text)
-    except ValueError as error:
-        raise DecodeError(f"expected JSON in the data of an event, but got {text!r:.80}: {error}") from None
+            return from_json(text)
+        except ValueError as error:
+            raise DecodeError(f"expected JSON in the data of an event, but got {text!r:.80}: {error}") from None
 
 
 class SSE(Wire):
