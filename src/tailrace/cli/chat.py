@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from .command import Command, UsageError
+from .command import Command, CommandError, UsageError
 from .terminal.wish import Wish
 
 URL_VARIABLE = "TAILRACE_URL"
@@ -36,6 +36,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Talk until the user leaves, or once; the exit status."""
+    if sys.stdout is None:
+        raise CommandError("the standard output is closed")
     wish = read_wish(options)
     # Found and not imported, because not all of it is needed at once.
     for name in EXTRA:
@@ -58,15 +60,15 @@ def read_wish(options: Namespace) -> Wish:
 
 
 def _message(options: Namespace) -> str | None:
-    if options.message is None:
+    message: str | None = options.message
+    if message is None and sys.stdin is not None:
         if not options.json and sys.stdin.isatty() and sys.stdout.isatty():
             return None
-        message = sys.stdin.read()
-    else:
-        message = options.message
-    if not message.strip():
+        message = sys.stdin.buffer.read().decode(sys.stdin.encoding, "replace")
+    if message is None or not message.strip():
         raise UsageError("expected a message by --message or from the input, but got none")
-    return message
+    # What of the command line is no text cannot be sent.
+    return message.encode(errors="replace").decode()
 
 
 def _session_id(value: str | None) -> str | None:

@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
         # Of Ctrl-C the reloader's process hears itself, and then its parent sends SIGTERM: that is no second wish.
         if self._loop is None or (sig == signal.SIGTERM and self._heard.count(sig) == 1):
             return
-        if self._hurries:
+        if self._hurries:  # pragma: no cover - nothing can be measured of a process that ends so
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
         self._hurries = True

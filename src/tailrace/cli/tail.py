@@ -96,7 +96,7 @@ def run(options: Namespace) -> int:
         return asyncio.run(follower.run())
     except NobodyReads:
         return BROKEN_PIPE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # pragma: no cover - where it is traced, Python 3.11 may lose a cancellation
         follower.notify(follower.way_on(follower.output.mark))
         raise
 

@@ -103,7 +103,9 @@ class App:
         """What was typed, or None if the user leaves."""
         unsent, self.state.unsent = self.state.unsent, ""
         try:
-            return await self._input.read(self.state.name, unsent)
+            line = await self._input.read(self.state.name, unsent)
+            # Of a terminal that does not speak UTF-8 there are bytes that cannot be sent.
+            return line.encode(errors="replace").decode()
         except KeyboardInterrupt:
             self.say("Ctrl-D or /quit leaves.", "dim")
             return ""

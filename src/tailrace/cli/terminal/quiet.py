@@ -17,7 +17,7 @@ def unseen() -> Iterator[None]:
     """Keys are kept as they are typed, and Ctrl-C is heard; on a terminal that can do so."""
     try:
         import termios
-    except ModuleNotFoundError:  # not on Windows, which does not show what is typed when nobody reads
+    except ModuleNotFoundError:  # pragma: no cover - on Windows, which does not show what is typed when nobody reads
         yield
         return
     descriptor = sys.stdin.fileno()

@@ -28,12 +28,15 @@ PROXIES = ("all_proxy", "http_proxy", "https_proxy")
 
 def start(wish: Wish) -> int:
     """Talk, and return the exit status; CommandError if there is no server to talk with."""
+    if sys.stderr is None:
+        # What is said beside a reply would be printed in it.
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows another.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         return asyncio.run(_chat(wish) if wish.message is None else _once(wish, wish.message))
-    except BrokenPipeError:
+    except BrokenPipeError:  # pragma: no cover - Python 3.11 has stopped to trace when it comes here
         # Python would complain when it flushes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
