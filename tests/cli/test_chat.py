@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from asyncio import to_thread
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,9 @@ import pytest
 
 from tailrace.cli.chat import EXTRA, KEY_VARIABLE, URL_VARIABLE
 from tailrace.cli.main import main
+from tailrace.testing import relayed
+from tests.chat.api import talking
+from tests.chat.api.talking import Hold, Scripted
 from tests.cli.served import PATIENCE, SILENT
 from tests.programs import Server
 from tests.serving import ROOT, free_port
@@ -45,8 +50,15 @@ def command(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
 def chat(*arguments: str, typed: str = "", **environment: str) -> tuple[int, str, str]:
     """The exit status, the output, and what was said beside it."""
     process = command(*arguments, **environment)
-    out, err = process.communicate(typed.encode(), PATIENCE)
+    out, err = process.communicate(typed.encode(errors="surrogateescape"), PATIENCE)
     return process.returncode, out.decode(), err.decode()
+
+
+def in_shell(line: str) -> subprocess.CompletedProcess[bytes]:
+    """What a line does, in which `chat` is the command."""
+    script = f'chat() {{ {sys.executable} -m tailrace chat "$@"; }}; {line}'
+    env = {**os.environ, **SILENT, "PYTHONPATH": PATHS, KEY_VARIABLE: "one-key"}
+    return subprocess.run(["sh", "-c", script], env=env, capture_output=True, timeout=PATIENCE)
 
 
 def headers() -> dict[str, str]:
@@ -135,6 +147,54 @@ def test_ctrl_c_stops_the_model(tmp_path: Path) -> None:
         stored = httpx.get(f"{slow.url}/sessions").json()["sessions"][0]
         reply = httpx.get(f"{slow.url}/sessions/{stored['session_id']}").json()["messages"][-1]
         assert (reply["state"], reply["text"].rstrip("\n")) == ("stopped", (first + out).decode().rstrip("\n"))
+
+
+async def test_a_second_ctrl_c_leaves_a_model_that_cannot_be_stopped(tmp_path: Path) -> None:
+    async with talking.chatting(tmp_path, Scripted("one ", hold := Hold())) as slow, relayed(slow.url) as relay:
+        process = command(relay.url, "--message", "hello")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert await to_thread(process.stdout.read, 4) == b"one "
+        relay.refuse()
+        process.send_signal(signal.SIGINT)
+        said = await to_thread(process.stderr.readline)
+        assert said.startswith(b"cannot stop the model: the server gives no answer: ")
+        process.send_signal(signal.SIGINT)
+        assert await to_thread(process.communicate, None, PATIENCE) == (b"\n", b"")
+        assert process.returncode == 130
+        hold.release.set()
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "said"),
+    [
+        ("<&-", 2, "tailrace chat: expected a message by --message or from the input, but got none\n"),
+        (">&-", 1, "tailrace chat: the standard output is closed\n"),
+    ],
+)
+def test_a_closed_stream_is_one_line(closed: str, status: int, said: str) -> None:
+    ended = in_shell(f"chat 127.0.0.1:1 {closed}")
+    assert (ended.returncode, ended.stdout, ended.stderr.decode()) == (status, b"", said)
+
+
+def test_what_is_said_beside_a_reply_does_not_get_into_it(server: Server) -> None:
+    ended = in_shell(f"chat {server.url} --message /fail 2>&-")
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert ended.stdout.startswith("You wrote “/fail”".encode())
+    assert b"failed" not in ended.stdout
+
+
+def test_what_is_no_text_is_replaced(server: Server) -> None:
+    for arguments in (["--message", "short \udcff one"], []):
+        status, out, err = chat(server.url, *arguments, typed="short \udcff one", LC_ALL="C.UTF-8")
+        assert (status, err) == (0, "")
+        assert re.match("You (wrote|asked) “short [?\ufffd] one”", out)
+
+
+def test_behind_a_proxy_only_a_request_finds_out(server: Server) -> None:
+    proxy = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
+    status, out, _ = chat(server.url, "--message", "short one", no_proxy="127.0.0.1", **proxy)
+    assert (status, out[:9]) == (0, "You wrote")
 
 
 def test_a_reader_that_leaves_is_no_error(server: Server) -> None:

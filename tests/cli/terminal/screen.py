@@ -59,7 +59,7 @@ class Terminal:
 
     def type(self, *keys: str) -> None:
         """Text, or the name of a key."""
-        os.write(self._master, "".join(KEYS.get(key, key) for key in keys).encode())
+        os.write(self._master, "".join(KEYS.get(key, key) for key in keys).encode(errors="surrogateescape"))
 
     def send(self, line: str) -> None:
         self._sent = f"> {line}"

@@ -34,6 +34,10 @@ def test_what_was_shown_is_not_shown_again(again: list[str]) -> None:
     assert len(notes) == 1
 
 
+def test_what_a_newer_server_may_say_is_passed_over() -> None:
+    assert shown(ChatObject(type="thought"), chunk("abc")) == ("abc", [])
+
+
 def test_less_than_was_shown_adds_nothing() -> None:
     assert shown(chunk("abcdef"), RESET, INFO, chunk("abc"))[0] == "abcdef"
 

@@ -66,9 +66,8 @@ class CodeBlock(RichCodeBlock):
         yield Text(f"{mark}{name}", style="dim", overflow="fold")
         text = Syntax("", self.lexer_name, theme=self.theme).highlight(code)
         text.rstrip()
-        text.justify, text.overflow = "left", "fold"
-        if not self._inside:
-            text.no_wrap, text.overflow = True, "ignore"
+        # Inside of something a terminal would not know where the lines begin.
+        text.justify, text.no_wrap, text.overflow = "left", not self._inside, "fold" if self._inside else "ignore"
         yield text
         yield Text(mark, style="dim")
 

@@ -76,4 +76,6 @@ def code_of(error: Exception) -> str:
     code = getattr(error, "code", None)
     if isinstance(code, str):
         return code
-    return "refused" if isinstance(error, StreamRefused) else "unreachable"
+    if isinstance(error, StreamLost | Unreachable):
+        return "unreachable"
+    return "refused" if isinstance(error, StreamRefused) else "failed"
