@@ -7,7 +7,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from urllib.parse import urlsplit
-from uuid import UUID
 
 from .command import Command, CommandError, UsageError
 from .terminal.wish import Wish
@@ -72,8 +71,13 @@ def _message(options: Namespace) -> str | None:
 
 
 def _session_id(value: str | None) -> str | None:
+    if value is None:
+        return None
+    # Here and not above, as most chats begin a new session, and the prompt does not wait for what only others need.
+    from uuid import UUID
+
     try:
-        return value and str(UUID(value))
+        return str(UUID(value))
     except ValueError:
         raise UsageError(f"expected --session to be the id of a session, but got {value!r}") from None
 
