@@ -26,6 +26,8 @@ from .refusals import NOT_DEALT_WITH, UNAVAILABLE, read_refusal
 
 _FIELD_VALUE = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?")
 
+_READ = Read()
+
 
 def _can_be_sent(token: str) -> bool:
     """Whether an id, which may be another server's, can be the value of a header (RFC 9110, section 5.5)."""
@@ -178,7 +180,7 @@ class Following:
 
     def _read_body(self, decoder: Decoder, *, whole_is_done: bool) -> Flow[_Drop | None]:
         while True:
-            reply = yield Read(None if self._deadline is None else self._within(self.plan.timeouts.idle))
+            reply = yield _READ if self._deadline is None else Read(self._within(self.plan.timeouts.idle))
             if isinstance(reply, Failed):
                 return _Drop(reply.reason, ours=reply.ours)
             if isinstance(reply, Ended):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from ..wire.base import Frame
-from .commands import Give
+from .commands import Give, Read
 from .core import Following
 from .driving import Reading, T
 from .transport import AsyncTransport, SyncTransport
@@ -51,7 +51,10 @@ class AsyncEvents(Reading[T], Generic[T]):
                 if isinstance(command, Give):
                     self._pending.extend(command.frames)
                     return True
-                self._reply = await self._transport.perform(command)
+                if isinstance(command, Read):
+                    self._reply = await self._transport.read(command.within)
+                else:
+                    self._reply = await self._transport.perform(command)
         except BaseException:  # an error of the stream, or a cancellation: in both cases the connection is done with
             self._interrupt()
             await self._transport.close()
@@ -97,7 +100,10 @@ class Events(Reading[T], Generic[T]):
                 if isinstance(command, Give):
                     self._pending.extend(command.frames)
                     return True
-                self._reply = self._transport.perform(command)
+                if isinstance(command, Read):
+                    self._reply = self._transport.read(command.within)
+                else:
+                    self._reply = self._transport.perform(command)
         except BaseException:  # an error of the stream, or Ctrl-C: in both cases the connection is done with
             self._interrupt()
             self._transport.close()

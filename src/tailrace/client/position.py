@@ -39,6 +39,9 @@ class Position:
             self._offset = number
             self.token = token
             return True
+        if not stem:  # no cursor: most other servers only count
+            self.token = token
+            return True
         if self.is_cursor and read_cursor(token) is not None:
             raise Elsewhere
         self.move(token)
