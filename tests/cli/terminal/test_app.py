@@ -6,15 +6,12 @@ import asyncio
 import re
 import signal
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tailrace.cli.terminal.commands import COMMANDS, KEYS
 from tailrace.testing.relay import Fault, relayed
-from tests.cli.served import PATIENCE
-from tests.cli.terminal.conftest import serve
 from tests.cli.terminal.screen import chatting, session_of, terminal
 from tests.programs import Server
 
@@ -216,26 +213,14 @@ async def test_a_lost_connection_is_said_and_goes_on(chat_server: Server, tmp_pa
             assert re.search(r"^  Reconnections +1$", screen.said, re.MULTILINE)
 
 
-def test_a_server_that_was_killed_and_started_again(tmp_path: Path) -> None:
-    with serve(tmp_path, TAILRACE_DEMO_PACE="0.1") as server:
-        port = urlsplit(server.url).port
-        assert port is not None
-        with chatting(server.url, tmp_path) as screen:
-            screen.ask("a long one", "You wrote “a long one”", "#")
-            server.process.send_signal(signal.SIGKILL)
-            server.process.wait(PATIENCE)
-            screen.wait("connection lost, reading on …")
-            with serve(tmp_path, port) as again:
-                said = screen.wait("failed ·")
-                assert said.count("going on with what it has kept") == 1
-                assert said.count("You wrote “a long one”") == 1
-                screen.prompt()
-                assert "(interrupted)" in " ".join(said.split())
-                assert last_message(again, session_of(screen))["state"] == "interrupted"
-                assert "complete ·" in screen.ask("short one", "complete ·")
-            gone = screen.ask("/health", "gives no answer")
-            assert gone.count("gives no answer") == 1
-            assert session_of(screen) != "new"
+def test_what_is_typed_may_be_no_text(chat_server: Server, tmp_path: Path) -> None:
+    with chatting(chat_server.url, tmp_path) as screen:
+        screen.type("short \udcff one", "enter")
+        screen.until(lambda: "“short ? one”" in screen.text and "complete ·" in screen.text)
+        screen.prompt()
+        screen.type("up")
+        screen.until(lambda: re.search(r"> short .+ one$", screen.text) is not None, "expected what was typed")
+        screen.type("ctrl-c")
 
 
 def test_a_busy_session_shows_the_running_reply_and_keeps_the_message(chat_server: Server, tmp_path: Path) -> None:

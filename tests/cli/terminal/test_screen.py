@@ -1,0 +1,147 @@
+"""The whole screen after a reply, line by line: all of it is there, once, and no escape is left."""
+
+from __future__ import annotations
+
+import re
+from asyncio import to_thread
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.chat.api import talking
+from tests.chat.api.talking import Hold, Scripted
+from tests.cli.terminal.halting import serving_halting
+from tests.cli.terminal.screen import Terminal, chatting, chatting_with, session_of
+
+REPLY = """\
+# Logs
+
+A log is **append-only**: what was written stays as it is, and what comes next is written after it, at the end.
+
+- one reader
+- and *another*, \
+"""
+REST = """\
+which is at its own place in the same log and can come back
+
+```python
+log.append({"n": 1})  # \u001b[31m
+```
+
+| wire | ends |
+|------|------|
+| SSE  | `done` |
+
+The end.
+"""
+
+
+BEGUN = [
+    "tailrace chat · URL",
+    "/help lists the commands, Alt-Enter begins a new line, Ctrl-D leaves.",
+    "new> hello",
+]
+WIDE = [
+    "SESSION · scripted",
+    "",
+    "Logs",
+    "",
+    "A log is append-only: what was written stays as it is, and what comes next is",
+    "written after it, at the end.",
+    "",
+    "• one reader",
+]
+ENDED = [
+    "",
+    "```python",
+    'log.append({"n": 1})  # ␛[31m',
+    "```",
+    "",
+    "wire   ends",
+    "───────────",
+    "SSE    done",
+    "",
+    "The end.",
+    "",
+    "complete · FACTS",
+    "",
+    "SESSION>",
+]
+LOST = [
+    "SESSION · halting",
+    "",
+    "Logs",
+    "",
+    "A log is append-only.",
+    "",
+    "connection lost, reading on … (WHY)",
+    "",
+    "the stream began again at the server, going on with what it has kept …",
+    "",
+    "• one reader",
+    "• and *ano",
+    "",
+    "failed · FACTS: the server shut down before the",
+    "reply was whole (interrupted)",
+    "",
+    "SESSION>",
+]
+
+
+def shown(screen: Terminal, url: str) -> list[str]:
+    """The lines, with placeholders for what is another each time."""
+    text = screen.text.replace(url, "URL").replace(session_of(screen), "SESSION")
+    text = re.sub(r"reading on … \(.*?\)$", "reading on … (WHY)", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"\d+ chunks? · \d+\.\d s · \d context messages?", "FACTS", text).split("\n")
+
+
+async def test_a_reply_in_pieces(tmp_path: Path) -> None:
+    pieces = re.findall(r".{1,7}", REPLY + REST, re.DOTALL)
+    async with (
+        talking.chatting(tmp_path, Scripted(*pieces)) as server,
+        chatting_with(server.url, tmp_path) as screen,
+    ):
+        await to_thread(screen.ask, "hello", "complete ·")
+        await to_thread(screen.prompt)
+        item = ["• and another, which is at its own place in the same log and can come back"]
+        assert shown(screen, server.url) == [*BEGUN, *WIDE, *item, *ENDED]
+
+
+async def test_a_reply_while_the_terminal_becomes_narrower(tmp_path: Path) -> None:
+    hold = Hold()
+    async with (
+        talking.chatting(tmp_path, Scripted(REPLY, hold, REST)) as server,
+        chatting_with(server.url, tmp_path) as screen,
+    ):
+        await to_thread(screen.ask, "hello", "\n- and *another*,")
+        screen.resize(50, 24)
+        hold.release.set()
+        await to_thread(screen.wait, "complete ·")
+        await to_thread(screen.prompt)
+        item = ["• and another, which is at its own place in the", "  same log and can come back"]
+        assert shown(screen, server.url) == [*BEGUN, *WIDE, *item, *ENDED]
+
+
+def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None:
+    with serving_halting(tmp_path) as server:
+        port = urlsplit(server.url).port
+        assert port is not None
+        with chatting(server.url, tmp_path) as screen:
+            screen.ask("hello", "\n- and *ano")
+            server.process.kill()
+            screen.wait("connection lost, reading on …")
+            with serving_halting(tmp_path, port) as again:
+                screen.wait("failed ·")
+                screen.prompt()
+                assert shown(screen, server.url) == [*BEGUN, *LOST]
+                screen.ask("and now?", "and another", "complete ·")
+                [session] = httpx.get(f"{again.url}/sessions").json()["sessions"]
+                messages = httpx.get(f"{again.url}/sessions/{session['session_id']}").json()["messages"]
+                assert [message["state"] for message in messages if message["role"] == "assistant"] == [
+                    "interrupted",
+                    "complete",
+                ]
+            gone = screen.ask("/health", "gives no answer")
+            assert gone.count("gives no answer") == 1
+            assert session_of(screen) == session["session_id"][:8]
