@@ -362,6 +362,84 @@ def test_the_schema_names_the_fields_of_an_event() -> None:
     assert schema["properties"]["data"]["contentSchema"] == {"type": "integer"}
 
 
+# Fast and slow
+
+FIELDS = [
+    *(
+        "data: x",
+        "data: y",
+        "data:z",
+        "data",
+        "data:",
+        "data: ",
+        "data: data: x",
+        "data: event: e",
+        "data: \0",
+        "data: é",
+    ),
+    *(
+        "id: 1",
+        "id: 2",
+        "id:3",
+        "id",
+        "id: ",
+        "id: \0",
+        "id: event: e",
+        "event: e",
+        "event: f",
+        "event:",
+        "event: data: x",
+    ),
+    *("retry: 5", "retry: x", ": ping", ":", "Data: x", " data: x", "", "\ufeff"),
+]
+IN_ORDER = st.tuples(
+    st.sampled_from([[], [], ["id: 1"], ["id: 2"], ["id: "]]),
+    st.sampled_from([[], [], ["event: e"], ["event: f"]]),
+    st.lists(st.sampled_from(["data: x", "data: y", "data: data: x", "data: event: e"]), min_size=1, max_size=3),
+).map(lambda fields: [line for field in fields for line in field])
+RUNS = st.lists(
+    st.tuples(IN_ORDER | st.lists(st.sampled_from(FIELDS), max_size=5), st.sampled_from([1, 1, 2, 100])), max_size=4
+)
+
+
+def by_the_book(stream: bytes) -> list[Frame]:
+    """Line by line, as the specification words it; and blocks with only a delay."""
+    frames, data, last_id = [], list[str](), None
+    event: str | None = None
+    retry: int | None = None
+    for line in re.split("\r\n|\r|\n", stream.removeprefix(b"\xef\xbb\xbf").decode())[:-1]:
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data or retry is not None:
+                frames.append(Frame("\n".join(data) if data else None, event if data else None, last_id, retry))
+            data, event, retry = [], None, None
+        elif field == "data":
+            data.append(value)
+        elif field == "event":
+            event = value or None
+        elif field == "id" and "\0" not in value:
+            last_id = value
+        elif field == "retry" and value.isdigit():
+            retry = int(value)
+    return frames
+
+
+@given(RUNS, st.sampled_from(["\n", "\r", "\r\n"]), st.data())
+def test_many_events_at_once_are_what_the_lines_say(
+    runs: list[tuple[list[str], int]], line_end: str, data: st.DataObject
+) -> None:
+    stream = "".join(f"{line_end.join([*lines, ''])}{line_end}" * times for lines, times in runs).encode()
+    expected = by_the_book(stream)
+    assert read(SSEDecoder(), [stream]) == expected
+    assert read(SSEDecoder(), data.draw(splits(stream))) == expected
+
+
+def test_the_ends_of_two_events_make_no_line_together() -> None:
+    stream = b"data: x\ndata:\n\n" * 200 + b"data: y\n\n" * 200
+    assert SSEDecoder().feed(stream) == by_the_book(stream)
+
+
 ALIKE = {
     "ids": "id: {n}\ndata: {n}\n\n",
     "data alone": "data: {n}\n\n",

@@ -228,13 +228,13 @@ def _read_columns(blocks: str) -> _Columns | None:
             return None
         if first == "event: ":
             names = heads
-        elif "\n" in " ".join(heads):
+        elif "\n" in ",".join(heads):
             ids, names, _ = _partition(heads, "\nevent: ")
         else:
             ids = heads
-        if "\n" in " ".join(ids) or "\n" in " ".join(names):
+        if "\n" in ",".join(ids) or "\n" in ",".join(names):
             return None
-    together = " ".join(texts)
+    together = ",".join(texts)  # with what is in no mark, or it could make one of two ends
     if "\n" in together:
         if together.count("\n") != together.count("\ndata: "):
             return None
