@@ -46,10 +46,10 @@ class AnyNDJSON(Decoder):
         self._lines = JSONLines(max_bytes=max_bytes)
 
     def feed(self, data: bytes) -> list[Frame]:
-        return [frame for value in self._lines.feed(data) for frame in _read_line(value)]
+        return _read_lines(self._lines.feed(data))
 
     def close(self) -> list[Frame]:
-        return [frame for value in self._lines.close() for frame in _read_line(value)]
+        return _read_lines(self._lines.close())
 
 
 class Messages(Decoder):
@@ -60,32 +60,36 @@ class Messages(Decoder):
             value = from_json(data)
         except ValueError:
             return [Frame(data.decode("utf-8", "replace"))]
-        return _read_line(value)
+        return _read_lines([value])
 
 
-def _read_line(value: Any) -> list[Frame]:
-    if not isinstance(value, dict):
-        return [Frame(value)]
+def _read_lines(values: list[Any]) -> list[Frame]:
+    frames: list[Frame] = []
+    for value in values:
+        frame = _read_object(value) if isinstance(value, dict) else Frame(value)
+        frames.append(frame)
+        # A chat's last object says by itself that the stream is done.
+        if frame.data is value and frame.id is not None and value.get("type") == "complete":
+            frames.append(Frame(DONE, None, frame.id))
+    return frames
+
+
+def _read_object(value: dict[str, Any]) -> Frame:
     if "data" in value and len(value) > 1 and (value.keys() <= _MEMBERS or _is_named(value)):
         try:
-            return [read_members(value)]
+            return read_members(value)
         except DecodeError:
-            return [Frame(value)]
-    return _read_flat(value) if _is_named(value) else [Frame(value)]
+            return Frame(value)
+    if not _is_named(value):
+        return Frame(value)
+    kind = value.get("type")
+    return Frame(value, kind if isinstance(kind, str) and kind in RESERVED else None, value["id"])
 
 
 def _is_named(value: dict[str, Any]) -> bool:
     """Whether an object has a cursor, which other servers' ids are not."""
     id_ = value.get("id")
-    return isinstance(id_, str) and read_cursor(id_) is not None
-
-
-def _read_flat(value: dict[str, Any]) -> list[Frame]:
-    kind, id_ = value.get("type"), value["id"]
-    if kind in RESERVED:
-        return [Frame(value, kind, id_)]
-    # A chat's last object says by itself that the stream is done.
-    return [Frame(value, None, id_), *([Frame(DONE, None, id_)] if kind == "complete" else [])]
+    return isinstance(id_, str) and "." in id_ and read_cursor(id_) is not None
 
 
 SOCKET = "websocket"

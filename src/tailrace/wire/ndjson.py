@@ -49,11 +49,16 @@ class JSONLines:
             self._rest += data
             self._check_size(len(self._rest))
             return []
-        self._rest += head
-        lines = bytes(self._rest).split(b"\n")
+        whole = bytes(self._rest + head) if self._rest else head
         self._rest = bytearray(tail)
         self._check_size(len(tail))
-        return [self._read(line) for line in lines if line and not line.isspace()]
+        lines = [line for line in whole.split(b"\n") if line and not line.isspace()]
+        if len(whole) <= self._max_bytes:
+            try:
+                return list(map(from_json, lines))
+            except ValueError:
+                pass  # the bad one is named below
+        return list(map(self._read, lines))
 
     def close(self) -> list[Any]:
         """The value of a last line without its line end; Truncated if it is not whole."""
