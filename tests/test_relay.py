@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tailrace.testing import Fault, Relay, relayed
+from tailrace.testing.relay import _address
 from tests.raw import BOUND
 
 ANSWER = b"0123456789"
@@ -144,3 +147,79 @@ async def test_leaving_ends_what_is_open() -> None:
         await relay.close()
         with pytest.raises(ConnectionResetError):
             await reader.read()
+
+
+@asynccontextmanager
+async def resetting() -> AsyncIterator[str]:
+    """The address of a server that resets each connection once it has read a line of it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_reset_of_the_servers_is_passed_on() -> None:
+    async with (
+        resetting() as url,
+        asyncio.timeout(BOUND),
+        relayed(url) as relay,
+        connected(relay) as (reader, writer),
+    ):
+        writer.write(b"x\n")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+
+
+async def test_a_reset_of_the_clients_is_passed_on() -> None:
+    gone = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            gone.set_result(await reader.read())
+        except OSError as error:
+            gone.set_result(error)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, asyncio.timeout(BOUND), relayed(url) as relay, connected(relay) as (_, writer):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        assert isinstance(await gone, ConnectionResetError)
+
+
+async def test_the_address_keeps_its_path() -> None:
+    async with relayed("http://127.0.0.1:1/base?x=1") as relay:
+        port = relay.url.split(":")[2].partition("/")[0]
+        assert relay.url == f"http://127.0.0.1:{port}/base?x=1"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("http://h", ("h", 80)),
+        ("https://h", ("h", 443)),
+        ("wss://[::1]/x", ("::1", 443)),
+        ("ws://h:8000", ("h", 8000)),
+    ],
+)
+def test_a_scheme_says_the_port(target: str, expected: tuple[str, int]) -> None:
+    assert _address(target) == expected
+
+
+@pytest.mark.parametrize("target", ["ftp://h", "127.0.0.1:8000", "http://", "/x"])
+async def test_what_is_no_address_is_told(target: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a URL with a host and one of http, ws, https, wss, but got '"):
+        async with relayed(target):
+            pass
+
+
+@pytest.mark.parametrize("how", ["reset", "half_close", "stall"])
+def test_a_fault_that_never_happens_is_told(how: str) -> None:
+    with pytest.raises(ValueError, match=f"expected `after`, the bytes that pass before the {how}, but got None"):
+        Fault(how=how)  # type: ignore[arg-type]

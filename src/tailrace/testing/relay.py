@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 Cut = Literal["close", "reset"]
 How = Literal[Cut, "half_close", "stall"]
 
 # SO_LINGER, on, for no time: closing then sends a reset in place of what is left.
 _RESET = struct.pack("ii", 1, 0)
+
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,17 @@ class Fault:
     - `stall`: passes nothing more on, and leaves the connection open.
 
     Until then it passes the server's bytes on in pieces of `piece` bytes (None: as they come), each `delay` seconds
-    after the one before.
+    after the one before. ValueError for any other `how` than `close` that never happens.
     """
 
     after: int | None = None
     how: How = "close"
     piece: int | None = None
     delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.after is None and self.how != "close":
+            raise ValueError(f"expected `after`, the bytes that pass before the {self.how}, but got None")
 
 
 _NONE = Fault()
@@ -49,11 +55,12 @@ class Relay:
     `accepted` counts the connections, `passed` the server's bytes of the newest one that have gone to the client.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, host: str, port: int) -> None:
         self.url = ""
         self.accepted = 0
         self.passed = 0
-        self._target = urlsplit(target)
+        self._host = host
+        self._port = port
         self._faults: deque[Fault] = deque()
         self._always = _NONE
         self._links: dict[_Link, asyncio.Task[None]] = {}
@@ -115,7 +122,7 @@ class Relay:
             if self._refusing:
                 link.end("reset")
             else:
-                await link.run(self._target.hostname or "127.0.0.1", self._target.port or 80)
+                await link.run(self._host, self._port)
         finally:
             del self._links[link]
 
@@ -162,15 +169,17 @@ class _Link:
         self._ended.set()
 
     async def _pass_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
+        try:
             while data := await reader.read(1 << 16):
                 writer.write(data)
                 await writer.drain()
             writer.write_eof()
+        except OSError:
+            self.end("reset")
 
     async def _pass_responses(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         left = self._fault.after
-        with suppress(OSError):
+        try:
             while left != 0 and (data := await reader.read(self._fault.piece or 1 << 16)):
                 data = data[:left]
                 left = None if left is None else left - len(data)
@@ -182,6 +191,8 @@ class _Link:
                 await self._strike(writer)
             else:
                 writer.write_eof()
+        except OSError:
+            self.end("reset")
 
     async def _strike(self, writer: asyncio.StreamWriter) -> None:
         how = self._fault.how
@@ -193,12 +204,25 @@ class _Link:
             self.end(how)
 
 
+def _address(target: str) -> tuple[str, int]:
+    """Host and port of a URL; ValueError if it has none that a relay can connect to."""
+    parts = urlsplit(target)
+    default = _PORTS.get(parts.scheme)
+    if default is None or not parts.hostname:
+        raise ValueError(f"expected a URL with a host and one of {', '.join(_PORTS)}, but got {target[:80]!r}")
+    return parts.hostname, parts.port or default
+
+
 @asynccontextmanager
 async def relayed(target: str) -> AsyncIterator[Relay]:
-    """A relay to the server at an `http://` or `ws://` address, on a free port of this machine."""
-    relay = Relay(target)
+    """A relay to the server at an `http://`, `https://`, `ws://` or `wss://` address, on a free port of this machine.
+
+    Its `url` has the target's scheme, path and query. What is encrypted passes as it is.
+    """
+    relay = Relay(*_address(target))
     server = await asyncio.start_server(relay.connect, "127.0.0.1", 0)
-    relay.url = f"{relay._target.scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    here = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    relay.url = urlunsplit(urlsplit(target)._replace(netloc=here))
     try:
         yield relay
     finally:
