@@ -3,41 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# Programs import a name when they first ask for it: see below.
-if TYPE_CHECKING:
-    from .asgi.lifespan import lifespan
-    from .asgi.response import StreamResponse
-    from .asgi.settings import StreamSettings
-    from .cursor import Cursor
-    from .engine import Engine
-    from .errors import (
-        CursorError,
-        DecodeError,
-        EventError,
-        FrameTooLarge,
-        LogClosed,
-        LogReset,
-        NotAcceptable,
-        SlowReader,
-        StreamError,
-        TailraceError,
-        Truncated,
-    )
-    from .events import Dropped, Entries, Entry, Event, Farewell, Outcome, Reset
-    from .flow import Flow, LogStatistics, Retention
-    from .log.base import Log, Tail
-    from .log.memory import MemoryLog
-    from .modes import ResponseMode, choose_wire, detect_mode
-    from .producer import Producer
-    from .routing.router import StreamRouter
-    from .routing.shortcuts import create_streaming_endpoint, stream_response
-    from .wire.base import Decoder, Encoder, Frame, Wire, read_notice
-    from .wire.batch import Batch
-    from .wire.ndjson import NDJSON
-    from .wire.openai import OpenAIChunks
-    from .wire.sse import SSE, format_sse
-    from .wire.text import Text
-
 __version__ = "0.1.0"
 
 __all__ = [
@@ -98,10 +63,43 @@ _MODULES = (
     *(".asgi.settings", ".asgi.lifespan", ".asgi.response", ".routing.router", ".routing.shortcuts"),
 )
 
-if not TYPE_CHECKING:  # which would take a wrong name for one that is found here
+if TYPE_CHECKING:
+    from .asgi.lifespan import lifespan
+    from .asgi.response import StreamResponse
+    from .asgi.settings import StreamSettings
+    from .cursor import Cursor
+    from .engine import Engine
+    from .errors import (
+        CursorError,
+        DecodeError,
+        EventError,
+        FrameTooLarge,
+        LogClosed,
+        LogReset,
+        NotAcceptable,
+        SlowReader,
+        StreamError,
+        TailraceError,
+        Truncated,
+    )
+    from .events import Dropped, Entries, Entry, Event, Farewell, Outcome, Reset
+    from .flow import Flow, LogStatistics, Retention
+    from .log.base import Log, Tail
+    from .log.memory import MemoryLog
+    from .modes import ResponseMode, choose_wire, detect_mode
+    from .producer import Producer
+    from .routing.router import StreamRouter
+    from .routing.shortcuts import create_streaming_endpoint, stream_response
+    from .wire.base import Decoder, Encoder, Frame, Wire, read_notice
+    from .wire.batch import Batch
+    from .wire.ndjson import NDJSON
+    from .wire.openai import OpenAIChunks
+    from .wire.sse import SSE, format_sse
+    from .wire.text import Text
+else:
 
     def __getattr__(name: str) -> object:
-        """A public name, from the module that defines it."""
+        """A public name, from the module that defines it, which is imported when the name is first asked for."""
         for path in _MODULES if name in __all__ else ():
             value = getattr(import_module(path, __name__), name, None)
             if value is not None and value.__module__ == __name__ + path:
