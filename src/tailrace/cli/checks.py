@@ -59,7 +59,7 @@ def check(settings: ChatSettings, environment: Mapping[str, str], address: str) 
         raise UsageError(f"cannot use the database: {error}") from None
     try:
         return asyncio.run(_open(settings, environment, address, url))
-    except asyncio.CancelledError:
+    except asyncio.CancelledError:  # pragma: no cover - takes both within a moment
         # Only Ctrl-C cancels it; a driver whose own timeout is under way can keep asyncio.run from seeing that.
         raise KeyboardInterrupt from None
     except UnusableModel as error:

@@ -12,7 +12,7 @@ from tailrace.chat.models.demo import cut
 from tailrace.chat.models.demo_parts import PARTS
 from tailrace.cli.terminal.blocks import PARSER
 from tailrace.cli.terminal.markdown import ChatMarkdown
-from tailrace.cli.terminal.view import JSONView, TerminalView
+from tailrace.cli.terminal.view import JSONView, PlainView, TerminalView
 
 TEXT = "\n\n".join(part.text for part in PARTS)
 
@@ -60,6 +60,16 @@ def test_notes_stand_between_what_stays_and_what_is_drawn_again() -> None:
     assert [line.rstrip() for line in screen.display[:12]] == [
         *("before", "heading", "", "One.", "", "lost␛[2J", "", "Two and three.", "", "failed: why", "", "")
     ]
+
+
+def test_plain_text_has_each_line_break_once() -> None:
+    out = io.StringIO()
+    view = PlainView(out, io.StringIO())
+    view.begin("heading")
+    for piece in ("one\r", "\n", "two", "\r\n"):
+        view.piece(piece)
+    view.end("summary")
+    assert out.getvalue() == "one\ntwo\n"
 
 
 def test_json_has_nothing_but_objects() -> None:
