@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tailrace import __version__
-from tailrace.cli.main import COMMANDS, main
+from tailrace.cli.commands import COMMANDS
+from tailrace.cli.main import main
 from tests.cli.served import PATIENCE
 
 HEAVY = {"alembic", "pydantic_ai", "rich", "sqlalchemy", "uvicorn", "tailrace.chat"}
@@ -33,7 +34,7 @@ def test_the_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_the_help_of_a_command_loads_nothing_heavy() -> None:
-    code = f"import sys, tailrace.cli.main; print(*sorted({HEAVY} & set(sys.modules)))"
+    code = f"import sys, tailrace.cli.commands; print(*sorted({HEAVY} & set(sys.modules)))"
     assert run(sys.executable, "-c", code).split() == []
 
 

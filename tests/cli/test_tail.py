@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -18,7 +19,7 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from tailrace.cli.main import INTERRUPTED, main
-from tailrace.cli.tail import BROKEN_PIPE
+from tailrace.cli.tailing.follower import BROKEN_PIPE
 from tailrace.testing import Fault, Relay, relayed
 from tests.chat.api.talking import Scripted, chatting
 from tests.cli.served import PATIENCE
@@ -191,7 +192,13 @@ async def test_it_ends_after_so_many(url: str, run: Run) -> None:
 
 async def test_it_ends_after_an_event_of_a_name(url: str, run: Run) -> None:
     assert await run(f"{url}/named", "--until", "second") == (0, "first\n2\n", "")
-    assert await run(f"{url}/letters", "--until", "second") == (0, "a\nb\nc\n", "")
+    assert await run(f"{url}/letters", "--until", "done") == (0, "a\nb\nc\n", "")
+
+
+async def test_an_end_before_the_event_that_was_waited_for_is_a_failure(url: str, run: Run) -> None:
+    line = "tailrace tail: the stream ended, but no event `second` came\n"
+    assert await run(f"{url}/letters", "--until", "second") == (1, "a\nb\nc\n", line)
+    assert await run(f"{url}/letters", "--until", "second", "--max", "1") == (0, "a\n", "")
 
 
 async def test_a_stopped_stream_is_done(url: str, run: Run) -> None:
@@ -272,8 +279,8 @@ async def test_after_a_post_the_way_on_is_another_address(relay: Relay, run: Run
     relay.next(Fault(after=relay.passed - 150))
     status, out, err = await run(*words)
     assert (status, out) == (1, "x\n")
-    assert (told := re.search(r"; go on with: tailrace tail (http://\S+) (--after=\S+)\n$", err))
-    assert await run(*told.groups()) == (0, "y\nz\n", "")
+    assert (told := re.search(r"; go on with: tailrace tail (http://.*)\n$", err))
+    assert await run(*shlex.split(told[1])) == (0, "y\nz\n", "")
 
 
 async def test_what_has_no_ids_is_lost_unless_gaps_are_allowed(relay: Relay, run: Run) -> None:
@@ -377,7 +384,7 @@ async def test_on_a_terminal_text_is_harmless(
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
         assert await run(f"{url}/said?text={text}event:done%0Adata:%7B%7D%0A%0A") == (0, "", "")
-        assert os.read(ours, 1000).decode() == '␛]0;mine␇hi\r\nthere\r\n["\ufffd2J"]\r\n'
+        assert os.read(ours, 1000).decode() == '␛]0;mine␇hi\r\nthere\r\n["\\u009b2J"]\r\n'
 
 
 async def test_elsewhere_text_is_as_it_is(url: str, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Lines for a pipe, a terminal or a file. While nobody reads them, nothing else has to wait."""
+"""Lines for a pipe, a socket, a terminal or a file. While nobody reads them, nothing else has to wait."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MAX_WAITING = 1 << 16
 
 
 class NobodyReads(Exception):
-    """The other end of the pipe is closed."""
+    """The other end of the pipe or socket is closed."""
 
 
 class Output:
     """Lines on their way to a file descriptor.
 
-    Those that come together are written together, and at once. That nobody reads a pipe any more is noticed also
-    while there is nothing to write: `tailrace tail URL | head -n 1` does not wait for a second event.
+    Those that come together are written together, and at once. That nobody reads any more is noticed also while
+    there is nothing to write: `tailrace tail URL | head -n 1` does not wait for a second event.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -42,8 +42,8 @@ class Output:
         self._empty = asyncio.Event()
         self._complete = False
         self._is_broken = False
-        # Of terminals and files there is nothing to wait for, and Windows cannot tell it of pipes.
-        self._is_pipe = os.name == "posix" and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        # Of terminals and files nothing more is to be known, and Windows cannot tell it of the others.
+        self._has_reader = os.name == "posix" and _is_read_by_another(os.fstat(descriptor).st_mode)
 
     async def put(self, line: bytes, mark: str | None) -> None:
         """Have a line written, with a mark that stays where it is None; waits while too many do."""
@@ -74,7 +74,7 @@ class Output:
 
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._is_pipe:
+        if self._has_reader:
             loop.add_reader(self._descriptor, self._check, loop)
         try:
             while not (self._complete and not self._lines):
@@ -86,7 +86,7 @@ class Output:
                     await self._write(*self._take())
                 self._empty.set()
         finally:
-            if self._is_pipe:
+            if self._has_reader:
                 loop.remove_reader(self._descriptor)
 
     def _take(self) -> tuple[bytes, str | None]:
@@ -104,18 +104,19 @@ class Output:
     async def _write(self, data: bytes, mark: str | None) -> None:
         left = memoryview(data)
         while left:
-            await self._be_writable()
+            if self._has_reader and not _poll(self._descriptor, select.POLLOUT):
+                await self._wait_until_writable()
             try:
                 left = left[os.write(self._descriptor, left[:PIECE]) :]
-            except BrokenPipeError:
+            except BlockingIOError:  # a terminal, for instance, that another of its programs wants not to wait for
+                await self._wait_until_writable()
+            except ConnectionError:
                 raise NobodyReads from None
             except OSError as error:
                 raise CommandError(f"cannot write to the standard output: {error.strerror}") from None
         self.mark = mark
 
-    async def _be_writable(self) -> None:
-        if not self._is_pipe or _poll(self._descriptor, select.POLLOUT):
-            return
+    async def _wait_until_writable(self) -> None:
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         loop.add_writer(self._descriptor, ready.set)
         try:
@@ -124,10 +125,17 @@ class Output:
             loop.remove_writer(self._descriptor)
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The pipe has something to say. If that is not its end, nothing else is asked of it."""
+        """The other end has something to say. If that is not that it is closed, nothing else is asked of it.
+
+        A socket may be the input as well, as under sshd, and the end of that says nothing of the output.
+        """
         loop.remove_reader(self._descriptor)
         self._is_broken = bool(_poll(self._descriptor, 0))
         self._wanted.set()
+
+
+def _is_read_by_another(mode: int) -> bool:
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _poll(descriptor: int, events: int) -> int:

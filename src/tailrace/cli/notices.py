@@ -1,0 +1,33 @@
+"""What is said beside the output."""
+
+from __future__ import annotations
+
+import sys
+
+from .terminal.safe import safe_line
+
+
+def say(text: str) -> None:
+    """A line on the standard error, which nobody has to read."""
+    if sys.stderr is None:  # closed; for `print` that is the standard output
+        return
+    try:
+        print(safe_line(text), file=sys.stderr, flush=True)
+    except OSError:
+        return
+
+
+class Notices:
+    """What a command says of its work, unless nobody wants to know."""
+
+    def __init__(self, command: str, *, quiet: bool) -> None:
+        self._command = command
+        self._is_quiet = quiet
+
+    def tell(self, text: str) -> None:
+        if not self._is_quiet:
+            say(f"tailrace {self._command}: {text}")
+
+    def tell_reconnect(self, attempt: int, delay: float, reason: str) -> None:
+        again = "" if attempt == 1 else f" (attempt {attempt})"
+        self.tell(f"{reason}; connecting again in {delay:.1f} s{again}")
