@@ -19,8 +19,8 @@ ONLY_RETRY = object()
 
 _CR = ord("\r")  # a number is found faster in bytes than a byte
 _BOM = b"\xef\xbb\xbf"
-# The block of an event as almost every server writes it.
-_EVENT = re.compile(r"(?:id: ?+([^\n\0]*)\n)?(?:event: ?+(.*)\n)?data: ?+(.*)")
+# One event as almost every server writes it. Nothing is tried twice: a stranger is passed on at its first line.
+_EVENT = re.compile(r"(?:id: ?+([^\n\0]*+)\n)?+(?:event: ?+(.*+)\n)?+data: ?+(.*+(?:\ndata: .*+)*+)\n\n")
 _Columns: TypeAlias = tuple[list[str], list[str | None], list[str]]
 """The texts of events, their names and their ids, or no names and no ids."""
 # From how many characters on it pays to look for blocks that are written alike.
@@ -94,32 +94,27 @@ class SSEDecoder(Decoder):
     came is none.
     """
 
-    only_retry: Any = None
-    """The data of a frame that only sets a delay."""
-
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._at_start = True
         self._after_cr = False
-        self._is_between = False
-        """Whether the next piece begins with a block."""
         self._last_id: str | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
         if self._after_cr or _CR in data:
             data = self._unify_line_ends(data)
-        if not self._is_between or data[-2:] != b"\n\n":
+        if self._buffer or self._at_start or data[-2:] != b"\n\n":
             data = self._gather(data)
         if len(data) > self._max_bytes:
             self._check_blocks(data)
         blocks = data.decode("utf-8", "replace")
-        if len(blocks) < _MANY or (columns := _read_columns(blocks)) is None:
-            return self._read_each(blocks)
-        texts, names, ids = columns
-        if ids:
-            self._last_id = ids[-1]
-        return list(map(Frame, self._read_texts(texts), names or repeat(None), ids or repeat(self._last_id)))
+        if len(blocks) < _MANY:
+            if (match := _EVENT.fullmatch(blocks)) is not None:
+                return [self._read_one(match)]
+        elif (columns := _read_columns(blocks)) is not None:
+            return self._read_many(columns)
+        return self._read_lines(blocks)
 
     def _gather(self, data: bytes) -> bytes:
         """The blocks that are whole now."""
@@ -135,7 +130,6 @@ class SSEDecoder(Decoder):
         if buffer:
             self._skip_comments()
             self._check_size(len(buffer))
-        self._is_between = not buffer
         return blocks
 
     def _unify_line_ends(self, data: bytes) -> bytes:
@@ -170,25 +164,30 @@ class SSEDecoder(Decoder):
             # With the end of its last line, as when the blank line has yet to come.
             self._check_size(len(block) + 1 - _end_of_comments(block))
 
-    def _read_each(self, blocks: str) -> list[Frame]:
-        frames = []
-        for block in blocks[:-2].split("\n\n"):
-            if (match := _EVENT.fullmatch(block)) is not None:
-                id_, event, text = match.groups()
-                if id_ is not None:
-                    self._last_id = id_
-                frames.append(Frame(self._read_text(text), event or None, self._last_id))
-            elif block and (frame := self._read_block(block)) is not None:
-                frames.append(frame)
-        return frames
+    def _read_one(self, match: re.Match[str]) -> Frame:
+        id_, event, text = match.groups()
+        if id_ is not None:
+            self._last_id = id_
+        if "\n" in text:
+            text = text.replace("\ndata: ", "\n")
+        return Frame(self._read_text(text), event or None, self._last_id)
 
-    def _read_block(self, block: str) -> Frame | None:
+    def _read_many(self, columns: _Columns) -> list[Frame]:
+        texts, events, ids = columns
+        if ids:
+            self._last_id = ids[-1]
+        return list(map(Frame, self._read_texts(texts), events or repeat(None), ids or repeat(self._last_id)))
+
+    def _read_lines(self, blocks: str) -> list[Frame]:
+        """Whatever it is that they say."""
+        frames: list[Frame] = []
         data: list[str] = []
         event: str | None = None
         retry: int | None = None
-        for line in block.split("\n"):
+        for line in blocks.split("\n")[:-1]:
             field, _, value = line.partition(":")
-            value = value.removeprefix(" ")
+            if value[:1] == " ":
+                value = value[1:]
             if field == "data":
                 data.append(value)
             elif field == "id":
@@ -196,11 +195,19 @@ class SSEDecoder(Decoder):
                     self._last_id = value
             elif field == "event":
                 event = value or None
-            elif field == "retry" and _MILLISECONDS.fullmatch(value):
-                retry = int(value)
-        if data:
-            return Frame(self._read_text("\n".join(data)), event, self._last_id, retry)
-        return None if retry is None else Frame(self.only_retry, None, self._last_id, retry)
+            elif field == "retry":
+                retry = int(value) if _MILLISECONDS.fullmatch(value) else retry
+            elif not line:
+                if data:
+                    frames.append(Frame(self._read_text("\n".join(data)), event, self._last_id, retry))
+                elif retry is not None:
+                    frames += self._read_delay(retry)
+                data, event, retry = [], None, None
+        return frames
+
+    def _read_delay(self, retry: int) -> list[Frame]:
+        """What a block with nothing but a delay is, if it is anything."""
+        return [Frame(None, None, self._last_id, retry)]
 
     def _read_text(self, text: str) -> Any:
         """The data of a frame, out of the text of its fields."""
@@ -214,7 +221,7 @@ class SSEDecoder(Decoder):
 def _read_columns(blocks: str) -> _Columns | None:
     """Of events that all begin with the same field: an id, a name and data in one line or more, in this order.
 
-    None if there is anything else in the blocks, which a line end tells that is none of theirs.
+    None if there is anything else in the blocks: a line end that is none of theirs tells it.
     """
     first = blocks[: blocks.find(" ") + 1]
     if first not in ("id: ", "event: ", "data: ") or (first == "id: " and "\0" in blocks):
@@ -266,10 +273,11 @@ def _end_of_comments(block: bytes | bytearray) -> int:
 class SSEValuesDecoder(SSEDecoder):
     """Events whose data is read further: as JSON, or as a subclass reads what is none."""
 
-    only_retry = ONLY_RETRY
-
     @abstractmethod
     def _read_text(self, text: str) -> Any: ...
+
+    def _read_delay(self, retry: int) -> list[Frame]:
+        return [Frame(ONLY_RETRY, None, self._last_id, retry)]
 
     def _read_texts(self, texts: list[str]) -> list[Any]:
         try:
@@ -281,9 +289,8 @@ class SSEValuesDecoder(SSEDecoder):
 class SSEJSONDecoder(SSEValuesDecoder):
     """The events of a log: `Frame.data` is the value that the data fields hold as JSON."""
 
-    def _read_block(self, block: str) -> Frame | None:
-        frame = super()._read_block(block)
-        return None if frame is None or frame.data is ONLY_RETRY else frame
+    def _read_delay(self, retry: int) -> list[Frame]:
+        return []
 
     def _read_text(self, text: str) -> Any:
         try:
