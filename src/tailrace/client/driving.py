@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from ..events import Outcome
 from ..wire.base import Frame
@@ -56,8 +56,10 @@ class Reading(Generic[T]):
         return self._core.media_type
 
     def _pop(self) -> T:
-        self._given = frame = self._pending.popleft()
-        return cast(T, frame) if self._convert is None else self._convert(frame)
+        frame: Any = self._pending.popleft()
+        self._given = frame
+        event: T = frame if self._convert is None else self._convert(frame)
+        return event
 
     def _next_command(self) -> Command | None:
         """What the core wants now; None at the end."""
