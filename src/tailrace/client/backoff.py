@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from .settings import Retry
+from .settings import LONGEST_DELAY, Retry
 
 
 class Spent(Exception):
-    """The budget is; raised inside the client only."""
+    """There is nothing more to try; raised inside the client only. Its text says why, if the server wants it so."""
 
 
 class Backoff:
@@ -33,7 +33,7 @@ class Backoff:
     def fail(self, told: float | None = None, *, at_least: float = 0.0) -> float:
         """The seconds to wait after one more failure: what the server has `told`, or random ones, `at_least` so many.
 
-        Spent if there is nothing more to try.
+        Spent if there is nothing more to try, or only after longer than LONGEST_DELAY.
         """
         self.failures += 1
         retry = self._retry
@@ -41,10 +41,21 @@ class Backoff:
             raise Spent
         # 2.0**n overflows where a limit allows more than a thousand failures.
         bound = min(retry.cap, retry.base * 2.0 ** min(self.failures - 1, 60))
-        delay = max(at_least, self.floor + random.uniform(0, bound)) if told is None else told
+        wanted = max(self.floor, at_least) if told is None else told
+        if wanted > LONGEST_DELAY:
+            raise Spent(f"; the server wants to be left alone for {wanted:.0f} s")
+        delay = max(at_least, max(0.0, self.floor) + random.uniform(0, bound)) if told is None else max(0.0, told)
         if retry.seconds is not None and self._clock() + delay > self._since + retry.seconds:
             raise Spent
         return delay
+
+
+def seconds_of(milliseconds: int) -> float:
+    """The same as seconds, or about so many where a float cannot hold them."""
+    return max(-_MANY, min(milliseconds, _MANY)) / 1000
+
+
+_MANY = 1 << 62
 
 
 def read_retry_after(value: str | None) -> float | None:
@@ -52,10 +63,10 @@ def read_retry_after(value: str | None) -> float | None:
     if value is None:
         return None
     if value.isascii() and value.isdigit():
-        return float(value[:9])
+        return float(value)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     # RFC 9110, section 5.6.7: dates are in GMT, whether or not they say so.
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

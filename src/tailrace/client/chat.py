@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Generic
 from urllib.parse import quote
 
-from pydantic_core import to_json
-
 from ..errors import DecodeError
 from .commands import Flow, Open
 from .http import AsyncHTTP, HTTPClient, SyncHTTP
@@ -35,7 +33,7 @@ from .objects import (
 from .plan import Plan
 from .refusals import ask
 from .settings import OnReconnect, OnReset, Retry, Timeouts
-from .tail import Tail, new_key
+from .tail import Tail, encode, new_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,8 @@ class _Server:
         url = with_parameters(self.url + call.path, call.params)
         headers = {"accept": "application/json", **self.headers}
         request = Open(call.method, url, headers, None, self.timeouts.connect, self.timeouts.idle)
-        answer = yield from ask(request, self.retry, repeatable=call.repeatable, accepted=call.accepted)
+        total = self.timeouts.total
+        answer = yield from ask(request, self.retry, repeatable=call.repeatable, accepted=call.accepted, total=total)
         return read_json(call.model, answer.body)
 
     def plan(self, path: str, **options: Any) -> Plan:
@@ -136,7 +135,7 @@ class _Chatting:
         However often it is sent, the message is asked once: by the key that is given, or one of its own.
         StreamFailed if the model fails, SessionBusy if the session is answering already.
         """
-        body = to_json(_said(message=message, session_id=session_id))
+        body = encode(_said(message=message, session_id=session_id))
         key = idempotency_key or new_key()
         plan = self._server.plan("/chat/stream", method="POST", content=body, key=key, on_reset=on_reset)
         return Tail(plan, read_object, self._client)
@@ -202,11 +201,7 @@ class AsyncChat(_Chatting):
         return await self._do(_INFORMATION)
 
     async def _do(self, call: _Call[M]) -> M:
-        transport = AsyncHTTP(self._client)
-        try:
-            return await transport.converse(self._server.call(call))
-        finally:
-            await transport.close()
+        return await AsyncHTTP(self._client).converse(self._server.call(call))
 
 
 class Chat(_Chatting):
@@ -263,11 +258,7 @@ class Chat(_Chatting):
         return self._do(_INFORMATION)
 
     def _do(self, call: _Call[M]) -> M:
-        transport = SyncHTTP(self._client)
-        try:
-            return transport.converse(self._server.call(call))
-        finally:
-            transport.close()
+        return SyncHTTP(self._client).converse(self._server.call(call))
 
 
 class ChatClient:
@@ -293,20 +284,28 @@ class ChatClient:
         self._http: AsyncHTTP | SyncHTTP | None = None
 
     async def __aenter__(self) -> AsyncChat:
+        self._check_left()
         self._http = http = AsyncHTTP(self._client)
         return AsyncChat(self._server, http.client)
 
     async def __aexit__(self, *_: object) -> None:
-        assert isinstance(self._http, AsyncHTTP), self._http
-        await self._http.leave()
+        http, self._http = self._http, None
+        assert isinstance(http, AsyncHTTP), http
+        await http.leave()
 
     def __enter__(self) -> Chat:
+        self._check_left()
         self._http = http = SyncHTTP(self._client)
         return Chat(self._server, http.client)
 
     def __exit__(self, *_: object) -> None:
-        assert isinstance(self._http, SyncHTTP), self._http
-        self._http.leave()
+        http, self._http = self._http, None
+        assert isinstance(http, SyncHTTP), http
+        http.leave()
+
+    def _check_left(self) -> None:
+        if self._http is not None:
+            raise RuntimeError("expected one `with` at a time, but this ChatClient is in use: make another one")
 
 
 class _Gathered:

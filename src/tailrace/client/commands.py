@@ -13,7 +13,10 @@ from ..wire.base import Frame
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Send a request. Replied with Opened or Failed. Timeouts are in seconds, `idle` is that of each read."""
+    """Send a request. Replied with Opened or Failed.
+
+    Timeouts are in seconds: `idle` is that of each read, `within` that of all until the head of the answer.
+    """
 
     method: str
     url: str
@@ -21,6 +24,7 @@ class Open:
     content: bytes | None
     connect: float
     idle: float
+    within: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

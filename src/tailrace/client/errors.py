@@ -15,12 +15,18 @@ A stream that breaks its wire raises tailrace.DecodeError.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from html import unescape
 from typing import Any
 
 from pydantic_core import from_json
 
 from ..errors import TailraceError
+
+_LONGEST = 300
+"""Characters of a server's words in an error's text."""
+_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 
 
 class ClientError(TailraceError):
@@ -36,7 +42,7 @@ class StreamFailed(ClientError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"the stream failed: {self.message or 'no message'} ({self.code or 'no code'})"
+        return f"the stream failed: {_line(self.message or 'no message')} ({_line(self.code or 'no code')})"
 
 
 class StreamReset(ClientError):
@@ -48,7 +54,7 @@ class StreamReset(ClientError):
         self.cursor = cursor
 
     def __str__(self) -> str:
-        return f"the stream was reset ({self.reason}); go on from {self.cursor or 'its beginning'}"
+        return f"the stream was reset ({_line(self.reason)}); go on from {self.cursor or 'its beginning'}"
 
 
 class StreamLost(ClientError):
@@ -62,7 +68,7 @@ class StreamLost(ClientError):
 
     def __str__(self) -> str:
         tried = f" after {self.attempts} failures in a row" if self.attempts > 1 else ""
-        return f"the stream is lost{tried}: {self.reason}"
+        return f"the stream is lost{tried}: {_line(self.reason)}"
 
 
 class StreamRefused(ClientError):
@@ -82,8 +88,8 @@ class StreamRefused(ClientError):
         self.members = dict(members or {})
 
     def __str__(self) -> str:
-        said = f": {self.detail}" if self.detail else ""
-        return f"the server refused with {self.status}{f' ({self.code})' if self.code else ''}{said}"
+        code = f" ({_line(self.code)})" if self.code else ""
+        return f"the server refused with {self.status}{code}{f': {_line(self.detail)}' if self.detail else ''}"
 
 
 class SessionBusy(StreamRefused):
@@ -107,7 +113,7 @@ class NotAStream(ClientError):
         self.expected = expected
 
     def __str__(self) -> str:
-        return f"expected a stream ({self.expected}), but got {self.media_type[:80] or 'no media type'}"
+        return f"expected a stream ({self.expected}), but got {_line(self.media_type[:80]) or 'no media type'}"
 
 
 class NotStoppable(ClientError):
@@ -127,26 +133,60 @@ class Unreachable(ClientError):
 
     def __str__(self) -> str:
         times = "once" if self.attempts == 1 else f"{self.attempts} times"
-        return f"the server was asked {times} and gave no answer: {self.reason}"
+        return f"the server was asked {times} and gave no answer: {_line(self.reason)}"
 
 
 _KINDS: dict[str, type[StreamRefused]] = {"session_busy": SessionBusy}
 
 
 def refusal(status: int, body: bytes) -> StreamRefused:
-    """What an answer says, as an error: an object with `detail` and `code`, or any text."""
+    """What an answer says, as an error: an object with `detail` and `code`, one of another server's, or any text."""
     try:
         members = from_json(body)
     except ValueError:
         members = None
     if not isinstance(members, dict):
-        members = {"detail": body.decode("utf-8", "replace")[:500].strip()}
+        members = {"detail": _read_text(body.decode("utf-8", "replace"))}
     return told_refusal(status, members)
+
+
+def redirection(status: int, location: str) -> StreamRefused:
+    """An answer from elsewhere, which a client that follows no redirections does not ask for."""
+    return StreamRefused(status, None, f"it is at {location!r}, and this client follows no redirections")
 
 
 def told_refusal(status: int, members: Mapping[str, Any]) -> StreamRefused:
     """The same of what was already read; a socket's error has a `message`, and perhaps more than a text as `detail`."""
-    code = members.get("code")
-    detail = members.get("message", members.get("detail"))
+    inner = members.get("error")
+    said = inner if isinstance(inner, Mapping) else members  # an API like OpenAI's has everything inside
+    code = said.get("code")
     kind = _KINDS.get(code, StreamRefused) if isinstance(code, str) else StreamRefused
-    return kind(status, None if code is None else str(code), None if detail is None else str(detail), members)
+    return kind(status, None if code is None else str(code), _read_detail(said), members)
+
+
+def _read_detail(said: Mapping[str, Any]) -> str | None:
+    detail = next((said[name] for name in ("message", "detail", "error", "title") if said.get(name) is not None), None)
+    if isinstance(detail, list):
+        return "; ".join(map(_read_mistake, detail))
+    return None if detail is None else str(detail)
+
+
+def _read_mistake(mistake: Any) -> str:
+    """One of those that FastAPI finds in a request."""
+    if not isinstance(mistake, dict) or not isinstance(mistake.get("loc"), list):
+        return str(mistake)
+    return f"{'.'.join(map(str, mistake['loc']))}: {mistake.get('msg', 'no reason given')}"
+
+
+def _read_text(text: str) -> str | None:
+    """A text for people; of a page its title."""
+    if not text.lstrip().startswith("<"):
+        return text[:500].strip()
+    title = _TITLE.search(text)
+    return None if title is None else unescape(title[1]).strip()
+
+
+def _line(said: str) -> str:
+    """What a server has said, in one line that can be printed."""
+    words = " ".join("".join(c if c.isprintable() else " " for c in said[: 2 * _LONGEST]).split())
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"

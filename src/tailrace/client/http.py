@@ -9,12 +9,16 @@ from typing import Any
 import httpx
 
 from ..errors import DecodeError
-from .commands import Ended, Failed, Open, Opened
-from .transport import AsyncTransport, SyncTransport
+from .commands import Ended, Failed, Flow, Open, Opened, T
+from .transport import AsyncTransport, SyncTransport, hopeless
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _ENDED = Ended()
 _MISLED = (httpx.TooManyRedirects, httpx.UnsupportedProtocol)
+_NO_ADDRESS = (UnicodeError, OverflowError, ExceptionGroup)
+"""What comes of a host or a port that cannot be. The first address was checked: these are of a redirection."""
+_NO_HTTP = "illegal status line"
+"""So h11 begins to say what it got from a server of something else, as it does of one that begins with TLS."""
 
 
 HTTPClient = httpx.Client | httpx.AsyncClient
@@ -25,11 +29,14 @@ def _timeout(request: Open) -> httpx.Timeout:
 
 
 def _request(client: httpx.Client | httpx.AsyncClient, request: Open) -> httpx.Request:
-    # An id is sent back as it came, in UTF-8: the HTML standard, "Last-Event-ID".
-    headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
-    return client.build_request(
-        request.method, request.url, headers=headers, content=request.content, timeout=_timeout(request)
-    )
+    try:
+        # An id is sent back as it came, in UTF-8: the HTML standard, "Last-Event-ID".
+        headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
+        return client.build_request(
+            request.method, request.url, headers=headers, content=request.content, timeout=_timeout(request)
+        )
+    except (httpx.InvalidURL, UnicodeEncodeError) as error:
+        raise ValueError(f"expected a request that HTTP allows, but got: {error}") from error
 
 
 def _opened(response: httpx.Response) -> Opened:
@@ -49,15 +56,25 @@ def _failed(error: httpx.RequestError) -> Failed:
         raise ValueError(f"expected a request that HTTP allows, but got: {error}") from error
     if isinstance(error, httpx.DecodingError):
         raise DecodeError(f"expected a body as its Content-Encoding says, but got: {error}") from error
-    said = str(error).rstrip(".") or type(error).__name__
-    reason = f"{_WORDS.get(type(error), 'the connection failed')}: {said}"
-    return Failed(reason, sent=not isinstance(error, _NEVER_SENT), final=isinstance(error, _MISLED))
+    word, said = _WORDS.get(type(error), "the connection failed"), str(error).rstrip(".")
+    why = hopeless(error)
+    final = why is not None or isinstance(error, _MISLED) or said.startswith(_NO_HTTP)
+    reason = why or (f"{word}: {said}" if said else word)
+    return Failed(reason, sent=not isinstance(error, _NEVER_SENT), final=final)
+
+
+def _misled(error: Exception) -> Failed:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return Failed(f"the server redirects to where nobody can be: {error}", final=True)
 
 
 _WORDS: dict[type[httpx.RequestError], str] = {
     httpx.ConnectError: "no connection",
     httpx.ConnectTimeout: "no connection in time",
+    httpx.PoolTimeout: "none of the client's connections was free in time",
     httpx.ReadTimeout: "the server has been silent for too long",
+    httpx.WriteTimeout: "the server has taken nothing for too long",
     httpx.TooManyRedirects: "the server redirects without an end",
     httpx.UnsupportedProtocol: "the server redirects to where HTTP does not lead",
 }
@@ -82,11 +99,23 @@ class AsyncHTTP(AsyncTransport):
     def beside(self) -> AsyncHTTP:
         return AsyncHTTP(self.client)
 
-    async def open(self, request: Open) -> Opened | Failed:
+    async def converse(self, flow: Flow[T]) -> T:
         try:
-            self._response = await self.client.send(_request(self.client, request), stream=True)
+            return await super().converse(flow)
+        finally:
+            await self.close()
+
+    async def open(self, request: Open) -> Opened | Failed:
+        sent = _request(self.client, request)
+        try:
+            async with asyncio.timeout(request.within):
+                self._response = await self.client.send(sent, stream=True)
+        except TimeoutError:
+            return Failed("no answer in time")
         except httpx.RequestError as error:
             return _failed(error)
+        except _NO_ADDRESS as error:
+            return _misled(error)
         self._pieces = self._response.aiter_raw() if _is_plain(self._response) else self._response.aiter_bytes()
         return _opened(self._response)
 
@@ -105,8 +134,11 @@ class AsyncHTTP(AsyncTransport):
     async def close(self) -> None:
         if self._response is not None:
             response, self._response = self._response, None
-            await self._pieces.aclose()
-            await response.aclose()
+            try:
+                if not self._pieces.ag_running:  # else another task is reading, and that ends with the response
+                    await self._pieces.aclose()
+            finally:
+                await response.aclose()
 
 
 class SyncHTTP(SyncTransport):
@@ -128,11 +160,20 @@ class SyncHTTP(SyncTransport):
     def beside(self) -> SyncHTTP:
         return SyncHTTP(self.client)
 
-    def open(self, request: Open) -> Opened | Failed:
+    def converse(self, flow: Flow[T]) -> T:
         try:
-            self._response = self.client.send(_request(self.client, request), stream=True)
+            return super().converse(flow)
+        finally:
+            self.close()
+
+    def open(self, request: Open) -> Opened | Failed:
+        sent = _request(self.client, request)
+        try:
+            self._response = self.client.send(sent, stream=True)
         except httpx.RequestError as error:
             return _failed(error)
+        except _NO_ADDRESS as error:
+            return _misled(error)
         self._pieces = self._response.iter_raw() if _is_plain(self._response) else self._response.iter_bytes()
         return _opened(self._response)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+
+import httpx
 
 # RFC 8288: a URI in angle brackets, then parameters, of which `rel` has one or more words.
 _LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[\w*-]+\s*(?:=\s*(?:"[^"]*"|[^\s",;]+))?)*)')
@@ -15,9 +17,26 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 def check_url(url: str, *, is_whole: bool = True) -> None:
     """ValueError for what no client can ask for; unless `is_whole`, the rest of the address is known elsewhere."""
-    scheme = urlsplit(url).scheme
-    if scheme not in _PORTS and (scheme or is_whole):
-        raise ValueError(f"expected a URL with one of http, https, ws or wss, but got {url[:80]!r}")
+    try:
+        urlsplit(url)
+        parts = httpx.URL(url)
+        expected = _missing_in(parts, is_whole)
+        # So it is written where it is looked up.
+        parts.raw_host.decode("ascii").encode("idna")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ValueError(f"expected a URL, but got {url[:80]!r}: {error}") from None
+    if expected is not None:
+        raise ValueError(f"expected a URL with {expected}, but got {url[:80]!r}")
+
+
+def _missing_in(parts: httpx.URL, is_whole: bool) -> str | None:
+    if not is_whole and not parts.scheme:
+        return None
+    if parts.scheme not in _PORTS:
+        return "one of http, https, ws or wss"
+    if not parts.host:
+        return "a host"
+    return None if parts.port is None or 0 < parts.port < 1 << 16 else "a port from 1 to 65535"
 
 
 def stop_link(header: str) -> str | None:
@@ -29,12 +48,33 @@ def stop_link(header: str) -> str | None:
     return None
 
 
+def named_address(reference: str | None, *, by: str, asked: str) -> str | None:
+    """The address that an answer from the URL `by` names, if it is one that may have what was sent to `asked`."""
+    if reference is None:
+        return None
+    try:
+        address = urljoin(by, reference)
+        check_url(address)
+    except ValueError:  # a stream that can be read is not lost for a header that cannot
+        return None
+    return address if _may_have(_origin(address), _origin(asked)) else None
+
+
+_Origin = tuple[str, str | None, int | None]
+
+
+def _may_have(origin: _Origin, asked: _Origin) -> bool:
+    """Whether a caller's headers for `asked` are for `origin`, too: the same server, or the same one by TLS."""
+    # httpx keeps credentials in these two cases as well when it follows a redirection.
+    return origin == asked or (origin == ("https", asked[1], 443) and asked == ("http", asked[1], 80))
+
+
 def same_origin(one: str, other: str) -> bool:
     """Whether two URLs have the same scheme, host and port."""
     return _origin(one) == _origin(other)
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
+def _origin(url: str) -> _Origin:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
@@ -47,8 +87,15 @@ def with_parameter(url: str, name: str, value: str) -> str:
 
 
 def with_parameters(url: str, params: Mapping[str, Any] | None) -> str:
-    """The URL with parameters added to those that it has; lists stand for several values."""
-    if not params:
+    """The URL with parameters added to those that it has; lists stand for several values, None for none."""
+    said = {name: _spelled(value) for name, value in (params or {}).items() if value is not None}
+    if not said:
         return url
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, urlencode(params, doseq=True)]))))
+    return urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, urlencode(said, doseq=True)]))))
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return [_spelled(each) for each in value if each is not None] if isinstance(value, list | tuple) else value

@@ -7,17 +7,29 @@ from contextlib import ExitStack
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+    SecurityError,
+    WebSocketException,
+)
 from websockets.http11 import Response
 from websockets.sync.client import ClientConnection as SyncConnection
 from websockets.sync.client import connect as connect_sync
 
+from ..errors import FrameTooLarge
 from .commands import Ended, Failed, Open, Opened
 from .decoding import SOCKET
-from .transport import AsyncTransport, SyncTransport
+from .transport import AsyncTransport, SyncTransport, hopeless
 
 _CLOSE_TIMEOUT = 1
-_NOT_OPENED = (OSError, TimeoutError, EOFError, InvalidHandshake, ConnectionClosed)
+_TOO_BIG = 1009
+_NOT_OPENED = (OSError, TimeoutError, EOFError, WebSocketException)
+# Addresses that the server redirects to, or that are a proxy's in the environment.
+_MISLED = (InvalidURI, InvalidProxy, SecurityError, OverflowError, ValueError)
 _NOT_OF_A_HANDSHAKE = frozenset({"accept", "accept-encoding", "cache-control", "content-length", "content-type"})
 
 
@@ -42,7 +54,10 @@ def _opened(url: str, response: Response | None) -> Opened:
     return Opened(response.status_code, headers, url, url)
 
 
-def _ended(closed: ConnectionClosed) -> Ended | Failed:
+def _ended(closed: ConnectionClosed, max_bytes: int) -> Ended | Failed:
+    """How the socket ended; FrameTooLarge if that is for a message which is too large for this client."""
+    if closed.sent is not None and closed.sent.code == _TOO_BIG and not closed.rcvd_then_sent:
+        raise FrameTooLarge(max_bytes, max_bytes + 1)
     if closed.rcvd is None:
         return Failed(f"the connection failed: {closed}")
     return Ended(closed.rcvd.code, closed.rcvd.reason)
@@ -50,7 +65,10 @@ def _ended(closed: ConnectionClosed) -> Ended | Failed:
 
 def _unopened(error: Exception) -> Failed:
     # Nothing of the application runs before the handshake has succeeded, or has been refused with a status.
-    return Failed(f"no connection: {error or type(error).__name__}", sent=False)
+    why, said = hopeless(error), str(error)
+    reason = why or (f"no connection: {said}" if said else "no connection")
+    is_no_http = isinstance(error, InvalidMessage) and isinstance(error.__cause__, ValueError)
+    return Failed(reason, sent=False, final=why is not None or is_no_http or isinstance(error, _MISLED))
 
 
 class AsyncSocket(AsyncTransport):
@@ -68,7 +86,7 @@ class AsyncSocket(AsyncTransport):
         except InvalidStatus as refused:
             self._refusal = [bytes(refused.response.body or b"")]
             return _opened(request.url, refused.response)
-        except _NOT_OPENED as error:
+        except (*_NOT_OPENED, *_MISLED) as error:
             return _unopened(error)
         failed = None if request.content is None else await self.say(request.content.decode())
         return failed or _opened(request.url, connection.response)
@@ -82,7 +100,7 @@ class AsyncSocket(AsyncTransport):
         except TimeoutError:
             return Failed("nothing came in time")
         except ConnectionClosed as closed:
-            return _ended(closed)
+            return _ended(closed, self._max_bytes)
 
     async def say(self, text: str) -> Failed | None:
         if self._connection is None:
@@ -116,7 +134,7 @@ class SyncSocket(SyncTransport):
         except InvalidStatus as refused:
             self._refusal = [bytes(refused.response.body or b"")]
             return _opened(request.url, refused.response)
-        except _NOT_OPENED as error:
+        except (*_NOT_OPENED, *_MISLED) as error:
             return _unopened(error)
         failed = None if request.content is None else self.say(request.content.decode())
         return failed or _opened(request.url, connection.response)
@@ -129,7 +147,7 @@ class SyncSocket(SyncTransport):
         except TimeoutError:
             return Failed("nothing came in time")
         except ConnectionClosed as closed:
-            return _ended(closed)
+            return _ended(closed, self._max_bytes)
 
     def say(self, text: str) -> Failed | None:
         if self._connection is None:

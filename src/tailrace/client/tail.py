@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Generic
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from ..wire.base import MAX_FRAME_BYTES, Frame
 from .core import Following
@@ -50,8 +50,8 @@ def tail(
     sent = {name.lower(): value for name, value in (headers or {}).items()}
     if json is not None:
         sent.setdefault("content-type", "application/json")
-        content = to_json(json)
-    body = content.encode() if isinstance(content, str) else content
+        content = encode(json)
+    body = _in_utf8(content) if isinstance(content, str) else content
     plan = Plan(
         url=with_parameters(url, params),
         method=(method or ("GET" if body is None else "POST")).upper(),
@@ -69,17 +69,32 @@ def tail(
     return Tail(plan, None, client)
 
 
+def encode(value: Any) -> bytes:
+    """As JSON; ValueError for what cannot be."""
+    try:
+        return to_json(value)
+    except PydanticSerializationError as error:
+        raise ValueError(f"expected what JSON can say, but got {value!r:.80}: {error}") from None
+
+
+def _in_utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"expected a text that UTF-8 can say, but got {text[:80]!r}: {error.reason}") from None
+
+
 def new_key() -> str:
     """An idempotency key that nobody else has."""
     return secrets.token_urlsafe(16)
 
 
 class Tail(Generic[T]):
-    """A stream to follow. Entering it connects."""
+    """A stream to follow. Entering it connects; it can be entered again when it was left."""
 
     def __init__(self, plan: Plan, convert: Callable[[Frame], T] | None, client: HTTPClient | None) -> None:
-        if client is not None and plan.is_socket:
-            raise TypeError("expected no httpx client for a WebSocket, but got one")
+        if plan.is_socket:
+            _check_socket(plan, client)
         check_url(plan.url, is_whole=client is None)
         self._plan = plan
         self._convert = convert
@@ -87,23 +102,48 @@ class Tail(Generic[T]):
         self._entered: AsyncEvents[T] | Events[T] | None = None
 
     async def __aenter__(self) -> AsyncEvents[T]:
+        self._check_left()
         plan = self._plan
         transport = AsyncSocket(plan.max_bytes) if plan.is_socket else AsyncHTTP(self._client)
         self._entered = events = AsyncEvents(Following(plan), self._convert, transport)
-        await events.start()
+        try:
+            await events.start()
+        except BaseException:  # it is not entered, whatever the reason
+            self._entered = None
+            raise
         return events
 
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
-        assert isinstance(self._entered, AsyncEvents), self._entered
-        await self._entered.close()
+        events, self._entered = self._entered, None
+        assert isinstance(events, AsyncEvents), events
+        await events.close()
 
     def __enter__(self) -> Events[T]:
+        self._check_left()
         plan = self._plan
         transport = SyncSocket(plan.max_bytes) if plan.is_socket else SyncHTTP(self._client)
         self._entered = events = Events(Following(plan), self._convert, transport)
-        events.start()
+        try:
+            events.start()
+        except BaseException:  # it is not entered, whatever the reason
+            self._entered = None
+            raise
         return events
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        assert isinstance(self._entered, Events), self._entered
-        self._entered.close()
+        events, self._entered = self._entered, None
+        assert isinstance(events, Events), events
+        events.close()
+
+    def _check_left(self) -> None:
+        if self._entered is not None:
+            raise RuntimeError("expected one `with` at a time, but this stream is being read: call tail() once more")
+
+
+def _check_socket(plan: Plan, client: HTTPClient | None) -> None:
+    if client is not None:
+        raise TypeError("expected no httpx client for a WebSocket, but got one")
+    try:
+        (plan.content or b"").decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected a text as a WebSocket's message, but got bytes that are none: {error}") from None

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from abc import ABC, abstractmethod
 from typing import Any
 
 from .commands import Close, Command, Ended, Failed, Flow, Open, Opened, Read, Say, Sleep, T
+
+
+def hopeless(error: BaseException | None) -> str | None:
+    """Why no repetition helps after this error, if it is one of TLS that does not heal."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"the server's certificate cannot be verified: {error.verify_message}"
+        if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+            return "what is at this address does not speak TLS"
+        error = error.__cause__
+    return None
 
 
 class AsyncTransport(ABC):
