@@ -3,7 +3,8 @@
 A fenced `python` block whose first line is a comment with a file's name is that file, whole. A file with an `app` is
 served, and the `console` blocks that follow it are run against it in a fresh folder, together with the other files that
 the page shows until the next app. Behind a `sh` block that starts the chat server they are run against that. A `python`
-block without a name that asserts something is run by itself. `sh` blocks are for the reader alone.
+block without a name that asserts something is run by itself. A `text` block that begins with `$ tailrace chat` is typed
+into a terminal. `sh` blocks are for the reader alone, but their commands of `tailrace` are parsed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import ast
 import dataclasses
 import inspect
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,14 +26,26 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from pydantic import BaseModel
 
 import tailrace
+import tailrace.client
+import tailrace.testing
+from tailrace.cli.chat import CHAT as TALK
+from tailrace.cli.command import Command as Subcommand
+from tailrace.cli.commands import make_parser
+from tailrace.cli.tail import TAIL
+from tailrace.cli.terminal.commands import COMMANDS, KEYS
+from tailrace.client import AsyncChat, ChatClient, Retry, Timeouts
+from tests.cli.terminal.screen import Terminal, terminal
 from tests.programs import serving_app, serving_chat
 from tests.transcripts import ADDRESS, Command, Session, read_transcript
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REFERENCE = ROOT / "docs" / "reference.md"
+CLIENT = ROOT / "docs" / "client.md"
+CHATTING = ROOT / "docs" / "chat.md"
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SERVE = re.compile(r"^(?:make|tailrace) serve\b", re.MULTILINE)
@@ -123,6 +138,65 @@ def test_what_is_asserted_holds(code: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
 
 
+TALKS = [
+    pytest.param(text, id=page.name)
+    for page in PAGES
+    for language, text in blocks(page)
+    if language == "text" and text.startswith("$ tailrace chat\n")
+]
+
+_PROMPT = "(?:new|[0-9a-f]{8})>"
+_TYPED = re.compile(rf"^{_PROMPT} (.+)\n", re.MULTILINE)
+# What differs from run to run, and the lines that are left out.
+_VARYING = re.compile(
+    r"(?P<id>\b[0-9a-f]{8}\b)|(?P<moment>\d{4}-\d\d-\d\d \d\d:\d\d)|(?P<number>[\d.]+(?= chunks| s ·))|^…\n", re.M
+)
+_ANY = {"id": "[0-9a-f]{8}", "moment": r"[\d: -]{16}", "number": r"[\d.]+", None: r"(?:.*\n)*?"}
+
+
+def pattern_of(shown: str) -> str:
+    """A pattern for what a terminal shows where a page says this."""
+    ends = [0, *(end for match in _VARYING.finditer(shown) for end in match.span()), len(shown)]
+    kept = [re.escape(shown[start:end]) for start, end in zip(ends[::2], ends[1::2], strict=True)]
+    kinds = [_ANY[match.lastgroup] for match in _VARYING.finditer(shown)]
+    return "".join(part for pair in zip(kept, [*kinds, ""], strict=True) for part in pair)
+
+
+def until_shown(screen: Terminal, shown: str, end: str) -> None:
+    pattern = re.compile(pattern_of(shown) + end)
+    screen.until(lambda: pattern.search(screen.text) is not None, f"expected\n{shown}")
+
+
+@pytest.mark.parametrize("shown", TALKS)
+def test_the_terminal_shows_what_a_page_says(shown: str, tmp_path: Path) -> None:
+    with serving_chat(tmp_path) as server, terminal(tmp_path, "chat", server.url) as screen:
+        greeting, *talk = _TYPED.split(shown.partition("\n")[2].replace(f"http://{ADDRESS}", server.url))
+        until_shown(screen, greeting, _PROMPT)
+        for line, output in zip(talk[::2], talk[1::2], strict=True):
+            screen.send(line)
+            before, stopped, _ = output.partition("…\nstopped ·")
+            if stopped:
+                until_shown(screen, f"> {line}\n{before}", "")
+                screen.type("ctrl-c")
+            if line != "/quit":
+                until_shown(screen, f"> {line}\n{output}", rf"{_PROMPT}\Z")
+        assert screen.end() == 0
+
+
+SHELL = [
+    pytest.param(line, id=f"{page.name}: {line}")
+    for page in PAGES
+    for language, text in blocks(page)
+    if language == "sh"
+    for line in re.findall(r"^(?:\w+=\S+ )*tailrace ([^|#\n]*)", text, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("line", SHELL)
+def test_a_command_can_be_parsed(line: str) -> None:
+    make_parser().parse_args(shlex.split(line))
+
+
 def test_the_readme_shows_how_to_start_its_first_example() -> None:
     first = next(case for case in cases(PAGES[0]) if case.name != CHAT)
     shown = "".join(text for language, text in blocks(PAGES[0]) if language == "sh")
@@ -161,10 +235,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 # The reference
 
 
-def section(title: str) -> str:
+def section(title: str, page: Path = REFERENCE) -> str:
     """The text under a heading, up to the next one of its level or above."""
-    match = re.search(rf"^(#+) `?{re.escape(title)}`?$(.*?)(?=^#{{1,3}} |\Z)", REFERENCE.read_text(), re.M | re.S)
-    assert match is not None, f"expected a heading {title} in {REFERENCE.name}"
+    text = _BLOCK.sub("", page.read_text())
+    match = re.search(rf"^(#+) `?{re.escape(title)}`?$(.*?)(?=^#{{1,3}} |\Z)", text, re.M | re.S)
+    assert match is not None, f"expected a heading {title} in {page.name}"
     return match[2]
 
 
@@ -199,7 +274,11 @@ def test_the_reference_names_nothing_that_is_not_public() -> None:
     ],
 )
 def test_every_setting_is_in_the_reference_with_its_default(title: str, function: Callable[..., Any]) -> None:
-    shown = rows(section(title))
+    check_settings(title, function, REFERENCE)
+
+
+def check_settings(title: str, function: Callable[..., Any], page: Path) -> None:
+    shown = rows(section(title, page))
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "self" or parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
@@ -219,3 +298,68 @@ def _holds_objects(default: object) -> bool:
 def test_every_field_is_in_the_reference(title: str) -> None:
     fields = {field.name for field in dataclasses.fields(getattr(tailrace, title))}
     assert fields <= set(rows(section(title)))
+
+
+@pytest.mark.parametrize("name", tailrace.testing.__all__)
+def test_every_tool_for_tests_is_in_the_reference(name: str) -> None:
+    assert re.search(rf"`{name}\b", section("Testing"))
+
+
+# The clients
+
+
+@pytest.mark.parametrize("name", tailrace.client.__all__)
+def test_every_name_of_the_client_is_on_its_page(name: str) -> None:
+    assert re.search(rf"`{name}\b", CLIENT.read_text())
+
+
+@pytest.mark.parametrize("function", [tailrace.client.tail, ChatClient, Retry, Timeouts])
+def test_every_parameter_of_the_client_is_on_its_page_with_its_default(function: Callable[..., Any]) -> None:
+    check_settings(function.__name__, function, CLIENT)
+
+
+MODELS = [
+    value
+    for value in (getattr(tailrace.client, name) for name in tailrace.client.__all__)
+    if inspect.isclass(value) and issubclass(value, BaseModel)
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_member_of_an_object_is_on_the_page_of_the_client(model: type[BaseModel]) -> None:
+    shown = rows(section("The chat server", CLIENT))
+    inherited = model.__mro__[1].__name__ if shown[model.__name__].startswith("and ") else ""
+    assert set(model.model_fields) <= set(re.findall(r"`(\w+)`", shown[model.__name__] + shown.get(inherited, "")))
+
+
+REQUESTS = [name for kind in AsyncChat.__mro__ for name in vars(kind) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_request_of_a_chat_is_on_the_page_of_the_client(name: str) -> None:
+    assert f"| `{name}(" in section("The chat server", CLIENT)
+
+
+@pytest.mark.parametrize(("command", "page"), [(TALK, CHATTING), (TAIL, CLIENT)], ids=["chat", "tail"])
+def test_the_options_of_a_command_are_on_its_page(command: Subcommand, page: Path) -> None:
+    parser = ArgumentParser(add_help=False)
+    command.configure(parser)
+    options = re.findall(r"^  (--[a-z-]+)", parser.format_help(), re.MULTILINE)
+    assert (
+        re.findall(
+            r"^\| `(--[a-z-]+)", page.read_text().partition("In scripts" if page is CHATTING else "---")[2], re.M
+        )
+        == options
+    )
+
+
+def test_the_commands_of_the_chat_are_on_its_page() -> None:
+    shown = dict(re.findall(r"^\| `(/[^`]+)` \| (.*) \|$", section("Talk in the terminal", CHATTING), re.MULTILINE))
+    assert list(shown) == [command.usage for command in COMMANDS.values()]
+    for command in COMMANDS.values():
+        assert shown[command.usage].startswith(command.summary)
+
+
+def test_the_keys_of_the_chat_are_on_its_page() -> None:
+    shown = re.findall(r"^\| ([\w-]+) \|", section("Talk in the terminal", CHATTING), re.MULTILINE)
+    assert {key for key, _ in KEYS} <= set(shown)
