@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,3 +195,88 @@ async def test_what_cannot_be_written_is_one_line() -> None:
     finally:
         os.close(full)
     assert output.mark is None
+
+
+# What is neither a pipe nor a file
+
+
+@pytest.fixture
+def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        yield reading, writing
+
+
+async def test_a_slow_reader_of_a_socket_keeps_nothing_else_waiting(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    reading, writing = sockets
+    line = os.urandom(1 << 20)
+    output = Output(writing.fileno())
+    got, _ = await asyncio.gather(read(reading.fileno(), len(line)), output.during(output.put(line, "end")))
+    assert got == line
+    assert output.mark == "end"
+
+
+async def test_that_nobody_reads_a_socket_is_noticed_while_there_is_nothing_to_write(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    reading, writing = sockets
+    output = Output(writing.fileno())
+
+    async def work() -> None:
+        await output.put(b"a\n", None)
+        await read(reading.fileno(), 2)
+        reading.close()
+        await asyncio.Event().wait()
+
+    with pytest.raises(NobodyReads):
+        async with asyncio.timeout(BOUND):
+            await output.during(work())
+
+
+async def test_the_end_of_an_input_on_the_same_socket_is_none_of_the_output(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    # Which is what sshd gives a command without a terminal.
+    reading, writing = sockets
+    output = Output(writing.fileno())
+
+    async def work() -> None:
+        reading.shutdown(socket.SHUT_WR)
+        await output.put(b"a\n", None)
+        await read(reading.fileno(), 2)
+        await output.put(b"b\n", "b")
+
+    async with asyncio.timeout(BOUND):
+        await output.during(work())
+    assert await read(reading.fileno(), 2) == b"b\n"
+
+
+async def test_that_a_socket_was_closed_in_the_middle_of_a_line_is_noticed(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    reading, writing = sockets
+    output = Output(writing.fileno())
+
+    async def stop_reading() -> None:
+        await read(reading.fileno(), 1)
+        reading.close()  # with much unread, which resets it
+
+    with pytest.raises(NobodyReads):
+        await asyncio.gather(output.during(output.put(b"x" * (1 << 20), None)), stop_reading())
+
+
+async def test_a_terminal_that_does_not_wait_is_waited_for() -> None:
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    os.set_blocking(theirs, False)
+    line = b"x" * (1 << 18)
+    try:
+        output = Output(theirs)
+        got, _ = await asyncio.gather(read(ours, len(line)), output.during(output.put(line, "end")))
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert got == line
+    assert output.mark == "end"
