@@ -56,7 +56,8 @@ def _failed(error: httpx.RequestError) -> Failed:
         raise ValueError(f"expected a request that HTTP allows, but got: {error}") from error
     if isinstance(error, httpx.DecodingError):
         raise DecodeError(f"expected a body as its Content-Encoding says, but got: {error}") from error
-    word, said = _WORDS.get(type(error), "the connection failed"), str(error).rstrip(".")
+    word = _WORDS.get(type(error), "the connection failed")
+    said = "" if isinstance(error, httpx.TimeoutException) else str(error).rstrip(".")
     why = hopeless(error)
     final = why is not None or isinstance(error, _MISLED) or said.startswith(_NO_HTTP)
     reason = why or (f"{word}: {said}" if said else word)

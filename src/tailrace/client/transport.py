@@ -18,7 +18,7 @@ def hopeless(error: BaseException | None) -> str | None:
             return f"the server's certificate cannot be verified: {error.verify_message}"
         if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
             return "what is at this address does not speak TLS"
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return None
 
 

@@ -1,0 +1,212 @@
+"""HTTP as it goes wrong: what a client does about servers, addresses and callers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
+
+from tailrace.client import ChatClient, StreamLost, StreamRefused, Timeouts, Unreachable, tail
+from tests.client.drivers import Driver
+from tests.client.speaking import SSE_HEAD, own_certificate, saying, speaking, until_left
+from tests.raw import BOUND
+from tests.serving import serving
+
+FOREVER = 10_000
+
+Ask = Callable[[str, Timeouts], Awaitable[Any]]
+
+
+async def health_async(url: str, timeouts: Timeouts) -> Any:
+    async with ChatClient(url, timeouts=timeouts) as chat:
+        return await chat.health()
+
+
+async def health_sync(url: str, timeouts: Timeouts) -> Any:
+    def ask() -> Any:
+        with ChatClient(url, timeouts=timeouts) as chat:
+            return chat.health()
+
+    return await asyncio.to_thread(ask)
+
+
+BOTH = pytest.mark.parametrize("health", [health_async, health_sync])
+
+
+class TestTotal:
+    """However slowly a server answers: it is never silent for as long as `idle`."""
+
+    TIMEOUTS = Timeouts(total=0.3, idle=1.0)
+
+    async def test_of_a_head(self) -> None:
+        slow = saying(b"HTTP/1.1 200 OK\r\n", *[b"x"] * FOREVER, every=0.05)
+        async with speaking(slow) as address, asyncio.timeout(BOUND):
+            with pytest.raises(Unreachable, match=r"the total timeout of 0\.3 s is over"):
+                await health_async(f"http{address}", self.TIMEOUTS)
+
+    @BOTH
+    async def test_of_an_answer(self, health: Ask) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n"
+        async with speaking(saying(head, *[b"x"] * FOREVER, every=0.05)) as address, asyncio.timeout(BOUND):
+            with pytest.raises(Unreachable, match=r"the total timeout of 0\.3 s is over"):
+                await health(f"http{address}", self.TIMEOUTS)
+
+    @BOTH
+    async def test_of_a_refusal_costs_its_words(self, health: Ask) -> None:
+        head = b"HTTP/1.1 500 Oh\r\ncontent-length: 9999\r\n\r\n"
+        async with speaking(saying(head, *[b"x"] * FOREVER, every=0.05)) as address, asyncio.timeout(BOUND):
+            with pytest.raises(StreamRefused, match=r"^the server refused with 500$"):
+                await health(f"http{address}", self.TIMEOUTS)
+
+    @BOTH
+    async def test_of_repetitions(self, health: Ask) -> None:
+        async with speaking(saying()) as address, asyncio.timeout(BOUND):
+            with pytest.raises(Unreachable, match=r"the total timeout of 0\.3 s is over"):
+                await health(f"http{address}", self.TIMEOUTS)
+
+
+@BOTH
+async def test_a_server_that_wants_years_of_rest_is_given_up(health: Ask) -> None:
+    later = b"HTTP/1.1 429 Oh\r\ncontent-length: 0\r\nretry-after: 999999999999\r\n\r\n"
+    async with speaking(saying(later)) as address, asyncio.timeout(BOUND):
+        with pytest.raises(Unreachable, match="429; the server wants to be left alone for 999999999999 s"):
+            await health(f"http{address}", Timeouts())
+
+
+async def test_a_certificate_that_cannot_be_verified_does_not_heal(driver: Driver, tmp_path: Path) -> None:
+    async with speaking(until_left, tls=own_certificate(tmp_path)) as address:
+        got = await driver.read(f"https{address}/")
+        assert isinstance(got.error, StreamLost)
+        assert str(got.error) == (
+            "the stream is lost: the server's certificate cannot be verified: self-signed certificate"
+        )
+
+
+async def test_a_server_of_something_else_does_not_heal(driver: Driver) -> None:
+    asked = 0
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read(1)
+        writer.write(b"SSH-2.0-x\r\n\r\n")
+        await until_left(reader, writer)
+
+    async with speaking(greet) as address:
+        for scheme in ("http", "https"):
+            got = await driver.read(f"{scheme}{address}/")
+            assert isinstance(got.error, StreamLost)
+    assert asked == 2
+    assert str(got.error) == "the stream is lost: what is at this address does not speak TLS"
+
+
+@pytest.mark.parametrize(
+    "location", ["http://127.0.0.1:99999/", "http://a..b/", "http://xn--a/", "http://h:abc/", "http://h\x01/"]
+)
+async def test_a_redirection_to_what_is_no_address(driver: Driver, location: str) -> None:
+    found = f"HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: {location}\r\n\r\n".encode()
+    async with speaking(saying(found)) as address:
+        got = await driver.read(f"http{address}/")
+        assert isinstance(got.error, StreamLost)
+
+
+async def test_a_redirection_that_is_not_followed_is_named(driver: Driver) -> None:
+    found = b"HTTP/1.1 307 Elsewhere\r\ncontent-length: 0\r\nlocation: /there\r\n\r\n"
+    async with speaking(saying(found)) as address, httpx.AsyncClient() as client:
+        own = httpx.Client() if driver.name == "sync" else client
+        got = await driver.read(f"http{address}/", client=own)
+        if isinstance(own, httpx.Client):
+            own.close()
+    assert str(got.error) == ("the server refused with 307: it is at '/there', and this client follows no redirections")
+
+
+async def test_a_failure_is_told_without_a_librarys_words(driver: Driver) -> None:
+    told: list[str] = []
+    # The fourth connection is one to be left alone, with what is no stream.
+    answers = [
+        saying(),
+        saying(SSE_HEAD + b"content-length: 9\r\n\r\n"),
+        saying(then=until_left),
+        saying(b"HTTP/1.1 204 No\r\n\r\n"),
+    ]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answers.pop(0)(reader, writer)
+
+    async with speaking(answer) as address:
+        got = await driver.read(
+            f"http{address}/", timeouts=Timeouts(idle=0.3), on_reconnect=lambda n, delay, why: told.append(why)
+        )
+    assert got.error is None
+    assert told[0] == "the connection failed: Server disconnected without sending a response"
+    assert told[1].startswith("the connection failed: peer closed connection without sending complete message body")
+    assert told[2] == "the server has been silent for too long"
+
+
+async def test_a_stream_is_left_while_somebody_waits_for_its_next_event() -> None:
+    left = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await saying(SSE_HEAD + b"\r\ndata: 1\n\n", then=until_left)(reader, writer)
+        left.set()
+
+    async with speaking(speak) as address, asyncio.timeout(BOUND):
+        following = tail(f"http{address}/")
+        events = await following.__aenter__()
+        await anext(events)
+        waiting = asyncio.create_task(anext(events))
+        await asyncio.sleep(0)
+        await following.__aexit__(None, None, None)
+        await left.wait()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.fixture
+def stubborn() -> FastAPI:
+    """A stream that refuses to be stopped, at length."""
+    app = FastAPI()
+    link = {"link": '</stop>; rel="stop"'}
+
+    @app.get("/")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(iter([b"data: 1\n\n"] * 3), media_type="text/event-stream", headers=link)
+
+    @app.post("/stop")
+    async def stop() -> Response:
+        return Response(b"x" * (1 << 20), 403)
+
+    return app
+
+
+async def test_a_stop_that_is_refused_gives_its_connection_back(stubborn: FastAPI) -> None:
+    limits = httpx.Limits(max_connections=2)
+    async with (
+        serving(stubborn, lifespan="off") as url,
+        httpx.AsyncClient(limits=limits) as client,
+        tail(url, client=client, timeouts=Timeouts(connect=1.0)) as events,
+    ):
+        for _ in range(3):
+            with pytest.raises(StreamRefused, match="403"):
+                await events.stop()
+
+    def without_asyncio(url: str) -> None:
+        with httpx.Client(limits=limits) as client, tail(url, client=client, timeouts=Timeouts(connect=1.0)) as events:
+            for _ in range(3):
+                with pytest.raises(StreamRefused, match="403"):
+                    events.stop()
+
+    async with serving(stubborn, lifespan="off") as url:
+        await asyncio.to_thread(without_asyncio, url)
+
+
+async def test_what_http_cannot_say_is_told(driver: Driver) -> None:
+    for headers in ({"x": "\ud800"}, {"\ud800": "x"}):
+        with pytest.raises(ValueError, match="expected a request that HTTP allows, but got"):
+            await driver.read("http://127.0.0.1:1", headers=headers)
