@@ -150,6 +150,24 @@ async def test_the_same_without_asyncio(relay: Relay) -> None:
     await asyncio.to_thread(talk)
 
 
+async def test_a_server_is_entered_once_at_a_time() -> None:
+    client = ChatClient("http://127.0.0.1:1")
+    for _ in range(2):
+        async with client:
+            with pytest.raises(RuntimeError, match="expected one `with` at a time, but this ChatClient is in use"):
+                await client.__aenter__()
+        with client, pytest.raises(RuntimeError, match="expected one `with` at a time, but this ChatClient is in use"):
+            client.__enter__()
+
+
+async def test_a_message_that_cannot_be_sent_is_told() -> None:
+    async with ChatClient("http://127.0.0.1:1") as chat:
+        with pytest.raises(ValueError, match=r"expected what JSON can say, but got {'message'"):
+            await chat.ask("\ud800")
+    with ChatClient("http://127.0.0.1:1") as other, pytest.raises(ValueError, match="expected what JSON can say"):
+        other.ask("\ud800")
+
+
 class Strange:
     """A server that answers each request with the next of these."""
 

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, WebSocket
 
+from tailrace import FrameTooLarge
 from tailrace.client import NotStoppable, StreamFailed, StreamLost, StreamRefused, Timeouts, tail
 from tailrace.client.commands import Ended, Failed, Open
 from tailrace.client.socket import AsyncSocket, SyncSocket
 from tailrace.testing import Fault, Relay, relayed
 from tests.client.apps import LETTERS, tailrace_app
 from tests.client.drivers import AT_ONCE, Driver
+from tests.client.speaking import own_certificate, saying, speaking, until_left
 from tests.serving import serving
 
 
@@ -34,6 +37,13 @@ async def relay(app: FastAPI) -> AsyncIterator[Relay]:
     async def shut(socket: WebSocket) -> None:
         await socket.accept()
         await socket.close(1008, "not you")
+
+    @app.websocket("/big")
+    async def big(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("small")
+        await socket.send_text("x" * 5_000)
+        await socket.close(1000)
 
     async with serving(app) as url, relayed(url.replace("http", "ws")) as relay:
         yield relay
@@ -147,3 +157,65 @@ async def test_nobody_there(driver: Driver) -> None:
     got = await driver.read("ws://127.0.0.1:1/x", retry=AT_ONCE)
     assert isinstance(got.error, StreamLost)
     assert got.error.attempts == 9
+
+
+async def test_a_message_that_is_too_large_is_told_once(relay: Relay, driver: Driver) -> None:
+    with pytest.raises(FrameTooLarge, match="expected a frame of at most 4096 bytes, but got at least 4097"):
+        await driver.read(f"{relay.url}/big", max_bytes=4096)
+    assert relay.accepted == 1
+    got = await driver.read(f"{relay.url}/big", max_bytes=5_000)
+    assert got.data == ["small", "x" * 5_000]
+
+
+def test_a_body_that_is_no_text_is_told() -> None:
+    with pytest.raises(ValueError, match="expected a text as a WebSocket's message, but got bytes that are none"):
+        tail("ws://x", content=b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("location", "count", "said"),
+    [
+        ("", 10, "more than 10 redirects"),
+        ("https://127.0.0.1/", 1, "scheme isn't ws or wss"),
+        ("ws://[oops/", 1, "Invalid IPv6 URL"),
+        ("ws://127.0.0.1:99999/", 1, "Port out of range"),
+    ],
+)
+async def test_a_redirection_that_leads_nowhere_is_not_repeated(
+    driver: Driver, location: str, count: int, said: str
+) -> None:
+    asked = 0
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        head = f"HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: {location}\r\n\r\n"
+        await saying(head.encode())(reader, writer)
+
+    async with speaking(redirect) as address:
+        got = await driver.read(f"ws{address}/")
+    assert isinstance(got.error, StreamLost)
+    assert said in str(got.error)
+    assert (asked, got.error.attempts) == (count, 0)
+
+
+async def test_a_certificate_that_cannot_be_verified_does_not_heal(driver: Driver, tmp_path: Path) -> None:
+    async with speaking(until_left, tls=own_certificate(tmp_path)) as address:
+        got = await driver.read(f"wss{address}/")
+    assert str(got.error) == "the stream is lost: the server's certificate cannot be verified: self-signed certificate"
+
+
+async def test_a_server_of_something_else_does_not_heal(driver: Driver) -> None:
+    async with speaking(saying(b"SSH-2.0-x\r\n\r\n")) as address:
+        got = await driver.read(f"ws{address}/")
+    assert str(got.error) == "the stream is lost: no connection: did not receive a valid HTTP response"
+
+
+async def test_a_proxy_that_cannot_be_is_told(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "socks_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", "nothing://x")
+    got = await driver.read("wss://server.example/")
+    assert str(got.error) == (
+        "the stream is lost: no connection: nothing://x isn't a valid proxy: scheme nothing isn't supported"
+    )
