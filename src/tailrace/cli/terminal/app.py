@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .commands import run_command
+from .formatting import count
 from .input import Input
 from .quiet import interruptible, unseen
 from .state import State
-from .statistics import count
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import webbrowser
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from textwrap import wrap
 from typing import TYPE_CHECKING, Protocol
 
+from .formatting import aligned, count, duration, moment
 from .safe import safe_line
 from .state import State, short
-from .statistics import count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,8 +180,8 @@ async def _info(app: Chatting, argument: str) -> None:
         ("  yours", str(found.message_count // 2 if found.earlier else by_user)),
         ("  replies", str(found.message_count // 2 if found.earlier else len(found.messages) - by_user)),
         ("Duration", duration((found.updated - found.created).total_seconds())),
-        ("Created", _moment(found.created)),
-        ("Last used", _moment(found.updated)),
+        ("Created", moment(found.created)),
+        ("Last used", moment(found.updated)),
         ("State", "answering" if found.stream_id else "idle"),
     ]
     _show(app, "Session", rows)
@@ -275,29 +273,10 @@ def _show(app: Chatting, title: str, rows: Sequence[tuple[str, str]]) -> None:
         app.say(line)
 
 
-def aligned(rows: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
-    """Lines of two columns, names and values; a value that is too long goes on below itself."""
-    rows = list(rows)
-    names = 4 + max(len(name) for name, _ in rows)
-    for name, value in rows:
-        yield from wrap(
-            value,
-            max(width, names + 20),
-            initial_indent=f"  {name}".ljust(names),
-            subsequent_indent=" " * names,
-            break_on_hyphens=False,
-        ) or [f"  {name}"]
-
-
 def _row(session: Session, current: bool) -> str:
     title = safe_line(session.title) or "–"
     title = title if len(title) <= 40 else f"{title[:39]}…"
     answering = " (answering)" if session.stream_id else ""
     mark = "*" if current else " "
-    columns = short(session.session_id), f"{session.message_count:>8}", _moment(session.updated), title + answering
+    columns = short(session.session_id), f"{session.message_count:>8}", moment(session.updated), title + answering
     return f"{mark} " + "  ".join(columns)
-
-
-def _moment(at: datetime) -> str:
-    """In the user's own time."""
-    return at.replace(tzinfo=at.tzinfo or UTC).astimezone().strftime("%Y-%m-%d %H:%M")

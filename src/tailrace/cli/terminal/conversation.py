@@ -106,21 +106,19 @@ class Conversation:
         self.state.session_id = reply.info.session_id
 
     def _conclude(self, reply: Reply, reading: asyncio.Task[None], seconds: float) -> Ended:
-        self.state.statistics.seconds += seconds
         if reading.cancelled():
             self.state.statistics.stopped += 1
             self._view.end(reply.summary(seconds, "left", "the server may still be writing; the next message reads on"))
             return "left"
         error = reading.exception()
         if isinstance(error, SessionBusy):
-            self.state.statistics.seconds -= seconds
             raise error
         if isinstance(error, ERRORS):
             return self._give_up(reply, seconds, error)
         if error is not None:
             raise error
         if reply.complete is not None and reply.complete.state == "complete":
-            self.state.statistics.successful += 1
+            self.state.statistics.succeed(reply.chunks, reply.complete.processing_time)
             self._view.end(reply.summary(seconds, "complete"))
             return "complete"
         self.state.statistics.stopped += 1
@@ -128,7 +126,7 @@ class Conversation:
         return "stopped"
 
     def _give_up(self, reply: Reply, seconds: float, error: Exception) -> Ended:
-        self.state.statistics.failed += 1
+        self.state.statistics.failed += reply.info is not None
         line = sentence(error)
         self._view.take(ChatObject.model_validate({"type": "error", "code": code_of(error), "message": line}))
         self._view.fail(reply.summary(seconds, "failed", line) if reply.info is not None else line)

@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from ...client import ChatObject, Chunk, Complete, SessionInfo, Status
+from .formatting import count
 from .state import short
-from .statistics import count
 
 if TYPE_CHECKING:
     from .view import View

@@ -6,10 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from .formatting import duration
+
 
 @dataclass
 class ClientStatistics:
-    """`seconds` is the time of all replies together, from the message to the end of its reply."""
+    """A stream is counted once it has begun: a message that was refused has none.
+
+    `chunks` are all that came. The averages are of complete replies alone, as those that were stopped, left or lost say
+    nothing of how long a reply is.
+    """
 
     clock: Callable[[], float] = time.monotonic
     messages: int = 0
@@ -19,46 +25,29 @@ class ClientStatistics:
     chunks: int = 0
     reconnections: int = 0
     sessions_created: int = 0
-    seconds: float = 0.0
     began: float = field(init=False)
+    _seconds: float = field(init=False, default=0.0)
+    _chunks: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.began = self.clock()
 
-    @property
-    def streams(self) -> int:
-        """Those that ended, however they did."""
-        return self.successful + self.stopped + self.failed
+    def succeed(self, chunks: int, seconds: float) -> None:
+        """A reply is complete, so long after its message."""
+        self.successful += 1
+        self._chunks += chunks
+        self._seconds += seconds
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """Names and values; the averages are those of streams that ended."""
-        streams = self.streams
+        """Names and values."""
+        complete = self.successful
         yield "Duration", duration(self.clock() - self.began)
         yield "Messages sent", str(self.messages)
-        yield "Successful streams", str(self.successful)
+        yield "Successful streams", str(complete)
         yield "Stopped streams", str(self.stopped)
         yield "Failed streams", str(self.failed)
         yield "Reconnections", str(self.reconnections)
         yield "Chunks received", str(self.chunks)
-        yield "Average chunks a stream", f"{self.chunks / streams:.1f}" if streams else "–"
+        yield "Average chunks a stream", f"{self._chunks / complete:.1f}" if complete else "–"
         yield "Sessions created", str(self.sessions_created)
-        yield "Average response time", f"{self.seconds / streams:.2f} s" if streams else "–"
-
-
-def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 message`, `2 messages`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+        yield "Average response time", f"{self._seconds / complete:.2f} s" if complete else "–"
