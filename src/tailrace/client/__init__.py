@@ -3,6 +3,7 @@
 It needs the extra `client`: httpx, and websockets for `ws://` and `wss://`.
 """
 
+from ..wire.base import Frame
 from .chat import AsyncChat, Chat, ChatClient
 from .errors import (
     ClientError,
@@ -44,6 +45,7 @@ __all__ = [
     "ClientError",
     "Complete",
     "Events",
+    "Frame",
     "Health",
     "Message",
     "NotAStream",
