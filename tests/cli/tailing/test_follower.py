@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.cli.commands import make_parser
 from tailrace.cli.main import INTERRUPTED
-from tailrace.cli.tailing.follower import BROKEN_PIPE
+from tailrace.cli.notices import Notices
+from tailrace.cli.tailing.follower import BROKEN_PIPE, Follower
+from tailrace.cli.tailing.request import ask
 from tailrace.testing import Fault, Relay
 from tests.chat.api.talking import Scripted, chatting
 from tests.cli.tailing.tails import NDJSON, SSE, Run, shell, started
@@ -219,6 +222,18 @@ async def test_interrupted_it_says_how_to_go_on(url: str) -> None:
     assert numbers == [b"%d" % number for number in range(len(numbers))]
     # The cursor's last part counts what was printed whole.
     assert re.fullmatch(rf"tailrace tail: go on with --after=\S+\.{len(numbers)}\n", said)
+
+
+async def test_the_way_on_is_from_the_last_event_on(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    options = make_parser().parse_args(["tail", f"{url}/letters"])
+    notices = Notices("tail", quiet=False)
+    follower = Follower(options, notices, ask(options, notices.tell_reconnect))
+    follower.tell_way_on()
+    await follower.run()
+    follower.tell_way_on()
+    out, err = capfd.readouterr()
+    assert out == "a\nb\nc\n"
+    assert re.fullmatch(r"tailrace tail: go on with --after=\S+\.3\n", err)
 
 
 async def test_interrupted_before_the_first_event_it_says_nothing() -> None:
