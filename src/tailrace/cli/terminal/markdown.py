@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -34,6 +35,8 @@ CELL = 6
 
 Lines = list[list[Segment]]
 
+_IN_LINES = re.compile(r"[^\n\t]+")
+
 
 class Heading(RichHeading):
     """All of them on the left."""
@@ -49,7 +52,7 @@ class HorizontalRule(RichHorizontalRule):
 
 
 class CodeBlock(RichCodeBlock):
-    """Between its fences, as it was written. Long lines are left to the terminal, which copies them as one."""
+    """Between its fences, as it was written. Long lines and tabs are left to the terminal, where they can be copied."""
 
     def __init__(self, lexer_name: str, theme: str) -> None:
         super().__init__(lexer_name, theme)
@@ -64,11 +67,16 @@ class CodeBlock(RichCodeBlock):
         name = "" if self.lexer_name == "text" else self.lexer_name
         mark = "`" * max(3, 1 + _longest_run(code))
         yield Text(f"{mark}{name}", style="dim", overflow="fold")
-        text = Syntax("", self.lexer_name, theme=self.theme).highlight(code)
+        # Tabs stay: in a Makefile four spaces are not the same.
+        text = Syntax("", self.lexer_name, theme=self.theme, tab_size=0).highlight(code)
         text.rstrip()
-        # Inside of something a terminal would not know where the lines begin.
-        text.justify, text.no_wrap, text.overflow = "left", not self._inside, "fold" if self._inside else "ignore"
-        yield text
+        if self._inside:
+            # Here a terminal would not know where the lines begin.
+            text.justify, text.no_wrap, text.overflow, text.tab_size = "left", False, "fold", 4
+            yield text
+        else:
+            # Not laid out, which would make spaces of them.
+            yield from text.render(console, end="\n")
         yield Text(mark, style="dim")
 
 
@@ -165,7 +173,7 @@ def render(tokens: Sequence[Token], console: Console, width: int) -> Lines:
     """The lines of some tokens, without empty ones around them and without spaces at their ends."""
     options = console.options.update(width=max(1, width), height=None)
     segments = [
-        segment if segment.text == "\n" else Segment("\n".join(map(safe_line, segment.text.split("\n"))), segment.style)
+        segment if segment.text == "\n" else Segment(_harmless(segment.text), segment.style)
         for segment in console.render(ChatMarkdown(tokens), options)
     ]
     lines = [_without_end(line) for line in Segment.split_lines(segments)]
@@ -174,6 +182,11 @@ def render(tokens: Sequence[Token], console: Console, width: int) -> Lines:
     while lines and not lines[-1]:
         del lines[-1]
     return lines
+
+
+def _harmless(text: str) -> str:
+    """The text with its lines and the tabs of code; what an entity of HTML was in it is a part of its line."""
+    return _IN_LINES.sub(lambda found: safe_line(found[0]), text)
 
 
 def _without_end(line: list[Segment]) -> list[Segment]:
