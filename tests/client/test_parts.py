@@ -112,8 +112,10 @@ ASKED = "http://x/a"
         ("/b", ASKED, "http://x/b"),
         ("b", "http://X:80/c/d", "http://X:80/c/b"),
         ("http://y/b", ASKED, None),
-        ("https://x/b", ASKED, "https://x/b"),  # by TLS
-        ("/b", "https://x/a", "https://x/b"),  # by TLS, after a redirection
+        ("https://x/b", ASKED, None),
+        ("/b", "https://x/a", "https://x/b"),  # the same server by TLS
+        ("http://x/b", "https://x/a", "http://x/b"),
+        ("https://x:8443/b", "https://x/a", None),
         ("/b", "https://x:8443/a", None),
         ("/b", "http://y/a", None),
         ("http://[oops", ASKED, None),

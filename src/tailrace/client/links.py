@@ -57,16 +57,17 @@ def named_address(reference: str | None, *, by: str, asked: str) -> str | None:
         check_url(address)
     except ValueError:  # a stream that can be read is not lost for a header that cannot
         return None
-    return address if _may_have(_origin(address), _origin(asked)) else None
+    origin = _origin(address)
+    return address if origin == _origin(asked) or (origin == _origin(by) and _is_by_tls(by, asked)) else None
 
 
 _Origin = tuple[str, str | None, int | None]
 
 
-def _may_have(origin: _Origin, asked: _Origin) -> bool:
-    """Whether a caller's headers for `asked` are for `origin`, too: the same server, or the same one by TLS."""
-    # httpx keeps credentials in these two cases as well when it follows a redirection.
-    return origin == asked or (origin == ("https", asked[1], 443) and asked == ("http", asked[1], 80))
+def _is_by_tls(by: str, asked: str) -> bool:
+    """Whether a redirection has led to the same server by TLS. httpx, too, keeps credentials there, and else not."""
+    host = urlsplit(asked).hostname
+    return _origin(asked) == ("http", host, 80) and _origin(by) == ("https", host, 443)
 
 
 def same_origin(one: str, other: str) -> bool:
