@@ -318,3 +318,14 @@ class TestSockets:
 def test_gaps_can_be_allowed() -> None:
     followed = follow([PLAIN, b"data: 1\n\n", BROKEN, PLAIN, b"data: 5\n\n", WHOLE], allow_gaps=True)
     assert followed.given == [1, 5]
+
+
+def test_a_large_piece_is_read_in_parts_up_to_its_notice() -> None:
+    events = b"".join(event(number) for number in range(1, 3000))
+    followed = follow([sse(), events + notice("done", 2999) + event(3000)])
+    assert followed.given == list(range(1, 3000))
+    assert (followed.core.outcome, followed.core.cursor) == (DONE, f"{STREAM}.2999.end")
+
+
+def test_a_large_piece_of_text_stays_one() -> None:
+    assert follow([head(content_type="text/plain"), b"x" * 50_000, WHOLE]).given == ["x" * 50_000]

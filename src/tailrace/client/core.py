@@ -27,6 +27,12 @@ from .refusals import NOT_DEALT_WITH, UNAVAILABLE, read_refusal
 _FIELD_VALUE = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?")
 
 _READ = Read()
+_PART = 1 << 13
+"""Bytes that are decoded at once. What more of them become grows old for the garbage collector, and that is slow."""
+
+
+def _parts(data: bytes) -> list[bytes]:
+    return [data[start : start + _PART] for start in range(0, len(data), _PART)]
 
 
 def _can_be_sent(token: str) -> bool:
@@ -179,17 +185,20 @@ class Following:
     # The body
 
     def _read_body(self, decoder: Decoder, *, whole_is_done: bool) -> Flow[_Drop | None]:
+        # Where a piece is an event, it stays one.
+        is_divisible = not (whole_is_done or self.plan.is_socket)
         while True:
             reply = yield _READ if self._deadline is None else Read(self._within(self.plan.timeouts.idle))
             if isinstance(reply, Failed):
                 return _Drop(reply.reason, ours=reply.ours)
             if isinstance(reply, Ended):
                 break
-            frames, notice = self._sort(decoder.feed(reply))
-            if frames:
-                yield Give(frames)
-            if notice is not None:
-                return (yield from self._obey(notice))
+            for part in _parts(reply) if is_divisible and len(reply) > _PART else (reply,):
+                frames, notice = self._sort(decoder.feed(part))
+                if frames:
+                    yield Give(frames)
+                if notice is not None:
+                    return (yield from self._obey(notice))
         if reply.code is not None:
             return self._judge_close(reply.code, reply.reason)
         try:
