@@ -43,6 +43,10 @@ def make_app() -> FastAPI:
     async def numbers() -> Response:
         return StreamingResponse((b"%d\n" % number for number in range(3)), media_type=NDJSON)
 
+    @app.get("/half")
+    async def half() -> Response:
+        return Response('{"id": "7", "data": 1}\n{"id": ', media_type=NDJSON)
+
     @app.get("/said")
     async def said(text: str) -> Response:
         return Response(text, media_type=SSE, headers={"Stream-Cursor": "s.e.0"})

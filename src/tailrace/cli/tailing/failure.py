@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ...client import StreamLost, StreamRefused, StreamReset
-from ...errors import FrameTooLarge, TailraceError
+from ...errors import FrameTooLarge, TailraceError, Truncated
 from .way_on import WayOn
 
 GONE = "the stream is gone; read it from its beginning, without --after"
@@ -18,6 +18,8 @@ def explain(error: TailraceError, options: Namespace, way: WayOn, mark: str | No
         return f"the stream was reset ({error.reason}); {way.after(error.cursor) or GONE}"
     if isinstance(error, FrameTooLarge):
         return _joined(f"{error}; --max-bytes allows more", way.after(mark))
+    if isinstance(error, Truncated):
+        return _joined(str(error), way.after(mark))
     if isinstance(error, StreamLost):
         return _joined(str(error), way.after(error.cursor))
     if isinstance(error, StreamRefused):
@@ -32,7 +34,7 @@ def _next(error: StreamRefused, options: Namespace, way_on: str | None) -> str |
     if error.status == 405:
         method = options.method or ("GET" if options.data is None else "POST")
         allowed = error.members.get("allow")
-        return f"the method was {method}{f', expected was {allowed}' if allowed else ''}"
+        return f"expected the method {allowed}, but got {method}" if allowed else f"the method was {method}"
     return None
 
 
