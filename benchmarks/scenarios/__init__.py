@@ -4,7 +4,7 @@ from benchmarks.scenarios.base import Metric, Sample, Scenario
 from benchmarks.scenarios.chat import CHAT, CHAT_LIGHT
 from benchmarks.scenarios.chat_first import CHAT_FIRST
 from benchmarks.scenarios.chat_stored import CHAT_STORED
-from benchmarks.scenarios.decoding import DECODING
+from benchmarks.scenarios.decoding import DECODING, DECODING_JSON, DECODING_LIVE
 from benchmarks.scenarios.fanout import FANOUT
 from benchmarks.scenarios.latency import LATENCY
 from benchmarks.scenarios.memory import MEMORY
@@ -34,6 +34,8 @@ SCENARIOS = {
         CHAT_FIRST,
         CHAT_STORED,
         DECODING,
+        DECODING_JSON,
+        DECODING_LIVE,
         READING,
         RENDERING,
         PROMPT,

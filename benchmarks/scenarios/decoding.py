@@ -1,5 +1,7 @@
 """From the bytes of an event stream to events."""
 
+from functools import partial
+
 from benchmarks.peers import HTTPX_SSE_DECODER, OPENAI_DECODER, TAILRACE_DECODER, Peer
 from benchmarks.process import ROOT
 from benchmarks.programs import sample_of
@@ -8,25 +10,52 @@ from benchmarks.scenarios.base import Metric, Sample, Scenario
 EVENTS = 100_000
 QUICK = 5_000
 
+SHAPES = (
+    Metric("ids_us", "with ids", "µs", 2, plotted=True),
+    Metric("bare_us", "bare data", "µs", 2),
+    Metric("named_us", "with names", "µs", 2),
+    Metric("lines_us", "data of three lines", "µs", 2),
+    Metric("chunks_us", "OpenAI's chunks", "µs", 2),
+)
 
-def measure(peer: Peer, quick: bool) -> Sample:
-    return sample_of([*peer.command(0, ROOT), str(QUICK if quick else EVENTS)])
+MEASURED = (
+    "User CPU time of the decoders alone for an event, fed from memory: events with an id as tailrace writes them, "
+    "with nothing but data, with a name, with data in three lines, and the chunks of OpenAI's servers. "
+)
 
 
-DECODING = Scenario(
-    name="decoding",
-    title=f"Decoding {EVENTS:,} events of SSE",
-    about=f"The decoders alone, fed from memory: {EVENTS:,} events with an id and a value of JSON, in pieces of "
-    "64 KiB, as they are read when they are there already; the same number of chunks as OpenAI's "
-    "servers write them; and "
-    "the first ones again with a piece for each event, as they are read when they come one by one. User CPU time, "
-    "the median of five times in each round. The data of an event stays text.",
-    peers=(HTTPX_SSE_DECODER, OPENAI_DECODER, TAILRACE_DECODER),
-    metrics=(
-        Metric("cpu_us", "CPU per event", "µs", 2, plotted=True),
-        Metric("chunk_us", "CPU per event, OpenAI's chunks", "µs", 2),
-        Metric("live_us", "CPU per event, a piece for each", "µs", 2),
-    ),
-    measure=measure,
-    own=TAILRACE_DECODER,
+def measure(way: str, peer: Peer, quick: bool) -> Sample:
+    return sample_of([*peer.command(0, ROOT), str(QUICK if quick else EVENTS), way])
+
+
+def scenario(name: str, way: str, title: str, about: str) -> Scenario:
+    return Scenario(
+        name=name,
+        title=title,
+        about=MEASURED + about,
+        peers=(HTTPX_SSE_DECODER, OPENAI_DECODER, TAILRACE_DECODER),
+        metrics=SHAPES,
+        measure=partial(measure, way),
+        own=TAILRACE_DECODER,
+    )
+
+
+DECODING = scenario(
+    "decoding",
+    "text",
+    f"Decoding {EVENTS:,} events of SSE",
+    "They come in pieces of 64 KiB, as they are read when they are there already. The data of an event stays text.",
+)
+DECODING_JSON = scenario(
+    "decoding-json",
+    "json",
+    f"Decoding {EVENTS:,} events of SSE and their JSON",
+    "They come in pieces of 64 KiB, and the data of each becomes a value: by `event.json()` of the others, which is "
+    "Python's json.",
+)
+DECODING_LIVE = scenario(
+    "decoding-live",
+    "live",
+    f"Decoding {EVENTS:,} events of SSE and their JSON, a piece for each",
+    "They come one by one, as they are read when each is sent by itself, and the data of each becomes a value.",
 )
