@@ -25,6 +25,9 @@ from tests.serving import ROOT
 KEYS = {"ctrl-c": "\x03", "ctrl-d": "\x04", "tab": "\t", "enter": "\r", "alt-enter": "\x1b\r", "up": "\x1b[A"}
 
 
+TAILRACE = (sys.executable, "-m", "tailrace")
+
+
 class Terminal:
     """Everything that was written is in `raw`; `lines` has what scrolled off as well."""
 
@@ -45,7 +48,7 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            command,
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
@@ -162,8 +165,14 @@ class Terminal:
 
 
 @contextmanager
-def terminal(folder: Path, *command: str, size: tuple[int, int] = (80, 24), **environment: str) -> Iterator[Terminal]:
-    """`tailrace …` in a terminal of its own, with its history in a folder; ended with the block."""
+def terminal(
+    folder: Path,
+    *command: str,
+    program: Sequence[str] = TAILRACE,
+    size: tuple[int, int] = (80, 24),
+    **environment: str,
+) -> Iterator[Terminal]:
+    """`tailrace …`, or another program, in a terminal of its own; its history is in a folder. Ended with the block."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     base = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
     env = {
@@ -176,7 +185,7 @@ def terminal(folder: Path, *command: str, size: tuple[int, int] = (80, 24), **en
         **environment,
     }
     found = Terminal(*size)
-    found.start(["tailrace", *command], env)
+    found.start([*program, *command], env)
     try:
         yield found
     finally:

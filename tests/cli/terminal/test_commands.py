@@ -106,13 +106,13 @@ async def test_only_yes_deletes(tmp_path: Path) -> None:
         await to_thread(screen.prompt)
         current = session_of(screen)
         other = (await server.post("/sessions/new"))["session_id"]
-        for answer in (["enter"], ["n", "enter"], ["ctrl-c"], ["ctrl-d"]):
+        for answer in (["enter"], ["n", "enter"], ["yellow", "enter"], ["yes, no", "enter"], ["ctrl-c"], ["ctrl-d"]):
             await to_thread(screen.ask, f"/delete {other}", f"Delete session {other[:8]} with 0 messages? [y/N]")
             screen.type(*answer)
             await to_thread(screen.wait, "Nothing was deleted.", f"\n{current}>")
         assert (await server.get("/sessions"))["total"] == 2
         await to_thread(screen.ask, f"/delete {other}", "[y/N]")
-        screen.type("yes", "enter")
+        screen.type(" Yes ", "enter")
         await to_thread(screen.wait, "Deleted session", f"\n{current}>")
         assert [each["session_id"][:8] for each in (await server.get("/sessions"))["sessions"]] == [current]
 

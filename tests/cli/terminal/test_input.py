@@ -2,10 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+from tailrace.cli.terminal.commands import COMMANDS
 from tailrace.cli.terminal.input import history_path, open_history
+from tests.cli.terminal.screen import TAILRACE, chatting, terminal
+from tests.programs import Server
+
+HINT = "Ctrl-D or /quit leaves."
 
 
 @pytest.mark.parametrize(
@@ -25,4 +31,73 @@ def test_the_history_is_its_users_alone(tmp_path: Path) -> None:
     assert isinstance(open_history(path), FileHistory)
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    assert isinstance(open_history(path), FileHistory)
+    assert path.stat().st_mode & 0o777 == 0o600
     assert isinstance(open_history(path / "no" / "folder"), InMemoryHistory)
+
+
+def test_ctrl_c_drops_what_is_typed_and_says_how_to_leave_only_where_nothing_is(
+    chat_server: Server, tmp_path: Path
+) -> None:
+    with chatting(chat_server.url, tmp_path) as screen:
+        screen.type("something", "ctrl-c")
+        screen.until(lambda: screen.text.endswith("> something\nnew>"), "expected an empty prompt")
+        screen.type("ctrl-c")
+        screen.until(lambda: screen.text.endswith(f"{HINT}\nnew>"), "expected how to leave")
+
+
+def test_enter_in_a_search_takes_what_was_found(chat_server: Server, tmp_path: Path) -> None:
+    with chatting(chat_server.url, tmp_path) as screen:
+        for line in ("/nothing", "/else"):
+            screen.ask(line, f"there is no command {line}")
+            screen.prompt()
+        screen.type("\x12", "noth")
+        screen.until(lambda: screen.text.endswith("I-search backward: noth"), "expected the search")
+        screen.type("enter")
+        screen.until(lambda: screen.text.endswith("new> /nothing"), "expected what was found")
+        assert screen.text.count("there is no command /nothing") == 1
+        screen.type("enter")
+        screen.until(lambda: screen.text.count("there is no command /nothing") == 2, "expected it to be sent")
+
+
+def test_what_was_typed_before_a_question_does_not_answer_it(chat_server: Server, tmp_path: Path) -> None:
+    session_id = httpx.post(f"{chat_server.url}/sessions/new").json()["session_id"]
+    with chatting(chat_server.url, tmp_path, "--session", session_id) as screen:
+        screen.type("/delete", "enter", "y", "enter")
+        screen.until(lambda: screen.text.endswith("[y/N]"), "expected the question")
+        # It comes to its own end, and so does what is asked after it.
+        screen.type("n", "enter")
+        screen.until(lambda: "Nothing was deleted." in screen.text, "expected nothing")
+    assert httpx.get(f"{chat_server.url}/sessions/{session_id}").status_code == 200
+
+
+def test_all_commands_have_room_below_the_last_line(chat_server: Server, tmp_path: Path) -> None:
+    for rows in (20, 8):
+        with terminal(tmp_path, "chat", chat_server.url, size=(80, rows)) as screen:
+            screen.prompt()
+            screen.ask("/help", "Keys")
+            screen.prompt()
+            screen.type("/", "tab")
+            last = list(COMMANDS.values())[: rows - 2][-1]
+            screen.until(lambda last=last: last.summary in screen.text, "expected the menu")  # type: ignore[misc]
+            screen.type("ctrl-c")
+            screen.leave()
+
+
+def test_a_chat_can_be_suspended_at_its_prompt(chat_server: Server, tmp_path: Path) -> None:
+    shell = ["bash", "--norc", "--noprofile", "-i"]
+    with terminal(tmp_path, program=shell, size=(200, 24), PS1="shell$ ") as screen:
+        screen.until(lambda: screen.text.endswith("shell$"), "expected the shell")
+        screen.type(f"{' '.join(TAILRACE)} chat {chat_server.url}", "enter")
+        screen.until(lambda: screen.text.endswith("new>"), "expected a prompt")
+        screen.type("short", "\x1a")
+        screen.until(lambda: screen.text.endswith("shell$"), "expected the shell")
+        screen.type("echo $((6*7)); fg", "enter")
+        screen.until(lambda: "\n42\n" in screen.text and screen.text.endswith("new> short"), "expected the chat")
+        screen.type(" one", "enter")
+        screen.until(lambda: "You wrote “short one”" in screen.text and screen.text.endswith(">"), "expected a reply")
+        screen.type("ctrl-d")
+        screen.until(lambda: screen.text.endswith("shell$"), "expected the shell")
+        screen.type("ctrl-d")
+        screen.end()

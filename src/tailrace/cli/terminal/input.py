@@ -10,12 +10,18 @@ from pathlib import Path
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input import Input as Keys
+from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from .commands import COMMANDS, ChatCommand
 
 SessionIds = Callable[[], AsyncIterator[str]]
+
+YES = ("y", "yes")
 
 
 def history_path(environment: Mapping[str, str]) -> Path:
@@ -29,6 +35,7 @@ def open_history(path: Path) -> History:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+        path.chmod(0o600)  # as one that was there before may have been made by others
     except OSError:
         return InMemoryHistory()
     return FileHistory(str(path))
@@ -51,7 +58,7 @@ class CommandCompleter(Completer):
         for completion in self.get_completions(document, complete_event):
             yield completion
         name, space, begun = document.text_before_cursor.partition(" ")
-        command = COMMANDS.get(name[1:])
+        command = COMMANDS.get(name[1:].lower())
         if not (space and name.startswith("/") and command is not None and command.argument):
             return
         with suppress(OSError):
@@ -77,21 +84,44 @@ class Input:
             key_bindings=_keys(),
             prompt_continuation=lambda width, number, wrapped: " " * width,
             enable_open_in_editor=False,
+            enable_suspend=True,
         )
+        self._session.app.before_render += lambda _: self._make_room()
         self._session.app.after_render += lambda _: on_shown()
 
     async def read(self, name: str, default: str = "") -> str:
-        """A message or a command, without spaces around it."""
-        return (await self._session.prompt_async(f"{name}> ", default=default)).strip()
+        """A message or a command, without spaces around it; nothing, if Ctrl-C has dropped what was typed."""
+        try:
+            return (await self._session.prompt_async(f"{name}> ", default=default)).strip()
+        except KeyboardInterrupt:
+            if self._session.default_buffer.text:
+                return ""
+            raise
 
     async def confirm(self, question: str) -> bool:
-        """Whether the answer begins with a y."""
-        session: PromptSession[str] = PromptSession()
+        """Whether the answer is yes; what was typed before the question is none."""
+        session: PromptSession[str] = PromptSession(enable_suspend=True)
+        forget_typed(session.input)
         try:
             answer = await session.prompt_async(question)
         except (EOFError, KeyboardInterrupt):
             return False
-        return answer.strip().lower().startswith("y")
+        return answer.strip().lower() in YES
+
+    def _make_room(self) -> None:
+        """For all commands below the prompt, as far as the terminal has so many rows."""
+        rows = self._session.output.get_size().rows
+        self._session.reserve_space_for_menu = max(1, min(len(COMMANDS) + 1, rows - 1))
+
+
+def forget_typed(keys: Keys) -> None:
+    """Drop what was typed and not read yet."""
+    clear_typeahead(keys)
+    try:
+        import termios
+    except ModuleNotFoundError:  # pragma: no cover - on Windows, where nothing is known of it
+        return
+    termios.tcflush(keys.fileno(), termios.TCIFLUSH)
 
 
 def is_command_name(text: str) -> bool:
@@ -113,11 +143,12 @@ def completed(command: ChatCommand) -> str:
 def _keys() -> KeyBindings:
     keys = KeyBindings()
 
-    @keys.add("enter")
+    # In a search through the history these keys end the search.
+    @keys.add("enter", filter=has_focus(DEFAULT_BUFFER))
     def send(event: KeyPressEvent) -> None:
         event.current_buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
+    @keys.add("escape", "enter", filter=has_focus(DEFAULT_BUFFER))
     def new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
