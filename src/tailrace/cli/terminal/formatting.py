@@ -31,7 +31,12 @@ def count(number: int, noun: str) -> str:
 
 def moment(at: datetime) -> str:
     """A time in the user's own."""
-    return at.replace(tzinfo=at.tzinfo or UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    return in_zone(at).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def in_zone(at: datetime) -> datetime:
+    """A time with its zone, which is UTC if none is said."""
+    return at.replace(tzinfo=at.tzinfo or UTC)
 
 
 def aligned(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
