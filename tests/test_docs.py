@@ -361,5 +361,5 @@ def test_the_commands_of_the_chat_are_on_its_page() -> None:
 
 
 def test_the_keys_of_the_chat_are_on_its_page() -> None:
-    shown = re.findall(r"^\| ([\w-]+) \|", section("Talk in the terminal", CHATTING), re.MULTILINE)
+    shown = re.findall(r"^\| ([\w, -]+) \|", section("Talk in the terminal", CHATTING), re.MULTILINE)
     assert {key for key, _ in KEYS} <= set(shown)
