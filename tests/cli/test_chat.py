@@ -113,12 +113,12 @@ def test_a_failing_model_is_status_1(server: Server) -> None:
 
 
 def test_refusals_are_one_line_and_status_1(server: Server) -> None:
-    refused = "the server wants an API key: start with --key, or with TAILRACE_API_KEY set\n"
-    assert chat(server.url, "--message", "hello", "--key", "another") == (1, "", refused)
-    unknown = "00000000-0000-4000-8000-000000000000"
-    status, out, err = chat(server.url, "--message", "hello", "--session", unknown)
-    assert (status, out) == (1, "")
-    assert err.startswith("there is no such session")
+    unknown = "the server does not know this API key\n"
+    assert chat(server.url, "--message", "hello", "--key", "another") == (1, "", unknown)
+    wanted = "the server wants an API key: start with --key, or with TAILRACE_API_KEY set\n"
+    assert chat(server.url, "--message", "hello", **{KEY_VARIABLE: ""}) == (1, "", wanted)
+    gone = chat(server.url, "--message", "hello", "--session", "00000000-0000-4000-8000-000000000000")
+    assert gone == (1, "", "there is no such session (any more)\n")
     status, out, err = chat(server.url, "--json", "--message", "x" * 40_000)
     assert (status, json.loads(out)["code"]) == (1, "message_too_long")
     assert err == "expected a message of at most 32000 characters, but got 40000\n"
@@ -246,7 +246,7 @@ def test_a_missing_extra_is_one_line() -> None:
 
 
 def test_the_prompt_needs_nothing_that_only_a_connection_does() -> None:
-    code = "import sys, tailrace.cli.terminal.app, tailrace.cli.terminal.start; print(*sys.modules)"
+    code = "import sys, tailrace.cli.terminal.dialogue, tailrace.cli.terminal.start; print(*sys.modules)"
     env = {**os.environ, "PYTHONPATH": PATHS}
     loaded = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=PATIENCE, check=True)
     assert not {"httpx", "markdown_it", "pygments", "rich", "tailrace.client"} & set(loaded.stdout.decode().split())

@@ -118,7 +118,7 @@ def test_each_command_does_what_the_help_says(chat_server: Server, tmp_path: Pat
 
         assert "there is no command /nothing" in screen.ask("/nothing", "no command")
         assert "expected /quit alone" in screen.ask("/quit now", "alone")
-        assert "expected /open and the id" in screen.ask("/open", "expected")
+        assert "expected the beginning of a session's id after /open" in screen.ask("/open", "expected")
         screen.send("/clear")
         screen.until(lambda: screen.screen.display[0].startswith("new>"), "expected a clear screen")
         screen.send("/quit")
@@ -246,7 +246,11 @@ def test_a_busy_session_shows_the_running_reply_and_keeps_the_message(chat_serve
         screen.type("ctrl-c")
         screen.wait("stopped ·")
         httpx.delete(f"{chat_server.url}/sessions/{session_id}")
-        assert "no such session" in screen.ask("hello", "no such session")
+        screen.ask("short hello", "this session is gone: send your message again, and a new one begins")
+        screen.until(lambda: screen.text.endswith("new> short hello"), "expected the message once more")
+        screen.type("enter")
+        screen.wait("You wrote “short hello”", "complete ·")
+        assert session_of(screen) not in ("new", session_id[:8])
 
 
 def test_escapes_in_a_reply_are_only_shown(chat_server: Server, tmp_path: Path) -> None:

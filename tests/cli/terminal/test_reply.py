@@ -51,14 +51,11 @@ def test_a_text_that_differs_is_shown_whole_and_said_to_be_another() -> None:
 def test_a_lost_connection_is_said_once_each_time() -> None:
     out, beside = io.StringIO(), io.StringIO()
     reply = Reply(PlainView(out, beside))
-    assert reply.lose("refused")
-    assert not reply.lose("refused again")
+    assert reply.lose(1, 8, 0.5)
+    assert not reply.lose(2, 8, 1.0)
     reply.take(INFO)
-    assert reply.lose("reset by peer")
-    assert beside.getvalue().splitlines() == [
-        "no connection, trying again … (refused)",
-        "connection lost, reading on … (reset by peer)",
-    ]
+    assert reply.lose(1, 8, 0.5)
+    assert beside.getvalue().splitlines() == ["no connection, trying again …", "connection lost, reading on …"]
 
 
 def test_the_summary_has_the_servers_time_if_there_is_one() -> None:

@@ -75,7 +75,7 @@ LOST = [
     "",
     "A log is append-only.",
     "",
-    "connection lost, reading on … (WHY)",
+    "connection lost, reading on …",
     "",
     "the stream began again at the server, going on with what it has kept …",
     "",
@@ -92,7 +92,6 @@ LOST = [
 def shown(screen: Terminal, url: str) -> list[str]:
     """The lines, with placeholders for what is another each time."""
     text = screen.text.replace(url, "URL").replace(session_of(screen), "SESSION")
-    text = re.sub(r"reading on … \(.*?\)$", "reading on … (WHY)", text, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"\d+ chunks? · \d+\.\d s · \d context messages?", "FACTS", text).split("\n")
 
 

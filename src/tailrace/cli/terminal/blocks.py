@@ -40,6 +40,11 @@ class Blocks:
         self._items = 0  # of the list that pending begins with, how many were given already
         self._number = 1  # and the number of its first item
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether what is pending begins with an item of a list whose first ones were given already."""
+        return self._items > 0
+
     def feed(self, piece: str) -> list[Block]:
         """The blocks that end in this piece."""
         self.pending += piece

@@ -1,20 +1,21 @@
-"""Asking a server, reading the reply to its end, and what can get in between."""
+"""Asking a server, showing the reply, and what can get in between."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ...client import ChatObject, SessionBusy, Tail
-from .quiet import interruptible
-from .reply import Ended, Reply
-from .server import ERRORS, Server, code_of, sentence
+from ...client import ChatObject, SessionBusy, StreamFailed, StreamLost
+from .message import Message
+from .reply import Ended
+from .running import RunningReply
+from .server import Server
 from .state import State
+from .wording import code_of
 
 if TYPE_CHECKING:
     from .view import View
+
+BUSY = "This session is answering already; your message waits. The reply so far:"
 
 
 class Conversation:
@@ -26,114 +27,107 @@ class Conversation:
         """Whether Ctrl-C was pressed in the last reply."""
         self._server = server
         self._view = view
-        self._reply: Reply | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
 
-    async def ask(self, message: str, *, join: bool = True) -> Ended:
+    async def ask(self, text: str, *, join: bool = True) -> Ended:
         """Send a message and show the reply. If the session is answering already, `join` reads that reply."""
-        chat = await self._server.streams(self._reconnect)
-        self.state.unsent = ""
-        try:
-            return await self._follow(chat.stream(message, self.state.session_id, on_reset="restart"), message)
-        except SessionBusy as busy:
-            if not join:
-                return self._give_up(Reply(self._view), 0.0, busy)
-            self.state.unsent = message
-            self._view.note("This session is answering already. Your message was not sent; here is the reply so far:")
-            return await self.join(busy.stream_id)
+        message = self._message(text)
+        running = RunningReply(self._server, self._view, message)
+        error = await running.read(
+            lambda chat: chat.stream(text, message.session_id, idempotency_key=message.key, on_reset="restart")
+        )
+        if join and isinstance(error, SessionBusy):
+            self.state.unsent = text
+            self._view.note(BUSY)
+            return await self.join(error.stream_id)
+        return self._conclude(running, error)
 
     async def join(self, stream_id: str) -> Ended:
         """Show a reply that is being written, from its beginning to its end."""
-        chat = await self._server.streams(self._reconnect)
-        return await self._follow(chat.resume(stream_id, on_reset="restart"))
+        running = RunningReply(self._server, self._view)
+        error = await running.read(lambda chat: chat.resume(stream_id, on_reset="restart"))
+        return self._conclude(running, error)
 
-    def interrupt(self) -> None:
-        """The first time stop the model, the second time leave the reply."""
-        assert self._reading is not None
-        self.interrupted = True
-        if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop())
-        else:
-            self._reading.cancel()
-
-    async def _follow(self, stream: Tail[ChatObject], message: str | None = None) -> Ended:
-        reply = self._reply = Reply(self._view)
-        self.interrupted = False
-        began = time.monotonic()
-        reading = self._reading = asyncio.create_task(self._read(stream, reply))
-        try:
-            with interruptible(self.interrupt):
-                await asyncio.wait([reading])
-            self._count(reply, message)
-            return self._conclude(reply, reading, time.monotonic() - began)
-        finally:
-            await _end(reading)
-            if self._stopping is not None:
-                await _end(self._stopping)
-            self._reply = self._reading = self._stopping = None
-
-    async def _read(self, stream: Tail[ChatObject], reply: Reply) -> None:
-        async with stream as objects:
-            async for each in objects:
-                reply.take(each)
-
-    async def _stop(self) -> None:
-        """Stop the model as soon as it is known where."""
-        assert self._reply is not None
-        if not self._reply.begun.is_set():
-            self._view.note("stopping as soon as the reply begins; Ctrl-C again leaves it")
-            await self._reply.begun.wait()
-        assert self._reply.info is not None
-        try:
-            await self._server.chat.stop(self._reply.info.stream_id)
-        except ERRORS as error:
-            self._view.note(f"cannot stop the model: {sentence(error)}; Ctrl-C again leaves the reply")
-
-    def _reconnect(self, attempt: int, seconds: float, reason: str) -> None:
-        if self._reply is not None and self._reply.lose(reason):
-            self.state.statistics.reconnections += 1
+    def _message(self, text: str) -> Message:
+        """A new one, or the same once more, which a server that had it answers only once."""
+        again, self.state.unanswered = self.state.unanswered, None
+        if again is not None and again.is_asked_by(text, self.state.session_id):
+            return again
+        return Message(text, self.state.session_id)
 
     # The end
 
-    def _count(self, reply: Reply, message: str | None) -> None:
-        self.state.statistics.chunks += reply.chunks
-        if reply.info is None:
-            return
-        if message is not None:
-            self.state.statistics.messages += 1
-            self.state.statistics.sessions_created += self.state.session_id is None
-        self.state.session_id = reply.info.session_id
-
-    def _conclude(self, reply: Reply, reading: asyncio.Task[None], seconds: float) -> Ended:
-        if reading.cancelled():
-            self.state.statistics.stopped += 1
-            self._view.end(reply.summary(seconds, "left", "the server may still be writing; the next message reads on"))
-            return "left"
-        error = reading.exception()
-        if isinstance(error, SessionBusy):
-            raise error
-        if isinstance(error, ERRORS):
-            return self._give_up(reply, seconds, error)
+    def _conclude(self, running: RunningReply, error: Exception | None) -> Ended:
+        self.interrupted = running.interrupted
+        self._count(running)
         if error is not None:
-            raise error
-        if reply.complete is not None and reply.complete.state == "complete":
-            self.state.statistics.succeed(reply.chunks, reply.complete.processing_time)
-            self._view.end(reply.summary(seconds, "complete"))
+            return self._fail(running, error)
+        if running.left:
+            return self._leave(running)
+        complete = running.reply.complete
+        if complete is not None and complete.state == "complete":
+            self.state.statistics.succeed(running.reply.chunks, complete.processing_time)
+            self._view.end(running.summary("complete"))
             return "complete"
         self.state.statistics.stopped += 1
-        self._view.end(reply.summary(seconds, "stopped", "what there is of it was kept"))
+        # Whoever else has stopped it may have deleted it.
+        kept = "what there is of it was kept" if running.interrupted else "not by you"
+        self._view.end(running.summary("stopped", kept))
         return "stopped"
 
-    def _give_up(self, reply: Reply, seconds: float, error: Exception) -> Ended:
-        self.state.statistics.failed += reply.info is not None
-        line = sentence(error)
-        self._view.take(ChatObject.model_validate({"type": "error", "code": code_of(error), "message": line}))
-        self._view.fail(reply.summary(seconds, "failed", line) if reply.info is not None else line)
+    def _count(self, running: RunningReply) -> None:
+        statistics = self.state.statistics
+        statistics.reconnections += running.reconnections
+        statistics.chunks += running.reply.chunks
+        if (info := running.reply.info) is None:
+            return
+        if running.message is not None:
+            statistics.messages += 1
+            statistics.sessions_created += self.state.session_id is None
+        self.state.session_id = info.session_id
+
+    def _leave(self, running: RunningReply) -> Ended:
+        if (info := running.reply.info) is not None:
+            self.state.statistics.stopped += 1
+            self._view.end(running.summary("left", self._server.wording.goes_on(info.session_id)))
+        else:
+            self._view.end(f"left before it began{self._keep(running.message)}")
+        return "left"
+
+    def _fail(self, running: RunningReply, error: Exception) -> Ended:
+        line = self._server.wording.sentence(error)
+        self._view.take(_as_object(error, line, running.cursor))
+        if (info := running.reply.info) is not None:
+            self.state.statistics.failed += 1
+            if isinstance(error, StreamLost):
+                line = f"{line}; {self._server.wording.goes_on(info.session_id)}"
+            line = running.summary("failed", line)
+        elif code_of(error) == "session_not_found" and running.message is not None:
+            line = self._forget(running.message, line)
+        elif isinstance(error, StreamLost):
+            line += self._keep(running.message)
+        self._view.fail(line)
         return "failed"
 
+    def _keep(self, message: Message | None) -> str:
+        """Have a message at the next prompt again, and say so."""
+        if message is None:
+            return ""
+        self.state.unsent = message.text
+        if message.may_have_arrived:
+            self.state.unanswered = message
+        return f"; {self._server.wording.perhaps_sent(message)}"
 
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError, *ERRORS):
-        await task
+    def _forget(self, message: Message, line: str) -> str:
+        """Go on without the session, which is gone; and say so."""
+        self.state.session_id = None
+        self.state.unsent = message.text
+        return self._server.wording.without_session(line)
+
+
+def _as_object(error: Exception, line: str, cursor: str | None) -> ChatObject:
+    """An error as an object of the stream: what the server has said of it, or else the line."""
+    members = {"type": "error", "code": code_of(error), "message": line}
+    if isinstance(error, StreamFailed):
+        members |= {"message": error.message or line}
+        members |= {"id": cursor} if cursor is not None else {}
+    return ChatObject.model_validate(members)

@@ -20,15 +20,21 @@ class Reply:
 
     def __init__(self, view: View) -> None:
         self.info: SessionInfo | None = None
-        self.begun = asyncio.Event()
         self.complete: Complete | None = None
         self.chunks = 0
         self.lost = False
         """Whether the connection is gone, and the view has said so."""
         self._view = view
-        self._context = 0
+        self._begun = asyncio.Event()
+        self._context: int | None = None
         self._shown = ""
         self._again: str | None = None  # after a reset, the text that has come again
+
+    async def stream_id(self) -> str:
+        """Of the stream, as soon as it is known."""
+        await self._begun.wait()
+        assert self.info is not None
+        return self.info.stream_id
 
     def take(self, each: ChatObject) -> None:
         """The next object."""
@@ -38,32 +44,32 @@ class Reply:
             return
         self.lost = False
         if isinstance(each, Chunk):
-            self.chunks += 1
             self._add(each.text)
         elif isinstance(each, SessionInfo):
             if self.info is None:
                 self._view.begin(f"{short(each.session_id)} · {each.model}")
             self.info = each
-            self.begun.set()
+            self._begun.set()
         elif isinstance(each, Status):
-            self._context = each.context_messages
+            # After a reset it is that of the repetition, which the model was not asked for.
+            self._context = each.context_messages if self._context is None else self._context
         elif isinstance(each, Complete):
             self.complete = each
 
-    def lose(self, reason: str) -> bool:
-        """The connection is gone; whether that is news."""
-        if self.lost:
-            return False
-        self.lost = True
-        doing = "connection lost, reading on …" if self.info is not None else "no connection, trying again …"
-        self._view.note(f"{doing} ({reason})")
-        return True
+    def lose(self, attempt: int, attempts: int, seconds: float) -> bool:
+        """The connection is gone, and the next attempt follows so much later; whether that is news."""
+        is_news, self.lost = not self.lost, True
+        if is_news:
+            lost = self.info is not None
+            self._view.note("connection lost, reading on …" if lost else "no connection, trying again …")
+        self._view.wait(f"attempt {attempt} of {attempts} in {seconds:.1f} s")
+        return is_news
 
     def summary(self, seconds: float, ended: Ended, reason: str = "") -> str:
         """The line below it."""
         if self.complete is not None:
             seconds = self.complete.processing_time
-        facts = [ended, count(self.chunks, "chunk"), f"{seconds:.1f} s", count(self._context, "context message")]
+        facts = [ended, count(self.chunks, "chunk"), f"{seconds:.1f} s", count(self._context or 0, "context message")]
         line = " · ".join(facts)
         return f"{line}: {reason}" if reason else line
 
@@ -88,4 +94,5 @@ class Reply:
     def _show(self, text: str) -> None:
         self._shown += text
         if text:
+            self.chunks += 1
             self._view.piece(text)

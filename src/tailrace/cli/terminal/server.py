@@ -1,81 +1,67 @@
-"""The server that is talked to, and its errors in words for the one who talks."""
+"""The server that is talked to."""
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-from types import TracebackType
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ...client import ChatClient, ClientError, Retry, StreamFailed, StreamLost, StreamRefused, Unreachable
+from ...client import AsyncChat, ChatClient, ClientError, Retry
 from ...errors import DecodeError
+from .wording import Wording
 
 if TYPE_CHECKING:
-    from ...client import AsyncChat
     from ...client.settings import OnReconnect
 
 QUICK = Retry(limit=1, base=0.3)
 """For what somebody waits for who sees nothing meanwhile."""
 
+PATIENT = Retry()
+"""For a reply, whose reader is told of every attempt."""
+
 ERRORS = (ClientError, DecodeError)
 """What can go wrong with any request."""
 
-KEY = "the server wants an API key: start with --key, or with TAILRACE_API_KEY set"
 
-# By status or code, what is to be done about it.
-_ADVICE: dict[int | str, str] = {
-    401: KEY,
-    "session_not_found": "there is no such session (any more): /new begins another, /sessions lists them",
-    "session_full": "this session is full: /reset empties it, /new begins another",
-    "stream_not_found": "the reply is not kept any more",
-}
+class Lost:
+    """What is done when the connection is lost that a reply comes by: each reply has its own way."""
+
+    def __init__(self) -> None:
+        self.tell: OnReconnect | None = None
+
+    def __call__(self, attempt: int, seconds: float, reason: str) -> None:
+        assert self.tell is not None, "nobody reads"
+        self.tell(attempt, seconds, reason)
 
 
 class Server:
-    """A chat server. `chat` answers or fails soon; `streams` is patient with a lost connection."""
+    """A chat server. `chat` answers or fails soon; `patient` bears with what is `lost`. `wording` has its errors."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
-        self.url = url
-        self._key = key
-        self._stack = AsyncExitStack()
-        self._streams: AsyncChat | None = None
-        self.chat: AsyncChat
+    def __init__(self, chat: AsyncChat, patient: AsyncChat, lost: Lost, wording: Wording) -> None:
+        self.chat = chat
+        self.patient = patient
+        self.lost = lost
+        self.wording = wording
 
-    async def __aenter__(self) -> Server:
-        self.chat = await self._stack.enter_async_context(ChatClient(self.url, api_key=self._key, retry=QUICK))
-        return self
+    async def session_ids(self) -> AsyncIterator[str]:
+        """All of them, the last used first."""
+        async for session in self.chat.sessions(200):
+            yield session.session_id
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
-
-    async def streams(self, on_reconnect: OnReconnect) -> AsyncChat:
-        """The one and only; made when it is first needed."""
-        if self._streams is None:
-            client = ChatClient(self.url, api_key=self._key, on_reconnect=on_reconnect)
-            self._streams = await self._stack.enter_async_context(client)
-        return self._streams
+    async def message_count(self, session_id: str) -> str:
+        """Of a session, if the server says it."""
+        try:
+            return str((await self.chat.session(session_id, limit=1)).message_count)
+        except ERRORS as error:
+            return f"unknown: {self.wording.sentence(error)}"
 
 
-def sentence(error: Exception) -> str:
-    """An error of the client as one line: what happened, and what can be done."""
-    if isinstance(error, StreamFailed):
-        return f"{error.message or 'no reason was given'} ({error.code or 'no code'})"
-    if isinstance(error, StreamRefused):
-        default = error.detail or f"the server answered with status {error.status}"
-        return _ADVICE.get(error.status) or _ADVICE.get(error.code or "") or default
-    if isinstance(error, Unreachable):
-        return f"the server gives no answer: {error.reason}"
-    if isinstance(error, StreamLost):
-        return f"the connection could not be made again: {error.reason}"
-    return str(error)
-
-
-def code_of(error: Exception) -> str:
-    """What programs call it."""
-    code = getattr(error, "code", None)
-    if isinstance(code, str):
-        return code
-    if isinstance(error, StreamLost | Unreachable):
-        return "unreachable"
-    return "refused" if isinstance(error, StreamRefused) else "failed"
+@asynccontextmanager
+async def connected(url: str, key: str | None, *, in_chat: bool = True) -> AsyncIterator[Server]:
+    """A server. The connections with it are made when something is asked."""
+    lost = Lost()
+    async with (
+        ChatClient(url, api_key=key, retry=QUICK) as chat,
+        ChatClient(url, api_key=key, retry=PATIENT, on_reconnect=lost) as patient,
+    ):
+        yield Server(chat, patient, lost, Wording(url, has_key=key is not None, in_chat=in_chat))

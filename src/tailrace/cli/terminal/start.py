@@ -20,7 +20,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
 
-PATIENCE = 5.0
+KNOCK_SECONDS = 5.0
 """Seconds that a server may take to accept a connection."""
 
 PROXIES = ("all_proxy", "http_proxy", "https_proxy")
@@ -43,10 +43,10 @@ def start(wish: Wish) -> int:
 
 
 async def _chat(wish: Wish) -> int:
-    from .app import App
+    from .dialogue import Dialogue
 
     await knock(wish.url)
-    running = asyncio.create_task(App(wish.url, wish.key, wish.session_id).run())
+    running = asyncio.create_task(Dialogue(wish.url, wish.key, wish.session_id).run())
     # Ended at once, the terminal would stay as the chat needs it.
     with interruptible(running.cancel, signal.SIGTERM):
         await asyncio.wait([running])
@@ -58,12 +58,12 @@ async def _chat(wish: Wish) -> int:
 
 async def _once(wish: Wish, message: str) -> int:
     from .once import ask_once
-    from .server import Server
+    from .server import connected
     from .view import JSONView, make_console, view_for
 
     await knock(wish.url)
     view = JSONView(sys.stdout, sys.stderr) if wish.json else view_for(make_console())
-    async with Server(wish.url, wish.key) as server:
+    async with connected(wish.url, wish.key, in_chat=False) as server:
         status, interrupted = await ask_once(server, view, message, wish.session_id)
     return INTERRUPTED if interrupted else status
 
@@ -74,11 +74,11 @@ async def knock(url: str) -> None:
         return
     parts = urlsplit(url)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(KNOCK_SECONDS):
             _, writer = await asyncio.open_connection(
                 parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
             )
     except (OSError, UnicodeError, TimeoutError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or f"no answer in {PATIENCE:g} s"
+        reason = getattr(error, "strerror", None) or str(error) or f"no answer in {KNOCK_SECONDS:g} s"
         raise CommandError(f"there is no server at {url} ({reason}): start one with: tailrace serve") from None
     writer.close()

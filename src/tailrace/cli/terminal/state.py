@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .statistics import ClientStatistics
+
+if TYPE_CHECKING:
+    from .message import Message
 
 
 @dataclass
 class State:
-    """`session_id` is None until the first message begins a session. `unsent` is a message that the server did not
-    take, because the session was answering already.
+    """`session_id` is None until the first message begins a session. `unsent` is a message for the next prompt, because
+    the server has perhaps not taken it; `unanswered` is one that has perhaps arrived, but of whose reply nothing came.
     """
 
     session_id: str | None = None
     unsent: str = ""
+    unanswered: Message | None = None
     statistics: ClientStatistics = field(default_factory=ClientStatistics)
 
     @property

@@ -13,8 +13,8 @@ from rich.segment import Segment, Segments
 from rich.text import Text
 from rich.theme import Theme
 
+from .preview import WIDTH, Preview
 from .safe import SafeStream, safe_json, safe_line
-from .tail import WIDTH, Tail
 
 if TYPE_CHECKING:
     from ...client import ChatObject
@@ -39,12 +39,24 @@ class View(ABC):
         """Something has happened that the reader should know."""
 
     @abstractmethod
+    def wait(self, line: str) -> None:
+        """What is waited for, until something comes."""
+
+    @abstractmethod
     def end(self, summary: str) -> None:
         """The reply is over, or what there is of it."""
 
     @abstractmethod
     def fail(self, summary: str) -> None:
         """The same, but something went wrong; perhaps before a reply began."""
+
+    def hide(self) -> None:
+        """Leave the terminal to others."""
+        return
+
+    def show(self) -> None:
+        """Have it again, wherever the cursor is now."""
+        return
 
     @abstractmethod
     def take(self, each: ChatObject) -> None:
@@ -56,11 +68,13 @@ class TerminalView(View):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._tail = Tail(console)
+        self._preview = Preview(console)
         self._text = SafeStream()
         self._blocks: Blocks | None = None
+        self._waits_for = ""
 
-    def take(self, each: ChatObject) -> None: ...
+    def take(self, each: ChatObject) -> None:
+        self._waits_for = ""
 
     def begin(self, heading: str) -> None:
         # Only here, because a prompt should not have to wait for it.
@@ -68,19 +82,19 @@ class TerminalView(View):
 
         self._text = SafeStream()
         self._blocks = Blocks()
-        self._write([[Segment(safe_line(heading), self._console.get_style("dim"))]], WAITING)
+        self._write(self._wrapped(heading, "dim"))
 
     def piece(self, text: str) -> None:
         assert self._blocks is not None
-        ended = self._blocks.feed(self._text.feed(text))
-        self._write(self._lines(ended), self._blocks.pending)
+        self._write(self._lines(self._blocks.feed(self._text.feed(text))))
 
     def note(self, line: str) -> None:
-        pending = "" if self._blocks is None else self._blocks.pending or WAITING
-        lines = [[Segment(safe_line(line), self._console.get_style("yellow"))]]
-        if self._blocks is not None:
-            lines.insert(0, [])
-        self._write(lines, pending)
+        gap: list[list[Segment]] = [] if self._blocks is None else [[]]
+        self._write([*gap, *self._wrapped(line, "yellow")])
+
+    def wait(self, line: str) -> None:
+        self._waits_for = f"{WAITING} {safe_line(line)}"
+        self._write([])
 
     def end(self, summary: str) -> None:
         self._end(summary, "dim")
@@ -88,13 +102,18 @@ class TerminalView(View):
     def fail(self, summary: str) -> None:
         self._end(summary, "red")
 
+    def hide(self) -> None:
+        self._console.file.write(self._preview.erase())
+        self._console.file.flush()
+
+    def show(self) -> None:
+        self._write([])
+
     def _end(self, summary: str, style: str) -> None:
-        lines: list[list[Segment]] = []
-        if self._blocks is not None:
-            lines = [*self._lines(self._blocks.flush()), []]
+        lines = [] if self._blocks is None else [*self._lines(self._blocks.flush()), []]
         self._blocks = None
-        wrapped = Text(safe_line(summary), style=style).wrap(self._console, self._width)
-        self._write([*lines, *(list(line.render(self._console)) for line in wrapped), []], "")
+        self._waits_for = ""
+        self._write([*lines, *self._wrapped(summary, style), []])
 
     def _lines(self, blocks: Iterable[Block]) -> list[list[Segment]]:
         from .markdown import render
@@ -107,16 +126,23 @@ class TerminalView(View):
             lines += rendered
         return lines
 
-    def _write(self, lines: Sequence[list[Segment]], pending: str) -> None:
-        """All at once, so that nothing flickers."""
-        out = self._tail.erase()
+    def _wrapped(self, line: str, style: str) -> list[list[Segment]]:
+        wrapped = Text(safe_line(line), style=style).wrap(self._console, self._width)
+        return [list(each.render(self._console)) for each in wrapped]
+
+    def _write(self, lines: Sequence[list[Segment]]) -> None:
+        """What stays, and below it the rest; all at once, so that nothing flickers."""
+        out = self._preview.erase()
         if lines:
             segments = [segment for line in lines for segment in (*line, Segment.line())]
             with self._console.capture() as capture:
                 self._console.print(Segments(segments), crop=False, end="")
             out += capture.get()
-        if pending.strip():
-            out += self._tail.draw(pending, self._width, self._console.height)
+        pending, gap = "", True
+        if self._blocks is not None:
+            pending = self._blocks.pending if self._blocks.pending.strip() else WAITING
+            gap = pending == WAITING or not self._blocks.goes_on
+        out += self._preview.draw(pending, self._width, self._console.height, gap=gap, below=self._waits_for)
         self._console.file.write(out)
         self._console.file.flush()
 
@@ -148,6 +174,8 @@ class PlainView(View):
     def note(self, line: str) -> None:
         print(safe_line(line), file=self._beside, flush=True)
 
+    def wait(self, line: str) -> None: ...
+
     def end(self, summary: str) -> None:
         if self._in_line:
             self._out.write("\n")
@@ -157,6 +185,21 @@ class PlainView(View):
     def fail(self, summary: str) -> None:
         self.end(summary)
         self.note(summary)
+
+
+class DumbView(PlainView):
+    """The same with a heading and a summary, on a terminal that cannot even move its cursor."""
+
+    def begin(self, heading: str) -> None:
+        super().begin(heading)
+        self.note(heading)
+
+    def end(self, summary: str) -> None:
+        super().end(summary)
+        self.note(summary)
+
+    def fail(self, summary: str) -> None:
+        self.end(summary)
 
 
 class JSONView(View):
@@ -176,6 +219,7 @@ class JSONView(View):
 
     def begin(self, heading: str) -> None: ...
     def piece(self, text: str) -> None: ...
+    def wait(self, line: str) -> None: ...
     def end(self, summary: str) -> None: ...
     def fail(self, summary: str) -> None:
         self.note(summary)
@@ -200,12 +244,13 @@ def make_console() -> Console:
 
 
 def view_for(console: Console) -> View:
-    """A terminal's, unless it cannot even move its cursor."""
-    if console.is_terminal and not console.is_dumb_terminal:
-        return TerminalView(console)
-    return PlainView(sys.stdout, sys.stderr)
+    """The one that can be shown there."""
+    if not console.is_terminal:
+        return PlainView(sys.stdout, sys.stderr)
+    return DumbView(sys.stdout, sys.stdout) if console.is_dumb_terminal else TerminalView(console)
 
 
 def say(console: Console, line: str, style: str = "") -> None:
-    """One line, whatever its words. A terminal wraps it, and copies it as one."""
-    console.print(Text(safe_line(line), style=style), soft_wrap=True)
+    """One line, whatever its words, and as many rows as it takes."""
+    for row in Text(safe_line(line), style=style).wrap(console, max(1, console.width - 1)):
+        console.print(row, soft_wrap=True)

@@ -12,7 +12,7 @@ LONGEST = 8192
 """Characters at the end of a text that are looked at, however long it has become."""
 
 
-class Tail:
+class Preview:
     """Rows below the lines that stay. What its methods give is to be written to the terminal, in one piece.
 
     Each row ends before the edge of the terminal. So a resize may have made more rows of them, but never fewer, and
@@ -24,16 +24,23 @@ class Tail:
         self._drawn = 0
 
     def erase(self) -> str:
-        """Back to where the tail began."""
+        """Back to where it began."""
         if not self._drawn:
             return ""
         up = f"\x1b[{self._drawn - 1}A" if self._drawn > 1 else ""
         self._drawn = 0
         return f"\r{up}\x1b[J"
 
-    def draw(self, text: str, width: int, height: int) -> str:
-        """The end of the text after an empty line; what was drawn before has to be erased first."""
-        rows = ["", *last_rows(text, width, min(ROWS, height - 3), self._console)]
+    def draw(self, text: str, width: int, height: int, *, gap: bool = True, below: str = "") -> str:
+        """The end of the text, after an empty line for a `gap`, and one row `below` it; nothing, if there is neither.
+
+        What was drawn before has to be erased first.
+        """
+        rows = last_rows(text, width, min(ROWS, height - 3), self._console) if text.strip() else []
+        if rows and gap:
+            rows.insert(0, "")
+        if below:
+            rows += last_rows(below, width, 1, self._console)
         self._drawn = len(rows)
         return "\n".join(rows)
 

@@ -4,7 +4,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from tailrace.cli.terminal.tail import LONGEST, ROWS, Tail, last_rows
+from tailrace.cli.terminal.preview import LONGEST, ROWS, Preview, last_rows
 
 
 @pytest.mark.parametrize("width", [1, 2, 9, 79])
@@ -22,9 +22,9 @@ def test_rows_are_the_last_ones() -> None:
 
 
 def test_what_was_drawn_is_erased_once() -> None:
-    tail = Tail(Console())
-    assert tail.erase() == ""
-    assert tail.draw("one\ntwo", 40, 24) == "\none\ntwo"
-    assert tail.erase() == "\r\x1b[2A\x1b[J"
-    assert tail.erase() == ""
-    assert tail.draw("one\ntwo\nthree", 40, 4) == "\nthree"
+    preview = Preview(Console())
+    assert preview.erase() == ""
+    assert preview.draw("one\ntwo", 40, 24) == "\none\ntwo"
+    assert preview.erase() == "\r\x1b[2A\x1b[J"
+    assert preview.erase() == ""
+    assert preview.draw("one\ntwo\nthree", 40, 4) == "\nthree"

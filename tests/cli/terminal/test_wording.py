@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from tailrace.cli.terminal.message import Message
+from tailrace.cli.terminal.wording import NO_KEY, WRONG_KEY, Wording, code_of
+from tailrace.client import NotAStream, StreamFailed, StreamLost, StreamRefused, Unreachable
+from tailrace.errors import DecodeError
+
+URL = "http://there"
+GONE = StreamRefused(404, "session_not_found", "no session")
+SESSION = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (StreamFailed("model_error", "it broke"), "it broke (model_error)", "model_error"),
+        (StreamFailed(None, None), "no reason was given (no code)", "failed"),
+        (StreamRefused(401, "unauthorized", "no"), NO_KEY, "unauthorized"),
+        (StreamRefused(404, "stream_not_found", "no"), "the reply is not kept any more", "stream_not_found"),
+        (StreamRefused(413, "message_too_long", "too long"), "too long", "message_too_long"),
+        (StreamRefused(404, None, "Not Found"), "no chat server at http://there (status 404)", "refused"),
+        (StreamRefused(404, "other", "no page"), "no page", "other"),
+        (StreamRefused(418), "the server answered with status 418", "refused"),
+        (NotAStream("text/html", "events"), "no chat server at http://there (it answers with text/html)", "failed"),
+        (NotAStream("", "events"), "no chat server at http://there (it answers with no media type)", "failed"),
+        (Unreachable("no connection: All [1]", 2), "the server gives no answer: no connection", "unreachable"),
+        (Unreachable("no connection in time", 2), "the server gives no answer: no connection in time", "unreachable"),
+        (StreamLost("the connection failed: x", None, 9), "the connection failed, 9 times in a row", "unreachable"),
+        (StreamLost("the certificate: self-signed", None), "the certificate: self-signed", "unreachable"),
+        (DecodeError("expected one, but got two"), "expected one, but got two", "failed"),
+    ],
+)
+def test_an_error_is_one_line(error: Exception, line: str, code: str) -> None:
+    assert (Wording(URL).sentence(error), code_of(error)) == (line, code)
+
+
+def test_what_can_be_done_is_said_where_it_can_be() -> None:
+    chat, script = Wording(URL), Wording(URL, in_chat=False)
+    assert chat.sentence(GONE) == "there is no such session (any more): /new begins another, /sessions lists them"
+    assert script.sentence(GONE) == "there is no such session (any more)"
+    full = StreamRefused(409, "session_full", "no")
+    assert chat.sentence(full) == "this session is full: /reset empties it, /new begins another"
+    assert script.sentence(full) == "this session is full"
+    assert chat.goes_on(SESSION) == "/open 01234567 reads on"
+    assert script.goes_on(SESSION) == "it may go on at the server"
+
+
+def test_a_key_is_asked_for_or_is_the_wrong_one() -> None:
+    refused = StreamRefused(401, "unauthorized", "no")
+    assert Wording(URL).sentence(refused) == NO_KEY
+    assert Wording(URL, has_key=True).sentence(refused) == WRONG_KEY
+
+
+def test_what_has_become_of_a_message() -> None:
+    chat, script = Wording(URL), Wording(URL, in_chat=False)
+    message = Message("hello", None)
+    message.miss("no connection: x", 9.0)
+    assert chat.perhaps_sent(message) == script.perhaps_sent(message) == "your message was not sent"
+    message.miss("the connection failed", 9.0)
+    assert chat.perhaps_sent(message) == "your message may have arrived: sent again, it counts once"
+    assert script.perhaps_sent(message) == "your message may have arrived"
