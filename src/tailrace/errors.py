@@ -16,7 +16,7 @@ TailraceError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 ResetReason = Literal["trimmed", "epoch_changed", "diverged", "ahead"]
 
@@ -108,14 +108,18 @@ class StreamError(TailraceError):
 
 
 class DecodeError(TailraceError, ValueError):
-    """Bytes that are not what their wire promises."""
+    """Bytes that are not what their wire promises. `before` is what was decoded until there of the same piece."""
+
+    def __init__(self, *args: object, before: Sequence[Any] = ()) -> None:
+        super().__init__(*args)
+        self.before = before
 
 
 class FrameTooLarge(DecodeError):
     """A frame beyond the decoder's bound, in bytes."""
 
-    def __init__(self, limit: int, size: int) -> None:
-        super().__init__(limit, size)
+    def __init__(self, limit: int, size: int, *, before: Sequence[Any] = ()) -> None:
+        super().__init__(limit, size, before=before)
         self.limit = limit
         self.size = size
 

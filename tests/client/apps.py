@@ -72,6 +72,11 @@ def tailrace_app() -> FastAPI:
     async def chunks() -> AsyncIterator[str]:
         yield "Hi"
 
+    @router.stream("/chunks/broken", wires=[OpenAIChunks("m")])
+    async def broken_chunks() -> AsyncIterator[str]:
+        yield "Hi"
+        raise StreamError("the model is down", code="model_down")
+
     @router.stream("/feed", flow=Flow.log())
     def read_feed() -> Log:
         return feed
@@ -133,7 +138,7 @@ def other_app() -> FastAPI:
 
     @app.get("/odd")
     async def odd() -> StreamingResponse:
-        return StreamingResponse(iter([b'{"id": "a\\nb", "data": 1}\n']), media_type="application/x-ndjson")
+        return StreamingResponse(iter([b"id: a\x01b\ndata: 1\n\n"]), media_type="text/event-stream")
 
     @app.get("/round")
     async def redirected() -> RedirectResponse:

@@ -10,6 +10,7 @@ from tailrace.client.commands import Close, Command, Ended, Failed, Give, Open, 
 from tailrace.client.core import Following
 from tailrace.client.plan import Plan
 from tailrace.client.settings import Retry
+from tailrace.errors import TailraceError
 
 URL = "http://server/stream"
 STREAM = "S.e"
@@ -48,6 +49,7 @@ class Followed:
     given: list[Any] = field(default_factory=list)
     ended: bool = False
     left: list[object] = field(default_factory=list)
+    error: Exception | None = None
 
 
 class Clock:
@@ -58,10 +60,17 @@ class Clock:
         return self.now
 
 
-def follow(script: Sequence[object], plan: Plan | None = None, clock: Clock | None = None, **options: Any) -> Followed:
+def follow(
+    script: Sequence[object],
+    plan: Plan | None = None,
+    clock: Clock | None = None,
+    *,
+    fails: bool = False,
+    **options: Any,
+) -> Followed:
     """Run a core on replies to its requests and reads, in this order; an int among them lets so many seconds pass.
 
-    Where the script ends before the stream does, the core is left as it is.
+    Where the script ends before the stream does, the core is left as it is. The error of one that `fails` is kept.
     """
     clock = clock or Clock()
     plan = plan or Plan(**{"url": URL, "retry": Retry(base=0.0, limit=3), **options})
@@ -73,6 +82,11 @@ def follow(script: Sequence[object], plan: Plan | None = None, clock: Clock | No
             command: Command = flow.send(reply)
         except StopIteration:
             followed.ended = True
+            return followed
+        except TailraceError as error:
+            followed.error = error
+            if not fails:
+                raise
             return followed
         reply = None
         if isinstance(command, Give):

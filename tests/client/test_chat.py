@@ -180,7 +180,8 @@ class Strange:
 
 
 def lines(*objects: bytes) -> Response:
-    return Response(b"\n".join(objects) + b"\n", media_type="application/x-ndjson")
+    body, headers = b"\n".join(objects) + b"\n", {"Stream-Cursor": "S.e.0"}
+    return Response(body, media_type="application/x-ndjson", headers=headers)
 
 
 INFO = b'{"type":"session_info","id":"S.e.1","session_id":"s","stream_id":"S","model":"m","new":1}'

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -27,6 +28,17 @@ POST: dict[str, Any] = {"method": "POST", "content": b"{}", "headers": {"content
 DONE = Outcome("done")
 PLAIN = sse({})
 ND = head(content_type="application/x-ndjson")
+FAILED_CHUNK = b'data: {"error":{"message":"busy","type":"overloaded","code":null}}\n\n'
+NAMED = head(content_type="application/x-ndjson", stream_cursor="S.e.0")
+
+
+def ids(*numbers: int) -> bytes:
+    return b"".join(b"id: %d\ndata: %d\n\n" % (number, number) for number in numbers)
+
+
+def chunk(finish_reason: str | None) -> bytes:
+    choice = {"index": 0, "delta": {}, "finish_reason": finish_reason}
+    return b"data: %b\n\n" % json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -60,12 +72,60 @@ ND = head(content_type="application/x-ndjson")
         ),
         pytest.param([PLAIN, b"data: 1\n\ndata: [DONE]\n\n"], [1], DONE, id="OpenAI's end"),
         pytest.param([PLAIN, b"data: null\n\nretry: 5\n\n", WHOLE], [None], None, id="null is an event"),
-        pytest.param([ND, b'{"a":1}\n\n[2]\n', b'{"data":3}', WHOLE], [{"a": 1}, [2], {"data": 3}], None, id="lines"),
         pytest.param(
-            [ND, b'{"id":"S.e.1","data":7}\n{"id":"S.e.1.end","event":"done","data":{}}\n'], [7], DONE, id="envelopes"
+            [PLAIN, b"event: hello\ndata: hi\n\nid: 1\ndata: 1\n\n", BROKEN, PLAIN, b"id: 2\ndata: 2\n\n", WHOLE],
+            ["hello", 1, 2],
+            None,
+            id="a greeting without an id",
         ),
         pytest.param(
-            [ND, b'{"type":"chunk","id":"S.e.1"}\n', BROKEN, ND, b'{"type":"complete","id":"S.e.2"}\n'],
+            [PLAIN, b"id: a.b.2\ndata: 1\n\nid: a.c.1\ndata: 2\n\nid: a.c.1\ndata: 3\n\n", WHOLE],
+            [1, 2, 3],
+            None,
+            id="ids that look like cursors",
+        ),
+        pytest.param(
+            [PLAIN, b"id: a.b.2\nevent: error\ndata: oops\n\n", WHOLE], ["error"], None, id="names that look like ends"
+        ),
+        pytest.param(
+            [PLAIN, ids(1, 2, 3), BROKEN, PLAIN, ids(3, 4), WHOLE], [1, 2, 3, 4], None, id="the last one is sent again"
+        ),
+        pytest.param(
+            [PLAIN, ids(1, 2, 3), BROKEN, PLAIN, b": hello\n\nretry: 1\n\n", ids(2, 3, 4), WHOLE],
+            [1, 2, 3, 4],
+            None,
+            id="the last few are sent again",
+        ),
+        pytest.param(
+            [ND, b'{"id":"a.b.1","data":1}\n{"event":"login","data":{}}\n', WHOLE],
+            [{"id": "a.b.1", "data": 1}, {"event": "login", "data": {}}],
+            None,
+            id="lines that look like envelopes",
+        ),
+        pytest.param([head(), b'{"data":[1,2],"cursor":"S.e.2"}', WHOLE], [1, 2], None, id="an open log's document"),
+        pytest.param([head(), b'{"data":[]}', WHOLE], [], DONE, id="an empty document"),
+        pytest.param(
+            [PLAIN, chunk(None) + chunk("stop"), WHOLE],
+            [json.loads(chunk(None)[6:]), json.loads(chunk("stop")[6:])],
+            None,
+            id="OpenAI's chunks without their mark",
+        ),
+        pytest.param(
+            [PLAIN, b'data: {"error": 5}\n\ndata: {"object":"chat.completion.chunk","choices":[]}\n\n', WHOLE],
+            [{"error": 5}, {"object": "chat.completion.chunk", "choices": []}],
+            None,
+            id="what only looks like OpenAI's",
+        ),
+        pytest.param([PLAIN, b'data: {"error": 5}\n\n', WHOLE], [{"error": 5}], None, id="an error of another kind"),
+        pytest.param([ND, b'{"a":1}\n\n[2]\n', b'{"data":3}', WHOLE], [{"a": 1}, [2], {"data": 3}], None, id="lines"),
+        pytest.param(
+            [NAMED, b'{"id":"S.e.1","data":7}\n{"id":"S.e.1.end","event":"done","data":{}}\n'],
+            [7],
+            DONE,
+            id="envelopes",
+        ),
+        pytest.param(
+            [NAMED, b'{"type":"chunk","id":"S.e.1"}\n', BROKEN, NAMED, b'{"type":"complete","id":"S.e.2"}\n'],
             [{"type": "chunk", "id": "S.e.1"}, {"type": "complete", "id": "S.e.2"}],
             DONE,
             id="a chat's flat objects",
@@ -73,7 +133,10 @@ ND = head(content_type="application/x-ndjson")
         pytest.param([head(), b'{"data":[1,', b"2]}", WHOLE], [1, 2], DONE, id="a document"),
         pytest.param([head(), b'{"da', BROKEN, head(), b'{"data":[]}', WHOLE], [], DONE, id="a part of a document"),
         pytest.param([head(), b'{"da', WHOLE, head(), b'{"data":[]}', WHOLE], [], DONE, id="half a document"),
-        pytest.param([head(content_type="text/plain"), b"a\xc3", b"\xa9", WHOLE], ["a", "é"], DONE, id="text"),
+        pytest.param([head(content_type="text/plain"), b"a\xc3", b"\xa9", WHOLE], ["a", "é"], None, id="text"),
+        pytest.param(
+            [head(content_type="text/plain", stream_cursor="S.e.0"), b"a", WHOLE], ["a"], DONE, id="text of a log"
+        ),
         pytest.param(
             [sse(), event(1), Failed("interrupted", ours=True), sse(), notice("done", 1)], [1], DONE, id="interrupted"
         ),
@@ -111,7 +174,21 @@ def test_a_stream_is_followed_to_its_end(script: list[object], given: list[Any],
         pytest.param([sse(), event(1), BROKEN, head(404), WHOLE], StreamRefused, "404", id="404 later"),
         pytest.param([BROKEN] * 4, StreamLost, "after 4 failures in a row: broken off", id="the budget is spent"),
         pytest.param([head(503), WHOLE] * 4, StreamLost, "after 4 failures .* 503", id="unavailable for too long"),
-        pytest.param([PLAIN, b"data: 1\n\n", BROKEN], StreamLost, "no ids", id="nothing to go on from"),
+        pytest.param([PLAIN, b"data: 1\n\n", BROKEN], StreamLost, "no id after", id="nothing to go on from"),
+        pytest.param(
+            [PLAIN, b"id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n", BROKEN, PLAIN, b"id: 1\ndata: 1\n\n"],
+            StreamLost,
+            "expected the server to go on after '2', but it began again with '1'",
+            id="begun again",
+        ),
+        pytest.param([PLAIN, FAILED_CHUNK, BROKEN], StreamFailed, "busy .overloaded.", id="OpenAI's error"),
+        pytest.param([PLAIN, FAILED_CHUNK, WHOLE], StreamFailed, "busy .overloaded.", id="and its end"),
+        pytest.param(
+            [PLAIN, FAILED_CHUNK + b"data: [DONE]\n\n"], StreamFailed, "busy", id="OpenAI's error, and its end"
+        ),
+        pytest.param(
+            [PLAIN, chunk(None), WHOLE], StreamLost, "ended in the middle of an answer", id="OpenAI's end is missing"
+        ),
         pytest.param([head(content_type="text/html")], NotAStream, "text/html", id="a page"),
         pytest.param([head(content_type="")], NotAStream, "no media type", id="nothing said"),
         pytest.param([ND, b"{]\n"], DecodeError, "line of JSON", id="not NDJSON"),
@@ -208,6 +285,7 @@ class TestPosts:
             pytest.param([head(503), WHOLE], StreamRefused, "503", id="refused"),
             pytest.param([PLAIN, BROKEN], StreamLost, "no address", id="no address"),
             pytest.param([PLAIN, b"id: 1\ndata: 1\n\n", BROKEN], StreamLost, "no address", id="ids, but no address"),
+            pytest.param([PLAIN, b"id: a.b.1\ndata: 1\n\n", BROKEN], StreamLost, "no address", id="like cursors"),
         ],
     )
     def test_are_not_repeated_where_it_could_start_twice(
@@ -240,6 +318,17 @@ class TestWaiting:
         followed = follow([sse(), event(1) + farewell, UNSENT, sse(), notice("done", 1)])
         assert followed.slept == [1.5, 0.0]
         assert followed.given == [1]
+
+    @pytest.mark.parametrize("retry", ["-5000", f"-1{'0' * 400}"])
+    def test_is_never_less_than_none(self, retry: str) -> None:
+        farewell = event(1, f'{{"reason":"shutdown","retry":{retry}}}', "farewell")
+        assert follow([sse(), farewell, UNSENT]).slept == [0.0, 0.0]
+
+    @pytest.mark.parametrize("retry", ["3600001", f"1{'0' * 400}"])
+    def test_is_an_hour_at_most(self, retry: str) -> None:
+        farewell = event(1, f'{{"reason":"shutdown","retry":{retry}}}', "farewell")
+        with pytest.raises(StreamLost, match=r"farewell \(shutdown\); the server wants to be left alone for \d+ s"):
+            follow([sse(), farewell])
 
     def test_is_at_least_what_an_sse_server_asks_for(self) -> None:
         followed = follow([PLAIN, b"retry: 3000\n\nid: 1\nretry: 2000\ndata: 1\n\n", BROKEN, UNSENT])
@@ -286,6 +375,10 @@ class TestSockets:
         ("script", "given"),
         [
             pytest.param([BARE, b'{"a":1}', b"text", Ended(1000)], [{"a": 1}, "text"], id="another server's"),
+            pytest.param([BARE, b"[1]", Ended(1005)], [[1]], id="closed without a code"),
+            pytest.param(
+                [SOCKET, Ended(1005), SOCKET, ONE, Ended(1005), SOCKET, Ended(1000)], [1], id="no code and no outcome"
+            ),
             pytest.param([SOCKET, ONE, Ended(1012, "bye"), SOCKET, Ended(1000)], [1], id="left, and had the end"),
             pytest.param([SOCKET, ONE, Ended(1000), SOCKET, Ended(1000)], [1], id="no outcome"),
             pytest.param([BARE, ONE, BROKEN, BARE, Ended(1000)], [1], id="broken off"),
@@ -308,6 +401,7 @@ class TestSockets:
             ([BARE, BROKEN], StreamLost, "no address"),
             ([BARE, Ended(1008, "no")], StreamRefused, "1008 .policy_violation.: no"),
             ([BARE, b'{"event":"error","data":{"code":"c","status":409,"message":"m"}}'], StreamRefused, "409 .c.: m"),
+            ([BARE, b'{"event":"done","data":{"status":"ok"}}', BROKEN], StreamLost, "no id after"),
         ],
     )
     def test_can_be_refused(self, script: list[object], error: type[Exception], said: str) -> None:
@@ -329,3 +423,19 @@ def test_a_large_piece_is_read_in_parts_up_to_its_notice() -> None:
 
 def test_a_large_piece_of_text_stays_one() -> None:
     assert follow([head(content_type="text/plain"), b"x" * 50_000, WHOLE]).given == ["x" * 50_000]
+
+
+def test_what_came_before_a_broken_line_is_given() -> None:
+    followed = follow([ND, b'1\n{"a":2}\n{]\n3\n', WHOLE], fails=True)
+    assert followed.given == [1, {"a": 2}]
+    assert isinstance(followed.error, DecodeError)
+
+
+def test_a_server_that_begins_again_may_do_so_where_gaps_are_allowed() -> None:
+    followed = follow([PLAIN, ids(1, 2), BROKEN, PLAIN, ids(1), ids(2, 3), WHOLE], allow_gaps=True)
+    assert followed.given == [1, 2, 1, 2, 3]
+
+
+def test_an_after_that_only_looks_like_a_cursor_does_not_repeat_a_post() -> None:
+    with pytest.raises(StreamLost, match="no address"):
+        follow([PLAIN, b"id: a.b.1\ndata: 1\n\n", BROKEN], after="a.b.0", **POST)

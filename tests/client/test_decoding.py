@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.client.decoding import AnyNDJSON, AnySSE
+from tailrace.client.decoding import AnyNDJSON, AnySSE, CursorNDJSON
 from tailrace.errors import DecodeError, FrameTooLarge
 from tailrace.events import DONE
 from tailrace.wire.base import Decoder, Frame
+from tailrace.wire.ndjson import NDJSONDecoder
 from tailrace.wire.sse import ONLY_RETRY
 from tests.wire.cases import JSON_DATA, read, splits
 
@@ -57,7 +59,9 @@ def test_a_delay_alone_has_no_value(times: int) -> None:
 
 
 LINES = [
-    (b'{"id":"x","data":1}', [Frame(1, None, "x")]),
+    (b'{"id":"x","data":1}', [Frame({"id": "x", "data": 1})]),
+    (b'{"id":"S.e.1","data":1}', [Frame(1, None, "S.e.1")]),
+    (b'{"id":"S.e.1","event":5,"data":1}', [Frame({"id": "S.e.1", "event": 5, "data": 1})]),
     (b'{"id":"S.e.1","type":"chunk"}', [Frame({"id": "S.e.1", "type": "chunk"}, None, "S.e.1")]),
     (b'{"id":"S.e.1","type":["done"]}', [Frame({"id": "S.e.1", "type": ["done"]}, None, "S.e.1")]),
     (b'{"id":"S.e.1","type":"done"}', [Frame({"id": "S.e.1", "type": "done"}, "done", "S.e.1")]),
@@ -77,7 +81,10 @@ LINES = [
 @given(st.lists(st.sampled_from(LINES), max_size=30), st.data())
 def test_lines_are_envelopes_objects_or_values(lines: list[tuple[bytes, list[Frame]]], data: st.DataObject) -> None:
     stream = b"".join(line + b"\n" for line, _ in lines)
-    assert read(AnyNDJSON(LIMIT), data.draw(splits(stream))) == [frame for _, frames in lines for frame in frames]
+    expected = [frame for _, frames in lines for frame in frames]
+    assert read(CursorNDJSON(LIMIT), data.draw(splits(stream))) == expected
+    values = [json.loads(line) for line, _ in lines if not line.isspace()]
+    assert read(AnyNDJSON(LIMIT), data.draw(splits(stream))) == list(map(Frame, values))
 
 
 def test_many_lines_at_once_may_be_larger_than_the_bound() -> None:
@@ -91,3 +98,14 @@ def test_the_bad_line_is_named(max_bytes: int) -> None:
     decoder: Decoder = AnyNDJSON(max_bytes)
     with pytest.raises(DecodeError, match=r"expected a line of JSON, but got b'\{\]'"):
         decoder.feed(b"1\n" * 100 + b"{]\n2\n")
+
+
+@pytest.mark.parametrize("bad", [b"{]\n", b"12345678901\n", b"12345678901"])
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [(AnyNDJSON, b"1"), (CursorNDJSON, b"1"), (lambda limit: NDJSONDecoder(max_bytes=limit), b'{"data":1}')],
+)
+def test_an_error_has_what_came_before_it(make: Callable[[int], Decoder], line: bytes, bad: bytes) -> None:
+    with pytest.raises(DecodeError) as caught:
+        make(10).feed(line + b"\n" + line + b"\n" + bad)
+    assert caught.value.before == [Frame(1), Frame(1)]

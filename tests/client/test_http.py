@@ -13,7 +13,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 
 from tailrace.client import ChatClient, StreamLost, StreamRefused, Timeouts, Unreachable, tail
-from tests.client.drivers import Driver
+from tests.client.drivers import Driver, Got, read_async
 from tests.client.speaking import SSE_HEAD, own_certificate, saying, speaking, until_left
 from tests.raw import BOUND
 from tests.serving import serving
@@ -43,6 +43,26 @@ class TestTotal:
     """However slowly a server answers: it is never silent for as long as `idle`."""
 
     TIMEOUTS = Timeouts(total=0.3, idle=1.0)
+
+    @staticmethod
+    def check(got: Got) -> None:
+        assert isinstance(got.error, StreamLost)
+        assert str(got.error) == "the stream is lost: the total timeout of 0.3 s is over"
+
+    async def test_of_a_streams_head(self) -> None:
+        slow = saying(b"HTTP/1.1 200 OK\r\n", *[b"x"] * FOREVER, every=0.05)
+        async with speaking(slow) as address:
+            self.check(await read_async(f"http{address}/", timeouts=self.TIMEOUTS))
+
+    async def test_of_a_stream(self, driver: Driver) -> None:
+        async with speaking(saying(SSE_HEAD, b"\r\n", *[b":\n"] * FOREVER, every=0.05)) as address:
+            self.check(await driver.read(f"http{address}/", timeouts=self.TIMEOUTS))
+
+    async def test_of_a_streams_refusal_costs_its_words(self, driver: Driver) -> None:
+        head = b"HTTP/1.1 500 Oh\r\ncontent-length: 9999\r\n\r\n"
+        async with speaking(saying(head, *[b"x"] * FOREVER, every=0.05)) as address:
+            got = await driver.read(f"http{address}/", timeouts=self.TIMEOUTS)
+            assert str(got.error) == "the server refused with 500"
 
     async def test_of_a_head(self) -> None:
         slow = saying(b"HTTP/1.1 200 OK\r\n", *[b"x"] * FOREVER, every=0.05)
@@ -77,6 +97,22 @@ async def test_a_server_that_wants_years_of_rest_is_given_up(health: Ask) -> Non
     async with speaking(saying(later)) as address, asyncio.timeout(BOUND):
         with pytest.raises(Unreachable, match="429; the server wants to be left alone for 999999999999 s"):
             await health(f"http{address}", Timeouts())
+
+
+async def test_so_is_one_that_says_it_in_its_stream(driver: Driver) -> None:
+    answer = SSE_HEAD + b"content-length: 99\r\n\r\nid: 1\nretry: 999999999999999\ndata: 1\n\n"
+    async with speaking(saying(answer)) as address:
+        got = await driver.read(f"http{address}/")
+    assert got.data == [1]
+    assert isinstance(got.error, StreamLost)
+    assert str(got.error).endswith("; the server wants to be left alone for 1000000000000 s")
+
+
+async def test_a_header_that_cannot_be_read_costs_no_stream(driver: Driver) -> None:
+    odd = b'content-location: http://[oops\r\nlink: <http://h:abc/x>; rel="stop"\r\n\r\ndata: 1\n\n'
+    async with speaking(saying(SSE_HEAD + odd)) as address:
+        got = await driver.read(f"http{address}/")
+    assert (got.data, got.error, got.address) == ([1], None, None)
 
 
 async def test_a_certificate_that_cannot_be_verified_does_not_heal(driver: Driver, tmp_path: Path) -> None:
@@ -164,8 +200,24 @@ async def test_a_stream_is_left_while_somebody_waits_for_its_next_event() -> Non
         await asyncio.sleep(0)
         await following.__aexit__(None, None, None)
         await left.wait()
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+
+
+async def test_a_second_reader_is_told() -> None:
+    async with (
+        speaking(saying(SSE_HEAD + b"\r\ndata: 1\n\n", then=until_left)) as address,
+        asyncio.timeout(BOUND),
+        tail(f"http{address}/") as events,
+    ):
+        await anext(events)
+        waiting = asyncio.create_task(anext(events))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="expected one reader of a stream at a time, but another one waits"):
+            await anext(events)
+        await events.close()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
 
 
 @pytest.fixture

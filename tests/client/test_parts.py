@@ -9,7 +9,7 @@ import pytest
 
 from tailrace.client.backoff import Backoff, Spent, read_retry_after, seconds_of
 from tailrace.client.deadline import Deadline, Overdue
-from tailrace.client.decoding import AnyNDJSON, AnySSE, Messages
+from tailrace.client.decoding import AnyNDJSON, AnySSE, CursorNDJSON, Messages
 from tailrace.client.errors import (
     NotStoppable,
     SessionBusy,
@@ -171,30 +171,25 @@ class TestDeadline:
 class TestPosition:
     def test_goes_forward_only(self) -> None:
         position = Position("S.e.4")
-        assert [position.advance(token) for token in ("S.e.4", "S.e.3", "S.e.5", "S.e.5", "S.e.9")] == [
-            False,
-            False,
-            True,
-            False,
-            True,
-        ]
+        position.begin("S.e.0")
+        tokens = ("S.e.4", "S.e.3", "S.e.5", "S.e.5", "S.e.9")
+        assert [position.advance(token) for token in tokens] == [False, False, True, False, True]
         assert position.token == "S.e.9"
 
     def test_does_not_leave_its_stream_unnoticed(self) -> None:
-        position = Position("S.e.4")
+        position = Position("S.e.4", gives_cursors=True)
         with pytest.raises(Elsewhere):
             position.advance("S.f.5")
         assert position.token == "S.e.4"
 
     def test_takes_other_servers_ids_as_they_come(self) -> None:
-        position = Position()
-        assert [position.advance(token) for token in ("7", "3", "", "a.b.c")] == [True] * 4
-        assert not position.is_cursor
+        position = Position("a.b.9")
+        assert [position.advance(token) for token in ("7", "3", "", "a.b.c", "a.b.9", "c.d.1")] == [True] * 6
+        assert position.token == "c.d.1"
 
-    def test_learns_that_ids_are_cursors(self) -> None:
-        position = Position()
+    def test_is_a_sockets_first_cursor(self) -> None:
+        position = Position(gives_cursors=True)
         assert position.advance("S.e.1")
-        assert position.is_cursor
         assert not position.advance("S.e.1")
 
 
@@ -203,17 +198,23 @@ class TestPosition:
     [
         (AnySSE(max_bytes=99), b'data: {"a":1}\n\ndata: {"a"\n\n', [Frame({"a": 1}), Frame('{"a"')]),
         (AnySSE(max_bytes=99), b"id: x\nevent: e\ndata: 1\n\n", [Frame(1, "e", "x")]),
-        (AnyNDJSON(99), b'{"id":"x","data":1}\n', [Frame(1, None, "x")]),
+        (AnyNDJSON(99), b'{"id":"x","data":1}\n', [Frame({"id": "x", "data": 1})]),
         (AnyNDJSON(99), b'{"id":3,"data":1}\n', [Frame({"id": 3, "data": 1})]),
         (AnyNDJSON(99), b'{"id":"x","data":1,"more":2}\n', [Frame({"id": "x", "data": 1, "more": 2})]),
-        (AnyNDJSON(99), b'{"id":"S.e.1","data":1,"more":2}\n', [Frame(1, None, "S.e.1")]),
+        (CursorNDJSON(99), b'{"id":"S.e.1","data":1,"more":2}\n', [Frame(1, None, "S.e.1")]),
         (
-            AnyNDJSON(99),
+            CursorNDJSON(99),
             b'{"id":"S.e.1","type":"reset","reason":"trimmed"}\n',
             [Frame({"id": "S.e.1", "type": "reset", "reason": "trimmed"}, "reset", "S.e.1")],
         ),
         (Messages(), b"hello", [Frame("hello")]),
-        (Messages(), b'{"event":"x","data":1}', [Frame(1, "x")]),
+        (Messages(), b'{"event":"x","data":1}', [Frame({"event": "x", "data": 1})]),
+        (
+            Messages(),
+            b'{"event":"error","data":{"status":"no"}}',
+            [Frame({"event": "error", "data": {"status": "no"}})],
+        ),
+        (Messages(), b'{"event":"error","data":{"status":400}}', [Frame({"status": 400}, "error")]),
     ],
 )
 def test_any_servers_events(decoder: Decoder, data: bytes, expected: list[Frame]) -> None:

@@ -8,13 +8,14 @@ import pytest
 from fastapi import FastAPI, WebSocket
 
 from tailrace import FrameTooLarge
-from tailrace.client import NotStoppable, StreamFailed, StreamLost, StreamRefused, Timeouts, tail
+from tailrace.client import StreamFailed, StreamLost, StreamRefused, Timeouts, Unreachable, tail
 from tailrace.client.commands import Ended, Failed, Open
 from tailrace.client.socket import AsyncSocket, SyncSocket
 from tailrace.testing import Fault, Relay, relayed
 from tests.client.apps import LETTERS, tailrace_app
 from tests.client.drivers import AT_ONCE, Driver
 from tests.client.speaking import own_certificate, saying, speaking, until_left
+from tests.raw import BOUND
 from tests.serving import serving
 
 
@@ -115,7 +116,7 @@ async def test_what_is_said_to_a_socket_that_is_gone(relay: Relay) -> None:
 async def test_stop_without_a_connection_is_told(relay: Relay) -> None:
     async with tail(f"{relay.url}/letters") as events:
         assert [event.data async for event in events] == LETTERS
-        with pytest.raises(NotStoppable):
+        with pytest.raises(Unreachable, match="there is no connection now"):
             await events.stop()
 
 
@@ -219,3 +220,14 @@ async def test_a_proxy_that_cannot_be_is_told(driver: Driver, monkeypatch: pytes
     assert str(got.error) == (
         "the stream is lost: no connection: nothing://x isn't a valid proxy: scheme nothing isn't supported"
     )
+
+
+async def test_a_stream_is_left_while_somebody_waits_for_its_next_event(relay: Relay) -> None:
+    following = tail(f"{relay.url}/quiet")
+    events = await following.__aenter__()
+    await anext(events)
+    waiting = asyncio.create_task(anext(events))
+    await asyncio.sleep(0)
+    await following.__aexit__(None, None, None)
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(waiting, BOUND)

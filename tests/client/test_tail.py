@@ -295,3 +295,46 @@ async def test_misuse_is_not_taken_for_the_network(relay: Relay, driver: Driver)
 async def test_a_callers_client_may_know_the_rest_of_the_address(relay: Relay) -> None:
     async with httpx.AsyncClient(base_url=relay.url) as client, tail("/letters", client=client) as events:
         assert [event.data async for event in events] == LETTERS
+
+
+@pytest.mark.parametrize("after", ["", "a.b.1\n", " a.b.1", "a\0"])
+def test_an_after_that_cannot_be_sent_is_told(after: str) -> None:
+    with pytest.raises(ValueError, match="expected an id that a header can hold as `after`, but got"):
+        tail("http://x", after=after)
+
+
+async def test_the_cursor_is_that_of_the_last_event_that_was_given(relay: Relay, driver: Driver) -> None:
+    async with tail(f"{relay.url}/late") as events:
+        assert (await anext(events)).data == "a"
+        cursor = events.cursor
+    got = await driver.read(f"{relay.url}/late", after=cursor)
+    assert got.data == []
+    assert isinstance(got.error, StreamFailed)
+
+
+async def test_an_error_is_raised_again_to_who_reads_on(relay: Relay) -> None:
+    async with tail(f"{relay.url}/late") as events:
+        for _ in range(2):
+            with pytest.raises(StreamFailed, match="model_down"):
+                [event async for event in events]
+
+
+async def test_a_stream_that_was_left_is_not_taken_for_whole(relay: Relay) -> None:
+    async with tail(f"{relay.url}/letters") as events:
+        pass
+    with pytest.raises(RuntimeError, match="expected to read inside of the block, but the stream was left"):
+        await anext(events)
+
+    def leave() -> None:
+        with tail(f"{relay.url}/letters") as letters:
+            letters.close()
+            next(letters)
+
+    with pytest.raises(RuntimeError, match="but the stream was left"):
+        await asyncio.to_thread(leave)
+
+
+async def test_openais_error_is_a_failure(relay: Relay, driver: Driver) -> None:
+    got = await driver.read(f"{relay.url}/chunks/broken")
+    assert isinstance(got.error, StreamFailed)
+    assert (got.error.code, got.error.message) == ("model_down", "the model is down")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard
 
 from pydantic_core import from_json
 
@@ -19,8 +19,6 @@ from .position import read_cursor
 
 DONE_MARK = "[DONE]"
 """The data with which OpenAI's streams, and those like them, say that they are done."""
-
-_MEMBERS = frozenset({"id", "event", "data", "retry"})
 
 
 # With what JSON begins: a failure to read what has no such beginning would cost more than all the rest.
@@ -40,16 +38,30 @@ class AnySSE(SSEValuesDecoder):
 
 
 class AnyNDJSON(Decoder):
-    """Lines of JSON: the envelopes of a log, a chat's flat objects with a cursor, or whatever values they are."""
+    """Lines of JSON, each of them an event."""
 
     def __init__(self, max_bytes: int) -> None:
         self._lines = JSONLines(max_bytes=max_bytes)
 
     def feed(self, data: bytes) -> list[Frame]:
-        return _read_lines(self._lines.feed(data))
+        try:
+            return self._read(self._lines.feed(data))
+        except DecodeError as error:
+            error.before = self._read(error.before)
+            raise
 
     def close(self) -> list[Frame]:
-        return _read_lines(self._lines.close())
+        return self._read(self._lines.close())
+
+    def _read(self, values: Sequence[Any]) -> list[Frame]:
+        return list(map(Frame, values))
+
+
+class CursorNDJSON(AnyNDJSON):
+    """Lines of a server that gives cursors: the envelopes of a log, or a chat's flat objects."""
+
+    def _read(self, values: Sequence[Any]) -> list[Frame]:
+        return _read_lines(values)
 
 
 class Messages(Decoder):
@@ -60,10 +72,20 @@ class Messages(Decoder):
             value = from_json(data)
         except ValueError:
             return [Frame(data.decode("utf-8", "replace"))]
-        return _read_lines([value])
+        return [Frame(value["data"], "error")] if _is_refusal(value) else _read_lines([value])
 
 
-def _read_lines(values: list[Any]) -> list[Frame]:
+def _is_refusal(value: Any) -> bool:
+    """Whether a message is what a socket says in place of HTTP's answer, once it is open."""
+    return (
+        isinstance(value, dict)
+        and value.get("event") == "error"
+        and isinstance(data := value.get("data"), dict)
+        and type(data.get("status")) is int
+    )
+
+
+def _read_lines(values: Sequence[Any]) -> list[Frame]:
     frames: list[Frame] = []
     for value in values:
         frame = _read_object(value) if isinstance(value, dict) else Frame(value)
@@ -75,31 +97,29 @@ def _read_lines(values: list[Any]) -> list[Frame]:
 
 
 def _read_object(value: dict[str, Any]) -> Frame:
-    if "data" in value and len(value) > 1 and (value.keys() <= _MEMBERS or _is_named(value)):
+    if not _is_cursor(id_ := value.get("id")):
+        return Frame(value)
+    if "data" in value:
         try:
             return read_members(value)
         except DecodeError:
             return Frame(value)
-    if not _is_named(value):
-        return Frame(value)
     kind = value.get("type")
-    return Frame(value, kind if isinstance(kind, str) and kind in RESERVED else None, value["id"])
+    return Frame(value, kind if isinstance(kind, str) and kind in RESERVED else None, id_)
 
 
-def _is_named(value: dict[str, Any]) -> bool:
-    """Whether an object has a cursor, which other servers' ids are not."""
-    id_ = value.get("id")
+def _is_cursor(id_: object) -> TypeGuard[str]:
     return isinstance(id_, str) and "." in id_ and read_cursor(id_) is not None
 
 
 SOCKET = "websocket"
 """The media type under which a driver gives the messages of a WebSocket, one with each reading."""
 
-MakeDecoder = Callable[[int], Decoder]
+_MakeDecoder = Callable[[int], Decoder]
 
 _LINES = (NDJSON.media_type, *NDJSON.aliases, "application/jsonlines", "application/json-lines", "application/x-jsonl")
 
-_DECODERS: dict[str, MakeDecoder] = {
+_DECODERS: dict[str, _MakeDecoder] = {
     SSE.media_type: lambda max_bytes: AnySSE(max_bytes=max_bytes),
     **dict.fromkeys(_LINES, AnyNDJSON),
     Batch.media_type: lambda max_bytes: Batch().decoder(),
@@ -115,8 +135,10 @@ def media_type_of(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def decoder_for(media_type: str, max_bytes: int) -> Decoder:
-    """A decoder of the events; NotAStream where no events can be."""
+def decoder_for(media_type: str, max_bytes: int, *, has_cursors: bool) -> Decoder:
+    """A decoder of the events, which may have cursors; NotAStream where no events can be."""
+    if has_cursors and media_type in _LINES:
+        return CursorNDJSON(max_bytes)
     if (make := _DECODERS.get(media_type)) is None:
         raise NotAStream(media_type, ", ".join((SSE.media_type, NDJSON.media_type, Batch.media_type, Text.media_type)))
     return make(max_bytes)

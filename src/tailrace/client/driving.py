@@ -10,7 +10,7 @@ from ..events import Outcome
 from ..wire.base import Frame
 from .commands import Command, Failed, Flow, Open, Say
 from .core import Following
-from .errors import NotStoppable
+from .errors import NotStoppable, Unreachable
 from .refusals import ask
 
 T = TypeVar("T")
@@ -32,6 +32,9 @@ class Reading(Generic[T]):
         self._pending: deque[Frame] = deque()
         self._given: Frame | None = None
         self._cursor = core.cursor
+        self._error: Exception | None = None
+        self._is_busy = False
+        self._is_left = False
 
     @property
     def cursor(self) -> str | None:
@@ -61,17 +64,32 @@ class Reading(Generic[T]):
         event: T = frame if self._convert is None else self._convert(frame)
         return event
 
+    def _begin_filling(self) -> None:
+        """Somebody waits for events: nobody else may, and not after the end."""
+        if self._is_left:
+            raise RuntimeError("expected to read inside of the block, but the stream was left")
+        if self._is_busy:
+            raise RuntimeError("expected one reader of a stream at a time, but another one waits for its next event")
+        if self._error is not None:
+            raise self._error
+        self._is_busy = True
+
     def _next_command(self) -> Command | None:
-        """What the core wants now; None at the end."""
+        """What the core wants now; None at the end, or when the stream was left meanwhile."""
+        if self._is_left:
+            return None
         self._given, self._cursor = None, self._core.cursor
         reply, self._reply = self._reply, None
         try:
             return self._flow.send(reply)
         except StopIteration:
             return None
+        except Exception as error:
+            self._error = error
+            raise
 
     def _interrupt(self) -> None:
-        """Whatever was being done is not: the core goes on with a new connection when it is asked again."""
+        """Whatever was being done is not; unless it has failed, the core goes on with a new connection."""
         self._reply = Failed("the reading was interrupted", ours=True)
 
     def _stopping(self) -> Flow[None]:
@@ -80,11 +98,11 @@ class Reading(Generic[T]):
         if plan.is_socket:
             reply = yield Say(STOP)
             if isinstance(reply, Failed):
-                raise NotStoppable
+                raise Unreachable(reply.reason, 1)
             return
         if (address := self._core.stop_address) is None:
             raise NotStoppable
         headers = {name: value for name, value in plan.headers.items() if not name.lower().startswith("content-")}
         timeouts = plan.timeouts
         request = Open("POST", address, headers, None, timeouts.connect, timeouts.idle)
-        yield from ask(request, plan.retry, repeatable=True)
+        yield from ask(request, plan.retry, repeatable=True, total=timeouts.total)

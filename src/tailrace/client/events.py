@@ -37,7 +37,8 @@ class AsyncEvents(Reading[T], Generic[T]):
             raise
 
     async def close(self) -> None:
-        """Leave the stream, which goes on without this reader."""
+        """Leave the stream, which goes on without this reader. Whoever waits for its next event finds the end."""
+        self._is_left = True
         await self._transport.leave()
 
     async def stop(self) -> None:
@@ -46,6 +47,7 @@ class AsyncEvents(Reading[T], Generic[T]):
 
     async def _fill(self) -> bool:
         """Go on until there is something to give or the stream is open; False at the end."""
+        self._begin_filling()
         try:
             while (command := self._next_command()) is not None:
                 if isinstance(command, Give):
@@ -59,6 +61,9 @@ class AsyncEvents(Reading[T], Generic[T]):
             self._interrupt()
             await self._transport.close()
             raise
+        finally:
+            self._is_busy = False
+        await self._transport.close()  # which may have been opened while the stream was left
         return False
 
 
@@ -87,7 +92,8 @@ class Events(Reading[T], Generic[T]):
             raise
 
     def close(self) -> None:
-        """Leave the stream, which goes on without this reader."""
+        """Leave the stream, which goes on without this reader. Whoever waits for its next event finds the end."""
+        self._is_left = True
         self._transport.leave()
 
     def stop(self) -> None:
@@ -95,6 +101,7 @@ class Events(Reading[T], Generic[T]):
         self._transport.beside().converse(self._stopping())
 
     def _fill(self) -> bool:
+        self._begin_filling()
         try:
             while (command := self._next_command()) is not None:
                 if isinstance(command, Give):
@@ -108,4 +115,7 @@ class Events(Reading[T], Generic[T]):
             self._interrupt()
             self._transport.close()
             raise
+        finally:
+            self._is_busy = False
+        self._transport.close()
         return False

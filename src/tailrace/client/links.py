@@ -70,11 +70,6 @@ def _is_by_tls(by: str, asked: str) -> bool:
     return _origin(asked) == ("http", host, 80) and _origin(by) == ("https", host, 443)
 
 
-def same_origin(one: str, other: str) -> bool:
-    """Whether two URLs have the same scheme, host and port."""
-    return _origin(one) == _origin(other)
-
-
 def _origin(url: str) -> _Origin:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from ..cursor import Cursor
 from ..errors import CursorError
+
+_FIELD_VALUE = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?")
 
 
 class Elsewhere(Exception):
@@ -11,27 +15,36 @@ class Elsewhere(Exception):
 
 
 class Position:
-    """The id of the last event. Any server's ids are kept; of cursors it is known which come after which."""
+    """The id of the last event. Any server's ids are kept; of cursors it is known which come after which.
 
-    def __init__(self, token: str | None = None) -> None:
+    An id is a cursor only where the server has said that it gives them: others may look like one.
+    """
+
+    def __init__(self, token: str | None = None, *, gives_cursors: bool = False) -> None:
         self.token = token
-        self.is_cursor = False
-        """Whether the server gives cursors."""
+        self.gives_cursors = gives_cursors
         self._stem = "."  # no stem of an id
         self._offset = -1
-        if token is not None:
+        if gives_cursors and token is not None:
             self.move(token)
+
+    def begin(self, token: str) -> None:
+        """A response says where it begins: at the last event, where there is one already."""
+        self.gives_cursors = True
+        self.move(self.token or token)
 
     def move(self, token: str) -> None:
         """Go there, wherever that is."""
         self.token = token
-        if (cursor := read_cursor(token)) is not None:
-            self.is_cursor = True
+        if self.gives_cursors and (cursor := read_cursor(token)) is not None:
             self._stem = f"{cursor.stream}.{cursor.epoch}"
             self._offset = cursor.offset
 
     def advance(self, token: str) -> bool:
         """Go on to an event's id, unless it is not after the last one; Elsewhere if it is of another stream."""
+        if not self.gives_cursors:
+            self.token = token
+            return True
         stem, _, offset = token.rpartition(".")
         if stem == self._stem and offset.isdecimal():
             if (number := int(offset)) <= self._offset:
@@ -39,10 +52,7 @@ class Position:
             self._offset = number
             self.token = token
             return True
-        if not stem:  # no cursor: most other servers only count
-            self.token = token
-            return True
-        if self.is_cursor and read_cursor(token) is not None:
+        if self._offset >= 0 and read_cursor(token) is not None:
             raise Elsewhere
         self.move(token)
         return True
@@ -53,3 +63,8 @@ def read_cursor(token: str) -> Cursor | None:
         return Cursor.parse(token)
     except CursorError:
         return None
+
+
+def can_be_sent(token: str) -> bool:
+    """Whether an id, which may be another server's, can be the value of a header (RFC 9110, section 5.5)."""
+    return _FIELD_VALUE.fullmatch(token) is not None

@@ -20,8 +20,6 @@ MAX_REFUSAL = 1 << 16
 MAX_ANSWER = 64 << 20
 """Bytes of an answer that are read."""
 
-_NEVER = Deadline(None)
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -44,12 +42,15 @@ def read_body(limit: int, deadline: Deadline) -> Flow[bytes | Failed]:
     return bytes(body)
 
 
-def read_refusal(head: Opened, deadline: Deadline = _NEVER) -> Flow[StreamRefused]:
+def read_refusal(head: Opened, deadline: Deadline) -> Flow[StreamRefused]:
     """The error that an answer is; of one that broke off the status says enough."""
     if 300 <= head.status < 400 and (location := head.headers.get("location")):
         return redirection(head.status, location)
     body = yield from read_body(MAX_REFUSAL, deadline)
-    return refusal(head.status, b"" if isinstance(body, Failed) else body)
+    error = refusal(head.status, b"" if isinstance(body, Failed) else body)
+    if (allow := head.headers.get("allow")) is not None:
+        error.members.setdefault("allow", allow)
+    return error
 
 
 def ask(

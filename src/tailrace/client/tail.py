@@ -15,6 +15,7 @@ from .events import AsyncEvents, Events
 from .http import AsyncHTTP, HTTPClient, SyncHTTP
 from .links import check_url, with_parameters
 from .plan import Plan
+from .position import can_be_sent
 from .settings import OnReconnect, OnReset, Retry, Timeouts
 from .socket import AsyncSocket, SyncSocket
 
@@ -96,6 +97,8 @@ class Tail(Generic[T]):
         if plan.is_socket:
             _check_socket(plan, client)
         check_url(plan.url, is_whole=client is None)
+        if plan.after is not None and not can_be_sent(plan.after):
+            raise ValueError(f"expected an id that a header can hold as `after`, but got {plan.after[:80]!r}")
         self._plan = plan
         self._convert = convert
         self._client = client

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -43,7 +43,7 @@ class JSONLines:
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[Any]:
-        """The values of the lines that `data` completes; DecodeError for a line that is not JSON."""
+        """The values of the lines that `data` completes; DecodeError for one that is not JSON, with those before it."""
         head, found, tail = data.rpartition(b"\n")
         if not found:
             self._rest += data
@@ -51,14 +51,9 @@ class JSONLines:
             return []
         whole = bytes(self._rest + head) if self._rest else head
         self._rest = bytearray(tail)
-        self._check_size(len(tail))
-        lines = [line for line in whole.split(b"\n") if line and not line.isspace()]
-        if len(whole) <= self._max_bytes:
-            try:
-                return list(map(from_json, lines))
-            except ValueError:
-                pass  # the bad one is named below
-        return list(map(self._read, lines))
+        values = self._read_all(whole)
+        self._check_size(len(tail), values)
+        return values
 
     def close(self) -> list[Any]:
         """The value of a last line without its line end; Truncated if it is not whole."""
@@ -70,16 +65,25 @@ class JSONLines:
         except ValueError as error:
             raise Truncated(f"expected a whole line of JSON at the end, but got {rest!r:.80}: {error}") from None
 
-    def _check_size(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise FrameTooLarge(self._max_bytes, size)
+    def _read_all(self, whole: bytes) -> list[Any]:
+        lines = [line for line in whole.split(b"\n") if line and not line.isspace()]
+        if len(whole) <= self._max_bytes:
+            try:
+                return list(map(from_json, lines))
+            except ValueError:
+                pass  # the bad one is named below
+        values: list[Any] = []
+        for line in lines:
+            self._check_size(len(line), values)
+            try:
+                values.append(from_json(line))
+            except ValueError as error:
+                raise DecodeError(f"expected a line of JSON, but got {line!r:.80}: {error}", before=values) from None
+        return values
 
-    def _read(self, line: bytes) -> Any:
-        self._check_size(len(line))
-        try:
-            return from_json(line)
-        except ValueError as error:
-            raise DecodeError(f"expected a line of JSON, but got {line!r:.80}: {error}") from None
+    def _check_size(self, size: int, before: Sequence[Any] = ()) -> None:
+        if size > self._max_bytes:
+            raise FrameTooLarge(self._max_bytes, size, before=before)
 
 
 class NDJSONDecoder(Decoder):
@@ -89,7 +93,11 @@ class NDJSONDecoder(Decoder):
         self._lines = JSONLines(max_bytes=max_bytes)
 
     def feed(self, data: bytes) -> list[Frame]:
-        return [read_members(value) for value in self._lines.feed(data)]
+        try:
+            return [read_members(value) for value in self._lines.feed(data)]
+        except DecodeError as error:
+            error.before = [read_members(value) for value in error.before]
+            raise
 
     def close(self) -> list[Frame]:
         return [read_members(value) for value in self._lines.close()]

@@ -15,6 +15,7 @@ from .base import Frame, read_members
 Command = Literal["stop"]
 
 NORMAL = 1000
+NO_STATUS = 1005
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012

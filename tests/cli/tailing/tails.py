@@ -59,7 +59,7 @@ def make_app() -> FastAPI:
 
     @app.get("/unasked")
     async def unasked() -> Response:
-        return Response('{"detail": "not so", "allow": "POST"}', 405)
+        return Response('{"detail": "not so"}', 405)
 
     @app.websocket("/answer")
     async def answer(socket: WebSocket) -> None:

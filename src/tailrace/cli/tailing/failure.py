@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ...client import StreamLost, StreamRefused, StreamReset
-from ...errors import FrameTooLarge, TailraceError, Truncated
+from ...errors import FrameTooLarge, TailraceError
 from .way_on import WayOn
 
 GONE = "the stream is gone; read it from its beginning, without --after"
@@ -18,8 +18,6 @@ def explain(error: TailraceError, options: Namespace, way: WayOn, mark: str | No
         return f"the stream was reset ({error.reason}); {way.after(error.cursor) or GONE}"
     if isinstance(error, FrameTooLarge):
         return _joined(f"{error}; --max-bytes allows more", way.after(mark))
-    if isinstance(error, Truncated):
-        return _joined(str(error), way.after(mark))
     if isinstance(error, StreamLost):
         return _joined(str(error), way.after(error.cursor))
     if isinstance(error, StreamRefused):
