@@ -123,7 +123,7 @@ def test_the_public_names_need_none_of_the_applications() -> None:
 
 
 # What `tailrace chat` imports before its prompt.
-PROMPT = "import tailrace.cli.main, tailrace.cli.terminal.start, tailrace.cli.terminal.app"
+PROMPT = "import tailrace.cli.commands, tailrace.cli.terminal.start, tailrace.cli.terminal.app"
 
 
 @pytest.mark.parametrize(
