@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from .command import Command, CommandError, UsageError
+from .notices import say
 from .terminal.wish import Wish
 
 URL_VARIABLE = "TAILRACE_URL"
@@ -63,6 +64,8 @@ def _message(options: Namespace) -> str | None:
     if message is None and sys.stdin is not None:
         if not options.json and sys.stdin.isatty() and sys.stdout.isatty():
             return None
+        if sys.stdin.isatty():
+            say("tailrace chat: write the message, then Ctrl-D on a line of its own")
         message = sys.stdin.buffer.read().decode(sys.stdin.encoding, "replace")
     if message is None or not message.strip():
         raise UsageError("expected a message by --message or from the input, but got none")

@@ -21,6 +21,7 @@ SESSION = "0123456789abcdef"
         (StreamRefused(404, "stream_not_found", "no"), "the reply is not kept any more", "stream_not_found"),
         (StreamRefused(413, "message_too_long", "too long"), "too long", "message_too_long"),
         (StreamRefused(404, None, "Not Found"), "no chat server at http://there (status 404)", "refused"),
+        (StreamRefused(404, "not_found", "no"), "no chat server at http://there (status 404)", "not_found"),
         (StreamRefused(404, "other", "no page"), "no page", "other"),
         (StreamRefused(418), "the server answered with status 418", "refused"),
         (NotAStream("text/html", "events"), "no chat server at http://there (it answers with text/html)", "failed"),

@@ -6,6 +6,13 @@ The prompt comes first. What is only needed to talk with the server is loaded be
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prompt_toolkit.application.current import create_app_session
+from prompt_toolkit.output.plain_text import PlainTextOutput
+from prompt_toolkit.utils import is_dumb_terminal
 
 from .app import App
 from .commands import run_command
@@ -76,3 +83,13 @@ class Dialogue:
         if not isinstance(error, ERRORS):
             raise error
         self._app.say(server.wording.sentence(error), "red")
+
+
+@contextmanager
+def fitting_output() -> Iterator[None]:
+    """For what begins in it: a terminal that cannot even move its cursor is not told to show it."""
+    if not is_dumb_terminal():
+        yield
+        return
+    with create_app_session(output=PlainTextOutput(sys.stdout)):
+        yield

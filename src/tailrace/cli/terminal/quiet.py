@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 LOCAL = 3
 """Where termios keeps the local modes."""
@@ -45,3 +46,34 @@ def interruptible(act: Callable[[], object], by: int = signal.SIGINT) -> Iterato
         yield
     finally:
         signal.signal(by, before)
+
+
+@contextmanager
+def suspendable(before: Callable[[], None], after: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-Z may suspend the program meanwhile. Whoever has the terminal then may leave it another way than it was."""
+    if not hasattr(signal, "SIGTSTP"):  # pragma: no cover - on Windows, where nothing is suspended
+        yield
+        return
+
+    def suspend() -> None:
+        before()
+        modes = _modes()
+        heard = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        # Going on, by `fg`.
+        signal.signal(signal.SIGTSTP, heard)
+        if modes is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, modes)
+        after()
+
+    with interruptible(suspend, signal.SIGTSTP):
+        yield
+
+
+def _modes() -> list[Any] | None:
+    """Of the terminal that is typed at, if there is one."""
+    import termios
+
+    return termios.tcgetattr(sys.stdin.fileno()) if sys.stdin is not None and sys.stdin.isatty() else None

@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ...client import StreamLost
-from .quiet import interruptible
+from .quiet import interruptible, suspendable
 from .reply import Ended, Reply
 from .server import ERRORS, PATIENT, Server
 
@@ -47,7 +47,7 @@ class RunningReply:
         reading = asyncio.create_task(self._read(begin))
         self._tasks = [reading]
         try:
-            with interruptible(self._interrupt):
+            with interruptible(self._interrupt), suspendable(self._view.hide, self._view.show):
                 await asyncio.wait([reading])
         finally:
             self._seconds = time.monotonic() - began

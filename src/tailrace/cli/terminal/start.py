@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from socket import gaierror
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -37,16 +38,25 @@ def start(wish: Wish) -> int:
     try:
         return asyncio.run(_chat(wish) if wish.message is None else _once(wish, wish.message))
     except BrokenPipeError:  # pragma: no cover - Python 3.11 has stopped to trace when it comes here
-        # Python would complain when it flushes what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return BROKEN_PIPE
+    except OSError as error:  # pragma: no cover - for the same reason
+        # What goes wrong with the server is none of these.
+        _forget_output()
+        raise CommandError(f"cannot write to the output: {error.strerror}") from None
+
+
+def _forget_output() -> None:  # pragma: no cover - for the same reason
+    """Python would complain of what is left when it flushes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _chat(wish: Wish) -> int:
-    from .dialogue import Dialogue
+    from .dialogue import Dialogue, fitting_output
 
     await knock(wish.url)
-    running = asyncio.create_task(Dialogue(wish.url, wish.key, wish.session_id).run())
+    with fitting_output():
+        running = asyncio.create_task(Dialogue(wish.url, wish.key, wish.session_id).run())
     # Ended at once, the terminal would stay as the chat needs it.
     with interruptible(running.cancel, signal.SIGTERM):
         await asyncio.wait([running])
@@ -79,6 +89,15 @@ async def knock(url: str) -> None:
                 parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
             )
     except (OSError, UnicodeError, TimeoutError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or f"no answer in {KNOCK_SECONDS:g} s"
-        raise CommandError(f"there is no server at {url} ({reason}): start one with: tailrace serve") from None
+        raise CommandError(f"there is no server at {url} ({_why(error)}): start one with: tailrace serve") from None
     writer.close()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, gaierror | UnicodeError):
+        return "there is no such host"
+    if isinstance(error, TimeoutError):
+        return f"no answer in {KNOCK_SECONDS:g} s"
+    # Of several addresses that fail in several ways there is no number.
+    number = getattr(error, "errno", None)
+    return "no connection" if number is None else os.strerror(number)

@@ -26,7 +26,8 @@ _ADVICE = {
 }
 
 _ELSEWHERE = frozenset({301, 302, 303, 307, 308, 404, 405, 501})
-"""Statuses by which a server says that what is asked for is not there."""
+_NOTHING = ("", "not_found", "method_not_allowed")
+"""Statuses and codes by which a server says that what is asked for is not there."""
 
 _DETAILED = ("no connection", "the connection failed")
 """Reasons behind which the words of other libraries follow."""
@@ -71,7 +72,7 @@ class Wording:
         code = error.code or ""
         if error.status == 401:
             return WRONG_KEY if self._has_key else NO_KEY
-        if not code and error.status in _ELSEWHERE:
+        if code in _NOTHING and error.status in _ELSEWHERE:
             return f"no chat server at {self._url} (status {error.status})"
         said = _REFUSALS.get(code) or error.detail or f"the server answered with status {error.status}"
         return f"{said}: {_ADVICE[code]}" if self._in_chat and code in _ADVICE else said
