@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tailrace.cli.terminal.commands import LISTED
 from tests.chat.api import talking
-from tests.cli.terminal.screen import chatting_with, session_of
+from tests.cli.terminal.screen import chatting_with, session_of, terminal
 from tests.raw import BOUND
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -92,12 +94,80 @@ async def test_the_session_of_the_command_line_is_not_there(tmp_path: Path) -> N
         talking.chatting(tmp_path) as server,
         chatting_with(server.url, tmp_path, "--session", UNKNOWN) as screen,
     ):
-        assert "there is no such session (any more): /new begins another, /sessions lists them" in screen.text
-        assert session_of(screen) == UNKNOWN[:8]
-        await to_thread(screen.ask, "/sessions", "There are no sessions yet: write something, and one begins.")
-        await to_thread(screen.ask, "/stats", "Messages in it")
-        assert "unknown: there is no such session" in " ".join(screen.said.split())
+        assert "there is no such session (any more)" in screen.text
+        assert session_of(screen) == "new"
+        await to_thread(screen.ask, "/sessions", "There are no sessions: write something, and one begins.")
+        await to_thread(screen.ask, "hello", "complete ·")
+
+
+async def test_a_session_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
+    async with talking.chatting(tmp_path) as server, chatting_with(server.url, tmp_path) as screen:
         await to_thread(screen.ask, "/new", "New session")
+        await to_thread(screen.prompt)
+        current = session_of(screen)
+        for line, answer in {
+            f"/open {UNKNOWN}": "there is no such session",
+            "/open nonsense-nonsense-nonsense-nonsense-": "but none begins with",
+            "/open": "expected the beginning of a session's id after /open",
+        }.items():
+            await to_thread(screen.ask, line, answer, f"\n{current}>")
+            await to_thread(screen.prompt)
+        other = (await server.post("/sessions/new"))["session_id"]
+        for written in (other.replace("-", ""), other.upper()):
+            await to_thread(screen.ask, f"/open {written}", "Going on with", f"\n{other[:8]}>")
+            await to_thread(screen.ask, f"/open {current}", "Going on with", f"\n{current}>")
+
+
+async def test_a_session_that_others_have_deleted_is_left(tmp_path: Path) -> None:
+    async with talking.chatting(tmp_path) as server, chatting_with(server.url, tmp_path) as screen:
+        for command, answer in {
+            "/info": "there is no such session",
+            "/sessions": "There are no sessions: write something, and one begins.",
+            "/stats": "unknown: there is no such session",
+        }.items():
+            await to_thread(screen.ask, "/new", "New session")
+            for session in (await server.get("/sessions"))["sessions"]:
+                await server.delete(f"/sessions/{session['session_id']}")
+            await to_thread(screen.ask, command, answer, "\nnew>")
+
+
+async def test_what_needs_no_server_does_not_wait_for_one(tmp_path: Path) -> None:
+    async with silent() as server, chatting_with(server.url, tmp_path) as screen:
+        await to_thread(screen.ask, "/help", "Keys")
+        await to_thread(screen.ask, "/stats", "none yet")
+        with terminal(tmp_path, "chat", server.url) as other:
+            await to_thread(other.prompt)
+            other.send("/EXIT")
+            assert await to_thread(other.end) == 0
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+async def test_no_line_is_wider_than_the_terminal(columns: int, tmp_path: Path) -> None:
+    async with talking.chatting(tmp_path) as server:
+        begun = await server.say("short, but with a title that is longer than this line")
+        session_id = begun[0]["session_id"]
+        said = {}
+        with terminal(tmp_path, "chat", server.url, "--session", session_id, size=(columns, 24)) as screen:
+            await to_thread(screen.prompt)
+            for command, last in {
+                "/help": "Ctrl-D",
+                "/stats": "Messages in it",
+                "/info": "State",
+                "/sessions": "…",
+                "/server": "Average response time",
+                "/health": "Uptime",
+            }.items():
+                await to_thread(screen.ask, command, last)
+                await to_thread(screen.prompt)
+                said[command] = screen.said.splitlines()[1:-1]
+            await to_thread(screen.leave)
+    for command, lines in said.items():
+        assert max(map(len, lines)) < columns, command
+        # What goes on in a second line is indented, so a line that is not has been broken by the terminal.
+        assert {line for line in lines if not line.startswith(("  ", "* "))} <= {lines[0], "Keys"}, command
+    for command in ("/stats", "/info"):
+        assert any(line.endswith(f" {session_id}") for line in said[command])
+    assert len(said["/sessions"]) == 2
 
 
 async def test_only_yes_deletes(tmp_path: Path) -> None:

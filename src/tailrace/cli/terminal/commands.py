@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .facts import of_health, of_server, of_session
+from .facts import Facts, of_health, of_server, of_session
 from .formatting import aligned, count
 from .state import short
 
@@ -92,14 +93,23 @@ async def _quit(app: App, _: str) -> None:
 
 
 async def _stats(app: App, _: str) -> None:
+    _show(app, "This client", [*app.state.statistics.rows(), *await _current(app)])
+
+
+async def _current(app: App) -> Facts:
+    """The current session; how many messages it has is the server's word, because others may talk in it, too."""
     session_id = app.state.session_id
-    rows = list(app.state.statistics.rows())
-    rows.append(("Current session", session_id or "none yet"))
-    if session_id is not None:
-        server = await app.server()
-        # The server's word, because others may talk in it, too.
-        rows.append(("Messages in it", await server.message_count(session_id)))
-    _show(app, "This client", rows)
+    if session_id is None:
+        return [("Current session", "none yet")]
+    server = await app.server()
+    from .server import ERRORS
+
+    try:
+        with _noticing(app, session_id):
+            messages = str((await server.chat.session(session_id, limit=1)).message_count)
+    except ERRORS as error:
+        messages = f"unknown: {server.wording.sentence(error)}"
+    return [("Current session", session_id), ("Messages in it", messages)]
 
 
 async def _server(app: App, _: str) -> None:
@@ -159,7 +169,7 @@ async def _sessions(app: App, _: str) -> None:
         app.say(listing.line(session))
         shown += 1
     if not shown:
-        app.state.session_id = None  # it was deleted by somebody else
+        app.state.session_id = None  # others have deleted it
         app.say("There are no sessions: write something, and one begins.")
 
 
@@ -168,16 +178,25 @@ def _of_session(run: Callable[[App, str], Awaitable[None]]) -> Callable[[App, st
 
     async def run_with_id(app: App, argument: str) -> None:
         session_id = await _find(app, argument)
-        from ...client import StreamRefused
-
-        try:
+        await app.server()
+        with _noticing(app, session_id):
             await run(app, session_id)
-        except StreamRefused as error:
-            if error.code == "session_not_found" and session_id == app.state.session_id:
-                app.state.session_id = None  # it was deleted by somebody else
-            raise
 
     return run_with_id
+
+
+@contextmanager
+def _noticing(app: App, session_id: str) -> Iterator[None]:
+    """If a session that others have deleted was the current one, it is so no more."""
+    # Here and not above, as it comes with the server.
+    from ...client import StreamRefused
+
+    try:
+        yield
+    except StreamRefused as error:
+        if error.code == "session_not_found" and session_id == app.state.session_id:
+            app.state.session_id = None
+        raise
 
 
 @_of_session

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from textwrap import wrap
 
-ROOM = 24
+ROOM = 20
 """Columns that a value of several lines wants beside its name; with fewer it stands below it."""
 
 

@@ -17,7 +17,7 @@ from prompt_toolkit.input import Input as Keys
 from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from .commands import COMMANDS, ChatCommand
+from .commands import COMMANDS, ChatCommand, find_command
 
 SessionIds = Callable[[], AsyncIterator[str]]
 
@@ -58,7 +58,7 @@ class CommandCompleter(Completer):
         for completion in self.get_completions(document, complete_event):
             yield completion
         name, space, begun = document.text_before_cursor.partition(" ")
-        command = COMMANDS.get(name[1:].lower())
+        command = find_command(name[1:])
         if not (space and name.startswith("/") and command is not None and command.argument):
             return
         with suppress(OSError):

@@ -48,13 +48,6 @@ class Server:
         async for session in self.chat.sessions(200):
             yield session.session_id
 
-    async def message_count(self, session_id: str) -> str:
-        """Of a session, if the server says it."""
-        try:
-            return str((await self.chat.session(session_id, limit=1)).message_count)
-        except ERRORS as error:
-            return f"unknown: {self.wording.sentence(error)}"
-
 
 @asynccontextmanager
 async def connected(url: str, key: str | None, *, in_chat: bool = True) -> AsyncIterator[Server]:
