@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from asyncio import to_thread
 from pathlib import Path
 
 import httpx
@@ -8,7 +9,8 @@ from prompt_toolkit.history import FileHistory, InMemoryHistory
 
 from tailrace.cli.terminal.commands import COMMANDS
 from tailrace.cli.terminal.input import history_path, open_history
-from tests.cli.terminal.screen import TAILRACE, chatting, terminal
+from tests.chat.api import talking
+from tests.cli.terminal.screen import TAILRACE, chatting, chatting_with, session_of, terminal
 from tests.programs import Server
 
 HINT = "Ctrl-D or /quit leaves."
@@ -83,6 +85,20 @@ def test_all_commands_have_room_below_the_last_line(chat_server: Server, tmp_pat
             screen.until(lambda last=last: last.summary in screen.text, "expected the menu")  # type: ignore[misc]
             screen.type("ctrl-c")
             screen.leave()
+
+
+async def test_sessions_are_completed_by_their_titles(tmp_path: Path) -> None:
+    async with talking.chatting(tmp_path) as server, chatting_with(server.url, tmp_path) as screen:
+        said = [await server.say(message) for message in ("short hello", "short \x1b[2J and a long title " * 2)]
+        ids = [objects[0]["session_id"] for objects in said]
+        screen.type("/OPEN ", "tab")
+        await to_thread(screen.until, lambda: all(each[:8] in screen.text for each in ids), "expected both sessions")
+        assert f" {ids[0][:8]}  short hello" in screen.text
+        assert f" {ids[1][:8]}  short ␛[2J and a" in screen.text
+        screen.type(ids[0][:8], "tab")
+        await to_thread(screen.until, lambda: "".join(screen.text.split()).endswith(ids[0]), "expected the whole id")
+        screen.type("enter")
+        await to_thread(screen.until, lambda: session_of(screen) == ids[0][:8], "expected the session")
 
 
 def test_a_chat_can_be_suspended_at_its_prompt(chat_server: Server, tmp_path: Path) -> None:

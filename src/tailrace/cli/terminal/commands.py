@@ -264,7 +264,8 @@ async def _find(app: App, argument: str) -> str:
     if (whole := _whole(argument)) is not None:
         return whole
     server = await app.server()
-    found = [session_id async for session_id in server.session_ids() if session_id.startswith(argument.lower())]
+    ids = [session.session_id async for session in server.sessions()]
+    found = [each for each in ids if each.startswith(argument.lower())]
     if len(found) != 1:
         found_so = "none begins" if not found else f"{len(found)} begin"
         raise CommandFailed(f"expected the beginning of one session's id, but {found_so} with {argument!r}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ...client import Session
     from .server import Server
 
 COMPLETION_SECONDS = 2.0
@@ -48,18 +49,18 @@ class Connection:
         # Who gives up waiting takes it from nobody else.
         return await asyncio.shield(self._making)
 
-    async def session_ids(self) -> AsyncIterator[str]:
+    async def sessions(self) -> AsyncIterator[Session]:
         """All that there are, or none if the server does not say so at once."""
         server = await self.server()
         from .server import ERRORS
 
         try:
             async with asyncio.timeout(COMPLETION_SECONDS):
-                found = [session_id async for session_id in server.session_ids()]
+                found = [session async for session in server.sessions()]
         except (TimeoutError, *ERRORS):
             return
-        for session_id in found:
-            yield session_id
+        for session in found:
+            yield session
 
     async def _make(self) -> Server:
         await asyncio.to_thread(_import)

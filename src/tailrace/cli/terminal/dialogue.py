@@ -9,6 +9,8 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shutil import get_terminal_size
+from textwrap import fill
 
 from prompt_toolkit.application.current import create_app_session
 from prompt_toolkit.output.plain_text import PlainTextOutput
@@ -20,19 +22,23 @@ from .connection import Connection
 from .input import Input
 from .quiet import interruptible, unseen
 
+HINT = "/help lists the commands, Alt-Enter begins a new line, Ctrl-D leaves."
+
 
 class Dialogue:
     """One run of `tailrace chat` on a terminal; with a `session_id` it goes on with that session."""
 
     def __init__(self, url: str, key: str | None, session_id: str | None = None) -> None:
         self._connection = Connection(url, key)
-        self._input = Input(self._connection.session_ids, self._connection.begin)
+        self._input = Input(self._connection.sessions, self._connection.begin)
         self._app = App(url, self._connection, self._input.confirm)
         self._first = "" if session_id is None else f"/open {session_id}"
 
     async def run(self) -> None:
         """Until the user leaves."""
-        print(f"tailrace chat · {self._app.url}\n/help lists the commands, Alt-Enter begins a new line, Ctrl-D leaves.")
+        width = max(2, get_terminal_size().columns - 1)
+        for line in (f"tailrace chat · {self._app.url}", HINT):
+            print(fill(line, width, break_long_words=False, break_on_hyphens=False))
         # Also between prompts: what is typed there would be drawn where the next one begins, and Ctrl-C never leaves.
         with unseen(), interruptible(lambda: None):
             async with self._connection:

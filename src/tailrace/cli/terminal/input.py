@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -18,8 +18,13 @@ from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from .commands import COMMANDS, ChatCommand, find_command
+from .safe import safe_line
+from .state import short
 
-SessionIds = Callable[[], AsyncIterator[str]]
+if TYPE_CHECKING:
+    from ...client import Session
+
+Sessions = Callable[[], "AsyncIterator[Session]"]
 
 YES = ("y", "yes")
 
@@ -42,10 +47,10 @@ def open_history(path: Path) -> History:
 
 
 class CommandCompleter(Completer):
-    """Commands by their name, and the ids of sessions where a command takes one."""
+    """Commands by their name, and where a command takes a session its id, beside the title."""
 
-    def __init__(self, session_ids: SessionIds) -> None:
-        self._session_ids = session_ids
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
@@ -61,10 +66,10 @@ class CommandCompleter(Completer):
         command = find_command(name[1:])
         if not (space and name.startswith("/") and command is not None and command.argument):
             return
-        with suppress(OSError):
-            async for session_id in self._session_ids():
-                if session_id.startswith(begun.lower()):
-                    yield Completion(session_id, -len(begun))
+        async for session in self._sessions():
+            if session.session_id.startswith(begun.lower()):
+                title = safe_line(session.title) or "–"
+                yield Completion(session.session_id, -len(begun), short(session.session_id), title)
 
 
 class Input:
@@ -74,11 +79,11 @@ class Input:
     """
 
     def __init__(
-        self, session_ids: SessionIds, on_shown: Callable[[], None], environment: Mapping[str, str] = os.environ
+        self, sessions: Sessions, on_shown: Callable[[], None], environment: Mapping[str, str] = os.environ
     ) -> None:
         self._session: PromptSession[str] = PromptSession(
             history=open_history(history_path(environment)),
-            completer=CommandCompleter(session_ids),
+            completer=CommandCompleter(sessions),
             complete_while_typing=False,
             multiline=True,
             key_bindings=_keys(),
