@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from asyncio import StreamReader, StreamWriter, to_thread
 from collections.abc import AsyncIterator
@@ -185,6 +186,21 @@ async def test_only_yes_deletes(tmp_path: Path) -> None:
         screen.type(" Yes ", "enter")
         await to_thread(screen.wait, "Deleted session", f"\n{current}>")
         assert [each["session_id"][:8] for each in (await server.get("/sessions"))["sessions"]] == [current]
+
+
+async def test_what_was_typed_while_the_server_was_asked_deletes_nothing(tmp_path: Path) -> None:
+    at = "2026-11-21T15:43:48Z"
+    found = {"session_id": UNKNOWN, "message_count": 2, "created": at, "updated": at, "model": "demo", "messages": []}
+    async with silent() as server, chatting_with(server.url, tmp_path) as screen:
+        screen.send(f"/delete {UNKNOWN}")
+        asking = await server.asked(f"/sessions/{UNKNOWN}")
+        screen.type("y", "enter")
+        body = json.dumps(found)
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        asking.write((head + body).encode())
+        await to_thread(screen.wait, "Delete session 00000000 with 2 messages? [y/N]")
+        screen.type("n", "enter")
+        await to_thread(screen.wait, "Nothing was deleted.")
 
 
 async def test_without_a_browser_the_address_is_what_there_is(tmp_path: Path) -> None:
