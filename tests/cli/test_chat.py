@@ -21,6 +21,8 @@ from tailrace.testing import relayed
 from tests.chat.api import talking
 from tests.chat.api.talking import Hold, Scripted
 from tests.cli.served import PATIENCE, SILENT
+from tests.cli.terminal.screen import terminal
+from tests.client.speaking import saying, speaking
 from tests.programs import Server
 from tests.serving import ROOT, free_port
 
@@ -107,9 +109,14 @@ def test_a_failing_model_is_status_1(server: Server) -> None:
     assert err.startswith("failed · ")
     assert err.endswith("(model_error)\n")
     status, out, err = chat(server.url, "--json", "--message", "/fail")
-    last = json.loads(out.splitlines()[-1])
-    assert (status, last["type"], last["code"]) == (1, "error", "model_error")
-    assert err.count("\n") == 1
+    *_, before, last = (json.loads(line) for line in out.splitlines())
+    assert (status, err.count("\n")) == (1, 1)
+    assert last == {
+        "type": "error",
+        "id": f"{before['id']}.end",
+        "code": "model_error",
+        "message": "the demo model fails, because /fail asks for it",
+    }
 
 
 def test_refusals_are_one_line_and_status_1(server: Server) -> None:
@@ -122,6 +129,40 @@ def test_refusals_are_one_line_and_status_1(server: Server) -> None:
     status, out, err = chat(server.url, "--json", "--message", "x" * 40_000)
     assert (status, json.loads(out)["code"]) == (1, "message_too_long")
     assert err == "expected a message of at most 32000 characters, but got 40000\n"
+
+
+async def test_another_server_is_none() -> None:
+    head = b"HTTP/1.1 404 Not Found\r\ncontent-type: text/html\r\ncontent-length: 30\r\n\r\n"
+    async with speaking(saying(head, b"<html>\n<p>no such page</p>\n<br>")) as where:
+        status, out, err = await to_thread(chat, f"http{where}", "--message", "hello")
+        assert (status, out, err) == (1, "", f"no chat server at http{where} (status 404)\n")
+
+
+def test_another_path_is_none(server: Server) -> None:
+    status, out, err = chat(f"{server.url}/chat", "--message", "hello")
+    assert (status, out, err) == (1, "", f"no chat server at {server.url}/chat (status 404)\n")
+
+
+def test_a_server_without_tls_is_not_asked_again(server: Server) -> None:
+    status, out, err = chat(server.url.replace("http:", "https:"), "--message", "hello")
+    assert (status, out) == (1, "")
+    assert err == "what is at this address does not speak TLS; your message was not sent\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a file that is always full is needed")
+@pytest.mark.parametrize("option", ["", "--json"])
+def test_an_output_that_is_full_is_one_line(option: str, server: Server) -> None:
+    ended = in_shell(f"chat {server.url} --message short {option} > /dev/full")
+    said = "tailrace chat: cannot write to the output: No space left on device\n"
+    assert (ended.returncode, ended.stderr.decode()) == (1, said)
+
+
+def test_a_message_is_asked_for_on_a_terminal(server: Server, tmp_path: Path) -> None:
+    with terminal(tmp_path, "chat", server.url, "--json", "--key", "one-key") as screen:
+        screen.until(lambda: "write the message, then Ctrl-D on a line of its own" in screen.text)
+        screen.type("short one", "enter", "ctrl-d")
+        assert screen.end() == 0
+        assert '"type":"complete"' in screen.text.replace("\n", "")
 
 
 def test_a_busy_session_is_status_1(server: Server) -> None:
@@ -215,6 +256,7 @@ def test_a_reader_that_leaves_is_no_error(server: Server) -> None:
         (["http://host:port"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'http://host:port'"),
         (["http://"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'http://'"),
         (["--session", "one"], "expected --session to be the id of a session, but got 'one'"),
+        (["--session", ""], "expected --session to be the id of a session, but got ''"),
         (["--key", "ключ"], "expected an API key of printable ASCII characters, but got others"),
     ],
 )
@@ -229,12 +271,18 @@ def test_an_empty_input_is_status_2() -> None:
     assert chat() == (2, "", line)
 
 
-def test_no_server_says_how_to_start_one() -> None:
-    port = free_port()
-    status, out, err = chat(f"127.0.0.1:{port}", "--message", "hello")
-    assert (status, out) == (1, "")
-    assert err.startswith(f"tailrace chat: there is no server at http://127.0.0.1:{port} (")
-    assert err.endswith("): start one with: tailrace serve\n")
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("127.0.0.1", "Connection refused"),
+        ("nobody.invalid", "there is no such host"),
+        ("a..b", "there is no such host"),
+    ],
+)
+def test_no_server_says_how_to_start_one(host: str, why: str) -> None:
+    address = f"http://{host}:{free_port()}"
+    line = f"tailrace chat: there is no server at {address} ({why}): start one with: tailrace serve\n"
+    assert chat(address, "--message", "hello") == (1, "", line)
 
 
 def test_a_missing_extra_is_one_line() -> None:

@@ -94,6 +94,16 @@ def test_what_is_printed_in_pieces_is_what_the_whole_would_be(text: str) -> None
         assert in_pieces([text[:cut], text[cut:]]) == expected
 
 
+def test_an_item_of_a_list_goes_on() -> None:
+    blocks = Blocks()
+    assert [block.goes_on for block in blocks.feed("- one\n- two\n")] == []
+    blocks.feed("\n")
+    assert (blocks.pending, blocks.goes_on) == ("- two\n\n", True)
+    blocks.feed("Text\n")
+    blocks.feed("\n")
+    assert (blocks.pending, blocks.goes_on) == ("", False)
+
+
 MARKDOWN = st.lists(
     st.sampled_from(["- ", "1. ", "> ", "    ", "  ", "```", "~~~", "|", "|-|", "#", "*", "a", "b `c`", "<b>", "\n"]),
     max_size=30,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from asyncio import to_thread
+from asyncio import StreamReader, StreamWriter, to_thread
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tailrace.testing import Fault, Relay, relayed
 from tests.chat.api import talking
 from tests.chat.api.talking import Chat, Hold, Scripted, within
 from tests.cli.terminal.screen import Terminal, chatting_with, session_of
+from tests.client.speaking import SSE_HEAD, saying, speaking, until_left
 
 STALLED = Fault(after=0, how="stall")
 
@@ -24,6 +25,7 @@ class Talk:
     screen: Terminal
     server: Chat
     relay: Relay
+    model: Scripted
 
 
 @asynccontextmanager
@@ -33,7 +35,7 @@ async def talk(folder: Path, model: Scripted) -> AsyncIterator[Talk]:
         relayed(server.url) as relay,
         chatting_with(relay.url, folder) as screen,
     ):
-        yield Talk(screen, server, relay)
+        yield Talk(screen, server, relay, model)
 
 
 async def test_a_second_ctrl_c_leaves_a_reply_that_cannot_be_stopped(tmp_path: Path) -> None:
@@ -59,31 +61,124 @@ async def test_a_second_ctrl_c_leaves_a_reply_that_cannot_be_stopped(tmp_path: P
             assert re.search(rf"^  {name} +1$", screen.said, re.MULTILINE), name
 
 
-async def test_ctrl_c_before_a_reply_has_begun(tmp_path: Path) -> None:
+async def test_ctrl_c_before_a_reply_has_begun_stops_it_later(tmp_path: Path) -> None:
     hold = Hold()
     async with talk(tmp_path, Scripted("One. ", hold)) as chat:
         screen = chat.screen
         chat.relay.always(STALLED)
-        await to_thread(screen.send, "left")
+        await to_thread(screen.send, "hello")
         await within(hold.reached)  # so the message has arrived
         screen.type("ctrl-c")
         await to_thread(screen.wait, "stopping as soon as the reply begins; Ctrl-C again leaves it")
-        screen.type("ctrl-c")
-        await to_thread(screen.until, lambda: screen.text.endswith("new> left"))
-        assert "\nleft before it began; your message may have arrived: sent again, it counts once\n" in screen.text
-        screen.type("ctrl-c")
-
-        hold.reached.clear()
-        await to_thread(screen.send, "stopped")
-        await within(hold.reached)
-        screen.type("ctrl-c")
-        await to_thread(screen.wait, "stopping as soon as the reply begins")
         chat.relay.always(Fault())
         chat.relay.cut()
         await to_thread(screen.wait, "no connection, trying again …", "One.", "stopped · ")
         assert screen.said.count("no connection") == 1
         await to_thread(screen.prompt)
-        [newest, _] = (await chat.server.get("/sessions"))["sessions"]
-        assert await chat.server.replies(newest["session_id"]) == [("One. ", "stopped")]
-        assert session_of(screen) == newest["session_id"][:8]
-        hold.release.set()  # of the first one, which nobody has stopped
+        [session] = (await chat.server.get("/sessions"))["sessions"]
+        assert await chat.server.replies(session["session_id"]) == [("One. ", "stopped")]
+        assert session_of(screen) == session["session_id"][:8]
+
+
+async def leave_before_the_reply(chat: Talk, hold: Hold) -> None:
+    """Send a message that arrives, and whose reply does not; the message is at the prompt again."""
+    screen = chat.screen
+    chat.relay.always(STALLED)
+    await to_thread(screen.send, "hello")
+    await within(hold.reached)
+    screen.type("ctrl-c")
+    await to_thread(screen.wait, "stopping as soon as the reply begins; Ctrl-C again leaves it")
+    screen.type("ctrl-c")
+    await to_thread(screen.until, lambda: screen.text.endswith("new> hello"))
+    assert "\nleft before it began; your message may have arrived: sent again, it counts once\n" in screen.text
+    chat.relay.always(Fault())
+    hold.release.set()
+
+
+async def test_a_message_that_may_have_arrived_is_asked_once(tmp_path: Path) -> None:
+    hold = Hold()
+    async with talk(tmp_path, Scripted("One. ", hold)) as chat:
+        await leave_before_the_reply(chat, hold)
+        screen = chat.screen
+        screen.type("enter")
+        await to_thread(screen.until, lambda: "One." in screen.text and "complete ·" in screen.text)
+        await to_thread(screen.prompt)
+        [session] = (await chat.server.get("/sessions"))["sessions"]
+        assert await chat.server.replies(session["session_id"]) == [("One. ", "complete")]
+        assert session_of(screen) == session["session_id"][:8]
+        await to_thread(screen.ask, "/stats", "Messages in it")
+        for name, value in {"Messages sent": 1, "Stopped streams": 0, "Sessions created": 1}.items():
+            assert re.search(rf"^  {name} +{value}$", screen.said, re.MULTILINE), name
+
+
+async def test_another_message_is_another_question(tmp_path: Path) -> None:
+    hold = Hold()
+    async with talk(tmp_path, Scripted("One. ", hold)) as chat:
+        await leave_before_the_reply(chat, hold)
+        chat.screen.type(", you", "enter")
+        await to_thread(chat.screen.until, lambda: "complete ·" in chat.screen.text)
+        assert [asked[-1].text for asked in chat.model.asked] == ["hello", "hello, you"]
+
+
+async def test_a_message_that_was_not_sent_stands_at_the_next_prompt(tmp_path: Path) -> None:
+    async with AsyncExitStack() as gone:
+        url = await gone.enter_async_context(speaking(until_left))
+        async with chatting_with(f"http{url}", tmp_path) as screen:
+            await gone.aclose()
+            await to_thread(screen.send, "//hello")
+            await to_thread(screen.wait, "no connection, trying again …", "\n… attempt 2 of 8 in ")
+            screen.type("ctrl-c")
+            await to_thread(screen.until, lambda: screen.text.endswith("new> //hello"))
+            assert "\nno connection, trying again …\nleft before it began; your message was not sent\n" in screen.text
+            screen.type("ctrl-c")
+            await to_thread(screen.ask, "/stats", "none yet")
+            for name in ("Messages sent", "Stopped streams", "Failed streams"):
+                assert re.search(rf"^  {name} +0$", screen.said, re.MULTILINE), name
+
+
+async def test_a_session_that_is_deleted_in_the_middle_of_a_reply(tmp_path: Path) -> None:
+    hold = Hold()
+    async with talk(tmp_path, Scripted("One. ", hold)) as chat:
+        screen = chat.screen
+        await to_thread(screen.ask, "hello", "One.")
+        [session] = (await chat.server.get("/sessions"))["sessions"]
+        await chat.server.delete(f"/sessions/{session['session_id']}")
+        await to_thread(screen.wait, "stopped · ", ": somebody else has stopped it")
+        await to_thread(screen.prompt)
+        hold.release.set()
+        await to_thread(screen.send, "//and now?")
+        await to_thread(screen.until, lambda: screen.text.endswith("new> //and now?"))
+        assert "\nthis session is gone: send your message again, and a new one begins\n" in screen.text
+        screen.type("enter")
+        await to_thread(screen.wait, "complete ·")
+        await to_thread(screen.prompt)
+        [session] = (await chat.server.get("/sessions"))["sessions"]
+        assert session["title"] == "/and now?"
+        await to_thread(screen.ask, "/stats", "Messages in it")
+        for name, value in {"Messages sent": 2, "Failed streams": 0, "Sessions created": 2}.items():
+            assert re.search(rf"^  {name} +{value}$", screen.said, re.MULTILINE), name
+
+
+INFO = b'id: s.e.1\ndata: {"type":"session_info","session_id":"0123456789","stream_id":"s","model":"m"}\n\n'
+HEAD = SSE_HEAD + b"stream-cursor: s.e.0\r\ncontent-location: /chat/stream/s\r\n\r\n"
+CLOSED = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 7200\r\ncontent-length: 0\r\n\r\n"
+
+
+async def test_a_reply_that_cannot_be_read_on(tmp_path: Path) -> None:
+    answers = iter([saying(HEAD + INFO), saying(CLOSED), saying(CLOSED)])
+
+    async def speak(reader: StreamReader, writer: StreamWriter) -> None:
+        if await reader.readline():  # there is none of who only looks whether a server is there
+            await next(answers)(reader, writer)
+
+    async with speaking(speak) as where, chatting_with(f"http{where}", tmp_path) as screen:
+        await to_thread(screen.ask, "hello", "connection lost, reading on …", "failed · 0 chunks")
+        await to_thread(screen.prompt)
+        said = " ".join(screen.said.split())
+        assert ": given up after 2 failures: the server refused with 503;" in said
+        assert "; /open 01234567 reads on" in said
+        await to_thread(screen.send, "again?")
+        may_have = "your message may have arrived: sent again, it counts once"
+        await to_thread(screen.until, lambda: may_have in " ".join(screen.text.split()))
+        await to_thread(screen.until, lambda: screen.text.endswith("> again?"))
+        screen.type("ctrl-c")

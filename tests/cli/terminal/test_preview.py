@@ -28,3 +28,15 @@ def test_what_was_drawn_is_erased_once() -> None:
     assert preview.erase() == "\r\x1b[2A\x1b[J"
     assert preview.erase() == ""
     assert preview.draw("one\ntwo\nthree", 40, 4) == "\nthree"
+
+
+def test_a_row_can_stand_below_it() -> None:
+    preview = Preview(Console())
+    assert preview.draw("one", 40, 24, below="attempt 1") == "\none\nattempt 1"
+    assert preview.erase() == "\r\x1b[2A\x1b[J"
+    assert preview.draw("", 4, 24, below="attempt 1") == "atte"
+    assert preview.draw("\n", 40, 24) == ""
+
+
+def test_what_goes_on_stands_without_a_gap() -> None:
+    assert Preview(Console()).draw("- two", 40, 24, gap=False) == "- two"

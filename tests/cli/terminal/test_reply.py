@@ -48,6 +48,16 @@ def test_a_text_that_differs_is_shown_whole_and_said_to_be_another() -> None:
     assert notes[1] == "what the server has kept differs from the text above; it is this:"
 
 
+def test_the_summary_is_of_what_was_sent_to_the_model() -> None:
+    """A server that was started again repeats a reply, with what it has kept as one chunk."""
+    reply = Reply(PlainView(io.StringIO(), io.StringIO()))
+    status = Status(type="status", message="", context_messages=3)
+    again = Status(type="status", message="", context_messages=0)
+    for each in (INFO, status, chunk("ab"), chunk("c"), RESET, INFO, again, chunk("abc"), chunk("d")):
+        reply.take(each)
+    assert reply.summary(9.0, "complete") == "complete · 3 chunks · 9.0 s · 3 context messages"
+
+
 def test_a_lost_connection_is_said_once_each_time() -> None:
     out, beside = io.StringIO(), io.StringIO()
     reply = Reply(PlainView(out, beside))

@@ -12,7 +12,8 @@ from tailrace.chat.models.demo import cut
 from tailrace.chat.models.demo_parts import PARTS
 from tailrace.cli.terminal.blocks import PARSER
 from tailrace.cli.terminal.markdown import ChatMarkdown
-from tailrace.cli.terminal.view import JSONView, PlainView, TerminalView
+from tailrace.cli.terminal.view import DumbView, JSONView, PlainView, TerminalView, say
+from tailrace.client import ChatObject
 
 TEXT = "\n\n".join(part.text for part in PARTS)
 
@@ -28,6 +29,13 @@ def screen_after(columns: int, rows: int, words: float) -> list[str]:
     pyte.Stream(screen).feed(file.getvalue().replace("\n", "\r\n"))
     lines = [*screen.history.top, *(screen.buffer[number] for number in range(rows))]
     return ["".join(line[column].data for column in range(columns)).rstrip() for line in lines]
+
+
+def rows(file: io.StringIO, count: int) -> list[str]:
+    """The first ones of the screen."""
+    screen = pyte.Screen(60, 20)
+    pyte.Stream(screen).feed(file.getvalue().replace("\n", "\r\n"))
+    return [row.rstrip() for row in screen.display[:count]]
 
 
 @pytest.mark.parametrize(("columns", "rows", "words"), [(81, 24, 4), (60, 24, 1), (40, 5, 3), (100, 3, 30)])
@@ -55,9 +63,7 @@ def test_notes_stand_between_what_stays_and_what_is_drawn_again() -> None:
     view.note("lost\x1b[2J")
     view.piece(" three.")
     view.fail("failed: why")
-    screen = pyte.Screen(60, 20)
-    pyte.Stream(screen).feed(file.getvalue().replace("\n", "\r\n"))
-    assert [line.rstrip() for line in screen.display[:12]] == [
+    assert rows(file, 12) == [
         *("before", "heading", "", "One.", "", "lost␛[2J", "", "Two and three.", "", "failed: why", "", "")
     ]
 
@@ -81,3 +87,65 @@ def test_json_has_nothing_but_objects() -> None:
     view.note("d")
     view.fail("e")
     assert (out.getvalue(), beside.getvalue()) == ("", "d\ne\n")
+
+
+def test_what_is_waited_for_stands_last_until_something_comes() -> None:
+    file = io.StringIO()
+    view = TerminalView(Console(file=file, force_terminal=True, width=60, height=20))
+    view.wait("attempt 1")
+    assert rows(file, 2) == ["… attempt 1", ""]
+    view.begin("heading")
+    view.piece("One")
+    view.wait("attempt 2\x1b")
+    assert rows(file, 5) == ["heading", "", "One", "… attempt 2␛", ""]
+    view.take(ChatObject(type="chunk"))
+    view.piece(" two")
+    assert rows(file, 4) == ["heading", "", "One two", ""]
+
+
+def test_an_unfinished_item_stands_where_it_will_be() -> None:
+    file = io.StringIO()
+    view = TerminalView(Console(file=file, force_terminal=True, width=60, height=20))
+    view.begin("heading")
+    assert rows(file, 4) == ["heading", "", "…", ""]
+    view.piece("- one\n- two\n\n")
+    assert rows(file, 5) == ["heading", "", "• one", "- two", ""]
+    view.hide()
+    assert rows(file, 5) == ["heading", "", "• one", "", ""]
+    view.show()
+    assert rows(file, 5) == ["heading", "", "• one", "- two", ""]
+
+
+def test_sentences_are_broken_between_words() -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=20, height=20)
+    say(console, "one line\x1b that is too long for it", "red")
+    view = TerminalView(console)
+    view.note("a note that is too long")
+    view.begin("a heading that is too long")
+    assert rows(file, 8) == [
+        *(
+            "one line␛ that is",
+            "too long for it",
+            "a note that is too",
+            "long",
+            "a heading that is",
+            "too long",
+            "",
+            "…",
+        )
+    ]
+
+
+def test_a_terminal_that_cannot_move_has_all_of_it_in_its_order() -> None:
+    out = io.StringIO()
+    view = DumbView(out, out)
+    view.begin("heading")
+    view.piece("**one**")
+    view.wait("attempt 1")
+    view.end("summary")
+    view.begin("heading")
+    view.hide()
+    view.show()
+    view.fail("failed")
+    assert out.getvalue() == "heading\n**one**\nsummary\nheading\nfailed\n"

@@ -28,7 +28,11 @@ SESSION = "0123456789abcdef"
         (NotAStream("", "events"), "no chat server at http://there (it answers with no media type)", "failed"),
         (Unreachable("no connection: All [1]", 2), "the server gives no answer: no connection", "unreachable"),
         (Unreachable("no connection in time", 2), "the server gives no answer: no connection in time", "unreachable"),
-        (StreamLost("the connection failed: x", None, 9), "the connection failed, 9 times in a row", "unreachable"),
+        (
+            StreamLost("the connection failed: x", None, 9),
+            "given up after 9 failures: the connection failed",
+            "unreachable",
+        ),
         (StreamLost("the certificate: self-signed", None), "the certificate: self-signed", "unreachable"),
         (DecodeError("expected one, but got two"), "expected one, but got two", "failed"),
     ],

@@ -70,7 +70,7 @@ class Conversation:
             return "complete"
         self.state.statistics.stopped += 1
         # Whoever else has stopped it may have deleted it.
-        kept = "what there is of it was kept" if running.interrupted else "not by you"
+        kept = "what there is of it was kept" if running.interrupted else "somebody else has stopped it"
         self._view.end(running.summary("stopped", kept))
         return "stopped"
 

@@ -40,7 +40,9 @@ class Preview:
         if rows and gap:
             rows.insert(0, "")
         if below:
-            rows += last_rows(below, width, 1, self._console)
+            row = Text(below)
+            row.truncate(max(1, width))
+            rows.append(row.plain)
         self._drawn = len(rows)
         return "\n".join(rows)
 

@@ -51,7 +51,8 @@ class Wording:
         if isinstance(error, Unreachable):
             return f"the server gives no answer: {plain(error.reason)}"
         if isinstance(error, StreamLost):
-            return plain(error.reason) + (f", {error.attempts} times in a row" if error.attempts > 1 else "")
+            tried = f"given up after {error.attempts} failures: " if error.attempts > 1 else ""
+            return tried + plain(error.reason)
         return str(error)
 
     def goes_on(self, session_id: str) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import signal
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tailrace.cli.terminal.commands import COMMANDS, KEYS
 from tailrace.testing.relay import Fault, relayed
-from tests.cli.terminal.screen import chatting, session_of, terminal
+from tests.cli.terminal.screen import TAILRACE, chatting, session_of, terminal
 from tests.programs import Server
 
 SUMMARY = r"complete · \d+ chunks · \d+\.\d s · {} context message"
@@ -263,9 +263,42 @@ def test_escapes_in_a_reply_are_only_shown(chat_server: Server, tmp_path: Path) 
         assert not {"\x9b", "\x07", "\u202e"} & set(screen.raw)
 
 
-@pytest.mark.parametrize("name", ["dumb"])
-def test_a_terminal_that_cannot_move_gets_plain_text(name: str, chat_server: Server, tmp_path: Path) -> None:
-    with terminal(tmp_path, "chat", chat_server.url, "--message", "short **one**", TERM=name) as screen:
+def test_a_terminal_that_cannot_move_gets_plain_text(chat_server: Server, tmp_path: Path) -> None:
+    with terminal(tmp_path, "chat", chat_server.url, "--message", "short **one**", TERM="dumb") as screen:
         assert screen.end() == 0
         assert "**one**" in screen.text
         assert "\x1b" not in screen.raw
+    with chatting(chat_server.url, tmp_path, TERM="dumb") as screen:
+        screen.ask("short **two**", "complete ·")
+        assert re.search(r"^\w{8} · demo\nYou wrote “short \*\*two\*\*”", screen.said, re.MULTILINE)
+        screen.prompt()
+        screen.ask("/delete", "[y/N]")
+        screen.type("y", "enter")
+        screen.wait("Deleted session")
+        screen.leave()
+        assert "\x1b" not in screen.raw
+
+
+def test_a_reply_goes_on_below_what_came_while_it_was_suspended(chat_server: Server, tmp_path: Path) -> None:
+    shell = ["bash", "--norc", "--noprofile", "-i"]
+    with terminal(tmp_path, program=shell, PS1="shell$ ") as screen:
+        screen.type(f"{shlex.join(TAILRACE)} chat {chat_server.url}", "enter")
+        screen.until(lambda: screen.text.endswith("new>"), "expected a prompt")
+        screen.type("a long one", "enter")
+        screen.until(lambda: "You wrote" in screen.text, "expected a reply")
+        screen.type("\x1a")
+        screen.until(lambda: screen.text.endswith("shell$"), "expected the shell")
+        screen.type("fg", "enter")
+        screen.until(lambda: "stream" in screen.text.partition("$ fg")[2], "expected more")
+        screen.type("typed", "ctrl-c")
+        screen.until(lambda: screen.text.endswith("> typed"), "expected what was typed in the reply")
+        assert screen.text.count("You wrote “a long one”") <= 2
+        screen.type("ctrl-c", "ctrl-d")
+        screen.until(lambda: screen.text.endswith("shell$"), "expected the shell")
+        screen.type("ctrl-d")
+        screen.end()
+
+
+def test_a_narrow_terminal_breaks_between_words(chat_server: Server, tmp_path: Path) -> None:
+    with chatting(chat_server.url, tmp_path, columns=40) as screen:
+        assert "\n/help lists the commands, Alt-Enter\nbegins a new line, Ctrl-D leaves.\n" in screen.text
