@@ -46,6 +46,7 @@ def command(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
+        start_new_session=True,
     )
 
 
@@ -188,6 +189,19 @@ def test_ctrl_c_stops_the_model(tmp_path: Path) -> None:
         stored = httpx.get(f"{slow.url}/sessions").json()["sessions"][0]
         reply = httpx.get(f"{slow.url}/sessions/{stored['session_id']}").json()["messages"][-1]
         assert (reply["state"], reply["text"].rstrip("\n")) == ("stopped", (first + out).decode().rstrip("\n"))
+
+
+def test_what_no_shell_can_continue_is_not_suspended(tmp_path: Path) -> None:
+    from tests.cli.terminal.conftest import serve
+
+    with serve(tmp_path, TAILRACE_DEMO_PACE="0.2") as slow:
+        process = command(slow.url, "--message", "short one")
+        assert process.stdout is not None
+        process.stdout.read(8)
+        process.send_signal(signal.SIGTSTP)
+        out, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, err) == (0, b"")
+        assert out.endswith(b"`GENAI_MODEL_ID`.\n")
 
 
 async def test_a_second_ctrl_c_leaves_a_model_that_cannot_be_stopped(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tailrace.testing import Fault, Relay, relayed
 from tests.chat.api import talking
-from tests.chat.api.talking import Chat, Hold, Scripted, within
+from tests.chat.api.talking import Chat, Hold, Scripted, begun, within
 from tests.cli.terminal.screen import Terminal, chatting_with, session_of
 from tests.client.speaking import SSE_HEAD, saying, speaking, until_left
 
@@ -118,6 +118,27 @@ async def test_another_message_is_another_question(tmp_path: Path) -> None:
         chat.screen.type(", you", "enter")
         await to_thread(chat.screen.until, lambda: "complete ·" in chat.screen.text)
         assert [asked[-1].text for asked in chat.model.asked] == ["hello", "hello, you"]
+
+
+async def test_a_reply_that_is_joined_and_lost_or_left(tmp_path: Path) -> None:
+    hold = Hold()
+    async with talk(tmp_path, Scripted("One. ", hold)) as chat, chat.server.saying("hello") as other:
+        session_id = (await begun(other, "One."))[0]["session_id"]
+        screen = chat.screen
+        await to_thread(screen.ask, "/health", "Uptime")  # on the connection that is not stalled
+        chat.relay.always(STALLED)
+        await to_thread(screen.ask, f"/open {session_id}", "Going on with")
+        screen.type("ctrl-c")
+        await to_thread(screen.wait, "stopping as soon as the reply begins; Ctrl-C again leaves it")
+        screen.type("ctrl-c")
+        await to_thread(screen.wait, "\nleft before it began\n")
+        await to_thread(screen.prompt)
+        chat.relay.always(Fault(after=0, how="reset"))
+        await to_thread(screen.ask, f"/open {session_id[:9]}", "Going on with", "no connection, trying again …")
+        chat.relay.always(Fault())
+        await to_thread(screen.wait, "One.")
+        hold.release.set()
+        await to_thread(screen.wait, "complete ·")
 
 
 async def test_a_message_that_was_not_sent_stands_at_the_next_prompt(tmp_path: Path) -> None:

@@ -250,6 +250,7 @@ def test_a_busy_session_shows_the_running_reply_and_keeps_the_message(chat_serve
         screen.until(lambda: screen.text.endswith("new> short hello"), "expected the message once more")
         screen.type("enter")
         screen.wait("You wrote “short hello”", "complete ·")
+        screen.prompt()
         assert session_of(screen) not in ("new", session_id[:8])
 
 

@@ -73,22 +73,27 @@ class Dialogue:
 
     async def _command(self, line: str) -> None:
         """Ctrl-C gives up waiting for it."""
-        running = asyncio.create_task(run_command(self._app, line))
+        running = asyncio.create_task(self._run(line))
         with interruptible(running.cancel):
             await asyncio.wait([running])
         if running.cancelled():
             self._app.say("Given up.", "yellow")
-        elif (error := running.exception()) is not None:
-            await self._fail(error)
+        else:
+            running.result()
 
-    async def _fail(self, error: BaseException) -> None:
-        """Say why a command cannot be done, if that is the server's affair."""
-        server = await self._app.server()
-        from .server import ERRORS
+    async def _run(self, line: str) -> None:
+        try:
+            await run_command(self._app, line)
+        except _errors() as error:
+            server = await self._app.server()
+            self._app.say(server.wording.sentence(error), "red")
 
-        if not isinstance(error, ERRORS):
-            raise error
-        self._app.say(server.wording.sentence(error), "red")
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What can go wrong with a server. It is known when there is one."""
+    from .server import ERRORS
+
+    return ERRORS
 
 
 @contextmanager

@@ -89,11 +89,12 @@ async def knock(url: str) -> None:
                 parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
             )
     except (OSError, UnicodeError, TimeoutError) as error:
-        raise CommandError(f"there is no server at {url} ({_why(error)}): start one with: tailrace serve") from None
+        raise CommandError(f"there is no server at {url} ({why(error)}): start one with: tailrace serve") from None
     writer.close()
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """Why nobody accepts a connection, without what only programmers understand."""
     if isinstance(error, gaierror | UnicodeError):
         return "there is no such host"
     if isinstance(error, TimeoutError):
