@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,15 +50,15 @@ class Connection:
         return await asyncio.shield(self._making)
 
     async def sessions(self) -> AsyncIterator[Session]:
-        """All that there are, or none if the server does not say so at once."""
+        """As many as the server says at once, the last used first."""
         server = await self.server()
         from .server import ERRORS
 
-        try:
+        found: list[Session] = []
+        with suppress(TimeoutError, *ERRORS):
             async with asyncio.timeout(COMPLETION_SECONDS):
-                found = [session async for session in server.sessions()]
-        except (TimeoutError, *ERRORS):
-            return
+                async for session in server.sessions():
+                    found.append(session)  # noqa: PERF401 - so that those stay that came in time
         for session in found:
             yield session
 
