@@ -43,6 +43,11 @@ class Cursor:
         return f"{self.stream}.{self.epoch}.{self.offset}{'.end' if self.ended else ''}"
 
 
+def is_cursor(token: str) -> bool:
+    """Whether a token can be read."""
+    return _TOKEN.fullmatch(token) is not None
+
+
 def new_epoch() -> str:
     """A name for one incarnation of a log."""
     return secrets.token_urlsafe(6)

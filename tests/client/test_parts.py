@@ -9,7 +9,7 @@ import pytest
 
 from tailrace.client.backoff import Backoff, Spent, read_retry_after, seconds_of
 from tailrace.client.deadline import Deadline, Overdue
-from tailrace.client.decoding import AnyNDJSON, AnySSE, CursorNDJSON, Messages
+from tailrace.client.decoding import AnyMessages, AnyNDJSON, AnySSE, CursorMessages, CursorNDJSON
 from tailrace.client.errors import (
     NotStoppable,
     SessionBusy,
@@ -207,14 +207,21 @@ class TestPosition:
             b'{"id":"S.e.1","type":"reset","reason":"trimmed"}\n',
             [Frame({"id": "S.e.1", "type": "reset", "reason": "trimmed"}, "reset", "S.e.1")],
         ),
-        (Messages(), b"hello", [Frame("hello")]),
-        (Messages(), b'{"event":"x","data":1}', [Frame({"event": "x", "data": 1})]),
+        (AnyMessages(), b"hello", [Frame("hello")]),
+        (AnyMessages(), b'{"event":"x","data":1}', [Frame({"event": "x", "data": 1})]),
         (
-            Messages(),
+            CursorMessages(),
             b'{"event":"error","data":{"status":"no"}}',
             [Frame({"event": "error", "data": {"status": "no"}})],
         ),
-        (Messages(), b'{"event":"error","data":{"status":400}}', [Frame({"status": 400}, "error")]),
+        (CursorMessages(), b'{"event":"error","data":{"status":400}}', [Frame({"status": 400}, "error")]),
+        (
+            CursorMessages(),
+            b'{"event":"error","data":{"status":5}}',
+            [Frame({"event": "error", "data": {"status": 5}})],
+        ),
+        (AnyMessages(), b'{"id":"S.e.1","data":1}', [Frame({"id": "S.e.1", "data": 1})]),
+        (CursorMessages(), b'{"id":"S.e.1","data":1}', [Frame(1, None, "S.e.1")]),
     ],
 )
 def test_any_servers_events(decoder: Decoder, data: bytes, expected: list[Frame]) -> None:

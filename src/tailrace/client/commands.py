@@ -65,12 +65,16 @@ Command: TypeAlias = Open | Read | Say | Close | Sleep | Give
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The head of a response; header names are in lower case. `asked` is the URL before redirections."""
+    """The head of a response; header names are in lower case. `asked` is the URL before redirections.
+
+    Unless `is_framed`, the end of the connection is the end of the body, whole or not.
+    """
 
     status: int
     headers: Mapping[str, str]
     url: str
     asked: str
+    is_framed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..cursor import is_cursor
 from ..errors import DecodeError, Truncated
-from ..events import DONE, Farewell, Notice, Outcome, Reset
+from ..events import DONE, Farewell, Outcome, Reset
 from ..wire.base import Decoder, Frame
 from ..wire.batch import Batch
 from ..wire.text import Text
@@ -20,9 +21,9 @@ from .decoding import ACCEPT, decoder_for, media_type_of
 from .errors import StreamFailed, StreamLost, StreamRefused, StreamReset
 from .links import named_address, stop_link, with_parameter
 from .plan import Plan
-from .position import can_be_sent, read_cursor
+from .position import can_be_sent
 from .refusals import NOT_DEALT_WITH, UNAVAILABLE, read_refusal
-from .sorting import Sorting
+from .sorting import End, Sorting
 
 _READ = Read()
 _PART = 1 << 13
@@ -31,6 +32,14 @@ _PART = 1 << 13
 
 def _parts(data: bytes) -> list[bytes]:
     return [data[start : start + _PART] for start in range(0, len(data), _PART)]
+
+
+def _decode(decode: Callable[..., list[Frame]], *data: bytes) -> tuple[list[Frame], DecodeError | None]:
+    """The frames, and what is wrong behind them."""
+    try:
+        return decode(*data), None
+    except DecodeError as error:
+        return list(error.before), error
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class Following:
         self.stop_address: str | None = None
         self.media_type: str | None = None
         self.plan = plan
+        self._clock = clock
         self._backoff = Backoff(plan.retry, clock=clock)
         self._sorting = Sorting(plan, self._backoff)
         self._deadline = Deadline(plan.timeouts.total, clock=clock)
@@ -92,11 +102,12 @@ class Following:
             return None
         if not 200 <= reply.status < 300:
             return (yield from self._be_refused(reply))
+        self.media_type = media_type_of(reply.headers.get("content-type", ""))
         self._note(reply)
-        self.media_type = media_type = media_type_of(reply.headers.get("content-type", ""))
-        decoder = decoder_for(media_type, self.plan.max_bytes, has_cursors="stream-cursor" in reply.headers)
+        has_cursors = self._sorting.position.gives_cursors
+        decoder = decoder_for(self.media_type, self.plan.max_bytes, has_cursors=has_cursors)
         yield Give(())
-        drop = yield from self._read_body(decoder)
+        drop = yield from self._read_body(decoder, is_framed=reply.is_framed)
         if drop is not None:
             self._check_resumable(drop)
         return drop
@@ -114,9 +125,8 @@ class Following:
             headers["idempotency-key"] = plan.key
         url = address or plan.url
         if (token := self.cursor) is not None:
-            if can_be_sent(token):
-                headers["last-event-id"] = token
-            if read_cursor(token) is not None and (self._sorting.position.gives_cursors or token == plan.after):
+            headers["last-event-id"] = token
+            if is_cursor(token) and (self._sorting.position.gives_cursors or token == plan.after):
                 url = with_parameter(url, "after", token)
         deadline = self._deadline
         connect, idle = deadline.within(plan.timeouts.connect), deadline.within(plan.timeouts.idle)
@@ -130,14 +140,16 @@ class Following:
         if self.plan.is_safe or self.address is not None:
             return True
         position = self._sorting.position
-        return position.gives_cursors and position.token is not None and read_cursor(position.token) is not None
+        return position.gives_cursors and position.token is not None and is_cursor(position.token)
 
     # The head of the response
 
     def _note(self, head: Opened) -> None:
         """What it says of its stream."""
         headers = head.headers
-        self._sorting.begin(headers.get("stream-cursor"))
+        cursor = headers.get("stream-cursor")
+        is_document = self.media_type == Batch.media_type
+        self._sorting.begin(cursor if cursor is not None and is_cursor(cursor) else None, is_document=is_document)
         if self.plan.is_socket:
             return  # its address is one of HTTP, and it is stopped by a message
         # What is sent there has the caller's credentials: they are for nobody but who was asked.
@@ -147,86 +159,84 @@ class Following:
 
     def _be_refused(self, head: Opened) -> Flow[_Drop | None]:
         error = yield from read_refusal(head, self._deadline)
-        members = error.members
-        if head.status == 410 and error.code == "reset":
-            return (yield from self._restart(str(members.get("reason")), members.get("cursor")))
-        retry_after = read_retry_after(head.headers.get("retry-after"))
-        if head.status not in UNAVAILABLE:
+        return (yield from self._judge_refusal(error, read_retry_after(head.headers.get("retry-after"))))
+
+    def _judge_refusal(self, error: StreamRefused, retry_after: float | None = None) -> Flow[_Drop | None]:
+        if error.status == 410 and error.code == "reset":
+            cursor = error.members.get("cursor")
+            is_given = isinstance(cursor, str) and is_cursor(cursor)
+            return (yield from self._restart(str(error.members.get("reason")), cursor if is_given else None))
+        if error.status not in UNAVAILABLE:
             raise error
-        if self._may_repeat or (head.status in NOT_DEALT_WITH and retry_after is not None):
+        if self._may_repeat or (error.status in NOT_DEALT_WITH and retry_after is not None):
             return _Drop(str(error), at_least=retry_after or 0.0)
-        if head.status in NOT_DEALT_WITH:
+        if error.status in NOT_DEALT_WITH:
             raise error
         raise StreamLost(f"{error}; it is unknown whether the request has arrived", self.cursor) from error
 
     # The body
 
-    def _read_body(self, decoder: Decoder) -> Flow[_Drop | None]:
+    def _read_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:
         # Where a piece is an event, it stays one.
         is_divisible = not (self.media_type == Text.media_type or self.plan.is_socket)
         while True:
             reply = yield self._read()
-            if not isinstance(reply, bytes):
-                return (yield from self._end_body(decoder, reply))
+            if isinstance(reply, Failed):
+                failure = read_failure(self._sorting.last)
+                return _Drop(reply.reason, ours=reply.ours) if failure is None else (yield from self._obey(failure))
+            if isinstance(reply, Ended):
+                break
             for part in _parts(reply) if is_divisible and len(reply) > _PART else (reply,):
-                try:
-                    frames, notice = self._sorting.sort(decoder.feed(part))
-                except DecodeError as error:
-                    # What came before it is whole.
-                    frames, _ = self._sorting.sort(list(error.before))
-                    yield Give(frames)
-                    raise
-                if frames:
-                    yield Give(frames)
-                if notice is not None:
-                    return (yield from self._obey(notice))
+                given, end, id_ = self._sorting.sort(*_decode(decoder.feed, part))
+                if given:
+                    yield Give(given)
+                if end is not None:
+                    return (yield from self._obey(end, id_))
+        if reply.code is not None:
+            return self._judge_close(reply.code, reply.reason)
+        return (yield from self._end_body(decoder, is_framed=is_framed))
 
     def _read(self) -> Read:
         deadline = self._deadline
         return _READ if deadline.left is None else Read(deadline.within(self.plan.timeouts.idle))
 
-    def _end_body(self, decoder: Decoder, reply: Ended | Failed) -> Flow[_Drop | None]:
+    def _end_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:
         """What it means that there is no more of it."""
         sorting = self._sorting
-        if (failure := read_failure(sorting.last)) is not None:
-            return (yield from self._obey(failure))
-        if isinstance(reply, Failed):
-            return _Drop(reply.reason, ours=reply.ours)
-        if reply.code is not None:
-            return self._judge_close(reply.code, reply.reason)
-        is_document = self.media_type == Batch.media_type
-        # How a document ended, it says itself.
-        sorting.says_outcomes |= is_document
-        try:
-            frames, notice = sorting.sort(decoder.close())
-        except Truncated as error:
-            if sorting.says_outcomes:
-                return _Drop(str(error))
-            raise
-        if frames:
-            yield Give(frames)
-        if notice is not None:
-            return (yield from self._obey(notice))
+        given, end, id_ = sorting.sort(*_decode(decoder.close))
+        if given:
+            yield Give(given)
+        if isinstance(end, Truncated) and sorting.says_outcomes:
+            return _Drop(str(end))
+        if (end := end or read_failure(sorting.last)) is not None:
+            return (yield from self._obey(end, id_))
         if is_unfinished(sorting.last):
             return _Drop("the response ended in the middle of an answer")
-        if sorting.says_outcomes and self.media_type == Text.media_type:
+        if not sorting.says_outcomes or self.media_type == Batch.media_type:
+            return None
+        if self.media_type == Text.media_type and is_framed:
             self.outcome = DONE
-        elif sorting.says_outcomes and not is_document:
-            return _Drop("the response ended, but the stream has not")
-        return None
+            return None
+        return _Drop("the response ended, but the stream has not")
 
     # What the server has said
 
-    def _obey(self, notice: Notice) -> Flow[_Drop | None]:
-        self._sorting.pass_notice()
-        if isinstance(notice, Reset):
-            return (yield from self._restart(notice.reason, self.cursor))
-        if isinstance(notice, Farewell):
-            return _Drop(f"the server said farewell ({notice.reason})", told=seconds_of(notice.retry))
-        assert isinstance(notice, Outcome), notice
-        self.outcome = notice
-        if notice.state == "error":
-            raise StreamFailed(notice.code, notice.message)
+    def _obey(self, end: End, id_: str | None = None) -> Flow[_Drop | None]:
+        """What follows from it, now that the application has all that came before."""
+        if isinstance(end, DecodeError):
+            raise end
+        if isinstance(end, StreamRefused):
+            return (yield from self._judge_refusal(end))
+        if isinstance(end, Reset):
+            return (yield from self._restart(end.reason, id_))
+        if id_ is not None:
+            self._sorting.position.move(id_)
+        if isinstance(end, Farewell):
+            return _Drop(f"the server said farewell ({end.reason})", told=seconds_of(end.retry))
+        assert isinstance(end, Outcome), end
+        self.outcome = end
+        if end.state == "error":
+            raise StreamFailed(end.code, end.message)
         return None
 
     def _restart(self, reason: str, cursor: str | None) -> Flow[_Drop]:
@@ -242,11 +252,8 @@ class Following:
         if code == POLICY_VIOLATION:
             raise StreamRefused(code, "policy_violation", reason or None)
         sorting = self._sorting
-        if sorting.says_outcomes:
-            is_end = code == NORMAL and not sorting.gave_since_open
-        else:
-            is_end = code in (NORMAL, NO_STATUS)
-        if is_end:
+        # Who says how its streams end closes so, without a word, only before a client that has had the end.
+        if sorting.position.is_at_end if sorting.says_outcomes else code in (NORMAL, NO_STATUS):
             self._end_without_events()
             return None
         return _Drop(f"the socket was closed with {code} {reason}".rstrip())
@@ -278,4 +285,8 @@ class Following:
             raise StreamLost(f"{drop.reason}{spent}", self.cursor, backoff.failures) from None
         if self.plan.on_reconnect is not None:
             self.plan.on_reconnect(backoff.failures, delay, drop.reason)
-        yield Sleep(self._deadline.within(delay))
+        until = self._clock() + delay
+        left = delay
+        # Whoever gives up waiting for an event does not make the server wait less.
+        while isinstance((yield Sleep(self._deadline.within(left))), Failed):
+            left = max(0.0, until - self._clock())

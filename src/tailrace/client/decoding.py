@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 from pydantic_core import from_json
 
+from ..cursor import is_cursor
 from ..errors import DecodeError
 from ..events import DONE, RESERVED
 from ..wire.base import Decoder, Frame, read_members
@@ -15,7 +16,6 @@ from ..wire.ndjson import NDJSON, JSONLines
 from ..wire.sse import SSE, SSEValuesDecoder
 from ..wire.text import Text
 from .errors import NotAStream
-from .position import read_cursor
 
 DONE_MARK = "[DONE]"
 """The data with which OpenAI's streams, and those like them, say that they are done."""
@@ -64,7 +64,7 @@ class CursorNDJSON(AnyNDJSON):
         return _read_lines(values)
 
 
-class Messages(Decoder):
+class AnyMessages(Decoder):
     """The messages of a socket, fed one by one: each is what a line would be, or text where it is no JSON."""
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -72,6 +72,16 @@ class Messages(Decoder):
             value = from_json(data)
         except ValueError:
             return [Frame(data.decode("utf-8", "replace"))]
+        return self._read(value)
+
+    def _read(self, value: Any) -> list[Frame]:
+        return [Frame(value)]
+
+
+class CursorMessages(AnyMessages):
+    """Messages of a server that gives cursors, or refuses the stream when the socket is open already."""
+
+    def _read(self, value: Any) -> list[Frame]:
         return [Frame(value["data"], "error")] if _is_refusal(value) else _read_lines([value])
 
 
@@ -81,7 +91,8 @@ def _is_refusal(value: Any) -> bool:
         isinstance(value, dict)
         and value.get("event") == "error"
         and isinstance(data := value.get("data"), dict)
-        and type(data.get("status")) is int
+        and type(status := data.get("status")) is int
+        and 400 <= status <= 599
     )
 
 
@@ -97,7 +108,7 @@ def _read_lines(values: Sequence[Any]) -> list[Frame]:
 
 
 def _read_object(value: dict[str, Any]) -> Frame:
-    if not _is_cursor(id_ := value.get("id")):
+    if not (isinstance(id_ := value.get("id"), str) and is_cursor(id_)):
         return Frame(value)
     if "data" in value:
         try:
@@ -106,10 +117,6 @@ def _read_object(value: dict[str, Any]) -> Frame:
             return Frame(value)
     kind = value.get("type")
     return Frame(value, kind if isinstance(kind, str) and kind in RESERVED else None, id_)
-
-
-def _is_cursor(id_: object) -> TypeGuard[str]:
-    return isinstance(id_, str) and "." in id_ and read_cursor(id_) is not None
 
 
 SOCKET = "websocket"
@@ -124,7 +131,12 @@ _DECODERS: dict[str, _MakeDecoder] = {
     **dict.fromkeys(_LINES, AnyNDJSON),
     Batch.media_type: lambda max_bytes: Batch().decoder(),
     Text.media_type: lambda max_bytes: Text().decoder(max_bytes=max_bytes),
-    SOCKET: lambda max_bytes: Messages(),
+    SOCKET: lambda max_bytes: AnyMessages(),
+}
+
+_WITH_CURSORS: dict[str, _MakeDecoder] = {
+    **dict.fromkeys(_LINES, CursorNDJSON),
+    SOCKET: lambda max_bytes: CursorMessages(),
 }
 
 ACCEPT = f"{SSE.media_type}, {NDJSON.media_type};q=0.9, {Batch.media_type};q=0.5, {Text.media_type};q=0.3"
@@ -137,8 +149,9 @@ def media_type_of(content_type: str) -> str:
 
 def decoder_for(media_type: str, max_bytes: int, *, has_cursors: bool) -> Decoder:
     """A decoder of the events, which may have cursors; NotAStream where no events can be."""
-    if has_cursors and media_type in _LINES:
-        return CursorNDJSON(max_bytes)
-    if (make := _DECODERS.get(media_type)) is None:
+    make = _DECODERS.get(media_type)
+    if make is None:
         raise NotAStream(media_type, ", ".join((SSE.media_type, NDJSON.media_type, Batch.media_type, Text.media_type)))
+    if has_cursors:
+        make = _WITH_CURSORS.get(media_type, make)
     return make(max_bytes)

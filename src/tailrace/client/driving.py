@@ -30,7 +30,6 @@ class Reading(Generic[T]):
         self._flow: Flow[None] = core.run()
         self._reply: Any = None
         self._pending: deque[Frame] = deque()
-        self._given: Frame | None = None
         self._cursor = core.cursor
         self._error: Exception | None = None
         self._is_busy = False
@@ -39,9 +38,7 @@ class Reading(Generic[T]):
     @property
     def cursor(self) -> str | None:
         """The id of the last event that the iteration has given: `after=` it a later client goes on."""
-        if not self._pending:
-            return self._core.cursor
-        return self._cursor if self._given is None or self._given.id is None else self._given.id
+        return self._cursor if self._pending else self._core.cursor
 
     @property
     def outcome(self) -> Outcome | None:
@@ -60,7 +57,8 @@ class Reading(Generic[T]):
 
     def _pop(self) -> T:
         frame: Any = self._pending.popleft()
-        self._given = frame
+        if frame.id is not None:
+            self._cursor = frame.id
         event: T = frame if self._convert is None else self._convert(frame)
         return event
 
@@ -78,18 +76,16 @@ class Reading(Generic[T]):
         """What the core wants now; None at the end, or when the stream was left meanwhile."""
         if self._is_left:
             return None
-        self._given, self._cursor = None, self._core.cursor
+        self._cursor = self._core.cursor
         reply, self._reply = self._reply, None
         try:
             return self._flow.send(reply)
         except StopIteration:
             return None
-        except Exception as error:
-            self._error = error
-            raise
 
-    def _interrupt(self) -> None:
-        """Whatever was being done is not; unless it has failed, the core goes on with a new connection."""
+    def _break_off(self, error: BaseException) -> None:
+        """What was being done is not. After an error nothing more comes; else the core goes on, by a new connection."""
+        self._error = error if isinstance(error, Exception) else None
         self._reply = Failed("the reading was interrupted", ours=True)
 
     def _stopping(self) -> Flow[None]:

@@ -57,8 +57,8 @@ class AsyncEvents(Reading[T], Generic[T]):
                     self._reply = await self._transport.read(command.within)
                 else:
                     self._reply = await self._transport.perform(command)
-        except BaseException:  # an error of the stream, or a cancellation: in both cases the connection is done with
-            self._interrupt()
+        except BaseException as error:  # of the stream, or a cancellation: in both cases the connection is done with
+            self._break_off(error)
             await self._transport.close()
             raise
         finally:
@@ -92,7 +92,10 @@ class Events(Reading[T], Generic[T]):
             raise
 
     def close(self) -> None:
-        """Leave the stream, which goes on without this reader. Whoever waits for its next event finds the end."""
+        """Leave the stream, which goes on without this reader.
+
+        Another thread that waits for its next event finds the end, but where it reads only when that has an answer.
+        """
         self._is_left = True
         self._transport.leave()
 
@@ -111,8 +114,8 @@ class Events(Reading[T], Generic[T]):
                     self._reply = self._transport.read(command.within)
                 else:
                     self._reply = self._transport.perform(command)
-        except BaseException:  # an error of the stream, or Ctrl-C: in both cases the connection is done with
-            self._interrupt()
+        except BaseException as error:  # of the stream, or Ctrl-C: in both cases the connection is done with
+            self._break_off(error)
             self._transport.close()
             raise
         finally:

@@ -42,7 +42,9 @@ def _request(client: httpx.Client | httpx.AsyncClient, request: Open) -> httpx.R
 def _opened(response: httpx.Response) -> Opened:
     asked = response.history[0].url if response.history else response.url
     # Several lines of one header are one, with commas: httpx joins them.
-    return Opened(response.status_code, dict(response.headers), str(response.url), str(asked))
+    headers = response.headers
+    is_framed = "content-length" in headers or "transfer-encoding" in headers or response.http_version == "HTTP/2"
+    return Opened(response.status_code, dict(headers), str(response.url), str(asked), is_framed)
 
 
 def _is_plain(response: httpx.Response) -> bool:
@@ -87,13 +89,14 @@ class AsyncHTTP(AsyncTransport):
     def __init__(self, client: HTTPClient | None = None) -> None:
         if client is not None and not isinstance(client, httpx.AsyncClient):
             raise TypeError(f"expected an httpx.AsyncClient here, but got {type(client).__qualname__}")
+        super().__init__()
         self._is_own = client is None
         self.client = httpx.AsyncClient(follow_redirects=True) if client is None else client
         self._response: httpx.Response | None = None
         self._pieces: Any = None
 
     async def leave(self) -> None:
-        await self.close()
+        await super().leave()
         if self._is_own:
             await self.client.aclose()
 
@@ -148,13 +151,14 @@ class SyncHTTP(SyncTransport):
     def __init__(self, client: HTTPClient | None = None) -> None:
         if client is not None and not isinstance(client, httpx.Client):
             raise TypeError(f"expected an httpx.Client here, but got {type(client).__qualname__}")
+        super().__init__()
         self._is_own = client is None
         self.client = httpx.Client(follow_redirects=True) if client is None else client
         self._response: httpx.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
 
     def leave(self) -> None:
-        self.close()
+        super().leave()
         if self._is_own:
             self.client.close()
 

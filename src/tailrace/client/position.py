@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..cursor import Cursor
-from ..errors import CursorError
+from ..cursor import Cursor, is_cursor
 
 _FIELD_VALUE = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?")
 
@@ -17,28 +16,34 @@ class Elsewhere(Exception):
 class Position:
     """The id of the last event. Any server's ids are kept; of cursors it is known which come after which.
 
-    An id is a cursor only where the server has said that it gives them: others may look like one.
+    An id is a cursor only where the server gives cursors: others may look like one.
     """
 
     def __init__(self, token: str | None = None, *, gives_cursors: bool = False) -> None:
         self.token = token
         self.gives_cursors = gives_cursors
-        self._stem = "."  # no stem of an id
+        self._stem = ""
         self._offset = -1
-        if gives_cursors and token is not None:
+        if token is not None:
             self.move(token)
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the server has no more than this, by its own word."""
+        return self.gives_cursors and self.token is not None and is_cursor(self.token) and self.token.endswith(".end")
+
     def begin(self, token: str) -> None:
-        """A response says where it begins: at the last event, where there is one already."""
+        """A response says by a cursor where it begins: at the last event, where there is one already."""
         self.gives_cursors = True
         self.move(self.token or token)
 
     def move(self, token: str) -> None:
         """Go there, wherever that is."""
         self.token = token
-        if self.gives_cursors and (cursor := read_cursor(token)) is not None:
-            self._stem = f"{cursor.stream}.{cursor.epoch}"
-            self._offset = cursor.offset
+        self._stem, self._offset = "", -1
+        if self.gives_cursors and is_cursor(token):
+            cursor = Cursor.parse(token)
+            self._stem, self._offset = f"{cursor.stream}.{cursor.epoch}", cursor.offset
 
     def advance(self, token: str) -> bool:
         """Go on to an event's id, unless it is not after the last one; Elsewhere if it is of another stream."""
@@ -46,23 +51,16 @@ class Position:
             self.token = token
             return True
         stem, _, offset = token.rpartition(".")
-        if stem == self._stem and offset.isdecimal():
+        if stem == self._stem and offset.isdecimal() and is_cursor(token):
             if (number := int(offset)) <= self._offset:
                 return False
             self._offset = number
             self.token = token
             return True
-        if self._offset >= 0 and read_cursor(token) is not None:
+        if self._stem and is_cursor(token):
             raise Elsewhere
         self.move(token)
         return True
-
-
-def read_cursor(token: str) -> Cursor | None:
-    try:
-        return Cursor.parse(token)
-    except CursorError:
-        return None
 
 
 def can_be_sent(token: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import ExitStack
 from typing import Any
 
@@ -25,6 +26,10 @@ from .commands import Ended, Failed, Open, Opened
 from .decoding import SOCKET
 from .transport import AsyncTransport, SyncTransport, hopeless
 
+# What websockets logs, a client's errors say better; where nobody has set logging up, it is not for the terminal.
+_LOGGER = logging.getLogger("tailrace.client")
+_LOGGER.addHandler(logging.NullHandler())
+
 _CLOSE_TIMEOUT = 1
 _TOO_BIG = 1009
 _NOT_OPENED = (OSError, TimeoutError, EOFError, WebSocketException)
@@ -43,6 +48,7 @@ def _options(request: Open, max_bytes: int) -> dict[str, Any]:
         "ping_interval": request.idle / 3,
         "ping_timeout": request.idle * 2 / 3,
         "max_size": max_bytes,
+        "logger": _LOGGER,
     }
 
 
@@ -73,6 +79,7 @@ def _unopened(error: Exception) -> Failed:
 
 class AsyncSocket(AsyncTransport):
     def __init__(self, max_bytes: int) -> None:
+        super().__init__()
         self._max_bytes = max_bytes
         self._connection: ClientConnection | None = None
         self._refusal: list[bytes] = []
@@ -119,6 +126,7 @@ class AsyncSocket(AsyncTransport):
 
 class SyncSocket(SyncTransport):
     def __init__(self, max_bytes: int) -> None:
+        super().__init__()
         self._max_bytes = max_bytes
         self._connection: SyncConnection | None = None
         self._connected = ExitStack()

@@ -2,44 +2,61 @@
 
 from __future__ import annotations
 
-from ..events import DONE, RESERVED, Dropped, Notice, Outcome, Reset
+from collections import deque
+from typing import NamedTuple, TypeAlias
+
+from ..errors import DecodeError
+from ..events import DONE, RESERVED, Dropped, Notice, Reset
 from ..wire.base import Frame, read_notice
 from ..wire.sse import ONLY_RETRY
 from .backoff import Backoff, seconds_of
 from .chunks import read_failure
-from .errors import StreamLost, told_refusal
+from .errors import StreamLost, StreamRefused, told_refusal
 from .plan import Plan
 from .position import Elsewhere, Position
 
+KNOWN = 1000
+"""Ids of other servers' events that are remembered, to notice those that are sent again."""
+
+End: TypeAlias = Notice | StreamRefused | DecodeError
+
+
+class Sorted(NamedTuple):
+    """The events to give, what ends the response behind them, and the id which that came with."""
+
+    given: list[Frame]
+    end: End | None
+    id: str | None = None
+
 
 class Sorting:
-    """Of one stream, across all its connections.
-
-    `is_fresh` says that the response is at its beginning.
-    """
+    """Of one stream, across all its connections."""
 
     def __init__(self, plan: Plan, backoff: Backoff) -> None:
-        self.position = Position(plan.after, gives_cursors=plan.is_socket)
-        self.says_outcomes = False
-        """Whether the server says how a stream ends."""
-        self.can_go_on = True
-        """Whether the last event that was given has an id, or there was none yet."""
+        # Before it has had the message that is its request's body, a socket cannot say what it gives.
+        self.position = Position(plan.after, gives_cursors=plan.is_socket and plan.method != "GET")
         self.last: Frame | None = None
-        self.gave_since_open = False
+        """The last event that was given."""
+        self.can_go_on = True
+        """Whether a next connection can go on after that one."""
         self.gave_since_reset = True
-        self._is_fresh = True
-        self._first_id: str | None = None
-        self._notice_id: str | None = None
-        self._is_socket = plan.is_socket
-        self._allows_gaps = plan.allow_gaps
+        self._plan = plan
         self._backoff = backoff
+        self._known: deque[str] = deque([] if plan.after is None else [plan.after], KNOWN)
+        self._first_id: str | None = None
+        self._is_fresh = True  # whether nothing has come yet in this response that is known to be new
+        self._gave_id = False  # in this response
+        self._is_document = False
 
-    def begin(self, cursor: str | None) -> None:
-        """A response begins, at a cursor if its server gives any."""
-        self.gave_since_open = False
-        self._is_fresh = True
+    @property
+    def says_outcomes(self) -> bool:
+        """Whether the server says how a stream ends."""
+        return self._is_document or (self.position.gives_cursors and self.position.token is not None)
+
+    def begin(self, cursor: str | None, *, is_document: bool = False) -> None:
+        """A response begins, at a cursor if its server gives any. How a document ended, it says itself."""
+        self._is_fresh, self._gave_id, self._is_document = True, False, is_document
         if cursor is not None:
-            self.says_outcomes = True
             self.position.begin(cursor)
 
     def restart(self, cursor: str | None) -> None:
@@ -47,12 +64,13 @@ class Sorting:
         self.position = Position(cursor, gives_cursors=True)
         self.can_go_on, self.gave_since_reset = True, False
 
-    def sort(self, frames: list[Frame]) -> tuple[list[Frame], Notice | None]:
-        """What the application gets of them, up to a notice that ends the response; `pass_notice` goes behind that."""
-        if self._is_fresh:
+    def sort(self, frames: list[Frame], failure: DecodeError | None = None) -> Sorted:
+        """What they come to; behind them the decoder has found a `failure`."""
+        if self._is_fresh and not self.position.gives_cursors:
             frames = self._without_known(frames)
         given: list[Frame] = []
-        notice: Notice | None = None
+        end: End | None = failure
+        id_ = None
         advance = self.position.advance
         try:
             for frame in frames:
@@ -60,50 +78,57 @@ class Sorting:
                     continue
                 if (frame.event in RESERVED or frame.data is DONE) and (notice := self._read_notice(frame)) is not None:
                     if not isinstance(notice, Dropped):
+                        # A failure of OpenAI's comes before the mark that nothing more does.
+                        end, id_ = notice, frame.id
                         break
-                    notice = None
-                    self.pass_notice()
+                    self.position.move(frame.id or self.position.token or "")
                 elif frame.id is not None and not advance(frame.id):
                     continue
                 given.append(frame)
         except Elsewhere:
-            notice = Reset("epoch_changed")
+            end = Reset("epoch_changed")
+        except DecodeError as error:
+            end = error
         if given:
-            self._give(given[-1])
-        if isinstance(notice, Outcome) and frame.data is DONE:
-            notice = read_failure(self.last) or notice
-        return given, notice
+            self._give(given)
+        if end is DONE:
+            end = read_failure(self.last) or end
+        return Sorted(given, end, id_)
 
-    def pass_notice(self) -> None:
-        """The application has all that came before the notice."""
-        if self._notice_id is not None:
-            self.position.move(self._notice_id)
-            self._notice_id = None
-
-    def _give(self, last: Frame) -> None:
+    def _give(self, given: list[Frame]) -> None:
         self._backoff.succeed()
-        self.gave_since_open = self.gave_since_reset = True
+        self.gave_since_reset = True
+        before, last = given[-2] if len(given) > 1 else self.last, given[-1]
         self.last = last
-        self.can_go_on = last.id is not None
-        # A socket's ids are all cursors: who gives them says also how the stream ends.
-        self.says_outcomes |= self._is_socket and self.can_go_on
+        if self.position.gives_cursors:
+            self.can_go_on = last.id is not None
+            return
+        ids = [frame.id for frame in given if frame.id is not None]
+        self._known.extend(ids)
+        self._gave_id |= bool(ids)
+        if last.id is not None:
+            # Two with the same id: the second has none of its own.
+            self.can_go_on = before is None or before.id != last.id
+        elif self._gave_id or self.position.token is None:
+            self.can_go_on = False
 
     def _without_known(self, frames: list[Frame]) -> list[Frame]:
-        """What is new of a response's first frames. Of cursors that is known everywhere, of other ids only here."""
-        ids = [frame.id for frame in frames]
-        found = next((id_ for id_ in ids if id_ is not None), None)
-        if found is None:
-            return frames
-        self._is_fresh = False
-        if self.position.gives_cursors:
-            return frames
+        """The first frames of a response without those that were there already. Of cursors that is known everywhere.
+
+        Some servers begin with the event that was asked to be behind, or with the last few whatever was asked for.
+        """
+        new: list[Frame] = []
         token = self.position.token
-        if self._first_id is None:
-            self._first_id = found
-        elif found == self._first_id != token and not self._allows_gaps:
-            raise StreamLost(f"expected the server to go on after {token!r}, but it began again with {found!r}", token)
-        # Some begin with the event that was asked to be behind, or with the last few whatever was asked for.
-        return frames[ids.index(token) + 1 :] if token is not None and token in ids else frames
+        for index, frame in enumerate(frames):
+            if frame.id is None:
+                new.append(frame)
+            elif frame.id not in self._known:
+                self._is_fresh = False
+                self._first_id = self._first_id or frame.id
+                return new + frames[index:]
+            elif frame.id == self._first_id != token and not self._plan.allow_gaps:
+                raise StreamLost(f"expected the server to go on after {token!r}, but it began again", token)
+        return new
 
     def _heed_retry(self, frame: Frame) -> bool:
         """Whether that was all that the frame has to say. What a farewell says is for once only."""
@@ -111,11 +136,11 @@ class Sorting:
             self._backoff.floor = seconds_of(frame.retry)
         return frame.data is ONLY_RETRY
 
-    def _read_notice(self, frame: Frame) -> Notice | None:
-        """The notice in a frame, unless it is of a server that means something else by the name."""
-        if self._is_socket and frame.id is None and frame.event == "error":
-            raise told_refusal(frame.data["status"], frame.data)
-        if not (self.says_outcomes or frame.data is DONE or self._is_socket):
-            return None
-        self._notice_id = frame.id
-        return DONE if frame.data is DONE else read_notice(frame)
+    def _read_notice(self, frame: Frame) -> Notice | StreamRefused | None:
+        """What a frame says, unless it is of a server that means something else by the name."""
+        is_mark = frame.data is DONE
+        if is_mark:
+            return DONE
+        if frame.id is None and self._plan.is_socket and self.position.gives_cursors:
+            return told_refusal(frame.data["status"], frame.data)
+        return read_notice(frame) if self.position.gives_cursors or self._is_document else None

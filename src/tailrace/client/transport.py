@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
+import threading
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import Any
 
 from .commands import Close, Command, Ended, Failed, Flow, Open, Opened, Read, Say, Sleep, T
@@ -25,6 +26,9 @@ def hopeless(error: BaseException | None) -> str | None:
 class AsyncTransport(ABC):
     """One connection at a time."""
 
+    def __init__(self) -> None:
+        self._left = asyncio.Event()
+
     @abstractmethod
     async def open(self, request: Open) -> Opened | Failed: ...
     @abstractmethod
@@ -32,7 +36,8 @@ class AsyncTransport(ABC):
     @abstractmethod
     async def close(self) -> None: ...
     async def leave(self) -> None:
-        """Close whatever is this transport's own."""
+        """Close whatever is this transport's own, and wait for nothing any more."""
+        self._left.set()
         await self.close()
 
     @abstractmethod
@@ -49,11 +54,16 @@ class AsyncTransport(ABC):
         if isinstance(command, Open):
             return await self.open(command)
         if isinstance(command, Sleep):
-            return await asyncio.sleep(command.seconds)
+            return await self._sleep(command.seconds)
         if isinstance(command, Say):
             return await self.say(command.text)
         assert isinstance(command, Close), command
         return await self.close()
+
+    async def _sleep(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._left.wait()
 
     async def converse(self, flow: Flow[T]) -> T:
         """Perform all commands of a flow, and return its result."""
@@ -69,6 +79,9 @@ class AsyncTransport(ABC):
 class SyncTransport(ABC):
     """The same without asyncio."""
 
+    def __init__(self) -> None:
+        self._left = threading.Event()
+
     @abstractmethod
     def open(self, request: Open) -> Opened | Failed: ...
     @abstractmethod
@@ -76,6 +89,7 @@ class SyncTransport(ABC):
     @abstractmethod
     def close(self) -> None: ...
     def leave(self) -> None:
+        self._left.set()
         self.close()
 
     @abstractmethod
@@ -90,7 +104,8 @@ class SyncTransport(ABC):
         if isinstance(command, Open):
             return self.open(command)
         if isinstance(command, Sleep):
-            return time.sleep(command.seconds)
+            self._left.wait(command.seconds)
+            return None
         if isinstance(command, Say):
             return self.say(command.text)
         assert isinstance(command, Close), command
