@@ -23,7 +23,7 @@ def tailrace(as_json: bool) -> Decode:
     from tailrace.wire.sse import SSEDecoder
 
     def decode(pieces: Iterable[bytes], kept: list[Any] | None) -> None:
-        decoder = decoder_for("text/event-stream", 1 << 20) if as_json else SSEDecoder()
+        decoder = decoder_for("text/event-stream", 1 << 20, has_cursors=False) if as_json else SSEDecoder()
         for piece in pieces:
             for frame in decoder.feed(piece):
                 data = frame.data

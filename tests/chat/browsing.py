@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
-from tailrace.testing import Relay
+from tailrace.testing import relayed
 from tests.chat.api.talking import Scripted, chatting
 from tests.system.test_browser import ARGUMENTS
 
@@ -44,13 +44,8 @@ class Site:
     async def start(self) -> None:
         changes: dict[str, Any] = {"api_keys": (self.key,)} if self.key else {}
         self.chat = await self.stack.enter_async_context(chatting(self.folder, self.model, key=self.key, **changes))
-        self.relay = Relay(self.chat.url)
-        server = await asyncio.start_server(self.relay.connect, "127.0.0.1", self.port)
-        self.port = server.sockets[0].getsockname()[1]
-        self.relay.url = f"http://127.0.0.1:{self.port}"
-        self.address.push_async_callback(server.wait_closed)
-        self.address.push_async_callback(self.relay.close)
-        self.address.callback(server.close)
+        self.relay = await self.address.enter_async_context(relayed(self.chat.url, port=self.port))
+        self.port = urlsplit(self.relay.url).port or 0
 
     async def stop(self) -> None:
         await self.address.aclose()

@@ -51,7 +51,7 @@ class Sleep:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Give:
     """Hand these to the application, and go on when it wants more. Empty ones say that the stream is open."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..cursor import is_cursor
 from ..errors import DecodeError, Truncated
@@ -34,12 +35,16 @@ def _parts(data: bytes) -> list[bytes]:
     return [data[start : start + _PART] for start in range(0, len(data), _PART)]
 
 
-def _decode(decode: Callable[..., list[Frame]], *data: bytes) -> tuple[list[Frame], DecodeError | None]:
-    """The frames, and what is wrong behind them."""
+def _decode(decoder: Decoder, part: bytes | None) -> tuple[list[Frame], DecodeError | None]:
+    """The frames of a part, or of the end if it is None, and what is wrong behind them."""
     try:
-        return decode(*data), None
+        return decoder.close() if part is None else decoder.feed(part), None
     except DecodeError as error:
         return list(error.before), error
+
+
+def _members(said: Frame | None) -> dict[str, Any] | None:
+    return said.data if said is not None and isinstance(said.data, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,39 +182,37 @@ class Following:
     # The body
 
     def _read_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:
+        sort, deadline = self._sorting.sort, self._deadline
         # Where a piece is an event, it stays one.
         is_divisible = not (self.media_type == Text.media_type or self.plan.is_socket)
         while True:
-            reply = yield self._read()
-            if isinstance(reply, Failed):
-                failure = read_failure(self._sorting.last)
-                return _Drop(reply.reason, ours=reply.ours) if failure is None else (yield from self._obey(failure))
-            if isinstance(reply, Ended):
+            reply = yield _READ if deadline.is_never else Read(deadline.within(self.plan.timeouts.idle))
+            if not isinstance(reply, bytes):
                 break
             for part in _parts(reply) if is_divisible and len(reply) > _PART else (reply,):
-                given, end, id_ = self._sorting.sort(*_decode(decoder.feed, part))
+                given, end, said = sort(*_decode(decoder, part))
                 if given:
                     yield Give(given)
                 if end is not None:
-                    return (yield from self._obey(end, id_))
+                    return (yield from self._obey(end, said))
+        if isinstance(reply, Failed):
+            failure = read_failure(self._sorting.last)
+            return _Drop(reply.reason, ours=reply.ours) if failure is None else (yield from self._obey(failure))
+        assert isinstance(reply, Ended), reply
         if reply.code is not None:
             return self._judge_close(reply.code, reply.reason)
         return (yield from self._end_body(decoder, is_framed=is_framed))
 
-    def _read(self) -> Read:
-        deadline = self._deadline
-        return _READ if deadline.left is None else Read(deadline.within(self.plan.timeouts.idle))
-
     def _end_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:
         """What it means that there is no more of it."""
         sorting = self._sorting
-        given, end, id_ = sorting.sort(*_decode(decoder.close))
+        given, end, said = sorting.sort(*_decode(decoder, None))
         if given:
             yield Give(given)
         if isinstance(end, Truncated) and sorting.says_outcomes:
             return _Drop(str(end))
         if (end := end or read_failure(sorting.last)) is not None:
-            return (yield from self._obey(end, id_))
+            return (yield from self._obey(end, said))
         if is_unfinished(sorting.last):
             return _Drop("the response ended in the middle of an answer")
         if not sorting.says_outcomes or self.media_type == Batch.media_type:
@@ -221,22 +224,22 @@ class Following:
 
     # What the server has said
 
-    def _obey(self, end: End, id_: str | None = None) -> Flow[_Drop | None]:
-        """What follows from it, now that the application has all that came before."""
+    def _obey(self, end: End, said: Frame | None = None) -> Flow[_Drop | None]:
+        """What follows from what a frame has said, now that the application has all that came before."""
         if isinstance(end, DecodeError):
             raise end
         if isinstance(end, StreamRefused):
             return (yield from self._judge_refusal(end))
         if isinstance(end, Reset):
-            return (yield from self._restart(end.reason, id_))
-        if id_ is not None:
-            self._sorting.position.move(id_)
+            return (yield from self._restart(end.reason, None if said is None else said.id))
+        if said is not None and said.id is not None:
+            self._sorting.position.move(said.id)
         if isinstance(end, Farewell):
             return _Drop(f"the server said farewell ({end.reason})", told=seconds_of(end.retry))
         assert isinstance(end, Outcome), end
         self.outcome = end
         if end.state == "error":
-            raise StreamFailed(end.code, end.message)
+            raise StreamFailed(end.code, end.message, _members(said))
         return None
 
     def _restart(self, reason: str, cursor: str | None) -> Flow[_Drop]:

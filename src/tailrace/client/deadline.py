@@ -17,6 +17,7 @@ class Deadline:
         self._total = total
         self._clock = clock
         self._at = None if total is None else clock() + total
+        self.is_never = total is None
 
     @property
     def left(self) -> float | None:

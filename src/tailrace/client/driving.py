@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NoReturn, TypeVar
 
 from ..events import Outcome
 from ..wire.base import Frame
@@ -62,26 +62,35 @@ class Reading(Generic[T]):
         event: T = frame if self._convert is None else self._convert(frame)
         return event
 
-    def _begin_filling(self) -> None:
+    def _begin(self) -> None:
         """Somebody waits for events: nobody else may, and not after the end."""
-        if self._is_left:
-            raise RuntimeError("expected to read inside of the block, but the stream was left")
-        if self._is_busy:
-            raise RuntimeError("expected one reader of a stream at a time, but another one waits for its next event")
+        if self._is_busy or self._is_left or self._error is not None:
+            self._refuse()
+        self._is_busy = True
+
+    def _refuse(self) -> NoReturn:
         if self._error is not None:
             raise self._error
-        self._is_busy = True
+        if self._is_left:
+            raise RuntimeError("expected to read inside of the block, but the stream was left")
+        raise RuntimeError("expected one reader of a stream at a time, but another one waits for its next event")
 
     def _next_command(self) -> Command | None:
         """What the core wants now; None at the end, or when the stream was left meanwhile."""
         if self._is_left:
             return None
-        self._cursor = self._core.cursor
         reply, self._reply = self._reply, None
         try:
             return self._flow.send(reply)
         except StopIteration:
             return None
+
+    def _take(self, frames: Sequence[Frame]) -> None:
+        """What the core gives; nothing says that the stream is open."""
+        if frames:
+            self._pending.extend(frames)
+        else:
+            self._cursor = self._core.cursor
 
     def _break_off(self, error: BaseException) -> None:
         """What was being done is not. After an error nothing more comes; else the core goes on, by a new connection."""

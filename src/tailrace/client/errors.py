@@ -34,12 +34,13 @@ class ClientError(TailraceError):
 
 
 class StreamFailed(ClientError):
-    """The stream ended as `error`; `code` and `message` are the server's words."""
+    """The stream ended as `error`; `code` and `message` are the server's words, and `members` is all that it says."""
 
-    def __init__(self, code: str | None, message: str | None) -> None:
+    def __init__(self, code: str | None, message: str | None, members: Mapping[str, Any] | None = None) -> None:
         super().__init__(code, message)
         self.code = code
         self.message = message
+        self.members = dict(members or {})
 
     def __str__(self) -> str:
         return f"the stream failed: {_line(self.message or 'no message')} ({_line(self.code or 'no code')})"

@@ -47,11 +47,11 @@ class AsyncEvents(Reading[T], Generic[T]):
 
     async def _fill(self) -> bool:
         """Go on until there is something to give or the stream is open; False at the end."""
-        self._begin_filling()
+        self._begin()
         try:
             while (command := self._next_command()) is not None:
                 if isinstance(command, Give):
-                    self._pending.extend(command.frames)
+                    self._take(command.frames)
                     return True
                 if isinstance(command, Read):
                     self._reply = await self._transport.read(command.within)
@@ -104,11 +104,11 @@ class Events(Reading[T], Generic[T]):
         self._transport.beside().converse(self._stopping())
 
     def _fill(self) -> bool:
-        self._begin_filling()
+        self._begin()
         try:
             while (command := self._next_command()) is not None:
                 if isinstance(command, Give):
-                    self._pending.extend(command.frames)
+                    self._take(command.frames)
                     return True
                 if isinstance(command, Read):
                     self._reply = self._transport.read(command.within)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from ..errors import DecodeError
 from ..events import DONE, RESERVED, Dropped, Notice, Reset
@@ -20,13 +20,8 @@ KNOWN = 1000
 
 End: TypeAlias = Notice | StreamRefused | DecodeError
 
-
-class Sorted(NamedTuple):
-    """The events to give, what ends the response behind them, and the id which that came with."""
-
-    given: list[Frame]
-    end: End | None
-    id: str | None = None
+Sorted: TypeAlias = tuple[list[Frame], End | None, Frame | None]
+"""The events to give, what ends the response behind them, and the frame that says so."""
 
 
 class Sorting:
@@ -44,7 +39,7 @@ class Sorting:
         self._backoff = backoff
         self._known: deque[str] = deque([] if plan.after is None else [plan.after], KNOWN)
         self._first_id: str | None = None
-        self._is_fresh = True  # whether nothing has come yet in this response that is known to be new
+        self._is_fresh = False  # whether all that has come in this response may have come before
         self._gave_id = False  # in this response
         self._is_document = False
 
@@ -55,7 +50,7 @@ class Sorting:
 
     def begin(self, cursor: str | None, *, is_document: bool = False) -> None:
         """A response begins, at a cursor if its server gives any. How a document ended, it says itself."""
-        self._is_fresh, self._gave_id, self._is_document = True, False, is_document
+        self._is_fresh, self._gave_id, self._is_document = bool(self._known), False, is_document
         if cursor is not None:
             self.position.begin(cursor)
 
@@ -70,7 +65,7 @@ class Sorting:
             frames = self._without_known(frames)
         given: list[Frame] = []
         end: End | None = failure
-        id_ = None
+        said: Frame | None = None
         advance = self.position.advance
         try:
             for frame in frames:
@@ -79,7 +74,7 @@ class Sorting:
                 if (frame.event in RESERVED or frame.data is DONE) and (notice := self._read_notice(frame)) is not None:
                     if not isinstance(notice, Dropped):
                         # A failure of OpenAI's comes before the mark that nothing more does.
-                        end, id_ = notice, frame.id
+                        end, said = notice, frame
                         break
                     self.position.move(frame.id or self.position.token or "")
                 elif frame.id is not None and not advance(frame.id):
@@ -93,7 +88,7 @@ class Sorting:
             self._give(given)
         if end is DONE:
             end = read_failure(self.last) or end
-        return Sorted(given, end, id_)
+        return given, end, said
 
     def _give(self, given: list[Frame]) -> None:
         self._backoff.succeed()
@@ -103,9 +98,10 @@ class Sorting:
         if self.position.gives_cursors:
             self.can_go_on = last.id is not None
             return
-        ids = [frame.id for frame in given if frame.id is not None]
-        self._known.extend(ids)
-        self._gave_id |= bool(ids)
+        if ids := [frame.id for frame in given if frame.id is not None]:
+            self._known.extend(ids)
+            self._gave_id = True
+            self._first_id = self._first_id or ids[0]
         if last.id is not None:
             # Two with the same id: the second has none of its own.
             self.can_go_on = before is None or before.id != last.id
@@ -124,7 +120,6 @@ class Sorting:
                 new.append(frame)
             elif frame.id not in self._known:
                 self._is_fresh = False
-                self._first_id = self._first_id or frame.id
                 return new + frames[index:]
             elif frame.id == self._first_id != token and not self._plan.allow_gaps:
                 raise StreamLost(f"expected the server to go on after {token!r}, but it began again", token)

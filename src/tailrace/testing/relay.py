@@ -214,13 +214,13 @@ def _address(target: str) -> tuple[str, int]:
 
 
 @asynccontextmanager
-async def relayed(target: str) -> AsyncIterator[Relay]:
-    """A relay to the server at an `http://`, `https://`, `ws://` or `wss://` address, on a free port of this machine.
+async def relayed(target: str, *, port: int = 0) -> AsyncIterator[Relay]:
+    """A relay to the server at an `http://`, `https://`, `ws://` or `wss://` address, on a `port` of this machine.
 
-    Its `url` has the target's scheme, path and query. What is encrypted passes as it is.
+    By default the port is a free one. `url` has the target's scheme, path and query. What is encrypted passes as it is.
     """
     relay = Relay(*_address(target))
-    server = await asyncio.start_server(relay.connect, "127.0.0.1", 0)
+    server = await asyncio.start_server(relay.connect, "127.0.0.1", port)
     here = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     relay.url = urlunsplit(urlsplit(target)._replace(netloc=here))
     try:
