@@ -10,6 +10,7 @@ import subprocess
 import sys
 from asyncio import to_thread
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -112,6 +113,7 @@ def test_a_failing_model_is_status_1(server: Server) -> None:
     status, out, err = chat(server.url, "--json", "--message", "/fail")
     *_, before, last = (json.loads(line) for line in out.splitlines())
     assert (status, err.count("\n")) == (1, 1)
+    assert datetime.fromisoformat(last.pop("timestamp")) <= datetime.now(UTC)
     assert last == {
         "type": "error",
         "id": f"{before['id']}.end",

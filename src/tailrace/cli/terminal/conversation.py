@@ -128,6 +128,7 @@ def _as_object(error: Exception, line: str, cursor: str | None) -> ChatObject:
     """An error as an object of the stream: what the server has said of it, or else the line."""
     members = {"type": "error", "code": code_of(error), "message": line}
     if isinstance(error, StreamFailed):
-        members |= {"message": error.message or line}
+        # The server's own object, as it came.
         members |= {"id": cursor} if cursor is not None else {}
+        members |= error.members
     return ChatObject.model_validate(members)
