@@ -480,3 +480,9 @@ def test_the_bad_one_of_many_events_is_named() -> None:
     blocks = [f"data: {n}\n\n" for n in range(200)] + ["data: {]\n\n"]
     with pytest.raises(DecodeError, match=r"but got '\{\]'"):
         SSE().decoder().feed("".join(blocks).encode())
+
+
+@pytest.mark.parametrize("field", ["other: 2", "data:2", "id: 7"])
+def test_many_events_with_a_field_behind_their_data_are_read_line_by_line(field: str) -> None:
+    block = f"data: 1\n{field}\n\n".encode()
+    assert SSEDecoder().feed(block * 200) == SSEDecoder().feed(block) * 200
