@@ -49,6 +49,18 @@ async def connected(relay: Relay) -> AsyncIterator[tuple[asyncio.StreamReader, a
         writer.close()
 
 
+async def test_connections_are_waited_for() -> None:
+    async with answering() as relay, asyncio.timeout(BOUND):
+        waiting = asyncio.create_task(relay.wait_accepted(2))
+        for _ in range(2):
+            assert not waiting.done()
+            async with connected(relay) as (reader, writer):
+                writer.write(b"x\n")
+                assert await reader.readexactly(len(ANSWER)) == ANSWER
+        await waiting
+        await relay.wait_accepted(1)
+
+
 async def test_without_a_fault_all_passes() -> None:
     async with answering() as relay, connected(relay) as (reader, writer):
         writer.write(b"x\ny\n")

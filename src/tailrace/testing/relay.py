@@ -67,6 +67,7 @@ class Relay:
         self._refusing = False
         self._last: tuple[int, Cut] | None = None
         """How many bytes pass before all connections end, and how those end."""
+        self._news = asyncio.Condition()
 
     def next(self, *faults: Fault) -> None:
         """The faults of the next connections, one each. Those that follow have none."""
@@ -104,6 +105,11 @@ class Relay:
         if self._last is not None and self._last[0] == 0:
             self.cut(self._last[1])
 
+    async def wait_accepted(self, count: int) -> None:
+        """Until so many connections were accepted, since the relay began."""
+        async with self._news:
+            await self._news.wait_for(lambda: self.accepted >= count)
+
     async def close(self) -> None:
         """End all connections, and wait until they are."""
         self.cut()
@@ -113,6 +119,8 @@ class Relay:
         """Deal with one connection, as asyncio.start_server hands it over."""
         self.accepted += 1
         self.passed = 0
+        async with self._news:
+            self._news.notify_all()
         task = asyncio.current_task()
         assert task is not None
         fault = self._faults.popleft() if self._faults else self._always

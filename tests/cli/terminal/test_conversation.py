@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from asyncio import StreamReader, StreamWriter, to_thread
+from asyncio import StreamReader, StreamWriter, timeout, to_thread
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from pathlib import Path
 from tailrace.testing import Fault, Relay, relayed
 from tests.chat.api import talking
 from tests.chat.api.talking import Chat, Hold, Scripted, begun, within
+from tests.cli.served import PATIENCE
 from tests.cli.terminal.screen import Terminal, chatting_with, session_of
 from tests.client.speaking import SSE_HEAD, saying, speaking, until_left
 
@@ -127,7 +128,11 @@ async def test_a_reply_that_is_joined_and_lost_or_left(tmp_path: Path) -> None:
         screen = chat.screen
         await to_thread(screen.ask, "/health", "Uptime")  # on the connection that is not stalled
         chat.relay.always(STALLED)
+        before = chat.relay.accepted
         await to_thread(screen.ask, f"/open {session_id}", "Going on with")
+        # Before it is asked for there is no reply to stop, only a command to give up.
+        async with timeout(PATIENCE):
+            await chat.relay.wait_accepted(before + 1)
         screen.type("ctrl-c")
         await to_thread(screen.wait, "stopping as soon as the reply begins; Ctrl-C again leaves it")
         screen.type("ctrl-c")
