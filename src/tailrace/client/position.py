@@ -51,7 +51,8 @@ class Position:
             self.token = token
             return True
         stem, _, offset = token.rpartition(".")
-        if stem == self._stem and offset.isdecimal() and is_cursor(token):
+        # As is_cursor has it, for the rest of a token whose stem is known: this is done for every event.
+        if stem == self._stem and len(offset) <= 15 and offset.isascii() and offset.isdecimal():
             if (number := int(offset)) <= self._offset:
                 return False
             self._offset = number
