@@ -488,8 +488,8 @@ def test_a_greeting_is_given_with_each_response_that_begins_with_one() -> None:
 
 @pytest.mark.parametrize("id_", ["S.e." + "9" * 5000, "S.e.\u0661"])
 def test_an_offset_that_is_none_makes_no_cursor(id_: str) -> None:
-    followed = follow([sse(), f"id: {id_}\ndata: 1\n\n".encode() + notice("done", 1)])
-    assert (followed.given, followed.ended) == ([1], True)
+    followed = follow([sse(), f"id: {id_}\ndata: 0\n\n".encode() + event(1) + notice("done", 1)])
+    assert (followed.given, followed.ended) == ([0, 1], True)
 
 
 @pytest.mark.parametrize("junk", ["junk", ""])
