@@ -6,12 +6,26 @@ import contextvars
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 import pytest
 
-from tailrace import Event, EventError, Flow, Log, LogClosed, MemoryLog, Outcome, Producer, Retention, StreamError
+from tailrace import (
+    Event,
+    EventError,
+    Flow,
+    Log,
+    LogClosed,
+    MemoryLog,
+    Outcome,
+    Producer,
+    Result,
+    Retention,
+    StreamError,
+)
 from tailrace.producer import CHECKPOINT, STOPPED, describe_error
 from tests.silence import silent_loop as silent_loop
 
@@ -76,6 +90,52 @@ class Probe:
 
 
 # Ends
+
+
+async def test_a_result_is_the_value_of_the_outcome_and_no_entry() -> None:
+    async def items() -> AsyncIterator[Any]:
+        yield "a"
+        yield Result({"at": datetime(2026, 11, 28, tzinfo=UTC)})
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("done", data={"at": "2026-11-28T00:00:00Z"})
+    assert kept(producer.log) == ["a"]
+
+
+async def test_nothing_follows_a_result() -> None:
+    async def items() -> AsyncIterator[Any]:
+        yield Result(1)
+        yield "late"
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("error", "not_serializable", "an event could not be encoded", 1)
+    assert "expected nothing after a Result, but got 'late'" in str(producer.error)
+
+
+async def test_a_stopped_generator_can_give_a_result() -> None:
+    started = asyncio.Event()
+
+    async def items() -> AsyncIterator[Any]:
+        try:
+            yield "a"
+            started.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            yield Result({"tokens": 1})
+
+    producer = produce(items())
+    async with asyncio.timeout(LIMIT):
+        await started.wait()
+    producer.stop()
+    assert await ended(producer) == replace(STOPPED, data={"tokens": 1})
+
+
+async def test_a_result_that_is_not_json_is_an_error() -> None:
+    async def items() -> AsyncIterator[Any]:
+        yield Result(object())
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("error", "not_serializable", "an event could not be encoded")
 
 
 async def test_a_generator_that_finishes_ends_its_log_as_done() -> None:

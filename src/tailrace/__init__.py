@@ -35,6 +35,7 @@ __all__ = [
     "Producer",
     "Reset",
     "ResponseMode",
+    "Result",
     "Retention",
     "SlowReader",
     "StreamError",
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
         TailraceError,
         Truncated,
     )
-    from .events import Dropped, Entries, Entry, Event, Farewell, Outcome, Reset
+    from .events import Dropped, Entries, Entry, Event, Farewell, Outcome, Reset, Result
     from .flow import Flow, LogStatistics, Retention
     from .log.base import Log, Tail
     from .log.memory import MemoryLog

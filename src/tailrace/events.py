@@ -91,12 +91,26 @@ class Entries(Sequence[Entry]):
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """The value of a whole stream, such as its statistics. Yield it last: the log's outcome carries `data`."""
+
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a log ended. `code` and `message` are public."""
+    """How a log ended. Clients see every field; `data` is the value of the generator's Result, as JSON reads it."""
 
     state: State
     code: str | None = None
     message: str | None = None
+    data: Any = None
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The fields that say something beyond the state, as every wire spells them."""
+        fields = {"code": self.code, "message": self.message, "data": self.data}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ import logging
 import sys
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import anyio
 import anyio.to_thread
+from pydantic_core import from_json
 
 from .errors import EventError, LogClosed, StreamError
-from .events import DONE, Encode, Outcome, encode_event
+from .events import DONE, Encode, Outcome, Result, encode_data, encode_event
 from .flow import Flow
 from .log.base import Log
 
@@ -88,6 +90,7 @@ class Producer:
         self._reports = reports
         self._on_finish = on_finish
         self._outcome: Outcome | None = None  # from a stop, or else from the end, on
+        self._result: Any = None  # the data of the generator's Result
         self._passed_on = False  # whether a stop that found it in a pause was passed on to the generator
         self._timer: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -149,6 +152,8 @@ class Producer:
     async def _end(self, outcome: Outcome) -> None:
         self._set_timer(None)
         self._outcome = self._outcome or outcome
+        if self._result is not None:
+            self._outcome = replace(self._outcome, data=self._result)
         try:
             await self.log.close(self._outcome)
         finally:
@@ -169,6 +174,9 @@ class Producer:
         log, write, encode = self.log, self.log.write, self._encode
         pause_at = log.top + min(CHECKPOINT, self._high)
         async for item in self._items:
+            if type(item) is Result:
+                await self._take_result(item)
+                break
             event, json = encode(item)
             write(event, json)
             if log.top >= pause_at or log.full:
@@ -176,6 +184,12 @@ class Producer:
                 room = self._high - log.lag()
                 pause_at = log.top + (min(CHECKPOINT, room) if room > 0 else CHECKPOINT)
         await log.flush()
+
+    async def _take_result(self, result: Result) -> None:
+        # The value that a client reads from the wire, whatever type the application gave it.
+        self._result = from_json(encode_data(result.data))
+        async for item in self._items:
+            raise EventError(f"expected nothing after a Result, but got {item!r:.80}")
 
     async def _pause(self) -> None:
         """Let others run, and wait while the readers are too far behind."""

@@ -72,7 +72,7 @@ async def test_a_preamble_is_said_once_at_the_start() -> None:
         exchange(url, "/x", SSE_HEADERS) as first,
     ):
         await first.until(b'"b"')
-        log = first.headers["stream-cursor"].removesuffix(".0")
+        log = first.headers["tailrace-cursor"].removesuffix(".0")
         for offset, roles in (0, 1), (1, 0):
             async with exchange(url, f"/x?after={log}.{offset}", SSE_HEADERS) as got:
                 body = await got.until(b'"b"')

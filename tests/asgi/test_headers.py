@@ -22,7 +22,7 @@ async def test_a_tail_says_where_it_begins() -> None:
     await log.extend([1, 2, 3])
     with log.tail(2) as tail:
         headers = dict(stream_headers(SSE(), tail))
-    assert headers[b"stream-cursor"].decode() == str(log.cursor(2))
+    assert headers[b"tailrace-cursor"].decode() == str(log.cursor(2))
     assert b"content-location" not in headers
     assert b"link" not in headers
 

@@ -41,7 +41,7 @@ async def test_a_reset_is_said_in_band_with_a_cursor_to_go_on_from(media_type: s
         assert (answer.status, reset.event, reset.data) == (200, "reset", {"reason": reason})
         assert answer.whole
         assert answer.headers["content-type"].startswith(media_type)
-        assert reset.id == answer.headers["stream-cursor"] == str(log.cursor(8))
+        assert reset.id == answer.headers["tailrace-cursor"] == str(log.cursor(8))
         _, body = await fetch(url, f"/x?after={reset.id}", headers)
         assert values(body, WIRES[media_type]) == [8, 9, "done"]
 

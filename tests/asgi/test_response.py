@@ -43,7 +43,7 @@ async def test_one_generator_is_every_wire_to_the_byte(media_type: str) -> None:
     async with serving(app) as url:
         answer, body = await fetch(url, "/x", {"Accept": media_type})
     # Of the document there is nothing to go on with.
-    log = answer.headers.get("stream-cursor", "").removesuffix(".0")
+    log = answer.headers.get("tailrace-cursor", "").removesuffix(".0")
     assert bool(log) == WIRES[media_type].streaming
     assert body.decode() == BODIES[media_type].format(log=log)
     assert answer.whole
@@ -97,12 +97,12 @@ async def test_an_ended_stream_is_resumed_from_every_offset(media_type: str, way
     wire = WIRES[media_type]
     async with serving(Served(x=of(*ITEMS))) as url:
         answer, whole = await fetch(url, "/x", {"Accept": media_type})
-        log = answer.headers["stream-cursor"].removesuffix(".0")
+        log = answer.headers["tailrace-cursor"].removesuffix(".0")
         for offset in range(4):
             cursor = f"{log}.{offset}"
             path, headers = ("/x", {"Last-Event-ID": cursor}) if way == "header" else (f"/x?after={cursor}", {})
             answer, body = await fetch(url, path, {"Accept": media_type, **headers})
-            assert answer.headers["stream-cursor"] == cursor
+            assert answer.headers["tailrace-cursor"] == cursor
             assert answer.whole
             if media_type == "text/plain":
                 assert body.decode() == "".join(["1\n", "two", '{"three":3}\n'][offset:])
@@ -132,7 +132,7 @@ async def test_a_running_stream_is_resumed_without_gap_or_duplicate(cut: int) ->
 async def test_the_header_beats_the_query() -> None:
     async with serving(Served(x=of(*ITEMS))) as url:
         answer, _ = await fetch(url, "/x", SSE_HEADERS)
-        log = answer.headers["stream-cursor"].removesuffix(".0")
+        log = answer.headers["tailrace-cursor"].removesuffix(".0")
         _, body = await fetch(url, f"/x?after={log}.0", {**SSE_HEADERS, "Last-Event-ID": f"{log}.2"})
     assert values(body)[-1] == "done"
     assert [frame.data for frame in frames(body)] == [{"three": 3}, {}]
@@ -173,7 +173,7 @@ async def test_a_second_reader_joins_a_running_stream_and_does_not_start_it_agai
     faucet = Faucet([1])
     app = Served(x=StreamResponse(faucet.run))
     async with serving(app) as url, exchange(url, "/x", SSE_HEADERS) as first:
-        start = first.headers["stream-cursor"]
+        start = first.headers["tailrace-cursor"]
         await first.until(b"data: 1")
         async with exchange(url, f"/x?after={start}", SSE_HEADERS) as second:
             faucet.put(2)
@@ -244,7 +244,7 @@ async def test_a_failed_stream_fails_again_for_who_resumes_it() -> None:
     async with serving(app) as url:
         answer, _ = await fetch(url, "/x", SSE_HEADERS)
         assert len(app.raised) == 1
-        again, body = await fetch(url, f"/x?after={answer.headers['stream-cursor']}", SSE_HEADERS)
+        again, body = await fetch(url, f"/x?after={answer.headers['tailrace-cursor']}", SSE_HEADERS)
         assert [frame.event for frame in frames(body)] == [None, "error"]
         assert not again.whole
         # The server has logged it once.

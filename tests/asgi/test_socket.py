@@ -42,7 +42,7 @@ async def test_a_stream_is_its_ndjson_lines_as_messages(implementation: str) -> 
     async with serving(Served(x=of(1, "two")), ws=implementation) as url, connected(url) as connection:
         messages = await receive_all(connection)
         assert connection.response is not None
-        log = connection.response.headers["stream-cursor"].removesuffix(".0")
+        log = connection.response.headers["tailrace-cursor"].removesuffix(".0")
     assert messages == [
         {"id": f"{log}.1", "data": 1},
         {"id": f"{log}.2", "data": "two"},
@@ -543,7 +543,7 @@ async def test_beside_an_http_reader_a_socket_reads_the_same() -> None:
     app = Served(x=StreamResponse(faucet.run))
     async with serving(app) as url, exchange(url, "/x", {"Accept": "application/x-ndjson"}) as got:
         body = await got.until(b"\n")
-        async with connected(url, f"/x?after={got.headers['stream-cursor']}") as connection:
+        async with connected(url, f"/x?after={got.headers['tailrace-cursor']}") as connection:
             faucet.put(2)
             faucet.end()
             messages = [message async for message in connection]

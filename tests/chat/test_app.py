@@ -67,7 +67,7 @@ async def test_no_page_of_another_origin_may_use_it_unless_named(tmp_path: Path)
         answer = await chat.http.get("/health", headers={"Origin": "https://page.example"})
         assert answer.headers["access-control-allow-origin"] == "https://page.example"
         exposed = answer.headers["access-control-expose-headers"].lower()
-        assert {"content-location", "stream-cursor", "x-request-id"} <= set(exposed.split(", "))
+        assert {"content-location", "tailrace-cursor", "x-request-id"} <= set(exposed.split(", "))
 
 
 FORM = "application/x-www-form-urlencoded"

@@ -14,7 +14,7 @@ from tailrace.errors import TailraceError
 
 URL = "http://server/stream"
 STREAM = "S.e"
-ADDRESS = {"stream-cursor": f"{STREAM}.0", "content-location": "/stream/S", "link": '</stream/S/stop>; rel="stop"'}
+ADDRESS = {"tailrace-cursor": f"{STREAM}.0", "content-location": "/stream/S", "link": '</stream/S/stop>; rel="stop"'}
 
 BROKEN = Failed("broken off")
 UNSENT = Failed("refused", sent=False)

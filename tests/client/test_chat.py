@@ -180,7 +180,7 @@ class Strange:
 
 
 def lines(*objects: bytes) -> Response:
-    body, headers = b"\n".join(objects) + b"\n", {"Stream-Cursor": "S.e.0"}
+    body, headers = b"\n".join(objects) + b"\n", {"Tailrace-Cursor": "S.e.0"}
     return Response(body, media_type="application/x-ndjson", headers=headers)
 
 

@@ -241,7 +241,7 @@ class TestRequests:
         assert not {"content-type", "idempotency-key"} & second.headers.keys()
 
     def test_without_an_address_it_is_the_first_again(self) -> None:
-        followed = follow([sse({"stream-cursor": "S.e.0"}), BROKEN], url=f"{URL}?a=1&after=old&b")
+        followed = follow([sse({"tailrace-cursor": "S.e.0"}), BROKEN], url=f"{URL}?a=1&after=old&b")
         assert followed.opened[1].url == f"{URL}?a=1&b&after=S.e.0"
 
     def test_ids_of_other_servers_are_for_the_header_only(self) -> None:
@@ -273,7 +273,7 @@ class TestPosts:
             pytest.param([UNSENT, UNSENT], id="never sent"),
             pytest.param([head(503, retry_after="0"), WHOLE], id="refused, with a time to come back"),
             pytest.param([head(429, retry_after="0"), WHOLE], id="too many"),
-            pytest.param([sse({"stream-cursor": "S.e.0"}), BROKEN], id="with its cursor, which starts nothing"),
+            pytest.param([sse({"tailrace-cursor": "S.e.0"}), BROKEN], id="with its cursor, which starts nothing"),
         ],
     )
     def test_are_repeated_where_nothing_starts_twice(self, script: list[object]) -> None:
@@ -494,7 +494,7 @@ def test_an_offset_that_is_none_makes_no_cursor(id_: str) -> None:
 
 @pytest.mark.parametrize("junk", ["junk", ""])
 def test_a_stream_cursor_that_is_none_is_passed_over(junk: str) -> None:
-    followed = follow([sse({"stream-cursor": junk}), ids(1), WHOLE])
+    followed = follow([sse({"tailrace-cursor": junk}), ids(1), WHOLE])
     assert (followed.given, followed.ended) == ([1], True)
 
 
@@ -520,7 +520,7 @@ def test_who_gives_up_waiting_does_not_make_the_server_wait_less() -> None:
 
 
 def test_elsewhere_a_stream_is_read_from_its_beginning() -> None:
-    other = sse({**ADDRESS, "stream-cursor": "S.f.0"})
+    other = sse({**ADDRESS, "tailrace-cursor": "S.f.0"})
     script = [sse(), event(1), BROKEN, other, b"id: S.f.1\ndata: 1\n\n", other, b"id: S.f.1\ndata: 1\n\n"]
     followed = follow([*script, b"id: S.f.1.end\nevent: done\ndata: {}\n\n"], on_reset="restart")
     assert followed.given == [1, "reset", 1]

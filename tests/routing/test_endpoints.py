@@ -144,7 +144,7 @@ async def test_returned_iterators_and_logs_are_streamed() -> None:
             # A log from elsewhere is not below this path, but cursors of it are continued here.
             assert ("content-location" in answer.headers) == (path != "/log")
             assert ("link" in answer.headers) == (path != "/log")
-            cursor = answer.headers["stream-cursor"]
+            cursor = answer.headers["tailrace-cursor"]
             again = await client.get(path, headers={**SSE_HEADERS, "Last-Event-ID": cursor})
             assert again.content == answer.content
 

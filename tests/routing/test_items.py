@@ -11,7 +11,7 @@ import pytest
 from fastapi.exceptions import ResponseValidationError
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_serializer
 
-from tailrace import Event, EventError, Log, StreamRouter
+from tailrace import Event, EventError, Log, Result, StreamRouter
 from tailrace.events import encode_event
 from tailrace.routing.items import item_encoder, item_type
 from tests.asgi.apps import SSE_HEADERS
@@ -78,6 +78,7 @@ def returning(annotation: Any) -> Callable[[], Any]:
         (AsyncIterator[Event[User] | str], User | str),
         (AsyncIterator[User | Event[User]], User),
         (AsyncIterator[Event[User] | None], User | None),
+        (AsyncIterator[User | Result], User),
         (AsyncIterator[Pet], Pet),
         (AsyncIterator["User"], User),
         (list[User], Any),

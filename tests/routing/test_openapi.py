@@ -200,7 +200,7 @@ def test_resume_and_stop_are_documented_with_their_parameters() -> None:
     assert set(stop["post"]["responses"]) == {"200", "202", "404", "422"}
     schema = stop["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert set(resolve(schema["$ref"], document)["properties"]) == {"stream_id", "state", "code", "message"}
-    assert set(start["responses"]["200"]["headers"]) == {"Stream-Cursor", "Content-Location", "Link"}
+    assert set(start["responses"]["200"]["headers"]) == {"Tailrace-Cursor", "Content-Location", "Link"}
 
 
 def test_parameters_body_and_security_are_fastapi_s_own() -> None:

@@ -165,7 +165,7 @@ async def test_a_posted_stream_is_resumed_at_the_address_that_it_names(media_typ
         answer = await client.post("/post", json={"n": 3}, headers=headers)
         address = answer.headers["content-location"]
         assert address.startswith("/post/")
-        log = answer.headers["stream-cursor"].removesuffix(".0")
+        log = answer.headers["tailrace-cursor"].removesuffix(".0")
         for offset in range(4):
             resumed = await client.get(address, headers=headers, params={"after": f"{log}.{offset}"})
             assert answer.content.endswith(resumed.content)

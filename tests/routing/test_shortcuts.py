@@ -152,7 +152,7 @@ async def test_status_headers_engine_and_settings_are_passed_on() -> None:
 async def test_a_client_that_comes_back_with_a_cursor_resumes_and_starts_nothing() -> None:
     async with client_of(responding(words)) as client:
         answer = await client.get("/0", headers=SSE_HEADERS)
-        log = answer.headers["stream-cursor"].removesuffix(".0")
+        log = answer.headers["tailrace-cursor"].removesuffix(".0")
         again = await client.get("/0", headers={**SSE_HEADERS, "Last-Event-ID": f"{log}.1"})
     assert values(again.content) == ["two", "done"]
 

@@ -31,7 +31,7 @@ NDJSON = {"accept": "application/x-ndjson"}
 WIRES = pytest.mark.parametrize("headers", [SSE, NDJSON], ids=["sse", "ndjson"])
 
 ORIGIN = "https://pages.example"
-TOLD = "stream-cursor, content-location, link"
+TOLD = "tailrace-cursor, content-location, link"
 
 
 async def stamp(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

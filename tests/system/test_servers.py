@@ -54,7 +54,7 @@ async def test_events_come_with_their_cursors_and_then_the_end(
         frames = await Reader.of(response).rest()
     assert [frame.data for frame in frames[:-1]] == [{"n": 1}, {"n": 2}, {"n": 3}]
     assert read_notice(frames[-1]) == Outcome("done")
-    start = response.headers["stream-cursor"].removesuffix("0")
+    start = response.headers["tailrace-cursor"].removesuffix("0")
     assert [frame.id for frame in frames] == [f"{start}1", f"{start}2", f"{start}3", f"{start}3.end"]
 
 

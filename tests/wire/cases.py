@@ -60,6 +60,10 @@ _SAID: dict[str, tuple[Sequence[Entry | Notice], Sequence[Frame]]] = {
         [entry(1, 1), entry(2, 2), DONE],
         [Frame(1, None, at(1)), Frame(2, None, at(2)), Frame({}, "done", f"{at(2)}.end")],
     ),
+    "an end with a value": (
+        [Outcome("done", data={"tokens": 3})],
+        [Frame({"data": {"tokens": 3}}, "done", f"{at(0)}.end")],
+    ),
     "an error": (
         [entry(1, 1), Outcome("error", "quota", "no\nmore")],
         [Frame(1, None, at(1)), Frame({"code": "quota", "message": "no\nmore"}, "error", f"{at(1)}.end")],

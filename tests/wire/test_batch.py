@@ -23,6 +23,12 @@ CASES: dict[str, tuple[list[Entry], Outcome | None, bytes, list[Frame]]] = {
         '{"data":[1,"é"]}'.encode(),
         [Frame(1), Frame("é"), Frame({}, "done")],
     ),
+    "an end with a value": (
+        [entry(1, 1)],
+        Outcome("done", data={"tokens": 3}),
+        b'{"data":[1],"outcome":{"state":"done","data":{"tokens":3}}}',
+        [Frame(1), Frame({"data": {"tokens": 3}}, "done")],
+    ),
     "names have no place": ([entry(1, 1, "tick")], DONE, b'{"data":[1]}', [Frame(1), Frame({}, "done")]),
     "an error": (
         [entry(1, None)],
@@ -33,7 +39,7 @@ CASES: dict[str, tuple[list[Entry], Outcome | None, bytes, list[Frame]]] = {
     "a cancellation": (
         [entry(1, 1)],
         Outcome("cancelled"),
-        b'{"data":[1],"outcome":{"state":"cancelled","code":null,"message":null}}',
+        b'{"data":[1],"outcome":{"state":"cancelled"}}',
         [Frame(1), Frame({}, "cancelled")],
     ),
     "an open log": (

@@ -40,6 +40,7 @@ CASES = cases(
         "entries, then done": b'{"id":"s1.e1.1","data":1}\n'
         b'{"id":"s1.e1.2","data":2}\n'
         b'{"id":"s1.e1.2.end","event":"done","data":{}}\n',
+        "an end with a value": b'{"id":"s1.e1.0.end","event":"done","data":{"data":{"tokens":3}}}\n',
         "an error": b'{"id":"s1.e1.1","data":1}\n'
         b'{"id":"s1.e1.1.end","event":"error","data":{"code":"quota","message":"no\\nmore"}}\n',
         "a cancellation": b'{"id":"s1.e1.0.end","event":"cancelled","data":{"code":"stopped"}}\n',

@@ -43,6 +43,7 @@ CASES = cases(
         "entries, then done": b"id: s1.e1.1\ndata: 1\n\n"
         b"id: s1.e1.2\ndata: 2\n\n"
         b"id: s1.e1.2.end\nevent: done\ndata: {}\n\n",
+        "an end with a value": b'id: s1.e1.0.end\nevent: done\ndata: {"data":{"tokens":3}}\n\n',
         "an error": b"id: s1.e1.1\ndata: 1\n\n"
         b'id: s1.e1.1.end\nevent: error\ndata: {"code":"quota","message":"no\\nmore"}\n\n',
         "a cancellation": b'id: s1.e1.0.end\nevent: cancelled\ndata: {"code":"stopped"}\n\n',

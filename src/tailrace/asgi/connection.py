@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from ..errors import LogReset, SlowReader, StreamError
-from ..events import DONE, Dropped, Notice, Reset
+from ..events import Dropped, Notice, Outcome, Reset
 from ..producer import UNTOLD
 from .disconnect import Send
 from .headers import Header
@@ -141,7 +141,7 @@ class Connection:
     async def _end(self, body: bytes, notice: Notice, cursor: str, *, clean: bool = True) -> None:
         """Say how it ends. What must not be taken for success, or cannot be said, leaves the body broken off."""
         encoder = self._encoder
-        clean = clean and (encoder.spells_notices or notice == DONE)
+        clean = clean and (encoder.spells_notices or (isinstance(notice, Outcome) and notice.state == "done"))
         await self._body(body + encoder.notice(notice, cursor), more=not clean)
 
     async def _body(self, body: bytes, *, more: bool = True) -> None:

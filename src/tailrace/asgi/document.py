@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..errors import LogReset, StreamError
-from ..events import DONE
 from ..wire.batch import Batch, document
 from .disconnect import Send
 from .headers import Header
@@ -27,7 +26,7 @@ async def send_document(opening: Opening, send: Send, status: int, headers: list
             opening.engine.forget(tail.log)
     outcome = tail.log.outcome if tail.ended else None
     cursor = tail.log.cursor(tail.position)
-    if producer is not None and outcome is not None and outcome != DONE:
+    if producer is not None and outcome is not None and outcome.state != "done":
         # Part of an answer must not look like the whole of it.
         failure = producer.error or StreamError(outcome.message or "", code=outcome.code or "cancelled", status=503)
         if not isinstance(failure, StreamError):

@@ -21,7 +21,7 @@ def stream_headers(wire: Wire, tail: Tail | None = None, *, addressed: bool = Fa
     """What every response of a wire says; of a tail also where it begins and, `addressed`, its resume and stop."""
     headers = [(b"content-type", wire.content_type.encode()), *_ALWAYS]
     if tail is not None:
-        headers.append((b"stream-cursor", str(tail.log.cursor(tail.position)).encode()))
+        headers.append((b"tailrace-cursor", str(tail.log.cursor(tail.position)).encode()))
     if tail is not None and addressed and wire.streaming:
         path = quote(tail.log.name).encode()
         headers += [(b"content-location", path), (b"link", b'<%b/stop>; rel="stop"' % path)]

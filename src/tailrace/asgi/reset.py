@@ -18,7 +18,7 @@ async def send_reset(request: StreamRequest, reset: LogReset, send: Send, status
     if not (wire.streaming and encoder.spells_notices):
         await send_refusal(send, reset)
         return
-    headers = [*headers, (b"stream-cursor", reset.resume.encode())]
+    headers = [*headers, (b"tailrace-cursor", reset.resume.encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     body = encoder.notice(Reset(reset.reason), reset.resume)
     await send({"type": "http.response.body", "body": body, "more_body": False})

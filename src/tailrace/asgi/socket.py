@@ -26,7 +26,7 @@ ASGIApp = Callable[[Any, Receive, Send], Awaitable[None]]
 _KEPT = ("app", "asgi", "http_version", "server", "client", "query_string", "root_path", "app_root_path", "state")
 # What belongs to the WebSocket handshake, or would change what the bridge reads.
 _LEFT_OUT = re.compile(rb"accept|accept-encoding|connection|upgrade|sec-websocket-.*|content-.*|transfer-encoding")
-_TOLD = frozenset({b"content-location", b"link", b"stream-cursor"})
+_TOLD = frozenset({b"content-location", b"link", b"tailrace-cursor"})
 _STOP = re.compile(rb'<([^>]+)>; rel="stop"')
 
 

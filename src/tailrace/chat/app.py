@@ -83,7 +83,7 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Content-Location", "Link", "Stream-Cursor", "X-Request-ID", "Retry-After"],
+            expose_headers=["Content-Location", "Link", "Tailrace-Cursor", "X-Request-ID", "Retry-After"],
         )
     app.add_middleware(
         OriginGuard,

@@ -152,7 +152,7 @@ class Following:
     def _note(self, head: Opened) -> None:
         """What it says of its stream."""
         headers = head.headers
-        cursor = headers.get("stream-cursor")
+        cursor = headers.get("tailrace-cursor")
         is_document = self.media_type == Batch.media_type
         self._sorting.begin(cursor if cursor is not None and is_cursor(cursor) else None, is_document=is_document)
         if self.plan.is_socket:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ..errors import EventError
-from ..events import Encode, Event, encode_event
+from ..events import Encode, Event, Result, encode_event
 
 _STREAMS = (AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator)
 _UNIONS = (Union, types.UnionType)
@@ -32,7 +32,8 @@ def _without_event(annotation: Any) -> Any:
     if get_origin(annotation) is Event:
         return get_args(annotation)[0]
     if get_origin(annotation) in _UNIONS:
-        return Union[tuple(_without_event(member) for member in get_args(annotation))]  # noqa: UP007
+        items = [_without_event(member) for member in get_args(annotation) if member is not Result]
+        return Union[tuple(items)]  # noqa: UP007
     return annotation
 
 

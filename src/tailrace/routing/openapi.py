@@ -31,7 +31,7 @@ class StopResult(BaseModel):
 
 
 _HEADERS: dict[str, Any] = {
-    "Stream-Cursor": {"description": "The cursor at which the body begins.", "schema": {"type": "string"}},
+    "Tailrace-Cursor": {"description": "The cursor at which the body begins.", "schema": {"type": "string"}},
     "Content-Location": {"description": "Where the stream is resumed: GET, `?after=`.", "schema": {"type": "string"}},
     "Link": {"description": 'Where the stream is stopped: POST, `rel="stop"`.', "schema": {"type": "string"}},
 }

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic_core import to_json
 
 from ..errors import DecodeError
-from ..events import Dropped, Entries, Farewell, Notice, Outcome, Reset
+from ..events import Dropped, Entries, Farewell, Notice, Outcome, Reset, State
 
 MAX_FRAME_BYTES = 1 << 20
 """The default bound of one frame in a decoder."""
@@ -95,8 +95,7 @@ class Wire(ABC):
 def notice_frame(notice: Notice, cursor: str) -> Frame:
     """A notice under its reserved name, with the data that every wire gives it."""
     if isinstance(notice, Outcome):
-        data = {"code": notice.code, "message": notice.message}
-        return Frame({key: value for key, value in data.items() if value is not None}, notice.state, cursor)
+        return Frame(notice.members, notice.state, cursor)
     if isinstance(notice, Reset):
         return Frame({"reason": notice.reason}, "reset", cursor)
     if isinstance(notice, Farewell):
@@ -105,13 +104,17 @@ def notice_frame(notice: Notice, cursor: str) -> Frame:
 
 
 _NOTICES: dict[str, Callable[[dict[str, Any]], Notice]] = {
-    "done": lambda data: Outcome("done", _text(data, "code"), _text(data, "message")),
-    "error": lambda data: Outcome("error", _text(data, "code"), _text(data, "message")),
-    "cancelled": lambda data: Outcome("cancelled", _text(data, "code"), _text(data, "message")),
+    "done": lambda data: _outcome("done", data),
+    "error": lambda data: _outcome("error", data),
+    "cancelled": lambda data: _outcome("cancelled", data),
     "reset": lambda data: Reset(data["reason"]),
     "farewell": lambda data: Farewell(data["reason"], _number(data, "retry")),
     "dropped": lambda data: Dropped(_number(data, "count")),
 }
+
+
+def _outcome(state: State, data: dict[str, Any]) -> Outcome:
+    return Outcome(state, _text(data, "code"), _text(data, "message"), data.get("data"))
 
 
 def _text(data: dict[str, Any], member: str) -> str | None:

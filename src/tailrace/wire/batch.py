@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from ..errors import DecodeError, FrameTooLarge, Truncated
-from ..events import Entries, Notice, Outcome
+from ..events import DONE, Entries, Notice, Outcome
 from .base import Decoder, Encoder, Frame, Wire
 
 
@@ -29,10 +29,9 @@ def document(data: bytes, outcome: Outcome | None, cursor: str, after: str | Non
         head += b',"after":' + to_json(after)
     if outcome is None:
         return head + b',"cursor":' + to_json(cursor) + b"}"
-    if outcome.state == "done":
+    if outcome == DONE:
         return head + b"}"
-    members = {"state": outcome.state, "code": outcome.code, "message": outcome.message}
-    return head + b',"outcome":' + to_json(members) + b"}"
+    return head + b',"outcome":' + to_json({"state": outcome.state, **outcome.members}) + b"}"
 
 
 class BatchDecoder(Decoder):
@@ -69,7 +68,8 @@ class BatchDecoder(Decoder):
 def _outcome_frame(outcome: Any) -> Frame:
     if not isinstance(outcome, dict) or outcome.get("state") not in ("done", "error", "cancelled"):
         raise DecodeError(f'expected an object with a "state" as "outcome", but got {outcome!r:.80}')
-    return Frame({key: outcome[key] for key in ("code", "message") if outcome.get(key)}, outcome["state"])
+    members = {key: outcome[key] for key in ("code", "message", "data") if outcome.get(key) is not None}
+    return Frame(members, outcome["state"])
 
 
 class Batch(Wire):

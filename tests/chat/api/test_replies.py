@@ -58,7 +58,7 @@ async def test_a_response_says_where_it_is_resumed_and_stopped(tmp_path: Path) -
         path = reply.headers["content-location"]
         assert path == f"/chat/stream/{info['stream_id']}"
         assert reply.headers["link"] == f'<{path}/stop>; rel="stop"'
-        assert reply.headers["stream-cursor"] == info["id"].removesuffix("1") + "0"
+        assert reply.headers["tailrace-cursor"] == info["id"].removesuffix("1") + "0"
 
 
 @pytest.mark.parametrize(("query", "asked"), [("", SSE), ("?stream=true", SSE), ("?stream=1", {**SSE, **JSON})])

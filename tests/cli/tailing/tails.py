@@ -49,13 +49,13 @@ def make_app() -> FastAPI:
 
     @app.get("/said")
     async def said(text: str) -> Response:
-        return Response(text, media_type=SSE, headers={"Stream-Cursor": "s.e.0"})
+        return Response(text, media_type=SSE, headers={"Tailrace-Cursor": "s.e.0"})
 
     @app.get("/once")
     async def once(request: Request, status: int = 403) -> Response:
         if "last-event-id" in request.headers:
             return Response('{"detail": "not you"}', status)
-        return Response("id:s.e.1\ndata:1\n\n", media_type=SSE, headers={"Stream-Cursor": "s.e.0"})
+        return Response("id:s.e.1\ndata:1\n\n", media_type=SSE, headers={"Tailrace-Cursor": "s.e.0"})
 
     @app.get("/unasked")
     async def unasked() -> Response:

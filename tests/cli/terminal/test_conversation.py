@@ -186,7 +186,7 @@ async def test_a_session_that_is_deleted_in_the_middle_of_a_reply(tmp_path: Path
 
 
 INFO = b'id: s.e.1\ndata: {"type":"session_info","session_id":"0123456789","stream_id":"s","model":"m"}\n\n'
-HEAD = SSE_HEAD + b"stream-cursor: s.e.0\r\ncontent-location: /chat/stream/s\r\n\r\n"
+HEAD = SSE_HEAD + b"tailrace-cursor: s.e.0\r\ncontent-location: /chat/stream/s\r\n\r\n"
 CLOSED = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 7200\r\ncontent-length: 0\r\n\r\n"
 
 
