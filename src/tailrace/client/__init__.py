@@ -1,39 +1,11 @@
-"""A client for streams: it reads on after a lost connection, without a gap or a duplicate, until the stream has ended.
+"""A client for streams. It reconnects without a gap or a duplicate until the stream has ended.
 
-It needs the extra `client`: httpx, and websockets for `ws://` and `wss://`.
+It needs the extra `client`: httpx, and websockets for `ws://` and `wss://`. The models, the settings and the errors need
+neither, and a name is imported when it is first used.
 """
 
-from ..wire.base import Frame
-from .chat import AsyncChat, Chat, ChatClient
-from .errors import (
-    ClientError,
-    NotAStream,
-    NotStoppable,
-    SessionBusy,
-    StreamFailed,
-    StreamLost,
-    StreamRefused,
-    StreamReset,
-    Unreachable,
-)
-from .events import AsyncEvents, Events
-from .objects import (
-    ChatObject,
-    Chunk,
-    Complete,
-    Health,
-    Message,
-    Reply,
-    ServerInformation,
-    Session,
-    SessionDetails,
-    SessionInfo,
-    Stats,
-    Status,
-    Stopped,
-)
-from .settings import Retry, Timeouts
-from .tail import Tail, tail
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __all__ = [
     "AsyncChat",
@@ -44,6 +16,8 @@ __all__ = [
     "Chunk",
     "ClientError",
     "Complete",
+    "Deleted",
+    "Error",
     "Events",
     "Frame",
     "Health",
@@ -51,12 +25,14 @@ __all__ = [
     "NotAStream",
     "NotStoppable",
     "Reply",
+    "Requests",
     "Retry",
     "ServerInformation",
     "Session",
     "SessionBusy",
     "SessionDetails",
     "SessionInfo",
+    "SessionPage",
     "Stats",
     "Status",
     "Stopped",
@@ -69,3 +45,58 @@ __all__ = [
     "Unreachable",
     "tail",
 ]
+
+# The modules that define these names, lower layers first: httpx comes with the last ones.
+_MODULES = ("..wire.base", ".settings", ".errors", ".objects", ".events", ".stream", ".chat")
+
+if TYPE_CHECKING:
+    from ..wire.base import Frame
+    from .chat import AsyncChat, Chat, ChatClient
+    from .errors import (
+        ClientError,
+        NotAStream,
+        NotStoppable,
+        SessionBusy,
+        StreamFailed,
+        StreamLost,
+        StreamRefused,
+        StreamReset,
+        Unreachable,
+    )
+    from .events import AsyncEvents, Events
+    from .objects import (
+        ChatObject,
+        Chunk,
+        Complete,
+        Deleted,
+        Error,
+        Health,
+        Message,
+        Reply,
+        Requests,
+        ServerInformation,
+        Session,
+        SessionDetails,
+        SessionInfo,
+        SessionPage,
+        Stats,
+        Status,
+        Stopped,
+    )
+    from .settings import Retry, Timeouts
+    from .stream import Tail, tail
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import a public name from the module that defines it, when the name is first used."""
+        for path in _MODULES if name in __all__ else ():
+            module = import_module(path, __name__)
+            value = getattr(module, name, None)
+            if value is not None and value.__module__ == module.__name__:
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+from pydantic import BaseModel, ValidationError
+
 from ..errors import DecodeError
+from ..wire.base import Frame
 from .commands import Flow, Open
 from .http import AsyncHTTP, HTTPClient, SyncHTTP
 from .links import check_url, with_parameters
 from .objects import (
+    KINDS,
     ChatObject,
     Chunk,
     Complete,
     Deleted,
     Health,
-    M,
     Reply,
     ServerInformation,
     Session,
@@ -27,13 +30,13 @@ from .objects import (
     Stats,
     Status,
     Stopped,
-    read_json,
-    read_object,
 )
 from .plan import Plan
 from .refusals import ask
 from .settings import OnReconnect, OnReset, Retry, Timeouts
-from .tail import Tail, encode, new_key
+from .stream import Tail, encode, new_key
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,33 @@ class _Call(Generic[M]):
     params: Mapping[str, Any] = field(default_factory=dict)
     repeatable: bool = True
     accepted: tuple[int, ...] = ()
+
+
+def read_object(frame: Frame) -> ChatObject:
+    """Read the object in an event; DecodeError if there is none."""
+    data = frame.data
+    if not isinstance(data, dict):
+        raise DecodeError(f"expected an object of a reply, but got {data!r:.80}")
+    kind = str(data.get("type", frame.event))
+    model = KINDS.get(kind, ChatObject)
+    try:
+        return model.model_validate({**data, "type": kind, "id": frame.id})
+    except ValidationError as error:
+        raise _unexpected(model, error) from None
+
+
+def read_json(model: type[M], body: bytes) -> M:
+    """Read a response body as its model; DecodeError if it is something else."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise _unexpected(model, error) from None
+
+
+def _unexpected(model: type[BaseModel], error: ValidationError) -> DecodeError:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the whole"
+    return DecodeError(f"expected {model.__name__} from the server, but in {place}: {first['msg']}")
 
 
 # The endpoints

@@ -1,19 +1,32 @@
-"""What the chat server answers. Members that a newer server adds are kept in `model_extra`."""
+"""What a chat server answers: the objects of a reply's stream, and the bodies of its other responses.
+
+The server builds these models and the client reads them. The client ignores nothing: members that a newer server adds
+are kept in `model_extra`. For the same reason a state is a plain `str`; its known values are in the schema.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import DecodeError
-from ..wire.base import Frame
 
-M = TypeVar("M", bound=BaseModel)
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _known(*values: str) -> Any:
+    return Field(json_schema_extra={"enum": list(values)})
+
+
+ReplyState: TypeAlias = Annotated[str, _known("complete", "stopped")]
+TurnState: TypeAlias = Annotated[str, _known("generating", "complete", "stopped", "failed", "interrupted")]
 
 
 class Answered(BaseModel):
+    """The base of everything that a chat server answers."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
@@ -21,97 +34,87 @@ class Answered(BaseModel):
 
 
 class ChatObject(Answered):
-    """Any object of a reply. `id` is its cursor. A kind that this client does not know has only what is here."""
+    """One object of a reply's stream. `id` is its cursor.
+
+    An object whose type this client does not know is a plain `ChatObject`.
+    """
 
     type: str
-    timestamp: datetime | None = None
+    timestamp: datetime = Field(default_factory=now)
     id: str | None = None
 
 
 class SessionInfo(ChatObject):
-    """The first: the session, and the stream under whose id the reply is resumed and stopped."""
+    """The first object. It names the session, and the stream: resume or stop the reply by its `stream_id`."""
 
+    type: Literal["session_info"] = "session_info"
     session_id: str
     stream_id: str
     model: str
 
 
 class Status(ChatObject):
-    """What the model is sent."""
+    """What the model is sent. The oldest `dropped_messages` of the session did not fit."""
 
+    type: Literal["status"] = "status"
     message: str
     context_messages: int = 0
     dropped_messages: int = 0
 
 
 class Chunk(ChatObject):
-    """A piece of the text."""
+    """A piece of the reply's text. The final chunk may be empty."""
 
+    type: Literal["chunk"] = "chunk"
     text: str
     chunk_number: int
     is_final: bool = False
 
 
 class Complete(ChatObject):
-    """The last: how the reply ended, and how long it took, in seconds."""
+    """The last object of a reply that is complete or was stopped. The reply has been stored."""
 
+    type: Literal["complete"] = "complete"
     total_chunks: int
-    processing_time: float
-    message_count: int
+    processing_time: float = Field(description="Seconds.")
+    message_count: int = Field(description="Messages in the session, including this reply.")
     session_id: str
-    state: str = "complete"
+    state: ReplyState = "complete"
 
 
-_KINDS: dict[str, type[ChatObject]] = {
+class Error(ChatObject):
+    """The last object of a reply that failed. The text before it has been stored."""
+
+    type: Literal["error"] = "error"
+    code: str
+    message: str
+
+
+KINDS: dict[str, type[ChatObject]] = {
     "session_info": SessionInfo,
     "status": Status,
     "chunk": Chunk,
     "complete": Complete,
+    "error": Error,
 }
+"""The known objects of a stream, by `type`."""
 
 
-def read_object(frame: Frame) -> ChatObject:
-    """The object in an event; DecodeError if there is none."""
-    data = frame.data
-    if not isinstance(data, dict):
-        raise DecodeError(f"expected an object of a reply, but got {data!r:.80}")
-    kind = str(data.get("type", frame.event))
-    model = _KINDS.get(kind, ChatObject)
-    try:
-        return model.model_validate({**data, "type": kind, "id": frame.id})
-    except ValidationError as error:
-        raise _unexpected(model, error) from None
-
-
-def read_json(model: type[M], body: bytes) -> M:
-    """An answer as its model; DecodeError if it is something else."""
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise _unexpected(model, error) from None
-
-
-def _unexpected(model: type[BaseModel], error: ValidationError) -> DecodeError:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"])) or "the whole"
-    return DecodeError(f"expected {model.__name__} from the server, but in {place}: {first['msg']}")
-
-
-# Answers
+# Responses
 
 
 class Reply(Answered):
-    """A whole reply. `state` is `complete` or `stopped`."""
+    """A whole reply."""
 
     session_id: str
     stream_id: str
     model: str
     text: str
-    state: str
+    state: ReplyState
     total_chunks: int
-    processing_time: float
-    message_count: int
-    context_messages: int
+    processing_time: float = Field(description="Seconds.")
+    message_count: int = Field(description="Messages in the session, including this reply.")
+    context_messages: int = Field(description="Messages that the model was sent.")
 
 
 class Stopped(Answered):
@@ -119,83 +122,87 @@ class Stopped(Answered):
 
     stream_id: str
     session_id: str
-    state: str
+    state: TurnState
 
 
 class Session(Answered):
-    """A session in a list; `stream_id` names a reply that is being written."""
+    """A session in a list."""
 
     session_id: str
-    title: str = ""
+    title: str = Field("", description="The beginning of its first message.")
     message_count: int
     created: datetime
     updated: datetime
-    stream_id: str | None = None
+    stream_id: str | None = Field(None, description="The stream of a reply that is being generated.")
 
 
 class Message(Answered):
-    """A message of a session; a reply also says how it ended and how long it took."""
+    """A message of a session. A reply also has a state, its model and how long it took."""
 
-    role: str
+    role: Annotated[str, _known("user", "assistant")]
     text: str
     timestamp: datetime
-    state: str | None = None
+    state: TurnState | None = None
     stream_id: str | None = None
     model: str | None = None
     total_chunks: int | None = None
-    processing_time: float | None = None
+    processing_time: float | None = Field(None, description="Seconds.")
     error: str | None = None
 
 
 class SessionDetails(Session):
-    """A session and its newest messages; `earlier` is the token for those before them."""
+    """A session and its newest messages."""
 
     model: str
     messages: list[Message]
-    earlier: str | None = None
-
-
-class Deleted(Answered):
-    session_id: str
-    deleted: bool
+    earlier: str | None = Field(None, description="The token that gets the messages before these.")
 
 
 class SessionPage(Answered):
-    """Some sessions, the last used first; `next` is the token for the following ones."""
+    """A page of sessions, the most recently used first."""
 
     sessions: list[Session]
     total: int
-    next: str | None = None
+    next: str | None = Field(None, description="The token that gets the next page.")
+
+
+class Deleted(Answered):
+    """Confirms that a session was deleted."""
+
+    session_id: str
+    deleted: bool = True
 
 
 class Health(Answered):
-    """`status` is `healthy` or `unhealthy`, for a `reason`."""
+    """How the server is. An unhealthy one answers with status 503."""
 
-    status: str
-    reason: str | None = None
-    active_streams: int
-    active_connections: int
-    database: str | None = None
-    event_loop_lag: float | None = None
-    uptime: float
+    status: Annotated[str, _known("healthy", "unhealthy")]
+    reason: str | None = Field(None, description="Why the server is unhealthy.")
+    active_streams: int = Field(description="Replies being generated.")
+    active_connections: int = Field(description="Clients reading a reply.")
+    database: Annotated[str, _known("reachable", "unreachable")] | None = None
+    event_loop_lag: float | None = Field(None, description="Seconds that a turn of the event loop takes.")
+    uptime: float = Field(description="Seconds.")
 
 
 class Requests(Answered):
+    """Counts of requests. Those still being answered are neither successful nor failed."""
+
     total: int
     successful: int
     failed: int
 
 
 class Stats(Answered):
-    """Since the server started; times are in seconds. `active_sessions` is None while its database is away."""
+    """What the server has counted since it started."""
 
-    uptime: float
+    uptime: float = Field(description="Seconds.")
     requests: Requests
-    active_sessions: int | None
-    active_streams: int
+    active_sessions: int | None = Field(description="Stored sessions; null while the database is unreachable.")
+    active_streams: int = Field(description="Replies being generated.")
     sessions_created: int
-    average_response_time: float
-    chunks: int
+    average_response_time: float = Field(description="Seconds, over the replies that have ended.")
+    chunks: int = Field(description="Chunks of the replies that have ended.")
     model: str
     framework: str
 
@@ -203,8 +210,11 @@ class Stats(Answered):
 class ServerInformation(Answered):
     """What the server is, and its endpoints."""
 
-    name: str
+    name: str = "tailrace"
     version: str
     model: str
     framework: str
-    endpoints: dict[str, str] = {}
+    multi_turn: bool = True
+    streaming: bool = True
+    endpoints: dict[str, str] = Field({}, description="What each endpoint does.")
+    streaming_endpoints: list[str] = Field([], description="The endpoints that stream a reply.")
