@@ -6,11 +6,14 @@ import re
 import statistics
 import subprocess
 import sys
+from importlib.util import resolve_name
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import tailrace
+import tailrace.client
 
 EXTRAS = (
     "alembic",
@@ -31,6 +34,9 @@ EXTRAS = (
 )
 MEGABYTE = 1 << 20
 
+# Their names are imported when they are first used.
+LAZY = [tailrace, tailrace.client]
+
 
 def run(code: str) -> str:
     return subprocess.run(
@@ -38,56 +44,68 @@ def run(code: str) -> str:
     ).stdout
 
 
-def test_the_public_names_are_sorted_and_each_stands_once() -> None:
+@pytest.mark.parametrize("package", LAZY)
+def test_the_public_names_are_sorted_and_each_stands_once(package: ModuleType) -> None:
     # As the linter sorts: constants, then classes, then functions.
     def rank(name: str) -> tuple[int, str]:
         return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
-    assert tailrace.__all__ == sorted(set(tailrace.__all__), key=rank)
+    assert package.__all__ == sorted(set(package.__all__), key=rank)
 
 
-@pytest.mark.parametrize("name", tailrace.__all__)
-def test_a_public_name_can_be_imported_and_says_what_it_is(name: str) -> None:
-    value = getattr(tailrace, name)
+@pytest.mark.parametrize(("package", "name"), [(package, name) for package in LAZY for name in package.__all__])
+def test_a_public_name_can_be_imported_and_says_what_it_is(package: ModuleType, name: str) -> None:
+    value = getattr(package, name)
     assert inspect.getdoc(value)
     assert value.__module__.startswith("tailrace.")
 
 
-def told() -> dict[str, str]:
+def told(package: ModuleType) -> dict[str, str]:
     """The modules that type checkers and editors are told, by the names from them."""
-    tree = ast.parse(Path(tailrace.__file__).read_text(encoding="utf-8"))
+    assert package.__file__ is not None
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
     return {
-        alias.name: f"tailrace.{node.module}"
+        alias.name: resolve_name("." * node.level + (node.module or ""), package.__name__)
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level
         for alias in node.names
     }
 
 
-def test_type_checkers_are_told_what_programs_get() -> None:
-    assert told() == {name: getattr(tailrace, name).__module__ for name in tailrace.__all__}
+@pytest.mark.parametrize("package", LAZY)
+def test_type_checkers_are_told_what_programs_get(package: ModuleType) -> None:
+    assert told(package) == {name: getattr(package, name).__module__ for name in package.__all__}
 
 
-def test_nothing_else_looks_public() -> None:
-    assert sorted(dir(tailrace)) == sorted([*tailrace.__all__, "__version__"])
+@pytest.mark.parametrize("package", LAZY)
+def test_nothing_else_looks_public(package: ModuleType) -> None:
+    assert set(dir(package)) - {"__version__"} == set(package.__all__)
 
 
-def test_the_public_names_are_listed_before_they_are_imported() -> None:
-    assert run("import tailrace; print(set(tailrace.__all__) <= set(dir(tailrace)))") == "True\n"
+@pytest.mark.parametrize("package", LAZY)
+def test_the_public_names_are_listed_before_they_are_imported(package: ModuleType) -> None:
+    name = package.__name__
+    assert run(f"import {name}; print(set({name}.__all__) <= set(dir({name})))") == "True\n"
 
 
-def test_another_name_is_refused_as_by_any_module() -> None:
-    expected = "module 'tailrace' has no attribute 'Cursr'"
-    with pytest.raises(AttributeError, match=f"^{expected}$") as refused:
-        tailrace.Cursr  # type: ignore[attr-defined]  # noqa: B018
+@pytest.mark.parametrize("package", LAZY)
+def test_another_name_is_refused_as_by_any_module(package: ModuleType) -> None:
+    with pytest.raises(AttributeError, match=f"^module '{package.__name__}' has no attribute 'Cursr'$") as refused:
+        package.Cursr  # noqa: B018
     # Python finds what was meant with these.
-    assert (refused.value.name, refused.value.obj) == ("Cursr", tailrace)
-    with pytest.raises(ImportError, match="'Cursr' from 'tailrace'"):
-        from tailrace import Cursr  # type: ignore[attr-defined]  # noqa: F401
+    assert (refused.value.name, refused.value.obj) == ("Cursr", package)
+    with pytest.raises(ImportError, match=f"'Cursr' from '{package.__name__}'"):
+        exec(f"from {package.__name__} import Cursr")
 
 
 def test_a_public_name_is_searched_once() -> None:
     assert run("import tailrace; tailrace.Cursor; print('Cursor' in vars(tailrace))") == "True\n"
+
+
+@pytest.mark.parametrize("first", ["Tail", "tail", "Retry", "ChatClient"])
+def test_a_function_of_the_client_is_not_hidden_by_a_module(first: str) -> None:
+    code = f"from tailrace.client import {first}\nfrom tailrace.client import tail\nprint(tail.__name__)"
+    assert run(code) == "tail\n"
 
 
 def test_every_error_is_public() -> None:
@@ -133,7 +151,9 @@ PROMPT = "import tailrace.cli.commands, tailrace.cli.terminal.start, tailrace.cl
         ("from tailrace import Cursor, StreamError", {"asyncio", "pydantic_core"}),
         ("from tailrace import SSE, MemoryLog, Producer, lifespan", {"fastapi", "starlette", "pydantic"}),
         ("from tailrace import StreamResponse", {"fastapi"}),
-        ("import tailrace.client", {"fastapi", "starlette"}),
+        ("import tailrace.client", {"asyncio", "pydantic", "httpx"}),
+        ("from tailrace.client import SessionInfo, Retry, StreamLost", {"fastapi", "starlette", "httpx", "websockets"}),
+        ("from tailrace.client import tail", {"fastapi", "starlette"}),
         ("import tailrace.testing", {"fastapi", "starlette", "pydantic"}),
         (PROMPT, {"fastapi", "starlette", "httpx", "markdown_it", "pydantic_core", "pygments", "rich", "websockets"}),
     ],

@@ -1,7 +1,7 @@
 """A client for streams. It reconnects without a gap or a duplicate until the stream has ended.
 
-It needs the extra `client`: httpx, and websockets for `ws://` and `wss://`. The models, the settings and the errors need
-neither, and a name is imported when it is first used.
+It needs the extra `client`: httpx, and websockets for `ws://` and `wss://`. The models, the settings and the errors
+need neither: a name is imported when it is first used.
 """
 
 from importlib import import_module
