@@ -45,9 +45,9 @@ def test_the_newest_turns_go_whole_and_in_order(
 @pytest.mark.parametrize(
     ("count", "dropped", "said"),
     [
-        (1, 0, "The model reads 1 message."),
-        (3, 0, "The model reads 3 messages."),
-        (3, 4, "The model reads 3 messages; the 4 oldest did not fit."),
+        (1, 0, "Generating response… (1 message in context)"),
+        (3, 0, "Generating response… (3 messages in context)"),
+        (3, 4, "Generating response… (3 messages in context; the 4 oldest did not fit)"),
     ],
 )
 def test_a_context_is_told_in_a_line(count: int, dropped: int, said: str) -> None:

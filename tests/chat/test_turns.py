@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from tailrace import StreamError
 from tailrace.chat.context import Context
 from tailrace.chat.journal import Journal
-from tailrace.chat.models.base import Message, ModelError, Usage
+from tailrace.chat.models.base import Message, Model, ModelError, Usage
 from tailrace.chat.objects import Error, encode_object
 from tailrace.chat.observer import Observer
 from tailrace.chat.replay import replay
@@ -124,7 +124,7 @@ async def test_a_piece_that_is_no_text_fails_the_turn() -> None:
     types, error = await collect(running(Scripted("one ", b"\xff"), settled).objects())  # type: ignore[arg-type]
     assert types[-1] == "chunk"
     assert isinstance(error, TypeError)
-    assert str(error) == "expected model scripted to yield str or Usage, but got bytes"
+    assert str(error) == "expected model scripted to yield str, Reasoning or Usage, but got bytes"
     assert (settled.turns[0].state, settled.turns[0].error_code) == ("failed", "internal_error")
 
 
@@ -144,10 +144,8 @@ async def test_a_generator_that_is_closed_settles_later(stopping: bool) -> None:
 
 
 async def test_a_stop_before_the_model_is_asked_needs_no_model() -> None:
-    class Nobody:
-        name = framework = "nobody"
-
-        def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str | Usage, None]:
+    class Nobody(Model):
+        def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str, None]:
             raise AssertionError("it is not asked")
 
     settled = Settled()

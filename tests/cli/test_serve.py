@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         {},
         "--port 0 --model google:gemini-x",
         2,
-        "the model google:gemini-x needs a key, but there is no GOOGLE_API_KEY or GEMINI_API_KEY",
+        "the model google:gemini-x needs a key, but GOOGLE_API_KEY or GEMINI_API_KEY is not set",
     ),
     "database-scheme": (
         {},

@@ -23,8 +23,8 @@ from .api import pages, replies, service, sessions
 from .conversations import Conversations
 from .errors import STORE_REFUSALS, Refused, refusal_of
 from .journal import Journal
+from .models import open_model
 from .models.base import Model
-from .models.choose import open_model
 from .observer import Observer
 from .openapi import describe, methods_of
 from .origins import OriginGuard
@@ -45,8 +45,7 @@ resumed without a gap or a duplicate by the `id` of the last object that came, a
 def create_app(settings: ChatSettings | None = None, *, model: Model | None = None) -> FastAPI:
     """The chat server; by default with the settings of the environment.
 
-    `model` answers instead of the one that the settings name: any object with a `name`, a `framework` and the async
-    generator `reply`. Whoever made it closes it.
+    A `model` of your own answers in place of the one that the settings name. You close it.
 
     Its lifespan opens the database and the model: StoreError or UnusableModel if that fails.
     """

@@ -19,8 +19,8 @@ class Context:
     def describe(self) -> str:
         """One line for the user."""
         kept = len(self.messages)
-        said = f"The model reads {kept} message{'s' if kept > 1 else ''}"
-        return f"{said}; the {self.dropped} oldest did not fit." if self.dropped else f"{said}."
+        dropped = f"; the {self.dropped} oldest did not fit" if self.dropped else ""
+        return f"Generating response… ({kept} message{'s' if kept > 1 else ''} in context{dropped})"
 
 
 def fit_context(

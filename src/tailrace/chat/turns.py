@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from .. import StreamError
 from .context import Context
-from .models.base import Model, Usage
+from .models.base import Model, Reasoning, Usage
 from .objects import Complete, Error, SessionInfo, Status, StreamObject, chunk
 from .observer import TurnWatch
 from .sessions import Turn, TurnState
@@ -76,7 +76,7 @@ class RunningTurn:
                     async for piece in pieces:
                         if isinstance(piece, Usage):
                             self._usage = piece
-                        else:
+                        elif not isinstance(piece, Reasoning):
                             for item in self._chunks(piece):
                                 yield item
                 if self._half:
@@ -143,7 +143,9 @@ class RunningTurn:
     def _chunks(self, piece: object) -> Iterator[dict[str, Any]]:
         """The chunk of a piece, if it has one; TypeError for what is no text, which is for a model's author."""
         if not isinstance(piece, str):
-            raise TypeError(f"expected model {self.turn.model} to yield str or Usage, but got {type(piece).__name__}")
+            raise TypeError(
+                f"expected model {self.turn.model} to yield str, Reasoning or Usage, but got {type(piece).__name__}"
+            )
         if self._half or not piece.isascii():
             piece = self._join(piece)
         return self._bounded(piece)

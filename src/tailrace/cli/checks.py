@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from ..chat.banner import ServerFacts
 from ..chat.logs import LogFormat, configure_logging
-from ..chat.models.choose import UnusableModel, open_model, resolve_model
+from ..chat.models import open_model
+from ..chat.models.spec import UnusableModel, resolve_model
 from ..chat.settings import PREFIX, ChatSettings
 from ..chat.store import StoreError, open_store
 from .command import CommandError, UsageError

@@ -22,7 +22,7 @@ from ..asgi.lifespan import app_engine
 from ..chat.app import create_app
 from ..chat.banner import ServerFacts, announce
 from ..chat.logs import configure_logging
-from ..chat.models.choose import UnusableModel
+from ..chat.models.spec import UnusableModel
 from ..chat.settings import ChatSettings
 from ..chat.store import StoreError
 from .command import CommandError

@@ -15,7 +15,7 @@ import httpx
 from fastapi import FastAPI
 
 from tailrace.chat import ChatSettings, create_app
-from tailrace.chat.models.base import Message, Model, Usage
+from tailrace.chat.models.base import Message, Model, Piece, Reasoning, Usage
 from tailrace.chat.settings import database_url
 from tailrace.chat.store import open_store
 from tests.raw import BOUND, Exchange, exchange
@@ -33,10 +33,10 @@ class Hold:
     release: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-Step = str | Usage | Hold | BaseException
+Step = str | Reasoning | Usage | Hold | BaseException
 
 
-class Scripted:
+class Scripted(Model):
     """A model that takes the same steps for every reply. `closed` counts the generators that have ended."""
 
     name = "scripted"
@@ -47,7 +47,7 @@ class Scripted:
         self.asked: list[list[Message]] = []
         self.closed = 0
 
-    async def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str | Usage, None]:
+    async def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[Piece, None]:
         self.asked.append(list(conversation))
         try:
             for step in self.steps:

@@ -36,7 +36,7 @@ async def test_a_reply_is_lines_of_json_by_default(tmp_path: Path) -> None:
     assert info["model"] == "scripted"
     assert str(UUID(info["session_id"])) == info["session_id"]
     assert status["context_messages"] == 1
-    assert status["message"] == "The model reads 1 message."
+    assert status["message"] == "Generating response… (1 message in context)"
     assert [each["chunk_number"] for each in chunks] == [1, 2, 3, 4]
     assert [each["is_final"] for each in chunks] == [False, False, False, True]
     assert text(objects) == TEXT

@@ -34,7 +34,7 @@ async def test_a_session_keeps_the_conversation_and_sends_it_each_time(tmp_path:
         [_, status, *_, second] = await chat.say("Second question", session_id)
         assert (first["message_count"], second["message_count"]) == (2, 4)
         assert status["context_messages"] == 3
-        assert status["message"] == "The model reads 3 messages."
+        assert status["message"] == "Generating response… (3 messages in context)"
         [elsewhere, *_] = await chat.say("Elsewhere")
         assert elsewhere["session_id"] != session_id
         details = await chat.get(f"/sessions/{session_id}")
@@ -227,7 +227,7 @@ async def test_a_context_of_so_many_messages(tmp_path: Path) -> None:
         (3, 2),
         (3, 4),
     ]
-    assert statuses[3]["message"] == "The model reads 3 messages; the 4 oldest did not fit."
+    assert statuses[3]["message"] == "Generating response… (3 messages in context; the 4 oldest did not fit)"
     assert [each.text for each in model.asked[3]] == ["q2", "answer", "q3"]
 
 

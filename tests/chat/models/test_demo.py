@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.chat.models.base import Message, ModelError, Usage
+from tailrace.chat.models.base import Message, ModelError, Piece, Reasoning, Usage
 from tailrace.chat.models.demo import DemoModel, compose, cut
 from tailrace.chat.models.demo_parts import PARTS
 
@@ -135,8 +135,17 @@ async def test_without_a_pace_others_may_still_run() -> None:
     assert ran >= len(pieces) - 2
 
 
+async def test_it_thinks_where_it_is_told_to() -> None:
+    said = conversation("Think about a table")
+    pieces = [piece async for piece in DemoModel(pace=0).reply(said)]
+    kinds = [type(piece) for piece in pieces]
+    assert kinds == sorted(kinds, key=[Reasoning, str, Usage].index)
+    assert "".join(piece for piece in pieces if isinstance(piece, str)) == compose(said)
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Reasoning)).startswith("The message has 4 words")
+
+
 async def test_it_fails_in_the_middle_when_it_is_told_to() -> None:
-    pieces: list[str | Usage] = []
+    pieces: list[Piece] = []
 
     async def read() -> None:
         async for piece in DemoModel(pace=0).reply(conversation("/fail")):

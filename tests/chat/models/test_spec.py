@@ -1,4 +1,4 @@
-"""Which model is meant, and one clear line where none can be."""
+"""Which model answers, and one clear line if it cannot be used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from tailrace.chat.models import open_model
+from tailrace.chat.models.base import Message
+from tailrace.chat.models.demo import compose, cut
 from tailrace.chat.models.spec import (
     MissingKey,
     ModelSpec,
@@ -61,7 +64,7 @@ def test_nobodys_key_is_used_unasked() -> None:
     spec = resolve_model(None, {"GEMINI_API_KEY": "secret"})
     assert (spec.provider, spec.name) == ("demo", "demo")
     assert spec.note == (
-        "there is GEMINI_API_KEY, but neither --model nor GENAI_MODEL_ID names a model: the demo model answers"
+        "GEMINI_API_KEY is set, but neither --model nor GENAI_MODEL_ID names a model: the demo model answers"
     )
 
 
@@ -69,7 +72,7 @@ def test_a_model_of_the_environment_without_its_key_gives_way_to_the_demo_model(
     spec = resolve_model(None, {"GENAI_MODEL_ID": "claude-haiku-4-5"})
     assert (spec.provider, spec.name) == ("demo", "demo")
     assert spec.note == (
-        "GENAI_MODEL_ID names claude-haiku-4-5, but there is no ANTHROPIC_API_KEY: the demo model answers"
+        "GENAI_MODEL_ID names claude-haiku-4-5, but ANTHROPIC_API_KEY is not set: the demo model answers"
     )
 
 
@@ -77,7 +80,7 @@ def test_a_model_that_was_said_needs_its_key() -> None:
     with pytest.raises(MissingKey) as caught:
         resolve_model("gemini-2.5-flash", {"GOOGLE_API_KEY": ""})
     assert str(caught.value) == (
-        "the model google:gemini-2.5-flash needs a key, but there is no GOOGLE_API_KEY or GEMINI_API_KEY"
+        "the model google:gemini-2.5-flash needs a key, but GOOGLE_API_KEY or GEMINI_API_KEY is not set"
     )
 
 
@@ -131,8 +134,22 @@ def test_a_missing_extra_is_named(spec: str, missing: str, extra: str, monkeypat
 
 def test_nothing_heavy_is_imported_before_a_model_is_opened() -> None:
     code = (
-        "import sys; from tailrace.chat.models.choose import resolve_model;"
+        "import sys; from tailrace.chat.models.spec import resolve_model;"
         "resolve_model('ollama:qwen3', {});"
         "print(sorted({'pydantic_ai', 'openai', 'anthropic', 'google.genai', 'httpx2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+async def test_the_demo_model_is_opened_with_its_words() -> None:
+    said = [Message("user", "Hello")]
+    async with open_model(None, {}, demo_words=2, demo_pace=0, timeout=1) as model:
+        assert model.name == "demo"
+        *pieces, _usage = [piece async for piece in model.reply(said)]
+    assert pieces == list(cut(compose(said), 2))
+
+
+async def test_an_unknown_model_is_not_opened() -> None:
+    with pytest.raises(UnknownModel, match="but got 'llama3'"):
+        async with open_model("llama3", {}, demo_words=2, demo_pace=0, timeout=1):
+            raise AssertionError("the block must not be entered")

@@ -28,7 +28,13 @@ class Break(NamedTuple):
     """The connection ends in the middle of the body."""
 
 
-Step = bytes | Refuse | Hold | Break
+class Pause(NamedTuple):
+    """Lets so many seconds pass."""
+
+    seconds: float
+
+
+Step = bytes | Refuse | Hold | Break | Pause
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,8 @@ class Upstream:
                 started = True
             if isinstance(step, bytes):
                 await send({"type": "http.response.body", "body": step, "more_body": True})
+            elif isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
             elif isinstance(step, Hold):
                 if await self._hold(receive):
                     return

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from tailrace.chat import create_app
-from tailrace.chat.models.base import Message, Usage
+from tailrace.chat import Message, Model, create_app
 from tests.chat.api.talking import settings
 from tests.programs import Server, serving
 from tests.serving import ROOT
@@ -25,11 +24,11 @@ A log is **append-only**.
 - and *ano"""
 
 
-class Halting:
+class Halting(Model):
     name = "halting"
     framework = "a test"
 
-    async def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str | Usage, None]:
+    async def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str, None]:
         yield BEGINNING
         if len(conversation) == 1:
             await asyncio.Event().wait()

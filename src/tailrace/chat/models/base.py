@@ -1,19 +1,27 @@
-"""What every model is: one async generator of pieces of text."""
+"""What every model is: an async generator that writes a reply piece by piece."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, TypeAlias
 
 from ... import StreamError
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One side of one turn of a conversation."""
+    """One message of a conversation."""
 
     role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of what the model thinks before it answers. It is never part of the reply's text."""
+
     text: str
 
 
@@ -25,30 +33,41 @@ class Usage:
     output_tokens: int
 
 
+Piece: TypeAlias = str | Reasoning | Usage
+"""What a model yields: text, and if it has them, its reasoning and, at the end, its usage."""
+
+
 class ModelError(StreamError):
-    """The model failed; `message` and `code` are for the user.
+    """The model failed. Clients see `message` and `code`.
 
-    Codes: `model_unavailable`, `model_rate_limited`, `model_unauthorized`, `model_not_found`, `model_refused`,
-    `model_truncated`, `context_too_long`, `model_error`.
+    The server's own models use the codes `model_unavailable`, `model_rate_limited`, `model_unauthorized`,
+    `model_not_found`, `model_refused`, `model_truncated`, `context_too_long` and `model_error`.
     """
 
+    def __init__(self, message: str, *, code: str = "model_error") -> None:
+        super().__init__(message, code=code)
 
-class Model(Protocol):
-    """What answers a conversation.
 
-    - `name`: what users see, `gemini-…` or `demo`.
-    - `framework`: what is between the server and the model, for the banner and the statistics.
+class Model(ABC):
+    """What answers a conversation. Subclass it and write `reply`.
+
+    - `name`: what users see as the model; by default the name of the class.
+    - `framework`: what runs it, for the banner and the statistics.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def framework(self) -> str: ...
+    name: str
+    framework: str = "custom"
 
-    def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str | Usage, None]:
-        """The reply to the last message, in pieces that are never empty, and at the end its usage, if it is known.
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
-        ModelError when the model fails, is cut short or refuses. Closing the generator closes the connection to the
-        model, so that it stops.
+    @abstractmethod
+    def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[Piece, None]:
+        """Yield the reply to the last message of the conversation.
+
+        Raise ModelError if the reply fails or is cut short. To stop the model, the server cancels the generator at an
+        `await` and closes it, so end the model's work in a `finally` block.
         """
         ...

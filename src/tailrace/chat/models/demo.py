@@ -1,4 +1,4 @@
-"""The built-in model: no key, no download, the same reply to the same conversation every time."""
+"""The built-in model. It needs no key and no download, and gives the same reply to the same conversation every time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from .base import Message, ModelError, Usage
+from .base import Message, Model, ModelError, Piece, Reasoning, Usage
 from .demo_parts import (
     ASKED,
     FOLLOWING,
@@ -22,6 +22,7 @@ from .demo_parts import (
     SIGNATURE,
     SILENCE,
     STATEMENT,
+    THOUGHTS,
     Kind,
     Part,
 )
@@ -29,17 +30,18 @@ from .demo_parts import (
 T = TypeVar("T")
 
 FAIL = "/fail"
+THINK = "think"
 EXCERPT = 60
 
 
-class DemoModel:
-    """A model that is none, for trying the server: prepared Markdown, chosen by what was said.
+class DemoModel(Model):
+    """Prepared Markdown, chosen by the words of the conversation, to try the server with.
 
-    - `words`: how many come at a time, on average; one more or less each time. At least one.
-    - `pace`: seconds between them.
+    - `words`: how many words come at a time, on average; each time one more or one less. At least one comes.
+    - `pace`: seconds between the pieces.
 
-    A message with one of the words long, short, table, code, list or quote gets such a reply. The message `/fail` gets
-    half of one, and then a ModelError with the code `model_error`.
+    The words `long`, `short`, `table`, `code`, `list` and `quote` in a message choose what the reply is made of. With
+    the word `think` it thinks first. The message `/fail` gets half a reply, and then a ModelError.
     """
 
     framework = "built in"
@@ -49,34 +51,39 @@ class DemoModel:
         self._pace = pace
         self.name = name
 
-    async def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str | Usage, None]:
+    async def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[Piece, None]:
+        message = conversation[-1].text
         text = compose(conversation)
-        pieces = list(cut(text, self._words))
-        fails = conversation[-1].text.strip() == FAIL
+        pieces: list[str | Reasoning] = list(cut(text, self._words))
+        fails = message.strip() == FAIL
+        if fails:
+            del pieces[len(pieces) // 2 :]
+        if THINK in _words(message):
+            pieces[:0] = map(Reasoning, cut(THOUGHTS.format(size=_sized(message)), self._words))
         for number, piece in enumerate(pieces):
             if number:
                 await asyncio.sleep(self._pace)
-            if fails and number == len(pieces) // 2:
-                raise ModelError(f"the demo model fails, because {FAIL} asks for it", code="model_error")
             yield piece
+        if fails:
+            raise ModelError(f"the demo model fails, because {FAIL} asks for it")
         yield Usage(sum(_size(message.text) for message in conversation), _size(text))
 
 
 def cut(text: str, words: float) -> Iterator[str]:
-    """Pieces of about `words` words, which are the text when they are put together again."""
+    """Cut a text into pieces of about `words` words. Joined, they are the text again."""
     parts = re.findall(r"\s*\S+\s*", text)
     bits = hashlib.blake2b(text.encode(errors="surrogatepass")).digest()
     start = number = 0
     while start < len(parts):
         number += 1
-        # Each border is up to one word late: so sizes vary by one, and their average does not.
+        # Each border is up to one word late, so the sizes vary by one and their average stays.
         end = max(start + 1, int(words * number) + (bits[number % len(bits)] & 1))
         yield "".join(parts[start:end])
         start = end
 
 
 def compose(conversation: Sequence[Message]) -> str:
-    """The whole reply to a conversation. It ends with the user's message; nothing else decides what it is."""
+    """The whole reply to a conversation, whose last message is the user's."""
     asked = [message.text for message in conversation if message.role == "user"]
     *earlier, message = asked
     words = _words(message)
@@ -93,7 +100,7 @@ def compose(conversation: Sequence[Message]) -> str:
 
 
 class _Deck:
-    """The parts, shuffled by a text: those that are about its words are on top. No part is dealt twice."""
+    """The parts, shuffled by a text, with those on top that are about its words. No part is dealt twice."""
 
     def __init__(self, seed: str, words: Sequence[str]) -> None:
         self._digest = hashlib.blake2b(seed.encode(errors="surrogatepass")).digest()
@@ -118,15 +125,14 @@ class _Deck:
 
 
 def _greeting(message: str) -> str:
-    size = _size(message)
-    if not size:
+    if not _size(message):
         return SILENCE
     template = QUESTION if "?" in message else STATEMENT
-    return template.format(message=_excerpt(message), size="one word" if size == 1 else f"{size} words")
+    return template.format(message=_excerpt(message), size=_sized(message))
 
 
 def _memory(earlier: Sequence[str], message: str) -> str:
-    """What the conversation so far has to do with the message."""
+    """How the message relates to the conversation so far."""
     turn = len(earlier) + 1
     words = set(_words(message))
     for number, text in enumerate(earlier, 1):
@@ -145,6 +151,10 @@ def _words(text: str) -> list[str]:
 
 def _size(text: str) -> int:
     return len(text.split())
+
+
+def _sized(text: str) -> str:
+    return "one word" if (size := _size(text)) == 1 else f"{size} words"
 
 
 def _excerpt(text: str) -> str:

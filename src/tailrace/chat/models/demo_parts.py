@@ -1,4 +1,4 @@
-"""What the demo model has to say: pieces of Markdown, and the shapes of the replies that are made of them."""
+"""The demo model's texts: pieces of Markdown, and the shapes of the replies that are made of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Kind = Literal["essay", "list", "table", "code", "quote"]
 
 
 class Part(NamedTuple):
-    """A block of Markdown. It is preferred by messages that have one of the words it is `about`."""
+    """A block of Markdown. A message with one of the words that it is `about` is likely to get it."""
 
     kind: Kind
     about: frozenset[str]
@@ -19,7 +19,7 @@ def _part(kind: Kind, about: str, text: str) -> Part:
     return Part(kind, frozenset(about.split()), text.strip())
 
 
-# What a reply is made of, by the word that asks for it; where no word does, ORDINARY has one.
+# What a reply is made of, by a word of the message. Without such a word it is one of ORDINARY.
 ASKED: dict[str, tuple[Kind, ...]] = {
     "short": (),
     "long": ("essay", "code", "essay", "table", "list", "quote") * 4,
@@ -44,6 +44,10 @@ I am the built-in demo model of this server: a few pages of text and a shuffle, 
 download. For a real model start the server with `--model google:…`, `openai:…`, `anthropic:…` or `ollama:…`, or name \
 one in `GENAI_MODEL_ID`."""
 SIGNATURE = "*The demo model, not an AI, in turn {turn}. `--model` or `GENAI_MODEL_ID` names a real one.*"
+
+THOUGHTS = """\
+The message has {size}, and one of them is the word think. So this is what thinking looks like: it comes before the \
+reply, it is not part of it, and nobody keeps it."""
 
 QUESTION = "You asked “{message}” I cannot know the answer, but I can give one at an even pace."
 STATEMENT = "You wrote “{message}”: {size}, received in order."

@@ -1,17 +1,28 @@
-"""What went wrong at a provider, in words for the user: no keys, no stacks, no more of an address than its host."""
+"""What went wrong at a provider: one sentence for the user, and the cause for the log.
+
+The user sees no keys, no stack traces, and no more of an address than its host.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
 from pydantic_ai import exceptions as vendor
 
+from ..printable import printable
 from .base import ModelError
-from .causes import Causes
 from .spec import PROVIDERS, VARIABLE, ModelSpec
+from .upstream import Proxy, UpstreamFault
+
+logger = logging.getLogger("tailrace.chat.models")
 
 
 class _Words(NamedTuple):
@@ -20,50 +31,73 @@ class _Words(NamedTuple):
 
 
 BROKEN_OFF = _Words("model_truncated", "{host} broke off before the end of the reply")
+TOO_LONG = _Words("context_too_long", "the conversation is longer than the model {name} can read")
+NO_CONNECTION = _Words("model_unavailable", "cannot connect to {host}{proxy}")
 
-# The first class that fits decides, so the narrow ones are above.
+# The first class that matches decides, so the narrow ones come first.
 FAILURES: dict[type[BaseException], _Words] = {
     vendor.ModelNotFoundError: _Words(
         "model_not_found",
-        "{host} has no model {name}: --model or {variable} names another one, and {address} another server",
+        "{host} has no model {name}: name another one by --model or {variable}, or another server by {address}",
     ),
     vendor.ModelAuthenticationError: _Words("model_unauthorized", "{host} does not accept {credentials}"),
-    vendor.ModelContextWindowExceededError: _Words(
-        "context_too_long", "the conversation is longer than the model {name} can read"
-    ),
+    vendor.ModelContextWindowExceededError: TOO_LONG,
     vendor.ModelRequestRejectedError: _Words("model_error", "{host} did not accept the request"),
     vendor.ModelQuotaExceededError: _Words("model_rate_limited", "the quota or the credit at {host} is used up"),
-    vendor.ModelRateLimitError: _Words("model_rate_limited", "{host} is asked too often"),
+    vendor.ModelRateLimitError: _Words("model_rate_limited", "{host} gets too many requests"),
     vendor.ModelUnavailableError: _Words("model_unavailable", "{host} is not available at the moment"),
     vendor.ModelServerError: _Words("model_error", "{host} failed"),
-    vendor.ModelConnectionError: _Words("model_unavailable", "there is no connection to {host}"),
-    httpx2.TransportError: _Words("model_unavailable", "there is no connection to {host}"),
-    vendor.UnexpectedModelBehavior: BROKEN_OFF,  # raised for a stream without anything in it
+    vendor.ModelConnectionError: NO_CONNECTION,
+    httpx2.TransportError: NO_CONNECTION,
+    vendor.UnexpectedModelBehavior: BROKEN_OFF,  # raised for an empty stream
 }
 UNKNOWN = _Words("model_error", "the model {name} failed")
-NO_API = _Words("model_error", "{host} answers with {kind}, which no API does: {address} names the address")
+NO_API = _Words("model_error", "{host} answers with {kind}, so it is not a model server: check {address}")
 TOO_SLOW = _Words("model_unavailable", "{host} was silent for {seconds} seconds")
+FAULT = _Words("model_error", "{host} {fault}")
 
-# How a reply may end, in pydantic-ai's words, besides `stop`.
+# How a reply may end besides `stop`, in pydantic-ai's words.
 ENDINGS: dict[str | None, _Words] = {
-    "length": _Words("model_truncated", "the model {name} reached the length that a reply may have"),
+    "length": _Words("model_truncated", "the model {name} reached its longest reply"),
     "content_filter": _Words("model_refused", "the model {name} refuses to answer this"),
     None: BROKEN_OFF,
 }
-ODD_ENDING = _Words("model_error", "the model {name} ended its reply for no reason that fits a chat")
-NOTHING = _Words("model_error", "the model {name} answered without a word")
+ODD_ENDING = _Words("model_error", "the model {name} ended its reply for a reason that does not fit a chat")
+NOTHING = _Words("model_error", "the model {name} answered without any text")
+ONLY_THOUGHTS = _Words("model_error", "the model {name} thought, but did not answer")
 
-# What passes with time, so that it helps to know how much.
+# Waiting helps with these, so the message says how long.
 PASSING = {"model_rate_limited", "model_unavailable"}
 
-# Refusals that are said as an HTTP error.
+# Error codes with which servers refuse to answer by an HTTP status.
 REFUSALS = {"content_filter", "content_policy_violation"}
+
+# Servers agree on no code for a conversation that is too long: these are the codes and types that some have,
+OVERFLOWS = {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
+# and these the sentences of the others.
+_OVERFLOW = re.compile(
+    r"""
+      maximum\ context\ length                          # OpenAI, vLLM, DeepSeek, Mistral, OpenRouter
+    | exceed\w*\ [^.]{0,80}\bcontext\ (size|length|window|limit)    # llama.cpp, Ollama, OpenAI, Anthropic
+    | context\ (size|length|window)\ [^.]{0,40}exceed               # llama.cpp in mid-reply, MiniMax
+    | (reached|than\ the|loaded\ with)\ context\ length             # LM Studio, in mid-reply and before it
+    | than\ the\ (model's|maximum\ model)\ (context\ )?length       # SGLang, vLLM
+    | context\ length\ is\ only | too\ long\ to\ fit                # vLLM
+    | prompt\ (is\ )?too\ long | input\ is\ too\ long               # Anthropic, Ollama, Bedrock
+    | maximum\ prompt\ length | prompt\ token\ count                # xAI, GitHub Copilot
+    | exceeds\ the\ maximum\ number\ of\ tokens                     # Gemini
+    | exceeded\ model\ token\ limit                                 # Moonshot
+    | `inputs`\ (tokens|must\ have)                                 # Hugging Face TGI
+    | reduce\ the\ length\ of\ the\ (messages|input|prompt)         # Groq
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class Failures:
-    """Makes each of a model's failures a ModelError. `seconds` is how long it may be silent."""
+    """Turns each failure of a model into a ModelError, and logs its cause. `seconds` is how long it may be silent."""
 
-    def __init__(self, spec: ModelSpec, seconds: float) -> None:
+    def __init__(self, spec: ModelSpec, seconds: float, proxy: Proxy | None) -> None:
         provider = PROVIDERS[spec.provider]
         self._causes = Causes(spec)
         self._facts = {
@@ -71,6 +105,7 @@ class Failures:
             "address": provider.address,
             "name": spec.name,
             "host": urlsplit(spec.base_url).hostname,
+            "proxy": f" through the proxy in {proxy.variable}" if proxy else "",
             "seconds": f"{seconds:g}",
             "credentials": f"the key in {' or '.join(provider.keys)}" if provider.keys else "the request",
         }
@@ -78,8 +113,8 @@ class Failures:
     def of_exception(self, error: Exception, response: httpx2.Response | None, *, began: bool) -> ModelError:
         """The error for the user; the cause is logged.
 
-        `response` is what had come of the provider's, and `began` says that some of the reply had come; then a lost
-        connection has cut it.
+        `response` is what the provider had sent. `began` says that part of the reply had come: then a lost connection
+        has cut it.
         """
         words = _words(error, began=began)
         kind = _foreign(response) if not began else None
@@ -87,12 +122,13 @@ class Failures:
             words = NO_API
         self._causes.log(error, response, unknown=words is UNKNOWN)
         wait = getattr(error, "retry_after", None) if words.code in PASSING else None
-        return self._error(words, f", and wants {math.ceil(wait)} seconds of rest" if wait else "", kind=kind)
+        more = f"; it asks for a pause of {math.ceil(wait)} seconds" if wait else ""
+        return self._error(words, more, kind=kind, fault=str(error))
 
-    def of_ending(self, finish_reason: str | None, *, began: bool) -> ModelError | None:
-        """None if the reply came to a good end."""
+    def of_ending(self, finish_reason: str | None, *, answered: bool, thought: bool) -> ModelError | None:
+        """None if the reply is complete."""
         if finish_reason == "stop":
-            return None if began else self._error(NOTHING)
+            return None if answered else self._error(ONLY_THOUGHTS if thought else NOTHING)
         return self._error(ENDINGS.get(finish_reason, ODD_ENDING))
 
     def _error(self, words: _Words, more: str = "", **facts: str | None) -> ModelError:
@@ -100,26 +136,116 @@ class Failures:
 
 
 def _words(error: Exception, *, began: bool) -> _Words:
+    if isinstance(error, UpstreamFault):
+        return FAULT
     if isinstance(error, TimeoutError):
         return TOO_SLOW
     if getattr(error, "provider_error_code", None) in REFUSALS:
         return ENDINGS["content_filter"]
+    if _overflows(error):
+        return TOO_LONG
     if _cut(error, began=began):
         return BROKEN_OFF
     return next((words for kind, words in FAILURES.items() if isinstance(error, kind)), UNKNOWN)
 
 
+def _overflows(error: Exception) -> bool:
+    """Whether the server says that the conversation is too long, by an HTTP status or in its stream."""
+    if not isinstance(error, vendor.ModelAPIError) or isinstance(
+        error, vendor.ModelRateLimitError | vendor.ModelQuotaExceededError | vendor.ModelConnectionError
+    ):
+        return False
+    if getattr(error, "status_code", None) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return True
+    kinds = {error.provider_error_code, error.provider_error_type}
+    return bool(OVERFLOWS & kinds) or _OVERFLOW.search(_said(error.body) or str(error)) is not None
+
+
 def _cut(error: Exception, *, began: bool) -> bool:
-    """Whether the reply was not whole when its connection or its stream ended."""
+    """Whether the connection or the stream ended before the reply did."""
     if isinstance(error, vendor.ModelConnectionError | httpx2.TransportError):
         return began
-    # pydantic-ai's own verdict, of no category and on nothing that a vendor's library raised: no finish reason came.
+    # pydantic-ai's own verdict that no finish reason came: it has no category, and no library raised it.
     return type(error) is vendor.ModelAPIError and error.__cause__ is None
 
 
 def _foreign(response: httpx2.Response | None) -> str | None:
-    """The media type of an answer that is neither a stream nor JSON: a page, where the address is a wrong one."""
+    """The media type of an answer that is neither a stream nor JSON: a web page, if the address is a wrong one."""
     if response is None or not response.is_success:
         return None
     kind: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     return None if not kind or kind == "text/event-stream" or "json" in kind else kind
+
+
+# Causes, for whoever runs the server
+
+LONGEST = 1000
+"""Characters of a cause that are logged."""
+
+SHORTEST_KEY = 8
+"""Characters that a key has at least. People set `OPENAI_API_KEY=none` where a server wants no key."""
+
+HIDDEN = "***"
+
+# What looks like a key, although it is not this server's own: a proxy in between may hold one. And passwords in URLs.
+_SECRETS = re.compile(r"\b(?:sk-|AIza)[\w-]+|(?<=://)[^/?#@\s]+(?=@)")
+
+
+class Causes:
+    """Logs why one model failed, once for each failure, without keys."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._name = spec.name
+        secrets = (spec.key, urlsplit(spec.base_url).password)
+        self._secrets = [secret for secret in secrets if secret and len(secret) >= SHORTEST_KEY]
+
+    def log(self, error: Exception, response: httpx2.Response | None, *, unknown: bool) -> None:
+        """Log the class, the HTTP status and the vendor's text; for an `unknown` failure the traceback as well."""
+        if not logger.isEnabledFor(logging.WARNING):
+            return
+        status = getattr(error, "status_code", None) or (response and response.status_code)
+        name = type(error).__name__ + (f" (HTTP {status})" if status else "")
+        line = ": ".join(filter(None, (name, "; ".join(_texts(error)))))
+        # The message may quote a key, and so may the traceback; logging would format `exc_info` without hiding it.
+        record = logger.makeRecord(
+            logger.name,
+            logging.WARNING,
+            __file__,
+            0,
+            "the model %s failed: %s",
+            (self._name, printable(self._hide(line)[:LONGEST])),
+            None,
+        )
+        if unknown:
+            record.exc_text = self._hide("".join(traceback.format_exception(error)).rstrip())
+        logger.handle(record)
+
+    def _hide(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return _SECRETS.sub(HIDDEN, text)
+
+
+def _texts(error: Exception) -> list[str]:
+    """The vendor's message, or else the message of each exception in the chain, each on one line."""
+    said = _said(getattr(error, "body", None))
+    lines: list[str] = []
+    for text in [said] if said else [str(each) for each in _chain(error)]:
+        line = " ".join(text.split())
+        if not any(line in before for before in lines):  # a library's exception often repeats the one below it
+            lines.append(line)
+    return [line for line in lines if line]
+
+
+def _said(body: object) -> str:
+    """The message in the body of an error; the whole body if it has none."""
+    if isinstance(body, Mapping):
+        message = body.get("message") or body.get("error")
+        return message if isinstance(message, str) else _said(message) or str(body)
+    return str(body or "")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

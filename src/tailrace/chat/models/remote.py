@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
 from itertools import groupby
 
@@ -20,55 +20,46 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
     UserPromptPart,
 )
 from pydantic_ai.models import Model as VendorModel
 
-from .base import Message, Usage
+from .base import Message, Model, ModelError, Piece, Reasoning, Usage
 from .failures import Failures
 from .spec import ModelSpec
-from .vendors import VENDORS
-
-# Generous, because the timer of an exchange decides: it hears what the model says, where a library's hears pings too.
-# Google's also passes this on to its servers, as the time that the whole reply may take.
-HTTP_TIMEOUT = httpx2.Timeout(1200.0, connect=30.0)
-LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
-
-# The exchange on whose behalf requests are sent, in each of its steps.
-_sending: ContextVar[_Exchange] = ContextVar("sending")
+from .thinking import Thinking
+from .upstream import TIMEOUT, UpstreamFault, listener, open_client, proxy_for, tls_for
 
 
 @asynccontextmanager
 async def open_remote(spec: ModelSpec, *, timeout: float) -> AsyncIterator[RemoteModel]:  # noqa: ASYNC109
-    """The model of `spec`, with its connections, which are closed with the block. `timeout` as in `open_model`."""
-    hooks = {"response": [_record]}
-    async with httpx2.AsyncClient(timeout=HTTP_TIMEOUT, limits=LIMITS, event_hooks=hooks) as client:
-        yield RemoteModel(VENDORS[spec.provider](spec, client), spec, timeout)
+    """Open the model of `spec`, and close its connections at the end of the block. `timeout` as in `open_model`."""
+    tls, proxy = tls_for(spec.base_url), proxy_for(spec.base_url)
+    async with open_client(spec.base_url, tls, proxy) as client:
+        yield RemoteModel(VENDORS[spec.provider](spec, client, tls), spec, Failures(spec, timeout, proxy), timeout)
 
 
-async def _record(response: httpx2.Response) -> None:
-    _sending.get().responses.append(response)
-
-
-class RemoteModel:
-    """A model at a provider. `silence` is how many seconds it may say nothing, be it text or thoughts."""
+class RemoteModel(Model):
+    """A model at a provider. `silence` is how many seconds its server may send nothing."""
 
     framework = f"pydantic-ai {version('pydantic-ai-slim')}"
 
-    def __init__(self, vendor: VendorModel, spec: ModelSpec, silence: float) -> None:
+    def __init__(self, vendor: VendorModel, spec: ModelSpec, failures: Failures, silence: float) -> None:
         self._vendor = vendor
-        self._failures = Failures(spec, silence)
+        self._failures = failures
         self._silence = silence
+        self._tagged = spec.provider in TAGGED
         self.name = spec.name
 
-    async def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str | Usage, None]:
-        exchange = _Exchange(self._vendor, self._failures, self._silence)
+    async def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[Piece, None]:
+        exchange = _Exchange(self._vendor, self._failures, self._silence, Thinking(tagged=self._tagged))
         try:
             await exchange.open(translate(conversation))
-            while (piece := await exchange.piece()) is not None:
-                yield piece
-            if (usage := exchange.usage()) is not None:
-                yield usage
+            while pieces := await exchange.take():
+                for piece in pieces:
+                    yield piece
         finally:
             await exchange.close()
 
@@ -76,63 +67,117 @@ class RemoteModel:
 class _Exchange:
     """One request to a model, and its response as it comes. Every failure is a ModelError."""
 
-    def __init__(self, vendor: VendorModel, failures: Failures, silence: float) -> None:
+    def __init__(self, vendor: VendorModel, failures: Failures, silence: float, thinking: Thinking) -> None:
         self._vendor = vendor
         self._failures = failures
         self._silence = silence
+        self._thinking = thinking
         self._stack = AsyncExitStack()
-        self._began = False
-        self.responses: list[httpx2.Response] = []
+        self._responses: list[httpx2.Response] = []
+        self._timer: asyncio.Timeout | None = None
+        self._fault: UpstreamFault | None = None
+        self._answered = self._thought = self._ended = False
+        self._failure: ModelError | None = None
 
     async def open(self, messages: list[ModelMessage]) -> None:
-        with self._step():
-            async with asyncio.timeout(self._silence):
-                stream = model_request_stream(self._vendor, messages)
-                self._response = await self._stack.enter_async_context(stream)
+        async with self._step():
+            stream = model_request_stream(self._vendor, messages)
+            self._response = await self._stack.enter_async_context(stream)
 
-    async def piece(self) -> str | None:
-        """The next piece of text; None once the reply has come to a good end."""
-        while (event := await self._event()) is not None:
-            if text := _text(event):
-                self._began = True
-                return text
-        failure = self._failures.of_ending(self._response.finish_reason, began=self._began)
-        if failure is not None:
-            raise failure
-        return None
+    async def take(self) -> list[Piece]:
+        """The next pieces of the reply; none after the last one.
 
-    def usage(self) -> Usage | None:
-        usage = self._response.usage
-        return Usage(usage.input_tokens, usage.output_tokens) if usage.output_tokens else None
-
-    async def _event(self) -> ModelResponseStreamEvent | None:
-        with self._step():
-            async with asyncio.timeout(self._silence):
-                return await anext(aiter(self._response), None)
-
-    @contextmanager
-    def _step(self) -> Iterator[None]:
-        token = _sending.set(self)
-        try:
-            yield
-        except Exception as error:  # of the vendor's library: they raise all kinds
-            response = self.responses[-1] if self.responses else None
-            raise self._failures.of_exception(error, response, began=self._began) from error
-        finally:
-            _sending.reset(token)
+        ModelError if the reply has failed, once everything that came of it is taken.
+        """
+        while not self._ended:
+            if pieces := await self._next():
+                return pieces
+        if self._failure is not None:
+            raise self._failure
+        return []
 
     async def close(self) -> None:
-        """Close the connection, unless the response was read to its end. The rest is for nobody to see."""
-        # First what is below the library: Google's would read a response to its end before it closes it.
-        for close in (*(response.aclose for response in self.responses), self._stack.aclose):
+        """Close the connection, unless the response was read to its end. Nobody needs the rest."""
+        # The responses first: Google's library would read one to its end before it closes it.
+        for close in (*(response.aclose for response in self._responses), self._stack.aclose):
             with suppress(Exception):  # what a library says when its connection is taken away
                 await close()
 
+    # What the transport tells
+
+    def opened(self, response: httpx2.Response) -> None:
+        self._responses.append(response)
+
+    def heard(self) -> None:
+        if self._timer is not None and not self._timer.expired():
+            self._timer.reschedule(asyncio.get_running_loop().time() + self._silence)
+
+    def give_up(self, fault: UpstreamFault) -> None:
+        self._fault = fault
+
+    # Reading
+
+    async def _next(self) -> list[Piece]:
+        try:
+            async with self._step():
+                event = await anext(aiter(self._response), None)
+        except ModelError as failure:
+            return self._end(failure)
+        return self._end(None) if event is None else self._read(event)
+
+    def _read(self, event: ModelResponseStreamEvent) -> list[Piece]:
+        match event:
+            case PartStartEvent(part=TextPart(content=text)) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+                return self._note(self._thinking.feed(text))
+            case (
+                PartStartEvent(part=ThinkingPart(content=thought))
+                | PartDeltaEvent(delta=ThinkingPartDelta(content_delta=thought))
+            ) if thought:
+                return self._note([Reasoning(thought)])
+        return []
+
+    def _end(self, failure: ModelError | None) -> list[Piece]:
+        """The last pieces: what was held back, and if all went well the usage."""
+        pieces = self._note(self._thinking.close())
+        self._ended = True
+        self._failure = failure or self._failures.of_ending(
+            self._response.finish_reason, answered=self._answered, thought=self._thought
+        )
+        usage = self._response.usage
+        if self._failure is None and usage.output_tokens:
+            pieces.append(Usage(usage.input_tokens, usage.output_tokens))
+        return pieces
+
+    def _note(self, parts: Iterable[str | Reasoning]) -> list[Piece]:
+        pieces: list[Piece] = list(parts)
+        for piece in pieces:
+            if isinstance(piece, Reasoning):
+                self._thought = True
+            else:
+                self._answered = True
+        return pieces
+
+    @asynccontextmanager
+    async def _step(self) -> AsyncIterator[None]:
+        """Let the library take a step, and turn what it raises into a ModelError: libraries raise all kinds."""
+        token = listener.set(self)
+        try:
+            async with asyncio.timeout(self._silence) as self._timer:
+                yield
+        except Exception as error:
+            response = self._responses[-1] if self._responses else None
+            began = self._answered or self._thought
+            raise self._failures.of_exception(self._fault or error, response, began=began) from error
+        finally:
+            self._timer = None
+            listener.reset(token)
+
 
 def translate(conversation: Sequence[Message]) -> list[ModelMessage]:
-    """Messages of one side that follow each other become one: some servers insist that the sides take turns.
+    """The conversation in pydantic-ai's words.
 
-    That is so where a turn had no reply, or an empty one.
+    Consecutive messages of one side become one, because some servers insist that the sides take turns. There are such
+    messages where a turn had no reply, or an empty one.
     """
     messages: list[ModelMessage] = []
     said = (message for message in conversation if message.text.strip())
@@ -145,9 +190,79 @@ def translate(conversation: Sequence[Message]) -> list[ModelMessage]:
     return messages
 
 
-def _text(event: ModelResponseStreamEvent) -> str:
-    """What is for the user in an event; thoughts are not."""
-    match event:
-        case PartStartEvent(part=TextPart(content=text)) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
-            return text
-    return ""
+# Vendors
+#
+# Their libraries are imported when a model of theirs is opened, because each takes a second or so. None of them may
+# retry by itself: a second request may be billed again, its answer would not continue the first one, and the user, who
+# sees what went wrong, can ask again.
+
+NO_KEY = "none"
+"""What the library sends where a server wants no key: it insists on something."""
+
+TAGGED = frozenset({"openai", "ollama"})
+"""Providers behind whose protocol a server may write thoughts as `<think>` in the text."""
+
+
+def _google(spec: ModelSpec, client: httpx2.AsyncClient, tls: ssl.SSLContext) -> VendorModel:
+    from google.genai import Client
+    from google.genai.types import HttpOptions
+    from pydantic_ai.models.google import GoogleModel
+    from pydantic_ai.providers.google import GoogleProvider
+
+    assert TIMEOUT.read is not None
+    options = HttpOptions(
+        base_url=spec.base_url,
+        timeout=int(TIMEOUT.read * 1000),
+        httpx_async_client=client,
+        # For its other clients, which are never used, but would look for proxies and certificates by themselves.
+        client_args={"verify": tls, "trust_env": False},
+        async_client_args={"ssl": tls},
+    )
+    # Without `retry_options` it does not retry.
+    vendor = Client(vertexai=False, api_key=spec.key, http_options=options)
+    return GoogleModel(spec.name, provider=GoogleProvider(client=vendor))
+
+
+def _openai(spec: ModelSpec, client: httpx2.AsyncClient, tls: ssl.SSLContext) -> VendorModel:
+    from openai import AsyncOpenAI
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.profiles import ModelProfile
+    from pydantic_ai.profiles.openai import OpenAIModelProfile
+    from pydantic_ai.providers.ollama import OllamaProvider
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    vendor = AsyncOpenAI(
+        api_key=spec.key or NO_KEY,
+        base_url=spec.base_url,
+        http_client=client,
+        max_retries=0,
+        timeout=client.timeout,
+    )
+    provider = OllamaProvider if spec.provider == "ollama" else OpenAIProvider
+    profile: ModelProfile = OpenAIModelProfile(
+        # Otherwise a stream that was cut off counts as finished.
+        openai_chat_streaming_requires_finish_reason=True,
+        # Thinking does this: pydantic-ai finds a tag only as a piece by itself, but anywhere in the text.
+        thinking_tags=("\0", "\0"),
+        ignore_streamed_leading_whitespace=False,
+    )
+    return OpenAIChatModel(spec.name, provider=provider(openai_client=vendor), profile=profile)
+
+
+def _anthropic(spec: ModelSpec, client: httpx2.AsyncClient, tls: ssl.SSLContext) -> VendorModel:
+    from anthropic import AsyncAnthropic
+    from pydantic_ai.models.anthropic import AnthropicModel
+    from pydantic_ai.providers.anthropic import AnthropicProvider
+
+    vendor = AsyncAnthropic(
+        api_key=spec.key, base_url=spec.base_url, http_client=client, max_retries=0, timeout=client.timeout
+    )
+    return AnthropicModel(spec.name, provider=AnthropicProvider(anthropic_client=vendor))
+
+
+VENDORS: dict[str, Callable[[ModelSpec, httpx2.AsyncClient, ssl.SSLContext], VendorModel]] = {
+    "google": _google,
+    "openai": _openai,
+    "ollama": _openai,
+    "anthropic": _anthropic,
+}

@@ -1,4 +1,4 @@
-"""Which model is meant: said explicitly, named by GENAI_MODEL_ID, or the demo model."""
+"""Which model answers: the one that the command line names, the one that GENAI_MODEL_ID names, or the demo model."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ DEMO = "demo"
 
 
 class UnusableModel(ValueError):
-    """A model that cannot be asked, and why, in one line for whoever starts the server."""
+    """A model that the server cannot use. The message is one line for whoever starts the server.
+
+    UnusableModel
+    ├── UnknownModel   no provider has a model of this name
+    ├── MissingKey     the provider wants a key, and none is set
+    └── MissingExtra   a package is not installed
+    """
 
 
 class UnknownModel(UnusableModel):
-    """A name that is no model's, or does not say whose."""
+    """No provider has a model of this name."""
 
 
 class MissingKey(UnusableModel):
-    """The model's provider wants a key, and none of the environment variables `keys` has one."""
+    """The provider wants a key, and none of the environment variables `keys` has one."""
 
     def __init__(self, model: str, keys: Sequence[str]) -> None:
         super().__init__(model, keys)
@@ -30,19 +36,19 @@ class MissingKey(UnusableModel):
 
     @property
     def missing(self) -> str:
-        return f"there is no {' or '.join(self.keys)}"
+        return f"{' or '.join(self.keys)} is not set"
 
     def __str__(self) -> str:
         return f"the model {self.model} needs a key, but {self.missing}"
 
 
 class MissingExtra(UnusableModel):
-    """What asks the model is not installed."""
+    """A package that the model needs is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model and where it is. `note` is a line for whoever starts the server, where the choice may surprise."""
+    """A model and where to reach it. `note` is a line for whoever starts the server, if the choice may surprise."""
 
     provider: str
     name: str
@@ -53,12 +59,12 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What a provider is told by, and what it needs.
+    """How a provider is recognised, and what it needs.
 
-    - `names`: the pattern of the model names that are this provider's without being said to be.
-    - `keys`, `address`: environment variables; the first key that is set counts.
-    - `keyless_elsewhere`: no key is needed where `address` is set, since somebody else's server is asked.
-    - `default`: the address where none is set.
+    - `names`: a pattern for the model names that belong to this provider even without its prefix.
+    - `keys`: environment variables that may hold the key; the first one that is set counts.
+    - `address`: the environment variable that may hold the base URL; `default` is used without it.
+    - `keyless_elsewhere`: no key is needed at an `address` of your own.
     """
 
     extra: str
@@ -105,16 +111,16 @@ EXPECTED = f"expected {', '.join(f'{name}:…' for name in PROVIDERS)} or {DEMO}
 
 
 def resolve_model(spec: str | None, environment: Mapping[str, str]) -> ModelSpec:
-    """The model that `spec` names, else GENAI_MODEL_ID, else the demo model. Nothing is opened.
+    """Find the model that `spec` names, else the one that GENAI_MODEL_ID names, else the demo model.
 
-    A model of GENAI_MODEL_ID without its key gives way to the demo model, and `note` says so. Otherwise UnusableModel,
-    in one line, for what cannot be asked.
+    If the model of GENAI_MODEL_ID lacks its key, the demo model takes its place and `note` says so. For any other model
+    that cannot be used, raises UnusableModel. Nothing is opened.
     """
     if spec is not None:
         return _resolve(spec, environment)
     named = environment.get(VARIABLE)
     if not named:
-        return ModelSpec(DEMO, DEMO, _unasked(environment))
+        return ModelSpec(DEMO, DEMO, _unused_key(environment))
     try:
         return _resolve(named, environment)
     except MissingKey as error:
@@ -127,7 +133,7 @@ def _resolve(spec: str, environment: Mapping[str, str]) -> ModelSpec:
     provider, name = _split(spec)
     settings = PROVIDERS[provider]
     base_url = _base_url(settings, environment)
-    # A key that was read from a file often ends with a newline, which no header may have.
+    # A key that was read from a file often ends with a line feed, which no header may contain.
     key = next(filter(None, (environment.get(variable, "").strip() for variable in settings.keys)), None)
     if key is None and settings.keys and not (settings.keyless_elsewhere and base_url):
         raise MissingKey(f"{provider}:{name}", settings.keys)
@@ -137,7 +143,7 @@ def _resolve(spec: str, environment: Mapping[str, str]) -> ModelSpec:
 
 
 def _split(spec: str) -> tuple[str, str]:
-    """The provider and the model's name there."""
+    """The provider, and what it calls the model."""
     provider, colon, name = spec.partition(":")
     provider = SYNONYMS.get(provider, provider)
     if colon and provider in PROVIDERS and name:
@@ -155,7 +161,7 @@ def _base_url(provider: Provider, environment: Mapping[str, str]) -> str | None:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that are no IPv6 address
+    except ValueError:  # a port that is not a number, or brackets without an IPv6 address
         valid = False
     if not valid:
         raise UnusableModel(f"expected {provider.address} to be http://host or https://host, but got {url!r}")
@@ -165,7 +171,7 @@ def _base_url(provider: Provider, environment: Mapping[str, str]) -> str | None:
 def _check_installed(spec: ModelSpec, provider: Provider) -> None:
     try:
         found = find_spec("pydantic_ai") and find_spec(provider.package)
-    except ModuleNotFoundError:  # the folder of a package that is not there: `google` of `google.genai`
+    except ModuleNotFoundError:  # the parent of a missing package is missing too: `google` of `google.genai`
         found = None
     if not found:
         raise MissingExtra(
@@ -174,8 +180,8 @@ def _check_installed(spec: ModelSpec, provider: Provider) -> None:
         )
 
 
-def _unasked(environment: Mapping[str, str]) -> str | None:
-    """Nobody's key is used unasked, but one that is there says what was perhaps meant."""
+def _unused_key(environment: Mapping[str, str]) -> str | None:
+    """A key alone does not choose a model, because using it costs money; the note says what may have been meant."""
     keys = (key for provider in PROVIDERS.values() for key in provider.keys)
     key = next((key for key in keys if environment.get(key)), None)
-    return key and f"there is {key}, but neither --model nor {VARIABLE} names a model: the demo model answers"
+    return key and f"{key} is set, but neither --model nor {VARIABLE} names a model: the demo model answers"

@@ -1,0 +1,247 @@
+"""The connection to a model server: which way it goes, and how much of what the server sends is believed.
+
+The vendors' libraries read without bounds. A server that never ended a line grew this process from 138 MB to 1,540 MB
+in ten seconds, and Anthropic's library copies an event again for each of its lines. They also differ in what they take:
+Google's fails at a comment, and at U+2028 in the middle of a text. So every response passes a Sieve first, which gives
+them whole events of bounded size, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from ipaddress import ip_address
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx2
+
+from .spec import UnusableModel
+
+MAX_EVENT = 1 << 20
+"""Bytes of one event, or of a whole body that is not a stream."""
+
+MAX_LINES = 1_000
+"""Lines of one event."""
+
+# The vendors stream JSON, where these are escapes of the same characters. Raw, httpx takes them for ends of lines.
+_ESCAPES = {"\u2028".encode(): rb"\u2028", "\u2029".encode(): rb"\u2029", "\x85".encode(): rb"\u0085"}
+
+# Everything between the vendors' libraries and the network is as generous as this, because the exchange has a timer of
+# its own. Google's library also passes it on to its servers, as the time that the whole reply may take.
+TIMEOUT = httpx2.Timeout(1200.0, connect=30.0)
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+
+
+class UpstreamFault(Exception):
+    """The server sent something that no model server needs to send. The message has the server's host in front."""
+
+
+class Listener(Protocol):
+    """What a request is sent for."""
+
+    def opened(self, response: httpx2.Response) -> None:
+        """The server answers."""
+
+    def heard(self) -> None:
+        """The server has finished a line, so it is alive. A comment counts too: it says just that."""
+
+    def give_up(self, fault: UpstreamFault) -> None:
+        """The response is given up, whatever exception the library turns this into."""
+
+
+listener: ContextVar[Listener] = ContextVar("listener")
+"""Who sends requests in the current context."""
+
+
+class Proxy(NamedTuple):
+    """A proxy, and the environment variable that names it."""
+
+    url: str
+    variable: str
+
+
+def proxy_for(url: str) -> Proxy | None:
+    """The proxy that the environment names for a URL. This machine is reached without one."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    names = (name for kind in (parts.scheme, "all") for name in (f"{kind}_proxy", f"{kind.upper()}_PROXY"))
+    variable = next((name for name in names if os.environ.get(name)), "the system's settings")
+    return Proxy(proxy if "://" in proxy else f"http://{proxy}", variable)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def tls_for(url: str) -> ssl.SSLContext:
+    """The certificates to trust; none, and none are loaded, for a plain http:// URL."""
+    if urlsplit(url).scheme == "http":
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:
+        # The same order in which httpx2 looks.
+        name = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
+        where = f"{name}={os.environ[name]}" if name else "the system"
+        raise UnusableModel(f"cannot read the certificates of {where}: {error}") from None
+
+
+def open_client(url: str, tls: ssl.SSLContext, proxy: Proxy | None) -> httpx2.AsyncClient:
+    """A client for the vendors' libraries. Raises UnusableModel if its proxy cannot be used."""
+    try:
+        inner = httpx2.AsyncHTTPTransport(verify=tls, limits=LIMITS, proxy=proxy and proxy.url)
+    except ImportError:
+        assert proxy is not None, "only SOCKS needs more than httpx2 has"
+        raise UnusableModel(
+            f"{proxy.variable} names a SOCKS proxy, which needs another package: pip install socksio. "
+            f"Or name {urlsplit(url).hostname} in NO_PROXY"
+        ) from None
+    except ValueError as error:
+        assert proxy is not None, "only a proxy's URL is checked here"
+        raise UnusableModel(f"cannot use the proxy in {proxy.variable}: {error}") from None
+    # The sieve counts bytes as they arrive; compressed, a few of them could become gigabytes.
+    headers = {"accept-encoding": "identity"}
+    return httpx2.AsyncClient(transport=Transport(inner), timeout=TIMEOUT, headers=headers)
+
+
+class Transport(httpx2.AsyncBaseTransport):
+    """Sends requests, and passes each response through a sieve of its own."""
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await self._inner.handle_async_request(request)
+        listening = listener.get()
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _Sifted(response, response.stream, listening)
+        listening.opened(response)
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Sifted(httpx2.AsyncByteStream):
+    """The body of a response."""
+
+    def __init__(self, response: httpx2.Response, body: httpx2.AsyncByteStream, listening: Listener) -> None:
+        self._body = body
+        self._listener = listening
+        self._coding = response.headers.get("content-encoding", "identity")
+        self._is_success = response.is_success
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            if self._coding != "identity":
+                raise UpstreamFault(f"compressed its response ({self._coding:.20}), although it was asked not to")
+            body = aiter(self._body)
+            first = await anext(body, b"")
+            if not self._is_success:
+                yield await self._read_whole(first, body)
+            elif first.lstrip()[:1] in (b"{", b"["):
+                # No event begins so. LM Studio may answer a request for a stream with an error as plain JSON.
+                document = await self._read_whole(first, body)
+                yield b"data: %b\n\n" % document.replace(b"\r", b" ").replace(b"\n", b" ")
+            else:
+                async for events in self._read_events(first, body):
+                    yield events
+        except UpstreamFault as fault:
+            self._listener.give_up(fault)
+            raise
+
+    async def _read_events(self, data: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        sieve = Sieve()
+        while data:
+            if b"\n" in data or b"\r" in data:
+                self._listener.heard()
+            if events := sieve.feed(data):
+                yield events
+            data = await anext(body, b"")
+        if rest := sieve.close():
+            yield rest
+
+    async def _read_whole(self, first: bytes, body: AsyncIterator[bytes]) -> bytes:
+        whole = bytearray(first)
+        async for data in body:
+            whole += data
+            if len(whole) > MAX_EVENT:
+                raise UpstreamFault(f"sent a document of more than {MAX_EVENT:,} bytes in place of a stream")
+        return bytes(whole)
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+class Sieve:
+    """Server-Sent Events as every vendor's library can read them: whole, without comments, with \\n as line end.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+    """
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._event: list[bytes] = []
+        self._size = 0
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The events that `data` completes. UpstreamFault for one that is too large."""
+        if self._after_cr and data[:1] == b"\n":
+            data = data[1:]
+        if data:
+            self._after_cr = data.endswith(b"\r")
+        *lines, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        whole: list[bytes] = []
+        for line in lines:
+            if self._line:
+                line = bytes(self._line) + line
+                self._line.clear()
+            if line:
+                self._add(line)
+            else:
+                whole += self._take()
+        self._line += rest
+        self._check()
+        return b"".join(whole)
+
+    def close(self) -> bytes:
+        """The event that the end of the body cut. The vendors' libraries decide what it means."""
+        if self._line:
+            self._add(bytes(self._line))
+        return b"".join(self._event)
+
+    def _add(self, line: bytes) -> None:
+        if line.startswith(b"error:"):
+            # llama.cpp spelled an error in this field until 2025.
+            line = b'data: {"error":%b}' % line.removeprefix(b"error:")
+        elif not line.startswith((b"data", b"event")):
+            return
+        for raw, escaped in _ESCAPES.items():
+            line = line.replace(raw, escaped)
+        self._event.append(line + b"\n")
+        self._size += len(line)
+        self._check()
+
+    def _take(self) -> list[bytes]:
+        event, self._event, self._size = self._event, [], 0
+        return [*event, b"\n"] if event else []
+
+    def _check(self) -> None:
+        if self._size + len(self._line) > MAX_EVENT:
+            raise UpstreamFault(f"sent an event of more than {MAX_EVENT:,} bytes")
+        if len(self._event) > MAX_LINES:
+            raise UpstreamFault(f"sent an event of more than {MAX_LINES:,} lines")
