@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio.to_thread
+import httpx
 import pytest
+from fastapi import FastAPI
 
-from tailrace import Engine, Flow, Log, Outcome, Producer, Retention
+from tailrace import Engine, Flow, Log, Outcome, Producer, Retention, StreamRouter
 from tailrace.engine import SHUTDOWN, EngineStatistics
 from tailrace.log.memory import MemoryStore
 from tailrace.producer import STOPPED
+from tests.raw import exchange
+from tests.serving import serving
 from tests.silence import silent_loop as silent_loop
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -119,11 +126,25 @@ async def test_an_id_of_another_form_is_refused(stream_id: str) -> None:
     assert await engine.find(f"/a/{stream_id}") is None
 
 
+async def test_a_stream_is_found_at_its_path_and_a_named_log_is_not() -> None:
+    engine = Engine()
+    stream, _ = engine.new_stream("/a", fingerprint=b"f"), engine.log("/a/named")
+    assert stream.fingerprint == b"f"
+    assert await engine.find_stream("/a", stream.stream) is stream
+    assert await engine.find_stream("/a", "named") is None
+    assert await engine.find_stream("/b", stream.stream) is None
+    await stream.close()
+    assert await engine.find_stream("/a", stream.stream) is stream
+    engine.forget(stream)
+    assert await engine.find_stream("/a", stream.stream) is None
+    await engine.aclose()
+
+
 async def test_an_id_is_taken_until_its_stream_is_forgotten() -> None:
     engine = Engine()
     log = await play(engine)
     path, _, stream_id = log.name.rpartition("/")
-    with pytest.raises(ValueError, match=f"expected no log '{log.name}' yet, but got one"):
+    with pytest.raises(ValueError, match=f"expected no log named '{log.name}' yet"):
         engine.new_stream(path, stream_id=stream_id)
     assert await engine.find(log.name) is log
     engine.forget(log)
@@ -163,6 +184,7 @@ async def test_a_stream_forgotten_while_it_runs_is_not_kept() -> None:
     await asyncio.wait_for(producer.wait(), LIMIT)
     assert engine.statistics().kept == 0
     assert engine.statistics().producers == 0
+    await engine.aclose()
 
 
 # Producers
@@ -208,7 +230,39 @@ async def test_a_stuck_producer_is_counted_until_its_task_ends() -> None:
     assert engine.statistics().stuck == 0
 
 
-# Kept streams
+async def test_routes_run_while_sync_generators_wait_and_the_bound_is_told() -> None:
+    tokens = int(anyio.to_thread.current_default_thread_limiter().total_tokens)
+    engine, go_on = Engine(threads=tokens + 1), threading.Event()
+    router = StreamRouter(engine=engine)
+
+    @router.stream("/waits")
+    def waits() -> Iterator[int]:
+        assert go_on.wait(LIMIT)
+        yield 1
+
+    @router.get("/plain")
+    def plain() -> str:
+        return "here"
+
+    app = FastAPI()
+    app.include_router(router)
+    limits = httpx.Limits(max_connections=None)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=LIMIT, limits=limits) as client:
+        waiting = [asyncio.create_task(client.get("/waits")) for _ in range(tokens + 1)]
+        async with asyncio.timeout(LIMIT):
+            while engine.statistics().threads <= tokens:  # noqa: ASYNC110 - a thread tells nobody that it is taken
+                await asyncio.sleep(0.005)
+        assert (await client.get("/plain")).json() == "here"
+        for params in ({"stream": "true"}, {}):
+            refused = await client.get("/waits", params=params)
+            assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+            assert "Retry-After" in refused.headers
+        go_on.set()
+        assert [(await response).json() for response in waiting] == [{"data": [1]}] * (tokens + 1)
+    assert engine.statistics().threads == 0
+
+
+# Kept logs
 
 
 async def test_an_ended_stream_is_kept_for_replay() -> None:
@@ -216,51 +270,76 @@ async def test_an_ended_stream_is_kept_for_replay() -> None:
     log = await play(engine, 3)
     assert await engine.find(log.name) is log
     assert (engine.statistics().kept, engine.statistics().kept_size) == (1, 3)
-    engine.beat()
-    assert engine.statistics().kept == 1
     await engine.aclose()
 
 
-async def test_a_named_log_is_never_evicted() -> None:
-    engine = Engine(keep=0.0)
-    log = engine.log("room")
-    await asyncio.wait_for(engine.produce(log, items(1)).wait(), LIMIT)
-    engine.beat()
-    assert engine.statistics().kept == 0
-    assert await engine.find("room") is log
+async def test_kept_logs_are_bounded_by_count_and_size() -> None:
+    for engine in (Engine(keep_count=2), Engine(keep_size=250)):
+        logs = [await play(engine, 1, "x" * 98) for _ in range(4)]
+        assert [await missing(engine, log) for log in logs] == [True, True, False, False]
+        assert (engine.statistics().kept, engine.statistics().kept_size) == (2, 200)
+        await engine.aclose()
 
 
-async def test_kept_streams_are_evicted_by_count_oldest_first() -> None:
-    engine = Engine(keep_count=2)
-    logs = [await play(engine) for _ in range(4)]
-    assert [await missing(engine, log) for log in logs] == [True, True, False, False]
-    assert (engine.statistics().kept, engine.statistics().kept_size) == (2, 2)
-    await engine.aclose()
-
-
-async def test_kept_streams_are_evicted_by_size_oldest_first() -> None:
-    engine = Engine(keep_size=250)
-    logs = [await play(engine, 1, "x" * 98) for _ in range(3)]
-    assert [await missing(engine, log) for log in logs] == [True, False, False]
-    assert engine.statistics().kept_size == 200
-    giant = await play(engine, 1, "x" * 1_000)
-    assert await missing(engine, giant)
-    assert (engine.statistics().kept, engine.statistics().kept_size) == (0, 0)
-
-
-async def test_kept_streams_are_evicted_by_age_while_nothing_else_happens() -> None:
+async def test_ended_logs_are_forgotten_while_nothing_else_happens() -> None:
     engine = Engine(keep=0.01, heartbeat=0.008)
-    logs = [await play(engine) for _ in range(3)]
+    logs = [await play(engine) for _ in range(2)]
+    for named in (engine.log("produced"), engine.log("closed")):
+        logs.append(named)
+        await named.append(1)
+    await asyncio.wait_for(engine.produce(logs[2], items(1)).wait(), LIMIT)
+    await logs[3].close()
+    by_hand = engine.new_stream("/by-hand")
+    logs.append(by_hand)
+    await by_hand.close()
     async with asyncio.timeout(LIMIT):
         while engine.statistics().kept:  # noqa: ASYNC110 - time itself is what is waited for
             await asyncio.sleep(0.005)
-    assert [await missing(engine, log) for log in logs] == [True, True, True]
-    again = await play(engine)
-    assert engine.statistics().kept == 1
-    engine.forget(again)
-    engine.beat()
-    assert not any(engine.pulse._slots)
-    engine.pulse.stop()
+    assert [await missing(engine, log) for log in logs] == [True] * 5
+    assert engine.log("closed") is not logs[3]
+    await engine.aclose()
+
+
+async def test_a_slow_reader_of_an_ended_stream_can_come_back() -> None:
+    engine = Engine(keep=0.2, heartbeat=0.08)
+    router = StreamRouter(engine=engine)
+
+    @router.stream("/export", retention=Retention(size=None), flow=Flow.log())
+    async def export() -> AsyncIterator[str]:
+        for _ in range(400):
+            yield "x" * 50_000  # more in all than sockets hold back
+
+    app = FastAPI()
+    app.include_router(router)
+    headers = {"Accept": "application/x-ndjson"}
+    async with serving(app) as base:
+        async with exchange(base, "/export", headers, window=65_536) as slow:
+            address = slow.headers["content-location"]
+            cursor = json.loads((await slow.until(b"\n")).partition(b"\n")[0])["id"]
+            log = await engine.find(address)
+            assert log is not None
+            await asyncio.sleep(0.5)  # longer than a stream is kept that nobody reads
+            assert (log.outcome, log.readers, engine.statistics().kept) == (Outcome("done"), 1, 0)
+        async with exchange(base, f"{address}?after={cursor}", headers) as again:
+            ids = [json.loads(line)["id"] for line in (await again.rest()).split(b"\n") if line]
+            assert again.whole
+    assert [token.rpartition(".")[2] for token in ids] == [*map(str, range(2, 401)), "end"]
+
+
+async def test_idle_named_logs_are_forgotten_unless_they_are_held_or_produced_into() -> None:
+    engine = Engine(keep_idle=0.01, heartbeat=0.008)
+    for number in range(5):
+        engine.log(f"/rooms/{number}")
+    held = engine.log("/held")
+    producer = await started(engine, endless())
+    async with asyncio.timeout(LIMIT):
+        while await engine.find("/rooms/4") is not None:  # noqa: ASYNC110 - time itself is what is waited for
+            await asyncio.sleep(0.005)
+    assert engine.log("/held") is held
+    assert engine.producer(producer.log) is producer
+    assert await engine.find(producer.log.name) is producer.log
+    producer.stop()
+    await engine.aclose()
 
 
 # Readers and the end
@@ -430,7 +509,9 @@ async def test_a_closed_engine_is_empty_and_can_be_used_again() -> None:
     assert engine.statistics().kept == 1
     await engine.aclose()
     await engine.aclose()
-    assert engine.statistics() == EngineStatistics(readers=0, producers=0, stuck=0, kept=0, kept_size=0, draining=False)
+    assert engine.statistics() == EngineStatistics(
+        readers=0, producers=0, stuck=0, threads=0, kept=0, kept_size=0, draining=False
+    )
     assert await missing(engine, old)
     assert await missing(engine, never_produced)
     new = await play(engine, 2)
@@ -452,7 +533,9 @@ async def test_statistics_count_what_there_is() -> None:
     reader = Reader()
     engine.join(reader)
     await play(engine, 2)
-    assert engine.statistics() == EngineStatistics(readers=1, producers=1, stuck=0, kept=1, kept_size=2, draining=False)
+    assert engine.statistics() == EngineStatistics(
+        readers=1, producers=1, stuck=0, threads=0, kept=1, kept_size=2, draining=False
+    )
     producer.stop()
     engine.part(reader)
     await engine.aclose()

@@ -26,7 +26,7 @@ from tailrace import (
     Retention,
     StreamError,
 )
-from tailrace.producer import CHECKPOINT, STOPPED, describe_error
+from tailrace.producer import CHECKPOINT, STOPPED, Threads, as_async, close_items, describe_error
 from tests.silence import silent_loop as silent_loop
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -373,6 +373,101 @@ async def test_a_sync_generator_that_is_stopped_in_the_middle_is_closed_when_its
     assert closed.is_set()
     assert producer.error is None
     assert kept(producer.log) == [1]
+
+
+class Waiting:
+    """Sync generators that wait in their threads until they are let go."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.closed = 0
+
+    def items(self) -> Iterator[int]:
+        try:
+            assert self.go_on.wait(LIMIT)
+            yield 1
+        finally:
+            self.closed += 1
+
+
+async def test_sync_generators_that_wait_leave_other_threads_alone() -> None:
+    waiting = Waiting()
+    tokens = anyio.to_thread.current_default_thread_limiter().total_tokens
+    producers = [produce(waiting.items()) for _ in range(int(tokens) + 10)]
+    async with asyncio.timeout(LIMIT):
+        assert await anyio.to_thread.run_sync(threading.current_thread) not in (threading.main_thread(),)
+        other = produce(iter([1]))
+        assert await ended(other) == Outcome("done")
+    waiting.go_on.set()
+    assert [await ended(producer) for producer in producers] == [Outcome("done")] * len(producers)
+    assert waiting.closed == len(producers)
+
+
+async def test_a_sync_generator_beyond_the_bound_is_told_and_closed() -> None:
+    class Feed:
+        closed = False
+
+        def __iter__(self) -> Feed:
+            return self
+
+        def __next__(self) -> int:
+            raise AssertionError("nobody should ask")
+
+        def close(self) -> None:
+            self.closed = True
+
+    threads, waiting, feed = Threads(2), Waiting(), Feed()
+    running = [produce(waiting.items(), threads=threads) for _ in range(2)]
+    beyond = produce(feed, threads=threads)
+    message = "expected at most 2 streams from sync generators at once, but all places are taken"
+    assert await ended(beyond) == Outcome("error", "overloaded", message)
+    assert isinstance(beyond.error, StreamError)
+    assert (beyond.error.status, feed.closed, threads.taken) == (503, True, 2)
+    waiting.go_on.set()
+    for producer in running:
+        await ended(producer)
+    assert threads.taken == 0
+    assert await ended(produce([1, 2], threads=threads)) == Outcome("done")
+
+
+async def test_a_sync_generator_within_an_async_one_takes_a_place_too() -> None:
+    threads, waiting = Threads(1), Waiting()
+
+    async def items(source: Iterator[int]) -> AsyncIterator[int]:
+        inner = as_async(source)
+        try:
+            async for item in inner:
+                yield item
+        finally:
+            await close_items(inner)
+
+    first = produce(items(waiting.items()), threads=threads)
+    async with asyncio.timeout(LIMIT):
+        while not threads.taken:  # noqa: ASYNC110 - a place tells nobody that it is taken
+            await asyncio.sleep(0)
+    outcome = await ended(produce(items(waiting.items()), threads=threads))
+    assert outcome is not None
+    assert outcome.code == "overloaded"
+    waiting.go_on.set()
+    assert await ended(first) == Outcome("done")
+    assert threads.taken == 0
+
+
+async def test_a_sync_iterator_that_was_not_used_is_closed() -> None:
+    closed = asyncio.Event()
+
+    class Feed:
+        def __iter__(self) -> Feed:
+            return self
+
+        def __next__(self) -> int:
+            raise AssertionError("nobody should ask")
+
+        def close(self) -> None:
+            closed.set()
+
+    await close_items(as_async(Feed()))
+    assert closed.is_set()
 
 
 # Being stopped
@@ -902,7 +997,7 @@ async def test_readers_that_leave_after_the_end_change_nothing() -> None:
     producer = produce([1], log=log, on_disconnect="cancel", grace=0.001)
     with log.tail():
         assert await ended(producer) == Outcome("done")
-    assert log.on_readers is None
+    assert not log._listeners
 
 
 async def test_readers_that_leave_during_a_stop_change_nothing() -> None:
@@ -1046,17 +1141,68 @@ async def test_a_stopped_producers_log_is_not_held() -> None:
 # A log that fails
 
 
-async def test_who_waits_is_let_go_even_if_the_log_cannot_be_closed() -> None:
-    class Broken(MemoryLog):
-        async def close(self, outcome: Outcome = STOPPED) -> Outcome:
-            raise ConnectionError("gone")
+UNAVAILABLE = Outcome("error", "unavailable", "the end of the stream could not be stored")
 
+
+class Refusing(MemoryLog):
+    """Refuses to be closed for the first few times, or hangs."""
+
+    def __init__(self, refusals: float, *, hangs: bool = False) -> None:
+        super().__init__("test")
+        self.refusals = refusals
+        self.hangs = hangs
+
+    async def close(self, outcome: Outcome = STOPPED) -> Outcome:
+        if self.refusals > 0:
+            self.refusals -= 1
+            if self.hangs:
+                await asyncio.Event().wait()
+            raise ConnectionError("gone")
+        return await super().close(outcome)
+
+
+async def test_a_log_that_cannot_be_closed_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tailrace.producer.CLOSE_DELAY", 0.001)
+    log = Refusing(3)
+    assert await ended(produce([1], log=log)) == Outcome("done")
+    assert log.refusals == 0
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_readers_are_told_if_the_log_cannot_be_closed(
+    hangs: bool, stopped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     finished: list[Producer] = []
-    producer = produce([1], log=Broken("test"), on_finish=finished.append)
-    await asyncio.wait_for(producer.wait(), LIMIT)
+    probe, log = Probe(), Refusing(float("inf"), hangs=hangs)
+    producer = produce(probe.items() if stopped else [1], log=log, patience=0.02, on_finish=finished.append)
+    with log.tail() as tail:
+        if stopped:
+            await asyncio.wait_for(probe.reached.wait(), LIMIT)
+            producer.stop()
+        async with asyncio.timeout(LIMIT):
+            assert len([entry async for entries in tail for entry in entries]) == 1
+    assert await ended(producer) == UNAVAILABLE
     assert finished == [producer]
-    with pytest.raises(ConnectionError):
-        await producer.task
+    assert not producer.stuck
+    (record,) = caplog.records
+    state = "cancelled" if stopped else "done"
+    assert record.getMessage() == f"log test: the end as '{state}' could not be stored within 0.02 s"
+    assert isinstance(record.exc_info and record.exc_info[1], type(None) if hangs else ConnectionError)
+
+
+async def test_readers_are_told_if_the_log_is_not_closed_because_of_a_cancellation() -> None:
+    log = Refusing(1, hangs=True)
+    producer = produce([1], log=log)
+    async with asyncio.timeout(LIMIT):
+        while log.refusals:  # noqa: ASYNC110 - the log tells nobody that it hangs
+            await asyncio.sleep(0)
+    producer.task.cancel()
+    assert await ended(producer) == UNAVAILABLE
+    assert producer.task.cancelled()
 
 
 async def test_a_cancellation_that_arrives_late_does_not_break_off_the_end() -> None:

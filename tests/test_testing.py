@@ -12,6 +12,7 @@ import pytest
 import tailrace.testing
 from tailrace import Cursor, Log, LogStatistics, MemoryLog, Outcome, Retention
 from tailrace.events import DONE, Entries, encode_event
+from tailrace.log.base import BATCH_BYTES
 from tailrace.testing import LogContract, Message, Recorder, raised
 from tests.silence import silent_loop as silent_loop
 
@@ -67,18 +68,35 @@ class LastOutcomeWins(MemoryLog):
 class Repeats(MemoryLog):
     """Reads the entry that the reader already has once more."""
 
-    def read_nowait(self, after: int, limit: int) -> Entries:
-        return super().read_nowait(max(after - 1, 0), limit)
+    def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+        return super().read_nowait(max(after - 1, 0), limit, size)
 
 
 class Skips(MemoryLog):
-    def read_nowait(self, after: int, limit: int) -> Entries:
-        return super().read_nowait(after, limit + 1)[1:]
+    def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+        return super().read_nowait(after, limit + 1, size)[1:]
 
 
 class Limitless(MemoryLog):
-    def read_nowait(self, after: int, limit: int) -> Entries:
-        return super().read_nowait(after, 1 << 30)
+    """Reads more entries than it should."""
+
+    def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+        return super().read_nowait(after, 1 << 30, size)
+
+
+class Boundless(MemoryLog):
+    """Reads more bytes than it should."""
+
+    def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+        return super().read_nowait(after, limit, 1 << 30)
+
+
+class Untold(MemoryLog):
+    """Ends without a word to those who listen."""
+
+    def end(self, outcome: Outcome) -> Outcome:
+        self._listeners = ()
+        return super().end(outcome)
 
 
 class Hoards(MemoryLog):
@@ -149,7 +167,10 @@ def contract_of(kind: type[MemoryLog]) -> LogContract:
         (Repeats, "history_then_live_has_no_gap_and_no_duplicate"),
         (Skips, "an_entry_is_what_was_appended"),
         (Limitless, "read_is_bounded_by_after_and_limit"),
-        (Limitless, "a_long_history_comes_in_batches"),
+        (Boundless, "read_is_bounded_by_size_but_gives_one_entry"),
+        (Boundless, "a_long_history_comes_in_batches"),
+        (Boundless, "a_batch_of_few_large_entries_is_bounded_in_bytes"),
+        (Untold, "a_listener_hears_of_readers_and_of_the_end"),
         (Hoards, "retention_by_count_keeps_the_newest"),
         (Hoards, "retention_by_size_keeps_the_newest"),
         (Hoards, "retention_by_age_lets_go_of_the_old"),
@@ -191,6 +212,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tailrace import MemoryLog
+from tailrace.log.base import BATCH_BYTES
 from tailrace.testing import LogContract
 
 

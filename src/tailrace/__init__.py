@@ -16,6 +16,7 @@ __all__ = [
     "Dropped",
     "Encoder",
     "Engine",
+    "EngineStatistics",
     "Entries",
     "Entry",
     "Event",
@@ -30,6 +31,8 @@ __all__ = [
     "LogStatistics",
     "MemoryLog",
     "NotAcceptable",
+    "Notice",
+    "OnDisconnect",
     "OpenAIChunks",
     "Outcome",
     "Producer",
@@ -69,7 +72,7 @@ if TYPE_CHECKING:
     from .asgi.response import StreamResponse
     from .asgi.settings import StreamSettings
     from .cursor import Cursor
-    from .engine import Engine
+    from .engine import Engine, EngineStatistics
     from .errors import (
         CursorError,
         DecodeError,
@@ -83,12 +86,12 @@ if TYPE_CHECKING:
         TailraceError,
         Truncated,
     )
-    from .events import Dropped, Entries, Entry, Event, Farewell, Outcome, Reset, Result
+    from .events import Dropped, Entries, Entry, Event, Farewell, Notice, Outcome, Reset, Result
     from .flow import Flow, LogStatistics, Retention
     from .log.base import Log, Tail
     from .log.memory import MemoryLog
     from .modes import ResponseMode, choose_wire, detect_mode
-    from .producer import Producer
+    from .producer import OnDisconnect, Producer
     from .routing.router import StreamRouter
     from .routing.shortcuts import create_streaming_endpoint, stream_response
     from .wire.base import Decoder, Encoder, Frame, Wire, read_notice
@@ -103,7 +106,9 @@ else:
         """A public name, from the module that defines it, which is imported when the name is first asked for."""
         for path in _MODULES if name in __all__ else ():
             value = getattr(import_module(path, __name__), name, None)
-            if value is not None and value.__module__ == __name__ + path:
+            # A constant or a type alias does not say where it is from: its module comes before those that import it.
+            home = getattr(value, "__module__", "")
+            if value is not None and (home == __name__ + path or not home.startswith(__name__)):
                 globals()[name] = value
                 return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Where an application's logs live, and who runs and ends their producers."""
+"""A process's logs, the producers that write them, the connections that read them, and the end of all three."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from .cursor import STREAM_ID_PATTERN, new_stream_id
-from .events import Farewell, Outcome
-from .flow import Retention
+from .events import Encode, Farewell, Outcome, encode_event
+from .flow import Flow, Retention
 from .log.base import Log
 from .log.memory import MemoryStore
-from .log.store import LogStore
-from .producer import Items, OnDisconnect, Producer
-from .pulse import Member, Pulse
+from .log.store import Keeper, LogStore
+from .producer import Describe, Items, OnDisconnect, Producer, Threads, describe_error
+from .pulse import Pulse
 
 logger = logging.getLogger("tailrace")
 
@@ -26,10 +26,9 @@ STORES: dict[str, Callable[[str], LogStore]] = {"memory": lambda url: MemoryStor
 """What makes a store, by URL scheme."""
 
 LAST_WORDS = 1.0
-"""Seconds after the grace in which readers are told how their streams ended."""
+"""Seconds after the shutdown's grace in which readers are told how their streams ended."""
 
 SHUTDOWN = Outcome("cancelled", "shutdown", "the server shut down")
-
 
 _STREAM_ID = re.compile(STREAM_ID_PATTERN, re.ASCII)
 
@@ -38,33 +37,29 @@ class Reader(Protocol):
     """A connection that reads one of the engine's logs."""
 
     def leave(self) -> None:
-        """The server leaves; look whether to say farewell."""
+        """Look whether to say farewell: the server is about to stop."""
 
     def abandon(self) -> None:
-        """The grace is over: part now, whatever the client still lacks."""
+        """Part now, whatever the client still lacks: the grace is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """An engine at one moment."""
+    """An engine's numbers at one moment."""
 
     readers: int
     producers: int
     stuck: int
+    threads: int
     kept: int
     kept_size: int
     draining: bool
 
 
-class _Kept(NamedTuple):
-    until: float
-    size: int
-
-
 class Engine:
-    """Logs by name, the producers that write them, and one timer for all of it.
+    """Logs by name, the producers that write them, and the connections that read them.
 
-    One engine for one event loop. The memory engine needs no setting up; `aclose` ends what still runs.
+    Use one engine for one event loop. The memory engine needs no setup; `aclose` ends what still runs.
     """
 
     def __init__(
@@ -77,15 +72,20 @@ class Engine:
         keep: float = 300.0,
         keep_count: int = 1_000,
         keep_size: int = 64 << 20,
+        keep_idle: float | None = 3_600.0,
+        threads: int = 200,
         shutdown_grace: float = 10.0,
         reconnect: tuple[float, float] = (0.5, 3.0),
     ) -> None:
-        """All times in seconds.
+        """Times are in seconds.
 
         - `retention`: of logs that are made without their own.
         - `heartbeat`: an idle connection is pinged this often.
-        - `send_timeout`: a connection that accepts no byte for so long is closed.
-        - `keep`, `keep_count`, `keep_size`: how long, how many and how many bytes of ended streams can be replayed.
+        - `send_timeout`: a connection that takes no byte for so long is closed.
+        - `keep`: how long an ended log can be replayed, from its end or from its last reader's leaving.
+        - `keep_count`, `keep_size`: how many ended logs that nobody reads are kept, and how many bytes of them.
+        - `keep_idle`: an open log that is not read, written or held for so long is forgotten; None keeps it for ever.
+        - `threads`: how many sync generators may run at once; one more is answered 503.
         - `shutdown_grace`: how long producers may go on once the server is told to stop.
         - `reconnect`: readers that are sent away come back after a random time in this range.
         """
@@ -98,18 +98,15 @@ class Engine:
         self.send_timeout = send_timeout
         self.shutdown_grace = shutdown_grace
         self.draining = False
-        self._keep = keep
-        self._keep_count = keep_count
-        self._keep_size = keep_size
+        self._keeper = Keeper(
+            self.store, self.pulse, keep=keep, count=keep_count, size=keep_size, idle=keep_idle, busy=self.producer
+        )
+        self._threads = Threads(threads)
         self._reconnect = reconnect
         self._readers: dict[Reader, None] = {}
         self._no_readers = asyncio.Event()
         self._no_readers.set()
         self._producers: dict[str, Producer] = {}
-        self._passing: set[str] = set()
-        self._kept: dict[str, _Kept] = {}
-        self._kept_size = 0
-        self._slot: set[Member] | None = None
         self._stuck: set[asyncio.Task[None]] = set()
         self._grace: asyncio.TimerHandle | None = None
         self._last_words: asyncio.TimerHandle | None = None
@@ -117,14 +114,28 @@ class Engine:
     # Logs
 
     def log(self, name: str, *, retention: Retention | None = None) -> Log:
-        """The log of a name, made at the first call. It lives as long as the engine's store."""
-        return self.store.open(name, retention or self.retention)
+        """Return the log of a name, and make it if there is none.
 
-    def new_stream(self, path: str = "", *, stream_id: str | None = None, retention: Retention | None = None) -> Log:
-        """A new log with an id as its name's last segment; forgotten some time after its producer ended.
+        It is forgotten `keep` seconds after it ended, or after `keep_idle` seconds without use if it is open and your
+        application does not hold it. The next call then makes a new log.
+        """
+        log = self.store.open(name, retention or self.retention)
+        self._keeper.watch(log)
+        return log
 
-        The id is unguessable, unless the application brings its own, which has to look the same: 22 characters of
-        URL-safe base64. ValueError if it does not, or if the log is there already.
+    def new_stream(
+        self,
+        path: str = "",
+        *,
+        stream_id: str | None = None,
+        retention: Retention | None = None,
+        fingerprint: bytes = b"",
+    ) -> Log:
+        """Make a log for one request's stream. Its name is the path, a slash and an id.
+
+        The id is unguessable. You may give your own, such as one that you have stored, if it looks the same: 22
+        characters of URL-safe base64. Raise ValueError if it does not, or if the log exists. `fingerprint` is kept on
+        the log.
         """
         if stream_id is None:
             stream_id = new_stream_id()
@@ -134,75 +145,82 @@ class Engine:
         if name in self._producers:
             raise ValueError(f"expected no producer of log {name!r}, but one is still running")
         log = self.store.create(name, retention or self.retention)
-        self._passing.add(name)
+        log.passing = True
+        log.fingerprint = fingerprint
+        self._keeper.watch(log)
         return log
 
     async def find(self, name: str) -> Log | None:
-        """The log of a name, if it is there (still)."""
+        """Return the log of a name, or None if there is none or it was forgotten."""
         return await self.store.find(name)
+
+    async def find_stream(self, path: str, stream_id: str) -> Log | None:
+        """Return the stream that `new_stream` made at a path, or None. A named log of the application is none."""
+        log = await self.store.find(f"{path}/{stream_id}")
+        return log if log is not None and log.passing else None
+
+    def forget(self, log: Log) -> None:
+        """Forget a log that nobody can ask for again."""
+        self._keeper.forget(log)
 
     # Producers
 
-    def produce(self, log: Log, items: Items, *, on_disconnect: OnDisconnect = "detach", **options: Any) -> Producer:
-        """Run a generator into a log; `options` are those of Producer."""
+    def produce(
+        self,
+        log: Log,
+        items: Items,
+        *,
+        encode: Encode = encode_event,
+        describe: Describe = describe_error,
+        flow: Flow | None = None,
+        on_disconnect: OnDisconnect = "detach",
+        grace: float = 10.0,
+        patience: float = 5.0,
+        reports: bool = True,
+    ) -> Producer:
+        """Run a generator into a log. Raise ValueError if the log has a producer.
+
+        - `encode`: a function from an item to its event name and its data as one line of JSON.
+        - `describe`: a function from an exception to the outcome that clients see.
+        - `flow`: `Flow.block` makes the generator wait for its readers; by default it does unless it is detached.
+        - `on_disconnect`: `detach` the generator from its readers, or `cancel` it when nobody reads.
+        - `grace`: seconds without a reader after which `cancel` cancels.
+        - `patience`: seconds that a cancelled generator may take, and that the store may take to store the end.
+        - `reports`: log an error that its outcome hides. False for a request that raises the error itself.
+        """
         if log.name in self._producers:
             raise ValueError(f"expected log {log.name!r} to have no producer, but one is running")
-        producer = Producer(log, items, on_disconnect=on_disconnect, on_finish=self._finished, **options)
+        producer = Producer(
+            log,
+            items,
+            encode=encode,
+            describe=describe,
+            flow=flow,
+            on_disconnect=on_disconnect,
+            grace=grace,
+            patience=patience,
+            reports=reports,
+            threads=self._threads,
+            on_finish=self._finished,
+        )
         self._producers[log.name] = producer
         if self._last_words is not None:
             producer.stop(SHUTDOWN)
         return producer
 
     def producer(self, log: Log) -> Producer | None:
-        """The running producer of a log in this process."""
+        """Return the running producer of a log in this process, or None."""
         return self._producers.get(log.name)
 
     async def stop(self, log: Log) -> Outcome | None:
-        """Cancel what writes a log in this process and wait for it; the log's outcome, None if it is still open."""
+        """Stop the log's producer in this process and wait for it. Return the outcome, or None if the log is open."""
         if (producer := self._producers.get(log.name)) is not None:
             producer.stop()
             await producer.wait()
         return log.outcome
 
-    def forget(self, log: Log) -> None:
-        """Forget a stream that nobody can ask for again."""
-        self._passing.discard(log.name)
-        if (kept := self._kept.pop(log.name, None)) is not None:
-            self._kept_size -= kept.size
-        self.store.drop(log.name)
-
-    def _keep_for_replay(self, log: Log) -> None:
-        _, size = log.size()
-        self._kept[log.name] = _Kept(asyncio.get_running_loop().time() + self._keep, size)
-        self._kept_size += size
-        if self._slot is None:
-            self._slot = self.pulse.join(self)
-        self.beat()
-
-    def beat(self) -> None:
-        """Forget the ended streams that are too old or too many."""
-        now = asyncio.get_running_loop().time()
-        while self._kept:
-            name, kept = next(iter(self._kept.items()))
-            too_many = len(self._kept) > self._keep_count or self._kept_size > self._keep_size
-            if not (too_many or kept.until <= now):
-                break
-            del self._kept[name]
-            self._kept_size -= kept.size
-            self.store.drop(name)
-        self._rest()
-
-    def _rest(self) -> None:
-        if not self._kept and self._slot is not None:
-            self._slot.discard(self)
-            self._slot = None
-
     def _finished(self, producer: Producer) -> None:
-        log = producer.log
-        del self._producers[log.name]
-        if log.name in self._passing:
-            self._passing.remove(log.name)
-            self._keep_for_replay(log)
+        del self._producers[producer.log.name]
         if producer.stuck:
             self._stuck.add(producer.task)
             producer.task.add_done_callback(self._stuck.discard)
@@ -210,31 +228,31 @@ class Engine:
     # Readers
 
     def join(self, reader: Reader) -> None:
-        """A connection comes; it will be told when the server leaves."""
+        """Note a connection, which will be told when the server stops."""
         self._readers[reader] = None
         self._no_readers.clear()
 
     def part(self, reader: Reader) -> None:
-        """A connection goes."""
+        """Note that a connection has ended."""
         self._readers.pop(reader, None)
         if not self._readers:
             self._no_readers.set()
 
     def farewell(self, reason: Literal["shutdown", "slow"]) -> Farewell:
-        """A farewell with a reconnect delay of its own, so that not all come back at once."""
+        """Return a farewell with a reconnect delay of its own, so that not all readers come back at once."""
         return Farewell(reason, round(random.uniform(*self._reconnect) * 1000))
 
     def leaving(self, log: Log) -> bool:
-        """Whether readers of a log should go now: the server leaves, and what they wait for does not end with it."""
-        return self.draining and (self.store.survives_restart or log.name not in self._passing)
+        """Tell whether readers of a log should go now: the server stops, and what they wait for goes on elsewhere."""
+        return self.draining and (self.store.survives_restart or not log.passing)
 
     # The end
 
     def drain(self, *, grace: float | None = None) -> None:
         """Send readers away and give producers their grace, by default `shutdown_grace` seconds.
 
-        A later call can shorten what is left of it, never lengthen it: `grace=0` ends producers now, and their readers
-        are told. Safe to call from a signal's callback in the loop.
+        A later call can shorten the grace, never lengthen it: `grace=0` stops producers now and tells their readers.
+        You may call this from a signal's callback in the loop.
         """
         if not self.draining:
             self.draining = True
@@ -247,11 +265,11 @@ class Engine:
             self._give_grace(grace)
 
     async def aclose(self) -> None:
-        """Drain, wait for producers and readers, and let go of the logs. The engine can be used again afterwards."""
+        """Drain, wait for producers and readers, and forget all logs. You can use the engine again afterwards."""
         self.drain()
         for producer in tuple(self._producers.values()):
             await producer.wait()
-        # Those that are told to leave do; the others are abandoned when the grace is over.
+        # Readers that are told to leave do so. The others are abandoned when the grace is over.
         await self._no_readers.wait()
         for timer in (self._grace, self._last_words):
             if timer is not None:
@@ -259,18 +277,15 @@ class Engine:
         self._grace = self._last_words = None
         for task in tuple(self._stuck):
             logger.error("%s is left running", task.get_name())
+        self._keeper.clear()
         self.pulse.stop()
-        self._passing.clear()
-        self._kept.clear()
-        self._kept_size = 0
-        self._slot = None
         await self.store.aclose()
         self.draining = False
 
     def _give_grace(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         if self._last_words is not None:
-            return  # it is over
+            return  # the grace is over
         if self._grace is not None:
             if self._grace.when() <= loop.time() + seconds:
                 return
@@ -290,11 +305,13 @@ class Engine:
             reader.abandon()
 
     def statistics(self) -> EngineStatistics:
+        """Return the engine's numbers at this moment."""
         return EngineStatistics(
             readers=len(self._readers),
             producers=len(self._producers),
             stuck=len(self._stuck),
-            kept=len(self._kept),
-            kept_size=self._kept_size,
+            threads=self._threads.taken,
+            kept=len(self._keeper),
+            kept_size=self._keeper.size,
             draining=self.draining,
         )

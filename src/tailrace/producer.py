@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
@@ -22,26 +23,30 @@ from .log.base import Log
 logger = logging.getLogger("tailrace")
 
 Items: TypeAlias = AsyncIterable[Any] | Iterable[Any]
-OnDisconnect = Literal["cancel", "detach"]
+OnDisconnect: TypeAlias = Literal["cancel", "detach"]
+"""What becomes of a generator that nobody reads: `cancel` cancels it after a grace, `detach` lets it finish."""
 Describe: TypeAlias = Callable[[Exception], Outcome]
+"""A function from an exception to the outcome that clients see."""
 
 CHECKPOINT = 256
-"""Items after which a generator that never suspends lets others run."""
+"""Items after which a generator that never suspends lets other tasks run."""
+
+CLOSE_DELAY = 0.05
+"""Seconds before a log that could not be ended is asked again. Each further delay is twice as long, at most 1 s."""
 
 UNTOLD = frozenset({"internal_error", "not_serializable"})
-"""Codes of outcomes that hide from the client what happened, so that the server's log has to tell."""
+"""Codes of outcomes that hide the cause from clients, so that the server's log must tell it."""
 
 STOPPED = Outcome("cancelled", "stopped", "the stream was stopped")
+DISCONNECTED = Outcome("cancelled", "disconnected", "every reader left")
+UNAVAILABLE = Outcome("error", "unavailable", "the end of the stream could not be stored")
 
 _CANCELLED = Outcome("cancelled", "cancelled", "the producer was cancelled")
-
 _INTERNAL_ERROR = Outcome("error", "internal_error", "Internal Server Error")
-
-_EXHAUSTED = object()
 
 
 def describe_error(error: Exception) -> Outcome:
-    """What a client may know of an exception: a StreamError's words, of any other only that it happened."""
+    """Return what a client may know of an exception: the words of a StreamError, and of any other that it happened."""
     if isinstance(error, StreamError):
         return Outcome("error", error.code, error.message)
     if isinstance(error, EventError):
@@ -52,7 +57,8 @@ def describe_error(error: Exception) -> Outcome:
 class Producer:
     """Owns a generator and is the sole writer of its log.
 
-    The generator is closed in the task that ran it, on every way out: the end, an error, a stop, no reader left.
+    The generator is closed in the task that ran it, however it ends: by itself, by an error, by a stop, or because
+    every reader left. Readers are always told the outcome.
     """
 
     def __init__(
@@ -67,13 +73,20 @@ class Producer:
         grace: float = 10.0,
         patience: float = 5.0,
         reports: bool = True,
+        threads: Threads | None = None,
         on_finish: Callable[[Producer], None] | None = None,
     ) -> None:
-        """The generator starts at once, in a task.
+        """Start the generator in a task.
 
+        - `encode`: a function from an item to its event name and its data as one line of JSON.
+        - `describe`: a function from an exception to the outcome that clients see.
+        - `flow`: `Flow.block` makes the generator wait for its readers; by default it does unless it is detached.
+        - `on_disconnect`: `cancel` the generator when nobody reads, or `detach` it from its readers.
         - `grace`: seconds without a reader after which `cancel` cancels.
-        - `patience`: seconds that a cancelled generator may take.
-        - `reports`: log an error that its outcome hides; a request that raises it does not need that.
+        - `patience`: seconds that a cancelled generator may take, and that a store may take to store the end.
+        - `reports`: log an error that its outcome hides. False for a request that raises the error itself.
+        - `threads`: bounds how many sync generators run at once. None is no bound.
+        - `on_finish`: called once, when the log has ended.
         """
         self.log = log
         self.error: Exception | None = None
@@ -88,26 +101,29 @@ class Producer:
         self._grace = grace
         self._patience = patience
         self._reports = reports
+        self._threads = threads
         self._on_finish = on_finish
-        self._outcome: Outcome | None = None  # from a stop, or else from the end, on
+        self._outcome: Outcome | None = None  # set by a stop, or else by the end
         self._result: Any = None  # the data of the generator's Result
-        self._passed_on = False  # whether a stop that found it in a pause was passed on to the generator
+        self._passed_on = False  # whether a stop that arrived during a pause was passed on to the generator
         self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._finished = asyncio.Event()
         self.task = asyncio.create_task(self._run(), name=f"tailrace producer {log.name}")
-        self.task.add_done_callback(self._ensure_end)
-        log.on_readers = self._readers_changed
-        self._readers_changed()
+        self.task.add_done_callback(self._close_unrun)
+        log.listen(self._readers_changed)
+        self._readers_changed(log)
 
     @property
     def finished(self) -> bool:
+        """Whether the log has ended, or the generator was given up."""
         return self._finished.is_set()
 
     def stop(self, outcome: Outcome = STOPPED) -> None:
-        """Cancel the generator at an `await` of its own, the one it is at or its next.
+        """Cancel the generator at the `await` where it is, or at its next one.
 
-        What it still yields while it ends, within `patience` seconds, is kept. One that never suspends is closed
+        What it yields while it ends, within `patience` seconds, is kept. A generator that never suspends is closed
         within 256 items, and one that has not begun is closed at once.
         """
         if self._outcome is None:
@@ -117,15 +133,18 @@ class Producer:
             self.task.cancel()
 
     def hurry(self) -> None:
-        """From now on there is no grace without readers, because none can come back."""
+        """Give no grace any more, because no reader can come back."""
         self._grace = 0.0
-        self._readers_changed()
+        self._readers_changed(self.log)
 
     async def wait(self) -> None:
-        """Until the producer is done, or its generator has been given up."""
+        """Wait until the log has ended, or the generator was given up."""
         await self._finished.wait()
 
+    # The generator
+
     async def _run(self) -> None:
+        _THREADS.set(self._threads)
         outcome = _INTERNAL_ERROR
         try:
             try:
@@ -138,37 +157,15 @@ class Producer:
                 if _is_cancelled():
                     outcome = _CANCELLED
                     raise
-                outcome = self._fail(RuntimeError("the generator let a CancelledError out that nobody sent it"), error)
+                outcome = self._fail(RuntimeError("the generator raised a CancelledError that nobody sent it"), error)
         except Exception as error:
             outcome = self._fail(error)
         finally:
             if self._outcome is None:
                 await self._end(outcome)
-            elif self._ending is None:
-                # Another cancellation may be on its way here, from a task group for one; it must not break off the end.
-                self._set_timer(None)
-                self._ending = asyncio.create_task(self._end(outcome))
-
-    async def _end(self, outcome: Outcome) -> None:
-        self._set_timer(None)
-        self._outcome = self._outcome or outcome
-        if self._result is not None:
-            self._outcome = replace(self._outcome, data=self._result)
-        try:
-            await self.log.close(self._outcome)
-        finally:
-            self._finish()
-
-    def _ensure_end(self, _: object) -> None:
-        """A task that is cancelled before its first step runs nothing of its coroutine."""
-        if not self.finished and self._ending is None:
-            self._ending = asyncio.create_task(self._end_unrun())
-
-    async def _end_unrun(self) -> None:
-        try:
-            await close_items(self._items)
-        finally:
-            await self._end(_CANCELLED)
+            else:
+                # Another cancellation may be on its way, from a task group for example. It must not break off the end.
+                self._end_apart(outcome)
 
     async def _write_all(self) -> None:
         log, write, encode = self.log, self.log.write, self._encode
@@ -180,9 +177,7 @@ class Producer:
             event, json = encode(item)
             write(event, json)
             if log.top >= pause_at or log.full:
-                await self._pause()
-                room = self._high - log.lag()
-                pause_at = log.top + (min(CHECKPOINT, room) if room > 0 else CHECKPOINT)
+                pause_at = await self._pause()
         await log.flush()
 
     async def _take_result(self, result: Result) -> None:
@@ -191,21 +186,24 @@ class Producer:
         async for item in self._items:
             raise EventError(f"expected nothing after a Result, but got {item!r:.80}")
 
-    async def _pause(self) -> None:
-        """Let others run, and wait while the readers are too far behind."""
+    async def _pause(self) -> int:
+        """Let others run, and wait while the readers are too far behind. Return the offset to pause at next."""
+        log = self.log
         try:
-            await self.log.flush()
+            await log.flush()
             await asyncio.sleep(0)
             if self._outcome is None:
-                await self.log.wait_room(self._high, without_readers=not self._detached)
+                await log.wait_room(self._high, without_readers=not self._detached)
         except asyncio.CancelledError:
             if self._outcome is None or self._passed_on:
                 raise
-            # A stop is for the generator, which could yield nothing more if it were closed at its `yield`.
-            # Only once: one that never suspends comes by here again.
+            # A stop is for the generator. If it were raised here, the generator would be closed at its `yield` and
+            # could yield nothing more. Pass it on once: a generator that never suspends comes by here again.
             self._passed_on = True
             self.task.uncancel()
             self.task.cancel()
+        room = self._high - log.lag()
+        return log.top + (min(CHECKPOINT, room) if room > 0 else CHECKPOINT)
 
     def _fail(self, error: Exception, cause: BaseException | None = None) -> Outcome:
         name = self.log.name
@@ -223,30 +221,76 @@ class Producer:
             logger.error("log %s: the generator raised", name, exc_info=error)
         return outcome
 
-    def _readers_changed(self) -> None:
+    # Readers
+
+    def _readers_changed(self, log: Log) -> None:
         if self._outcome is not None:
             return
-        read = self.log.readers > 0
-        self.log.held = self._blocks and (read or not self._detached)
+        read = log.readers > 0
+        log.held = self._blocks and (read or not self._detached)
         if not self._detached:
             self._set_timer(None if read else self._grace, self._abandon)
 
     def _abandon(self) -> None:
-        self.stop(Outcome("cancelled", "disconnected", "every reader left"))
+        self.stop(DISCONNECTED)
+
+    # The end
+
+    def _close_unrun(self, _: object) -> None:
+        """Close items that never ran: a task that is cancelled before its first step runs nothing of its coroutine."""
+        if not self.finished and self._ending is None:
+            self._closing = asyncio.create_task(self._end_unrun())
+
+    async def _end_unrun(self) -> None:
+        try:
+            await close_items(self._items)
+        finally:
+            self._end_apart(_CANCELLED)
 
     def _lose_patience(self) -> None:
-        """The generator ignores its cancellation: let everybody go who waits for it, and ask it again."""
+        """Give up a generator that ignores its cancellation: let everybody go who waits for it, and cancel it again."""
         logger.error("log %s: the generator still runs %g s after it was cancelled", self.log.name, self._patience)
         self.stuck = True
-        self._ending = asyncio.create_task(self._end(STOPPED))
+        self._end_apart(STOPPED)
         self.task.cancel()
 
-    def _finish(self) -> None:
-        if not self._finished.is_set():
+    def _end_apart(self, outcome: Outcome) -> None:
+        """End the log in a task of its own."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(outcome))
+
+    async def _end(self, outcome: Outcome) -> None:
+        self._set_timer(None)
+        self._outcome = self._outcome or outcome
+        if self._result is not None:
+            self._outcome = replace(self._outcome, data=self._result)
+        try:
+            await self._close_log(self._outcome)
+        finally:
+            # A no-op unless the store refused to the last, or was not asked to the end.
+            self.log.end(UNAVAILABLE)
+            self.log.unlisten(self._readers_changed)
             self._finished.set()
-            self.log.on_readers = None
             if self._on_finish is not None:
                 self._on_finish(self)
+
+    async def _close_log(self, outcome: Outcome) -> None:
+        """Let the store end the log. Ask again while it fails, for as long as the producer's patience lasts."""
+        failure: Exception | None = None
+        delay = CLOSE_DELAY
+        try:
+            async with asyncio.timeout(self._patience):
+                while True:
+                    try:
+                        await self.log.close(outcome)
+                        return
+                    except Exception as error:  # whatever a store may raise
+                        failure = error
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, 1.0)
+        except TimeoutError:
+            told = "log %s: the end as %r could not be stored within %g s"
+            logger.error(told, self.log.name, outcome.state, self._patience, exc_info=failure)
 
     def _set_timer(self, delay: float | None, action: Callable[[], None] | None = None) -> None:
         if self._timer is not None:
@@ -261,40 +305,92 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+# Items
+
+
 def as_async(items: Items) -> AsyncIterator[Any]:
-    """The iterator over items, which is what must be closed; sync ones are taken in worker threads."""
-    return aiter(items) if isinstance(items, AsyncIterable) else iterate_in_thread(items)
+    """Return an async iterator over items. Close it with `close_items`, whether or not it was used."""
+    return aiter(items) if isinstance(items, AsyncIterable) else _InThread(items)
 
 
 async def close_items(items: AsyncIterator[Any]) -> None:
-    """Close a generator; an iterator that is none has nothing to close."""
+    """Close a generator. An iterator of another kind may have nothing to close."""
     if (aclose := getattr(items, "aclose", None)) is not None:
         try:
             await aclose()
         except BaseExceptionGroup as group:
-            # What a task group around a `yield` makes of the GeneratorExit.
+            # A task group around a `yield` wraps the GeneratorExit that closes it.
             if (failures := group.split(GeneratorExit)[1]) is not None:
                 raise failures from None
 
 
-async def iterate_in_thread(items: Iterable[Any]) -> AsyncIterator[Any]:
-    """The items of a sync iterable, each taken in a worker thread; a generator is closed in one too."""
-    iterator = iter(items)
-    # Cancelling the wait leaves its thread in `next`, and a generator cannot be closed while it runs.
-    running = threading.Lock()
+class Threads:
+    """A bound on the sync generators of an engine that run at once, each in a worker thread of its own.
 
-    def take() -> Any:
-        with running:
-            return next(iterator, _EXHAUSTED)
+    FastAPI runs `def` routes under anyio's default limiter, which has 40 tokens for the whole process. Forty sync
+    generators that merely wait for their next item would take them all and stop every such route.
+    """
 
-    def close() -> None:
-        with running:
-            iterator.close()  # type: ignore[attr-defined]
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
 
-    try:
-        while (item := await anyio.to_thread.run_sync(take)) is not _EXHAUSTED:
-            yield item
-    finally:
-        if hasattr(iterator, "close"):
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(close)
+    def take(self) -> None:
+        """Take a place. Raise StreamError (503) if there is none: a stream that waited for one would look stuck."""
+        if self.taken >= self.limit:
+            message = f"expected at most {self.limit} streams from sync generators at once, but all places are taken"
+            raise StreamError(message, code="overloaded", status=503)
+        self.taken += 1
+
+    def give_back(self) -> None:
+        """Give a place back."""
+        self.taken -= 1
+
+
+# `as_async` may be called deep inside of an application's generator, where only the task tells whose it is.
+_THREADS: ContextVar[Threads | None] = ContextVar("tailrace_threads", default=None)
+
+_EXHAUSTED = object()
+
+
+class _InThread:
+    """An async iterator over a sync one, which advances and closes it in worker threads."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._iterator = iter(items)
+        self._place: Threads | None = None
+        self._begun = False
+        self._limiter = anyio.CapacityLimiter(1)
+        # Cancelling the wait leaves its thread inside `next`, and a generator cannot be closed while it runs.
+        self._running = threading.Lock()
+
+    def __aiter__(self) -> _InThread:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._begun:
+            self._begun = True
+            if (threads := _THREADS.get()) is not None:
+                threads.take()
+                self._place = threads
+        if (item := await anyio.to_thread.run_sync(self._take, limiter=self._limiter)) is _EXHAUSTED:
+            raise StopAsyncIteration
+        return item
+
+    async def aclose(self) -> None:
+        try:
+            if hasattr(self._iterator, "close"):
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._close, limiter=self._limiter)
+        finally:
+            if self._place is not None:
+                self._place.give_back()
+                self._place = None
+
+    def _take(self) -> Any:
+        with self._running:
+            return next(self._iterator, _EXHAUSTED)
+
+    def _close(self) -> None:
+        with self._running:
+            self._iterator.close()  # type: ignore[attr-defined]

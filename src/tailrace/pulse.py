@@ -1,4 +1,4 @@
-"""One timer for everything that has to look up now and then."""
+"""One timer for everything that must look around now and then."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ SLOTS = 8
 
 
 class Member(Protocol):
+    """What a pulse calls."""
+
     def beat(self) -> None:
-        """Called once an interval; must not block."""
+        """Do what is due. Called once an interval; must not block."""
 
 
 class Pulse:
     """Calls each member's `beat` once every `interval` seconds, an eighth of the members at a time.
 
-    The timer runs only while there are members.
+    A timer for each connection would cost more than the connection's events. The timer runs only while there are
+    members.
     """
 
     def __init__(self, interval: float) -> None:
@@ -29,12 +32,16 @@ class Pulse:
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self, member: Member) -> set[Member]:
-        """Add a member to the slot with the fewest; discard it from the returned slot to leave."""
+        """Add a member to the slot with the fewest, and return the slot. A member leaves by its `discard`.
+
+        Raise RuntimeError where no event loop runs.
+        """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            # The timer and the members of an earlier loop went with it.
+            # The timer of an earlier loop went with it, and so did the tasks of its members.
             self._loop, self._timer = loop, None
-            self._slots = [set() for _ in range(SLOTS)]
+            for slot in self._slots:
+                slot.clear()
         slot = min(self._slots, key=len)
         slot.add(member)
         if self._timer is None:
@@ -42,6 +49,7 @@ class Pulse:
         return slot
 
     def stop(self) -> None:
+        """Stop the timer. The next member to join starts it again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -56,7 +64,7 @@ class Pulse:
             for member in tuple(slot):
                 member.beat()
         finally:
-            # Only now, so that a member that joins during the beat does not start a second timer.
+            # Not before the members: one that joins during the beat would start a second timer.
             self._timer = None
             if any(self._slots):
                 self._schedule(asyncio.get_running_loop())

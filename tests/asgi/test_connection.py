@@ -504,12 +504,12 @@ async def test_block_holds_the_producer_while_its_only_reader_takes_nothing() ->
 class FetchingLog(MemoryLog):
     """A log whose entries are elsewhere and have to be fetched."""
 
-    def read_nowait(self, after: int, limit: int) -> Any:
+    def read_nowait(self, after: int, limit: int, size: int = 0) -> Any:
         return None
 
-    async def read(self, after: int, limit: int) -> Entries:
+    async def read(self, after: int, limit: int, size: int = 0) -> Entries:
         await asyncio.sleep(0)
-        return super().read_nowait(after, limit)
+        return super().read_nowait(after, limit, size)
 
 
 async def test_entries_may_have_to_be_fetched() -> None:

@@ -8,19 +8,19 @@ import pytest
 
 from tailrace import NDJSON, SSE, Flow, Log, LogReset, MemoryLog, Retention
 from tailrace.events import Entries
-from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES
+from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES, SHARED_BYTES, SHARED_ENCODERS
 from tailrace.testing import LogContract
 
 
 class FetchingLog(MemoryLog):
     """A log that never has its entries at hand."""
 
-    def read_nowait(self, after: int, limit: int) -> Entries | None:  # type: ignore[override]  # never at hand
+    def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries | None:  # type: ignore[override]
         return None
 
-    async def read(self, after: int, limit: int) -> Entries:
+    async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
         await asyncio.sleep(0)
-        return super().read_nowait(after, limit)
+        return super().read_nowait(after, limit, size)
 
 
 class TestFetchingLog(LogContract):
@@ -35,7 +35,7 @@ class TestFetchingLog(LogContract):
 
 async def test_a_fetch_may_find_nothing() -> None:
     class Late(FetchingLog):
-        async def read(self, after: int, limit: int) -> Entries:
+        async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
             return Entries((), ())
 
     log = Late("late")
@@ -131,6 +131,45 @@ async def test_one_encoder_serves_all_readers_of_a_wire() -> None:
     sse, ndjson = SSE(), NDJSON()
     assert log.encoder(sse) is log.encoder(sse)
     assert log.encoder(sse) is not log.encoder(ndjson)
+
+
+async def test_few_encoders_are_kept_however_many_wires_there_are() -> None:
+    log = MemoryLog("encoders")
+    wires = [SSE() for _ in range(3 * SHARED_ENCODERS)]
+    with log.tail():
+        encoders = [log.encoder(wire) for wire in wires]
+        assert len(log._encoders) == SHARED_ENCODERS
+        assert log.encoder(wires[-1]) is encoders[-1]
+    assert not log._encoders
+
+
+async def test_what_readers_share_is_bounded_in_bytes() -> None:
+    log = MemoryLog("large", Retention(count=1))
+    sizes = [SHARED_BYTES // 2, SHARED_BYTES // 4, SHARED_BYTES // 2, 10, 3 * SHARED_BYTES, 10]
+    shared: list[int] = []
+    with log.tail() as first, log.tail() as second:
+        for size in sizes:
+            log.write(None, b"x" * size)
+            assert first.read_nowait() is second.read_nowait()
+            assert log._shared_size == sum(size for _, _, size in log._shared.values())
+            shared.append(len(log._shared))
+        second.position = 1
+        log.share(5, Entries((6,), (b"x" * 20,)))  # another batch at the same place
+        assert log._shared_size == 20
+    # The largest batch goes as soon as another comes, and until then there is room for no other.
+    assert shared == [1, 2, 2, 3, 1, 1]
+    assert (log._shared, log._shared_size) == ({}, 0)
+
+
+async def test_a_conflated_batch_is_shared_only_if_nothing_was_left_out() -> None:
+    log = MemoryLog("latest")
+    with log.tail(flow=Flow.latest()) as first, log.tail(flow=Flow.latest()) as second:
+        await log.append(1)
+        assert first.read_nowait() is second.read_nowait()
+        await log.extend([2, 3])
+        batches = first.read_nowait(), second.read_nowait()
+        assert batches[0] is not batches[1]
+        assert [[entry.data for entry in batch or ()] for batch in batches] == [[3], [3]]
 
 
 async def test_only_a_furthest_reader_makes_room() -> None:

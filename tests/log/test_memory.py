@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tailrace import Entry, Event, Flow, Log, LogClosed, LogReset, MemoryLog, Outcome, Retention
 from tailrace.log.base import SHARED_BATCHES
-from tailrace.log.memory import MemoryStore
 from tailrace.testing import LogContract
 
 UNBOUNDED = Retention(count=None, size=None)
@@ -186,7 +185,7 @@ async def test_readers_at_one_place_are_handed_one_batch() -> None:
         assert first.read_nowait() is second.read_nowait() is third.read_nowait()
         with log.tail() as late:
             assert list(late.read_nowait() or ()) == list(log.read_nowait(0, 4))
-    assert not log.shared
+    assert log.shared(log.top - 1) is None
 
 
 async def test_few_batches_are_kept_for_other_readers() -> None:
@@ -195,7 +194,7 @@ async def test_few_batches_are_kept_for_other_readers() -> None:
         for _ in range(20):
             write_all(log, 1)
             first.read_nowait()
-        assert len(log.shared) == SHARED_BATCHES
+        assert len(log._shared) == SHARED_BATCHES
 
 
 async def test_what_is_conflated_for_one_reader_is_not_for_another() -> None:
@@ -215,24 +214,6 @@ async def test_only_named_entries_have_names() -> None:
 def test_an_epoch_may_be_given() -> None:
     assert MemoryLog("x", epoch="first").epoch == "first"
     assert MemoryLog("x").epoch != MemoryLog("x").epoch
-
-
-async def test_the_store_keeps_logs_by_name() -> None:
-    store = MemoryStore()
-    assert await store.find("a") is None
-    log = store.open("a", UNBOUNDED)
-    assert store.open("a", Retention()) is log
-    with pytest.raises(ValueError, match="expected no log 'a' yet, but got one that is there already"):
-        store.create("a", UNBOUNDED)
-    assert log.retention is UNBOUNDED
-    assert await store.find("a") is log
-    store.drop("a")
-    store.drop("a")
-    assert await store.find("a") is None
-    store.open("b", UNBOUNDED)
-    await store.aclose()
-    assert await store.find("b") is None
-    assert not store.survives_restart
 
 
 def test_a_held_log_keeps_what_the_fastest_reader_has_not_had() -> None:

@@ -1,12 +1,14 @@
-"""The contract of a log and of its readers. `tailrace.testing.LogContract` checks it on every implementation."""
+"""The contract of a log and its readers. `tailrace.testing.LogContract` checks every implementation."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import Any, TypeAlias
 
 from ..cursor import Cursor, stream_token
 from ..errors import LogReset, ResetReason, SlowReader
@@ -14,20 +16,26 @@ from ..events import DONE, Entries, Outcome, encode_event
 from ..flow import Flow, LogStatistics, Retention
 from ..wire.base import Encoder, Wire
 
-BATCH_BYTES = 128 << 10
-"""About how much JSON a batch holds at most: a slow reader should not be handed the whole history at once."""
-
 BATCH_ENTRIES = 1024
-FEW_ENTRIES = 32
+BATCH_BYTES = 128 << 10
+"""The most JSON in a batch of several entries, so that a slow reader is not handed its whole history at once."""
+
+# What a log keeps for readers that keep up with each other. A batch may hold one entry of any size, and an application
+# may make a wire for each request, so all three are bounded.
 SHARED_BATCHES = 8
+SHARED_BYTES = 1 << 20
+SHARED_ENCODERS = 8
 
 NOTHING = Entries((), ())
+
+Listener: TypeAlias = Callable[["Log"], None]
 
 
 class Log(ABC):
     """An append-only sequence of events with exactly one end.
 
-    Offsets count from 1; `top` is the newest, `base` the last one trimmed away. It belongs to one event loop.
+    Offsets count from 1: `top` is the newest entry, `base` the last one that was trimmed. A log belongs to one event
+    loop.
     """
 
     def __init__(self, name: str, epoch: str, retention: Retention) -> None:
@@ -39,40 +47,45 @@ class Log(ABC):
         self.base = 0
         self.top = 0
         self.outcome: Outcome | None = None
+        self.passing = False  # whether it is one request's stream, made by `Engine.new_stream`
+        self.fingerprint = b""  # of the request that started the stream, where an idempotency key can repeat it
         self.readers = 0
-        self.on_readers: Callable[[], None] | None = None
         self.dropped = 0
         self.conflated = 0
         self.resets = 0
-        self.furthest = 0  # how far the fastest reader is
-        # For a producer that blocks, trimming by count and size stops at `furthest`; then the log may become full.
+        self.furthest = 0  # the position of the fastest reader
+        # A producer that blocks holds its log: trimming by count and size stops at `furthest`, so the log may fill up.
         self.held = False
         self.full = False
-        # Batches for readers that keep up with each other, by the offset before them, with the top at that time.
-        self.shared: dict[int, tuple[int, Entries]] = {}
+        self._listeners: tuple[Listener, ...] = ()
+        self._shared: dict[int, _Shared] = {}  # by the offset before the batch
+        self._shared_size = 0
+        self._encoders: dict[Wire, Encoder] = {}
         self._sleepers: set[asyncio.Future[None]] = set()
         self._room: asyncio.Future[None] | None = None
-        self._encoders: dict[Wire, Encoder] = {}
 
     # Writing
 
     @abstractmethod
     def write(self, event: str | None, json: bytes) -> None:
-        """Append data that is encoded already, for the log's sole writer: without waiting, made durable by `flush`.
+        """Append encoded data without waiting. Only the log's sole writer calls this; `flush` makes it durable.
 
-        LogClosed after the end.
+        Raise LogClosed after the end.
         """
 
     @abstractmethod
     async def flush(self) -> None:
-        """Until everything written is as durable as the log is."""
+        """Wait until everything written is as durable as this log makes it."""
 
     async def append(self, item: Any) -> int:
-        """Append an Event or bare data; its offset. EventError if it is not JSON-able, LogClosed after the end."""
+        """Append an Event or bare data and return its offset.
+
+        Raise EventError for data that is not JSON-able, and LogClosed after the end.
+        """
         return await self.extend((item,))
 
     async def extend(self, items: Iterable[Any]) -> int:
-        """Append all items or, if one cannot be encoded, none; the offset of the last."""
+        """Append all items, or none if one cannot be encoded. Return the offset of the last."""
         for event, json in [encode_event(item) for item in items]:
             self.write(event, json)
         offset = self.top
@@ -81,16 +94,25 @@ class Log(ABC):
 
     @abstractmethod
     async def close(self, outcome: Outcome = DONE) -> Outcome:
-        """End the log; the outcome that it has, which is an earlier one if it had ended before."""
+        """End the log and return its outcome, which is the earlier one if it had ended before."""
+
+    def end(self, outcome: Outcome) -> Outcome:
+        """End the log in this process and tell its readers, without asking the store. An earlier outcome stands."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.wake_readers()
+            self.make_room()
+            self._tell_listeners()
+        return self.outcome
 
     def lag(self) -> int:
-        """How many entries the fastest reader has not read yet."""
+        """Return how many entries the fastest reader has yet to read."""
         return self.top - self.furthest
 
     async def wait_room(self, high: int, *, without_readers: bool) -> None:
-        """Wait until the lag is below `high` and the log not full, or the log has ended; for its sole writer.
+        """Wait until the lag is below `high` and the log is not full, or the log has ended. For the sole writer.
 
-        `without_readers` says whether to wait while there are none.
+        `without_readers` tells whether to wait while nobody reads.
         """
         self.trim()
         while (self.full or self.lag() >= high) and self.outcome is None and (self.readers or without_readers):
@@ -104,37 +126,38 @@ class Log(ABC):
     # Reading
 
     @abstractmethod
-    def read_nowait(self, after: int, limit: int) -> Entries | None:
-        """Up to `limit` entries after an offset; None if they have to be fetched. LogReset if some are trimmed away."""
+    def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries | None:
+        """Return the entries after an offset: at most `limit`, and at most `size` bytes of JSON unless it is one entry.
 
-    async def read(self, after: int, limit: int) -> Entries:
-        """The same, fetched if need be, but never waiting for what is not written yet."""
-        entries = self.read_nowait(after, limit)
-        assert entries is not None, "a log that fetches has a read of its own"
+        Return None if they must be fetched. Raise LogReset if some of them were trimmed.
+        """
+
+    async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+        """Like `read_nowait`, and fetch what must be fetched. Never wait for entries that are not written yet."""
+        entries = self.read_nowait(after, limit, size)
+        assert entries is not None, "a log that fetches overrides read"
         return entries
 
     def tail(self, after: Cursor | int | None = None, *, flow: Flow | None = None) -> Tail:
-        """A reader of history, then live; by default of all that is kept. LogReset if a cursor cannot be continued."""
+        """Return a reader of everything after a cursor or offset, by default of everything that is kept.
+
+        Raise LogReset if the cursor cannot be continued.
+        """
         if after is None:
             self.trim()
             after = self.base
         return Tail(self, self.resolve(after) if isinstance(after, Cursor) else after, flow or Flow.log())
 
-    def encoder(self, wire: Wire) -> Encoder:
-        """The wire's encoder for this log, the same for all its readers."""
-        if (encoder := self._encoders.get(wire)) is None:
-            encoder = self._encoders[wire] = wire.encoder(self.stream, self.epoch, self.created)
-        return encoder
-
     def cursor(self, offset: int) -> Cursor:
+        """Return the cursor of a reader that has every entry up to an offset."""
         return Cursor(self.stream, self.epoch, offset)
 
     def end_cursor(self) -> Cursor:
-        """For a reader who has every entry and the end."""
+        """Return the cursor of a reader that has every entry and the outcome."""
         return Cursor(self.stream, self.epoch, self.top, ended=True)
 
     def resolve(self, cursor: Cursor) -> int:
-        """The offset to read after. LogReset if this log cannot continue there."""
+        """Return the offset to read after. Raise LogReset if this log cannot continue there."""
         if (cursor.stream, cursor.epoch) != (self.stream, self.epoch):
             raise self.reset("epoch_changed")
         if cursor.offset > self.top:
@@ -144,18 +167,19 @@ class Log(ABC):
         return cursor.offset
 
     def reset(self, reason: ResetReason) -> LogReset:
-        """The error for a cursor that cannot be continued; reading can go on with what is kept."""
+        """Return the error for a cursor that cannot be continued. It resumes at the oldest entry that is kept."""
         self.resets += 1
         return LogReset(self.name, reason, str(self.cursor(self.base)))
 
-    def trim(self) -> None:  # noqa: B027 - a log that trims itself has nothing to add
-        """Let go of what is too old by now, or was held. A write does so too, but there may be none for long."""
+    def trim(self) -> None:  # noqa: B027 - a log may trim itself
+        """Drop entries that are too old by now or were held. A quiet log needs this call, because no write trims it."""
 
     @abstractmethod
     def size(self) -> tuple[int, int]:
-        """How many entries are kept, and their bytes of JSON."""
+        """Return how many entries are kept, and how many bytes of JSON they have."""
 
     def statistics(self) -> LogStatistics:
+        """Return the log's numbers at this moment."""
         entries, size = self.size()
         return LogStatistics(
             name=self.name,
@@ -172,39 +196,91 @@ class Log(ABC):
 
     # Between writer and readers
 
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` whenever a reader joins or leaves, and when the log ends."""
+        if listener not in self._listeners:
+            self._listeners = (*self._listeners, listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        """Undo `listen`."""
+        self._listeners = tuple(each for each in self._listeners if each != listener)
+
     def wake_readers(self) -> None:
         """Wake every waiting reader, once for all that is new."""
         if self._sleepers:
-            # Setting a result only schedules what waits for it: nobody joins or leaves meanwhile.
+            # Setting a result only schedules the waiting task, so no reader joins or leaves during this loop.
             for sleeper in self._sleepers:
                 if not sleeper.done():
                     sleeper.set_result(None)
             self._sleepers.clear()
 
-    def share(self, after: int, entries: Entries) -> None:
-        """Keep a batch for the next readers that come to the same place; it is encoded once for all of them."""
-        if len(self.shared) == SHARED_BATCHES:
-            del self.shared[next(iter(self.shared))]
-        self.shared[after] = self.top, entries
-
-    def let_go(self) -> None:
-        """Nobody reads any more: what was kept for the next reader of the same batch is not needed."""
-        self.shared.clear()
-        self._encoders.clear()
-
     def make_room(self) -> None:
+        """Wake the writer that waits for room."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
+    def count_readers(self, change: int) -> None:
+        """Note that readers joined or left."""
+        self.readers += change
+        self.make_room()
+        if not self.readers:
+            self._shared.clear()
+            self._shared_size = 0
+            self._encoders.clear()
+        self._tell_listeners()
+
+    def encoder(self, wire: Wire) -> Encoder:
+        """Return the wire's encoder for this log. Readers share it, so that what it encodes can be shared."""
+        if (encoder := self._encoders.get(wire)) is None:
+            if len(self._encoders) == SHARED_ENCODERS:
+                del self._encoders[next(iter(self._encoders))]
+            encoder = self._encoders[wire] = wire.encoder(self.stream, self.epoch, self.created)
+        return encoder
+
+    def share(self, after: int, entries: Entries) -> None:
+        """Keep a batch for other readers at the same place, so that it is encoded once for all of them."""
+        self._unshare(after)
+        size = sum(map(len, entries.json))
+        while self._shared and (len(self._shared) == SHARED_BATCHES or self._shared_size + size > SHARED_BYTES):
+            self._unshare(next(iter(self._shared)))
+        self._shared[after] = self.top, entries, size
+        self._shared_size += size
+
+    def shared(self, after: int) -> Entries | None:
+        """Return the batch that another reader got at this place, if nothing was written since."""
+        found = self._shared.get(after)
+        return found[1] if found is not None and found[0] == self.top else None
+
+    def _unshare(self, after: int) -> None:
+        if (found := self._shared.pop(after, None)) is not None:
+            self._shared_size -= found[2]
+
+    def _tell_listeners(self) -> None:
+        for listener in self._listeners:
+            listener(self)
+
+
+_Shared: TypeAlias = tuple[int, Entries, int]
+"""The log's top when a batch was read, the batch, and its bytes of JSON."""
+
+
+def fitting(json: Sequence[bytes], size: int) -> int:
+    """Return how many entries fit into `size` bytes, at least one if there is one."""
+    for count, total in enumerate(accumulate(map(len, json))):
+        if total > size:
+            return max(count, 1)
+    return len(json)
+
 
 class Tail:
-    """A reader of a log: history first, then live, with no gap and no duplicate, in batches of all that is there.
+    """A reader of a log: its history, then live, without gap or duplicate, in batches of all that is there.
 
         with log.tail() as tail:
             async for entries in tail:
                 ...
 
-    LogReset and SlowReader come out of the iteration, as the flow policy says.
+    The iteration raises LogReset when entries were trimmed before they were read, and SlowReader under the policy
+    `disconnect`.
     """
 
     __slots__ = (
@@ -223,51 +299,50 @@ class Tail:
     def __init__(self, log: Log, after: int, flow: Flow) -> None:
         self.log = log
         self.position = after
-        self.dropped = 0  # entries passed over since the owner last took the number
+        self.dropped = 0  # entries skipped since the last take_dropped
         self._flow = flow
         self._prepare = _PREPARE.get(flow.policy)
         self._conflates = flow.policy == "latest"
-        # Who starts at the top has nothing to read: a producer that waits for it would wait for ever.
+        # A reader that starts at the top has nothing to read, so a producer that blocks must not wait for it.
         log.furthest = max(log.furthest, min(after, log.top))
-        # History that was there before the reader came does not count as being slow.
+        # History from before the reader joined does not make it slow.
         self._behind_from = log.top
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
-        self._count(1)
+        log.count_readers(1)
 
     @property
     def ended(self) -> bool:
-        """Whether everything is read and the log has its outcome."""
+        """Whether the log has ended and everything was read."""
         return self.log.outcome is not None and self.position >= self.log.top
 
     def read_nowait(self) -> Entries | None:
-        """What there is to read now, perhaps nothing; None if it has to be fetched."""
+        """Return the next batch, which is empty if nothing is new. Return None if it must be fetched."""
         log = self.log
         if log.top == self.position:
             return NOTHING
         if self._prepare is not None:
             self._prepare(self)
         after = self.position
-        if log.readers > 1 and (shared := log.shared.get(after)) is not None and shared[0] == log.top:
-            return self._take(shared[1])
-        behind = log.top - after
-        entries = log.read_nowait(after, behind if behind <= FEW_ENTRIES else self._limit(behind))
+        # A conflated batch is this reader's own.
+        sharing = log.readers > 1 and (not self._conflates or log.top - after == 1)
+        entries = log.shared(after) if sharing else None
         if entries is None:
-            return None
-        if log.readers > 1 and not self._conflates:
-            log.share(after, entries)
+            entries = log.read_nowait(after, *self._bounds())
+            if entries is None:
+                return None
+            if sharing:
+                log.share(after, entries)
         return self._take(entries)
 
     async def read(self) -> Entries:
-        """What there is to read now, perhaps nothing."""
+        """Return the next batch, which is empty if nothing is new."""
         entries = self.read_nowait()
-        if entries is None:
-            entries = self._take(await self.log.read(self.position, self._limit(self.log.top - self.position)))
-        return entries
+        return self._take(await self.log.read(self.position, *self._bounds())) if entries is None else entries
 
     def arrival(self) -> asyncio.Future[None]:
-        """Done as soon as there may be something new: entries, the end, or a `wake`."""
+        """Return a future that is done as soon as there may be something new: entries, the end, or a `wake`."""
         log = self.log
         self._waiter = waiter = self._loop.create_future()
         if log.top > self.position or log.outcome is not None:
@@ -284,22 +359,22 @@ class Tail:
             self._forget_waiter()
 
     def wake(self) -> None:
-        """Let the reader look up although nothing is new."""
+        """Wake the reader although nothing is new."""
         if (waiter := self._waiter) is not None and not waiter.done():
             self.log._sleepers.discard(waiter)
             waiter.set_result(None)
 
     def take_dropped(self) -> int:
-        """How many entries were passed over since this was last asked."""
+        """Return how many entries were skipped since the last call."""
         dropped, self.dropped = self.dropped, 0
         return dropped
 
     def close(self) -> None:
-        """Leave the log. Idempotent."""
+        """Leave the log. Further calls do nothing."""
         if not self._closed:
             self._closed = True
             self._forget_waiter()
-            self._count(-1)
+            self.log.count_readers(-1)
 
     def __enter__(self) -> Tail:
         return self
@@ -319,14 +394,9 @@ class Tail:
                 raise StopAsyncIteration
             await self.wait()
 
-    def _count(self, change: int) -> None:
-        log = self.log
-        log.readers += change
-        log.make_room()
-        if not log.readers:
-            log.let_go()
-        if log.on_readers is not None:
-            log.on_readers()
+    def _bounds(self) -> tuple[int, int]:
+        # To find the newest entry of each key, `latest` looks at all of them.
+        return (self.log.top - self.position, sys.maxsize) if self._conflates else (BATCH_ENTRIES, BATCH_BYTES)
 
     def _forget_waiter(self) -> None:
         if self._waiter is not None:
@@ -336,22 +406,25 @@ class Tail:
     def _take(self, entries: Entries) -> Entries:
         if not entries.json:
             return entries
+        if self._conflates and len(entries) > 1:
+            entries = self._newest(entries)
         self.position = position = entries.offsets[-1]
         log = self.log
         if position > log.furthest:
             log.furthest = position
             if log._room is not None:
                 log.make_room()
-        return self._newest(entries) if self._conflates else entries
+        return entries
 
-    def _limit(self, behind: int) -> int:
-        """How many entries to take at once: of a long history, about BATCH_BYTES of its average entries."""
-        if self._conflates:
-            return behind
-        entries, size = self.log.size()
-        return min(BATCH_ENTRIES, max(1, BATCH_BYTES * entries // max(size, 1)))
+    def _newest(self, entries: Entries) -> Entries:
+        """Keep the newest entry of each key, as many as fit into a batch. The next batch starts behind them."""
+        newest = {self._flow.key(entry): entry for entry in entries}
+        kept = sorted(newest.values(), key=lambda entry: entry.offset)
+        kept = kept[: fitting([entry.json for entry in kept], BATCH_BYTES)]
+        self.log.conflated += kept[-1].offset - self.position - len(kept)
+        return Entries.of(kept)
 
-    def _pass_over(self, offset: int) -> None:
+    def _skip_to(self, offset: int) -> None:
         if offset > self.position:
             self.dropped += offset - self.position
             self.log.dropped += offset - self.position
@@ -359,8 +432,8 @@ class Tail:
 
     def _drop(self) -> None:
         if self.log.top - max(self.position, self._behind_from) > self._flow.high:
-            self._pass_over(self.log.top - self._flow.high)
-        self._pass_over(self.log.base)
+            self._skip_to(self.log.top - self._flow.high)
+        self._skip_to(self.log.base)
 
     def _skip_trimmed(self) -> None:
         self.log.conflated += max(self.log.base - self.position, 0)
@@ -371,17 +444,10 @@ class Tail:
         if behind > self._flow.high:
             raise SlowReader(self.log.name, behind, self._flow.high)
 
-    def _newest(self, entries: Entries) -> Entries:
-        if len(entries) == 1:
-            return entries
-        newest = {self._flow.key(entry): entry for entry in entries}
-        self.log.conflated += len(entries) - len(newest)
-        return Entries.of(sorted(newest.values(), key=lambda entry: entry.offset))
-
 
 _PREPARE: dict[str, Callable[[Tail], None]] = {
     "drop": Tail._drop,
     "latest": Tail._skip_trimmed,
     "disconnect": Tail._disconnect,
 }
-"""What a reader does before it reads on, by flow policy; the others just read on."""
+"""What a reader does before each read, by flow policy. Under `block` and `log` it just reads."""

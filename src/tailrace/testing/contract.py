@@ -9,6 +9,7 @@ from ..cursor import Cursor
 from ..errors import EventError, LogClosed, LogReset
 from ..events import DONE, Event, Outcome
 from ..flow import Retention
+from ..log.base import BATCH_BYTES, Log
 from .base import data_of, raised
 from .flows import FlowContract
 
@@ -87,6 +88,11 @@ class LogContract(FlowContract):
             assert data_of(await log.read(2, 2)) == [3, 4]
             assert data_of(await log.read(4, 2)) == [5]
 
+    async def test_read_is_bounded_by_size_but_gives_one_entry(self) -> None:
+        async with self.make_log(Retention()) as log:
+            await log.extend(["x" * 8] * 5)
+            assert [len(await log.read(0, 10, size)) for size in (1, 10, 29, 30, 50, 51)] == [1, 1, 2, 3, 5, 5]
+
     async def test_read_does_not_wait_for_what_is_not_there(self) -> None:
         async with self.make_log(Retention()) as log:
             assert len(await self._soon(log.read(0, 10))) == 0
@@ -109,6 +115,15 @@ class LogContract(FlowContract):
                 batches = [len(entries) async for entries in tail]
             assert sum(batches) == 200
             assert len(batches) > 1
+
+    async def test_a_batch_of_few_large_entries_is_bounded_in_bytes(self) -> None:
+        async with self.make_log(Retention()) as log:
+            await log.extend(["x" * BATCH_BYTES, *["x" * (BATCH_BYTES // 3)] * 5])
+            await log.close()
+            with log.tail() as alone:
+                assert [len(entries) async for entries in alone] == [1, 2, 2, 1]
+            with log.tail() as first, log.tail() as second:
+                assert [len(await tail.read()) for tail in (first, second) * 4] == [1, 1, 2, 2, 2, 2, 1, 1]
 
     async def test_a_tail_goes_on_from_a_cursor(self) -> None:
         async with self.make_log(Retention()) as log:
@@ -283,12 +298,22 @@ class LogContract(FlowContract):
             await log.close()
             assert (log.statistics().state, log.statistics().readers) == ("done", 0)
 
-    async def test_the_owner_hears_of_readers(self) -> None:
+    async def test_a_listener_hears_of_readers_and_of_the_end(self) -> None:
         async with self.make_log(Retention()) as log:
-            counts: list[int] = []
-            log.on_readers = lambda: counts.append(log.readers)
+            heard: list[tuple[int, bool]] = []
+
+            def listener(of: Log) -> None:
+                heard.append((of.readers, of.outcome is not None))
+
+            log.listen(listener)
+            log.listen(listener)
             first = log.tail()
             with log.tail():
                 first.close()
                 first.close()
-            assert counts == [1, 2, 1, 0]
+            await log.close()
+            await log.close()
+            assert heard == [(1, False), (2, False), (1, False), (0, False), (0, True)]
+            log.unlisten(listener)
+            log.tail().close()
+            assert len(heard) == 5

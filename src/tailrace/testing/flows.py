@@ -7,6 +7,7 @@ import asyncio
 from ..errors import SlowReader
 from ..events import Event
 from ..flow import Flow, Retention
+from ..log.base import BATCH_BYTES
 from .base import Contract, data_of, raised
 
 
@@ -23,6 +24,18 @@ class FlowContract(Contract):
                 await log.append(6)
                 assert data_of(await tail.read()) == [6]
             assert log.statistics().conflated == 2
+
+    async def test_latest_is_bounded_in_bytes(self) -> None:
+        async with self.make_log(Retention()) as log:
+            with log.tail(flow=Flow.latest()) as tail:
+                large = "x" * (BATCH_BYTES // 2)
+                await log.extend([Event(0, "b"), *[Event(large, name) for name in "abcab"]])
+                assert [entry.offset for entry in await tail.read()] == [4]
+                assert log.statistics().conflated == 3
+                assert [entry.offset for entry in await tail.read()] == [5]
+                await log.append(Event(1, "b"))
+                assert [entry.offset for entry in await tail.read()] == [7]
+                assert log.statistics().conflated == 4
 
     async def test_latest_passes_over_what_is_trimmed(self) -> None:
         async with self.make_log(Retention(count=4)) as log:
