@@ -22,6 +22,7 @@ from tailrace.events import (
     check_event_name,
     encode_data,
     encode_event,
+    escape_line_ends,
 )
 from tests.wire.cases import EVENT_NAMES, JSON_DATA
 
@@ -66,7 +67,9 @@ JSON_ABLE = [
     (None, b"null"),
     (1, b"1"),
     ("é", '"é"'.encode()),
-    ("\x00\n\u2028", '"\\u0000\\n\u2028"'.encode()),
+    ("\x00\n", b'"\\u0000\\n"'),
+    ("é\x85\u2028\u2029–\xa0", '"é\\u0085\\u2028\\u2029–\xa0"'.encode()),
+    ({"\u2028": ["\\\u2028"]}, b'{"\\u2028":["\\\\\\u2028"]}'),
     (b"bytes", b'"bytes"'),
     (10**30, b"1" + b"0" * 30),
     ({"a": [1, None]}, b'{"a":[1,null]}'),
@@ -107,6 +110,13 @@ def test_data_that_is_not_json_able_is_refused_with_its_type_and_the_reason(data
 @given(JSON_DATA)
 def test_any_json_data_is_read_back_from_its_entry(data: Any) -> None:
     assert Entry(1, None, encode_data(data)).data == data
+
+
+@given(JSON_DATA)
+def test_any_json_data_is_one_line_whoever_splits_it(data: Any) -> None:
+    json = encode_data(data)
+    assert len(json.decode().splitlines()) == 1
+    assert escape_line_ends(json) is json
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ __all__ = [
     "choose_wire",
     "create_streaming_endpoint",
     "detect_mode",
+    "encode_data",
     "format_sse",
     "lifespan",
     "read_notice",
@@ -86,7 +87,7 @@ if TYPE_CHECKING:
         TailraceError,
         Truncated,
     )
-    from .events import Dropped, Entries, Entry, Event, Farewell, Notice, Outcome, Reset, Result
+    from .events import Dropped, Entries, Entry, Event, Farewell, Notice, Outcome, Reset, Result, encode_data
     from .flow import Flow, LogStatistics, Retention
     from .log.base import Log, Tail
     from .log.memory import MemoryLog

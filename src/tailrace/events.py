@@ -159,8 +159,27 @@ def encode_event(item: Any) -> tuple[str | None, bytes]:
 
 
 def encode_data(data: Any) -> bytes:
-    """JSON as FastAPI spells it: aliases by name, NaN and infinities as null."""
+    """Encode data as one line of JSON, as FastAPI spells it: aliases by name, NaN and infinities as null.
+
+    Raise EventError if it is not JSON-able.
+    """
     try:
-        return to_json(data, by_alias=True, inf_nan_mode="null")
+        json = to_json(data, by_alias=True, inf_nan_mode="null")
     except (PydanticSerializationError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(f"expected JSON-able data, but got {type(data).__qualname__}: {error}") from error
+    return json if json.isascii() else escape_line_ends(json)
+
+
+def escape_line_ends(json: bytes) -> bytes:
+    """Escape U+0085, U+2028 and U+2029 in JSON: clients that read lines by `str.splitlines` would break there.
+
+    JSON allows them raw (RFC 8259, section 7), and so does text/event-stream, whose only line ends are CR and LF.
+    """
+    # Each `replace` takes 130 ns, a look for one of the lead bytes 20 ns. Text rarely has either.
+    if 0xC2 in json or 0xE2 in json:
+        for raw, escaped in _LINE_ENDS:
+            json = json.replace(raw, escaped)
+    return json
+
+
+_LINE_ENDS = [(end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029"]

@@ -129,6 +129,7 @@ def test_items_of_any_type_are_encoded_as_they_are() -> None:
         (int, "1", b"1"),
         (float, math.nan, b"null"),
         (str, "é", '"é"'.encode()),
+        (str, "\x85\u2028\u2029", b'"\\u0085\\u2028\\u2029"'),
     ],
 )
 def test_items_are_validated_and_filtered_by_their_declared_type(declared: Any, item: Any, expected: bytes) -> None:

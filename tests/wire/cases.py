@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
-from pydantic_core import to_json
 
 from tailrace.errors import DecodeError
-from tailrace.events import DONE, RESERVED, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset
+from tailrace.events import DONE, RESERVED, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset, encode_data
 from tailrace.wire.base import Decoder, Encoder, Frame
 
 STREAM = "s1"
@@ -33,7 +32,7 @@ class Case:
 
 
 def entry(offset: int, data: Any, event: str | None = None) -> Entry:
-    return Entry(offset, event, to_json(data))
+    return Entry(offset, event, encode_data(data))
 
 
 def spell(encoder: Encoder, said: Iterable[Entry | Notice]) -> bytes:

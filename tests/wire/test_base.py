@@ -21,8 +21,10 @@ from tailrace.wire.base import (
     read_members,
     read_notice,
 )
+from tailrace.wire.batch import document
 from tailrace.wire.ndjson import NDJSONEncoder
 from tailrace.wire.openai import OpenAIChunks
+from tailrace.wire.text import Text
 from tests.wire.cases import CREATED, ENTRIES, EPOCH, EVENT_NAMES, JSON_DATA, STREAM, at, entry, spell
 
 WIRES: list[Wire] = [*DEFAULT_WIRES, OpenAIChunks()]
@@ -43,6 +45,23 @@ NOTICES = [
 def test_a_notice_and_its_frame_say_the_same(notice: Notice, frame: Frame) -> None:
     assert notice_frame(notice, at(1)) == frame
     assert read_notice(frame) == notice
+
+
+# What str.splitlines takes for a line end and neither JSON nor text/event-stream does.
+OTHER_LINE_ENDS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+@pytest.mark.parametrize("wire", [wire for wire in WIRES if not isinstance(wire, Text)])
+def test_text_breaks_no_line(wire: Wire) -> None:
+    encoder = wire.encoder(STREAM, EPOCH, CREATED)
+    body = encoder.encode(Entries.of([entry(1, f"a{OTHER_LINE_ENDS}b"), entry(2, {OTHER_LINE_ENDS: 1}, "e")]))
+    for state in ("done", "error", "cancelled"):
+        outcome = Outcome(state, OTHER_LINE_ENDS, OTHER_LINE_ENDS, {OTHER_LINE_ENDS: [OTHER_LINE_ENDS]})
+        body += encoder.notice(outcome, at(2))
+        body += document(b"[1]", outcome, at(2)) + b"\n"
+    lines = body.decode().splitlines(keepends=True)
+    assert len(lines) >= 3
+    assert all(line.endswith("\n") for line in lines)
 
 
 @pytest.mark.parametrize("name", [None, "tick", "Done", "message"])

@@ -36,7 +36,7 @@ CASES = cases(
         "a named event": b'{"id":"s1.e1.2","event":"greeting","data":"hi"}\n',
         "null": b'{"id":"s1.e1.1","data":null}\n',
         "text with line ends": b'{"id":"s1.e1.1","data":"a\\r\\nb"}\n',
-        "text beyond ASCII": '{"id":"s1.e1.1","event":"名","data":"é\u2028\x85😀"}\n'.encode(),
+        "text beyond ASCII": '{"id":"s1.e1.1","event":"名","data":"é\\u2028\\u0085😀"}\n'.encode(),
         "entries, then done": b'{"id":"s1.e1.1","data":1}\n'
         b'{"id":"s1.e1.2","data":2}\n'
         b'{"id":"s1.e1.2.end","event":"done","data":{}}\n',

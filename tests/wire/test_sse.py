@@ -39,7 +39,7 @@ CASES = cases(
         "a named event": b'id: s1.e1.2\nevent: greeting\ndata: "hi"\n\n',
         "null": b"id: s1.e1.1\ndata: null\n\n",
         "text with line ends": b'id: s1.e1.1\ndata: "a\\r\\nb"\n\n',
-        "text beyond ASCII": 'id: s1.e1.1\nevent: 名\ndata: "é\u2028\x85😀"\n\n'.encode(),
+        "text beyond ASCII": 'id: s1.e1.1\nevent: 名\ndata: "é\\u2028\\u0085😀"\n\n'.encode(),
         "entries, then done": b"id: s1.e1.1\ndata: 1\n\n"
         b"id: s1.e1.2\ndata: 2\n\n"
         b"id: s1.e1.2.end\nevent: done\ndata: {}\n\n",

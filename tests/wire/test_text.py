@@ -30,6 +30,9 @@ CASES = {
     "strings join without anything between": Case([entry(1, "a "), entry(2, "b")], b"a b", [Frame("a b")]),
     "escapes are undone": Case([entry(1, 'a\n"\\\t\x00')], b'a\n"\\\t\x00', [Frame('a\n"\\\t\x00')]),
     "characters beyond ASCII": Case([entry(1, "é→😀\n")], "é→😀\n".encode(), [Frame("é→😀\n")]),
+    "line separators are as they were": Case(
+        [entry(1, "a\u2028\x85b")], "a\u2028\x85b".encode(), [Frame("a\u2028\x85b")]
+    ),
     "names have no place": Case([entry(1, "a", "tick")], b"a", [Frame("a")]),
     "other data is a line of JSON": Case(
         [entry(1, {"left": 3}), entry(2, None), entry(3, 1.5), entry(4, ["é"])],

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError, to_json
+from pydantic_core import PydanticCustomError
 
+from .. import encode_data
 from .sessions import Session, Turn, TurnState
 
 INTERRUPTED = "the server shut down before the reply was whole"
@@ -86,7 +87,7 @@ def chunk(text: str, number: int, *, is_final: bool) -> dict[str, Any]:
 
 def encode_object(item: StreamObject | dict[str, Any]) -> tuple[None, bytes]:
     """An object as an entry of a log: without an event name, as JSON."""
-    return None, to_json(item)
+    return None, encode_data(item)
 
 
 AnyObject = Annotated[SessionInfo | Status | Chunk | Complete | Error, Field(discriminator="type")]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic_core import to_json
 
-from .. import NDJSON, SSE, Batch, Dropped, Encoder, Entries, Farewell, Outcome, Reset, Wire, format_sse
+from .. import NDJSON, SSE, Batch, Dropped, Encoder, Entries, Farewell, Outcome, Reset, Wire, encode_data, format_sse
 from .objects import INTERRUPTED, AnyObject, now
 
 Notice = Outcome | Reset | Farewell | Dropped
@@ -59,7 +58,7 @@ class LinesEncoder(Encoder):
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         spelled = spell_notice(notice)
-        return b"" if spelled["type"] == "done" else to_json({**spelled, "id": cursor}) + b"\n"
+        return b"" if spelled["type"] == "done" else encode_data({**spelled, "id": cursor}) + b"\n"
 
 
 class EventsEncoder(Encoder):
@@ -75,7 +74,7 @@ class EventsEncoder(Encoder):
     def notice(self, notice: Notice, cursor: str) -> bytes:
         spelled = spell_notice(notice)
         retry = spelled.get("retry")
-        return format_sse(to_json(spelled).decode(), event=spelled["type"], id=cursor, retry=retry)
+        return format_sse(encode_data(spelled).decode(), event=spelled["type"], id=cursor, retry=retry)
 
 
 class ChatLines(NDJSON):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ..errors import EventError
-from ..events import Encode, Event, Result, encode_event
+from ..events import Encode, Event, Result, encode_event, escape_line_ends
 
 _STREAMS = (AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator)
 _UNIONS = (Union, types.UnionType)
@@ -59,9 +59,10 @@ def item_encoder(declared: Any, **options: Any) -> Encode:
             if type(item) is not exact:
                 item = _validated(adapter, item)
         try:
-            return event, dump(item, by_alias=by_alias)
+            json = dump(item, by_alias=by_alias)
         except (PydanticSerializationError, UnicodeDecodeError) as error:
             raise EventError(f"expected data of {declared} that is JSON-able, but got {error}") from error
+        return event, json if json.isascii() else escape_line_ends(json)
 
     return encode
 

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic_core import to_json
-
 from ..errors import DecodeError
-from ..events import Dropped, Entries, Farewell, Notice, Outcome, Reset, State
+from ..events import Dropped, Entries, Farewell, Notice, Outcome, Reset, State, encode_data
 
 MAX_FRAME_BYTES = 1 << 20
 """The default bound of one frame in a decoder."""
@@ -143,7 +141,7 @@ def read_notice(frame: Frame) -> Notice | None:
 def frame_members(frame: Frame) -> bytes:
     """A frame as one JSON object: what NDJSON writes in a line and WebSocket in a message."""
     members = {"id": frame.id, "event": frame.event, "data": frame.data, "retry": frame.retry}
-    return to_json({key: value for key, value in members.items() if value is not None or key == "data"})
+    return encode_data({key: value for key, value in members.items() if value is not None or key == "data"})
 
 
 def read_members(value: Any) -> Frame:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from ..errors import DecodeError, FrameTooLarge, Truncated
-from ..events import DONE, Entries, Notice, Outcome
+from ..events import DONE, Entries, Notice, Outcome, encode_data
 from .base import Decoder, Encoder, Frame, Wire
 
 
@@ -26,12 +26,12 @@ def document(data: bytes, outcome: Outcome | None, cursor: str, after: str | Non
     list begins because what was before is gone, another outcome, an open log's cursor."""
     head = b'{"data":' + data
     if after is not None:
-        head += b',"after":' + to_json(after)
+        head += b',"after":' + encode_data(after)
     if outcome is None:
-        return head + b',"cursor":' + to_json(cursor) + b"}"
+        return head + b',"cursor":' + encode_data(cursor) + b"}"
     if outcome == DONE:
         return head + b"}"
-    return head + b',"outcome":' + to_json({"state": outcome.state, **outcome.members}) + b"}"
+    return head + b',"outcome":' + encode_data({"state": outcome.state, **outcome.members}) + b"}"
 
 
 class BatchDecoder(Decoder):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from ..errors import DecodeError, FrameTooLarge, Truncated
-from ..events import Entries, Notice
+from ..events import Entries, Notice, encode_data
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, frame_members, notice_frame, read_members
 
 
@@ -32,7 +32,7 @@ class NDJSONEncoder(Encoder):
 
 
 def _member(events: Mapping[int, str], offset: int) -> bytes:
-    return b',"event":%b' % to_json(events[offset]) if offset in events else b""
+    return b',"event":%b' % encode_data(events[offset]) if offset in events else b""
 
 
 class JSONLines:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from ..errors import DecodeError, Truncated
-from ..events import Entries, Farewell, Notice, Outcome, Reset
+from ..events import Entries, Farewell, Notice, Outcome, Reset, encode_data
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 from .sse import SSEDecoder
 
@@ -52,7 +52,7 @@ class OpenAIEncoder(Encoder):
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return b"data: %b\n\n" % to_json({**self._head, "choices": [choice]})
+        return b"data: %b\n\n" % encode_data({**self._head, "choices": [choice]})
 
 
 def _delta(json: bytes) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _delta(json: bytes) -> dict[str, Any]:
 
 
 def _error(message: str, code: str | None) -> bytes:
-    return b"data: %b\n\n" % to_json(
+    return b"data: %b\n\n" % encode_data(
         {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
     )
 

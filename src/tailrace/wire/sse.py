@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from itertools import repeat
 from typing import Any, TypeAlias
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from ..errors import DecodeError, EventError, FrameTooLarge
-from ..events import Entries, Notice
+from ..events import Entries, Notice, encode_data
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, notice_frame
 
 ONLY_RETRY = object()
@@ -80,7 +80,7 @@ class SSEEncoder(Encoder):
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         frame = notice_frame(notice, cursor)
-        return format_sse(to_json(frame.data).decode(), event=frame.event, id=frame.id, retry=frame.retry)
+        return format_sse(encode_data(frame.data).decode(), event=frame.event, id=frame.id, retry=frame.retry)
 
 
 def _field(events: Mapping[int, str], offset: int) -> bytes:
