@@ -173,7 +173,7 @@ def contract_of(kind: type[MemoryLog]) -> LogContract:
         (Untold, "a_listener_hears_of_readers_and_of_the_end"),
         (Hoards, "retention_by_count_keeps_the_newest"),
         (Hoards, "retention_by_size_keeps_the_newest"),
-        (Hoards, "retention_by_age_lets_go_of_the_old"),
+        (Hoards, "retention_by_age_drops_the_old"),
         (KeepsNothing, "retention_by_count_keeps_the_newest"),
         (KeepsNothing, "the_newest_entry_is_always_kept"),
         (Gullible, "a_cursor_of_another_epoch_is_reset"),
@@ -184,7 +184,7 @@ def contract_of(kind: type[MemoryLog]) -> LogContract:
         (Nameless, "latest_gives_the_newest_of_each_key"),
         (Closed, "room_is_made_by_the_fastest_reader"),
         (Closed, "room_is_not_waited_for_without_readers_or_after_the_end"),
-        (Miscounts, "statistics_say_what_is_there"),
+        (Miscounts, "statistics_count_what_is_there"),
     ],
 )
 async def test_the_contract_finds_what_is_wrong_with_a_log(kind: type[MemoryLog], test: str) -> None:

@@ -1,4 +1,4 @@
-"""The cursor: an opaque, URL-safe token that names a place in a log."""
+"""The cursor: an opaque, URL-safe token for a place in a log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import CursorError
 
 _EXPECTED = "<stream>.<epoch>.<offset>"
 _STREAM = r"[A-Za-z0-9_~-]{1,128}"
-# Offsets stay below 2**53, so that JavaScript can hold them exactly.
+# 15 digits stay below 2**53, so that JavaScript holds every offset exactly (ECMA-262, Number.MAX_SAFE_INTEGER).
 _TOKEN = re.compile(rf"({_STREAM})\.([A-Za-z0-9_-]{{1,32}})\.(0|[1-9][0-9]{{0,14}})(\.end)?", re.ASCII)
 _PLAIN = re.compile(_STREAM, re.ASCII)
 
@@ -21,9 +21,9 @@ STREAM_ID_PATTERN = "[A-Za-z0-9_-]{22}"
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The place after the entry at `offset`; 0 is the place before the first.
+    """The place after the entry at `offset`, or before the first entry if `offset` is 0.
 
-    `ended` says that the reader has the end too and needs nothing more.
+    `ended` means that the reader has the outcome as well, and needs nothing more.
     """
 
     stream: str
@@ -33,7 +33,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, token: str) -> Cursor:
-        """Read a token; CursorError if it is none."""
+        """Read a token. Raise CursorError if it is not a cursor."""
         if (match := _TOKEN.fullmatch(token)) is None:
             raise CursorError(token, _EXPECTED)
         stream, epoch, offset, ended = match.groups()
@@ -44,22 +44,22 @@ class Cursor:
 
 
 def is_cursor(token: str) -> bool:
-    """Whether a token can be read."""
+    """Tell whether a token is a cursor."""
     return _TOKEN.fullmatch(token) is not None
 
 
 def new_epoch() -> str:
-    """A name for one incarnation of a log."""
+    """Return a name for one incarnation of a log."""
     return secrets.token_urlsafe(6)
 
 
 def new_stream_id() -> str:
-    """An unguessable name of a stream: 128 random bits in 22 URL-safe characters."""
+    """Return an unguessable name for a stream: 128 random bits in 22 URL-safe characters."""
     return secrets.token_urlsafe(16)
 
 
 def stream_token(name: str) -> str:
-    """How a log's name is written in its cursors: its last path segment, or a digest where that is not URL-safe."""
+    """Return a log's name as its cursors have it: the last path segment, or a digest if that is not URL-safe."""
     last = name.rpartition("/")[2]
     if _PLAIN.fullmatch(last):
         return last

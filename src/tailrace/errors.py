@@ -1,16 +1,16 @@
 """Everything that tailrace raises.
 
 TailraceError
-├── CursorError        a cursor token that cannot be read (also a ValueError)
+├── CursorError        a token that is not a cursor (also a ValueError)
 ├── EventError         an event that cannot become an entry (also a ValueError)
-├── LogClosed          an append after the end
+├── LogClosed          an append to a log that has ended
 ├── LogReset           a cursor that cannot be continued: trimmed, epoch_changed, diverged, ahead
 ├── SlowReader         a reader that fell too far behind, under the flow policy disconnect
 ├── NotAcceptable      no wire satisfies the Accept header
-├── StreamError        an application's own failure, with a message the client may read
+├── StreamError        an application's own failure, with a message for the client
 └── DecodeError        bytes that are not what their wire promises
     ├── FrameTooLarge  a frame beyond the decoder's bound
-    └── Truncated      the bytes stopped inside a frame or before the end was said
+    └── Truncated      bytes that stop inside a frame, or before the end was said
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TailraceError(Exception):
 
 
 class CursorError(TailraceError, ValueError):
-    """A cursor token that cannot be read."""
+    """A token that is not a cursor."""
 
     def __init__(self, token: str, expected: str) -> None:
         super().__init__(token, expected)
@@ -38,7 +38,7 @@ class CursorError(TailraceError, ValueError):
 
 
 class EventError(TailraceError, ValueError):
-    """An event that cannot become an entry: a reserved or unprintable name, data that is not JSON-able."""
+    """An event that cannot become an entry: its name is reserved or unprintable, or its data is not JSON-able."""
 
 
 class LogClosed(TailraceError):
@@ -54,7 +54,7 @@ class LogClosed(TailraceError):
 
 
 class LogReset(TailraceError):
-    """A cursor that cannot be continued. `resume` is the one to go on from: what is kept, or the end if nothing is."""
+    """A cursor that cannot be continued. `resume` is the cursor to go on from: the oldest entry kept, or the end."""
 
     def __init__(self, name: str, reason: ResetReason, resume: str) -> None:
         super().__init__(name, reason, resume)
@@ -67,7 +67,7 @@ class LogReset(TailraceError):
 
 
 class SlowReader(TailraceError):
-    """A reader that fell more than its flow policy's bound behind."""
+    """A reader that fell behind by more than its flow policy allows."""
 
     def __init__(self, name: str, behind: int, high: int) -> None:
         super().__init__(name, behind, high)
@@ -94,10 +94,10 @@ class NotAcceptable(TailraceError):
 
 
 class StreamError(TailraceError):
-    """Raise it in a generator: the client reads `message` and `code`.
+    """Raise this in a generator to tell the client what went wrong: it reads `message` and `code`.
 
-    Before the first event the response has `status` (default 500); later an explicit error ends the stream.
-    Any other exception is shown to the client as `internal_error` without its text.
+    Before the first event, the response gets `status`. Later, an explicit error ends the stream. Clients see any other
+    exception as `internal_error`, without its text.
     """
 
     def __init__(self, message: str, *, code: str = "error", status: int = 500) -> None:
@@ -108,7 +108,7 @@ class StreamError(TailraceError):
 
 
 class DecodeError(TailraceError, ValueError):
-    """Bytes that are not what their wire promises. `before` is what was decoded until there of the same piece."""
+    """Bytes that are not what their wire promises. `before` holds what the same piece decoded to up to that place."""
 
     def __init__(self, *args: object, before: Sequence[Any] = ()) -> None:
         super().__init__(*args)
@@ -116,7 +116,7 @@ class DecodeError(TailraceError, ValueError):
 
 
 class FrameTooLarge(DecodeError):
-    """A frame beyond the decoder's bound, in bytes."""
+    """A frame with more bytes than the decoder's bound."""
 
     def __init__(self, limit: int, size: int, *, before: Sequence[Any] = ()) -> None:
         super().__init__(limit, size, before=before)
@@ -128,4 +128,4 @@ class FrameTooLarge(DecodeError):
 
 
 class Truncated(DecodeError):
-    """The bytes stopped inside a frame or before the end was said."""
+    """Bytes that stop inside a frame, or before the end was said."""

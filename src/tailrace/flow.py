@@ -1,4 +1,4 @@
-"""What happens when a reader is slower than the producer, and how much of a log is kept."""
+"""What happens to a reader that is slower than its producer, and how much of a log is kept."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def _by_event(entry: Entry) -> Hashable:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A named policy and its bound.
+    """What happens when a reader is slow: a named policy and its bound.
 
-    - `block`: the producer waits when the fastest reader is `high` entries behind. Nothing is lost; a reader slower
-      than another falls back to history.
-    - `log`: the producer never waits; a reader keeps only its cursor. It is reset if its place has been trimmed.
+    - `block`: the producer waits while its fastest reader is `high` entries behind. That reader loses nothing; slower
+      ones read history.
+    - `log`: the producer never waits. A reader is reset if its next entry was trimmed.
     - `latest`: a reader that is behind gets only the newest entry of each `key`.
-    - `drop`: a reader more than `high` entries behind jumps ahead to the newest `high`, and is told how many it missed.
+    - `drop`: a reader more than `high` entries behind skips to the newest `high`, and is told how many it missed.
     - `disconnect`: a reader more than `high` entries behind is sent away with its cursor.
     """
 
@@ -39,29 +39,33 @@ class Flow:
 
     @classmethod
     def block(cls, high: int = 1024) -> Flow:
+        """Let the producer wait for its fastest reader."""
         return cls("block", high)
 
     @classmethod
     def log(cls) -> Flow:
+        """Let readers fall behind as far as the log's retention reaches."""
         return cls("log")
 
     @classmethod
     def latest(cls, key: Callable[[Entry], Hashable] = _by_event) -> Flow:
-        """`key` says which entries replace each other; by default those of the same event name."""
+        """Give readers that are behind the newest entry of each key. The key is the event name unless you say else."""
         return cls("latest", key=key)
 
     @classmethod
     def drop(cls, high: int = 1024) -> Flow:
+        """Let readers that are behind skip entries."""
         return cls("drop", high)
 
     @classmethod
     def disconnect(cls, high: int = 1024) -> Flow:
+        """Send readers away that are behind."""
         return cls("disconnect", high)
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much history a log keeps: the newest entries within all three bounds. None is no bound.
+    """How much history a log keeps: the newest entries within three bounds, of which None is none.
 
     `count` is in entries, `size` in bytes of JSON, `age` in seconds. The newest entry is always kept.
     """
@@ -79,7 +83,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class LogStatistics:
-    """A log at one moment. Offsets count entries from 1; `base` is the last trimmed offset."""
+    """A log's numbers at one moment. Offsets count from 1; `base` is the last offset that was trimmed."""
 
     name: str
     state: str

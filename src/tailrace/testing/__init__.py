@@ -1,7 +1,6 @@
-"""Tools for tests: the contract suite of logs, a recorder of what an ASGI application receives and sends, and a faulty
-relay between a client and its server.
+"""Tools for tests: a contract suite for logs, a recorder for ASGI applications, and a relay with faults.
 
-pytest explains failed asserts of the suite if a conftest says `pytest.register_assert_rewrite("tailrace.testing")`.
+pytest explains failed asserts of the suite if a conftest calls `pytest.register_assert_rewrite("tailrace.testing")`.
 """
 
 from .base import raised

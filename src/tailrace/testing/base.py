@@ -1,4 +1,4 @@
-"""What the parts of the contract stand on."""
+"""What the contract suites have in common."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 async def raised(kind: type[E], awaitable: Awaitable[object]) -> E:
-    """The exception of a kind that an awaitable raises; AssertionError if it raises none."""
+    """Return the exception that an awaitable raises. Raise AssertionError if it raises none of this kind."""
     try:
         result = await awaitable
     except kind as error:
@@ -28,33 +28,33 @@ async def raised(kind: type[E], awaitable: Awaitable[object]) -> E:
 
 
 class Contract:
-    """How to come by a log, and how to wait for what it does."""
+    """How to get a log, and how to wait for what it does."""
 
     limit: float = 10.0
-    """Seconds after which what should have happened has failed to."""
+    """Seconds after which a wait has failed."""
 
     slack: int = 128
-    """How many entries beyond its retention's bound a log may keep."""
+    """How many entries a log may keep beyond its retention's bound."""
 
     age: float = 0.1
     """Seconds to keep entries in the test of retention by age."""
 
     def make_log(self, retention: Retention) -> AbstractAsyncContextManager[Log]:
-        """An empty log, as an async context manager that cleans up after it."""
+        """Return an async context manager that gives an empty log and cleans up after it."""
         raise NotImplementedError(f"expected {type(self).__name__} to define make_log")
 
     async def reopen(self, log: Log) -> Log:
-        """The log as somebody else finds it, where logs outlive their process; else the same."""
+        """Return the log as another process finds it, or the same log if its store does not outlive the process."""
         return log
 
-    # What the tests stand on
+    # Helpers
 
     async def _soon(self, awaitable: Awaitable[T]) -> T:
         async with asyncio.timeout(self.limit):
             return await awaitable
 
     async def _waiting(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task that runs until it waits for something that has not happened yet."""
+        """Start a task, and let it run until it waits for something that has not happened yet."""
         task = asyncio.create_task(work)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -74,7 +74,7 @@ class Contract:
         return offsets
 
     async def _after_reset(self, log: Log, cursor: Cursor, reason: str) -> list[Any]:
-        """What a reader gets who goes on from where the reset of `cursor` says."""
+        """Return what a reader gets that goes on from the cursor of a reset."""
         reset = await raised(LogReset, self._open(log, cursor))
         assert reset.reason == reason
         with log.tail(Cursor.parse(reset.resume)) as tail:
@@ -84,7 +84,7 @@ class Contract:
         return log.tail(cursor)
 
     async def _fill(self, log: Log) -> None:
-        """Append 1, 2, 3 … until something is trimmed."""
+        """Append 1, 2, 3 … until an entry is trimmed."""
         most = (log.retention.count or 0) + self.slack + 1
         while log.base == 0:
             assert log.top < most, f"expected a log of {log.top} entries to be trimmed, but nothing was"

@@ -1,4 +1,4 @@
-"""The contract of logs, as tests."""
+"""The contract of a log, as tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .flows import FlowContract
 
 
 class LogContract(FlowContract):
-    """What every log does. Inherit it in a test class, say how to make a log, and run it under asyncio.
+    """What every log must do. Inherit it in a test class, define how to make a log, and run it under asyncio.
 
         class TestMyLog(LogContract):
             @asynccontextmanager
@@ -93,7 +93,7 @@ class LogContract(FlowContract):
             await log.extend(["x" * 8] * 5)
             assert [len(await log.read(0, 10, size)) for size in (1, 10, 29, 30, 50, 51)] == [1, 1, 2, 3, 5, 5]
 
-    async def test_read_does_not_wait_for_what_is_not_there(self) -> None:
+    async def test_read_does_not_wait_for_entries_that_are_not_written(self) -> None:
         async with self.make_log(Retention()) as log:
             assert len(await self._soon(log.read(0, 10))) == 0
             await log.append(1)
@@ -166,7 +166,7 @@ class LogContract(FlowContract):
             assert tail.ended
             assert log.readers == 0
 
-    async def test_a_waiting_tail_can_be_woken_for_nothing(self) -> None:
+    async def test_a_waiting_tail_can_be_woken_without_news(self) -> None:
         async with self.make_log(Retention()) as log:
             with log.tail() as tail:
                 tail.wake()
@@ -267,7 +267,7 @@ class LogContract(FlowContract):
             assert size == 100 * entries
             assert 10 <= entries <= 10 + self.slack
 
-    async def test_retention_by_age_lets_go_of_the_old(self) -> None:
+    async def test_retention_by_age_drops_the_old(self) -> None:
         async with self.make_log(Retention(age=self.age)) as log:
             await log.extend(["old"] * (self.slack + 1))
             await asyncio.sleep(2 * self.age)
@@ -287,7 +287,7 @@ class LogContract(FlowContract):
 
     # Statistics
 
-    async def test_statistics_say_what_is_there(self) -> None:
+    async def test_statistics_count_what_is_there(self) -> None:
         async with self.make_log(Retention()) as log:
             await log.extend(["ab", "cd"])
             with log.tail():

@@ -1,4 +1,4 @@
-"""The contract of logs, as far as readers are slow and writers have to wait for them."""
+"""The contract of a log with slow readers, and with writers that wait for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .base import Contract, data_of, raised
 
 
 class FlowContract(Contract):
-    """What every log does under each flow policy."""
+    """What every log must do under each flow policy."""
 
     # Flow policies
 
@@ -37,7 +37,7 @@ class FlowContract(Contract):
                 assert [entry.offset for entry in await tail.read()] == [7]
                 assert log.statistics().conflated == 4
 
-    async def test_latest_passes_over_what_is_trimmed(self) -> None:
+    async def test_latest_skips_trimmed_entries(self) -> None:
         async with self.make_log(Retention(count=4)) as log:
             with log.tail(flow=Flow.latest(lambda entry: entry.offset)) as tail:
                 await self._fill(log)
@@ -54,7 +54,7 @@ class FlowContract(Contract):
                 assert (tail.take_dropped(), tail.take_dropped()) == (2, 0)
             assert log.statistics().dropped == 2
 
-    async def test_drop_passes_over_what_is_trimmed(self) -> None:
+    async def test_drop_skips_trimmed_entries(self) -> None:
         async with self.make_log(Retention(count=4)) as log:
             with log.tail(flow=Flow.drop(1 << 20)) as tail:
                 await self._fill(log)

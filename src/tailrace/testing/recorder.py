@@ -1,4 +1,4 @@
-"""A recorder of what an ASGI application receives and sends."""
+"""Records what an ASGI application receives and sends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A message that an application received or sent, and when by `time.monotonic()`."""
+    """A message that an application received or sent, and when, by `time.monotonic()`."""
 
     time: float
     direction: Literal["received", "sent"]
@@ -25,7 +25,7 @@ class Recorded:
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """What an application did with one request or WebSocket."""
+    """What passed between an application and one request or WebSocket."""
 
     scope: Message
     records: list[Recorded] = field(default_factory=list)
@@ -43,17 +43,17 @@ class Exchange:
 
     @property
     def status(self) -> int | None:
-        """The HTTP status, None before there is one."""
+        """The HTTP status, or None before the response started."""
         return self._start.get("status")
 
     @property
     def headers(self) -> dict[str, str]:
-        """The response's headers; of one sent several times, the last."""
+        """The response's headers. Of a header that was sent several times, the last."""
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._start.get("headers", ())}
 
     @property
     def batches(self) -> list[bytes]:
-        """The pieces of the body, as they were sent; empty ones are left out."""
+        """The pieces of the body, as they were sent, without empty ones."""
         bodies = [message.get("body", b"") for message in self.sent if message["type"] == "http.response.body"]
         return [body for body in bodies if body]
 
@@ -63,7 +63,7 @@ class Exchange:
 
     @property
     def ended(self) -> bool:
-        """Whether the application said that the body is complete."""
+        """Whether the application ended the body cleanly."""
         return any(
             message["type"] == "http.response.body" and not message.get("more_body", False) for message in self.sent
         )
@@ -74,7 +74,7 @@ class Exchange:
 
 
 class Recorder:
-    """An ASGI application that runs another one and records every message, by request and WebSocket."""
+    """An ASGI application that runs another, and records the messages of each request and WebSocket."""
 
     def __init__(self, app: Application) -> None:
         self.app = app

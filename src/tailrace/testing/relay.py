@@ -1,4 +1,4 @@
-"""A TCP relay between a client and its server, whose faults a test chooses."""
+"""A TCP relay between a client and its server, with faults that a test chooses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 Cut = Literal["close", "reset"]
 How = Literal[Cut, "half_close", "stall"]
 
-# SO_LINGER, on, for no time: closing then sends a reset in place of what is left.
+# SO_LINGER, on, with a timeout of 0: closing then discards unsent bytes and sends a reset (socket(7)).
 _RESET = struct.pack("ii", 1, 0)
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -25,15 +25,15 @@ _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 class Fault:
     """What happens to one connection.
 
-    Once `after` bytes of the server's have passed (None: never), the relay does as `how` says:
+    Once `after` bytes from the server have passed (None: never), the relay does one of these:
 
-    - `close`: ends both directions;
-    - `reset`: the same by a TCP reset, as when a machine goes away;
-    - `half_close`: ends only what goes to the client, which can still send;
-    - `stall`: passes nothing more on, and leaves the connection open.
+    - `close`: it ends both directions;
+    - `reset`: it ends both by a TCP reset, as when a machine fails;
+    - `half_close`: it ends the direction to the client, which can still send;
+    - `stall`: it passes nothing more, and leaves the connection open.
 
-    Until then it passes the server's bytes on in pieces of `piece` bytes (None: as they come), each `delay` seconds
-    after the one before. ValueError for any other `how` than `close` that never happens.
+    Until then it passes the server's bytes in pieces of `piece` bytes (None: as they come), each after `delay` seconds.
+    Raise ValueError if `how` is not `close` but `after` is None.
     """
 
     after: int | None = None
@@ -50,9 +50,9 @@ _NONE = Fault()
 
 
 class Relay:
-    """Passes bytes on between its `url` and a server.
+    """Passes bytes between its `url` and a server.
 
-    `accepted` counts the connections, `passed` the server's bytes of the newest one that have gone to the client.
+    `accepted` counts the connections. `passed` counts the bytes that the newest one has passed to the client.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -66,19 +66,19 @@ class Relay:
         self._links: dict[_Link, asyncio.Task[None]] = {}
         self._refusing = False
         self._last: tuple[int, Cut] | None = None
-        """How many bytes pass before all connections end, and how those end."""
+        """How many more bytes pass before all connections end, and how they end."""
         self._news = asyncio.Condition()
 
     def next(self, *faults: Fault) -> None:
-        """The faults of the next connections, one each. Those that follow have none."""
+        """Set the faults of the next connections, one each. Later ones get that of `always`, or none."""
         self._faults = deque(faults)
 
     def always(self, fault: Fault) -> None:
-        """The fault of every connection that `next` has none for."""
+        """Set the fault of every connection that `next` has none for."""
         self._always = fault
 
     def refuse(self, refusing: bool = True) -> None:
-        """End new connections at once, before any byte of them reaches the server; or do so no longer."""
+        """End new connections at once, before a byte reaches the server. Pass False to accept them again."""
         self._refusing = refusing
 
     def cut(self, how: Cut = "reset") -> None:
@@ -88,14 +88,11 @@ class Relay:
             link.end(how)
 
     def cut_after(self, count: int, how: Cut = "reset") -> None:
-        """End all connections, whenever they began, once so many more bytes of the server's have passed.
-
-        They are counted together; with 0 not even the next one passes.
-        """
+        """End all connections once they have passed `count` more bytes from the server, counted together."""
         self._last = count, how
 
     def pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:
-        """Write what the server has sent, as far as it may pass."""
+        """Write what the server has sent, up to the bytes that may still pass."""
         if self._last is not None:
             left, how = self._last
             data = data[:left]
@@ -106,17 +103,17 @@ class Relay:
             self.cut(self._last[1])
 
     async def wait_accepted(self, count: int) -> None:
-        """Until so many connections were accepted, since the relay began."""
+        """Wait until the relay has accepted `count` connections since it began."""
         async with self._news:
             await self._news.wait_for(lambda: self.accepted >= count)
 
     async def close(self) -> None:
-        """End all connections, and wait until they are."""
+        """End all connections, and wait until they have ended."""
         self.cut()
         await asyncio.gather(*self._links.values())
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Deal with one connection, as asyncio.start_server hands it over."""
+        """Handle one connection, as `asyncio.start_server` calls it."""
         self.accepted += 1
         self.passed = 0
         async with self._news:
@@ -136,7 +133,7 @@ class Relay:
 
 
 class _Link:
-    """A client's connection and the one to the server that belongs to it."""
+    """A client's connection, and the connection to the server that it causes."""
 
     def __init__(self, relay: Relay, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._relay = relay
@@ -169,7 +166,7 @@ class _Link:
     def end(self, how: How) -> None:
         for writer in self._writers:
             if how == "reset":
-                with suppress(OSError):  # closed already
+                with suppress(OSError):  # it is closed already
                     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 writer.transport.abort()
             else:
@@ -213,7 +210,7 @@ class _Link:
 
 
 def _address(target: str) -> tuple[str, int]:
-    """Host and port of a URL; ValueError if it has none that a relay can connect to."""
+    """Return the host and port of a URL. Raise ValueError if a relay cannot connect to it."""
     parts = urlsplit(target)
     default = _PORTS.get(parts.scheme)
     if default is None or not parts.hostname:
@@ -223,9 +220,9 @@ def _address(target: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def relayed(target: str, *, port: int = 0) -> AsyncIterator[Relay]:
-    """A relay to the server at an `http://`, `https://`, `ws://` or `wss://` address, on a `port` of this machine.
+    """Run a relay to the server at an `http://`, `https://`, `ws://` or `wss://` address, by default on a free port.
 
-    By default the port is a free one. `url` has the target's scheme, path and query. What is encrypted passes as it is.
+    The relay's `url` has the target's scheme, path and query. It passes encrypted bytes as they are.
     """
     relay = Relay(*_address(target))
     server = await asyncio.start_server(relay.connect, "127.0.0.1", port)
