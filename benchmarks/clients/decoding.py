@@ -19,7 +19,7 @@ Decode = Callable[[Iterable[bytes], list[Any] | None], None]
 
 
 def tailrace(as_json: bool) -> Decode:
-    from tailrace.client.decoding import decoder_for
+    from tailrace.client.sorting import decoder_for
     from tailrace.wire.sse import SSEDecoder
 
     def decode(pieces: Iterable[bytes], kept: list[Any] | None) -> None:

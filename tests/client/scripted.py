@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tailrace.client.commands import Close, Command, Ended, Failed, Give, Open, Opened, Read, Sleep
 from tailrace.client.core import Following
-from tailrace.client.plan import Plan
-from tailrace.client.settings import Retry
+from tailrace.client.settings import Loss, Plan, Retry
+from tailrace.client.transport import Close, Command, Ended, Failed, Give, Open, Opened, Read, Sleep
 from tailrace.errors import TailraceError
 
 URL = "http://server/stream"
 STREAM = "S.e"
 ADDRESS = {"tailrace-cursor": f"{STREAM}.0", "content-location": "/stream/S", "link": '</stream/S/stop>; rel="stop"'}
 
-BROKEN = Failed("broken off")
-UNSENT = Failed("refused", sent=False)
+BROKEN = Failed(Loss("broken", "broken off"))
+UNSENT = Failed(Loss("unsent", "refused"))
+OURS = Failed(Loss("broken", "ours"), ours=True)
 WHOLE = Ended()
 
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from tailrace.client.commands import Ended, Failed, Open, Opened, Read, Sleep
 from tailrace.client.core import Following
 from tailrace.client.errors import NotAStream, StreamFailed, StreamLost, StreamRefused, StreamReset
-from tailrace.client.plan import Plan
-from tailrace.client.settings import Retry, Timeouts
+from tailrace.client.settings import Loss, Plan, Retry, Timeouts
+from tailrace.client.transport import Ended, Failed, Open, Opened, Read, Sleep
 from tailrace.errors import DecodeError, Truncated
 from tailrace.events import Outcome
 from tests.client.scripted import (
     ADDRESS,
     BROKEN,
+    OURS,
     STREAM,
     UNSENT,
     URL,
@@ -33,7 +33,7 @@ DONE = Outcome("done")
 PLAIN = sse({})
 ND = head(content_type="application/x-ndjson")
 FAILED_CHUNK = b'data: {"error":{"message":"busy","type":"overloaded","code":null}}\n\n'
-NAMED = head(content_type="application/x-ndjson", stream_cursor="S.e.0")
+NAMED = head(content_type="application/x-ndjson", tailrace_cursor="S.e.0")
 
 
 def ids(*numbers: int) -> bytes:
@@ -129,21 +129,34 @@ def chunk(finish_reason: str | None) -> bytes:
             id="envelopes",
         ),
         pytest.param(
-            [NAMED, b'{"type":"chunk","id":"S.e.1"}\n', BROKEN, NAMED, b'{"type":"complete","id":"S.e.2"}\n'],
-            [{"type": "chunk", "id": "S.e.1"}, {"type": "complete", "id": "S.e.2"}],
-            DONE,
-            id="a chat's flat objects",
+            [NAMED, b'{"type":"chunk","id":"S.e.1"}\n', BROKEN, NAMED, b'{"type":"sum","id":"S.e.1.end"}\n'],
+            [{"type": "chunk", "id": "S.e.1"}, {"type": "sum", "id": "S.e.1.end"}],
+            Outcome("done", data={"type": "sum", "id": "S.e.1.end"}),
+            id="flat objects, the last with the cursor of an end",
+        ),
+        pytest.param(
+            [sse(), event(1) + event(1, '"last"', end=".end")],
+            [1, "last"],
+            Outcome("done", data="last"),
+            id="an event with the cursor of an end",
+        ),
+        pytest.param(
+            [sse(), event(1) + notice("done", 1, '{"data": 5}')], [1], Outcome("done", data=5), id="an end with a value"
+        ),
+        pytest.param(
+            [NAMED, b'{"type":"cancelled","code":"stopped","id":"S.e.0.end"}\n'],
+            [],
+            Outcome("cancelled", "stopped"),
+            id="a flat notice",
         ),
         pytest.param([head(), b'{"data":[1,', b"2]}", WHOLE], [1, 2], DONE, id="a document"),
         pytest.param([head(), b'{"da', BROKEN, head(), b'{"data":[]}', WHOLE], [], DONE, id="a part of a document"),
         pytest.param([head(), b'{"da', WHOLE, head(), b'{"data":[]}', WHOLE], [], DONE, id="half a document"),
         pytest.param([head(content_type="text/plain"), b"a\xc3", b"\xa9", WHOLE], ["a", "é"], None, id="text"),
         pytest.param(
-            [head(content_type="text/plain", stream_cursor="S.e.0"), b"a", WHOLE], ["a"], DONE, id="text of a log"
+            [head(content_type="text/plain", tailrace_cursor="S.e.0"), b"a", WHOLE], ["a"], DONE, id="text of a log"
         ),
-        pytest.param(
-            [sse(), event(1), Failed("interrupted", ours=True), sse(), notice("done", 1)], [1], DONE, id="interrupted"
-        ),
+        pytest.param([sse(), event(1), OURS, sse(), notice("done", 1)], [1], DONE, id="interrupted"),
     ],
 )
 def test_a_stream_is_followed_to_its_end(script: list[object], given: list[Any], outcome: Outcome | None) -> None:
@@ -328,11 +341,17 @@ class TestWaiting:
         farewell = event(1, f'{{"reason":"shutdown","retry":{retry}}}', "farewell")
         assert follow([sse(), farewell, UNSENT]).slept == [0.0, 0.0]
 
-    @pytest.mark.parametrize("retry", ["3600001", f"1{'0' * 400}"])
-    def test_is_an_hour_at_most(self, retry: str) -> None:
+    @pytest.mark.parametrize("retry", ["60001", f"1{'0' * 400}"])
+    def test_after_a_farewell_is_as_long_as_the_caller_allows(self, retry: str) -> None:
         farewell = event(1, f'{{"reason":"shutdown","retry":{retry}}}', "farewell")
-        with pytest.raises(StreamLost, match=r"farewell \(shutdown\); the server wants to be left alone for \d+ s"):
+        with pytest.raises(StreamLost, match=r"farewell \(shutdown\); the server asks for \d+ s of rest") as lost:
             follow([sse(), farewell])
+        assert lost.value.kind == "farewell"
+
+    @pytest.mark.parametrize(("longest", "slept"), [(60.0, 60.0), (5.0, 5.0), (4e3, 3599.0)])
+    def test_is_not_longer_than_the_caller_allows_when_an_sse_server_asks(self, longest: float, slept: float) -> None:
+        retry = Retry(base=0.0, longest=longest)
+        assert follow([PLAIN, b"retry: 3599000\n\nid: 1\ndata: 1\n\n", BROKEN], retry=retry).slept == [slept]
 
     def test_is_at_least_what_an_sse_server_asks_for(self) -> None:
         followed = follow([PLAIN, b"retry: 3000\n\nid: 1\nretry: 2000\ndata: 1\n\n", BROKEN, UNSENT])
@@ -343,12 +362,12 @@ class TestWaiting:
         assert followed.slept == [7.0, 0.0]
 
     def test_is_told_to_who_wants_to_know(self) -> None:
-        told: list[tuple[int, float, str]] = []
+        told: list[tuple[int, float, Loss]] = []
         follow([UNSENT, BROKEN], on_reconnect=lambda *what: told.append(what))
-        assert told == [(1, 0.0, "refused"), (2, 0.0, "broken off")]
+        assert told == [(1, 0.0, UNSENT.loss), (2, 0.0, BROKEN.loss)]
 
     def test_an_interruption_is_no_failure(self) -> None:
-        assert follow([sse(), Failed("ours", ours=True)] * 20).slept == []
+        assert follow([sse(), OURS] * 20).slept == []
 
     def test_ends_when_the_seconds_of_the_budget_do(self) -> None:
         with pytest.raises(StreamLost, match="after 2 failures"):
@@ -368,6 +387,31 @@ class TestTimeouts:
     def test_the_total_ends_all(self, script: list[object]) -> None:
         with pytest.raises(StreamLost, match="total timeout of 8 s"):
             follow(script, timeouts=Timeouts(total=8))
+
+    def test_of_a_head_is_an_option(self) -> None:
+        (request,) = follow([], timeouts=Timeouts(head=7)).opened
+        assert request.within == 7
+        assert follow([]).opened[0].within == Timeouts().head
+
+    @pytest.mark.parametrize("what", [b": ping\n", event(1), b"retry: 5\n\n"], ids=["pings", "repetitions", "delays"])
+    def test_only_a_new_event_is_progress(self, what: bytes) -> None:
+        script = [sse(), event(1), 40, what, 40, event(2), *[40, what] * 4]
+        with pytest.raises(StreamLost, match=r"no new event came for 100 s, though .*; Timeouts\(event=None\)") as lost:
+            follow(script, timeouts=Timeouts(event=100))
+        assert (lost.value.kind, lost.value.cursor) == ("stalled", f"{STREAM}.2")
+
+    def test_without_a_new_event_bound_also_silence(self) -> None:
+        silence = Failed(Loss("silent", "nothing came in time"))
+        with pytest.raises(StreamLost, match="no new event came for 3 s"):
+            follow([sse(), event(1), 3, silence], timeouts=Timeouts(event=3, idle=9))
+
+    def test_without_a_new_event_are_those_of_one_connection(self) -> None:
+        script = [sse(), event(1), 90, BROKEN, 90, UNSENT, sse(), 90, b": ping\n", notice("done", 1)]
+        assert follow(script, timeouts=Timeouts(event=100)).ended
+
+    def test_without_a_new_event_may_be_none(self) -> None:
+        script = [sse(), event(1), *[1000, b": ping\n"] * 9, notice("done", 1)]
+        assert follow(script, timeouts=Timeouts(event=None)).ended
 
 
 class TestSockets:
@@ -499,7 +543,7 @@ def test_a_stream_cursor_that_is_none_is_passed_over(junk: str) -> None:
 
 
 def test_text_whose_end_nobody_marks_is_not_taken_for_whole() -> None:
-    text = replace(head(content_type="text/plain", stream_cursor="S.e.0"), is_framed=False)
+    text = replace(head(content_type="text/plain", tailrace_cursor="S.e.0"), is_framed=False)
     with pytest.raises(StreamLost, match="the response ended, but the stream has not"):
         follow([text, b"half", WHOLE])
 
@@ -513,9 +557,9 @@ def test_who_gives_up_waiting_does_not_make_the_server_wait_less() -> None:
     while not isinstance(sleep, Sleep):
         sleep = flow.send(WHOLE if isinstance(sleep, Read) else None)
     clock.now += 3
-    assert (sleep, flow.send(Failed("gave up", ours=True))) == (Sleep(7.0), Sleep(4.0))
+    assert (sleep, flow.send(OURS)) == (Sleep(7.0), Sleep(4.0))
     clock.now += 5
-    assert flow.send(Failed("gave up", ours=True)) == Sleep(0.0)
+    assert flow.send(OURS) == Sleep(0.0)
     assert isinstance(flow.send(None), Open)
 
 

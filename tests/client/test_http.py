@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 
-from tailrace.client import ChatClient, StreamLost, StreamRefused, Timeouts, Unreachable, tail
-from tests.client.drivers import Driver, Got, read_async
+from tailrace import FrameTooLarge
+from tailrace.client import ChatClient, Retry, StreamLost, StreamRefused, Timeouts, Unreachable, tail
+from tests.client.drivers import Driver, Got
 from tests.client.speaking import SSE_HEAD, own_certificate, saying, speaking, until_left
 from tests.raw import BOUND
 from tests.serving import serving
 
 FOREVER = 10_000
+MOVED = b"HTTP/1.1 302 Found\r\nlocation: %b\r\ncontent-length: 0\r\n\r\n"
 
 Ask = Callable[[str, Timeouts], Awaitable[Any]]
 
@@ -49,10 +53,23 @@ class TestTotal:
         assert isinstance(got.error, StreamLost)
         assert str(got.error) == "the stream is lost: the total timeout of 0.3 s is over"
 
-    async def test_of_a_streams_head(self) -> None:
+    async def test_of_a_streams_head(self, driver: Driver) -> None:
         slow = saying(b"HTTP/1.1 200 OK\r\n", *[b"x"] * FOREVER, every=0.05)
         async with speaking(slow) as address:
-            self.check(await read_async(f"http{address}/", timeouts=self.TIMEOUTS))
+            self.check(await driver.read(f"http{address}/", timeouts=self.TIMEOUTS))
+
+    async def test_of_redirections(self, driver: Driver) -> None:
+        async with speaking(saying(b"", MOVED % b"/", every=0.05)) as address:
+            self.check(await driver.read(f"http{address}/", timeouts=Timeouts(total=0.3)))
+
+    async def test_of_a_redirections_head(self, driver: Driver) -> None:
+        slow = saying(MOVED.partition(b"content")[0] % b"/", *[b"x"] * FOREVER, every=0.05)
+        async with speaking(slow) as address:
+            self.check(await driver.read(f"http{address}/", timeouts=self.TIMEOUTS))
+
+    async def test_of_a_silent_stream(self, driver: Driver) -> None:
+        async with speaking(saying(SSE_HEAD + b"\r\n", then=until_left)) as address:
+            self.check(await driver.read(f"http{address}/", timeouts=Timeouts(total=0.3)))
 
     async def test_of_a_stream(self, driver: Driver) -> None:
         async with speaking(saying(SSE_HEAD, b"\r\n", *[b":\n"] * FOREVER, every=0.05)) as address:
@@ -64,11 +81,19 @@ class TestTotal:
             got = await driver.read(f"http{address}/", timeouts=self.TIMEOUTS)
             assert str(got.error) == "the server refused with 500"
 
-    async def test_of_a_head(self) -> None:
-        slow = saying(b"HTTP/1.1 200 OK\r\n", *[b"x"] * FOREVER, every=0.05)
+    @BOTH
+    @pytest.mark.parametrize("line", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 302 Found\r\nlocation: /\r\n"])
+    async def test_of_a_head(self, health: Ask, line: bytes) -> None:
+        slow = saying(line, *[b"x"] * FOREVER, every=0.05)
         async with speaking(slow) as address, asyncio.timeout(BOUND):
             with pytest.raises(Unreachable, match=r"the total timeout of 0\.3 s is over"):
-                await health_async(f"http{address}", self.TIMEOUTS)
+                await health(f"http{address}", self.TIMEOUTS)
+
+    @BOTH
+    async def test_of_redirections_before_an_answer(self, health: Ask) -> None:
+        async with speaking(saying(b"", MOVED % b"/", every=0.05)) as address, asyncio.timeout(BOUND):
+            with pytest.raises(Unreachable, match=r"the total timeout of 0\.3 s is over"):
+                await health(f"http{address}", Timeouts(total=0.3))
 
     @BOTH
     async def test_of_an_answer(self, health: Ask) -> None:
@@ -91,21 +116,50 @@ class TestTotal:
                 await health(f"http{address}", self.TIMEOUTS)
 
 
+class TestHead:
+    """The head of a response is bounded, whatever comes before its end."""
+
+    TIMEOUTS = Timeouts(head=0.3, idle=1.0)
+
+    @pytest.mark.parametrize("piece", [b"x", b"HTTP/1.1 103 Early Hints\r\n\r\n"], ids=["dribbled", "hints"])
+    async def test_of_a_stream(self, driver: Driver, piece: bytes) -> None:
+        first = b"HTTP/1.1 200 OK\r\nx: " if piece == b"x" else b""
+        async with speaking(saying(first, *[piece] * FOREVER, every=0.05)) as address:
+            got = await driver.read(f"http{address}/", timeouts=self.TIMEOUTS, retry=Retry(limit=1, base=0))
+        assert isinstance(got.error, StreamLost)
+        assert (got.error.kind, got.error.reason, got.error.attempts) == ("silent", "no answer in time", 2)
+
+    @BOTH
+    async def test_of_an_answer(self, health: Ask) -> None:
+        slow = saying(b"HTTP/1.1 200 OK\r\nx: ", *[b"x"] * FOREVER, every=0.05)
+        async with speaking(slow) as address, asyncio.timeout(BOUND):
+            # Each attempt ends with its head, and all of them with the total.
+            with pytest.raises(Unreachable, match=r"to [2-9] requests: the total timeout of 1 s is over"):
+                await health(f"http{address}", Timeouts(head=0.1, idle=1.0, total=1.0))
+
+    async def test_of_a_handshake(self, driver: Driver, tmp_path: Path) -> None:
+        async with speaking(until_left) as address:
+            timeouts = Timeouts(connect=0.3, head=5.0)
+            got = await driver.read(f"https{address}/", timeouts=timeouts, retry=Retry(limit=0))
+        assert isinstance(got.error, StreamLost)
+        assert got.error.kind == "unsent"
+
+
+@pytest.mark.parametrize("piece", [b": ping\n", b"retry: 1\n\n"], ids=["pings", "delays"])
+async def test_a_stream_without_new_events_is_given_up(driver: Driver, piece: bytes) -> None:
+    pieces = [SSE_HEAD, b"\r\nid: 1\ndata: 1\n\n", *[piece] * FOREVER]
+    async with speaking(saying(*pieces, every=0.05)) as address:
+        got = await driver.read(f"http{address}/", timeouts=Timeouts(event=0.3, idle=5.0))
+    assert isinstance(got.error, StreamLost)
+    assert (got.error.kind, got.error.cursor, got.data) == ("stalled", "1", [1])
+
+
 @BOTH
 async def test_a_server_that_wants_years_of_rest_is_given_up(health: Ask) -> None:
     later = b"HTTP/1.1 429 Oh\r\ncontent-length: 0\r\nretry-after: 999999999999\r\n\r\n"
     async with speaking(saying(later)) as address, asyncio.timeout(BOUND):
-        with pytest.raises(Unreachable, match="429; the server wants to be left alone for 999999999999 s"):
+        with pytest.raises(Unreachable, match="429; the server asks for 999999999999 s of rest"):
             await health(f"http{address}", Timeouts())
-
-
-async def test_so_is_one_that_says_it_in_its_stream(driver: Driver) -> None:
-    answer = SSE_HEAD + b"content-length: 99\r\n\r\nid: 1\nretry: 999999999999999\ndata: 1\n\n"
-    async with speaking(saying(answer)) as address:
-        got = await driver.read(f"http{address}/")
-    assert got.data == [1]
-    assert isinstance(got.error, StreamLost)
-    assert str(got.error).endswith("; the server wants to be left alone for 1000000000000 s")
 
 
 async def test_a_header_that_cannot_be_read_costs_no_stream(driver: Driver) -> None:
@@ -150,6 +204,121 @@ async def test_a_redirection_to_what_is_no_address(driver: Driver, location: str
     async with speaking(saying(found)) as address:
         got = await driver.read(f"http{address}/")
         assert isinstance(got.error, StreamLost)
+        assert (got.error.kind, got.error.attempts) == ("misled", 0)
+
+
+class TestRedirections:
+    """They are followed by hand, to one server from another: localhost and 127.0.0.1 are two origins."""
+
+    HEADERS: ClassVar = {"X-API-Key": "secret", "Authorization": "Bearer secret", "Cookie": "a=secret"}
+
+    @staticmethod
+    @asynccontextmanager
+    async def elsewhere(heads: list[bytes], answer: bytes, *, status: int = 307) -> AsyncIterator[str]:
+        """The address of a server that redirects to another origin, whose requests are kept."""
+
+        async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(answer)
+
+        async with speaking(keep) as there:
+            location = f"http{there}/b".replace("127.0.0.1", "localhost").encode()
+            moved = (MOVED % location).replace(b"302", str(status).encode())
+            async with speaking(saying(moved)) as here:
+                yield here
+
+    async def test_headers_stay_with_their_origin(self, driver: Driver) -> None:
+        heads: list[bytes] = []
+        answer = SSE_HEAD + b"connection: close\r\n\r\ndata: 1\n\n"
+        async with self.elsewhere(heads, answer) as address:
+            got = await driver.read(f"http{address}/", headers=self.HEADERS, after="9", json={"a": 1})
+        assert (got.data, got.error) == ([1], None)
+        assert b"secret" not in heads[0]
+        for kept in (b"POST /b ", b"last-event-id: 9\r\n", b"content-type: application/json\r\n", b"accept: text/"):
+            assert kept in heads[0]
+
+    async def test_so_does_all_of_a_callers_client(self, driver: Driver) -> None:
+        heads: list[bytes] = []
+        answer = SSE_HEAD + b"connection: close\r\n\r\ndata: 1\n\n"
+        options: dict[str, Any] = {
+            "headers": self.HEADERS,
+            "cookies": {"b": "secret"},
+            "params": {"key": "secret"},
+            "auth": ("secret", "secret"),
+            "follow_redirects": True,
+        }
+        async with self.elsewhere(heads, answer) as address, httpx.AsyncClient(**options) as client:
+            with httpx.Client(**options) as other:
+                got = await driver.read(f"http{address}/", client=client if driver.name == "async" else other)
+        assert (got.data, got.error) == ([1], None)
+        assert b"secret" not in heads[0]
+        assert b"authorization" not in heads[0].lower()
+
+    @pytest.mark.parametrize("how", ["async", "sync"])
+    async def test_so_does_the_key_of_a_chat(self, how: str) -> None:
+        heads: list[bytes] = []
+        health = b'{"status":"healthy","active_streams":0,"active_connections":0,"uptime":1}'
+        answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(health) + health
+
+        def without_asyncio(url: str) -> None:
+            with ChatClient(url, api_key="secret") as chat:
+                assert chat.health().status == "healthy"
+
+        async with self.elsewhere(heads, answer) as address, asyncio.timeout(BOUND):
+            if how == "sync":
+                await asyncio.to_thread(without_asyncio, f"http{address}")
+            else:
+                async with ChatClient(f"http{address}", api_key="secret") as chat:
+                    assert (await chat.health()).status == "healthy"
+        assert b"secret" not in heads[0]
+
+    async def test_so_do_those_of_a_socket(self, driver: Driver) -> None:
+        heads: list[bytes] = []
+        refused = b"HTTP/1.1 418 Tea\r\ncontent-length: 0\r\n\r\n"
+
+        async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(refused)
+
+        async with speaking(keep) as there:
+            location = f"ws{there}/b".replace("127.0.0.1", "localhost").encode()
+            async with speaking(saying(MOVED % location)) as here:
+                got = await driver.read(f"ws{here}/", headers=self.HEADERS)
+        assert "418" in str(got.error)
+        assert b"secret" not in heads[0]
+
+    @pytest.mark.parametrize("encoding", [b"", b"content-encoding: gzip\r\n"], ids=["plain", "gzip"])
+    async def test_bodies_are_never_read(self, driver: Driver, encoding: bytes) -> None:
+        """One without an end would fill the memory."""
+        sent = 0
+        piece = gzip.compress(b"x" * (1 << 20)) if encoding else b"x" * (1 << 16)
+
+        async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            line = await reader.readline()
+            if line.startswith(b"GET /b "):
+                await saying(SSE_HEAD + b"connection: close\r\n\r\ndata: 1\n\n")(reader, writer)
+                return
+            writer.write(
+                b"HTTP/1.1 302 Found\r\nlocation: /b\r\n" + encoding + b"content-length: 1099511627776\r\n\r\n"
+            )
+            while True:
+                writer.write(piece)
+                await writer.drain()
+                sent += len(piece)
+
+        async with speaking(flood) as address:
+            got = await driver.read(f"http{address}/", max_bytes=1000)
+            assert (got.data, got.error) == ([1], None)
+        # What fits into the sockets' buffers.
+        assert sent < 32 << 20
+
+    async def test_the_bound_of_an_event_holds_behind_one(self, driver: Driver) -> None:
+        heads: list[bytes] = []
+        answer = SSE_HEAD + b"\r\ndata: " + b"x" * 2000
+        async with self.elsewhere(heads, answer, status=302) as address:
+            with pytest.raises(FrameTooLarge):
+                await driver.read(f"http{address}/", max_bytes=1000)
 
 
 async def test_a_redirection_that_is_not_followed_is_named(driver: Driver) -> None:
@@ -177,7 +346,7 @@ async def test_a_failure_is_told_without_a_librarys_words(driver: Driver) -> Non
 
     async with speaking(answer) as address:
         got = await driver.read(
-            f"http{address}/", timeouts=Timeouts(idle=0.3), on_reconnect=lambda n, delay, why: told.append(why)
+            f"http{address}/", timeouts=Timeouts(idle=0.3), on_reconnect=lambda n, delay, why: told.append(str(why))
         )
     assert got.error is None
     assert told[0] == "the connection failed: Server disconnected without sending a response"

@@ -84,7 +84,7 @@ async def test_an_id_that_no_header_can_hold_is_not_gone_on_after(relay: Relay, 
     assert (got.data, got.cursor) == ([1], "a\x01b")
 
 
-@pytest.mark.parametrize(("path", "said"), [("/round", "without an end"), ("/away", "where HTTP does not lead")])
+@pytest.mark.parametrize(("path", "said"), [("/round", "without an end"), ("/away", "to where nobody can be")])
 async def test_a_redirection_that_leads_nowhere_is_not_followed_again(
     relay: Relay, driver: Driver, path: str, said: str
 ) -> None:

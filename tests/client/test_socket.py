@@ -9,8 +9,8 @@ from fastapi import FastAPI, WebSocket
 
 from tailrace import FrameTooLarge
 from tailrace.client import StreamFailed, StreamLost, StreamRefused, Timeouts, Unreachable, tail
-from tailrace.client.commands import Ended, Failed, Open
 from tailrace.client.socket import AsyncSocket, SyncSocket
+from tailrace.client.transport import Ended, Failed, Open
 from tailrace.testing import Fault, Relay, relayed
 from tests.client.apps import LETTERS, tailrace_app
 from tests.client.drivers import AT_ONCE, Driver
@@ -94,7 +94,7 @@ async def test_stop_is_a_message(relay: Relay, driver: Driver) -> None:
 
 
 async def test_what_is_said_to_a_socket_that_is_gone(relay: Relay) -> None:
-    request = Open("GET", f"{relay.url}/shut", {}, None, 5.0, 5.0)
+    request = Open("GET", f"{relay.url}/shut", {}, None, 5.0, 5.0, 5.0)
     socket = AsyncSocket(1 << 20)
     await socket.open(request)
     assert await socket.read(None) == Ended(1008, "not you")
@@ -176,10 +176,10 @@ def test_a_body_that_is_no_text_is_told() -> None:
 @pytest.mark.parametrize(
     ("location", "count", "said"),
     [
-        ("", 10, "more than 10 redirects"),
-        ("https://127.0.0.1/", 1, "scheme isn't ws or wss"),
+        ("/", 11, "without an end"),
+        ("https://127.0.0.1/", 1, "expected an address with ws or wss"),
         ("ws://[oops/", 1, "Invalid IPv6 URL"),
-        ("ws://127.0.0.1:99999/", 1, "Port out of range"),
+        ("ws://127.0.0.1:99999/", 1, "a port from 1 to 65535"),
     ],
 )
 async def test_a_redirection_that_leads_nowhere_is_not_repeated(

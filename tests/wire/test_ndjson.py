@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tailrace.errors import DecodeError, FrameTooLarge, Truncated
 from tailrace.events import Entry, Outcome
 from tailrace.wire.base import Frame, read_notice
-from tailrace.wire.ndjson import NDJSON, JSONLines, NDJSONEncoder
+from tailrace.wire.ndjson import NDJSON, LinesDecoder, NDJSONEncoder
 from tests.wire.cases import (
     CREATED,
     ENTRIES,
@@ -146,8 +146,8 @@ def test_any_bytes_at_all_are_frames_or_a_decode_error_however_they_are_cut(stre
 @given(st.lists(JSON_DATA), st.data())
 def test_lines_of_any_json_are_read_as_values(values: list[Any], data: st.DataObject) -> None:
     stream = b"".join(json.dumps(value).encode() + b"\n" for value in values)
-    lines = JSONLines()
-    assert [value for piece in data.draw(splits(stream)) for value in lines.feed(piece)] == values
+    lines = LinesDecoder()
+    assert read(lines, data.draw(splits(stream))) == list(map(Frame, values))
     assert lines.close() == []
 
 
@@ -178,9 +178,9 @@ def test_a_ping_is_a_blank_line_and_pings_are_not_gathered() -> None:
 
 
 def test_lines_can_be_read_again_after_the_end() -> None:
-    lines = JSONLines()
-    assert lines.feed(b"1\n2") == [1]
-    assert lines.close() == [2]
+    lines = LinesDecoder()
+    assert lines.feed(b"1\n2") == [Frame(1)]
+    assert lines.close() == [Frame(2)]
     assert lines.close() == []
 
 

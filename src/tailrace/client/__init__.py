@@ -21,6 +21,7 @@ __all__ = [
     "Events",
     "Frame",
     "Health",
+    "Loss",
     "Message",
     "NotAStream",
     "NotStoppable",
@@ -43,11 +44,12 @@ __all__ = [
     "Tail",
     "Timeouts",
     "Unreachable",
+    "UnusableEnvironment",
     "tail",
 ]
 
 # The modules that define these names, lower layers first: httpx comes with the last ones.
-_MODULES = ("..wire.base", ".settings", ".errors", ".objects", ".events", ".stream", ".chat")
+_MODULES = ("..wire.base", ".settings", ".errors", ".objects", ".stream", ".chat")
 
 if TYPE_CHECKING:
     from ..wire.base import Frame
@@ -62,8 +64,8 @@ if TYPE_CHECKING:
         StreamRefused,
         StreamReset,
         Unreachable,
+        UnusableEnvironment,
     )
-    from .events import AsyncEvents, Events
     from .objects import (
         ChatObject,
         Chunk,
@@ -83,8 +85,8 @@ if TYPE_CHECKING:
         Status,
         Stopped,
     )
-    from .settings import Retry, Timeouts
-    from .stream import Tail, tail
+    from .settings import Loss, Retry, Timeouts
+    from .stream import AsyncEvents, Events, Tail, tail
 else:
 
     def __getattr__(name: str) -> object:

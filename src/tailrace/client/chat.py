@@ -1,19 +1,21 @@
-"""`ChatClient`: the chat server's endpoints, typed."""
+"""`ChatClient`: the chat server's endpoints, typed.
+
+Each request is written once, as a core without I/O. `AsyncChat` and `Chat` drive the cores.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from functools import update_wrapper
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, overload
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
 from ..errors import DecodeError
 from ..wire.base import Frame
-from .commands import Flow, Open
-from .http import AsyncHTTP, HTTPClient, SyncHTTP
-from .links import check_url, with_parameters
+from .http import AnyClients, AsyncHTTP, HTTPClient, SyncHTTP
 from .objects import (
     KINDS,
     ChatObject,
@@ -31,24 +33,18 @@ from .objects import (
     Status,
     Stopped,
 )
-from .plan import Plan
-from .refusals import ask
-from .settings import OnReconnect, OnReset, Retry, Timeouts
+from .requests import ask, check_url, with_parameters
+from .settings import OnReconnect, OnReset, Plan, Retry, Timeouts
 from .stream import Tail, encode, new_key
+from .transport import Flow, Open
 
 M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R")
+P = ParamSpec("P")
+A = TypeVar("A", covariant=True)
+S = TypeVar("S", covariant=True)
 
-
-@dataclass(frozen=True, slots=True)
-class _Call(Generic[M]):
-    """A request and what its answer is. Only what is `repeatable` is sent again where it may have arrived."""
-
-    method: str
-    path: str
-    model: type[M]
-    params: Mapping[str, Any] = field(default_factory=dict)
-    repeatable: bool = True
-    accepted: tuple[int, ...] = ()
+# Reading what the server answers
 
 
 def read_object(frame: Frame) -> ChatObject:
@@ -78,270 +74,11 @@ def _unexpected(model: type[BaseModel], error: ValidationError) -> DecodeError:
     return DecodeError(f"expected {model.__name__} from the server, but in {place}: {first['msg']}")
 
 
-# The endpoints
-
-_INFORMATION = _Call("GET", "/", ServerInformation)
-# Unhealthy is an answer, too.
-_HEALTH = _Call("GET", "/health", Health, accepted=(503,))
-_STATS = _Call("GET", "/stats", Stats)
-_NEW_SESSION = _Call("POST", "/sessions/new", Session, repeatable=False)
-
-
-def _session(session_id: str, limit: int, before: str | None) -> _Call[SessionDetails]:
-    return _Call("GET", _path("sessions", session_id), SessionDetails, _said(limit=limit, before=before))
-
-
-def _sessions(limit: int, after: str | None) -> _Call[SessionPage]:
-    return _Call("GET", "/sessions", SessionPage, _said(limit=limit, after=after))
-
-
-def _clear(session_id: str) -> _Call[Session]:
-    return _Call("POST", _path("sessions", session_id, "clear"), Session)
-
-
-def _delete(session_id: str) -> _Call[Deleted]:
-    # Not repeatable: a second one would be told that there is no such session.
-    return _Call("DELETE", _path("sessions", session_id), Deleted, repeatable=False)
-
-
-def _stop(stream_id: str) -> _Call[Stopped]:
-    return _Call("POST", _path("chat", "stream", stream_id, "stop"), Stopped)
-
-
-def _path(*parts: str) -> str:
-    return "/" + "/".join(quote(part, safe="") for part in parts)
-
-
-def _said(**params: Any) -> dict[str, Any]:
-    return {name: value for name, value in params.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """Where the chat server is, and how it is talked to."""
-
-    url: str
-    headers: Mapping[str, str]
-    retry: Retry
-    timeouts: Timeouts
-    on_reconnect: OnReconnect | None
-
-    def call(self, call: _Call[M]) -> Flow[M]:
-        url = with_parameters(self.url + call.path, call.params)
-        headers = {"accept": "application/json", **self.headers}
-        request = Open(call.method, url, headers, None, self.timeouts.connect, self.timeouts.idle)
-        total = self.timeouts.total
-        answer = yield from ask(request, self.retry, repeatable=call.repeatable, accepted=call.accepted, total=total)
-        return read_json(call.model, answer.body)
-
-    def plan(self, path: str, **options: Any) -> Plan:
-        return Plan(
-            url=self.url + path,
-            retry=self.retry,
-            timeouts=self.timeouts,
-            on_reconnect=self.on_reconnect,
-            headers={"accept": "text/event-stream", "content-type": "application/json", **self.headers},
-            **options,
-        )
-
-
-class _Chatting:
-    """What a chat has with asyncio and without."""
-
-    def __init__(self, server: _Server, client: HTTPClient) -> None:
-        self._server = server
-        self._client = client
-
-    def stream(
-        self,
-        message: str,
-        session_id: str | None = None,
-        *,
-        idempotency_key: str | None = None,
-        on_reset: OnReset = "raise",
-    ) -> Tail[ChatObject]:
-        """Send a message and follow the reply, by `with` or `async with`; without a `session_id` a session begins.
-
-        However often it is sent, the message is asked once: by the key that is given, or one of its own.
-        StreamFailed if the model fails, SessionBusy if the session is answering already.
-        """
-        body = encode(_said(message=message, session_id=session_id))
-        key = idempotency_key or new_key()
-        plan = self._server.plan("/chat/stream", method="POST", content=body, key=key, on_reset=on_reset)
-        return Tail(plan, read_object, self._client)
-
-    def resume(self, stream_id: str, after: str | None = None, *, on_reset: OnReset = "raise") -> Tail[ChatObject]:
-        """Follow a reply from its beginning, or after the `id` of one of its objects."""
-        plan = self._server.plan(_path("chat", "stream", stream_id), after=after, on_reset=on_reset)
-        return Tail(plan, read_object, self._client)
-
-
-class AsyncChat(_Chatting):
-    """A chat server, with asyncio."""
-
-    async def ask(self, message: str, session_id: str | None = None, *, idempotency_key: str | None = None) -> Reply:
-        """Send a message and wait for the whole reply."""
-        gathered = _Gathered()
-        stream = self.stream(message, session_id, idempotency_key=idempotency_key, on_reset="restart")
-        async with stream as objects:
-            async for each in objects:
-                gathered.add(each)
-        return gathered.reply()
-
-    async def sessions(self, page: int = 50) -> AsyncIterator[Session]:
-        """All sessions, the last used first, asked for by so many at a time."""
-        token = None
-        while True:
-            got = await self._do(_sessions(page, token))
-            for session in got.sessions:
-                yield session
-            if (token := got.next) is None:
-                return
-
-    async def session(self, session_id: str, *, limit: int = 100, before: str | None = None) -> SessionDetails:
-        """A session and the messages of its newest `limit` turns, or of those `before` an `earlier` token."""
-        return await self._do(_session(session_id, limit, before))
-
-    async def new_session(self) -> Session:
-        """Begin a session."""
-        return await self._do(_NEW_SESSION)
-
-    async def clear(self, session_id: str) -> Session:
-        """Empty a session's history."""
-        return await self._do(_clear(session_id))
-
-    async def delete(self, session_id: str) -> None:
-        """Delete a session and all that was said."""
-        await self._do(_delete(session_id))
-
-    async def stop(self, stream_id: str) -> Stopped:
-        """Stop a reply; what the model has written is kept."""
-        return await self._do(_stop(stream_id))
-
-    async def health(self) -> Health:
-        """How the server is; an unhealthy one has an answer, too."""
-        return await self._do(_HEALTH)
-
-    async def stats(self) -> Stats:
-        """What the server counts."""
-        return await self._do(_STATS)
-
-    async def info(self) -> ServerInformation:
-        """What the server is."""
-        return await self._do(_INFORMATION)
-
-    async def _do(self, call: _Call[M]) -> M:
-        return await AsyncHTTP(self._client).converse(self._server.call(call))
-
-
-class Chat(_Chatting):
-    """A chat server, without asyncio."""
-
-    def ask(self, message: str, session_id: str | None = None, *, idempotency_key: str | None = None) -> Reply:
-        """Send a message and wait for the whole reply."""
-        gathered = _Gathered()
-        stream = self.stream(message, session_id, idempotency_key=idempotency_key, on_reset="restart")
-        with stream as objects:
-            for each in objects:
-                gathered.add(each)
-        return gathered.reply()
-
-    def sessions(self, page: int = 50) -> Iterator[Session]:
-        """All sessions, the last used first, asked for by so many at a time."""
-        token = None
-        while True:
-            got = self._do(_sessions(page, token))
-            yield from got.sessions
-            if (token := got.next) is None:
-                return
-
-    def session(self, session_id: str, *, limit: int = 100, before: str | None = None) -> SessionDetails:
-        """A session and the messages of its newest `limit` turns, or of those `before` an `earlier` token."""
-        return self._do(_session(session_id, limit, before))
-
-    def new_session(self) -> Session:
-        """Begin a session."""
-        return self._do(_NEW_SESSION)
-
-    def clear(self, session_id: str) -> Session:
-        """Empty a session's history."""
-        return self._do(_clear(session_id))
-
-    def delete(self, session_id: str) -> None:
-        """Delete a session and all that was said."""
-        self._do(_delete(session_id))
-
-    def stop(self, stream_id: str) -> Stopped:
-        """Stop a reply; what the model has written is kept."""
-        return self._do(_stop(stream_id))
-
-    def health(self) -> Health:
-        """How the server is; an unhealthy one has an answer, too."""
-        return self._do(_HEALTH)
-
-    def stats(self) -> Stats:
-        """What the server counts."""
-        return self._do(_STATS)
-
-    def info(self) -> ServerInformation:
-        """What the server is."""
-        return self._do(_INFORMATION)
-
-    def _do(self, call: _Call[M]) -> M:
-        return SyncHTTP(self._client).converse(self._server.call(call))
-
-
-class ChatClient:
-    """A client of the chat server at `url`: `async with ChatClient(url) as chat`, or the same without `async`.
-
-    `api_key` is one of the server's, where it has any. A `client` of your own is not closed.
-    """
-
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        *,
-        api_key: str | None = None,
-        retry: Retry | None = None,
-        timeouts: Timeouts | None = None,
-        on_reconnect: OnReconnect | None = None,
-        client: HTTPClient | None = None,
-    ) -> None:
-        check_url(url)
-        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        self._server = _Server(url.rstrip("/"), headers, retry or Retry(), timeouts or Timeouts(), on_reconnect)
-        self._client = client
-        self._http: AsyncHTTP | SyncHTTP | None = None
-
-    async def __aenter__(self) -> AsyncChat:
-        self._check_left()
-        self._http = http = AsyncHTTP(self._client)
-        return AsyncChat(self._server, http.client)
-
-    async def __aexit__(self, *_: object) -> None:
-        http, self._http = self._http, None
-        assert isinstance(http, AsyncHTTP), http
-        await http.leave()
-
-    def __enter__(self) -> Chat:
-        self._check_left()
-        self._http = http = SyncHTTP(self._client)
-        return Chat(self._server, http.client)
-
-    def __exit__(self, *_: object) -> None:
-        http, self._http = self._http, None
-        assert isinstance(http, SyncHTTP), http
-        http.leave()
-
-    def _check_left(self) -> None:
-        if self._http is not None:
-            raise RuntimeError("expected one `with` at a time, but this ChatClient is in use: make another one")
-
-
 class _Gathered:
-    """The objects of a reply, as one."""
+    """Gathers the objects of a stream into a reply."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: Tail[ChatObject]) -> None:
+        self.stream = stream
         self._info: SessionInfo | None = None
         self._status: Status | None = None
         self._complete: Complete | None = None
@@ -373,3 +110,280 @@ class _Gathered:
             message_count=self._complete.message_count,
             context_messages=self._status.context_messages if self._status is not None else 0,
         )
+
+
+# Methods that are written once
+
+
+class _Method(Generic[P, A, S]):
+    """A method of both chats: `AsyncChat` gives an A for it, `Chat` an S. `drive` names the driver of its core."""
+
+    def __init__(self, core: Callable[Concatenate[Any, P], object], drive: str) -> None:
+        self._core = core
+        self._drive = drive
+        update_wrapper(self, core)  # type: ignore[arg-type]
+
+    @overload
+    def __get__(self, chat: AsyncChat, owner: object = None) -> Callable[P, A]: ...
+    @overload
+    def __get__(self, chat: Chat, owner: object = None) -> Callable[P, S]: ...
+    @overload
+    def __get__(self, chat: None, owner: object = None) -> _Method[P, A, S]: ...
+    def __get__(self, chat: AsyncChat | Chat | None, owner: object = None) -> Any:
+        if chat is None:
+            return self
+        core, drive = self._core, getattr(chat, self._drive)
+
+        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return drive(core(chat, *args, **kwargs))
+
+        return update_wrapper(method, core)
+
+
+_Request: TypeAlias = _Method[P, Coroutine[Any, Any, R], R]
+
+
+def _request(core: Callable[Concatenate[Any, P], Flow[R]]) -> _Request[P, R]:
+    """A method with one request and its answer."""
+    return _Method(core, "_converse")
+
+
+def _pages(
+    core: Callable[Concatenate[Any, P], Generator[Flow[SessionPage], SessionPage, None]],
+) -> _Method[P, AsyncIterator[Session], Iterator[Session]]:
+    """A method that iterates over what its requests bring, a page at a time."""
+    return _Method(core, "_iterate")
+
+
+def _gathering(core: Callable[Concatenate[Any, P], _Gathered]) -> _Request[P, Reply]:
+    """A method that reads a stream to its end."""
+    return _Method(core, "_gather")
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """Where the chat server is, and how to talk to it."""
+
+    url: str
+    headers: Mapping[str, str]
+    retry: Retry
+    timeouts: Timeouts
+    on_reconnect: OnReconnect | None
+
+    def plan(self, path: str, **options: Any) -> Plan:
+        return Plan(
+            url=self.url + path,
+            retry=self.retry,
+            timeouts=self.timeouts,
+            on_reconnect=self.on_reconnect,
+            headers={"accept": "text/event-stream", "content-type": "application/json", **self.headers},
+            gives_result=True,
+            **options,
+        )
+
+
+def _path(*parts: str) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _said(**params: Any) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+class Chatting:
+    """The methods of both chats."""
+
+    def __init__(self, server: _Server, clients: AnyClients) -> None:
+        self._server = server
+        self._clients = clients
+
+    def stream(
+        self,
+        message: str,
+        session_id: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        on_reset: OnReset = "raise",
+    ) -> Tail[ChatObject]:
+        """Send a message and follow the reply, by `with` or `async with`. Without a `session_id`, a session begins.
+
+        However often the message is sent, the server answers it once: it knows it by your key, or by one made for it.
+        StreamFailed if the model fails, SessionBusy if the session is already answering.
+        """
+        body = encode(_said(message=message, session_id=session_id))
+        key = idempotency_key or new_key()
+        plan = self._server.plan("/chat/stream", method="POST", content=body, key=key, on_reset=on_reset)
+        return Tail(plan, read_object, self._clients)
+
+    def resume(self, stream_id: str, after: str | None = None, *, on_reset: OnReset = "raise") -> Tail[ChatObject]:
+        """Follow a reply from its beginning, or after the object with the id `after`."""
+        plan = self._server.plan(_path("chat", "stream", stream_id), after=after, on_reset=on_reset)
+        return Tail(plan, read_object, self._clients)
+
+    @_gathering
+    def ask(self, message: str, session_id: str | None = None, *, idempotency_key: str | None = None) -> _Gathered:
+        """Send a message and wait for the whole reply."""
+        return _Gathered(self.stream(message, session_id, idempotency_key=idempotency_key, on_reset="restart"))
+
+    @_request
+    def stop(self, stream_id: str) -> Flow[Stopped]:
+        """Stop a reply. What the model has written is kept."""
+        return self._ask(Stopped, "POST", _path("chat", "stream", stream_id, "stop"))
+
+    @_request
+    def new_session(self) -> Flow[Session]:
+        """Begin a session."""
+        return self._ask(Session, "POST", "/sessions/new", repeatable=False)
+
+    @_pages
+    def sessions(self, page: int = 50) -> Generator[Flow[SessionPage], SessionPage, None]:
+        """Iterate over all sessions, the most recently used first. Each request gets a page of so many."""
+        token = None
+        while True:
+            got = yield self._ask(SessionPage, "GET", "/sessions", limit=page, after=token)
+            if (token := got.next) is None:
+                return
+
+    @_request
+    def session(self, session_id: str, *, limit: int = 100, before: str | None = None) -> Flow[SessionDetails]:
+        """Get a session and the messages of its newest `limit` turns, or of those `before` an `earlier` token."""
+        return self._ask(SessionDetails, "GET", _path("sessions", session_id), limit=limit, before=before)
+
+    @_request
+    def clear(self, session_id: str) -> Flow[Session]:
+        """Empty a session's history."""
+        return self._ask(Session, "POST", _path("sessions", session_id, "clear"))
+
+    @_request
+    def delete(self, session_id: str) -> Flow[None]:
+        """Delete a session and all its messages."""
+        # Not repeatable: a second request would be told that there is no such session.
+        yield from self._ask(Deleted, "DELETE", _path("sessions", session_id), repeatable=False)
+
+    @_request
+    def health(self) -> Flow[Health]:
+        """Get the server's health. An unhealthy server answers, too."""
+        return self._ask(Health, "GET", "/health", accepted=(503,))
+
+    @_request
+    def stats(self) -> Flow[Stats]:
+        """Get the server's statistics."""
+        return self._ask(Stats, "GET", "/stats")
+
+    @_request
+    def info(self) -> Flow[ServerInformation]:
+        """Get what the server is, and its endpoints."""
+        return self._ask(ServerInformation, "GET", "/")
+
+    def _ask(
+        self,
+        model: type[M],
+        method: str,
+        path: str,
+        *,
+        repeatable: bool = True,
+        accepted: tuple[int, ...] = (),
+        **params: Any,
+    ) -> Flow[M]:
+        server, timeouts = self._server, self._server.timeouts
+        url = with_parameters(server.url + path, params)
+        headers = {"accept": "application/json", **server.headers}
+        request = Open(method, url, headers, None, timeouts.connect, timeouts.idle, timeouts.head)
+        answer = yield from ask(request, server.retry, repeatable=repeatable, accepted=accepted, total=timeouts.total)
+        return read_json(model, answer.body)
+
+
+class AsyncChat(Chatting):
+    """A chat server, with asyncio."""
+
+    async def _converse(self, flow: Flow[R]) -> R:
+        return await AsyncHTTP(self._clients).converse(flow)
+
+    async def _iterate(self, core: Generator[Flow[SessionPage], SessionPage, None]) -> AsyncIterator[Session]:
+        flow = _advance(core, None)
+        while flow is not None:
+            got = await self._converse(flow)
+            for session in got.sessions:
+                yield session
+            flow = _advance(core, got)
+
+    async def _gather(self, gathered: _Gathered) -> Reply:
+        async with gathered.stream as objects:
+            async for each in objects:
+                gathered.add(each)
+        return gathered.reply()
+
+
+class Chat(Chatting):
+    """A chat server, without asyncio."""
+
+    def _converse(self, flow: Flow[R]) -> R:
+        return SyncHTTP(self._clients).converse(flow)
+
+    def _iterate(self, core: Generator[Flow[SessionPage], SessionPage, None]) -> Iterator[Session]:
+        flow = _advance(core, None)
+        while flow is not None:
+            got = self._converse(flow)
+            yield from got.sessions
+            flow = _advance(core, got)
+
+    def _gather(self, gathered: _Gathered) -> Reply:
+        with gathered.stream as objects:
+            for each in objects:
+                gathered.add(each)
+        return gathered.reply()
+
+
+def _advance(core: Generator[Flow[SessionPage], Any, None], got: SessionPage | None) -> Flow[SessionPage] | None:
+    """The next request of a core that has got an answer; None after the last."""
+    try:
+        return core.send(got)
+    except StopIteration:
+        return None
+
+
+class ChatClient:
+    """A client of the chat server at `url`: `async with ChatClient(url) as chat`, or the same without `async`.
+
+    `api_key` is one of the server's keys, if it has any. A `client` of yours stays open.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        retry: Retry | None = None,
+        timeouts: Timeouts | None = None,
+        on_reconnect: OnReconnect | None = None,
+        client: HTTPClient | None = None,
+    ) -> None:
+        check_url(url)
+        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        self._server = _Server(url.rstrip("/"), headers, retry or Retry(), timeouts or Timeouts(), on_reconnect)
+        self._client = client
+        self._http: AsyncHTTP | SyncHTTP | None = None
+
+    async def __aenter__(self) -> AsyncChat:
+        self._check_left()
+        self._http = http = AsyncHTTP(self._client)
+        return AsyncChat(self._server, http.clients)
+
+    async def __aexit__(self, *_: object) -> None:
+        http, self._http = self._http, None
+        assert isinstance(http, AsyncHTTP), http
+        await http.leave()
+
+    def __enter__(self) -> Chat:
+        self._check_left()
+        self._http = http = SyncHTTP(self._client)
+        return Chat(self._server, http.clients)
+
+    def __exit__(self, *_: object) -> None:
+        http, self._http = self._http, None
+        assert isinstance(http, SyncHTTP), http
+        http.leave()
+
+    def _check_left(self) -> None:
+        if self._http is not None:
+            raise RuntimeError("expected one `with` at a time, but this ChatClient is in use: make another one")

@@ -1,4 +1,4 @@
-"""Following a stream across connections: what to ask, what to give, when to wait and when to end. No I/O."""
+"""Follows a stream across connections: what to request, what to deliver, when to wait and when to end. No I/O."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from ..errors import DecodeError, Truncated
 from ..events import DONE, Farewell, Outcome, Reset
 from ..wire.base import Decoder, Frame
 from ..wire.batch import Batch
+from ..wire.openai import is_unfinished, read_failure
 from ..wire.text import Text
 from ..wire.websocket import NO_STATUS, NORMAL, POLICY_VIOLATION
-from .backoff import Backoff, Spent, read_retry_after, seconds_of
-from .chunks import is_unfinished, read_failure
-from .commands import Close, Ended, Failed, Flow, Give, Open, Opened, Read, Sleep
-from .deadline import Deadline, Overdue
-from .decoding import ACCEPT, decoder_for, media_type_of
 from .errors import StreamFailed, StreamLost, StreamRefused, StreamReset
-from .links import named_address, stop_link, with_parameter
-from .plan import Plan
-from .position import can_be_sent
-from .refusals import NOT_DEALT_WITH, UNAVAILABLE, read_refusal
-from .sorting import End, Sorting
+from .requests import NOT_DEALT_WITH, UNAVAILABLE, UNKNOWN, named_address, read_refusal, send, stop_link, with_parameter
+from .settings import Backoff, Deadline, Loss, LossKind, Overdue, Plan, Spent, read_retry_after, seconds_of
+from .sorting import ACCEPT, End, Sorting, can_be_sent, decoder_for, media_type_of
+from .transport import Close, Ended, Failed, Flow, Give, Open, Opened, Read, Sleep
 
 _READ = Read()
+_MOMENT = 0.01
+"""Seconds by which a timer may be early."""
 _PART = 1 << 13
-"""Bytes that are decoded at once. What more of them become grows old for the garbage collector, and that is slow."""
+"""Bytes that are decoded at once. What a larger part becomes grows old for the garbage collector, and that is slow."""
 
 
 def _parts(data: bytes) -> list[bytes]:
@@ -36,7 +33,7 @@ def _parts(data: bytes) -> list[bytes]:
 
 
 def _decode(decoder: Decoder, part: bytes | None) -> tuple[list[Frame], DecodeError | None]:
-    """The frames of a part, or of the end if it is None, and what is wrong behind them."""
+    """Decode a part, or the end if it is None. Returns the frames and what is wrong after them."""
     try:
         return decoder.close() if part is None else decoder.feed(part), None
     except DecodeError as error:
@@ -51,22 +48,26 @@ def _members(said: Frame | None) -> dict[str, Any] | None:
 class _Drop:
     """This connection is of no more use, but the stream may go on.
 
-    The next is to be made after exactly `told` seconds, or `at_least` so many. `ours` is nobody's failure.
+    The next attempt is due after exactly `told` seconds, or after `at_least` so many. `ours` is no failure.
     """
 
-    reason: str
+    loss: Loss
     told: float | None = None
     at_least: float = 0.0
     ours: bool = False
 
 
+def _drop(kind: LossKind, reason: str) -> _Drop:
+    return _Drop(Loss(kind, reason))
+
+
 class Following:
-    """One stream, from the first request to its end."""
+    """Follows one stream, from the first request to its end."""
 
     def __init__(self, plan: Plan, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.outcome: Outcome | None = None
         self.address: str | None = None
-        """Where the stream is resumed, once a response has said it."""
+        """Where to resume the stream, once a response has named it."""
         self.stop_address: str | None = None
         self.media_type: str | None = None
         self.plan = plan
@@ -74,6 +75,8 @@ class Following:
         self._backoff = Backoff(plan.retry, clock=clock)
         self._sorting = Sorting(plan, self._backoff)
         self._deadline = Deadline(plan.timeouts.total, clock=clock)
+        self._has_opened = False
+        self._quiet_since: float | None = None
 
     @property
     def cursor(self) -> str | None:
@@ -81,7 +84,7 @@ class Following:
         return self._sorting.position.token
 
     def run(self) -> Flow[None]:
-        """Until the stream has ended, or what ClientError says has happened."""
+        """Follow the stream until it has ended. A ClientError says why that is impossible."""
         try:
             while True:
                 drop = yield from self._connect()
@@ -90,18 +93,14 @@ class Following:
                     return
                 yield from self._wait(drop)
         except Overdue as overdue:
-            raise StreamLost(str(overdue), self.cursor) from None
+            raise self._lost(Loss("overdue", str(overdue))) from None
 
     def _connect(self) -> Flow[_Drop | None]:
-        """One connection; None says that the stream is over."""
-        reply = yield self._open()
+        """Read one connection; None means that the stream is over."""
+        reply = yield from send(self._open(), self._deadline)
         if isinstance(reply, Failed):
-            if reply.final:
-                raise StreamLost(reply.reason, self.cursor)
-            if reply.sent and not self._may_repeat:
-                raise StreamLost(f"{reply.reason}; it is unknown whether the request has arrived", self.cursor)
-            return _Drop(reply.reason, ours=reply.ours)
-        assert isinstance(reply, Opened), reply
+            return self._judge_failure(reply)
+        self._has_opened = True
         if reply.status == 204:
             self._end_without_events()
             return None
@@ -114,17 +113,30 @@ class Following:
         yield Give(())
         drop = yield from self._read_body(decoder, is_framed=reply.is_framed)
         if drop is not None:
-            self._check_resumable(drop)
+            self._check_resumable(drop.loss)
         return drop
+
+    def _judge_failure(self, failed: Failed) -> _Drop:
+        # What has worked once is no mistake of the environment's, but a failure that may pass.
+        if failed.error is not None and not self._has_opened:
+            raise failed.error
+        if failed.final:
+            raise self._lost(failed.loss)
+        if failed.sent and not self._may_repeat:
+            raise self._lost(failed.loss, UNKNOWN)
+        return _Drop(failed.loss, ours=failed.ours)
+
+    def _lost(self, loss: Loss, note: str = "") -> StreamLost:
+        return StreamLost(loss, self.cursor, note=note)
 
     # The request
 
     def _open(self) -> Open:
-        plan, address = self.plan, self.address
+        plan, address, timeouts = self.plan, self.address, self.plan.timeouts
         headers = {"accept": ACCEPT, "accept-encoding": "identity", "cache-control": "no-store"}
         headers.update({name.lower(): value for name, value in plan.headers.items()})
         if address is not None:
-            # What described the body of the first request says nothing of this one, which has none.
+            # These describe the body of the first request. This one has none.
             headers = {name: value for name, value in headers.items() if not name.startswith("content-")}
         elif plan.key is not None:
             headers["idempotency-key"] = plan.key
@@ -133,11 +145,8 @@ class Following:
             headers["last-event-id"] = token
             if is_cursor(token) and (self._sorting.position.gives_cursors or token == plan.after):
                 url = with_parameter(url, "after", token)
-        deadline = self._deadline
-        connect, idle = deadline.within(plan.timeouts.connect), deadline.within(plan.timeouts.idle)
-        if address is not None:
-            return Open("GET", url, headers, None, connect, idle, deadline.left)
-        return Open(plan.method, url, headers, plan.content, connect, idle, deadline.left)
+        method, content = (plan.method, plan.content) if address is None else ("GET", None)
+        return Open(method, url, headers, content, timeouts.connect, timeouts.idle, timeouts.head)
 
     @property
     def _may_repeat(self) -> bool:
@@ -150,14 +159,14 @@ class Following:
     # The head of the response
 
     def _note(self, head: Opened) -> None:
-        """What it says of its stream."""
+        """Note what the head says of the stream."""
         headers = head.headers
         cursor = headers.get("tailrace-cursor")
         is_document = self.media_type == Batch.media_type
         self._sorting.begin(cursor if cursor is not None and is_cursor(cursor) else None, is_document=is_document)
         if self.plan.is_socket:
-            return  # its address is one of HTTP, and it is stopped by a message
-        # What is sent there has the caller's credentials: they are for nobody but who was asked.
+            return  # its address is one of HTTP, and a message stops it
+        # Requests to these addresses carry the caller's credentials, which are for nobody but who was asked.
         location, link = headers.get("content-location"), stop_link(headers.get("link", ""))
         self.address = named_address(location, by=head.url, asked=head.asked) or self.address
         self.stop_address = named_address(link, by=head.url, asked=head.asked) or self.stop_address
@@ -173,59 +182,93 @@ class Following:
             return (yield from self._restart(str(error.members.get("reason")), cursor if is_given else None))
         if error.status not in UNAVAILABLE:
             raise error
+        loss = Loss("unavailable", str(error))
         if self._may_repeat or (error.status in NOT_DEALT_WITH and retry_after is not None):
-            return _Drop(str(error), at_least=retry_after or 0.0)
+            return _Drop(loss, at_least=retry_after or 0.0)
         if error.status in NOT_DEALT_WITH:
             raise error
-        raise StreamLost(f"{error}; it is unknown whether the request has arrived", self.cursor) from error
+        raise self._lost(loss, UNKNOWN) from error
 
     # The body
 
     def _read_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:
-        sort, deadline = self._sorting.sort, self._deadline
+        sort = self._sorting.sort
         # Where a piece is an event, it stays one.
         is_divisible = not (self.media_type == Text.media_type or self.plan.is_socket)
+        may_wait = self._may_wait
+        read = self._next_read(True)
         while True:
-            reply = yield _READ if deadline.is_never else Read(deadline.within(self.plan.timeouts.idle))
+            reply = yield read
             if not isinstance(reply, bytes):
                 break
+            is_new = False
             for part in _parts(reply) if is_divisible and len(reply) > _PART else (reply,):
                 given, end, said = sort(*_decode(decoder, part))
                 if given:
+                    is_new = True
                     yield Give(given)
                 if end is not None:
                     return (yield from self._obey(end, said))
+            if is_new and may_wait:
+                # The clock is not read at each event: it runs from the first read that brings none.
+                read, self._quiet_since = _READ, None
+            else:
+                read = self._next_read(is_new)
         if isinstance(reply, Failed):
+            if reply.loss.kind == "silent":
+                self._next_read(False)
             failure = read_failure(self._sorting.last)
-            return _Drop(reply.reason, ours=reply.ours) if failure is None else (yield from self._obey(failure))
+            return _Drop(reply.loss, ours=reply.ours) if failure is None else (yield from self._obey(failure))
         assert isinstance(reply, Ended), reply
         if reply.code is not None:
             return self._judge_close(reply.code, reply.reason)
         return (yield from self._end_body(decoder, is_framed=is_framed))
 
+    @property
+    def _may_wait(self) -> bool:
+        """Whether a read after a new event needs no bound: HTTP's silence ends it before any other timeout."""
+        # A socket's silence does not: its pings are answered elsewhere.
+        timeouts = self.plan.timeouts
+        is_idle_first = timeouts.event is None or (timeouts.event >= timeouts.idle and not self.plan.is_socket)
+        return self._deadline.is_never and is_idle_first
+
+    def _next_read(self, is_new: bool) -> Read:
+        """The next read, as long as the timeouts allow; StreamLost if no new event came for too long."""
+        deadline, idle, limit = self._deadline, self.plan.timeouts.idle, self.plan.timeouts.event
+        if limit is None:
+            return _READ if deadline.is_never else Read(deadline.within(idle))
+        now = self._clock()
+        if is_new or self._quiet_since is None:
+            self._quiet_since = now
+        left = self._quiet_since + limit - now
+        if left < _MOMENT:
+            reason = f"no new event came for {limit:g} s, though the server is there"
+            raise self._lost(Loss("stalled", reason), "Timeouts(event=None) waits for ever")
+        return Read(deadline.within(left if self.plan.is_socket else min(left, idle)))
+
     def _end_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:
-        """What it means that there is no more of it."""
+        """Judge what it means that the body has ended."""
         sorting = self._sorting
         given, end, said = sorting.sort(*_decode(decoder, None))
         if given:
             yield Give(given)
         if isinstance(end, Truncated) and sorting.says_outcomes:
-            return _Drop(str(end))
+            return _drop("broken", str(end))
         if (end := end or read_failure(sorting.last)) is not None:
             return (yield from self._obey(end, said))
         if is_unfinished(sorting.last):
-            return _Drop("the response ended in the middle of an answer")
+            return _drop("broken", "the response ended in the middle of an answer")
         if not sorting.says_outcomes or self.media_type == Batch.media_type:
             return None
         if self.media_type == Text.media_type and is_framed:
             self.outcome = DONE
             return None
-        return _Drop("the response ended, but the stream has not")
+        return _drop("broken", "the response ended, but the stream has not")
 
     # What the server has said
 
     def _obey(self, end: End, said: Frame | None = None) -> Flow[_Drop | None]:
-        """What follows from what a frame has said, now that the application has all that came before."""
+        """Act on what ends a response, now that the application has everything before it."""
         if isinstance(end, DecodeError):
             raise end
         if isinstance(end, StreamRefused):
@@ -235,48 +278,51 @@ class Following:
         if said is not None and said.id is not None:
             self._sorting.position.move(said.id)
         if isinstance(end, Farewell):
-            return _Drop(f"the server said farewell ({end.reason})", told=seconds_of(end.retry))
+            return _Drop(Loss("farewell", f"the server said farewell ({end.reason})"), told=seconds_of(end.retry))
         assert isinstance(end, Outcome), end
-        self.outcome = end
         if end.state == "error":
+            self.outcome = end
             raise StreamFailed(end.code, end.message, _members(said))
+        if self.plan.gives_result and end.data is not None and said is not None and said.data is not end.data:
+            yield Give([Frame(end.data, None, said.id)])
+        self.outcome = end
         return None
 
     def _restart(self, reason: str, cursor: str | None) -> Flow[_Drop]:
-        """Go on from a reset's cursor, if that is wanted. The application is told, to forget what it has."""
+        """Go on from a reset's cursor if the caller wants that. A `reset` event says that earlier events are void."""
         if self.plan.on_reset == "raise":
             raise StreamReset(reason, cursor)
         self._sorting.restart(cursor)
         yield Give([Frame({"reason": reason}, "reset", cursor)])
-        return _Drop(f"the stream was reset ({reason})", told=0.0)
+        return _Drop(Loss("reset", f"the stream was reset ({reason})"), told=0.0)
 
     def _judge_close(self, code: int, reason: str) -> _Drop | None:
-        """What the close code of a socket means where no outcome came before it."""
+        """Judge what a socket's close code means without an outcome before it."""
         if code == POLICY_VIOLATION:
             raise StreamRefused(code, "policy_violation", reason or None)
         sorting = self._sorting
-        # Who says how its streams end closes so, without a word, only before a client that has had the end.
+        # A server that says outcomes closes without one only where the client has had the end.
         if sorting.position.is_at_end if sorting.says_outcomes else code in (NORMAL, NO_STATUS):
             self._end_without_events()
             return None
-        return _Drop(f"the socket was closed with {code} {reason}".rstrip())
+        return _drop("broken", f"the socket was closed with {code} {reason}".rstrip())
 
     def _end_without_events(self) -> None:
-        """The server has nothing more: the client has the end, or after a reset there is nothing left to have."""
+        """The server has nothing more. After a reset that means that nothing is left of the stream."""
         if not self._sorting.gave_since_reset:
-            raise StreamLost("nothing is left of the stream after its reset", self.cursor)
+            raise self._lost(Loss("reset", "nothing is left of the stream after its reset"))
 
     # Going on
 
-    def _check_resumable(self, drop: _Drop) -> None:
-        """StreamLost if going on could leave a gap, show an event twice or start a stream for a second time."""
-        reason, token = drop.reason, self.cursor
+    def _check_resumable(self, loss: Loss) -> None:
+        """StreamLost if going on could leave a gap, repeat an event or start the stream for a second time."""
+        token = self.cursor
         if not (self._sorting.can_go_on or self.plan.allow_gaps):
-            raise StreamLost(f"{reason}; its last event has no id after which it could go on", token)
+            raise self._lost(loss, "its last event has no id after which it could go on")
         if token is not None and not can_be_sent(token):
-            raise StreamLost(f"{reason}; the id of its last event cannot be sent back", token)
+            raise self._lost(loss, "the id of its last event cannot be sent back")
         if not self._may_repeat:
-            raise StreamLost(f"{reason}; it has no address of its own at which it could go on", token)
+            raise self._lost(loss, "it has no address of its own at which it could go on")
 
     def _wait(self, drop: _Drop) -> Flow[None]:
         if drop.ours:
@@ -285,11 +331,11 @@ class Following:
         try:
             delay = backoff.fail(drop.told, at_least=drop.at_least)
         except Spent as spent:
-            raise StreamLost(f"{drop.reason}{spent}", self.cursor, backoff.failures) from None
+            raise StreamLost(drop.loss, self.cursor, backoff.failures, str(spent)) from None
         if self.plan.on_reconnect is not None:
-            self.plan.on_reconnect(backoff.failures, delay, drop.reason)
+            self.plan.on_reconnect(backoff.failures, delay, drop.loss)
         until = self._clock() + delay
         left = delay
-        # Whoever gives up waiting for an event does not make the server wait less.
+        # Who gives up waiting for an event does not make the server wait less.
         while isinstance((yield Sleep(self._deadline.within(left))), Failed):
             left = max(0.0, until - self._clock())

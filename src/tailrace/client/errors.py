@@ -1,14 +1,15 @@
 """Everything that the client raises, below tailrace.TailraceError.
 
 ClientError
-├── StreamFailed       the stream ended as `error`
-├── StreamReset        the cursor cannot be continued: what was built from the stream is void
-├── StreamLost         the stream may go on, but this client cannot follow it any longer
-├── StreamRefused      the server answered with a status that is not worth a repetition
-│   └── SessionBusy    a chat session that is answering already
-├── NotAStream         the answer is of a media type that is no stream
-├── NotStoppable       the stream has said no way to stop it
-└── Unreachable        a request beside streams has got no answer
+├── StreamFailed         the stream ended as `error`
+├── StreamReset          the cursor cannot be continued: forget what was built from the stream
+├── StreamLost           the stream may go on, but this client can no longer follow it
+├── StreamRefused        the server answered with a status that is not worth repeating the request for
+│   └── SessionBusy      the chat session is already answering
+├── NotAStream           the response has a media type that is no stream
+├── NotStoppable         the server has named no way to stop the stream
+├── Unreachable          a request beside streams got no answer
+└── UnusableEnvironment  an environment variable names a proxy or certificates that cannot be used
 
 A stream that breaks its wire raises tailrace.DecodeError.
 """
@@ -23,18 +24,19 @@ from typing import Any
 from pydantic_core import from_json
 
 from ..errors import TailraceError
+from .settings import Loss, LossKind
 
 _LONGEST = 300
-"""Characters of a server's words in an error's text."""
+"""The most characters of a server's words in an error's text."""
 _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 
 
 class ClientError(TailraceError):
-    """What goes wrong between a client and its server."""
+    """The root of what goes wrong between a client and its server."""
 
 
 class StreamFailed(ClientError):
-    """The stream ended as `error`; `code` and `message` are the server's words, and `members` is all that it says."""
+    """The stream ended as `error`. `code` and `message` are the server's words; `members` is everything it said."""
 
     def __init__(self, code: str | None, message: str | None, members: Mapping[str, Any] | None = None) -> None:
         super().__init__(code, message)
@@ -47,7 +49,7 @@ class StreamFailed(ClientError):
 
 
 class StreamReset(ClientError):
-    """The stream cannot be continued from where the client was. `cursor` is where what is kept begins."""
+    """The stream cannot be continued from the client's cursor. What the server still has begins at `cursor`."""
 
     def __init__(self, reason: str, cursor: str | None) -> None:
         super().__init__(reason, cursor)
@@ -59,13 +61,25 @@ class StreamReset(ClientError):
 
 
 class StreamLost(ClientError):
-    """The client has given up. `cursor` is where another one may go on, after `attempts` failures in a row."""
+    """The client has given up, after `attempts` failures in a row. Another client may continue from `cursor`.
 
-    def __init__(self, reason: str, cursor: str | None = None, attempts: int = 0) -> None:
-        super().__init__(reason, cursor, attempts)
-        self.reason = reason
+    `loss` is what happened last; `note` says why the client could not go on, if more was in its way.
+    """
+
+    def __init__(self, loss: Loss, cursor: str | None = None, attempts: int = 0, note: str = "") -> None:
+        super().__init__(loss, cursor, attempts, note)
+        self.loss = loss
         self.cursor = cursor
         self.attempts = attempts
+        self.note = note
+
+    @property
+    def kind(self) -> LossKind:
+        return self.loss.kind
+
+    @property
+    def reason(self) -> str:
+        return _with_note(self.loss, self.note)
 
     def __str__(self) -> str:
         tried = f" after {self.attempts} failures in a row" if self.attempts > 1 else ""
@@ -73,10 +87,10 @@ class StreamLost(ClientError):
 
 
 class StreamRefused(ClientError):
-    """The server does not give the stream.
+    """The server refuses the request.
 
-    `status` is HTTP's (on a socket that was open already: the close code), `code` and `detail` are what the answer
-    says of it, and `members` is all that it says.
+    `status` is HTTP's, or the close code of a socket. `code` and `detail` are the server's words; `members` is
+    everything it said.
     """
 
     def __init__(
@@ -94,7 +108,7 @@ class StreamRefused(ClientError):
 
 
 class SessionBusy(StreamRefused):
-    """The session is answering: resume or stop the reply that has `stream_id`."""
+    """The session is already answering: resume or stop the reply with `stream_id`."""
 
     @property
     def session_id(self) -> str:
@@ -106,7 +120,7 @@ class SessionBusy(StreamRefused):
 
 
 class NotAStream(ClientError):
-    """A successful answer in which no events can be."""
+    """A successful response with a media type that cannot carry events."""
 
     def __init__(self, media_type: str, expected: str) -> None:
         super().__init__(media_type, expected)
@@ -118,30 +132,63 @@ class NotAStream(ClientError):
 
 
 class NotStoppable(ClientError):
-    """The server has named no address at which the stream is stopped."""
+    """The server has named no address at which to stop the stream."""
 
     def __str__(self) -> str:
         return "expected a response with a Link rel=stop, but the stream has none: close it instead"
 
 
 class Unreachable(ClientError):
-    """A request has got no answer, or only that the server cannot answer now."""
+    """A request got no answer after `attempts` attempts. `loss` is what happened last."""
 
-    def __init__(self, reason: str, attempts: int) -> None:
-        super().__init__(reason, attempts)
-        self.reason = reason
+    def __init__(self, loss: Loss, attempts: int, note: str = "") -> None:
+        super().__init__(loss, attempts, note)
+        self.loss = loss
         self.attempts = attempts
+        self.note = note
+
+    @property
+    def kind(self) -> LossKind:
+        return self.loss.kind
+
+    @property
+    def reason(self) -> str:
+        return _with_note(self.loss, self.note)
 
     def __str__(self) -> str:
-        times = "once" if self.attempts == 1 else f"{self.attempts} times"
-        return f"the server was asked {times} and gave no answer: {_line(self.reason)}"
+        times = "" if self.attempts <= 1 else f" to {self.attempts} requests"
+        return f"no answer from the server{times}: {_line(self.reason)}"
+
+
+class UnusableEnvironment(ClientError):
+    """An environment variable names a proxy or certificates that cannot be used.
+
+    `value` is what it says, without passwords; `reason` is what is wrong with that, and `remedy` what to do about it.
+    """
+
+    def __init__(self, variable: str, value: str, reason: str, remedy: str) -> None:
+        super().__init__(variable, value, reason, remedy)
+        self.variable = variable
+        self.value = value
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.variable} is {self.value!r}, but {_line(self.reason)}: {self.remedy}"
+
+
+def _with_note(loss: Loss, note: str) -> str:
+    return f"{loss}; {note}" if note else str(loss)
+
+
+# What a refusal says
 
 
 _KINDS: dict[str, type[StreamRefused]] = {"session_busy": SessionBusy}
 
 
 def refusal(status: int, body: bytes) -> StreamRefused:
-    """What an answer says, as an error: an object with `detail` and `code`, one of another server's, or any text."""
+    """Make an error of a refusal's body: an object with `detail` and `code`, another server's object, or any text."""
     try:
         members = from_json(body)
     except ValueError:
@@ -152,14 +199,14 @@ def refusal(status: int, body: bytes) -> StreamRefused:
 
 
 def redirection(status: int, location: str) -> StreamRefused:
-    """An answer from elsewhere, which a client that follows no redirections does not ask for."""
+    """Make an error of a redirection that is not followed."""
     return StreamRefused(status, None, f"it is at {location!r}, and this client follows no redirections")
 
 
 def told_refusal(status: int, members: Mapping[str, Any]) -> StreamRefused:
-    """The same of what was already read; a socket's error has a `message`, and perhaps more than a text as `detail`."""
+    """Make an error of a refusal's members. A socket's refusal has a `message`."""
     inner = members.get("error")
-    said = inner if isinstance(inner, Mapping) else members  # an API like OpenAI's has everything inside
+    said = inner if isinstance(inner, Mapping) else members  # OpenAI's API has everything inside
     code = said.get("code")
     kind = _KINDS.get(code, StreamRefused) if isinstance(code, str) else StreamRefused
     return kind(status, None if code is None else str(code), _read_detail(said), members)
@@ -173,14 +220,14 @@ def _read_detail(said: Mapping[str, Any]) -> str | None:
 
 
 def _read_mistake(mistake: Any) -> str:
-    """One of those that FastAPI finds in a request."""
+    """One of the mistakes that FastAPI finds in a request."""
     if not isinstance(mistake, dict) or not isinstance(mistake.get("loc"), list):
         return str(mistake)
     return f"{'.'.join(map(str, mistake['loc']))}: {mistake.get('msg', 'no reason given')}"
 
 
 def _read_text(text: str) -> str | None:
-    """A text for people; of a page its title."""
+    """A text for people; the title of a page."""
     if not text.lstrip().startswith("<"):
         return text[:500].strip()
     title = _TITLE.search(text)
@@ -188,6 +235,6 @@ def _read_text(text: str) -> str | None:
 
 
 def _line(said: str) -> str:
-    """What a server has said, in one line that can be printed."""
+    """A server's words as one printable line."""
     words = " ".join("".join(c if c.isprintable() else " " for c in said[: 2 * _LONGEST]).split())
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"

@@ -3,48 +3,155 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar, cast
+from urllib.parse import urlsplit
 
+import certifi
 import httpx
 
 from ..errors import DecodeError
-from .commands import Ended, Failed, Flow, Open, Opened, T
-from .transport import AsyncTransport, SyncTransport, hopeless
+from .environment import Proxy, proxy_for, tls_context
+from .settings import Loss, LossKind
+from .transport import (
+    NO_HEAD_IN_TIME,
+    NOTHING_IN_TIME,
+    AsyncTransport,
+    Ended,
+    Failed,
+    Flow,
+    Open,
+    Opened,
+    SyncTransport,
+    T,
+    hopeless,
+)
 
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+HTTPClient: TypeAlias = httpx.Client | httpx.AsyncClient
+
 _ENDED = Ended()
-_MISLED = (httpx.TooManyRedirects, httpx.UnsupportedProtocol)
-_NO_ADDRESS = (UnicodeError, OverflowError, ExceptionGroup)
-"""What comes of a host or a port that cannot be. The first address was checked: these are of a redirection."""
 _NO_HTTP = "illegal status line"
 """So h11 begins to say what it got from a server of something else, as it does of one that begins with TLS."""
 
+_NO_LOCATION = "Invalid URL in location header"
+_NO_ADDRESS = (UnicodeError, OverflowError, ExceptionGroup)
+"""How httpx fails at a Location that is no address, though it is not to follow it."""
 
-HTTPClient = httpx.Client | httpx.AsyncClient
+_UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+_UNSENT = (*_UNCONNECTED, httpx.PoolTimeout)
+_SILENT = (httpx.ReadTimeout, httpx.WriteTimeout)
+_WORDS: dict[type[httpx.RequestError], str] = {
+    httpx.ConnectError: "no connection",
+    httpx.ConnectTimeout: "no connection in time",
+    httpx.PoolTimeout: "none of the client's connections was free in time",
+    httpx.ReadTimeout: "the server has been silent for too long",
+    httpx.WriteTimeout: "the server has taken nothing for too long",
+}
+
+# Clients
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 
-def _timeout(request: Open) -> httpx.Timeout:
-    return httpx.Timeout(request.idle, connect=request.connect, pool=request.connect)
+class Clients(Generic[C]):
+    """The caller's client, or clients of our own: one for each proxy, and one for TLS, each made when it is needed.
+
+    httpx would make all of them at once, with certificates that nobody needs and proxies that lead nowhere.
+    """
+
+    def __init__(self, kind: type[C], given: HTTPClient | None, **options: Any) -> None:
+        _check_kind(kind, type(given) if given is not None else kind)
+        self.kind: type[C] = kind
+        self._make: Callable[..., C] = partial(kind, trust_env=False, **options)
+        self._given: C | None = cast("C | None", given)
+        self._own: dict[tuple[bool, str | None], C] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether redirections are followed: a caller's client decides that itself."""
+        return self._given is None or self._given.follow_redirects
+
+    def of(self, url: str) -> tuple[C, Proxy | None]:
+        """The client for a URL, and the proxy that it uses; UnusableEnvironment if there cannot be one."""
+        if self._given is not None:
+            return self._given, None
+        proxy, is_tls = proxy_for(url), urlsplit(url).scheme == "https"
+        if proxy is not None:
+            proxy.check("socksio", "pip install 'httpx[socks]'")
+        key = (is_tls, None if proxy is None else proxy.url)
+        if key not in self._own:
+            # Without TLS there is nothing to verify, and no certificates are loaded.
+            verify = self._context() if is_tls else False
+            self._own[key] = self._make(verify=verify, proxy=None if proxy is None else self._proxy(proxy))
+        return self._own[key], proxy
+
+    def drain(self) -> list[C]:
+        """Our own clients, to be closed."""
+        own, self._own = list(self._own.values()), {}
+        return own
+
+    def _proxy(self, proxy: Proxy) -> httpx.Proxy:
+        return httpx.Proxy(proxy.url, ssl_context=self._context() if proxy.url.startswith("https:") else None)
+
+    def _context(self) -> ssl.SSLContext:
+        self._tls = self._tls or tls_context(certifi.where())
+        return self._tls
 
 
-def _request(client: httpx.Client | httpx.AsyncClient, request: Open) -> httpx.Request:
+AnyClients: TypeAlias = HTTPClient | Clients[httpx.Client] | Clients[httpx.AsyncClient] | None
+"""A caller's client, clients that several requests share, or None for new ones."""
+
+
+def _clients(kind: type[C], given: AnyClients, **options: Any) -> Clients[C]:
+    if not isinstance(given, Clients):
+        return Clients(kind, given, **options)
+    _check_kind(kind, given.kind)
+    return cast("Clients[C]", given)
+
+
+def _check_kind(expected: type[HTTPClient], got: type[HTTPClient]) -> None:
+    if not issubclass(got, expected):
+        raise TypeError(f"expected an httpx.{expected.__name__} here, but got {got.__qualname__}")
+
+
+# Requests, responses and failures
+
+
+def _request(client: HTTPClient, request: Open) -> httpx.Request:
+    timeout = httpx.Timeout(request.idle, connect=request.connect, pool=request.connect)
     try:
         # An id is sent back as it came, in UTF-8: the HTML standard, "Last-Event-ID".
         headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
+        if request.is_foreign:
+            # The client's headers, cookies and parameters are the caller's, too.
+            extensions = {"timeout": timeout.as_dict()}
+            return httpx.Request(
+                request.method, request.url, headers=headers, content=request.content, extensions=extensions
+            )
         return client.build_request(
-            request.method, request.url, headers=headers, content=request.content, timeout=_timeout(request)
+            request.method, request.url, headers=headers, content=request.content, timeout=timeout
         )
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
         raise ValueError(f"expected a request that HTTP allows, but got: {error}") from error
 
 
-def _opened(response: httpx.Response) -> Opened:
-    asked = response.history[0].url if response.history else response.url
+def _options(request: Open) -> dict[str, Any]:
+    return {"stream": True, "follow_redirects": False, **({"auth": None} if request.is_foreign else {})}
+
+
+def _opened(response: httpx.Response, follows: bool, proxy: Proxy | None) -> Opened | Failed:
+    if response.status_code == 407 and proxy is not None:
+        return _failed_proxy("it asks for credentials (407)", response.request, proxy)
     # Several lines of one header are one, with commas: httpx joins them.
-    headers = response.headers
+    headers, url = response.headers, str(response.url)
     is_framed = "content-length" in headers or "transfer-encoding" in headers or response.http_version == "HTTP/2"
-    return Opened(response.status_code, dict(headers), str(response.url), str(asked), is_framed)
+    return Opened(response.status_code, dict(headers), url, url, is_framed, follows)
 
 
 def _is_plain(response: httpx.Response) -> bool:
@@ -53,55 +160,53 @@ def _is_plain(response: httpx.Response) -> bool:
     return "content-encoding" not in response.headers and not response.is_stream_consumed
 
 
-def _failed(error: httpx.RequestError) -> Failed:
-    if isinstance(error, httpx.LocalProtocolError):
+def _failed(error: httpx.RequestError, proxy: Proxy | None = None) -> Failed:
+    if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
         raise ValueError(f"expected a request that HTTP allows, but got: {error}") from error
     if isinstance(error, httpx.DecodingError):
         raise DecodeError(f"expected a body as its Content-Encoding says, but got: {error}") from error
+    kind: LossKind = "unsent" if isinstance(error, _UNSENT) else "silent" if isinstance(error, _SILENT) else "broken"
+    if (why := hopeless(error)) is not None:
+        return Failed(Loss(kind, why), final=True)
     word = _WORDS.get(type(error), "the connection failed")
     said = "" if isinstance(error, httpx.TimeoutException) else str(error).rstrip(".")
-    why = hopeless(error)
-    final = why is not None or isinstance(error, _MISLED) or said.startswith(_NO_HTTP)
-    reason = why or (f"{word}: {said}" if said else word)
-    return Failed(reason, sent=not isinstance(error, _NEVER_SENT), final=final)
+    if proxy is not None and isinstance(error, _UNCONNECTED):
+        verb = "does not connect" if isinstance(error, httpx.ProxyError) else "does not answer"
+        return _failed_proxy(f"it {verb} ({said or word})", error.request, proxy)
+    if said.startswith(_NO_LOCATION):
+        return _misled(error)
+    return Failed(Loss(kind, word, said), final=said.startswith(_NO_HTTP))
 
 
 def _misled(error: Exception) -> Failed:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    return Failed(f"the server redirects to where nobody can be: {error}", final=True)
+    return Failed(Loss("misled", "the server redirects to where nobody can be", str(error)), final=True)
 
 
-_WORDS: dict[type[httpx.RequestError], str] = {
-    httpx.ConnectError: "no connection",
-    httpx.ConnectTimeout: "no connection in time",
-    httpx.PoolTimeout: "none of the client's connections was free in time",
-    httpx.ReadTimeout: "the server has been silent for too long",
-    httpx.WriteTimeout: "the server has taken nothing for too long",
-    httpx.TooManyRedirects: "the server redirects without an end",
-    httpx.UnsupportedProtocol: "the server redirects to where HTTP does not lead",
-}
+def _failed_proxy(reason: str, request: httpx.Request, proxy: Proxy) -> Failed:
+    loss = Loss("unsent", f"the proxy {proxy.shown} of {proxy.variable} failed", reason)
+    return Failed(loss, error=proxy.failed(reason, request.url.host))
 
 
 class AsyncHTTP(AsyncTransport):
-    """By a caller's client, which stays open, or by one of its own."""
+    """HTTP with asyncio, by a caller's client, which stays open, or by clients of its own."""
 
-    def __init__(self, client: HTTPClient | None = None) -> None:
-        if client is not None and not isinstance(client, httpx.AsyncClient):
-            raise TypeError(f"expected an httpx.AsyncClient here, but got {type(client).__qualname__}")
+    def __init__(self, clients: AnyClients = None) -> None:
         super().__init__()
-        self._is_own = client is None
-        self.client = httpx.AsyncClient(follow_redirects=True) if client is None else client
+        self.clients = _clients(httpx.AsyncClient, clients)
+        self._is_own = self.clients is not clients
         self._response: httpx.Response | None = None
         self._pieces: Any = None
 
     async def leave(self) -> None:
         await super().leave()
         if self._is_own:
-            await self.client.aclose()
+            for client in self.clients.drain():
+                await client.aclose()
 
     def beside(self) -> AsyncHTTP:
-        return AsyncHTTP(self.client)
+        return AsyncHTTP(self.clients)
 
     async def converse(self, flow: Flow[T]) -> T:
         try:
@@ -110,18 +215,19 @@ class AsyncHTTP(AsyncTransport):
             await self.close()
 
     async def open(self, request: Open) -> Opened | Failed:
-        sent = _request(self.client, request)
+        client, proxy = self.clients.of(request.url)
+        sent = _request(client, request)
         try:
             async with asyncio.timeout(request.within):
-                self._response = await self.client.send(sent, stream=True)
+                self._response = await client.send(sent, **_options(request))
         except TimeoutError:
-            return Failed("no answer in time")
+            return NO_HEAD_IN_TIME
         except httpx.RequestError as error:
-            return _failed(error)
+            return _failed(error, proxy)
         except _NO_ADDRESS as error:
             return _misled(error)
         self._pieces = self._response.aiter_raw() if _is_plain(self._response) else self._response.aiter_bytes()
-        return _opened(self._response)
+        return _opened(self._response, self.clients.follows, proxy)
 
     async def read(self, within: float | None) -> bytes | Ended | Failed:
         pieces: AsyncIterator[bytes] = self._pieces
@@ -131,7 +237,7 @@ class AsyncHTTP(AsyncTransport):
             async with asyncio.timeout(within):
                 return await anext(pieces, _ENDED)
         except TimeoutError:
-            return Failed("nothing came in time")
+            return NOTHING_IN_TIME
         except httpx.RequestError as error:
             return _failed(error)
 
@@ -146,24 +252,26 @@ class AsyncHTTP(AsyncTransport):
 
 
 class SyncHTTP(SyncTransport):
-    """By a caller's client, which stays open, or by one of its own."""
+    """HTTP without asyncio, by a caller's client, which stays open, or by clients of its own."""
 
-    def __init__(self, client: HTTPClient | None = None) -> None:
-        if client is not None and not isinstance(client, httpx.Client):
-            raise TypeError(f"expected an httpx.Client here, but got {type(client).__qualname__}")
+    def __init__(self, clients: AnyClients = None) -> None:
         super().__init__()
-        self._is_own = client is None
-        self.client = httpx.Client(follow_redirects=True) if client is None else client
+        # Each connection is used once: only a new one tells which socket to shut when the time is over.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.clients = _clients(httpx.Client, clients, limits=limits)
+        self._is_own = self.clients is not clients
         self._response: httpx.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
+        self._idle = 0.0
 
     def leave(self) -> None:
         super().leave()
         if self._is_own:
-            self.client.close()
+            for client in self.clients.drain():
+                client.close()
 
     def beside(self) -> SyncHTTP:
-        return SyncHTTP(self.client)
+        return SyncHTTP(self.clients)
 
     def converse(self, flow: Flow[T]) -> T:
         try:
@@ -172,23 +280,86 @@ class SyncHTTP(SyncTransport):
             self.close()
 
     def open(self, request: Open) -> Opened | Failed:
-        sent = _request(self.client, request)
-        try:
-            self._response = self.client.send(sent, stream=True)
-        except httpx.RequestError as error:
-            return _failed(error)
-        except _NO_ADDRESS as error:
-            return _misled(error)
+        client, proxy = self.clients.of(request.url)
+        sent = _request(client, request)
+        self._idle = request.idle
+        with _Watch(request.within) as watch:
+            sent.extensions["trace"] = watch.trace
+            try:
+                self._response = client.send(sent, **_options(request))
+            except httpx.RequestError as error:
+                return NO_HEAD_IN_TIME if watch.is_over else _failed(error, proxy)
+            except _NO_ADDRESS as error:
+                return _misled(error)
         self._pieces = self._response.iter_raw() if _is_plain(self._response) else self._response.iter_bytes()
-        return _opened(self._response)
+        return _opened(self._response, self.clients.follows, proxy)
 
     def read(self, within: float | None) -> bytes | Ended | Failed:
         try:
-            return next(self._pieces, _ENDED)
+            if within is None or within >= self._idle or self._response is None:
+                return next(self._pieces, _ENDED)
+            with _Watch(within, self._response.extensions.get("network_stream")) as watch:
+                piece = next(self._pieces, _ENDED)
+                # Shut by the watch, a body without a length of its own seems to have ended.
+                return NOTHING_IN_TIME if watch.is_over and piece is _ENDED else piece
         except httpx.RequestError as error:
-            return _failed(error)
+            return NOTHING_IN_TIME if within is not None and within < self._idle else _failed(error)
 
     def close(self) -> None:
         if self._response is not None:
             response, self._response = self._response, None
             response.close()
+
+
+class _Watch:
+    """Shuts the socket of a request when its time is over, which wakes the thread that waits for it.
+
+    Without asyncio httpx bounds each read, but not all of them together.
+    """
+
+    def __init__(self, seconds: float, stream: Any = None) -> None:
+        self.is_over = False
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._shut)
+        self._timer.daemon = True
+        if stream is not None:
+            self._watch(stream)
+
+    def __enter__(self) -> _Watch:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._forget()
+
+    def trace(self, name: str, info: dict[str, Any]) -> None:
+        """Called by httpcore: https://www.encode.io/httpcore/extensions/#trace."""
+        if name in ("connection.connect_tcp.complete", "socks.connect_tcp.complete"):
+            self._watch(info["return_value"])
+
+    def _watch(self, stream: Any) -> None:
+        connected = stream.get_extra_info("socket")
+        if not isinstance(connected, socket.socket):
+            return
+        with self._lock:
+            self._forget()
+            # A duplicate, because TLS takes the socket itself over.
+            with suppress(OSError):
+                self._socket = socket.socket(fileno=socket.dup(connected.fileno()))
+        if self.is_over:
+            self._shut()
+
+    def _forget(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _shut(self) -> None:
+        self.is_over = True
+        with self._lock:
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)

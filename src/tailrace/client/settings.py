@@ -1,40 +1,206 @@
-"""How long a client waits, and how often it tries."""
+"""How long a client waits, how often it tries, and what a lost connection is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
-LONGEST_DELAY = 3600.0
+from ..wire.base import MAX_FRAME_BYTES
 
 OnReset = Literal["raise", "restart"]
-OnReconnect = Callable[[int, float, str], None]
+
+LossKind = Literal["unsent", "broken", "silent", "unavailable", "farewell", "reset", "stalled", "overdue", "misled"]
+"""What happened to a connection:
+
+- `unsent`: nothing of the request reached the server
+- `broken`: the connection ended too early
+- `silent`: the server sent nothing for too long
+- `unavailable`: the server answered that it cannot serve the request now
+- `farewell`: the server asked the client to come back later
+- `reset`: the server cannot continue from the client's cursor
+- `stalled`: no new event came for too long
+- `overdue`: the total timeout is over
+- `misled`: a redirection leads nowhere
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a connection is gone. As a `str` it is one sentence; `detail` is what another library said of it."""
+
+    kind: LossKind
+    reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+OnReconnect: TypeAlias = Callable[[int, float, Loss], None]
 """Called with the attempt (1, 2, …), the seconds until it, and why it is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """In seconds. `idle` is how long the server may say nothing, pings included.
+    """Timeouts in seconds.
 
-    `total` bounds the whole of a reading, or of a request of ChatClient with all its repetitions. Only on plain HTTP
-    without asyncio it is noticed as late as the next bytes of a body, at most `idle` later, or as the end of a head.
+    - `connect`: for a connection
+    - `head`: until the head of a response is complete, whatever comes before it
+    - `idle`: for which the server may send nothing at all; its pings count as life
+    - `event`: for which a response may bring no new event; pings and repeated events do not count. None is no bound
+    - `total`: for the whole stream, or for one request of ChatClient with all its repetitions. None is no bound
     """
 
     connect: float = 10.0
+    head: float = 120.0
     idle: float = 45.0
+    # Ten minutes, as OpenAI's and Anthropic's clients wait for a model that thinks.
+    event: float | None = 600.0
     total: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What a client spends between two new events: at most `limit` failures in a row, and at most `seconds`.
+    """What a client spends between two new events: `limit` failures in a row, and `seconds`.
 
-    Before each attempt it waits a random time up to `base` seconds, doubled with each failure up to `cap`, or what
-    the server asks for. One that asks for more than LONGEST_DELAY seconds, an hour, is given up at once.
+    Before each attempt it waits a random time up to `base` seconds, doubled with each failure up to `cap`. A server may
+    ask for up to `longest` seconds: a longer SSE `retry` is cut to that, and after a longer `Retry-After` or farewell
+    the client gives up.
     """
 
     limit: int = 8
     base: float = 0.5
     cap: float = 30.0
+    longest: float = 60.0
     seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The first request of a stream. `key` is its idempotency key; `after` is the id to begin after.
+
+    With `gives_result`, the value that a stream ends with is given as its last event.
+    """
+
+    url: str
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    key: str | None = None
+    after: str | None = None
+    retry: Retry = field(default_factory=Retry)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    on_reset: OnReset = "raise"
+    on_reconnect: OnReconnect | None = None
+    allow_gaps: bool = False
+    gives_result: bool = False
+    max_bytes: int = MAX_FRAME_BYTES
+
+    @property
+    def is_socket(self) -> bool:
+        return urlsplit(self.url).scheme in ("ws", "wss")
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether the request starts nothing when it is repeated."""
+        return self.method in _SAFE or self.key is not None
+
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Overdue(Exception):
+    """The total timeout is over. Raised inside the client only."""
+
+
+class Deadline:
+    """`total` seconds from now, or never."""
+
+    def __init__(self, total: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total = total
+        self._clock = clock
+        self._at = None if total is None else clock() + total
+        self.is_never = total is None
+
+    @property
+    def left(self) -> float | None:
+        """The seconds left, at least 0; None if there is no end."""
+        return None if self._at is None else max(0.0, self._at - self._clock())
+
+    def within(self, seconds: float) -> float:
+        """That many seconds, or what is left; Overdue if nothing is."""
+        if (left := self.left) is None:
+            return seconds
+        if left == 0:
+            raise Overdue(f"the total timeout of {self._total:g} s is over")
+        return min(seconds, left)
+
+
+class Spent(Exception):
+    """There is nothing more to try. Raised inside the client only; its text says so if the server wanted that."""
+
+
+class Backoff:
+    """Exponential backoff with full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/."""
+
+    def __init__(self, retry: Retry, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.failures = 0
+        self._floor = 0.0
+        self._retry = retry
+        self._clock = clock
+        self._since = clock()
+
+    def succeed(self) -> None:
+        self.failures = 0
+        self._since = self._clock()
+
+    def heed(self, milliseconds: int) -> None:
+        """Wait at least so long before any attempt, as the server asks; but only as long as is sane."""
+        self._floor = min(seconds_of(milliseconds), self._retry.longest)
+
+    def fail(self, told: float | None = None, *, at_least: float = 0.0) -> float:
+        """Count a failure and return the seconds to wait: what the server `told`, or a random time, but `at_least`.
+
+        Spent if there is nothing more to try, or if the server asks for longer than the caller allows.
+        """
+        self.failures += 1
+        retry = self._retry
+        if self.failures > retry.limit:
+            raise Spent
+        wanted = at_least if told is None else told
+        if wanted > retry.longest:
+            raise Spent(f"the server asks for {wanted:.0f} s of rest, and Retry(longest={retry.longest:g}) allows less")
+        # 2.0**n overflows where a limit allows more than a thousand failures.
+        bound = min(retry.cap, retry.base * 2.0 ** min(self.failures - 1, 60))
+        delay = max(at_least, max(0.0, self._floor) + random.uniform(0, bound)) if told is None else max(0.0, told)
+        if retry.seconds is not None and self._clock() + delay > self._since + retry.seconds:
+            raise Spent
+        return delay
+
+
+def seconds_of(milliseconds: int) -> float:
+    """Milliseconds as seconds, bounded where a float cannot hold them."""
+    return max(-_MANY, min(milliseconds, _MANY)) / 1000
+
+
+_MANY = 1 << 62
+
+
+def read_retry_after(value: str | None) -> float | None:
+    """The seconds of a Retry-After header, which has a number or a date; None if it has neither."""
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    # RFC 9110, section 5.6.7: dates are in GMT, whether or not they say so.
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

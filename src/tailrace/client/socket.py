@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -14,42 +15,74 @@ from websockets.exceptions import (
     InvalidProxy,
     InvalidStatus,
     InvalidURI,
+    ProxyError,
     SecurityError,
     WebSocketException,
 )
 from websockets.http11 import Response
 from websockets.sync.client import ClientConnection as SyncConnection
-from websockets.sync.client import connect as connect_sync
+from websockets.sync.client import reconnect
 
 from ..errors import FrameTooLarge
-from .commands import Ended, Failed, Open, Opened
-from .decoding import SOCKET
-from .transport import AsyncTransport, SyncTransport, hopeless
+from .environment import Proxy, proxy_for, tls_context
+from .settings import Loss
+from .sorting import SOCKET
+from .transport import (
+    NOT_CONNECTED,
+    NOTHING_IN_TIME,
+    AsyncTransport,
+    Ended,
+    Failed,
+    Open,
+    Opened,
+    SyncTransport,
+    hopeless,
+)
 
-# What websockets logs, a client's errors say better; where nobody has set logging up, it is not for the terminal.
+# The client's errors say more than what websockets logs. Where logging is not set up, it stays off the terminal.
 _LOGGER = logging.getLogger("tailrace.client")
 _LOGGER.addHandler(logging.NullHandler())
 
 _CLOSE_TIMEOUT = 1
 _TOO_BIG = 1009
 _NOT_OPENED = (OSError, TimeoutError, EOFError, WebSocketException)
-# Addresses that the server redirects to, or that are a proxy's in the environment.
-_MISLED = (InvalidURI, InvalidProxy, SecurityError, OverflowError, ValueError)
+_IMPOSSIBLE = (InvalidURI, InvalidProxy, SecurityError, OverflowError, ValueError)
 _NOT_OF_A_HANDSHAKE = frozenset({"accept", "accept-encoding", "cache-control", "content-length", "content-type"})
 
 
-def _options(request: Open, max_bytes: int) -> dict[str, Any]:
-    """Pings of our own stand for the server's: a connection without an answer to them is silent for too long."""
+# Redirections are followed by hand, as those of HTTP: websockets would send along all headers that it does not know.
+class _Connect(connect):
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
+class _ConnectSync(reconnect):
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
+def _options(request: Open, max_bytes: int, proxy: Proxy | None) -> dict[str, Any]:
+    """Our own pings replace the server's: a connection that does not answer them has been silent for too long."""
     headers = {name: value for name, value in request.headers.items() if name not in _NOT_OF_A_HANDSHAKE}
+    tls = {"ssl": tls_context(None)} if urlsplit(request.url).scheme == "wss" else {}
     return {
         "additional_headers": headers,
-        "open_timeout": request.connect,
+        "open_timeout": min(request.connect, request.within),
         "close_timeout": _CLOSE_TIMEOUT,
         "ping_interval": request.idle / 3,
         "ping_timeout": request.idle * 2 / 3,
         "max_size": max_bytes,
         "logger": _LOGGER,
+        "proxy": None if proxy is None else proxy.url,
+        **tls,
     }
+
+
+def _proxy(request: Open) -> Proxy | None:
+    proxy = proxy_for(request.url)
+    if proxy is not None:
+        proxy.check("python_socks", "pip install 'python-socks[asyncio]'")
+    return proxy
 
 
 def _opened(url: str, response: Response | None) -> Opened:
@@ -57,27 +90,37 @@ def _opened(url: str, response: Response | None) -> Opened:
     headers = {name.lower(): value for name, value in response.headers.raw_items()}
     if response.status_code == 101:
         return Opened(200, {**headers, "content-type": SOCKET}, url, url)
-    return Opened(response.status_code, headers, url, url)
+    return Opened(response.status_code, headers, url, url, follows=True)
 
 
 def _ended(closed: ConnectionClosed, max_bytes: int) -> Ended | Failed:
-    """How the socket ended; FrameTooLarge if that is for a message which is too large for this client."""
+    """How the socket ended; FrameTooLarge if a message was too large for this client."""
     if closed.sent is not None and closed.sent.code == _TOO_BIG and not closed.rcvd_then_sent:
         raise FrameTooLarge(max_bytes, max_bytes + 1)
     if closed.rcvd is None:
-        return Failed(f"the connection failed: {closed}")
+        return _broken(closed)
     return Ended(closed.rcvd.code, closed.rcvd.reason)
 
 
-def _unopened(error: Exception) -> Failed:
+def _broken(closed: ConnectionClosed) -> Failed:
+    return Failed(Loss("broken", "the connection failed", str(closed)))
+
+
+def _unopened(error: Exception, request: Open, proxy: Proxy | None) -> Failed:
     # Nothing of the application runs before the handshake has succeeded, or has been refused with a status.
-    why, said = hopeless(error), str(error)
-    reason = why or (f"no connection: {said}" if said else "no connection")
+    if (why := hopeless(error)) is not None:
+        return Failed(Loss("unsent", why), final=True)
+    loss = Loss("unsent", "no connection", str(error))
+    if proxy is not None and isinstance(error, ProxyError | OSError):
+        failed = proxy.failed(f"it does not connect ({error})", urlsplit(request.url).hostname or "")
+        return Failed(loss, error=failed)
     is_no_http = isinstance(error, InvalidMessage) and isinstance(error.__cause__, ValueError)
-    return Failed(reason, sent=False, final=why is not None or is_no_http or isinstance(error, _MISLED))
+    return Failed(loss, final=is_no_http or isinstance(error, _IMPOSSIBLE))
 
 
 class AsyncSocket(AsyncTransport):
+    """A WebSocket with asyncio."""
+
     def __init__(self, max_bytes: int) -> None:
         super().__init__()
         self._max_bytes = max_bytes
@@ -88,13 +131,14 @@ class AsyncSocket(AsyncTransport):
         return self
 
     async def open(self, request: Open) -> Opened | Failed:
+        proxy = _proxy(request)
         try:
-            self._connection = connection = await connect(request.url, **_options(request, self._max_bytes))
+            self._connection = connection = await _Connect(request.url, **_options(request, self._max_bytes, proxy))
         except InvalidStatus as refused:
             self._refusal = [bytes(refused.response.body or b"")]
             return _opened(request.url, refused.response)
-        except (*_NOT_OPENED, *_MISLED) as error:
-            return _unopened(error)
+        except (*_NOT_OPENED, *_IMPOSSIBLE) as error:
+            return _unopened(error, request, proxy)
         failed = None if request.content is None else await self.say(request.content.decode())
         return failed or _opened(request.url, connection.response)
 
@@ -105,17 +149,17 @@ class AsyncSocket(AsyncTransport):
             async with asyncio.timeout(within):
                 return await self._connection.recv(decode=False)
         except TimeoutError:
-            return Failed("nothing came in time")
+            return NOTHING_IN_TIME
         except ConnectionClosed as closed:
             return _ended(closed, self._max_bytes)
 
     async def say(self, text: str) -> Failed | None:
         if self._connection is None:
-            return Failed("there is no connection now")
+            return NOT_CONNECTED
         try:
             await self._connection.send(text)
         except ConnectionClosed as closed:
-            return Failed(f"the connection failed: {closed}")
+            return _broken(closed)
         return None
 
     async def close(self) -> None:
@@ -125,6 +169,8 @@ class AsyncSocket(AsyncTransport):
 
 
 class SyncSocket(SyncTransport):
+    """A WebSocket without asyncio."""
+
     def __init__(self, max_bytes: int) -> None:
         super().__init__()
         self._max_bytes = max_bytes
@@ -136,14 +182,15 @@ class SyncSocket(SyncTransport):
         return self
 
     def open(self, request: Open) -> Opened | Failed:
+        proxy = _proxy(request)
         try:
-            connecting = connect_sync(request.url, **_options(request, self._max_bytes))
+            connecting = _ConnectSync(request.url, **_options(request, self._max_bytes, proxy))
             self._connection = connection = self._connected.enter_context(connecting)
         except InvalidStatus as refused:
             self._refusal = [bytes(refused.response.body or b"")]
             return _opened(request.url, refused.response)
-        except (*_NOT_OPENED, *_MISLED) as error:
-            return _unopened(error)
+        except (*_NOT_OPENED, *_IMPOSSIBLE) as error:
+            return _unopened(error, request, proxy)
         failed = None if request.content is None else self.say(request.content.decode())
         return failed or _opened(request.url, connection.response)
 
@@ -153,17 +200,17 @@ class SyncSocket(SyncTransport):
         try:
             return self._connection.recv(timeout=within, decode=False)
         except TimeoutError:
-            return Failed("nothing came in time")
+            return NOTHING_IN_TIME
         except ConnectionClosed as closed:
             return _ended(closed, self._max_bytes)
 
     def say(self, text: str) -> Failed | None:
         if self._connection is None:
-            return Failed("there is no connection now")
+            return NOT_CONNECTED
         try:
             self._connection.send(text)
         except ConnectionClosed as closed:
-            return Failed(f"the connection failed: {closed}")
+            return _broken(closed)
         return None
 
     def close(self) -> None:

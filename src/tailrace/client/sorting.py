@@ -1,19 +1,155 @@
-"""What the frames of a stream mean: events for the application, or something that the server has to say. No I/O."""
+"""What the bytes of a stream mean: events for the application, or something that the server has to say. No I/O."""
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from typing import TypeAlias
+from functools import partial
+from typing import Protocol, TypeAlias
 
+from ..cursor import Cursor, is_cursor
 from ..errors import DecodeError
-from ..events import DONE, RESERVED, Dropped, Notice, Reset
-from ..wire.base import Frame, read_notice
-from ..wire.sse import ONLY_RETRY
-from .backoff import Backoff, seconds_of
-from .chunks import read_failure
-from .errors import StreamLost, StreamRefused, told_refusal
-from .plan import Plan
-from .position import Elsewhere, Position
+from ..events import DONE, RESERVED, Dropped, Notice, Outcome, Reset
+from ..wire.base import Decoder, Frame, read_notice
+from ..wire.batch import Batch
+from ..wire.ndjson import NDJSON, LinesDecoder, NDJSONDecoder
+from ..wire.openai import DONE_MARK, read_failure
+from ..wire.sse import ONLY_RETRY, SSE, SSEJSONDecoder
+from ..wire.text import Text
+from ..wire.websocket import MessageDecoder
+from .errors import NotAStream, StreamLost, StreamRefused, told_refusal
+from .settings import Backoff, Loss, Plan
+
+# Decoders
+
+SOCKET = "websocket"
+"""The media type under which a driver gives the messages of a WebSocket, one with each reading."""
+
+
+class _Make(Protocol):
+    def __call__(self, *, max_bytes: int) -> Decoder: ...
+
+
+_LINES = (NDJSON.media_type, *NDJSON.aliases, "application/jsonlines", "application/json-lines", "application/x-jsonl")
+
+_DECODERS: dict[str, _Make] = {
+    SSE.media_type: partial(SSEJSONDecoder, strict=False, marks={DONE_MARK: DONE}),
+    **dict.fromkeys(_LINES, LinesDecoder),
+    Batch.media_type: lambda max_bytes: Batch().decoder(),
+    Text.media_type: Text().decoder,
+    # The transport bounds a message.
+    SOCKET: lambda max_bytes: MessageDecoder(strict=False, has_cursors=False),
+}
+
+_WITH_CURSORS: dict[str, _Make] = {
+    **dict.fromkeys(_LINES, partial(NDJSONDecoder, strict=False)),
+    SOCKET: lambda max_bytes: MessageDecoder(strict=False),
+}
+
+EXPECTED = ", ".join((SSE.media_type, NDJSON.media_type, Batch.media_type, Text.media_type))
+ACCEPT = f"{SSE.media_type}, {NDJSON.media_type};q=0.9, {Batch.media_type};q=0.5, {Text.media_type};q=0.3"
+"""What a client accepts unless its caller says otherwise."""
+
+
+def media_type_of(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def decoder_for(media_type: str, max_bytes: int, *, has_cursors: bool) -> Decoder:
+    """Make a decoder for any server's events; NotAStream for a media type that cannot carry events."""
+    make = _DECODERS.get(media_type)
+    if make is None:
+        raise NotAStream(media_type, EXPECTED)
+    if has_cursors:
+        make = _WITH_CURSORS.get(media_type, make)
+    return make(max_bytes=max_bytes)
+
+
+# The place in a stream
+
+_FIELD_VALUE = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?")
+
+
+def can_be_sent(token: str) -> bool:
+    """Whether an id, which may be another server's, can be the value of a header (RFC 9110, section 5.5)."""
+    return _FIELD_VALUE.fullmatch(token) is not None
+
+
+class Elsewhere(Exception):
+    """An event belongs to another stream, or to another life of this one. Raised inside the client only."""
+
+
+class AtEnd(Exception):
+    """An event's cursor says that it is the last. Raised inside the client only."""
+
+
+class Position:
+    """The id of the last event. Any server's ids are kept; of cursors it is known which comes after which.
+
+    An id is a cursor only where the server gives cursors: other servers' ids may look like one.
+    """
+
+    def __init__(self, token: str | None = None, *, gives_cursors: bool = False) -> None:
+        self.token = token
+        self.gives_cursors = gives_cursors
+        self._stem = ""
+        self._offset = -1
+        if token is not None:
+            self.move(token)
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the server has said that there is nothing more."""
+        return self.gives_cursors and self.token is not None and is_cursor(self.token) and self.token.endswith(".end")
+
+    def begin(self, token: str) -> None:
+        """Note that a response begins at a cursor. That changes the place only where there is none yet."""
+        self.gives_cursors = True
+        self.move(self.token or token)
+
+    def move(self, token: str) -> None:
+        """Go there, wherever it is."""
+        self.token = token
+        self._stem, self._offset = "", -1
+        if self.gives_cursors and is_cursor(token):
+            cursor = Cursor.parse(token)
+            self._stem, self._offset = _stem(cursor), cursor.offset
+
+    def advance(self, token: str) -> bool:
+        """Go on to an event's id; False if the event was there before.
+
+        Elsewhere if it belongs to another stream, AtEnd if it is the last.
+        """
+        if not self.gives_cursors:
+            self.token = token
+            return True
+        stem, _, offset = token.rpartition(".")
+        # As is_cursor has it, for the rest of a token whose stem is known: this is done for every event.
+        if stem == self._stem and len(offset) <= 15 and offset.isascii() and offset.isdecimal():
+            if (number := int(offset)) <= self._offset:
+                return False
+            self._offset = number
+            self.token = token
+            return True
+        return self._jump(token)
+
+    def _jump(self, token: str) -> bool:
+        if is_cursor(token):
+            cursor = Cursor.parse(token)
+            if self._stem not in ("", _stem(cursor)):
+                raise Elsewhere
+            self.move(token)
+            if cursor.ended:
+                raise AtEnd
+        self.move(token)
+        return True
+
+
+def _stem(cursor: Cursor) -> str:
+    return f"{cursor.stream}.{cursor.epoch}"
+
+
+# Events and what else there is
 
 KNOWN = 1000
 """Ids of other servers' events that are remembered, to notice those that are sent again."""
@@ -21,25 +157,25 @@ KNOWN = 1000
 End: TypeAlias = Notice | StreamRefused | DecodeError
 
 Sorted: TypeAlias = tuple[list[Frame], End | None, Frame | None]
-"""The events to give, what ends the response behind them, and the frame that says so."""
+"""The events to give, what ends the response after them, and the frame that says so."""
 
 
 class Sorting:
-    """Of one stream, across all its connections."""
+    """Sorts the frames of one stream, across all its connections."""
 
     def __init__(self, plan: Plan, backoff: Backoff) -> None:
         # Before it has had the message that is its request's body, a socket cannot say what it gives.
         self.position = Position(plan.after, gives_cursors=plan.is_socket and plan.method != "GET")
         self.last: Frame | None = None
-        """The last event that was given."""
+        """The last event given."""
         self.can_go_on = True
-        """Whether a next connection can go on after that one."""
+        """Whether the next connection can go on after that event."""
         self.gave_since_reset = True
         self._plan = plan
         self._backoff = backoff
         self._known: deque[str] = deque([] if plan.after is None else [plan.after], KNOWN)
         self._first_id: str | None = None
-        self._is_fresh = False  # whether all that has come in this response may have come before
+        self._is_fresh = False  # whether everything in this response so far may have come before
         self._gave_id = False  # in this response
         self._is_document = False
 
@@ -49,7 +185,7 @@ class Sorting:
         return self._is_document or (self.position.gives_cursors and self.position.token is not None)
 
     def begin(self, cursor: str | None, *, is_document: bool = False) -> None:
-        """A response begins, at a cursor if its server gives any. How a document ended, it says itself."""
+        """Note that a response begins, at a cursor if its server gives cursors. A document says itself how it ended."""
         self._is_fresh, self._gave_id, self._is_document = bool(self._known), False, is_document
         if cursor is not None:
             self.position.begin(cursor)
@@ -60,7 +196,7 @@ class Sorting:
         self.can_go_on, self.gave_since_reset = True, False
 
     def sort(self, frames: list[Frame], failure: DecodeError | None = None) -> Sorted:
-        """What they come to; behind them the decoder has found a `failure`."""
+        """Return the events to deliver, then what ends the response. `failure` is what the decoder found after them."""
         if self._is_fresh and not self.position.gives_cursors:
             frames = self._without_known(frames)
         given: list[Frame] = []
@@ -73,7 +209,6 @@ class Sorting:
                     continue
                 if (frame.event in RESERVED or frame.data is DONE) and (notice := self._read_notice(frame)) is not None:
                     if not isinstance(notice, Dropped):
-                        # A failure of OpenAI's comes before the mark that nothing more does.
                         end, said = notice, frame
                         break
                     self.position.move(frame.id or self.position.token or "")
@@ -82,11 +217,15 @@ class Sorting:
                 given.append(frame)
         except Elsewhere:
             end = Reset("epoch_changed")
+        except AtEnd:
+            # No notice, but the last event: it is the value that the stream ends with.
+            given.append(frame)
+            end, said = Outcome("done", data=frame.data), frame
         except DecodeError as error:
             end = error
         if given:
             self._give(given)
-        if end is DONE:
+        if end is DONE:  # OpenAI's failure comes before its mark that nothing more does
             end = read_failure(self.last) or end
         return given, end, said
 
@@ -109,9 +248,9 @@ class Sorting:
             self.can_go_on = False
 
     def _without_known(self, frames: list[Frame]) -> list[Frame]:
-        """The first frames of a response without those that were there already. Of cursors that is known everywhere.
+        """Drop the first frames of a response that came before. For cursors, `Position` knows that at each frame.
 
-        Some servers begin with the event that was asked to be behind, or with the last few whatever was asked for.
+        Some servers begin with the very event that the client has, or with the last few whatever it asks for.
         """
         new: list[Frame] = []
         token = self.position.token
@@ -122,17 +261,18 @@ class Sorting:
                 self._is_fresh = False
                 return new + frames[index:]
             elif frame.id == self._first_id != token and not self._plan.allow_gaps:
-                raise StreamLost(f"expected the server to go on after {token!r}, but it began again", token)
+                reason = f"expected the server to go on after {token!r}, but it began again"
+                raise StreamLost(Loss("broken", reason), token)
         return new
 
     def _heed_retry(self, frame: Frame) -> bool:
-        """Whether that was all that the frame has to say. What a farewell says is for once only."""
+        """Note a delay; True if the frame says nothing else. A farewell's delay counts only once."""
         if frame.event != "farewell" and frame.retry is not None:
-            self._backoff.floor = seconds_of(frame.retry)
+            self._backoff.heed(frame.retry)
         return frame.data is ONLY_RETRY
 
     def _read_notice(self, frame: Frame) -> Notice | StreamRefused | None:
-        """What a frame says, unless it is of a server that means something else by the name."""
+        """What a frame says, unless its server means something else by the name."""
         is_mark = frame.data is DONE
         if is_mark:
             return DONE

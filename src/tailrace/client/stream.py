@@ -1,23 +1,28 @@
-"""`tail`: follow a stream."""
+"""`tail`: follow a stream, with asyncio or without."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Any, Generic
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from ..events import Outcome
 from ..wire.base import MAX_FRAME_BYTES, Frame
 from .core import Following
-from .driving import T
-from .events import AsyncEvents, Events
-from .http import AsyncHTTP, HTTPClient, SyncHTTP
-from .links import check_url, with_parameters
-from .plan import Plan
-from .position import can_be_sent
-from .settings import OnReconnect, OnReset, Retry, Timeouts
+from .errors import NotStoppable, Unreachable
+from .http import AnyClients, AsyncHTTP, HTTPClient, SyncHTTP
+from .requests import ask, check_url, with_parameters
+from .settings import Loss, OnReconnect, OnReset, Plan, Retry, Timeouts
 from .socket import AsyncSocket, SyncSocket
+from .sorting import can_be_sent
+from .transport import AsyncTransport, Command, Failed, Flow, Give, Open, Read, Say, SyncTransport
+
+T = TypeVar("T")
+
+STOP = '{"event": "stop"}'
 
 
 def tail(
@@ -40,11 +45,18 @@ def tail(
 ) -> Tail[Frame]:
     """Follow a stream: `async with tail(url) as events: async for event in events`, or both without `async`.
 
-    An event has `data`, `event` (its name or None) and `id`. The method is POST where there is a body, else GET.
-    `after` is the id to go on after, `idempotency_key` a name for the request under which the server starts it only
-    once (True makes one), `max_bytes` the bound of one event, `client` one of your own, which is not closed.
-    With `on_reset="restart"` a reset is given as an event of that name, and what is kept follows; with `allow_gaps`
-    a stream whose events have no ids is connected again, too. The errors are those of ClientError, and DecodeError.
+    An event is a Frame with `data`, `event` (its name, or None) and `id`. Errors are a ClientError or a DecodeError.
+
+    - `after`: continue after the event with this id.
+    - `method`: POST if there is a body, otherwise GET.
+    - `params`, `json`, `content`: query parameters and the body, for the first request only.
+    - `headers`: for every request to the origin of `url`. They are never sent to another origin.
+    - `idempotency_key`: a name for the request, so that repeating it starts nothing twice; True makes one.
+    - `on_reset`: "raise" StreamReset, or "restart": deliver an event `reset`, then what the server still has.
+    - `on_reconnect`: called with the attempt, the seconds until it, and why it is needed.
+    - `allow_gaps`: reconnect even if events have no ids, so that some may be missed or repeated.
+    - `max_bytes`: the largest event.
+    - `client`: an httpx client of yours, which stays open.
     """
     if json is not None and content is not None:
         raise TypeError("expected json or content, but got both")
@@ -71,7 +83,7 @@ def tail(
 
 
 def encode(value: Any) -> bytes:
-    """As JSON; ValueError for what cannot be."""
+    """Encode a value as JSON; ValueError if that is impossible."""
     try:
         return to_json(value)
     except PydanticSerializationError as error:
@@ -86,32 +98,32 @@ def _in_utf8(text: str) -> bytes:
 
 
 def new_key() -> str:
-    """An idempotency key that nobody else has."""
+    """Make an idempotency key that nobody else has."""
     return secrets.token_urlsafe(16)
 
 
 class Tail(Generic[T]):
-    """A stream to follow. Entering it connects; it can be entered again when it was left."""
+    """A stream to follow. Entering it connects. You can enter it again after you have left it."""
 
-    def __init__(self, plan: Plan, convert: Callable[[Frame], T] | None, client: HTTPClient | None) -> None:
+    def __init__(self, plan: Plan, convert: Callable[[Frame], T] | None, clients: AnyClients) -> None:
         if plan.is_socket:
-            _check_socket(plan, client)
-        check_url(plan.url, is_whole=client is None)
+            _check_socket(plan, clients)
+        check_url(plan.url, is_whole=not isinstance(clients, HTTPClient))
         if plan.after is not None and not can_be_sent(plan.after):
             raise ValueError(f"expected an id that a header can hold as `after`, but got {plan.after[:80]!r}")
         self._plan = plan
         self._convert = convert
-        self._client = client
+        self._clients = clients
         self._entered: AsyncEvents[T] | Events[T] | None = None
 
     async def __aenter__(self) -> AsyncEvents[T]:
         self._check_left()
         plan = self._plan
-        transport = AsyncSocket(plan.max_bytes) if plan.is_socket else AsyncHTTP(self._client)
+        transport = AsyncSocket(plan.max_bytes) if plan.is_socket else AsyncHTTP(self._clients)
         self._entered = events = AsyncEvents(Following(plan), self._convert, transport)
         try:
             await events.start()
-        except BaseException:  # it is not entered, whatever the reason
+        except BaseException:  # whatever the reason, it is not entered
             self._entered = None
             raise
         return events
@@ -124,11 +136,11 @@ class Tail(Generic[T]):
     def __enter__(self) -> Events[T]:
         self._check_left()
         plan = self._plan
-        transport = SyncSocket(plan.max_bytes) if plan.is_socket else SyncHTTP(self._client)
+        transport = SyncSocket(plan.max_bytes) if plan.is_socket else SyncHTTP(self._clients)
         self._entered = events = Events(Following(plan), self._convert, transport)
         try:
             events.start()
-        except BaseException:  # it is not entered, whatever the reason
+        except BaseException:  # whatever the reason, it is not entered
             self._entered = None
             raise
         return events
@@ -143,10 +155,217 @@ class Tail(Generic[T]):
             raise RuntimeError("expected one `with` at a time, but this stream is being read: call tail() once more")
 
 
-def _check_socket(plan: Plan, client: HTTPClient | None) -> None:
+def _check_socket(plan: Plan, client: AnyClients) -> None:
     if client is not None:
         raise TypeError("expected no httpx client for a WebSocket, but got one")
     try:
         (plan.content or b"").decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"expected a text as a WebSocket's message, but got bytes that are none: {error}") from None
+
+
+class Reading(Generic[T]):
+    """A stream that is being read. Nothing is read before you ask for it: at most one piece is kept.
+
+    Without `convert`, events are frames.
+    """
+
+    def __init__(self, core: Following, convert: Callable[[Frame], T] | None) -> None:
+        self._core = core
+        self._convert = convert
+        self._flow: Flow[None] = core.run()
+        self._reply: Any = None
+        self._pending: deque[Frame] = deque()
+        self._cursor = core.cursor
+        self._error: Exception | None = None
+        self._is_busy = False
+        self._is_left = False
+
+    @property
+    def cursor(self) -> str | None:
+        """The id of the last event that you got. Pass it as `after` to continue later."""
+        return self._cursor if self._pending else self._core.cursor
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the stream ended; None before the end, or if the server does not say."""
+        return self._core.outcome
+
+    @property
+    def address(self) -> str | None:
+        """The address of the stream itself, if the server has named it."""
+        return self._core.address
+
+    @property
+    def media_type(self) -> str | None:
+        """The media type of the response, like `text/event-stream`, or `websocket`; None before a response."""
+        return self._core.media_type
+
+    def _pop(self) -> T:
+        frame: Any = self._pending.popleft()
+        if frame.id is not None:
+            self._cursor = frame.id
+        event: T = frame if self._convert is None else self._convert(frame)
+        return event
+
+    def _begin(self) -> None:
+        """Start to wait for events. Only one reader may wait at a time, and not after an error or after leaving."""
+        if self._is_busy or self._is_left or self._error is not None:
+            self._refuse()
+        self._is_busy = True
+
+    def _refuse(self) -> NoReturn:
+        if self._error is not None:
+            raise self._error
+        if self._is_left:
+            raise RuntimeError("expected to read inside of the block, but the stream was left")
+        raise RuntimeError("expected one reader of a stream at a time, but another one waits for its next event")
+
+    def _next_command(self) -> Command | None:
+        """The core's next command; None at the end, or if the stream was left meanwhile."""
+        if self._is_left:
+            return None
+        reply, self._reply = self._reply, None
+        try:
+            return self._flow.send(reply)
+        except StopIteration:
+            return None
+
+    def _take(self, frames: Sequence[Frame]) -> None:
+        """Keep what the core gives. No frames mean that the stream is open."""
+        if frames:
+            self._pending.extend(frames)
+        else:
+            self._cursor = self._core.cursor
+
+    def _break_off(self, error: BaseException) -> None:
+        """Note that a command was not finished. After an error that is the end; else the core connects again."""
+        self._error = error if isinstance(error, Exception) else None
+        self._reply = Failed(Loss("broken", "the reading was interrupted"), ours=True)
+
+    def _stopping(self) -> Flow[None]:
+        """Ask the server to stop the stream; NotStoppable if it has named no way."""
+        plan = self._core.plan
+        if plan.is_socket:
+            reply = yield Say(STOP)
+            if isinstance(reply, Failed):
+                raise Unreachable(reply.loss, 1)
+            return
+        if (address := self._core.stop_address) is None:
+            raise NotStoppable
+        headers = {name: value for name, value in plan.headers.items() if not name.lower().startswith("content-")}
+        timeouts = plan.timeouts
+        request = Open("POST", address, headers, None, timeouts.connect, timeouts.idle, timeouts.head)
+        yield from ask(request, plan.retry, repeatable=True, total=timeouts.total)
+
+
+class AsyncEvents(Reading[T], Generic[T]):
+    """A stream's events for `async for`, across as many connections as it takes."""
+
+    def __init__(self, core: Following, convert: Callable[[Frame], T] | None, transport: AsyncTransport) -> None:
+        super().__init__(core, convert)
+        self._transport = transport
+
+    def __aiter__(self) -> AsyncEvents[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._pending:
+            if not await self._fill():
+                raise StopAsyncIteration
+        return self._pop()
+
+    async def start(self) -> None:
+        """Connect. If the server does not give the stream, the error is raised here."""
+        try:
+            await self._fill()
+        except BaseException:  # nobody else can close the connection yet
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Leave the stream, which goes on without you. A task that waits for the next event finds the end."""
+        self._is_left = True
+        await self._transport.leave()
+
+    async def stop(self) -> None:
+        """Stop the stream itself, for all its readers. The iteration then ends, and `outcome` says so."""
+        await self._transport.beside().converse(self._stopping())
+
+    async def _fill(self) -> bool:
+        """Go on until there are events or the stream is open; False at the end."""
+        self._begin()
+        try:
+            while (command := self._next_command()) is not None:
+                if isinstance(command, Give):
+                    self._take(command.frames)
+                    return True
+                if isinstance(command, Read):
+                    self._reply = await self._transport.read(command.within)
+                else:
+                    self._reply = await self._transport.perform(command)
+        except BaseException as error:  # the stream's, or a cancellation: either way this connection is finished
+            self._break_off(error)
+            await self._transport.close()
+            raise
+        finally:
+            self._is_busy = False
+        await self._transport.close()  # it may have been opened while the stream was left
+        return False
+
+
+class Events(Reading[T], Generic[T]):
+    """A stream's events for `for`, across as many connections as it takes."""
+
+    def __init__(self, core: Following, convert: Callable[[Frame], T] | None, transport: SyncTransport) -> None:
+        super().__init__(core, convert)
+        self._transport = transport
+
+    def __iter__(self) -> Events[T]:
+        return self
+
+    def __next__(self) -> T:
+        while not self._pending:
+            if not self._fill():
+                raise StopIteration
+        return self._pop()
+
+    def start(self) -> None:
+        """Connect. If the server does not give the stream, the error is raised here."""
+        try:
+            self._fill()
+        except BaseException:  # nobody else can close the connection yet
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the stream, which goes on without you.
+
+        Another thread that waits for the next event finds the end, but not before its read has returned.
+        """
+        self._is_left = True
+        self._transport.leave()
+
+    def stop(self) -> None:
+        """Stop the stream itself, for all its readers. The iteration then ends, and `outcome` says so."""
+        self._transport.beside().converse(self._stopping())
+
+    def _fill(self) -> bool:
+        self._begin()
+        try:
+            while (command := self._next_command()) is not None:
+                if isinstance(command, Give):
+                    self._take(command.frames)
+                    return True
+                if isinstance(command, Read):
+                    self._reply = self._transport.read(command.within)
+                else:
+                    self._reply = self._transport.perform(command)
+        except BaseException as error:  # the stream's, or Ctrl-C: either way this connection is finished
+            self._break_off(error)
+            self._transport.close()
+            raise
+        finally:
+            self._is_busy = False
+        self._transport.close()
+        return False

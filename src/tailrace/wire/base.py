@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..cursor import is_cursor
 from ..errors import DecodeError
-from ..events import Dropped, Entries, Farewell, Notice, Outcome, Reset, State, encode_data
+from ..events import RESERVED, Dropped, Entries, Farewell, Notice, Outcome, Reset, State, encode_data
 
 MAX_FRAME_BYTES = 1 << 20
 """The default bound of one frame in a decoder."""
@@ -53,17 +54,20 @@ class Encoder(ABC):
 
 
 class Decoder(ABC):
-    """Bytes to frames, whatever the pieces they come in."""
+    """Turns bytes into frames, in whatever pieces they arrive.
+
+    Where a decoder has `strict`, True reads what a log writes and refuses all else; False reads any server's bytes.
+    """
 
     @abstractmethod
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes; DecodeError for what is not of this wire.
+        """Return the frames that `data` completes; DecodeError for what is not of this wire.
 
-        After an error the decoder has lost its place: continue from the last cursor, with a new one.
+        After an error the decoder has lost its place: continue from the last cursor, with a new decoder.
         """
 
     def close(self) -> list[Frame]:
-        """The frames that the end of the bytes completes; Truncated if it cuts one."""
+        """Return the frames that the end of the bytes completes; Truncated if it cuts one."""
         return []
 
 
@@ -145,7 +149,7 @@ def frame_members(frame: Frame) -> bytes:
 
 
 def read_members(value: Any) -> Frame:
-    """The inverse of `frame_members`; DecodeError where it is no such object."""
+    """Read a frame from one JSON object, as `frame_members` writes it; DecodeError for anything else."""
     if not isinstance(value, dict) or "data" not in value:
         raise DecodeError(f'expected an object with "data", but got {value!r:.80}')
     frame = Frame(value["data"], value.get("event"), value.get("id"), value.get("retry"))
@@ -156,3 +160,20 @@ def read_members(value: Any) -> Frame:
     ):
         raise DecodeError(f'expected "event" and "id" to be strings and "retry" a whole number, but got {value!r:.80}')
     return frame
+
+
+def read_any(value: Any) -> Frame:
+    """Read a frame from any JSON value of a server that gives cursors.
+
+    An object with a cursor as `id` is an envelope if it has `data`; otherwise it is flat: the object is the data, and a
+    reserved name as its `type` names a notice. Anything else is data without an id.
+    """
+    if not (isinstance(value, dict) and isinstance(id_ := value.get("id"), str) and is_cursor(id_)):
+        return Frame(value)
+    if "data" in value:
+        try:
+            return read_members(value)
+        except DecodeError:
+            return Frame(value)
+    kind = value.get("type")
+    return Frame(value, kind if isinstance(kind, str) and kind in RESERVED else None, id_)

@@ -35,7 +35,10 @@ def document(data: bytes, outcome: Outcome | None, cursor: str, after: str | Non
 
 
 class BatchDecoder(Decoder):
-    """A document's data as frames, and its outcome as the last of them."""
+    """A document's data as frames, and its outcome as the last of them.
+
+    If the beginning of the stream is gone, the first frame is a reset.
+    """
 
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -55,14 +58,23 @@ class BatchDecoder(Decoder):
             raise kind(f"expected a JSON document, but got {bytes(self._document)!r:.80}: {error}") from None
         if not isinstance(value, dict) or not isinstance(value.get("data"), list):
             raise DecodeError(f'expected an object with a list as "data", but got {value!r:.80}')
-        frames = [Frame(data) for data in value["data"]]
+        frames = [*_reset_frames(value.get("after")), *map(Frame, value["data"])]
         if (cursor := value.get("cursor")) is None:
             return [*frames, _outcome_frame(value.get("outcome", {"state": "done"}))]
         if not isinstance(cursor, str):
             raise DecodeError(f'expected a string as "cursor", but got {cursor!r:.80}')
-        if frames:
+        if value["data"]:
             frames[-1].id = cursor
         return frames
+
+
+def _reset_frames(after: Any) -> list[Frame]:
+    """What a document says first whose stream has lost its beginning."""
+    if after is None:
+        return []
+    if not isinstance(after, str):
+        raise DecodeError(f'expected a string as "after", but got {after!r:.80}')
+    return [Frame({"reason": "trimmed"}, "reset", after)]
 
 
 def _outcome_frame(outcome: Any) -> Frame:

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from ..errors import DecodeError, FrameTooLarge, Truncated
 from ..events import Entries, Notice, encode_data
-from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, frame_members, notice_frame, read_members
+from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, frame_members, notice_frame, read_any, read_members
 
 
 class NDJSONEncoder(Encoder):
@@ -35,15 +35,14 @@ def _member(events: Mapping[int, str], offset: int) -> bytes:
     return b',"event":%b' % encode_data(events[offset]) if offset in events else b""
 
 
-class JSONLines:
-    """Any server's lines of JSON, as values; blank lines are passed over."""
+class LinesDecoder(Decoder):
+    """Any server's lines of JSON: each value is the data of a frame. Blank lines are skipped."""
 
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_bytes = max_bytes
         self._rest = bytearray()
 
-    def feed(self, data: bytes) -> list[Any]:
-        """The values of the lines that `data` completes; DecodeError for one that is not JSON, with those before it."""
+    def feed(self, data: bytes) -> list[Frame]:
         head, found, tail = data.rpartition(b"\n")
         if not found:
             self._rest += data
@@ -51,56 +50,65 @@ class JSONLines:
             return []
         whole = bytes(self._rest + head) if self._rest else head
         self._rest = bytearray(tail)
-        values = self._read_all(whole)
-        self._check_size(len(tail), values)
-        return values
+        frames = self._read_all(whole)
+        self._check_size(len(tail), frames)
+        return frames
 
-    def close(self) -> list[Any]:
-        """The value of a last line without its line end; Truncated if it is not whole."""
+    def close(self) -> list[Frame]:
+        """Return the frame of a last line without its line end; Truncated if that is not whole."""
         rest, self._rest = bytes(self._rest), bytearray()
         if not rest or rest.isspace():
             return []
         try:
-            return [from_json(rest)]
+            value = from_json(rest)
         except ValueError as error:
             raise Truncated(f"expected a whole line of JSON at the end, but got {rest!r:.80}: {error}") from None
+        return self._frames([value])
 
-    def _read_all(self, whole: bytes) -> list[Any]:
+    def _frames(self, values: Sequence[Any]) -> list[Frame]:
+        return list(map(Frame, values))
+
+    def _read_all(self, whole: bytes) -> list[Frame]:
         lines = [line for line in whole.split(b"\n") if line and not line.isspace()]
         if len(whole) <= self._max_bytes:
             try:
-                return list(map(from_json, lines))
+                values = list(map(from_json, lines))
             except ValueError:
-                pass  # the bad one is named below
-        values: list[Any] = []
+                pass  # the bad line is named below
+            else:
+                return self._frames(values)
+        values = []
         for line in lines:
-            self._check_size(len(line), values)
+            if len(line) > self._max_bytes:
+                raise FrameTooLarge(self._max_bytes, len(line), before=self._frames(values))
             try:
                 values.append(from_json(line))
             except ValueError as error:
-                raise DecodeError(f"expected a line of JSON, but got {line!r:.80}: {error}", before=values) from None
-        return values
+                before = self._frames(values)
+                raise DecodeError(f"expected a line of JSON, but got {line!r:.80}: {error}", before=before) from None
+        return self._frames(values)
 
-    def _check_size(self, size: int, before: Sequence[Any] = ()) -> None:
+    def _check_size(self, size: int, before: Sequence[Frame] = ()) -> None:
         if size > self._max_bytes:
             raise FrameTooLarge(self._max_bytes, size, before=before)
 
 
-class NDJSONDecoder(Decoder):
-    """The frames of a log: a line is an object with `id`, `data` and, where it has a name, `event`."""
+class NDJSONDecoder(LinesDecoder):
+    """The lines of a server that gives cursors. Strict, each line is an envelope: an object with `data`."""
 
-    def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._lines = JSONLines(max_bytes=max_bytes)
+    def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES, strict: bool = True) -> None:
+        super().__init__(max_bytes=max_bytes)
+        self._read = read_members if strict else read_any
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def _frames(self, values: Sequence[Any]) -> list[Frame]:
+        frames: list[Frame] = []
         try:
-            return [read_members(value) for value in self._lines.feed(data)]
+            for value in values:
+                frames.append(self._read(value))  # noqa: PERF401 - so that those before a bad one stay
         except DecodeError as error:
-            error.before = [read_members(value) for value in error.before]
+            error.before = frames
             raise
-
-    def close(self) -> list[Frame]:
-        return [read_members(value) for value in self._lines.close()]
+        return frames
 
 
 class NDJSON(Wire):

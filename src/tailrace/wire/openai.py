@@ -11,7 +11,10 @@ from ..events import Entries, Farewell, Notice, Outcome, Reset, encode_data
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 from .sse import SSEDecoder
 
-_DONE = b"data: [DONE]\n\n"
+DONE_MARK = "[DONE]"
+"""The data that says that a stream of chunks is complete."""
+
+_DONE = f"data: {DONE_MARK}\n\n".encode()
 
 
 class OpenAIEncoder(Encoder):
@@ -67,7 +70,7 @@ def _error(message: str, code: str | None) -> bytes:
 
 
 class OpenAIDecoder(Decoder):
-    """The chunks as frames; an error chunk raises nothing and is the last frame, named `error`."""
+    """The chunks as frames. An error chunk is the last frame, named `error`."""
 
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._events = SSEDecoder(max_bytes=max_bytes)
@@ -84,7 +87,7 @@ class OpenAIDecoder(Decoder):
     def _read(self, data: str | None) -> Frame | None:
         if data is None or self._ended:
             return None
-        if data == "[DONE]":
+        if data == DONE_MARK:
             self._ended = True
             return Frame({}, "done")
         try:
@@ -97,6 +100,32 @@ class OpenAIDecoder(Decoder):
             self._ended = True
             return Frame(failure if isinstance(failure, dict) else {"message": failure}, "error")
         return Frame(chunk)
+
+
+def read_failure(last: Frame | None) -> Outcome | None:
+    """The error that a stream's last event is, if it is one: `{"error": {"message": …, "code": …}}`, without an id."""
+    if last is None or last.id is not None or not isinstance(last.data, dict) or last.data.keys() != {"error"}:
+        return None
+    error: Any = last.data["error"]
+    if not isinstance(error, dict):
+        return None
+    return Outcome("error", _text(error.get("code") or error.get("type")), _text(error.get("message")))
+
+
+def is_unfinished(last: Frame | None) -> bool:
+    """Whether a stream's last event is a chunk that others must follow: no choice has a reason to be finished."""
+    if last is None or not isinstance(last.data, dict) or last.data.get("object") != "chat.completion.chunk":
+        return False
+    choices = last.data.get("choices")
+    return isinstance(choices, list) and bool(choices) and all(map(_goes_on, choices))
+
+
+def _goes_on(choice: Any) -> bool:
+    return isinstance(choice, dict) and choice.get("finish_reason") is None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 class OpenAIChunks(Wire):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from collections.abc import Mapping
 from itertools import repeat
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from pydantic_core import from_json
@@ -25,6 +25,8 @@ _Columns: TypeAlias = tuple[list[str], list[str | None], list[str]]
 """The texts of events, their names and their ids, or no names and no ids."""
 # From how many characters on it pays to look for blocks that are written alike.
 _MANY = 1024
+# What JSON begins with. To try and fail to read anything else as JSON would cost more than all the rest.
+_BEGINNINGS = frozenset('{["-0123456789tfnNI \t\n')
 _COMMENTS = re.compile(rb"(?::.*\n|\n)*")
 # As many digits as JavaScript holds exactly; int() refuses thousands of them.
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
@@ -270,33 +272,38 @@ def _end_of_comments(block: bytes | bytearray) -> int:
     return match.end()
 
 
-class SSEValuesDecoder(SSEDecoder):
-    """Events whose data is read further: as JSON, or as a subclass reads what is none."""
+class SSEJSONDecoder(SSEDecoder):
+    """Events whose data is JSON.
 
-    @abstractmethod
-    def _read_text(self, text: str) -> Any: ...
+    Strict, other data is a DecodeError, and a block with only a delay is no frame. Otherwise other data is the text, or
+    the value of one of the `marks`, and a block with only a delay is a frame with ONLY_RETRY as data.
+    """
+
+    def __init__(
+        self, *, max_bytes: int = MAX_FRAME_BYTES, strict: bool = True, marks: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        super().__init__(max_bytes=max_bytes)
+        self._strict = strict
+        self._marks = marks
 
     def _read_delay(self, retry: int) -> list[Frame]:
-        return [Frame(ONLY_RETRY, None, self._last_id, retry)]
+        return [] if self._strict else [Frame(ONLY_RETRY, None, self._last_id, retry)]
+
+    def _read_text(self, text: str) -> Any:
+        if self._strict or text[:1] in _BEGINNINGS:
+            try:
+                return from_json(text)
+            except ValueError as error:
+                if self._strict:
+                    expected = f"expected JSON in the data of an event, but got {text!r:.80}: {error}"
+                    raise DecodeError(expected) from None
+        return self._marks.get(text, text)
 
     def _read_texts(self, texts: list[str]) -> list[Any]:
         try:
             return list(map(from_json, texts))
         except ValueError:
             return list(map(self._read_text, texts))
-
-
-class SSEJSONDecoder(SSEValuesDecoder):
-    """The events of a log: `Frame.data` is the value that the data fields hold as JSON."""
-
-    def _read_delay(self, retry: int) -> list[Frame]:
-        return []
-
-    def _read_text(self, text: str) -> Any:
-        try:
-            return from_json(text)
-        except ValueError as error:
-            raise DecodeError(f"expected JSON in the data of an event, but got {text!r:.80}: {error}") from None
 
 
 class SSE(Wire):

@@ -5,12 +5,12 @@ Close codes are those of RFC 6455, section 7.4, and its registry.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic_core import from_json
 
 from ..errors import DecodeError
-from .base import Frame, read_members
+from .base import Decoder, Frame, read_any, read_members
 
 Command = Literal["stop"]
 
@@ -56,13 +56,47 @@ class Messages:
         return _CLOSE_CODES.get(frame.event or "", NORMAL)
 
 
-def read_message(text: str) -> Frame:
-    """The frame in a message of the server; DecodeError if there is none."""
+def read_message(text: str | bytes) -> Frame:
+    """Read the frame in a server's message; DecodeError if there is none."""
     try:
         value = from_json(text)
     except ValueError as error:
         raise DecodeError(f"expected a message of JSON, but got {text!r:.80}: {error}") from None
     return read_members(value)
+
+
+class MessageDecoder(Decoder):
+    """The messages of a socket, fed one by one.
+
+    Strict, each is an envelope. Otherwise it is any JSON value, or text; with `has_cursors` it is what a line of such a
+    server would be, or its refusal of the stream.
+    """
+
+    def __init__(self, *, strict: bool = True, has_cursors: bool = True) -> None:
+        self._strict = strict
+        self._has_cursors = has_cursors
+
+    def feed(self, data: bytes) -> list[Frame]:
+        if self._strict:
+            return [read_message(data)]
+        try:
+            value = from_json(data)
+        except ValueError:
+            return [Frame(data.decode("utf-8", "replace"))]
+        if not self._has_cursors:
+            return [Frame(value)]
+        return [Frame(value["data"], "error") if _is_refusal(value) else read_any(value)]
+
+
+def _is_refusal(value: Any) -> bool:
+    """Whether a message stands for HTTP's refusal: the socket is open already, so there is no status to give."""
+    return (
+        isinstance(value, dict)
+        and value.get("event") == "error"
+        and isinstance(data := value.get("data"), dict)
+        and type(status := data.get("status")) is int
+        and 400 <= status <= 599
+    )
 
 
 def read_command(text: str | None) -> Command:
