@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tailrace.cli.notices import Notices, say
+from tailrace.client import Loss
 
 
 def test_a_notice_is_one_harmless_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,8 +23,8 @@ def test_who_wants_no_notices_gets_none(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_attempts_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     notices = Notices("tail", quiet=False)
-    notices.tell_reconnect(1, 0.04, "no connection")
-    notices.tell_reconnect(2, 12.0, "no connection")
+    notices.tell_reconnect(1, 0.04, Loss("unsent", "no connection"))
+    notices.tell_reconnect(2, 12.0, Loss("unsent", "no connection"))
     first, second = capsys.readouterr().err.splitlines()
     assert first == "tailrace tail: no connection; connecting again in 0.0 s"
     assert second == "tailrace tail: no connection; connecting again in 12.0 s (attempt 2)"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from .terminal.safe import safe_line
+
+if TYPE_CHECKING:
+    from ..client import Loss
 
 
 def say(text: str) -> None:
@@ -28,6 +32,6 @@ class Notices:
         if not self._is_quiet:
             say(f"tailrace {self._command}: {text}")
 
-    def tell_reconnect(self, attempt: int, delay: float, reason: str) -> None:
+    def tell_reconnect(self, attempt: int, delay: float, loss: Loss) -> None:
         again = "" if attempt == 1 else f" (attempt {attempt})"
-        self.tell(f"{reason}; connecting again in {delay:.1f} s{again}")
+        self.tell(f"{loss}; connecting again in {delay:.1f} s{again}")

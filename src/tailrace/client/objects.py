@@ -129,11 +129,11 @@ class Session(Answered):
     """A session in a list."""
 
     session_id: str
-    title: str = Field("", description="The beginning of its first message.")
+    title: str = Field(default="", description="The beginning of its first message.")
     message_count: int
     created: datetime
     updated: datetime
-    stream_id: str | None = Field(None, description="The stream of a reply that is being generated.")
+    stream_id: str | None = Field(default=None, description="The stream of a reply that is being generated.")
 
 
 class Message(Answered):
@@ -146,7 +146,7 @@ class Message(Answered):
     stream_id: str | None = None
     model: str | None = None
     total_chunks: int | None = None
-    processing_time: float | None = Field(None, description="Seconds.")
+    processing_time: float | None = Field(default=None, description="Seconds.")
     error: str | None = None
 
 
@@ -155,7 +155,7 @@ class SessionDetails(Session):
 
     model: str
     messages: list[Message]
-    earlier: str | None = Field(None, description="The token that gets the messages before these.")
+    earlier: str | None = Field(default=None, description="The token that gets the messages before these.")
 
 
 class SessionPage(Answered):
@@ -163,7 +163,7 @@ class SessionPage(Answered):
 
     sessions: list[Session]
     total: int
-    next: str | None = Field(None, description="The token that gets the next page.")
+    next: str | None = Field(default=None, description="The token that gets the next page.")
 
 
 class Deleted(Answered):
@@ -177,11 +177,11 @@ class Health(Answered):
     """How the server is. An unhealthy one answers with status 503."""
 
     status: Annotated[str, _known("healthy", "unhealthy")]
-    reason: str | None = Field(None, description="Why the server is unhealthy.")
+    reason: str | None = Field(default=None, description="Why the server is unhealthy.")
     active_streams: int = Field(description="Replies being generated.")
     active_connections: int = Field(description="Clients reading a reply.")
     database: Annotated[str, _known("reachable", "unreachable")] | None = None
-    event_loop_lag: float | None = Field(None, description="Seconds that a turn of the event loop takes.")
+    event_loop_lag: float | None = Field(default=None, description="Seconds that a turn of the event loop takes.")
     uptime: float = Field(description="Seconds.")
 
 
@@ -216,5 +216,5 @@ class ServerInformation(Answered):
     framework: str
     multi_turn: bool = True
     streaming: bool = True
-    endpoints: dict[str, str] = Field({}, description="What each endpoint does.")
-    streaming_endpoints: list[str] = Field([], description="The endpoints that stream a reply.")
+    endpoints: dict[str, str] = Field(default={}, description="What each endpoint does.")
+    streaming_endpoints: list[str] = Field(default=[], description="The endpoints that stream a reply.")

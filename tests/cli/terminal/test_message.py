@@ -3,19 +3,20 @@ from __future__ import annotations
 from math import inf
 
 from tailrace.cli.terminal.message import Message
+from tailrace.client import Loss
 
 
 def test_a_message_has_not_arrived_while_nobody_was_there_to_take_it() -> None:
     now = 100.0
     message = Message("hello", None, clock=lambda: now)
     assert message.may_have_arrived  # the first attempt may be sending it
-    message.miss("no connection: All connection attempts failed", 2.0)
+    message.miss(Loss("unsent", "no connection", "All connection attempts failed"), 2.0)
     assert not message.may_have_arrived
     now = 102.0  # when the next attempt begins
     assert message.may_have_arrived
-    message.miss("no connection in time", inf)
+    message.miss(Loss("unsent", "no connection in time"), inf)
     assert not message.may_have_arrived
-    message.miss("the connection failed", 2.0)
+    message.miss(Loss("broken", "the connection failed"), 2.0)
     assert message.may_have_arrived
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tailrace.cli.terminal.message import Message
 from tailrace.cli.terminal.wording import NO_KEY, WRONG_KEY, Wording, code_of
-from tailrace.client import NotAStream, StreamFailed, StreamLost, StreamRefused, Unreachable
+from tailrace.client import Loss, NotAStream, StreamFailed, StreamLost, StreamRefused, Unreachable
 from tailrace.errors import DecodeError
 
 URL = "http://there"
@@ -26,14 +26,26 @@ SESSION = "0123456789abcdef"
         (StreamRefused(418), "the server answered with status 418", "refused"),
         (NotAStream("text/html", "events"), "no chat server at http://there (it answers with text/html)", "failed"),
         (NotAStream("", "events"), "no chat server at http://there (it answers with no media type)", "failed"),
-        (Unreachable("no connection: All [1]", 2), "the server gives no answer: no connection", "unreachable"),
-        (Unreachable("no connection in time", 2), "the server gives no answer: no connection in time", "unreachable"),
         (
-            StreamLost("the connection failed: x", None, 9),
+            Unreachable(Loss("unsent", "no connection", "All [1]"), 2),
+            "the server gives no answer: no connection",
+            "unreachable",
+        ),
+        (
+            Unreachable(Loss("unsent", "no connection in time"), 2),
+            "the server gives no answer: no connection in time",
+            "unreachable",
+        ),
+        (
+            StreamLost(Loss("broken", "the connection failed", "x"), None, 9),
             "given up after 9 failures: the connection failed",
             "unreachable",
         ),
-        (StreamLost("the certificate: self-signed", None), "the certificate: self-signed", "unreachable"),
+        (
+            StreamLost(Loss("unsent", "the certificate: self-signed"), note="so it is"),
+            "the certificate: self-signed; so it is",
+            "unreachable",
+        ),
         (DecodeError("expected one, but got two"), "expected one, but got two", "failed"),
     ],
 )
@@ -61,8 +73,8 @@ def test_a_key_is_asked_for_or_is_the_wrong_one() -> None:
 def test_what_has_become_of_a_message() -> None:
     chat, script = Wording(URL), Wording(URL, in_chat=False)
     message = Message("hello", None)
-    message.miss("no connection: x", 9.0)
+    message.miss(Loss("unsent", "no connection", "x"), 9.0)
     assert chat.perhaps_sent(message) == script.perhaps_sent(message) == "your message was not sent"
-    message.miss("the connection failed", 9.0)
+    message.miss(Loss("broken", "the connection failed"), 9.0)
     assert chat.perhaps_sent(message) == "your message may have arrived: sent again, it counts once"
     assert script.perhaps_sent(message) == "your message may have arrived"

@@ -31,7 +31,7 @@ def ask(options: Namespace, on_reconnect: OnReconnect) -> Tail[Frame]:
         content=body,
         idempotency_key=options.idempotency_key,
         retry=None if options.retries is None else Retry(limit=options.retries),
-        timeouts=Timeouts(idle=options.idle),
+        timeouts=Timeouts(idle=options.idle, event=None),  # as `tail -f` waits
         on_reconnect=on_reconnect,
         allow_gaps=options.allow_gaps,
         max_bytes=MAX_FRAME_BYTES if options.max_bytes is None else options.max_bytes,

@@ -6,14 +6,10 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-NEVER_SENT = (
-    "no connection",
-    "none of the client's connections",
-    "the server's certificate",
-    "what is at this address",
-)
-"""How the client's reasons begin where nothing of a request has left."""
+if TYPE_CHECKING:
+    from ...client import Loss
 
 
 @dataclass
@@ -32,9 +28,9 @@ class Message:
         """Not so if every attempt found nobody to send it to, and no other has begun."""
         return self._was_sent or self.clock() >= self._next
 
-    def miss(self, reason: str, seconds: float) -> None:
+    def miss(self, loss: Loss, seconds: float) -> None:
         """An attempt has failed, and so many seconds later another one begins."""
-        self._was_sent |= not reason.startswith(NEVER_SENT)
+        self._was_sent |= loss.kind != "unsent"
         self._next = self.clock() + seconds
 
     def is_asked_by(self, text: str, session_id: str | None) -> bool:

@@ -14,7 +14,7 @@ from .reply import Ended, Reply
 from .server import ERRORS, PATIENT, Server
 
 if TYPE_CHECKING:
-    from ...client import AsyncChat, ChatObject, Tail
+    from ...client import AsyncChat, ChatObject, Loss, Tail
     from .message import Message
     from .view import View
 
@@ -62,7 +62,7 @@ class RunningReply:
         if error is not None and not isinstance(error, ERRORS):
             raise error
         if isinstance(error, StreamLost) and self.message is not None:
-            self.message.miss(error.reason, inf)
+            self.message.miss(error.loss, inf)
         return error
 
     def summary(self, ended: Ended, reason: str = "") -> str:
@@ -96,7 +96,7 @@ class RunningReply:
             why = self._server.wording.sentence(error)
             self._view.note(f"cannot stop the model: {why}; Ctrl-C again leaves the reply")
 
-    def _reconnect(self, attempt: int, seconds: float, reason: str) -> None:
+    def _reconnect(self, attempt: int, seconds: float, loss: Loss) -> None:
         if self.message is not None:
-            self.message.miss(reason, seconds)
+            self.message.miss(loss, seconds)
         self.reconnections += self.reply.lose(attempt, PATIENT.limit, seconds)

@@ -11,6 +11,7 @@ from ...errors import DecodeError
 from .wording import Wording
 
 if TYPE_CHECKING:
+    from ...client import Loss
     from ...client.settings import OnReconnect
 
 QUICK = Retry(limit=1, base=0.3)
@@ -29,9 +30,9 @@ class Lost:
     def __init__(self) -> None:
         self.tell: OnReconnect | None = None
 
-    def __call__(self, attempt: int, seconds: float, reason: str) -> None:
+    def __call__(self, attempt: int, seconds: float, loss: Loss) -> None:
         assert self.tell is not None, "nobody reads"
-        self.tell(attempt, seconds, reason)
+        self.tell(attempt, seconds, loss)
 
 
 class Server:

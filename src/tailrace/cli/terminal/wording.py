@@ -29,9 +29,6 @@ _ELSEWHERE = frozenset({301, 302, 303, 307, 308, 404, 405, 501})
 _NOTHING = ("", "not_found", "method_not_allowed")
 """Statuses and codes by which a server says that what is asked for is not there."""
 
-_DETAILED = ("no connection", "the connection failed")
-"""Reasons behind which the words of other libraries follow."""
-
 
 class Wording:
     """Sentences for errors of the client, each one line: what happened and, in a chat, what can be done."""
@@ -49,10 +46,10 @@ class Wording:
         if isinstance(error, NotAStream):
             return f"no chat server at {self._url} (it answers with {error.media_type[:80] or 'no media type'})"
         if isinstance(error, Unreachable):
-            return f"the server gives no answer: {plain(error.reason)}"
+            return f"the server gives no answer: {plain(error)}"
         if isinstance(error, StreamLost):
             tried = f"given up after {error.attempts} failures: " if error.attempts > 1 else ""
-            return tried + plain(error.reason)
+            return tried + plain(error)
         return str(error)
 
     def goes_on(self, session_id: str) -> str:
@@ -79,9 +76,9 @@ class Wording:
         return f"{said}: {_ADVICE[code]}" if self._in_chat and code in _ADVICE else said
 
 
-def plain(reason: str) -> str:
-    """Why there is no connection, without what only programmers understand."""
-    return next((known for known in _DETAILED if reason.startswith(f"{known}: ")), reason)
+def plain(error: StreamLost | Unreachable) -> str:
+    """Why there is no connection, without what another library says of it."""
+    return f"{error.loss.reason}; {error.note}" if error.note else error.loss.reason
 
 
 def code_of(error: Exception) -> str:
