@@ -11,8 +11,9 @@ from pydantic_core import to_json
 
 from tailrace.chat.models.base import Message
 from tailrace.chat.models.demo import DemoModel
-from tailrace.chat.objects import ChatRequest, Chunk, Complete, SessionInfo, Status, StreamObject
+from tailrace.chat.objects import ChatRequest
 from tailrace.chat.settings import ChatSettings
+from tailrace.client import ChatObject, Chunk, Complete, SessionInfo, Status
 
 app = FastAPI()
 settings = ChatSettings.from_environment(os.environ)
@@ -26,13 +27,13 @@ async def chat(request: ChatRequest) -> StreamingResponse:
 
 async def lines(request: ChatRequest) -> AsyncIterator[bytes]:
     async for item in objects(request):
-        yield to_json(item) + b"\n"
+        yield to_json(item, exclude_none=True) + b"\n"
 
 
-async def objects(request: ChatRequest) -> AsyncIterator[StreamObject]:
+async def objects(request: ChatRequest) -> AsyncIterator[ChatObject]:
     session_id, began, number = str(request.session_id or uuid4()), time.perf_counter(), 0
     yield SessionInfo(session_id=session_id, stream_id=uuid4().hex, model=model.name)
-    yield Status(message="The model reads 1 message.", context_messages=1, dropped_messages=0)
+    yield Status(message="Generating response… (1 message in context)", context_messages=1, dropped_messages=0)
     async for piece in model.reply([Message("user", request.message)]):
         if isinstance(piece, str):
             number += 1

@@ -22,6 +22,7 @@ from tailrace.chat.requests import session_id as logged_session
 from tailrace.chat.sessions import Turn
 from tailrace.chat.statistics import Statistics
 from tailrace.chat.store import NewTurn, Store, open_store
+from tailrace.chat.wire import end_of
 from tests.chat.api.talking import JSON, Hold, Scripted, begun, body, chatting, lines, settings, text, within
 from tests.raw import BOUND
 from tests.silence import silent_loop
@@ -130,9 +131,12 @@ async def talking(folder: Path, model: Model) -> AsyncIterator[tuple[Conversatio
 
 
 async def read(log: Log) -> list[dict[str, object]]:
+    """All objects of a reply, the last of which is the end."""
     async with asyncio.timeout(BOUND):
         with log.tail() as tail:
-            return [entry.data async for batch in tail for entry in batch]
+            objects = [entry.data async for batch in tail for entry in batch]
+    assert log.outcome is not None
+    return [*objects, end_of(log.outcome)]
 
 
 async def up_to(log: Log, text: str) -> None:
@@ -409,5 +413,5 @@ async def test_what_an_earlier_server_left_is_interrupted(tmp_path: Path, caplog
         await left_generating.begin_turn(new, "", new_session=True, **limits)
     async with talking(tmp_path, Scripted()) as (talk, _, _):
         objects = await read(await talk.find("", "S" * 22))
-        assert [each["type"] for each in objects] == ["session_info", "status"]
+        assert [each["type"] for each in objects] == ["session_info", "status", "error"]
     assert "interrupted by the last end of the server: 1" in caplog.text

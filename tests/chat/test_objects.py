@@ -5,13 +5,20 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from tailrace.chat.objects import ChatRequest, Chunk, chunk, encode_object
+from tailrace.chat.objects import REASONING, ChatRequest, chunk, encode_object, reasoning
+from tailrace.client import Chunk, Reasoning
 
 
 def test_a_chunk_is_spelled_as_its_model_describes() -> None:
     item = chunk("one “word”\n", 3, is_final=False)
     model = Chunk(text="one “word”\n", chunk_number=3, is_final=False, timestamp=item["timestamp"])
-    assert encode_object(item) == encode_object(model) == (None, model.model_dump_json().encode())
+    assert encode_object(item) == encode_object(model) == (None, model.model_dump_json(exclude={"id"}).encode())
+
+
+def test_reasoning_is_spelled_as_its_model_describes() -> None:
+    item = reasoning("hm")
+    model = Reasoning(text="hm", timestamp=item["timestamp"])
+    assert encode_object(item) == encode_object(model) == (REASONING, model.model_dump_json(exclude={"id"}).encode())
 
 
 def test_a_chunk_has_the_time_at_which_it_was_made() -> None:

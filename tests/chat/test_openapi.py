@@ -78,7 +78,7 @@ def test_a_reply_is_described_on_every_wire() -> None:
     answer = document()["paths"]["/chat/stream"]["post"]["responses"]["200"]["content"]
     assert set(answer) == {"application/x-ndjson", "text/event-stream", "application/json"}
     kinds = set(references(answer["application/x-ndjson"]))
-    names = ("SessionInfo", "Status", "Chunk", "Complete", "Error")
+    names = ("SessionInfo", "Status", "Reasoning", "Chunk", "Complete", "Error")
     assert kinds == {f"#/components/schemas/{name}" for name in names}
     assert "itemSchema" in answer["application/x-ndjson"]
     assert "itemSchema" in answer["text/event-stream"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import pytest
 from pydantic_core import from_json
 
-from tailrace import StreamError
+from tailrace import Result, StreamError
 from tailrace.chat.context import Context
 from tailrace.chat.journal import Journal
-from tailrace.chat.models.base import Message, Model, ModelError, Usage
-from tailrace.chat.objects import Error, encode_object
+from tailrace.chat.models.base import Message, Model, ModelError, Reasoning, Usage
+from tailrace.chat.objects import INTERRUPTED, encode_object
 from tailrace.chat.observer import Observer
 from tailrace.chat.replay import replay
 from tailrace.chat.sessions import Turn
@@ -44,16 +45,20 @@ def running(model: Any, settled: Settled, max_reply: int = 1000) -> RunningTurn:
 
 
 async def collect(objects: AsyncGenerator[Any, None]) -> tuple[list[str], Exception | None]:
-    """The types of what comes, and what is raised at the end."""
+    """The types of what comes, and what is raised at the end. The Result comes last."""
     types: list[str] = []
     async with aclosing(objects) as items:
         try:
             async for item in items:
-                json = encode_object(item)[1]
-                types.append(from_json(json)["type"])
+                types += [item.data["type"] if isinstance(item, Result) else _type(item)]
         except Exception as error:
             return types, error
     return types, None
+
+
+def _type(item: Any) -> str:
+    kind: str = from_json(encode_object(item)[1])["type"]
+    return kind
 
 
 async def test_a_turn_is_settled_with_all_that_is_known() -> None:
@@ -96,7 +101,7 @@ async def test_a_turn_that_fails_is_settled_and_raises(failure: Exception, code:
     settled = Settled()
     types, error = await collect(running(Scripted("one ", failure), settled).objects())
     assert error is failure
-    assert types[-1] == "chunk"
+    assert types[-2:] == ["chunk", "error"]
     assert (settled.turns[0].state, settled.turns[0].error_code, settled.turns[0].reply) == ("failed", code, "one ")
 
 
@@ -122,7 +127,7 @@ async def test_a_reply_has_a_bound(pieces: tuple[str, ...], reply: str, code: st
 async def test_a_piece_that_is_no_text_fails_the_turn() -> None:
     settled = Settled()
     types, error = await collect(running(Scripted("one ", b"\xff"), settled).objects())  # type: ignore[arg-type]
-    assert types[-1] == "chunk"
+    assert types[-2:] == ["chunk", "error"]
     assert isinstance(error, TypeError)
     assert str(error) == "expected model scripted to yield str, Reasoning or Usage, but got bytes"
     assert (settled.turns[0].state, settled.turns[0].error_code) == ("failed", "internal_error")
@@ -141,6 +146,39 @@ async def test_a_generator_that_is_closed_settles_later(stopping: bool) -> None:
     assert not settled.turns
     await turn.end_unheard()
     assert (settled.turns[0].state, settled.turns[0].reply) == ("stopped" if stopping else "interrupted", "one ")
+
+
+async def test_the_end_of_the_server_is_told_as_the_last_object() -> None:
+    settled = Settled()
+    objects = running(Scripted("one ", asyncio.CancelledError()), settled).objects()
+    *_, last = [item async for item in objects]
+    assert isinstance(last, Result)
+    assert (last.data["type"], last.data["code"], last.data["message"]) == ("error", "interrupted", INTERRUPTED)
+    assert (settled.turns[0].state, settled.turns[0].reply) == ("interrupted", "one ")
+
+
+async def test_reasoning_is_no_part_of_the_reply() -> None:
+    settled = Settled()
+    model = Scripted(Reasoning("hm "), "one", Reasoning("\ud83d"), Reasoning("more"))
+    objects = [item async for item in running(model, settled).objects()]
+    thoughts = [encode_object(item) for item in objects if isinstance(item, dict) and item["type"] == "reasoning"]
+    assert [(event, from_json(json)["text"]) for event, json in thoughts] == [
+        ("reasoning", "hm "),
+        ("reasoning", "\ufffd"),
+        ("reasoning", "more"),
+    ]
+    assert (settled.turns[0].reply, settled.turns[0].chunks) == ("one", 2)
+
+
+async def test_reasoning_has_a_bound() -> None:
+    settled, model = Settled(), Scripted(Reasoning("hm"), "one", Reasoning("m"))
+    _, error = await collect(running(model, settled, 2).objects())
+    assert getattr(error, "code", None) == "model_truncated"
+    settled, model = Settled(), Scripted("one", Reasoning("hm"), Reasoning("mm"))
+    types, error = await collect(running(model, settled, 3).objects())
+    assert types[2:] == ["chunk", "reasoning", "error"]
+    assert getattr(error, "code", None) == "model_truncated"
+    assert (settled.turns[0].state, settled.turns[0].reply) == ("failed", "one")
 
 
 async def test_a_stop_before_the_model_is_asked_needs_no_model() -> None:
@@ -162,7 +200,7 @@ async def test_a_turn_that_cannot_be_settled_says_so(stopping: bool) -> None:
     if stopping:
         turn.stop()
     types, error = await collect(turn.objects())
-    assert (types[-1], error) == (("error", None) if stopping else ("chunk", settled.failure))
+    assert (types[-1], error) == ("error", None if stopping else settled.failure)
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -175,9 +213,9 @@ async def test_a_stop_while_a_failure_is_stored_does_not_hide_it(stored: bool) -
     settled = Stopping(None if stored else StreamError("not stored", code="storage_failed"))
     objects = running(Scripted("one ", ModelError("no", code="model_refused")), settled).objects()
     *_, last = [item async for item in objects]
-    assert isinstance(last, Error)
+    assert isinstance(last, Result)
     told = ("model_refused", "no") if stored else ("storage_failed", "not stored")
-    assert (last.code, last.message) == told
+    assert (last.data["type"], last.data["code"], last.data["message"]) == ("error", *told)
     assert (settled.turns[0].state, settled.turns[0].error_code) == ("failed", "model_refused")
 
 
@@ -186,10 +224,10 @@ async def test_a_stop_while_a_failure_is_stored_does_not_hide_it(stored: bool) -
     [
         ("complete", "text", ["chunk", "complete"], None),
         ("stopped", "", ["chunk", "complete"], None),
-        ("failed", "text", ["chunk"], "model_error"),
-        ("failed", "", [], "model_error"),
-        ("interrupted", "text", ["chunk"], "interrupted"),
-        ("generating", "", [], "generating"),
+        ("failed", "text", ["chunk", "error"], "model_error"),
+        ("failed", "", ["error"], "model_error"),
+        ("interrupted", "text", ["chunk", "error"], "interrupted"),
+        ("generating", "", ["error"], "generating"),
     ],
 )
 async def test_a_replay_ends_as_the_turn_did(state: Any, reply: str, types: list[str], code: str | None) -> None:

@@ -132,8 +132,8 @@ class Connection:
     async def _finish(self, body: bytes) -> None:
         log = self._tail.log
         assert log.outcome is not None
-        failed = log.outcome.state == "error"
-        await self._end(body, log.outcome, str(log.end_cursor()), clean=not failed)
+        clean = self._encoder.is_whole(log.outcome)
+        await self._end(body, log.outcome, str(log.end_cursor()), clean=clean)
         producer = self._opening.producer
         if log.outcome.code in UNTOLD and producer is not None and producer.error is not None:
             raise producer.error

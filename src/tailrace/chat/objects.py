@@ -1,97 +1,64 @@
-"""What a client sends and gets: the objects of a reply's stream, and the bodies of requests and answers."""
+"""What a client sends, and what it gets: built from `tailrace.client`, where the objects of a reply are defined."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from .. import encode_data
-from .sessions import Session, Turn, TurnState
+from ..client import ChatObject, Chunk, Complete, Error, Reasoning, SessionDetails, SessionInfo, Status
+from ..client import Message as SessionMessage
+from ..client import Reply as PlainReply
+from ..client import Session as SessionSummary
+from .sessions import Session, Turn
 
-INTERRUPTED = "the server shut down before the reply was whole"
-"""What is said of a reply that the end of the server cut, at once and later."""
+INTERRUPTED = "the server shut down before the reply was complete"
+"""The message of a reply that the end of the server cut, at once and when it is read later."""
+
+REASONING = "reasoning"
+"""The event name of reasoning in a log. Readers who did not ask for it are told apart by that."""
+
+AnyObject = Annotated[
+    SessionInfo | Status | Reasoning | Chunk | Complete | Error,
+    Field(discriminator="type"),
+]
+"""Every object of a reply's stream, for the OpenAPI document."""
+
+
+# The objects of a stream
 
 
 def now() -> datetime:
     return datetime.now(UTC)
 
 
-class StreamObject(BaseModel):
-    """One object of a reply's stream. On the wire it also has an `id`, its cursor."""
-
-    type: str
-    timestamp: datetime = Field(default_factory=now)
-
-
-class SessionInfo(StreamObject):
-    """The first object: where the reply belongs, and under which id its stream is resumed and stopped."""
-
-    type: Literal["session_info"] = "session_info"
-    session_id: str
-    stream_id: str
-    model: str
-
-
-class Status(StreamObject):
-    """What the model is about to be sent. `dropped_messages` of the oldest did not fit."""
-
-    type: Literal["status"] = "status"
-    message: str
-    context_messages: int
-    dropped_messages: int
-
-
-class Chunk(StreamObject):
-    """A piece of the reply. The last one says so; its text may be empty."""
-
-    type: Literal["chunk"] = "chunk"
-    text: str
-    chunk_number: int
-    is_final: bool
-
-
-class Complete(StreamObject):
-    """The last object of a reply that came to its end, or was stopped. It has been stored."""
-
-    type: Literal["complete"] = "complete"
-    total_chunks: int
-    processing_time: float = Field(description="Seconds.")
-    message_count: int = Field(description="Of the session, this reply included.")
-    session_id: str
-    state: Literal["complete", "stopped"]
-
-
-class Error(StreamObject):
-    """The last object of a reply that failed. What came before it has been stored."""
-
-    type: Literal["error"] = "error"
-    code: str
-    message: str
-
-
 def chunk(text: str, number: int, *, is_final: bool) -> dict[str, Any]:
-    """A Chunk as it is encoded: one is made for each piece of each reply, and a model is not built only for that."""
-    return {
-        "type": "chunk",
-        "timestamp": datetime.now(UTC),
-        "text": text,
-        "chunk_number": number,
-        "is_final": is_final,
-    }
+    """A Chunk as it is encoded. Each piece of each reply is one, so no model is built for it."""
+    return {"type": "chunk", "timestamp": now(), "text": text, "chunk_number": number, "is_final": is_final}
 
 
-def encode_object(item: StreamObject | dict[str, Any]) -> tuple[None, bytes]:
-    """An object as an entry of a log: without an event name, as JSON."""
-    return None, encode_data(item)
+def reasoning(text: str) -> dict[str, Any]:
+    """A Reasoning as it is encoded."""
+    return {"type": REASONING, "timestamp": now(), "text": text}
 
 
-AnyObject = Annotated[SessionInfo | Status | Chunk | Complete | Error, Field(discriminator="type")]
-"""Every object that a client has to expect, for the OpenAPI document."""
+def members(item: ChatObject) -> dict[str, Any]:
+    """The members of an object, without the `id` that it gets on its way to a client."""
+    return item.model_dump(exclude={"id"})
+
+
+def encode_object(item: ChatObject | dict[str, Any]) -> tuple[str | None, bytes]:
+    """An object as an entry of a log. Only reasoning has an event name there."""
+    fields = item if isinstance(item, dict) else members(item)
+    return REASONING if fields["type"] == REASONING else None, encode_data(fields)
+
+
+# Requests
 
 
 def _check_message(message: str) -> str:
@@ -114,7 +81,7 @@ Message = Annotated[
 
 
 class ChatRequest(BaseModel):
-    """A message; without a `session_id` it begins a new session. Other fields are refused, as a mistyped one."""
+    """A message; without a `session_id` it begins a new session. Unknown fields are refused: one may be mistyped."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"message": "What is a log?"}]})
 
@@ -122,109 +89,21 @@ class ChatRequest(BaseModel):
     session_id: UUID | None = None
 
 
-class Reply(BaseModel):
+# Responses
+
+
+class Reply(PlainReply):
     """A whole reply as one document."""
 
-    session_id: str
-    stream_id: str
-    model: str
-    text: str
-    state: Literal["complete", "stopped"]
-    total_chunks: int
-    processing_time: float = Field(description="Seconds.")
-    message_count: int
-    context_messages: int
     data: list[AnyObject] = Field(description="The objects of the stream.")
 
 
 class FailedReply(BaseModel):
-    """Why there is no whole reply, and what there is of it."""
+    """Why the reply is not complete, and what there is of it."""
 
     detail: str
     code: str
-    data: list[AnyObject] = Field(description="The objects of the stream; the first has its `session_id`.")
-
-
-class StopResult(BaseModel):
-    """How the stopped reply ended."""
-
-    stream_id: str
-    session_id: str
-    state: TurnState
-
-
-class SessionSummary(BaseModel):
-    """A session in a list. `stream_id` names the stream of a reply that is being written."""
-
-    session_id: str
-    title: str = Field(description="The beginning of its first message.")
-    message_count: int
-    created: datetime
-    updated: datetime
-    stream_id: str | None = None
-
-    @classmethod
-    def of(cls, session: Session, stream_id: str | None = None) -> SessionSummary:
-        return cls(**_summary(session, stream_id))
-
-
-class SessionMessage(BaseModel):
-    """A message of a session's history; a reply also says how it ended and how long it took."""
-
-    role: Literal["user", "assistant"]
-    text: str
-    timestamp: datetime
-    state: TurnState | None = None
-    stream_id: str | None = None
-    model: str | None = None
-    total_chunks: int | None = None
-    processing_time: float | None = None
-    error: str | None = None
-
-    @classmethod
-    def both(cls, turn: Turn) -> tuple[SessionMessage, SessionMessage]:
-        """The two messages of a turn."""
-        asked = cls(role="user", text=turn.message, timestamp=from_unix(turn.created))
-        answered = cls(
-            role="assistant",
-            text=turn.reply,
-            timestamp=from_unix(turn.created + turn.seconds),
-            state=turn.state,
-            stream_id=turn.stream_id,
-            model=turn.model,
-            total_chunks=turn.chunks,
-            processing_time=turn.seconds,
-            error=turn.error_message,
-        )
-        return asked, answered
-
-
-class SessionDetails(SessionSummary):
-    """A session with its history, or the newest part of it; `earlier` is the token that gets what was before."""
-
-    model: str
-    messages: list[SessionMessage]
-    earlier: str | None
-
-    @classmethod
-    def with_history(
-        cls, session: Session, turns: Sequence[Turn], earlier: str | None, *, model: str, stream_id: str | None
-    ) -> SessionDetails:
-        messages = [message for turn in turns for message in SessionMessage.both(turn)]
-        return cls(**_summary(session, stream_id), model=model, messages=messages, earlier=earlier)
-
-
-class SessionList(BaseModel):
-    """A page of sessions, the last used first; `next` is the token that gets the following ones."""
-
-    sessions: list[SessionSummary]
-    total: int
-    next: str | None
-
-
-class Deleted(BaseModel):
-    session_id: str
-    deleted: Literal[True] = True
+    data: list[AnyObject] = Field(description="The objects of the stream; the first one has the `session_id`.")
 
 
 class Problem(BaseModel):
@@ -235,22 +114,52 @@ class Problem(BaseModel):
 
 
 class BusyProblem(Problem):
-    """The session is answering: resume or stop that stream."""
+    """The session is answering. Resume or stop that stream."""
 
     session_id: str
     stream_id: str
 
 
-def from_unix(seconds: float) -> datetime:
+def summary(session: Session, stream_id: str | None = None) -> SessionSummary:
+    """A session in a list. `stream_id` is the stream of a reply that is being generated."""
+    return SessionSummary(**_facts(session, stream_id))
+
+
+def details(
+    session: Session, turns: Sequence[Turn], earlier: str | None, *, model: str, stream_id: str | None
+) -> SessionDetails:
+    """A session with the messages of these turns. `earlier` is the token for the page before them."""
+    messages = [message for turn in turns for message in messages_of(turn)]
+    return SessionDetails(**_facts(session, stream_id), model=model, messages=messages, earlier=earlier)
+
+
+def messages_of(turn: Turn) -> tuple[SessionMessage, SessionMessage]:
+    """The message of a turn, and its reply."""
+    asked = SessionMessage(role="user", text=turn.message, timestamp=_from_unix(turn.created))
+    answered = SessionMessage(
+        role="assistant",
+        text=turn.reply,
+        timestamp=_from_unix(turn.created + turn.seconds),
+        state=turn.state,
+        stream_id=turn.stream_id,
+        model=turn.model,
+        total_chunks=turn.chunks,
+        processing_time=turn.seconds,
+        error=turn.error_message,
+    )
+    return asked, answered
+
+
+def _from_unix(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _summary(session: Session, stream_id: str | None) -> dict[str, Any]:
+def _facts(session: Session, stream_id: str | None) -> dict[str, Any]:
     return {
         "session_id": session.id,
         "title": session.title,
         "message_count": 2 * session.turns,
-        "created": from_unix(session.created),
-        "updated": from_unix(session.updated),
+        "created": _from_unix(session.created),
+        "updated": _from_unix(session.updated),
         "stream_id": stream_id,
     }

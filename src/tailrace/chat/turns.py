@@ -7,18 +7,22 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from .. import StreamError
+from .. import Result, StreamError
+from ..client import ChatObject, Complete, Error, SessionInfo, Status
 from .context import Context
 from .models.base import Model, Reasoning, Usage
-from .objects import Complete, Error, SessionInfo, Status, StreamObject, chunk
+from .objects import INTERRUPTED, chunk, members, reasoning
 from .observer import TurnWatch
 from .sessions import Turn, TurnState
 
 logger = logging.getLogger("tailrace.chat")
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+INTERRUPTION = StreamError(INTERRUPTED, code="interrupted")
+"""The failure of a turn that the end of the server cuts. It is compared by identity, and never raised."""
 
 Settle = Callable[["RunningTurn"], Awaitable[None]]
 
@@ -47,7 +51,7 @@ class RunningTurn:
         self._message_count = message_count
         self._stopping = False
         self._texts: list[str] = []
-        self._room = max_reply
+        self._room = self._thinking_room = max_reply
         self._usage: Usage | None = None
         self._half = ""
 
@@ -64,45 +68,38 @@ class RunningTurn:
         """From now on a cancellation is what the user asked for."""
         self._stopping = True
 
-    async def objects(self) -> AsyncGenerator[StreamObject | dict[str, Any], None]:
+    async def objects(self) -> AsyncGenerator[ChatObject | dict[str, Any] | Result, None]:
+        """Yield the objects of the stream, the last one as its Result. Then raise the failure, if there was one."""
         turn, context = self.turn, self._context
         yield SessionInfo(session_id=turn.session_id, stream_id=turn.stream_id, model=turn.model)
         yield Status(
             message=context.describe(), context_messages=len(context.messages), dropped_messages=context.dropped
         )
+        failure: Exception | None = None
         try:
-            if not self._stopping:  # which may be before it has begun
+            if not self._stopping:  # a stop can come before the first step
                 async with aclosing(self._model.reply(context.messages)) as pieces:
                     async for piece in pieces:
-                        if isinstance(piece, Usage):
-                            self._usage = piece
-                        elif not isinstance(piece, Reasoning):
-                            for item in self._chunks(piece):
-                                yield item
-                if self._half:
-                    for item in self._bounded(REPLACEMENT):
-                        yield item
-                if not self._texts:
-                    raise StreamError("the model answered nothing", code="model_empty")
+                        for item in self._read(piece):
+                            yield item
+                for item in self._close():
+                    yield item
         except asyncio.CancelledError:
             if not self._stopping:
-                await self.end("interrupted")
-                raise
+                failure = INTERRUPTION
         except Exception as error:
-            if not self._stopping:
-                yield await self._fail(error)
-                return
-            # A model that fails because it is stopped has been stopped.
-            logger.info("stream %s: the model raised while it was stopped", turn.stream_id, exc_info=error)
-        yield self._chunk("", is_final=True)
-        try:
-            await self.end("stopped" if self._stopping else "complete")
-        except StreamError as error:
-            if not self._stopping:
-                raise
-            yield _error(error)  # which the end does not say any more
-            return
-        yield complete(self.turn, self._message_count)
+            if self._stopping:
+                # A model that fails because it is being stopped was stopped.
+                logger.info("stream %s: the model raised while it was stopped", turn.stream_id, exc_info=error)
+            else:
+                failure = error
+        if failure is None:
+            yield self._chunk("", is_final=True)
+        failure = await self._finish(failure)
+        yield Result(members(_error(failure) if failure is not None else complete(self.turn, self._message_count)))
+        # The end of a stream that was stopped, by its user or with the server, is told already.
+        if failure is not None and failure is not INTERRUPTION and not self._stopping:
+            raise failure
 
     async def end(self, state: TurnState, code: str | None = None, message: str | None = None) -> None:
         """Settle the turn, once."""
@@ -122,33 +119,44 @@ class RunningTurn:
         )
         await self._settle(self)
 
-    async def _fail(self, error: Exception) -> Error:
-        """Settle a turn that failed, and raise its failure.
-
-        If a stop comes meanwhile, the stream ends as stopped, which is no failure: then it is to be said before.
-        """
-        failure = error
+    async def _finish(self, failure: Exception | None) -> Exception | None:
+        """Settle the turn. Returns how its stream fails, if it does: storing the turn can fail, too."""
         try:
-            await self.end("failed", *_told(error))
+            if failure is None:
+                await self.end("stopped" if self._stopping else "complete")
+            elif failure is INTERRUPTION:
+                await self.end("interrupted")
+            else:
+                await self.end("failed", *_told(failure))
         except StreamError as unstored:
-            failure = unstored
-        if not self._stopping:
-            raise failure
-        return _error(failure)
+            return unstored
+        return failure
 
     async def end_unheard(self) -> None:
         """Settle a turn whose generator was closed before it could do so itself."""
         await self.end("stopped" if self._stopping else "interrupted")
 
-    def _chunks(self, piece: object) -> Iterator[dict[str, Any]]:
-        """The chunk of a piece, if it has one; TypeError for what is no text, which is for a model's author."""
-        if not isinstance(piece, str):
-            raise TypeError(
-                f"expected model {self.turn.model} to yield str, Reasoning or Usage, but got {type(piece).__name__}"
-            )
-        if self._half or not piece.isascii():
-            piece = self._join(piece)
-        return self._bounded(piece)
+    def _read(self, piece: object) -> Iterator[dict[str, Any]]:
+        """Yield the objects of a piece. Raises TypeError for one that no model may yield."""
+        if isinstance(piece, str):
+            yield from self._bounded(self._join(piece) if self._half or not piece.isascii() else piece)
+        elif isinstance(piece, Reasoning):
+            self._thinking_room -= len(piece.text)
+            if self._thinking_room < 0:
+                raise StreamError("the model thought longer than a reply may be", code="model_truncated")
+            yield reasoning(_whole(piece.text))
+        elif isinstance(piece, Usage):
+            self._usage = piece
+        else:
+            got = type(piece).__name__
+            raise TypeError(f"expected model {self.turn.model} to yield str, Reasoning or Usage, but got {got}")
+
+    def _close(self) -> Iterator[dict[str, Any]]:
+        """Yield what is left when the model has ended. Raises StreamError if it said nothing."""
+        if self._half:
+            yield from self._bounded(REPLACEMENT)
+        if not self._texts:
+            raise StreamError("the model answered nothing", code="model_empty")
 
     def _bounded(self, text: str) -> Iterator[dict[str, Any]]:
         """The chunk of as much of a text as there is room for; StreamError if that is not all."""
@@ -162,7 +170,7 @@ class RunningTurn:
         text, self._half = self._half + piece, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return _whole(text)
 
     def _chunk(self, text: str, *, is_final: bool = False) -> dict[str, Any]:
         self._texts.append(text)
@@ -171,6 +179,11 @@ class RunningTurn:
         if not is_final:  # that one is the server's, not the model's
             self._watch.chunk(number)
         return chunk(text, number, is_final=is_final)
+
+
+def _whole(text: str) -> str:
+    """The text with a replacement for each half of a character, which no wire can carry."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _told(error: Exception) -> tuple[str, str]:
@@ -186,12 +199,11 @@ def _error(error: Exception) -> Error:
 
 
 def complete(turn: Turn, message_count: int) -> Complete:
-    """The last object of a turn that has ended well."""
-    state: Literal["complete", "stopped"] = "stopped" if turn.state == "stopped" else "complete"
+    """The last object of a turn that ended well."""
     return Complete(
         total_chunks=turn.chunks,
         processing_time=turn.seconds,
         message_count=message_count,
         session_id=turn.session_id,
-        state=state,
+        state="stopped" if turn.state == "stopped" else "complete",
     )

@@ -1,54 +1,88 @@
-"""How a reply's stream is spelled: flat objects with their cursor, one a line or one an event."""
+"""How a reply is spelled: flat objects with their cursor, one a line or one an event, or all in one document."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
+from fastapi.responses import Response
 from pydantic import TypeAdapter
 
-from .. import NDJSON, SSE, Batch, Dropped, Encoder, Entries, Farewell, Outcome, Reset, Wire, encode_data, format_sse
-from .objects import INTERRUPTED, AnyObject, now
+from .. import (
+    NDJSON,
+    SSE,
+    Batch,
+    Dropped,
+    Encoder,
+    Entries,
+    Farewell,
+    Log,
+    Outcome,
+    Reset,
+    Wire,
+    encode_data,
+    format_sse,
+)
+from .objects import INTERRUPTED, REASONING, AnyObject, FailedReply, Reply, now
 
-Notice = Outcome | Reset | Farewell | Dropped
+Notice: TypeAlias = Outcome | Reset | Farewell | Dropped
 
 
-def ends_well(outcome: Outcome) -> bool:
-    """Whether the objects have said how the reply ended, because it came to its end or was stopped."""
-    return outcome.state == "done" or outcome.code == "stopped"
-
-
-def failure_of(outcome: Outcome) -> tuple[str, str]:
-    """The code and the message of an end that is not good, the same as later when the reply comes from the store."""
-    if outcome.code == "shutdown":
-        return "interrupted", INTERRUPTED
-    return outcome.code or outcome.state, outcome.message or outcome.state
+def end_of(outcome: Outcome) -> dict[str, Any]:
+    """The last object of a stream, `complete` or `error`: the turn's own result, if it came to have one."""
+    if isinstance(outcome.data, dict):
+        return outcome.data
+    code, message = outcome.code or outcome.state, outcome.message or outcome.state
+    if code == "shutdown":
+        code, message = "interrupted", INTERRUPTED  # as it will be read from the store
+    return {"type": "error", "timestamp": now(), "code": code, "message": message}
 
 
 def spell_notice(notice: Notice) -> dict[str, Any]:
-    """A notice as one more object of the stream: how it ended, or why this connection did."""
+    """A notice as one more object of the stream: how the reply ended, or why this connection did."""
     if isinstance(notice, Outcome):
-        kind = "done" if ends_well(notice) else "error"
-        members: dict[str, Any] = (
-            {} if kind == "done" else dict(zip(("code", "message"), failure_of(notice), strict=True))
-        )
-    elif isinstance(notice, Reset):
-        kind, members = "reset", {"reason": notice.reason}
+        return end_of(notice)
+    if isinstance(notice, Reset):
+        members: dict[str, Any] = {"type": "reset", "reason": notice.reason}
     elif isinstance(notice, Farewell):
-        kind, members = "farewell", {"reason": notice.reason, "retry": notice.retry}
+        members = {"type": "farewell", "reason": notice.reason, "retry": notice.retry}
     else:
-        kind, members = "dropped", {"count": notice.count}
-    return {"type": kind, "timestamp": now(), **members}
+        members = {"type": "dropped", "count": notice.count}
+    return {"timestamp": now(), **members}
 
 
-class LinesEncoder(Encoder):
-    """Each object with its cursor as `id`. After `complete` the end needs no line of its own."""
+class ChatEncoder(Encoder):
+    """What lines and events have in common. Reasoning is left out, unless the reader asked for it."""
+
+    def __init__(self, *, reasoning: bool) -> None:
+        self._reasoning = reasoning
+
+    def is_whole(self, outcome: Outcome) -> bool:
+        return bool(end_of(outcome)["type"] == "complete")
+
+    def encode(self, entries: Entries) -> bytes:
+        if not entries.events:
+            return self.spell(entries)
+        if self._reasoning:
+            return self.spell(Entries(entries.offsets, entries.json))
+        rest = [entry for entry in entries if entry.event is None]
+        # To those who do not read its thoughts, a model that thinks gives a sign of life.
+        return self.spell(Entries.of(rest)) if rest else self.ping
+
+    def spell(self, entries: Entries) -> bytes:
+        """Objects, whatever they are."""
+        raise NotImplementedError
+
+
+class LinesEncoder(ChatEncoder):
+    """Each object in a line, with its cursor as `id`."""
 
     ping = b"\n"
 
-    def __init__(self, stream: str, epoch: str) -> None:
+    def __init__(self, stream: str, epoch: str, *, reasoning: bool) -> None:
+        super().__init__(reasoning=reasoning)
         self._id = f',"id":"{stream}.{epoch}.'.encode()
 
-    def encode(self, entries: Entries) -> bytes:
+    def spell(self, entries: Entries) -> bytes:
         prefix, offsets, jsons = self._id, entries.offsets, entries.json
         if len(jsons) == 1:  # a reader who keeps up: nearly always
             return b'%b%b%d"}\n' % (jsons[0][:-1], prefix, offsets[0])
@@ -57,47 +91,56 @@ class LinesEncoder(Encoder):
         )
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
-        spelled = spell_notice(notice)
-        return b"" if spelled["type"] == "done" else encode_data({**spelled, "id": cursor}) + b"\n"
+        return encode_data({**spell_notice(notice), "id": cursor}) + b"\n"
 
 
-class EventsEncoder(Encoder):
-    """Server-Sent Events: the objects unnamed, the notices named as they are everywhere."""
+class EventsEncoder(ChatEncoder):
+    """Server-Sent Events: the objects without a name, and the end and other notices under the name that they have
+    everywhere. So `done` has the last object as its `data`."""
 
-    def __init__(self, inner: Encoder) -> None:
+    def __init__(self, inner: Encoder, *, reasoning: bool) -> None:
+        super().__init__(reasoning=reasoning)
         self._inner = inner
         self.ping = inner.ping
 
-    def encode(self, entries: Entries) -> bytes:
+    def spell(self, entries: Entries) -> bytes:
         return self._inner.encode(entries)
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         spelled = spell_notice(notice)
-        retry = spelled.get("retry")
-        return format_sse(encode_data(spelled).decode(), event=spelled["type"], id=cursor, retry=retry)
+        name, retry = spelled["type"], spelled.get("retry")
+        if name == "complete":
+            name, spelled = "done", {"data": spelled}
+        return format_sse(encode_data(spelled).decode(), event=name, id=cursor, retry=retry)
 
 
 class ChatLines(NDJSON):
-    """`application/x-ndjson`, each line an object with `type`, `timestamp` and `id`."""
+    """`application/x-ndjson`: each line an object with `type`, `timestamp` and `id`."""
+
+    def __init__(self, *, reasoning: bool = False) -> None:
+        self.reasoning = reasoning
 
     def encoder(self, stream: str, epoch: str, created: int) -> Any:
-        return LinesEncoder(stream, epoch)
+        return LinesEncoder(stream, epoch, reasoning=self.reasoning)
 
 
 class ChatEvents(SSE):
-    """`text/event-stream`, the data of each event an object with `type` and `timestamp`."""
+    """`text/event-stream`: the data of each event an object with `type` and `timestamp`."""
+
+    def __init__(self, *, reasoning: bool = False) -> None:
+        self.reasoning = reasoning
 
     def encoder(self, stream: str, epoch: str, created: int) -> Any:
-        return EventsEncoder(super().encoder(stream, epoch, created))
+        return EventsEncoder(super().encoder(stream, epoch, created), reasoning=self.reasoning)
 
 
-LINES = ChatLines()
+STREAMS: dict[bool, tuple[Wire, ...]] = {
+    reasoning: (ChatLines(reasoning=reasoning), ChatEvents(reasoning=reasoning)) for reasoning in (False, True)
+}
+"""How a reply is streamed, without and with reasoning, the default wire first."""
 
-STREAMS: tuple[Wire, ...] = (LINES, ChatEvents())
-"""How a reply is streamed, the default first."""
-
-WIRES: tuple[Wire, ...] = (*STREAMS, Batch())
-"""The same, and as one document."""
+WIRES: tuple[Wire, ...] = (*STREAMS[False], Batch())
+"""The media types of a reply: streams, and one document."""
 
 
 def stream_content() -> dict[str, Any]:
@@ -105,7 +148,61 @@ def stream_content() -> dict[str, Any]:
     schema = TypeAdapter(AnyObject).json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     lines = {"allOf": [schema, {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}]}
+    in_lines, in_events = STREAMS[False]
     return {
-        STREAMS[0].media_type: {"itemSchema": lines},
-        STREAMS[1].media_type: STREAMS[1].item_schema(schema),
+        in_lines.media_type: {"itemSchema": lines},
+        in_events.media_type: in_events.item_schema(schema),
     }
+
+
+# One document
+
+_STATUS = {
+    "context_too_long": 413,
+    "model_refused": 422,
+    "internal_error": 500,
+    "storage_failed": 500,
+    "interrupted": 503,
+    "model_rate_limited": 503,
+    "model_unavailable": 503,
+}
+"""The HTTP status by the code of a failure; 502 for whatever else the model can fail with."""
+
+
+async def read_reply(log: Log, *, reasoning: bool = False) -> Response:
+    """Wait for the end, and answer with the whole reply. A failure has a status of its own, and its part as `data`."""
+    data: list[dict[str, Any]] = []
+    with log.tail() as tail:
+        async for entries in tail:
+            data += [
+                {**entry.data, "id": str(log.cursor(entry.offset))}
+                for entry in entries
+                if reasoning or entry.event != REASONING
+            ]
+    assert log.outcome is not None, "a tail ends when its log has"
+    end = end_of(log.outcome)
+    if end["type"] != "complete":
+        return _failed(end["code"], end["message"], data)
+    info, status, *rest = data
+    reply = Reply.model_construct(
+        session_id=info["session_id"],
+        stream_id=info["stream_id"],
+        model=info["model"],
+        text="".join(each["text"] for each in rest if each["type"] == "chunk"),
+        state=end["state"],
+        total_chunks=end["total_chunks"],
+        processing_time=end["processing_time"],
+        message_count=end["message_count"],
+        context_messages=status["context_messages"],
+        data=[*data, {**end, "id": str(log.end_cursor())}],
+    )
+    return Response(encode_data(reply.__dict__), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _failed(code: str, message: str, data: list[dict[str, Any]]) -> Response:
+    failed = FailedReply.model_construct(detail=message, code=code, data=data)
+    headers = {"Cache-Control": "no-store"}
+    status = _STATUS.get(code, 502)
+    if status == 503:
+        headers["Retry-After"] = "1"
+    return Response(encode_data(failed.__dict__), status, headers, "application/json")

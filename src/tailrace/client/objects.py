@@ -71,6 +71,13 @@ class Chunk(ChatObject):
     is_final: bool = False
 
 
+class Reasoning(ChatObject):
+    """A piece of what the model thinks before it answers. It is not part of the reply's text."""
+
+    type: Literal["reasoning"] = "reasoning"
+    text: str
+
+
 class Complete(ChatObject):
     """The last object of a reply that is complete or was stopped. The reply has been stored."""
 
@@ -93,6 +100,7 @@ class Error(ChatObject):
 KINDS: dict[str, type[ChatObject]] = {
     "session_info": SessionInfo,
     "status": Status,
+    "reasoning": Reasoning,
     "chunk": Chunk,
     "complete": Complete,
     "error": Error,

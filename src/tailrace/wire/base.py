@@ -45,6 +45,10 @@ class Encoder(ABC):
     def notice(self, notice: Notice, cursor: str) -> bytes:
         """A notice; `cursor` is where a reader who has seen it continues."""
 
+    def is_whole(self, outcome: Outcome) -> bool:
+        """Whether the body ends cleanly, so that HTTP clients take what they have for the whole."""
+        return outcome.state != "error"
+
     def encode_shared(self, entries: Entries) -> bytes:
         """Like `encode`, once for all readers that are handed the same batch, in which the bytes are kept."""
         body = entries.bodies.get(self)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
 from tailrace import StreamError
-from tailrace.chat.models.base import ModelError, Usage
+from tailrace.chat.models.base import ModelError, Reasoning, Usage
+from tailrace.client import tail
 from tests.chat.api.talking import JSON, SSE, Chat, Hold, Scripted, begun, body, chatting, lines, text, within
-from tests.raw import BOUND, frames
+from tests.raw import BOUND, exchange, frames
 
 TEXT = "one two three"
 TYPES = ["session_info", "status", "chunk", "chunk", "chunk", "chunk", "complete"]
@@ -69,9 +72,9 @@ async def test_a_reply_is_server_sent_events_for_who_accepts_those(
         answer = await chat.http.post(f"/chat/stream{query}", json=body("Hello", None), headers=SSE)
     assert answer.headers["content-type"].startswith("text/event-stream")
     *objects, done = frames(answer.content)
-    assert [each.data["type"] for each in objects] == TYPES
+    assert [each.data["type"] for each in objects] == TYPES[:-1]
     assert all(each.event is None and each.id and "timestamp" in each.data for each in objects)
-    assert (done.event, done.data["type"]) == ("done", "done")
+    assert (done.event, done.data["data"]["type"]) == ("done", "complete")
     assert str(done.id).endswith(".end")
 
 
@@ -186,45 +189,93 @@ async def test_a_cursor_in_a_header_beats_the_one_in_the_address(tmp_path: Path,
     assert len(model.asked) == 1
 
 
-async def test_who_has_the_end_gets_nothing_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accept", [{}, SSE, JSON], ids=["lines", "events", "document"])
+async def test_who_has_the_end_gets_nothing_more(tmp_path: Path, accept: dict[str, str]) -> None:
     async with chatting(tmp_path, Scripted()) as chat:
-        answer = await chat.http.post("/chat/stream", json=body("Hello", None), headers=SSE)
-        end = str(frames(answer.content)[-1].id)
+        answer = await chat.http.post("/chat/stream", json=body("Hello", None), headers=accept)
+        end = str(frames(answer.content)[-1].id) if accept is SSE else lines(answer.content)[-1].get("id")
+        end = end or answer.json()["data"][-1]["id"]
+        assert end.endswith(".end")
         path = f"/chat/stream/{end.split('.')[0]}"
         for asked in (
-            await chat.http.get(path, headers={**SSE, "Last-Event-ID": end}),
-            await chat.http.get(path, params={"after": end}),
-            await chat.http.post("/chat/stream", params={"after": end}, json=body("Hello", None)),
+            await chat.http.get(path, headers={**accept, "Last-Event-ID": end}),
+            await chat.http.get(path, params={"after": end}, headers=accept),
+            await chat.http.post("/chat/stream", params={"after": end}, json=body("Hello", None), headers=accept),
         ):
             assert (asked.status_code, asked.content) == (204, b"")
 
 
-async def test_who_has_the_last_line_has_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_the_last_line_has_the_cursor_of_the_end(tmp_path: Path, stopped: bool) -> None:
     held = Hold()
     async with chatting(tmp_path, Scripted("one ", held)) as chat, chat.saying("Hello") as reply:
         *_, newest = await begun(reply)
-        path = f"/chat/stream/{newest['id'].split('.')[0]}"
-        async with chat.reading(path.rpartition("/")[2], newest["id"]) as reading:
+        stream_id = newest["id"].split(".")[0]
+        async with chat.reading(stream_id, newest["id"]) as reading:
             assert reading.status == 200  # it goes on
-            await chat.post(f"{path}/stop")
-            *_, complete = lines(await reading.rest())
-        assert complete["type"] == "complete"
-        for asked in (
-            await chat.http.get(path, headers={"Last-Event-ID": complete["id"]}),
-            await chat.http.get(path, params={"after": complete["id"]}),
-            await chat.http.post("/chat/stream", params={"after": complete["id"]}, json=body("Hello", None)),
-        ):
-            assert (asked.status_code, asked.content) == (204, b"")
-        assert [each["type"] for each in await chat.read(path.rpartition("/")[2], newest["id"])] == [
-            "chunk",
-            "complete",
-        ]
-        # Of events the end is one more, and a document is always whole.
-        events = await chat.http.get(path, params={"after": complete["id"]}, headers=SSE)
-        assert [each.event for each in frames(events.content)] == ["done"]
-        assert (await chat.get(path, params={"after": complete["id"]}, headers=JSON))["text"] == "one "
-        other = complete["id"].replace(".", ".x", 1)
-        assert [each["type"] for each in await chat.read(path.rpartition("/")[2], other)] == ["reset"]
+            if stopped:
+                await chat.post(f"/chat/stream/{stream_id}/stop")
+            else:
+                held.release.set()
+            final, complete = lines(await reading.rest())
+        assert (final["type"], complete["type"]) == ("chunk", "complete")
+        assert complete["state"] == ("stopped" if stopped else "complete")
+        assert complete["id"] == f"{final['id']}.end"
+        # Who has only the final chunk lacks the end, on every wire.
+        assert await chat.read(stream_id, final["id"]) == [complete]
+        events = await chat.http.get(f"/chat/stream/{stream_id}", params={"after": final["id"]}, headers=SSE)
+        [done] = frames(events.content)
+        assert (done.event, done.id, done.data["data"]) == ("done", complete["id"], without_id(complete))
+        other = complete["id"].removesuffix(".end").replace(".", ".x", 1)
+        assert [each["type"] for each in await chat.read(stream_id, other)] == ["reset"]
+
+
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
+async def test_any_client_sees_the_end_and_its_value(tmp_path: Path, accept: str) -> None:
+    async with chatting(tmp_path, Scripted()) as chat:
+        [info, *_] = whole = await chat.say("Hello")
+        url = f"{chat.url}/chat/stream/{info['stream_id']}"
+        async with tail(url, headers={"accept": accept}) as events:
+            objects = [event.data async for event in events]
+        assert text(objects) == text(whole)
+        assert events.outcome is not None
+        assert events.outcome.state == "done"
+        assert without_id(events.outcome.data) == without_id(whole[-1])
+
+
+async def test_reasoning_is_for_those_who_ask(tmp_path: Path) -> None:
+    held = Hold()
+    model = Scripted(Reasoning("hm "), held, Reasoning("yes"), "one ", "two")
+    async with chatting(tmp_path, model) as chat:
+        sent = chat.http.post("/chat/stream?reasoning=true", json=body("Hello", None))
+        asking = asyncio.create_task(sent)
+        await within(held.reached)
+        [session] = (await chat.get("/sessions"))["sessions"]
+        path = f"/chat/stream/{session['stream_id']}"
+        plain = asyncio.create_task(chat.http.get(path))
+        events = asyncio.create_task(chat.http.get(path, params={"reasoning": True}, headers=SSE))
+        held.release.set()
+        objects = lines((await asking).content)
+        thoughts = [each for each in objects if each["type"] == "reasoning"]
+        assert [each["text"] for each in thoughts] == ["hm ", "yes"]
+        assert all("timestamp" in each and each["id"] for each in thoughts)
+        assert [each["type"] for each in objects].index("chunk") == 4
+        assert text(objects) == "one two"
+        assert lines((await plain).content) == [each for each in objects if each["type"] != "reasoning"]
+        *shown, _ = frames((await events).content)
+        assert [each.data for each in shown] == [without_id(each) for each in objects[:-1]]
+        # To continue, everybody uses the same cursors.
+        after = {"after": thoughts[0]["id"]}
+        assert lines((await chat.http.get(path, params={**after, "reasoning": True})).content) == objects[3:]
+        assert lines((await chat.http.get(path, params=after)).content) == objects[4:]
+        document = await chat.get(path, headers=JSON)
+        assert document["data"] == lines((await plain).content)
+        assert document["text"] == "one two"
+        with_thoughts = await chat.get(path, params={"reasoning": True}, headers=JSON)
+        assert with_thoughts["data"] == objects
+        assert await chat.replies(session["session_id"]) == [("one two", "complete")]
+        await chat.say("Again", session["session_id"])
+    assert [each.text for each in model.asked[1]] == ["Hello", "one two", "Again"]
 
 
 @pytest.mark.parametrize("path", ["/chat/stream", "/chat/stream/{id}"])
@@ -262,6 +313,10 @@ async def test_a_stream_that_nobody_has_is_not_found(tmp_path: Path) -> None:
             assert nowhere in refusal["detail"]
         for no_id in ("tooshort", "A" * 21 + "%00", "A" * 22 + "%0A"):
             assert (await chat.get(f"/chat/stream/{no_id}", 404))["code"] == "stream_not_found"
+
+
+def without_id(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name != "id"}
 
 
 async def _forget(chat: Chat, stream_id: str) -> None:
@@ -362,8 +417,8 @@ async def test_a_stopped_reply_is_a_whole_document_and_a_clean_end_of_events(tmp
         await chat.post(f"/chat/stream/{stream_id}/stop")
         document = await asking
         assert (document["text"], document["state"]) == ("one ", "stopped")
-        *_, complete, done = frames((await events).content)
-        assert (complete.data["state"], done.event) == ("stopped", "done")
+        *_, done = frames((await events).content)
+        assert (done.event, done.data["data"]["state"]) == ("done", "stopped")
 
 
 async def test_a_model_that_fails_because_it_is_stopped_has_been_stopped(tmp_path: Path) -> None:
@@ -523,6 +578,35 @@ async def test_an_unavailable_model_says_when_to_come_back(tmp_path: Path) -> No
     async with chatting(tmp_path, Scripted(ModelError("away", code="model_unavailable"))) as chat:
         answer = await chat.http.post("/chat/stream", json=body("Hello", None), headers=JSON)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_reply_that_the_end_of_the_server_cuts_is_broken_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tailrace.chat.requests")
+    async with chatting(tmp_path, Scripted("one ", Hold())) as chat, chat.saying("Hello") as reply:
+        [info, *_] = early = await begun(reply)
+        path = f"/chat/stream/{info['stream_id']}"
+        async with exchange(chat.url, path, SSE) as events:
+            await events.until(b'"is_final"')
+            document = asyncio.create_task(chat.http.get(path, headers=JSON))
+            await chat.health(active_connections=2)
+            chat.app.state.tailrace_engine.drain(grace=0)
+            [error] = lines(await reply.rest())
+            [event] = frames(await events.rest())
+            failed = await document
+    assert not reply.whole
+    assert not events.whole
+    assert (error["type"], error["code"]) == ("error", "interrupted")
+    assert error["id"] == f"{early[-1]['id']}.end"
+    assert (event.event, event.id, event.data) == ("error", error["id"], without_id(error))
+    assert (failed.status_code, failed.json()["code"], text(failed.json()["data"])) == (503, "interrupted", "one ")
+    said = [record.getMessage() for record in caplog.records if record.name == "tailrace.chat.requests"]
+    assert sorted(line.split(", ")[1] for line in said if "/chat/stream" in line) == [
+        "broken off",
+        "broken off",
+        "complete",
+    ]
 
 
 async def test_a_model_that_says_nothing_has_failed(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator
 
 from ... import Cursor, Log, StreamResponse, StreamSettings, Wire, choose_wire
+from ...client import Stopped
 from ..access import KeyedRoute, Owner
 from ..conversations import PATH
-from ..document import read_reply
 from ..errors import (
     KeyReused,
     MessageTooLong,
@@ -24,13 +24,13 @@ from ..errors import (
     refusals,
 )
 from ..live import Question
-from ..objects import ChatRequest, FailedReply, Problem, Reply, StopResult
-from ..wire import LINES, STREAMS, WIRES, ends_well, stream_content
+from ..objects import ChatRequest, FailedReply, Problem, Reply
+from ..wire import STREAMS, WIRES, read_reply, stream_content
 from .state import Chat
 
 router = APIRouter(tags=["chat"], route_class=KeyedRoute)
 
-SETTINGS = StreamSettings(wires=STREAMS)
+SETTINGS = {reasoning: StreamSettings(wires=wires) for reasoning, wires in STREAMS.items()}
 
 STREAM_ID = "^[A-Za-z0-9_-]{22}$"
 CURSOR = r"^([A-Za-z0-9_~-]{1,128}\.[A-Za-z0-9_-]{1,32}\.(0|[1-9][0-9]{0,14})(\.end)?)?$"
@@ -60,6 +60,9 @@ After = Annotated[
 LastEventId = Annotated[str | None, Header(include_in_schema=False)]
 Streamed = Annotated[
     bool | None, Query(description="Stream, or answer with one document; it beats Accept, which says how to stream.")
+]
+Thinking = Annotated[
+    bool, Query(description="With what the model thinks before it answers, as objects of type `reasoning`.")
 ]
 Key = Annotated[
     str | None,
@@ -122,6 +125,7 @@ async def chat(
     last_event_id: LastEventId = None,
     after: After = None,
     stream: Streamed = None,  # read by choose_wire
+    reasoning: Thinking = False,
 ) -> Response:
     """Send a message and read the reply as it is written: NDJSON by default, Server-Sent Events or one JSON document
     by Accept. The reply goes on when the connection is lost: read on at `/chat/stream/{stream_id}?after=`.
@@ -136,7 +140,7 @@ async def chat(
         session_id = str(body.session_id) if body.session_id is not None else None
         client = request.client.host if request.client is not None else ""
         log = await chat.ask(Question(owner, body.message, session_id, idempotency_key, client))
-    return await _answer(log, wire, chat, cursor)
+    return await _answer(log, wire, chat, cursor, reasoning=reasoning)
 
 
 @router.get(
@@ -153,32 +157,33 @@ async def resume(
     last_event_id: LastEventId = None,
     after: After = None,
     stream: Streamed = None,
+    reasoning: Thinking = False,
 ) -> Response:
     """Read a reply from its beginning or after a cursor, while it is written or later. A document is always whole."""
     cursor = _cursor(last_event_id, after)  # where it names another stream, the answer is a reset
     log, wire = await chat.find(owner, stream_id), choose_wire(request, WIRES)
     if request.method == "HEAD" and not wire.streaming:
         return _head_of_document()
-    return await _answer(log, wire, chat, cursor)
+    return await _answer(log, wire, chat, cursor, reasoning=reasoning)
 
 
 @router.post(PATH + "/{stream_id}/stop", summary="Stop a reply", responses=refusals(Unauthorized, StreamNotFound))
-async def stop(stream_id: StreamId, chat: Chat, owner: Owner) -> StopResult:
+async def stop(stream_id: StreamId, chat: Chat, owner: Owner) -> Stopped:
     """Stop the model. What it wrote is kept. A reply that has ended stays as it is."""
     turn = await chat.stop(owner, stream_id)
-    return StopResult(stream_id=turn.stream_id, session_id=turn.session_id, state=turn.state)
+    return Stopped(stream_id=turn.stream_id, session_id=turn.session_id, state=turn.state)
 
 
 def _cursor(last_event_id: str | None, after: str | None) -> Cursor | None:
     return Cursor.parse(token) if (token := last_event_id or after) else None
 
 
-async def _answer(log: Log, wire: Wire, chat: Chat, cursor: Cursor | None) -> Response:
+async def _answer(log: Log, wire: Wire, chat: Chat, cursor: Cursor | None, *, reasoning: bool) -> Response:
+    if cursor is not None and cursor.ended:
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
     if wire.streaming:
-        if wire is LINES and cursor is not None and await _has_end(log, cursor):
-            return Response(status_code=204, headers={"Cache-Control": "no-store"})
-        return StreamResponse(log, SETTINGS, engine=chat.engine, addressed=True)
-    return await read_reply(log)
+        return StreamResponse(log, SETTINGS[reasoning], engine=chat.engine, addressed=True)
+    return await read_reply(log, reasoning=reasoning)
 
 
 def _head_of_document() -> Response:
@@ -186,11 +191,3 @@ def _head_of_document() -> Response:
     response = Response(media_type="application/json", headers={"Cache-Control": "no-store"})
     del response.headers["Content-Length"]
     return response
-
-
-async def _has_end(log: Log, cursor: Cursor) -> bool:
-    """Whether a reader of lines lacks nothing: a good end has no line, so no cursor of one says that it is there."""
-    if log.outcome is None or not ends_well(log.outcome) or cursor != log.cursor(log.top):
-        return False
-    # One that was stopped, but went on regardless, was closed before it could say its last.
-    return any(entry.data["type"] in ("complete", "error") for entry in await log.read(log.top - 1, 1))

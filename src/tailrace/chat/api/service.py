@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
 
 from ... import __version__
+from ...client import Health, Requests, ServerInformation, Stats
 from ..access import Owner
 from ..conversations import Conversations
 from ..errors import Unauthorized, refusals
@@ -30,55 +29,8 @@ PAGES = {
 }
 """What the document does not tell of."""
 
-STREAM = STREAMS[0].media_type
+STREAM = STREAMS[False][0].media_type
 """What can be had from every endpoint that streams."""
-
-
-class ServerInformation(BaseModel):
-    """What this is, and where things are."""
-
-    name: Literal["tailrace"] = "tailrace"
-    version: str
-    model: str
-    framework: str
-    multi_turn: Literal[True] = True
-    streaming: Literal[True] = True
-    endpoints: dict[str, str] = Field(description="What each endpoint is for.")
-    streaming_endpoints: list[str] = Field(description="Those that stream a reply.")
-
-
-class Health(BaseModel):
-    """`unhealthy` comes with status 503."""
-
-    status: Literal["healthy", "unhealthy"]
-    reason: str | None = Field(None, description="Why it is unhealthy.")
-    active_streams: int = Field(description="Replies that are being written.")
-    active_connections: int = Field(description="Clients that are reading one.")
-    database: Literal["reachable", "unreachable"]
-    event_loop_lag: float = Field(description="Seconds that a turn of the event loop takes now.")
-    uptime: float = Field(description="Seconds.")
-
-
-class Requests(BaseModel):
-    """Those that are being answered are neither successful nor failed yet."""
-
-    total: int
-    successful: int
-    failed: int
-
-
-class Stats(BaseModel):
-    """Since the server started; times are in seconds."""
-
-    uptime: float
-    requests: Requests
-    active_sessions: int | None = Field(description="Sessions that are stored; null while the database is away.")
-    active_streams: int = Field(description="Replies that are being written.")
-    sessions_created: int
-    average_response_time: float = Field(description="Of the replies that ended.")
-    chunks: int = Field(description="Of the replies that ended.")
-    model: str
-    framework: str
 
 
 @router.get("/", summary="Server information")

@@ -7,9 +7,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query
 
+from ...client import Deleted, Session, SessionDetails, SessionPage
 from ..access import Owner
 from ..errors import BadPage, SessionNotFound, StorageFailed, TooManySessions, Unauthorized, refusals
-from ..objects import Deleted, SessionDetails, SessionList, SessionSummary
+from ..objects import details, summary
 from .state import Chat
 
 router = APIRouter(prefix="/sessions", tags=["sessions"], responses=refusals(Unauthorized, StorageFailed))
@@ -19,9 +20,9 @@ Token = Annotated[str | None, Query(description="A token from an earlier page.")
 
 
 @router.post("/new", summary="New session", responses=refusals(TooManySessions))
-async def create_session(chat: Chat, owner: Owner) -> SessionSummary:
+async def create_session(chat: Chat, owner: Owner) -> Session:
     """Begin a session. A message without a `session_id` does so, too."""
-    return SessionSummary.of(await chat.create(owner))
+    return summary(await chat.create(owner))
 
 
 @router.api_route("/new", methods=["GET", "HEAD", "DELETE"], include_in_schema=False)
@@ -31,11 +32,11 @@ async def refuse_new() -> None:
 
 
 @router.get("", summary="Sessions", responses=refusals(BadPage))
-async def list_sessions(chat: Chat, owner: Owner, limit: Limit = 50, after: Token = None) -> SessionList:
+async def list_sessions(chat: Chat, owner: Owner, limit: Limit = 50, after: Token = None) -> SessionPage:
     """The sessions, the last used first."""
     page = await chat.store.sessions(owner, limit=limit, after=after)
-    sessions = [SessionSummary.of(session, chat.stream_of(session.id)) for session in page.items]
-    return SessionList(sessions=sessions, total=await chat.store.count(owner), next=page.next)
+    sessions = [summary(session, chat.stream_of(session.id)) for session in page.items]
+    return SessionPage(sessions=sessions, total=await chat.store.count(owner), next=page.next)
 
 
 @router.get("/{session_id}", summary="A session and its history", responses=refusals(SessionNotFound, BadPage))
@@ -48,9 +49,7 @@ async def show_session(
     """
     session = await chat.session(owner, str(session_id))
     page = await chat.store.turns(session.id, limit=limit, before=before)
-    return SessionDetails.with_history(
-        session, page.items, page.next, model=chat.model.name, stream_id=chat.stream_of(session.id)
-    )
+    return details(session, page.items, page.next, model=chat.model.name, stream_id=chat.stream_of(session.id))
 
 
 @router.delete("/{session_id}", summary="Delete a session", responses=refusals(SessionNotFound))
@@ -61,7 +60,7 @@ async def delete_session(session_id: UUID, chat: Chat, owner: Owner) -> Deleted:
 
 
 @router.post("/{session_id}/clear", summary="Empty a session", responses=refusals(SessionNotFound))
-async def clear_session(session_id: UUID, chat: Chat, owner: Owner) -> SessionSummary:
+async def clear_session(session_id: UUID, chat: Chat, owner: Owner) -> Session:
     """Empty a session's history. A reply that is being written is stopped first."""
     await chat.clear(owner, str(session_id))
-    return SessionSummary.of(await chat.session(owner, str(session_id)))
+    return summary(await chat.session(owner, str(session_id)))
