@@ -12,6 +12,7 @@ from tailrace.errors import DecodeError
 from tailrace.events import DONE, Dropped, Entries, Farewell, Notice, Outcome, Reset
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.wire.base import (
+    SHARED_BODIES,
     Decoder,
     Encoder,
     Frame,
@@ -135,6 +136,14 @@ def test_a_batch_is_encoded_once_for_the_readers_that_are_handed_it() -> None:
     body = encoder.encode_shared(batch)
     assert body == encoder.encode(batch)
     assert encoder.encode_shared(batch) is body
+
+
+def test_a_batch_keeps_the_bytes_of_few_wires() -> None:
+    batch = Entries.of([entry(1, 1)])
+    encoders = [NDJSONEncoder(STREAM, EPOCH) for _ in range(3 * SHARED_BODIES)]
+    bodies = [encoder.encode_shared(batch) for encoder in encoders]
+    assert len(set(bodies)) == 1
+    assert len(batch.bodies) == SHARED_BODIES
 
 
 def test_each_batch_is_encoded_as_itself() -> None:

@@ -58,7 +58,7 @@ class Log(ABC):
         self.held = False
         self.full = False
         self._listeners: tuple[Listener, ...] = ()
-        self._shared: dict[int, _Shared] = {}  # by the offset before the batch
+        self._shared: dict[int, _Shared] = {}  # by the offset before the batch; valid while nothing was written since
         self._shared_size = 0
         self._encoders: dict[Wire, Encoder] = {}
         self._sleepers: set[asyncio.Future[None]] = set()
@@ -246,11 +246,6 @@ class Log(ABC):
         self._shared[after] = self.top, entries, size
         self._shared_size += size
 
-    def shared(self, after: int) -> Entries | None:
-        """Return the batch that another reader got at this place, if nothing was written since."""
-        found = self._shared.get(after)
-        return found[1] if found is not None and found[0] == self.top else None
-
     def _unshare(self, after: int) -> None:
         if (found := self._shared.pop(after, None)) is not None:
             self._shared_size -= found[2]
@@ -327,13 +322,13 @@ class Tail:
         after = self.position
         # A conflated batch is this reader's own.
         sharing = log.readers > 1 and (not self._conflates or log.top - after == 1)
-        entries = log.shared(after) if sharing else None
+        if sharing and (shared := log._shared.get(after)) is not None and shared[0] == log.top:
+            return self._take(shared[1])
+        entries = log.read_nowait(after, *self._bounds())
         if entries is None:
-            entries = log.read_nowait(after, *self._bounds())
-            if entries is None:
-                return None
-            if sharing:
-                log.share(after, entries)
+            return None
+        if sharing:
+            log.share(after, entries)
         return self._take(entries)
 
     async def read(self) -> Entries:

@@ -57,9 +57,11 @@ class MemoryLog(Log):
         start = after - self.base
         if start < 0:
             raise self.reset("trimmed")
+        if (larger := self._size > size) and limit > 1:
+            # As many as would fit if all were of average size: cutting a slice of too many costs more than encoding it.
+            limit = min(limit, max(size * len(self._json) // self._size, 1))
         json = self._json[start : start + limit]
-        # Adding up 1,024 lengths takes 12 µs, so a log that is no larger than a batch skips it, as does a single entry.
-        if self._size > size and len(json) > 1 and sum(map(len, json)) > size:
+        if larger and len(json) > 1 and sum(map(len, json)) > size:
             json = json[: fitting(json, size)]
         offsets = range(after + 1, after + 1 + len(json))
         if not self._events:

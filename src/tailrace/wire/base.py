@@ -14,6 +14,9 @@ from ..events import RESERVED, Dropped, Entries, Farewell, Notice, Outcome, Rese
 MAX_FRAME_BYTES = 1 << 20
 """The default bound of one frame in a decoder."""
 
+SHARED_BODIES = 8
+"""How many wires' bytes a batch keeps. An application may make a wire for each request."""
+
 
 @dataclass(slots=True)
 class Frame:
@@ -50,10 +53,12 @@ class Encoder(ABC):
         return outcome.state != "error"
 
     def encode_shared(self, entries: Entries) -> bytes:
-        """Like `encode`, once for all readers that are handed the same batch, in which the bytes are kept."""
+        """Like `encode`, but once for all readers of the same batch, which keeps the bytes."""
         body = entries.bodies.get(self)
         if body is None:
-            body = entries.bodies[self] = self.encode(entries)
+            body = self.encode(entries)
+            if len(entries.bodies) < SHARED_BODIES:
+                entries.bodies[self] = body
         return body
 
 
