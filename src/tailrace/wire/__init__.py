@@ -1,1 +1,1 @@
-"""Wires: how the events of a log are spelled. Bytes in, frames out and back; nothing here awaits."""
+"""Wires: how the events of a log become bytes, and bytes become frames. Nothing here awaits."""

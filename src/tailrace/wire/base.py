@@ -1,4 +1,4 @@
-"""What every wire is: an encoder and a decoder, with no I/O."""
+"""The contract of a wire: an encoder and a decoder, both without I/O."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class Frame:
 
 
 class Encoder(ABC):
-    """Spells the entries and notices of one log, for all its readers on one wire."""
+    """Turns the entries and notices of one log into bytes, for all its readers on one wire."""
 
     ping: bytes = b""
-    """What keeps an idle connection alive; empty where the wire has nothing harmless to say."""
+    """Bytes that keep an idle connection alive. Empty if the wire has nothing that clients ignore."""
 
     spells_notices: bool = True
-    """False where the wire has no room for notices: then only an unclean end can tell of them."""
+    """False if the wire has no place for notices. Then only an unclean end of the body tells of them."""
 
     preamble: bytes = b""
-    """What goes before the first entry."""
+    """Bytes before the first entry."""
 
     @abstractmethod
     def encode(self, entries: Entries) -> bytes:
-        """All entries of a batch, in one piece."""
+        """Encode a batch in one piece. The bytes depend on nothing but the entries, so replay equals live."""
 
     @abstractmethod
     def notice(self, notice: Notice, cursor: str) -> bytes:
-        """A notice; `cursor` is where a reader who has seen it continues."""
+        """Encode a notice. A reader that has seen it continues at `cursor`."""
 
     def is_whole(self, outcome: Outcome) -> bool:
         """Whether the body ends cleanly, so that HTTP clients take what they have for the whole."""
@@ -81,7 +81,7 @@ class Decoder(ABC):
 
 
 class Wire(ABC):
-    """How the events of a log are spelled. Made once for a route, not for each response: logs keep encoders for it."""
+    """How the events of a log become bytes. Make a wire once for a route: readers of one wire share what it encodes."""
 
     media_type: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -92,19 +92,19 @@ class Wire(ABC):
 
     @abstractmethod
     def encoder(self, stream: str, epoch: str, created: int) -> Encoder:
-        """An encoder for the log with `stream` and `epoch` in its cursors, made at `created` (Unix seconds)."""
+        """Return an encoder for a log: `stream` and `epoch` of its cursors, and when it was made, in Unix time."""
 
     @abstractmethod
     def decoder(self, *, max_bytes: int = MAX_FRAME_BYTES) -> Decoder:
-        """A decoder for one response; a frame larger than `max_bytes` raises FrameTooLarge."""
+        """Return a decoder for one response. A frame of more than `max_bytes` raises FrameTooLarge."""
 
     def item_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """The OpenAPI media type object for items of `schema` (OpenAPI 3.2, section 4.14)."""
+        """Return the OpenAPI media type object for items of a schema (OpenAPI 3.2, section 4.14)."""
         return {"itemSchema": schema}
 
 
 def notice_frame(notice: Notice, cursor: str) -> Frame:
-    """A notice under its reserved name, with the data that every wire gives it."""
+    """Return a notice as a frame: its reserved name, and the data that every wire gives it."""
     if isinstance(notice, Outcome):
         return Frame(notice.members, notice.state, cursor)
     if isinstance(notice, Reset):
@@ -129,7 +129,7 @@ def _outcome(state: State, data: dict[str, Any]) -> Outcome:
 
 
 def _text(data: dict[str, Any], member: str) -> str | None:
-    # Other servers number their errors; better read than refused.
+    # Other servers number their errors.
     return None if (value := data.get(member)) is None else str(value)
 
 
@@ -140,7 +140,7 @@ def _number(data: dict[str, Any], member: str) -> int:
 
 
 def read_notice(frame: Frame) -> Notice | None:
-    """The notice that a frame's reserved name announces, or None for an application's event."""
+    """Return the notice in a frame with a reserved name, or None for an application's event."""
     if frame.event is None or (read := _NOTICES.get(frame.event)) is None:
         return None
     if not isinstance(frame.data, dict):
@@ -152,7 +152,7 @@ def read_notice(frame: Frame) -> Notice | None:
 
 
 def frame_members(frame: Frame) -> bytes:
-    """A frame as one JSON object: what NDJSON writes in a line and WebSocket in a message."""
+    """Encode a frame as one JSON object, which NDJSON writes as a line and WebSocket as a message."""
     members = {"id": frame.id, "event": frame.event, "data": frame.data, "retry": frame.retry}
     return encode_data({key: value for key, value in members.items() if value is not None or key == "data"})
 

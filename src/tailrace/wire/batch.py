@@ -1,4 +1,4 @@
-"""One JSON document with everything: `{"data": [...]}`."""
+"""One JSON document with all entries: `{"data": [...]}`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .base import Decoder, Encoder, Frame, Wire
 
 
 class BatchEncoder(Encoder):
-    """The elements of the list; `document` puts the rest around them."""
+    """Encodes the elements of the list. `document` adds what goes around them."""
 
     def encode(self, entries: Entries) -> bytes:
         return b",".join(entries.json)
@@ -22,8 +22,11 @@ class BatchEncoder(Encoder):
 
 
 def document(data: bytes, outcome: Outcome | None, cursor: str, after: str | None = None) -> bytes:
-    """The whole document around a list. Said besides is only what is not simply all and done: `after` which cursor the
-    list begins because what was before is gone, another outcome, an open log's cursor."""
+    """Return the document around a list.
+
+    It has `after`, the cursor before the list, if earlier entries were trimmed; `outcome`, unless the log is done
+    without a result; and `cursor`, while the log is open.
+    """
     head = b'{"data":' + data
     if after is not None:
         head += b',"after":' + encode_data(after)

@@ -13,6 +13,9 @@ from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, frame_members,
 
 
 class NDJSONEncoder(Encoder):
+    """Writes each entry as `{"id": …, "event": …, "data": …}`."""
+
+    # The specification lets parsers skip empty lines (section 3.2).
     ping = b"\n"
 
     def __init__(self, stream: str, epoch: str) -> None:

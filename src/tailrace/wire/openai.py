@@ -18,9 +18,9 @@ _DONE = f"data: {DONE_MARK}\n\n".encode()
 
 
 class OpenAIEncoder(Encoder):
-    """Strings become content deltas; a dict is taken as a delta itself. The reason to finish is always `stop`.
+    """Writes a string as a content delta, and a dict as a delta itself. The `finish_reason` is always `stop`.
 
-    No ids and no retry: clients of this API do not expect them.
+    There are no ids and no retry, because clients of this API do not expect them.
     """
 
     ping = b": ping\n"
@@ -43,12 +43,12 @@ class OpenAIEncoder(Encoder):
         if isinstance(notice, Reset):
             return _error(f"the stream cannot be continued: {notice.reason}", "stream_reset")
         if isinstance(notice, Farewell):
-            # Clients of this API take any clean end for a whole answer.
+            # Clients of this API take any clean end for a complete answer.
             return _error(f"the server ended the connection before the answer: {notice.reason}", notice.reason)
         return b": dropped %d\n" % notice.count
 
     def _outcome(self, outcome: Outcome) -> bytes:
-        # An answer stopped on request is whole to whoever stopped it; this API has no finish_reason of its own for it.
+        # Whoever stopped an answer has all of it, and this API has no finish_reason for a stop.
         if outcome.state == "done" or outcome.code == "stopped":
             return self._chunk({}, "stop") + _DONE
         return _error(outcome.message or outcome.state, outcome.code)

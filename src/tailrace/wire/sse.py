@@ -35,10 +35,10 @@ _MILLISECONDS = re.compile(r"[0-9]{1,15}")
 def format_sse(
     data: str | None = None, *, event: str | None = None, id: str | None = None, retry: int | None = None
 ) -> bytes:
-    """One event as text/event-stream. `data` of several lines becomes several data fields; `retry` is in milliseconds.
+    """Encode one event as text/event-stream. Each line of `data` becomes a data field; `retry` is in milliseconds.
 
-    EventError for an event name or id with a line break (or an id with NUL), and for `retry` alone,
-    which is no event and breaks clients.
+    Raise EventError if the event name or the id has a line break or a NUL, and for `retry` without data, which some
+    clients take for an event without data.
     """
     lines = []
     if id is not None:
@@ -63,7 +63,10 @@ def _one_line(field: str, value: str) -> str:
 
 
 class SSEEncoder(Encoder):
-    # No blank line: a block with only a comment makes some decoders emit an event, once an id was seen.
+    """Writes each entry with its cursor as `id`, its name as `event` and its JSON as `data`."""
+
+    # A comment without a blank line. Some decoders, httpx-sse's for one, emit an event for a block with only a comment
+    # once they have seen an id.
     ping = b": ping\n"
 
     def __init__(self, stream: str, epoch: str) -> None:

@@ -26,7 +26,7 @@ _FAREWELL_CODES = {"shutdown": SERVICE_RESTART, "slow": TRY_AGAIN_LATER}
 
 
 class Messages:
-    """NDJSON bytes to the texts of WebSocket messages; remembers how the stream ended."""
+    """Turns NDJSON bytes into the texts of WebSocket messages, and remembers how the stream ended."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -40,13 +40,13 @@ class Messages:
         return messages
 
     def close(self) -> list[str]:
-        """What is left when the body is complete: a document that is no line."""
+        """Return what is left when the body is complete: a document without a line end."""
         rest, self._rest = self._rest, b""
         return [rest.decode()] if rest else []
 
     @property
     def close_code(self) -> int:
-        """What the last message means for the connection; a stream that broke off has no message for its end."""
+        """The close code for what the last message said. A stream that was cut short has said nothing of its end."""
         try:
             frame = read_message(self._last)
         except DecodeError:
