@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,12 @@ async def test_the_same_without_asyncio(relay: Relay) -> None:
 
     relay.next(Fault(after=1_700))
     await asyncio.to_thread(talk)
+
+
+def test_both_chats_have_the_same_methods() -> None:
+    assert AsyncChat.session is Chat.session
+    assert AsyncChat.session.__doc__ == Chat("", None).session.__doc__  # type: ignore[arg-type]
+    assert inspect.signature(AsyncChat(None, None).delete).parameters.keys() == {"session_id"}  # type: ignore[arg-type]
 
 
 async def test_a_server_is_entered_once_at_a_time() -> None:

@@ -471,6 +471,36 @@ class TestSockets:
             follow(script, url="ws://server/x", **POST)
 
 
+@pytest.mark.parametrize(
+    ("script", "given"),
+    [
+        pytest.param([sse(), event(1) + notice("done", 1, '{"data": {"a": 1}}')], [1, {"a": 1}], id="a notice"),
+        pytest.param([sse(), event(1) + event(1, '{"a": 1}', end=".end")], [1, {"a": 1}], id="an event"),
+        pytest.param([sse(), event(1) + notice("done", 1)], [1], id="none"),
+    ],
+)
+def test_the_value_of_an_end_can_be_an_event(script: list[object], given: list[Any]) -> None:
+    followed = follow(script, gives_result=True)
+    assert followed.given == given
+    assert followed.core.cursor == f"{STREAM}.1.end"
+
+
+def test_a_document_without_its_beginning_says_so() -> None:
+    followed = follow([head(), b'{"data":[7],"after":"S.e.6","cursor":"S.e.7"}', WHOLE])
+    assert (followed.given, followed.core.cursor) == (["dropped", 7], "S.e.7")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        pytest.param([sse(), event(6, '{"reason":"trimmed"}', "reset"), sse(), event(7)], "reset", id="reset"),
+        pytest.param([sse(), event(6, '{"count":6}', "dropped") + event(7)], "dropped", id="dropped"),
+    ],
+)
+def test_a_reader_without_a_cursor_is_shown_that_the_beginning_is_gone(script: list[object], said: str) -> None:
+    assert follow(script, on_reset="restart").given == [said, 7]
+
+
 def test_gaps_can_be_allowed() -> None:
     followed = follow([PLAIN, b"data: 1\n\n", BROKEN, PLAIN, b"data: 5\n\n", WHOLE], allow_gaps=True)
     assert followed.given == [1, 5]

@@ -223,6 +223,25 @@ async def test_certificates_of_the_environment_are_trusted(
         assert got.data == [1]
 
 
+def test_certificates_may_be_in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    assert tls_context(None).verify_mode is ssl.CERT_REQUIRED
+
+
+async def test_a_proxy_may_speak_tls(driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines: list[bytes] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.append(await reader.readline())
+        await saying(ANSWER)(reader, writer)
+
+    async with speaking(forward, tls=own_certificate(tmp_path)) as address:
+        monkeypatch.setenv("HTTP_PROXY", f"https{address}")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
+        got = await driver.read("http://server.example/x")
+    assert (got.data, lines) == ([1], [b"GET http://server.example/x HTTP/1.1\r\n"])
+
+
 def test_another_failure_of_tls_is_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> ssl.SSLContext:
         raise OSError("broken")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from fastapi.responses import StreamingResponse
 
 from tailrace import FrameTooLarge
 from tailrace.client import ChatClient, Retry, StreamLost, StreamRefused, Timeouts, Unreachable, tail
+from tailrace.client.http import Watch
 from tests.client.drivers import Driver, Got
 from tests.client.speaking import SSE_HEAD, own_certificate, saying, speaking, until_left
 from tests.raw import BOUND
@@ -152,6 +155,36 @@ async def test_a_stream_without_new_events_is_given_up(driver: Driver, piece: by
         got = await driver.read(f"http{address}/", timeouts=Timeouts(event=0.3, idle=5.0))
     assert isinstance(got.error, StreamLost)
     assert (got.error.kind, got.error.cursor, got.data) == ("stalled", "1", [1])
+
+
+class Stream:
+    """What httpcore tells of a connection."""
+
+    def __init__(self, connected: socket.socket | None) -> None:
+        self._connected = connected
+
+    def get_extra_info(self, name: str) -> socket.socket | None:
+        return self._connected
+
+
+def test_a_connection_that_is_made_too_late_is_shut_at_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Watch(0.0) as watch:
+        while not watch.is_over:
+            time.sleep(0.001)
+        watch.trace("connection.connect_tcp.started", {})
+        watch.trace("connection.connect_tcp.complete", {"return_value": Stream(ours)})
+        theirs.settimeout(BOUND)
+        assert theirs.recv(1) == b""
+
+
+def test_what_has_no_socket_or_has_closed_it_is_not_shut() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs, Watch(0.0, Stream(None)) as watch:
+        watch.trace("connection.connect_tcp.complete", {"return_value": Stream(ours)})
+        while not watch.is_over:
+            time.sleep(0.001)
 
 
 @BOTH

@@ -212,16 +212,6 @@ async def test_a_server_of_something_else_does_not_heal(driver: Driver) -> None:
     assert str(got.error) == "the stream is lost: no connection: did not receive a valid HTTP response"
 
 
-async def test_a_proxy_that_cannot_be_is_told(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("no_proxy", "NO_PROXY", "socks_proxy", "http_proxy", "https_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("https_proxy", "nothing://x")
-    got = await driver.read("wss://server.example/")
-    assert str(got.error) == (
-        "the stream is lost: no connection: nothing://x isn't a valid proxy: scheme nothing isn't supported"
-    )
-
-
 async def test_a_stream_is_left_while_somebody_waits_for_its_next_event(relay: Relay) -> None:
     following = tail(f"{relay.url}/quiet")
     events = await following.__aenter__()

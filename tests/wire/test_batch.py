@@ -81,6 +81,14 @@ def test_frames_come_with_the_end_of_the_document() -> None:
     assert decoder.close() == [Frame(1), Frame({}, "done")]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_document_without_its_beginning_says_so_first(way: Any) -> None:
+    json_ = document(b"[3]", None, at(3), at(2))
+    assert read(Batch().decoder(), way(json_)) == [Frame({"count": 2}, "dropped", at(2)), Frame(3, None, at(3))]
+    empty = document(b"[]", None, at(2), at(2))
+    assert read(Batch().decoder(), way(empty)) == [Frame({"count": 2}, "dropped", at(2))]
+
+
 @pytest.mark.parametrize("json_", [json_ for _, _, json_, _ in CASES.values()], ids=CASES)
 def test_a_document_cut_anywhere_is_truncated(json_: bytes) -> None:
     for length in range(len(json_)):
@@ -101,6 +109,8 @@ def test_a_document_cut_anywhere_is_truncated(json_: bytes) -> None:
         (b"null", 'expected an object with a list as "data", but got None'),
         (b"{}", 'expected an object with a list as "data", but got {}'),
         (b'{"data":{}}', 'expected an object with a list as "data", but got '),
+        (b'{"data":[],"after":1}', 'expected a cursor as "after", but got 1'),
+        (b'{"data":[],"after":"x"}', "expected a cursor as \"after\", but got 'x'"),
         (b'{"data":[],"cursor":1}', 'expected a string as "cursor", but got 1'),
         (b'{"data":[],"outcome":null}', 'expected an object with a "state" as "outcome", but got None'),
         (b'{"data":[],"outcome":{}}', 'expected an object with a "state" as "outcome", but got {}'),

@@ -16,9 +16,9 @@ from tailrace.wire.websocket import (
     NORMAL,
     SERVICE_RESTART,
     TRY_AGAIN_LATER,
+    MessageDecoder,
     Messages,
     read_command,
-    read_message,
 )
 from tests.wire.cases import ENTRIES, EPOCH, STREAM, at, byte_by_byte, entry, spell, splits
 
@@ -68,7 +68,9 @@ def test_each_line_is_a_message_at_any_splits(rows: list[Entry], data: st.DataOb
     messages = Messages()
     texts = [text for piece in data.draw(splits(body(rows))) for text in messages.feed(piece)]
     assert texts + messages.close() == [body([row]).decode().removesuffix("\n") for row in rows]
-    assert [read_message(text) for text in texts] == [Frame(row.data, row.event, at(row.offset)) for row in rows]
+    assert [frame for text in texts for frame in MessageDecoder().feed(text.encode())] == [
+        Frame(row.data, row.event, at(row.offset)) for row in rows
+    ]
 
 
 def test_pings_are_no_messages() -> None:
@@ -86,16 +88,16 @@ def test_a_body_without_a_line_end_is_one_message_at_its_end() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a message of JSON, but got ''"),
-        ("hello", "expected a message of JSON, but got 'hello'"),
-        ("x" * 10_000, "expected a message of JSON, but got 'xxx"),
+        ("", "expected a message of JSON, but got b''"),
+        ("hello", "expected a message of JSON, but got b'hello'"),
+        ("x" * 10_000, "expected a message of JSON, but got b'xxx"),
         ("[]", 'expected an object with "data", but got []'),
         ('{"data":1,"id":7}', 'expected "event" and "id" to be strings'),
     ],
 )
 def test_a_message_that_holds_no_frame_is_a_decode_error(text: str, message: str) -> None:
     with pytest.raises(DecodeError, match=re.escape(message)) as raised:
-        read_message(text)
+        MessageDecoder().feed(text.encode())
     assert len(str(raised.value)) < 300
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import update_wrapper
+from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, overload
 from urllib.parse import quote
 
@@ -132,10 +133,10 @@ class _Method(Generic[P, A, S]):
     def __get__(self, chat: AsyncChat | Chat | None, owner: object = None) -> Any:
         if chat is None:
             return self
-        core, drive = self._core, getattr(chat, self._drive)
+        core, drive = MethodType(self._core, chat), getattr(chat, self._drive)
 
         def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return drive(core(chat, *args, **kwargs))
+            return drive(core(*args, **kwargs))
 
         return update_wrapper(method, core)
 

@@ -39,8 +39,7 @@ _NO_HTTP = "illegal status line"
 """So h11 begins to say what it got from a server of something else, as it does of one that begins with TLS."""
 
 _NO_LOCATION = "Invalid URL in location header"
-_NO_ADDRESS = (UnicodeError, OverflowError, ExceptionGroup)
-"""How httpx fails at a Location that is no address, though it is not to follow it."""
+"""httpx reads a Location even if it is not to follow it. At some host names it fails with a UnicodeError instead."""
 
 _UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _UNSENT = (*_UNCONNECTED, httpx.PoolTimeout)
@@ -179,8 +178,6 @@ def _failed(error: httpx.RequestError, proxy: Proxy | None = None) -> Failed:
 
 
 def _misled(error: Exception) -> Failed:
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
     return Failed(Loss("misled", "the server redirects to where nobody can be", str(error)), final=True)
 
 
@@ -224,7 +221,7 @@ class AsyncHTTP(AsyncTransport):
             return NO_HEAD_IN_TIME
         except httpx.RequestError as error:
             return _failed(error, proxy)
-        except _NO_ADDRESS as error:
+        except UnicodeError as error:
             return _misled(error)
         self._pieces = self._response.aiter_raw() if _is_plain(self._response) else self._response.aiter_bytes()
         return _opened(self._response, self.clients.follows, proxy)
@@ -283,13 +280,13 @@ class SyncHTTP(SyncTransport):
         client, proxy = self.clients.of(request.url)
         sent = _request(client, request)
         self._idle = request.idle
-        with _Watch(request.within) as watch:
+        with Watch(request.within) as watch:
             sent.extensions["trace"] = watch.trace
             try:
                 self._response = client.send(sent, **_options(request))
             except httpx.RequestError as error:
                 return NO_HEAD_IN_TIME if watch.is_over else _failed(error, proxy)
-            except _NO_ADDRESS as error:
+            except UnicodeError as error:
                 return _misled(error)
         self._pieces = self._response.iter_raw() if _is_plain(self._response) else self._response.iter_bytes()
         return _opened(self._response, self.clients.follows, proxy)
@@ -298,7 +295,7 @@ class SyncHTTP(SyncTransport):
         try:
             if within is None or within >= self._idle or self._response is None:
                 return next(self._pieces, _ENDED)
-            with _Watch(within, self._response.extensions.get("network_stream")) as watch:
+            with Watch(within, self._response.extensions.get("network_stream")) as watch:
                 piece = next(self._pieces, _ENDED)
                 # Shut by the watch, a body without a length of its own seems to have ended.
                 return NOTHING_IN_TIME if watch.is_over and piece is _ENDED else piece
@@ -311,7 +308,7 @@ class SyncHTTP(SyncTransport):
             response.close()
 
 
-class _Watch:
+class Watch:
     """Shuts the socket of a request when its time is over, which wakes the thread that waits for it.
 
     Without asyncio httpx bounds each read, but not all of them together.
@@ -326,7 +323,7 @@ class _Watch:
         if stream is not None:
             self._watch(stream)
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Watch:
         self._timer.start()
         return self
 
@@ -342,7 +339,7 @@ class _Watch:
 
     def _watch(self, stream: Any) -> None:
         connected = stream.get_extra_info("socket")
-        if not isinstance(connected, socket.socket):
+        if connected is None:  # of a caller's transport, which has none
             return
         with self._lock:
             self._forget()

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from ..cursor import Cursor, is_cursor
 from ..errors import DecodeError, FrameTooLarge, Truncated
 from ..events import DONE, Entries, Notice, Outcome, encode_data
 from .base import Decoder, Encoder, Frame, Wire
@@ -40,7 +41,7 @@ def document(data: bytes, outcome: Outcome | None, cursor: str, after: str | Non
 class BatchDecoder(Decoder):
     """A document's data as frames, and its outcome as the last of them.
 
-    If the beginning of the stream is gone, the first frame is a reset.
+    If the beginning of the log is gone, the first frame is `dropped`.
     """
 
     def __init__(self, *, max_bytes: int) -> None:
@@ -61,7 +62,7 @@ class BatchDecoder(Decoder):
             raise kind(f"expected a JSON document, but got {bytes(self._document)!r:.80}: {error}") from None
         if not isinstance(value, dict) or not isinstance(value.get("data"), list):
             raise DecodeError(f'expected an object with a list as "data", but got {value!r:.80}')
-        frames = [*_reset_frames(value.get("after")), *map(Frame, value["data"])]
+        frames = [*_dropped_frames(value.get("after")), *map(Frame, value["data"])]
         if (cursor := value.get("cursor")) is None:
             return [*frames, _outcome_frame(value.get("outcome", {"state": "done"}))]
         if not isinstance(cursor, str):
@@ -71,13 +72,13 @@ class BatchDecoder(Decoder):
         return frames
 
 
-def _reset_frames(after: Any) -> list[Frame]:
-    """What a document says first whose stream has lost its beginning."""
+def _dropped_frames(after: Any) -> list[Frame]:
+    """What a document says first whose log has lost its beginning: how many entries that was."""
     if after is None:
         return []
-    if not isinstance(after, str):
-        raise DecodeError(f'expected a string as "after", but got {after!r:.80}')
-    return [Frame({"reason": "trimmed"}, "reset", after)]
+    if not (isinstance(after, str) and is_cursor(after)):
+        raise DecodeError(f'expected a cursor as "after", but got {after!r:.80}')
+    return [Frame({"count": Cursor.parse(after).offset}, "dropped", after)]
 
 
 def _outcome_frame(outcome: Any) -> Frame:
