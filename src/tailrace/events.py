@@ -16,13 +16,13 @@ T = TypeVar("T")
 State = Literal["done", "error", "cancelled"]
 
 RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "dropped"})
-"""Event names with which every wire spells a notice; an application's own events have other names."""
+"""Event names of notices, on every wire. An application's events must have other names."""
 
 
-# Frozen, slots and generic do not go together: `Event[int](1)` raises a TypeError on Python 3.11.
+# Without slots: a frozen generic dataclass with slots raises a TypeError for `Event[int](1)` on Python 3.11.
 @dataclass(frozen=True)
 class Event(Generic[T]):
-    """Data with an optional event name. Yield the bare data where no name is needed."""
+    """Data with an event name. Yield the bare data if it needs no name."""
 
     data: T
     event: str | None = None
@@ -34,7 +34,7 @@ class Event(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event at its offset in a log. `json` is its data, encoded once, when it was appended."""
+    """An event at its offset in a log. `json` is its data, which was encoded when the event was appended."""
 
     offset: int
     event: str | None
@@ -42,13 +42,14 @@ class Entry:
 
     @property
     def data(self) -> Any:
+        """The data, decoded at each access."""
         return from_json(self.json)
 
 
 class Entries(Sequence[Entry]):
-    """A batch of a log's entries in columns, which is how logs keep and wires spell them: no object for each entry.
+    """A batch of entries in columns, as logs keep them and wires encode them, without an object for each entry.
 
-    `offsets` rise; `events` has the names, by offset, of those entries that have one.
+    `offsets` rise. `events` has the names of the entries that have one, by offset.
     """
 
     __slots__ = ("_bodies", "events", "json", "offsets")
@@ -61,14 +62,14 @@ class Entries(Sequence[Entry]):
 
     @property
     def bodies(self) -> dict[object, bytes]:
-        """What encoders made of the batch, for readers that share it."""
+        """The bytes of the batch by encoder, for readers that share it."""
         if self._bodies is None:
             self._bodies = {}
         return self._bodies
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Entries:
-        """The same entries as columns."""
+        """Put entries into columns."""
         rows = list(entries)
         names = {entry.offset: entry.event for entry in rows if entry.event is not None}
         return cls([entry.offset for entry in rows], [entry.json for entry in rows], names)
@@ -99,7 +100,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a log ended. Clients see every field; `data` is the value of the generator's Result, as JSON reads it."""
+    """How a log ended. Clients see every field. `data` is the value of the generator's Result, as read from JSON."""
 
     state: State
     code: str | None = None
@@ -108,21 +109,21 @@ class Outcome:
 
     @property
     def members(self) -> dict[str, Any]:
-        """The fields that say something beyond the state, as every wire spells them."""
+        """The fields besides the state that are not None, as every wire writes them."""
         fields = {"code": self.code, "message": self.message, "data": self.data}
         return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The cursor cannot be continued; the reader's state is void."""
+    """The cursor cannot be continued. The reader must discard what it has read."""
 
     reason: ResetReason
 
 
 @dataclass(frozen=True, slots=True)
 class Farewell:
-    """The server leaves, the stream does not: come back after `retry` milliseconds with the cursor."""
+    """The server ends the connection, not the stream. Come back with the cursor after `retry` milliseconds."""
 
     reason: Literal["shutdown", "slow"]
     retry: int
@@ -130,15 +131,16 @@ class Farewell:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """`count` entries were passed over because the reader was too slow."""
+    """The reader was too slow and has missed `count` entries."""
 
     count: int
 
 
 Notice: TypeAlias = Outcome | Reset | Farewell | Dropped
+"""What a reader is told besides its entries."""
 
 Encode: TypeAlias = Callable[[Any], tuple[str | None, bytes]]
-"""An item to its event name and its data as JSON; EventError if that cannot be."""
+"""A function from an item to its event name and its data as one line of JSON. It raises EventError if it cannot."""
 
 DONE = Outcome("done")
 
