@@ -67,6 +67,7 @@ class Follower:
 
     async def _follow(self) -> None:
         left = self._options.max
+        event = None
         async with self._stream as events:
             self._output.mark = events.cursor
             self._way_on.note(events.address)
@@ -76,7 +77,14 @@ class Follower:
                 if left == 0 or self._is_last(event):
                     return
                 self._way_on.note(events.address)
-        self._end(events.outcome)
+        # Some wires have the value of the whole stream as an event, others only in its end.
+        if (outcome := events.outcome) is not None and outcome.data is not None:
+            result = Frame(outcome.data, None, events.cursor)
+            if event is None or event.data != result.data:
+                await self._output.put(self._printer.line(result, events.media_type), result.id)
+            if self._is_last(result):
+                return
+        self._end(outcome)
 
     def _is_last(self, event: Frame) -> bool:
         name, data = self._options.until, event.data
