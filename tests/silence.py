@@ -1,4 +1,4 @@
-"""What an event loop would only log fails the test that caused it."""
+"""Fails a test for what its event loop would only log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def silent_loop(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No exception of a task is left unretrieved, and no task pending; import it and name it in `usefixtures`."""
+    """Fail if a task's exception was never retrieved, or a task destroyed while pending. Use it by `usefixtures`."""
     yield
     gc.collect()
     complaints = [record for record in caplog.get_records("call") if record.name == "asyncio"]

@@ -26,7 +26,7 @@ LIMIT = 10.0
 
 
 class Reader:
-    """A connection that counts how often it is told that the server leaves."""
+    """A connection that counts how often it is told that the server stops."""
 
     def __init__(self) -> None:
         self.told = 0
@@ -59,14 +59,14 @@ async def stubborn(release: asyncio.Event) -> AsyncIterator[int]:
 
 
 async def play(engine: Engine, count: int = 1, item: Any = 1) -> Log:
-    """A stream that has ended."""
+    """Return a stream that has ended."""
     log = engine.new_stream("/play")
     await asyncio.wait_for(engine.produce(log, items(count, item)).wait(), LIMIT)
     return log
 
 
 async def started(engine: Engine, source: AsyncIterator[int], **options: Any) -> Producer:
-    """A producer whose generator has given its first item and waits."""
+    """Return a producer whose generator has yielded its first item and waits."""
     producer = engine.produce(engine.new_stream("/started"), source, **options)
     with producer.log.tail() as tail:
         await asyncio.wait_for(anext(tail), LIMIT)
@@ -211,7 +211,7 @@ async def test_a_producer_takes_its_options() -> None:
     assert producer.finished
 
 
-async def test_stopping_what_does_not_run_tells_how_it_ended() -> None:
+async def test_stopping_a_log_without_a_producer_returns_its_outcome() -> None:
     engine = Engine()
     log = engine.log("quiet")
     assert await engine.stop(log) is None
@@ -318,7 +318,7 @@ async def test_a_slow_reader_of_an_ended_stream_can_come_back() -> None:
             cursor = json.loads((await slow.until(b"\n")).partition(b"\n")[0])["id"]
             log = await engine.find(address)
             assert log is not None
-            await asyncio.sleep(0.5)  # longer than a stream is kept that nobody reads
+            await asyncio.sleep(0.5)  # longer than an unread stream is kept
             assert (log.outcome, log.readers, engine.statistics().kept) == (Outcome("done"), 1, 0)
         async with exchange(base, f"{address}?after={cursor}", headers) as again:
             ids = [json.loads(line)["id"] for line in (await again.rest()).split(b"\n") if line]
@@ -345,7 +345,7 @@ async def test_idle_named_logs_are_forgotten_unless_they_are_held_or_produced_in
 # Readers and the end
 
 
-async def test_readers_are_told_once_that_the_server_leaves() -> None:
+async def test_readers_are_told_once_that_the_server_stops() -> None:
     engine = Engine()
     stays, left = Reader(), Reader()
     engine.join(stays)
@@ -380,7 +380,7 @@ async def test_farewells_differ_within_their_range() -> None:
     assert len({farewell.retry for farewell in farewells}) > 10
 
 
-async def test_readers_of_what_is_still_made_may_stay() -> None:
+async def test_readers_of_a_stream_that_is_still_produced_may_stay() -> None:
     engine = Engine()
     producer = await started(engine, endless())
     quiet = engine.log("quiet")
@@ -483,7 +483,7 @@ async def test_the_grace_cannot_be_lengthened(longer: float | None) -> None:
     assert producer.log.outcome == SHUTDOWN
 
 
-async def test_what_is_begun_after_the_grace_is_stopped() -> None:
+async def test_a_producer_that_starts_after_the_grace_is_stopped() -> None:
     engine = Engine()
     engine.drain(grace=0)
     engine.drain(grace=0)
@@ -493,7 +493,7 @@ async def test_what_is_begun_after_the_grace_is_stopped() -> None:
     await engine.aclose()
 
 
-async def test_what_is_left_running_is_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_generator_that_is_left_running_is_named(caplog: pytest.LogCaptureFixture) -> None:
     engine, release = Engine(shutdown_grace=0.01), asyncio.Event()
     producer = await started(engine, stubborn(release), patience=0.01)
     with caplog.at_level(logging.ERROR, "tailrace"):
@@ -527,7 +527,7 @@ async def test_the_engine_is_in_memory_by_default() -> None:
     assert isinstance(Engine("memory://").store, MemoryStore)
 
 
-async def test_statistics_count_what_there_is() -> None:
+async def test_statistics_count_readers_producers_and_kept_logs() -> None:
     engine = Engine()
     producer = await started(engine, endless())
     reader = Reader()

@@ -113,7 +113,7 @@ def test_any_json_data_is_read_back_from_its_entry(data: Any) -> None:
 
 
 @given(JSON_DATA)
-def test_any_json_data_is_one_line_whoever_splits_it(data: Any) -> None:
+def test_any_json_data_is_one_line_even_for_splitlines(data: Any) -> None:
     json = encode_data(data)
     assert len(json.decode().splitlines()) == 1
     assert escape_line_ends(json) is json
@@ -162,7 +162,7 @@ def test_an_event_an_entry_and_an_outcome_do_not_change(value: object, field: st
         setattr(value, field, None)
 
 
-def test_done_says_nothing_more() -> None:
+def test_done_has_no_code_and_no_message() -> None:
     assert Outcome("done", None, None) == DONE
 
 
@@ -200,7 +200,7 @@ def test_entries_show_their_rows() -> None:
     assert repr(Entries.of(ROWS[1:2])) == "Entries([Entry(offset=4, event='tick', json=b'2')])"
 
 
-def test_data_is_decoded_when_it_is_asked_for() -> None:
+def test_data_is_decoded_at_access() -> None:
     entry = Entry(1, None, b"not JSON")
     with pytest.raises(ValueError, match="expected ident"):
         _ = entry.data

@@ -38,7 +38,7 @@ INTERNAL_ERROR = Outcome("error", "internal_error", "Internal Server Error")
 
 
 def produce(items: Any, **options: Any) -> Producer:
-    """A producer that nobody needs to read."""
+    """Make a producer that needs no reader."""
     return Producer(options.pop("log", None) or MemoryLog("test"), items, **{"on_disconnect": "detach", **options})
 
 
@@ -48,7 +48,7 @@ def kept(log: Log) -> list[Any]:
 
 
 async def ended(producer: Producer) -> Outcome | None:
-    """The outcome, once the producer is done and its task as well."""
+    """Return the outcome once the producer and its task are done."""
     async with asyncio.timeout(LIMIT):
         await producer.wait()
         await asyncio.wait([producer.task])
@@ -56,21 +56,21 @@ async def ended(producer: Producer) -> Outcome | None:
 
 
 async def arrived(log: Log, count: int) -> None:
-    """Until a log has so many entries, read by somebody who does not count as a reader."""
+    """Wait until a log has `count` entries, without reading it."""
     async with asyncio.timeout(LIMIT):
         while log.top < count:  # noqa: ASYNC110 - what wakes is a reader, and that would count as one
             await asyncio.sleep(0)
 
 
 class Probe:
-    """A generator's view of its own end."""
+    """A generator that records how it ends."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
         self.closed_in: asyncio.Task[Any] | None = None
 
     async def items(self, count: int = 1) -> AsyncIterator[int]:
-        """Some items, and then a wait that only ends by being cancelled."""
+        """Yield some items, then wait for a cancellation."""
         try:
             for number in range(count):
                 yield number
@@ -80,7 +80,7 @@ class Probe:
             self.closed_in = asyncio.current_task()
 
     async def forever(self) -> AsyncIterator[int]:
-        """Items without an end and without a wait."""
+        """Yield items for ever, without waiting."""
         try:
             while True:
                 yield 1
@@ -192,7 +192,7 @@ async def test_an_item_that_cannot_be_encoded_ends_the_log_and_closes_the_genera
     assert closed.is_set()
 
 
-async def test_what_a_client_may_know_can_be_described_otherwise() -> None:
+async def test_an_application_can_describe_errors_itself() -> None:
     async def items() -> AsyncIterator[int]:
         raise LookupError("lost")
         yield 1
@@ -201,7 +201,7 @@ async def test_what_a_client_may_know_can_be_described_otherwise() -> None:
     assert await ended(producer) == Outcome("error", "LookupError")
 
 
-async def test_a_description_that_fails_is_no_success() -> None:
+async def test_a_failing_description_is_an_error() -> None:
     def describe(error: Exception) -> Outcome:
         raise LookupError("no words")
 
@@ -216,7 +216,7 @@ async def test_a_description_that_fails_is_no_success() -> None:
         await producer.task
 
 
-async def test_an_exception_beyond_exception_is_no_success() -> None:
+async def test_a_base_exception_is_an_error() -> None:
     class Abort(BaseException):
         pass
 
@@ -242,7 +242,7 @@ async def test_a_cancelled_error_of_the_applications_own_is_an_error() -> None:
     assert not producer.task.cancelled()
 
 
-async def test_items_can_be_encoded_otherwise() -> None:
+async def test_an_application_can_encode_items_itself() -> None:
     async def items() -> AsyncIterator[str]:
         yield "a"
 
@@ -251,7 +251,7 @@ async def test_items_can_be_encoded_otherwise() -> None:
     assert [(entry.event, entry.data) for entry in await producer.log.read(0, 9)] == [("a", 0)]
 
 
-async def test_a_log_that_somebody_else_ends_ends_the_generator() -> None:
+async def test_a_log_that_the_application_ends_ends_the_generator() -> None:
     closed = asyncio.Event()
     more = asyncio.Event()
 
@@ -318,7 +318,7 @@ async def test_the_generator_of_an_iterable_is_closed() -> None:
     assert probe.closed_in is producer.task
 
 
-async def test_sync_items_are_taken_and_closed_in_threads() -> None:
+async def test_sync_items_are_read_and_closed_in_threads() -> None:
     threads: list[threading.Thread] = []
 
     def items() -> Iterator[int]:
@@ -376,7 +376,7 @@ async def test_a_sync_generator_that_is_stopped_in_the_middle_is_closed_when_its
 
 
 class Waiting:
-    """Sync generators that wait in their threads until they are let go."""
+    """Sync generators that wait in their threads until `go_on` is set."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -576,7 +576,7 @@ async def test_items_within_the_patience_after_a_stop_are_kept() -> None:
 
 
 class Reporter:
-    """A generator with a last word, which it can only say when it is cancelled at its own await."""
+    """A generator that yields last words when it is cancelled at its own await."""
 
     def __init__(self) -> None:
         self.cancellations: list[int] = []
@@ -660,7 +660,7 @@ async def test_a_stop_in_a_pause_closes_a_generator_that_never_suspends_at_the_n
     assert not producer.stuck
 
 
-async def test_a_cancellation_from_outside_in_a_pause_is_passed_on_to_nobody() -> None:
+async def test_a_cancellation_from_outside_in_a_pause_does_not_reach_the_generator() -> None:
     reporter, log = Reporter(), MemoryLog("test")
     producer = produce(reporter.items(6), log=log, on_disconnect="cancel", flow=Flow.block(4))
     with log.tail():
@@ -725,7 +725,7 @@ async def test_a_generator_suspended_at_yield_is_closed_in_its_own_task_and_cont
 
 
 @pytest.mark.parametrize("group", [asyncio.TaskGroup, anyio.create_task_group])
-async def test_a_task_group_around_a_yield_is_left(group: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_task_group_around_a_yield_exits(group: Any, caplog: pytest.LogCaptureFixture) -> None:
     left = asyncio.Event()
 
     async def child() -> None:
@@ -749,12 +749,12 @@ async def test_a_task_group_around_a_yield_is_left(group: Any, caplog: pytest.Lo
         producer.stop()
         assert await ended(producer) == STOPPED
     assert left.is_set()
-    # Since Python 3.13 the group passes the cancellation on.
+    # Since Python 3.13, the group passes the cancellation on (gh-116720).
     assert producer.task.cancelled() or producer.task.exception() is None
     assert not caplog.records
 
 
-async def test_another_failure_in_a_task_group_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_failure_in_a_task_group_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     async def child() -> None:
         try:
             await asyncio.Event().wait()
@@ -774,7 +774,7 @@ async def test_another_failure_in_a_task_group_is_told(caplog: pytest.LogCapture
     assert isinstance(failure, LookupError)
 
 
-async def test_a_timeout_inside_the_generator_is_its_own_affair() -> None:
+async def test_a_timeout_inside_the_generator_stays_there() -> None:
     async def items() -> AsyncIterator[str]:
         try:
             async with asyncio.timeout(0.001):
@@ -790,7 +790,7 @@ async def test_a_timeout_inside_the_generator_is_its_own_affair() -> None:
     assert kept(producer.log) == ["late", "later"]
 
 
-async def test_a_timeout_that_strikes_at_yield_is_no_success() -> None:
+async def test_a_timeout_that_strikes_at_a_yield_is_an_error() -> None:
     async def items() -> AsyncIterator[int]:
         async with asyncio.timeout(0.001):
             while True:
@@ -803,7 +803,7 @@ async def test_a_timeout_that_strikes_at_yield_is_no_success() -> None:
     assert isinstance(producer.error, RuntimeError)
 
 
-async def test_a_generator_that_yields_while_it_is_closed_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_generator_that_yields_while_it_is_closed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def items() -> AsyncIterator[int]:
         try:
             while True:
@@ -854,7 +854,7 @@ async def test_a_cancellation_from_outside_is_passed_on() -> None:
     assert probe.closed_in is producer.task
 
 
-# Ignoring it
+# Ignoring a cancellation
 
 
 async def test_a_generator_that_catches_its_cancellation_and_goes_on_is_given_up(
@@ -1238,13 +1238,13 @@ async def test_a_stop_while_the_log_is_being_closed_does_not_break_that_off() ->
     assert await ended(producer) == Outcome("done")
 
 
-def test_only_a_stream_error_shows_its_words() -> None:
+def test_only_a_stream_error_shows_its_message() -> None:
     assert describe_error(StreamError("a", code="b")) == Outcome("error", "b", "a")
     assert describe_error(EventError("a")).message == "an event could not be encoded"
     assert describe_error(KeyError("secret")) == INTERNAL_ERROR
 
 
-async def test_what_the_outcome_hides_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_that_the_outcome_hides_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def failing() -> AsyncIterator[int]:
         yield 1
         try:
@@ -1263,7 +1263,7 @@ async def test_what_the_outcome_hides_is_logged(caplog: pytest.LogCaptureFixture
     assert not caplog.records
 
 
-async def test_what_the_outcome_tells_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_that_the_outcome_shows_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     async def failing() -> AsyncIterator[int]:
         yield 1
         raise StreamError("no luck", code="luck")

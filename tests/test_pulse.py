@@ -14,7 +14,7 @@ INTERVAL = 0.008
 
 
 class Member:
-    """Counts its beats, and says when there were as many as it waits for."""
+    """Counts its beats, and sets `enough` at a given number."""
 
     def __init__(self, enough: int = 1, action: Callable[[], object] | None = None) -> None:
         self.beats = 0
@@ -34,7 +34,7 @@ class Member:
 
 @contextlib.contextmanager
 def kept_errors() -> Any:
-    """What callbacks of the loop raise."""
+    """Collect what the loop's callbacks raise."""
     loop = asyncio.get_running_loop()
     errors: list[object] = []
     loop.set_exception_handler(lambda _, context: errors.append(context.get("exception")))

@@ -20,7 +20,7 @@ ANSWER = b"0123456789"
 
 @asynccontextmanager
 async def answering() -> AsyncIterator[Relay]:
-    """A relay to a server that answers each line it gets, and says that it ends when the client does."""
+    """A relay to a server that answers each line, and says goodbye when the client ends."""
     gone = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,7 +163,7 @@ async def test_leaving_ends_what_is_open() -> None:
 
 @asynccontextmanager
 async def resetting() -> AsyncIterator[str]:
-    """The address of a server that resets each connection once it has read a line of it."""
+    """The address of a server that reads a line from each connection and resets it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()

@@ -51,7 +51,7 @@ class HalfExtends(MemoryLog):
 
 
 class OpenEnded(MemoryLog):
-    """Takes appends after the end."""
+    """Accepts appends after the end."""
 
     def write(self, event: str | None, json: bytes) -> None:
         outcome, self.outcome = self.outcome, None
@@ -66,7 +66,7 @@ class LastOutcomeWins(MemoryLog):
 
 
 class Repeats(MemoryLog):
-    """Reads the entry that the reader already has once more."""
+    """Reads the reader's last entry again."""
 
     def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
         return super().read_nowait(max(after - 1, 0), limit, size)
@@ -92,7 +92,7 @@ class Boundless(MemoryLog):
 
 
 class Untold(MemoryLog):
-    """Ends without a word to those who listen."""
+    """Does not tell listeners of its end."""
 
     def end(self, outcome: Outcome) -> Outcome:
         self._listeners = ()
@@ -114,7 +114,7 @@ class KeepsNothing(MemoryLog):
 
 
 class Gullible(MemoryLog):
-    """Takes any cursor for its own."""
+    """Accepts any cursor as its own."""
 
     def resolve(self, cursor: Cursor) -> int:
         return cursor.offset
@@ -283,7 +283,7 @@ async def receive_request() -> Message:
 
 
 class Client:
-    """Keeps what an application sends."""
+    """Records what an application sends."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []

@@ -13,7 +13,7 @@ from tailrace.testing import LogContract
 
 
 class FetchingLog(MemoryLog):
-    """A log that never has its entries at hand."""
+    """A log that must fetch its entries."""
 
     def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries | None:  # type: ignore[override]
         return None
@@ -24,7 +24,7 @@ class FetchingLog(MemoryLog):
 
 
 class TestFetchingLog(LogContract):
-    """A reader of a log that fetches is not told from others."""
+    """A log that fetches keeps the same contract."""
 
     slack = 2
 

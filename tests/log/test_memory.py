@@ -26,7 +26,7 @@ class TestMemoryLog(LogContract):
 
 
 class Clock:
-    """A clock that the test turns."""
+    """A clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -34,7 +34,7 @@ class Clock:
 
 
 class LogAgainstList(RuleBasedStateMachine):
-    """A log with any retention reads like the end of a plain list of all that was written."""
+    """A log reads like the end of a list of everything that was written, whatever its retention."""
 
     @initialize(
         count=st.none() | st.integers(1, 20),
@@ -98,7 +98,7 @@ def write_all(log: MemoryLog, total: int, json: bytes = b"1", event: str | None 
 
 
 class CountsMoves(MemoryLog):
-    """Counts what trimming moves or looks at: every entry that is or was in the list."""
+    """Counts the entries that trimming moves or inspects."""
 
     moved = 0
 
@@ -145,7 +145,7 @@ def test_memory_shrinks_with_what_is_trimmed() -> None:
     assert after - before < 200_000
 
 
-def test_a_quiet_log_forgets_the_old_for_who_comes_new(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiet_log_drops_old_entries_when_it_is_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     log = MemoryLog("quiet", Retention(age=10))
     write_all(log, 2)

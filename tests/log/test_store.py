@@ -80,7 +80,7 @@ async def test_only_the_log_itself_is_dropped_or_released_by_its_name() -> None:
 
 
 class Kept:
-    """A keeper over a store in memory, with a clock that the test turns."""
+    """A keeper over a store in memory, with a clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self.now = 100.0
