@@ -11,9 +11,8 @@ from sqlalchemy import Connection, insert
 from benchmarks.process import Command
 from tailrace.chat.access import ANYBODY
 from tailrace.chat.settings import database_url
-from tailrace.chat.store.opening import open_database
+from tailrace.chat.store.opening import open_database, upgrade
 from tailrace.chat.store.schema import owners, sessions, turns
-from tailrace.chat.store.upgrade import upgrade
 
 MESSAGE = "How is a stream resumed after its connection was lost?"
 REPLY = "Every event has an id, and whoever comes back with the last one that arrived gets what came after it. " * 4

@@ -60,6 +60,7 @@ FOREIGN: dict[str, set[str]] = {
     "httpx2": {"chat.models"},
     "openai": {"chat.models"},
     "platformdirs": {"chat.settings"},
+    "pydantic_settings": {"chat.settings"},
     "prometheus_client": {"chat.metrics"},
     "pydantic_ai": {"chat.models"},
     "redis": set(),

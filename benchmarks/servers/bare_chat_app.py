@@ -1,6 +1,5 @@
 """The demo model behind a bare StreamingResponse: the objects of the chat server, with no log, store or statistics."""
 
-import os
 import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -16,7 +15,7 @@ from tailrace.chat.settings import ChatSettings
 from tailrace.client import ChatObject, Chunk, Complete, SessionInfo, Status
 
 app = FastAPI()
-settings = ChatSettings.from_environment(os.environ)
+settings = ChatSettings()
 model = DemoModel(settings.demo_words, settings.demo_pace)
 
 

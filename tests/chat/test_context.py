@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tailrace.chat.context import Context, fit_context
 from tailrace.chat.models.base import Message
-from tailrace.chat.sessions import Turn
+from tailrace.chat.store import Turn
 
 
 def turn(number: int, message: str, reply: str) -> Turn:

@@ -11,19 +11,18 @@ from pathlib import Path
 import pytest
 
 from tailrace import Engine, Log
-from tailrace.chat import store
+from tailrace.chat import answers, store
 from tailrace.chat.conversations import Conversations
 from tailrace.chat.errors import SessionNotFound
 from tailrace.chat.journal import Journal
-from tailrace.chat.live import Question
+from tailrace.chat.journal import session_id as logged_session
+from tailrace.chat.metrics import Metrics, Observer
 from tailrace.chat.models.base import Model, ModelError
-from tailrace.chat.observer import Observer
-from tailrace.chat.requests import session_id as logged_session
-from tailrace.chat.sessions import Turn
-from tailrace.chat.statistics import Statistics
-from tailrace.chat.store import NewTurn, Store, open_store
+from tailrace.chat.store import NewTurn, Store, Turn, open_store
+from tailrace.chat.turns import Question
 from tailrace.chat.wire import end_of
 from tests.chat.api.talking import JSON, Hold, Scripted, begun, body, chatting, lines, settings, text, within
+from tests.chat.counting import counted
 from tests.raw import BOUND
 from tests.silence import silent_loop
 
@@ -58,15 +57,14 @@ async def test_a_reply_that_cannot_be_stored_is_said_to_have_failed_and_stored_l
         failed = await chat.post("/chat/stream", 500, json=body("Again", session_id), headers=JSON)
         assert failed["code"] == "storage_failed"
         # The server lives, the session is free, and both are stored as soon as that is possible.
-        assert await chat.replies(session_id) == [("", "generating")] * 2
+        assert await chat.replies(session_id) == [("one two", "failed")] * 2
         assert (await chat.get("/health"))["active_streams"] == 0
-        metrics = (await chat.http.get("/metrics")).text
-        assert 'tailrace_turns_total{state="failed"} 2.0' in metrics
+        assert counted(chat.app.state.metrics, "tailrace_turns_total", "state") == {"failed": 2}
         with database(tmp_path) as db:
             db.execute("DROP TRIGGER refuse")
         assert text(await chat.say("Now", session_id)) == "one two"
         async with asyncio.timeout(BOUND):
-            while (await chat.replies(session_id))[0][1] == "generating":  # noqa: ASYNC110 - nobody says it
+            while (await chat.replies(session_id))[0][1] == "failed":  # noqa: ASYNC110 - nobody says it
                 await asyncio.sleep(0.05)
         assert await chat.replies(session_id) == [("one two", "complete")] * 3
 
@@ -80,6 +78,39 @@ async def test_what_could_not_be_stored_is_tried_again_at_the_end(tmp_path: Path
             db.execute("DROP TRIGGER refuse")
     async with chatting(tmp_path, Scripted()) as chat:
         assert await chat.replies(refused["data"][0]["session_id"]) == [("one two", "complete")]
+
+
+async def test_replies_that_are_lost_at_the_end_are_told(tmp_path: Path) -> None:
+    streams: list[str] = []
+
+    async def lose() -> None:
+        async with talking(tmp_path, Scripted("one ", "two")) as (talk, _, _):
+            with database(tmp_path) as db:
+                db.execute(REFUSE)
+            for _ in range(3):
+                log = await talk.ask(Question("", "Hello"))
+                await read(log)
+                streams.append(stream_of(log))
+
+    with pytest.raises(store.StoreError) as told:
+        await lose()
+    lost = f"did not take 3 replies, which are lost: {', '.join(streams)}"
+    assert str(told.value) == f"{tmp_path / 'chat.sqlite3'}: {lost}"
+
+
+async def test_a_reply_that_is_neither_stored_nor_in_progress_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MAX_UNSTORED", 1)
+    async with chatting(tmp_path, Scripted("one ", "two")) as chat:
+        with database(tmp_path) as db:
+            db.execute(REFUSE)
+        for _ in range(2):
+            await chat.post("/chat/stream", 500, json=body("Hello", "abc123"), headers=JSON)
+        assert await chat.replies("abc123") == [("", "interrupted"), ("one two", "failed")]
+        assert (await chat.get("/sessions/abc123"))["stream_id"] is None
+        with database(tmp_path) as db:
+            db.execute("DROP TRIGGER refuse")
 
 
 async def test_a_stop_that_cannot_be_stored_is_told(tmp_path: Path) -> None:
@@ -122,7 +153,7 @@ async def talking(folder: Path, model: Model) -> AsyncIterator[tuple[Conversatio
     chosen = settings(folder)
     engine = Engine()
     async with open_store(chosen.database_url) as store:
-        talk = Conversations(engine, store, model, Observer(Statistics(), Journal()), chosen)
+        talk = Conversations(engine, store, model, Observer(Metrics(), Journal()), chosen)
         async with talk.running():
             try:
                 yield talk, engine, store
@@ -168,7 +199,7 @@ async def test_a_session_that_is_just_beginning_its_turn_is_stopped_all_the_same
         session = await talk.create("")
         asking = asyncio.create_task(talk.ask(Question("", "Hello", session.id)))
         await asyncio.sleep(0)  # it waits for the database now
-        assert talk.stream_of(session.id) is None
+        assert talk.stream_of("", session.id) is None
         await talk.clear("", session.id)
         log = await asking
         assert (await read(log))[-1]["state"] == "stopped"
@@ -185,7 +216,7 @@ async def test_a_message_that_a_clearing_overtakes_is_stopped(tmp_path: Path) ->
         async def ask_again() -> Log:
             await up_to(first, "")  # the end is being stored
             async with asyncio.timeout(BOUND):
-                while talk.stream_of(session_id) is not None:  # noqa: ASYNC110 - nobody says it
+                while talk.stream_of("", session_id) is not None:  # noqa: ASYNC110 - nobody says it
                     await asyncio.sleep(0)
             return await talk.ask(Question("", "Again", session_id))
 
@@ -194,7 +225,7 @@ async def test_a_message_that_a_clearing_overtakes_is_stopped(tmp_path: Path) ->
         second = await asking
         assert second.outcome is not None  # nothing goes on that is stored nowhere
         assert (await read(second))[-1]["state"] == "stopped"
-        assert (await store.turns(session_id, limit=10)).items == []
+        assert (await store.turns(session_id, "", limit=10)).items == []
 
 
 async def test_a_message_after_a_clearing_goes_on(tmp_path: Path) -> None:
@@ -241,13 +272,13 @@ async def test_another_owner_cannot_be_in_the_way(tmp_path: Path) -> None:
     async with talking(tmp_path, Scripted("one ", held)) as (talk, _, _):
         session = await talk.create("alice")
         foreign, own = (
-            asyncio.create_task(talk.ask(Question(owner, "Hello", session.id, "k"))) for owner in ("bob", "alice")
+            asyncio.create_task(talk.ask(Question(owner, "Hello", session.id, "k", create=False)))
+            for owner in ("bob", "alice")
         )
         with pytest.raises(store.SessionNotFound):
             await foreign
         log = await own
-        with pytest.raises(SessionNotFound):
-            await talk.ask(Question("bob", "Hello", session.id, "k"))
+        assert talk.stream_of("bob", session.id) is None
         with pytest.raises(SessionNotFound):
             await talk.delete("bob", session.id)
         held.release.set()
@@ -296,9 +327,7 @@ async def test_a_reply_that_the_end_of_the_server_cuts_is_interrupted(tmp_path: 
     held = Hold()
     async with open_store(settings(tmp_path).database_url) as store:
         engine = Engine(shutdown_grace=0)
-        talk = Conversations(
-            engine, store, Scripted("one ", held), Observer(Statistics(), Journal()), settings(tmp_path)
-        )
+        talk = Conversations(engine, store, Scripted("one ", held), Observer(Metrics(), Journal()), settings(tmp_path))
         async with talk.running():
             log = await talk.ask(Question("", "Hello"))
             await within(held.reached)
@@ -349,7 +378,7 @@ async def test_a_checkpoint_that_fails_is_no_end_of_the_reply(tmp_path: Path, ca
         with database(tmp_path) as db:
             db.execute(REFUSE)
         async with asyncio.timeout(BOUND):
-            while "could not be stored in between" not in caplog.text:  # noqa: ASYNC110
+            while "checkpoint of 1 replies failed" not in caplog.text:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         with database(tmp_path) as db:
             db.execute("DROP TRIGGER refuse")
@@ -391,7 +420,7 @@ async def test_what_nobody_foresaw_is_logged_and_ends_nothing_else(
 
     async with open_store(settings(tmp_path).database_url) as store:
         failing, engine = Failing(store), Engine(shutdown_grace=0)
-        talk = Conversations(engine, failing, Deaf(), Observer(Statistics(), Journal()), settings(tmp_path))
+        talk = Conversations(engine, failing, Deaf(), Observer(Metrics(), Journal()), settings(tmp_path))
         async with talk.running():
             log = await talk.ask(Question("", "Hello"))
             async with asyncio.timeout(BOUND):
@@ -402,7 +431,7 @@ async def test_what_nobody_foresaw_is_logged_and_ends_nothing_else(
             assert producer is not None
             producer._patience = 0.05  # the engine's own is five seconds
             await engine.aclose()
-    assert "1 replies could not be stored in between" in caplog.text
+    assert "the checkpoint of 1 replies failed" in caplog.text
     assert "the end of the reply raised" in caplog.text
 
 
@@ -410,7 +439,7 @@ async def test_what_an_earlier_server_left_is_interrupted(tmp_path: Path, caplog
     async with open_store(settings(tmp_path).database_url) as left_generating:
         new = NewTurn("session", "S" * 22, None, "Hello", "m", 0.0)
         limits = {"session_limit": 1, "turn_limit": 1, "context_turns": 1}
-        await left_generating.begin_turn(new, "", new_session=True, **limits)
+        await left_generating.begin_turn(new, "", create=True, **limits)
     async with talking(tmp_path, Scripted()) as (talk, _, _):
         objects = await read(await talk.find("", "S" * 22))
         assert [each["type"] for each in objects] == ["session_info", "status", "error"]

@@ -8,7 +8,6 @@ import pytest
 
 from tailrace.chat import errors, store
 from tailrace.chat.errors import STORE_REFUSALS, Refused, refusal_of, refusals
-from tailrace.chat.requests import BodyTooLarge
 from tests.serving import ROOT
 
 ELSEWHERE = {
@@ -16,9 +15,7 @@ ELSEWHERE = {
     (404, "not_found"),
     (405, "method_not_allowed"),
     (406, "not_acceptable"),
-    (413, BodyTooLarge.code),
     (422, "invalid_request"),
-    (500, "internal_error"),
 }
 """What is refused before the chat is asked, or fails in it."""
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tailrace.chat.journal import EXCERPT, Journal, excerpt_of
-from tailrace.chat.requests import request_id
-from tailrace.chat.sessions import Turn
+from tailrace.chat.journal import EXCERPT, Journal, LogChunks, excerpt_of, printable, request_id
+from tailrace.chat.store import Turn
 
 TURN = Turn(
     number=1,
@@ -46,12 +45,15 @@ def test_the_start(caplog: pytest.LogCaptureFixture) -> None:
     Journal().started(TURN, "127.0.0.1", 3)
     said = the_record(caplog)
     assert said["message"] == "stream started for 127.0.0.1: What is a log?"
-    assert {name: said[name] for name in ("event", "client", "model", "excerpt", "active_streams")} == {
+    assert {
+        name: said[name] for name in ("event", "client", "model", "excerpt", "active_streams", "transfer_encoding")
+    } == {
         "event": "stream_started",
         "client": "127.0.0.1",
         "model": "demo",
         "excerpt": "What is a log?",
         "active_streams": 3,
+        "transfer_encoding": "chunked",
     }
 
 
@@ -60,20 +62,27 @@ def test_a_client_without_an_address(caplog: pytest.LogCaptureFixture) -> None:
     assert the_record(caplog)["message"].startswith("stream started for unknown: ")
 
 
-@pytest.mark.parametrize(
-    ("number", "message"), [(1, "first chunk after 0.210 s"), (10_000, "10,000 chunks after 0.210 s")]
-)
-def test_chunks(caplog: pytest.LogCaptureFixture, number: int, message: str) -> None:
-    Journal().chunks(TURN, number, 0.2100004)
+def test_a_chunk(caplog: pytest.LogCaptureFixture) -> None:
+    Journal().chunk(TURN, 2, "Hello,\n world\x1b", 0.2100004)
     said = the_record(caplog)
-    assert (said["message"], said["event"], said["chunks"], said["seconds"]) == (message, "stream_chunks", number, 0.21)
+    assert said["message"] == r'Chunk #2: "Hello, world\x1b"'
+    assert {name: said[name] for name in ("event", "chunk_number", "excerpt", "is_final", "seconds")} == {
+        "event": "stream_chunk",
+        "chunk_number": 2,
+        "excerpt": r"Hello, world\x1b",
+        "is_final": False,
+        "seconds": 0.21,
+    }
 
 
-def test_only_the_first_and_powers_of_ten_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    journal = Journal()
-    for number in range(1, 2001):
-        journal.chunks(TURN, number, 0.1)
-    assert [vars(record)["chunks"] for record in caplog.records] == [1, 10, 100, 1000]
+def test_the_last_chunk(caplog: pytest.LogCaptureFixture) -> None:
+    Journal().chunk(TURN, 9, "", 0.1, is_final=True)
+    assert the_record(caplog)["message"] == 'Chunk #9: "" (final)'
+
+
+@pytest.mark.parametrize(("which", "numbers"), [("some", [1, 10, 20, 30]), ("all", list(range(1, 31)))])
+def test_which_chunks_are_logged(which: LogChunks, numbers: list[int]) -> None:
+    assert [number for number in range(1, 31) if Journal(which).logs_chunk(number)] == numbers
 
 
 def test_a_good_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,3 +121,25 @@ def test_a_bad_end(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_excerpt_is_one_short_harmless_line(message: str, excerpt: str) -> None:
     assert excerpt_of(message) == excerpt
     assert len(excerpt) <= EXCERPT
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a b", "[bold]", "Grüße, 世界", "👩\u200d💻 and \u00a0", "\\x1b"], ids=lambda text: ascii(text)
+)
+def test_what_is_only_read_stays(text: str) -> None:
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "harmless"),
+    [
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("a\r\nb\tc", r"a\r\nb\tc"),
+        ("\x7f\x9b1m", r"\x7f\x9b1m"),
+        ("\u202eabc\u2066", r"\u202eabc\u2066"),
+        ("a\u2028b\ud800", r"a\u2028b\ud800"),
+        ("\U000e0041", r"\U000e0041"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_escaped(text: str, harmless: str) -> None:
+    assert printable(text) == harmless

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,14 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import fastapi
 import pytest
 
-from tailrace.chat.banner import ServerFacts, announce
-from tailrace.chat.journal import Journal
+from tailrace.chat.journal import Journal, ServerFacts, announce, request_id, session_id
 from tailrace.chat.logs import BROKEN_OFF, LOGGERS, JsonHandler, RichHandler, configure_logging
 from tailrace.chat.models.base import ModelError
-from tailrace.chat.requests import request_id, session_id
-from tailrace.chat.sessions import Turn, TurnState
+from tailrace.chat.store import Turn, TurnState
 from tests.chat.api.talking import JSON, Scripted, body, chatting
 from tests.chat.test_journal import TURN
 
@@ -91,6 +91,22 @@ def test_uvicorn_s_access_log_and_its_complaint_of_broken_bodies_are_not(stream:
     assert [line["message"] for line in lines(stream)] == ["another"]
 
 
+@pytest.mark.parametrize(
+    ("which", "numbers"), [("some", [1, 10, 20, 23]), ("all", list(range(1, 24)))], ids=["some", "all"]
+)
+async def test_chunks_are_logged_with_number_and_excerpt(
+    stream: io.StringIO, tmp_path: Path, which: str, numbers: list[int]
+) -> None:
+    model = Scripted(*(f"piece {number} " for number in range(1, 23)))
+    async with chatting(tmp_path, model, log_chunks=which) as chat:
+        configure_logging("json", stream)
+        await chat.say("Go")
+    logged = [line for line in lines(stream) if line.get("event") == "stream_chunk"]
+    assert [line["chunk_number"] for line in logged] == numbers
+    assert logged[1]["message"] == f'Chunk #{numbers[1]}: "piece {numbers[1]}"'
+    assert logged[-1]["message"] == 'Chunk #23: "" (final)'
+
+
 async def test_a_failed_reply_is_told_once(stream: io.StringIO, tmp_path: Path) -> None:
     async with chatting(tmp_path, Scripted("part", ModelError("it broke", code="model_error"))) as chat:
         configure_logging("json", stream)
@@ -160,7 +176,7 @@ def test_ids_come_from_the_context_unless_the_record_has_them(stream: io.StringI
     configure_logging("json", stream)
     tokens = request_id.set("r"), session_id.set("s")
     logger.info("a word")
-    Journal().chunks(TURN, 1, 0.1)
+    Journal().chunk(TURN, 1, "Hello", 0.1)
     request_id.reset(tokens[0])
     session_id.reset(tokens[1])
     assert [(line["request_id"], line["session_id"]) for line in lines(stream)] == [("r", "s"), ("r", TURN.session_id)]
@@ -179,7 +195,7 @@ def test_json_has_exceptions_and_no_byte_that_a_terminal_obeys(stream: io.String
 
 def test_the_banner_is_one_record_too(stream: io.StringIO) -> None:
     configure_logging("json", stream)
-    announce(ServerFacts("demo", "built-in", "http://127.0.0.1:8000", "chat.sqlite3"))
+    announce(ServerFacts("demo", "http://127.0.0.1:8000", "chat.sqlite3"))
     (said,) = lines(stream)
     assert (said["event"], said["model"], said["status"]) == ("server_started", "demo", "ready")
     assert "note" not in said
@@ -199,14 +215,15 @@ def test_the_start_is_a_frame(stream: io.StringIO) -> None:
     through(RichHandler(stream, width=100))
     Journal().started(replace(TURN, message=EVIL), "127.0.0.1", 2)
     top, *rows, bottom = stream.getvalue().splitlines()
-    assert "stream started" in top
+    assert re.match(r"╭─ \d\d:\d\d:\d\d\.\d{3} stream started ─", top)
     assert [row.strip("│ ") for row in rows] == [
-        "Client          127.0.0.1",
-        f"Session         {TURN.session_id}",
-        f"Stream          {TURN.stream_id}",
-        r"Message         [red]x[/red] \x1b]0;title\x07\u202e :smile:",
-        "Model           demo",
-        "Active streams  2",
+        "Client             127.0.0.1",
+        f"Session            {TURN.session_id}",
+        f"Stream             {TURN.stream_id}",
+        r"Message            [red]x[/red] \x1b]0;title\x07\u202e :smile:",
+        "Model              demo",
+        "Active streams     2",
+        "Transfer-Encoding  chunked",
     ]
     assert {len(line) for line in (top, *rows, bottom)} == {80}
 
@@ -214,13 +231,13 @@ def test_the_start_is_a_frame(stream: io.StringIO) -> None:
 def test_a_client_without_an_address_is_unknown(stream: io.StringIO) -> None:
     through(RichHandler(stream))
     Journal().started(TURN, None, 1)
-    assert "Client          unknown" in stream.getvalue()
+    assert "Client             unknown" in stream.getvalue()
 
 
 def test_chunks_are_a_line(stream: io.StringIO) -> None:
     through(RichHandler(stream, width=80))
-    Journal().chunks(TURN, 1, 0.21)
-    assert stream.getvalue()[8:] == " 5f8a3f52 first chunk after 0.210 s\n"
+    Journal().chunk(TURN, 2, "Hello", 0.21)
+    assert stream.getvalue()[12:] == ' 5f8a3f52 Chunk #2: "Hello"\n'
 
 
 @pytest.mark.parametrize("state", ["complete", "stopped", "failed", "interrupted"])
@@ -244,28 +261,21 @@ def test_nothing_is_lost_where_it_is_narrow() -> None:
     assert f"model_error:{message}" in "".join(line.strip("│ ") for line in text.splitlines()).replace(" ", "")
 
 
-def test_the_banner_is_a_frame(stream: io.StringIO) -> None:
-    through(RichHandler(stream, width=80))
-    announce(ServerFacts("demo", "built-in", "http://127.0.0.1:8000", "chat.sqlite3", note="it has no key"))
-    assert "tailrace chat server" in stream.getvalue().splitlines()[0]
-    assert "│ Note        it has no key " in stream.getvalue()
-
-
 def test_all_else_is_lines_with_their_time_and_a_level_that_is_not_usual(stream: io.StringIO) -> None:
     through(RichHandler(stream, width=40))
     logger.info("a long line %s", "x" * 60)
     logger.debug("small")
     logger.error("bad")
     written = stream.getvalue().splitlines()
-    assert [line[8:] for line in written] == [" a long line " + "x" * 60, " debug small", " error bad"]
-    assert all(datetime.strptime(line[:8], "%H:%M:%S") for line in written)
+    assert [line[12:] for line in written] == [" a long line " + "x" * 60, " debug small", " error bad"]
+    assert all(datetime.strptime(line[:12], "%H:%M:%S.%f") for line in written)
 
 
 def test_an_exception_keeps_its_lines_and_obeys_nothing(stream: io.StringIO) -> None:
     through(RichHandler(stream, width=40))
     failing()
     written = stream.getvalue().splitlines()
-    assert written[0][8:] == r" error it broke: [red]x[/red] \x1b]0;title\x07\u202e :smile:"
+    assert written[0][12:] == r" error it broke: [red]x[/red] \x1b]0;title\x07\u202e :smile:"
     assert written[1] == "Traceback (most recent call last):"
     assert written[-1] == r"ValueError: [red]x[/red] \x1b]0;title\x07\u202e :smile:"
 
@@ -305,3 +315,61 @@ def test_another_s_turn_state_has_a_plain_frame() -> None:
     through(RichHandler(stream, width=80))
     Journal().ended(turn, 0)
     assert "stream generating" in stream.getvalue()
+
+
+FACTS = ServerFacts(
+    model="demo",
+    address="http://127.0.0.1:8000",
+    database="/home/me/.local/share/tailrace/chat.sqlite3",
+)
+
+
+def drawn(facts: ServerFacts, width: int = 80) -> str:
+    stream = io.StringIO()
+    through(RichHandler(stream, width=width))
+    announce(facts)
+    return stream.getvalue()
+
+
+def test_the_banner_says_what_one_needs_to_know() -> None:
+    text = drawn(FACTS)
+    assert text.splitlines()[0].startswith("╭─ tailrace chat server ─")
+    for name, value in [
+        ("Model", "demo"),
+        ("Framework", f"FastAPI {fastapi.__version__}, HTTP streaming"),
+        ("Multi-turn", "yes"),
+        ("Streaming", "yes"),
+        ("Address", "http://127.0.0.1:8000"),
+        ("Demo page", "http://127.0.0.1:8000/demo"),
+        ("API", "http://127.0.0.1:8000/docs"),
+        ("Database", "/home/me/.local/share/tailrace/chat.sqlite3"),
+        ("Status", "ready"),
+        ("To stop", "press Ctrl-C"),
+    ]:
+        assert any(line.startswith(f"│ {name} ") and value in line for line in text.splitlines()), name
+    assert "Note" not in text
+    assert {len(line) for line in text.splitlines()} == {80}
+
+
+def test_a_note_is_a_line_of_its_own() -> None:
+    assert "│ Note        no key was found" in drawn(replace(FACTS, note="no key was found"))
+
+
+@pytest.mark.parametrize("width", [60, 40])
+def test_nothing_of_the_banner_is_lost_where_it_is_narrow(width: int) -> None:
+    text = drawn(FACTS, width)
+    assert {len(line) for line in text.splitlines()} == {width}
+    assert FACTS.database in "".join(line.strip("│ ") for line in text.splitlines())
+
+
+def test_names_are_text_and_no_markup() -> None:
+    assert "[red]x[/red]\\x1b[2J" in drawn(replace(FACTS, model="[red]x[/red]\x1b[2J"))
+
+
+def test_it_is_announced_as_one_record(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="tailrace.chat")
+    announce(FACTS)
+    (record,) = caplog.records
+    assert record.getMessage() == "chat server ready on http://127.0.0.1:8000 with demo"
+    assert vars(record)["event"] == "server_started"
+    assert vars(record)["database"] == FACTS.database

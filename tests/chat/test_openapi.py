@@ -17,7 +17,7 @@ from pydantic_core import SchemaValidator
 from tailrace import Cursor, CursorError
 from tailrace.chat import ChatSettings, create_app
 from tailrace.chat.api.replies import CURSOR
-from tailrace.chat.openapi import methods_of
+from tailrace.chat.app import methods_of
 from tests.chat.api.talking import Hold, Scripted, begun, chatting
 from tests.serving import accepting, free_port, process
 

@@ -13,15 +13,11 @@ from fastapi import Body, FastAPI
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from tailrace.chat.requests import (
-    UNMATCHED,
-    BodyLimit,
-    BodyTooLarge,
-    RequestAccounting,
-    request_id,
-    route_of,
-)
-from tailrace.chat.statistics import HttpKind, Statistics
+from tailrace.chat.errors import BodyTooLarge
+from tailrace.chat.journal import request_id
+from tailrace.chat.metrics import Metrics
+from tailrace.chat.requests import UNMATCHED, BodyLimit, RequestAccounting, route_of
+from tests.chat.counting import refusals, requests
 from tests.raw import BOUND
 from tests.serving import serving
 
@@ -32,7 +28,7 @@ class Server:
     """A chat server in small, behind the middleware."""
 
     def __init__(self) -> None:
-        self.statistics = Statistics()
+        self.metrics = Metrics()
         self.ended = asyncio.Event()
         self.gate = asyncio.Event()
         self.entered = asyncio.Event()
@@ -45,7 +41,7 @@ class Server:
         app.get("/endless")(self.endless)
         app.get("/waiting")(self.waiting)
         app.post("/echo")(self.echo)
-        self.app = RequestAccounting(BodyLimit(app, LIMIT, self.statistics), self.statistics)
+        self.app = RequestAccounting(BodyLimit(app, LIMIT, self.metrics), self.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -117,23 +113,23 @@ def records(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [vars(one) for one in caplog.records if getattr(one, "event", None) == "request_ended"]
 
 
-def kinds(server: Server) -> dict[HttpKind, int]:
-    return {kind: total.count for kind, total in server.statistics.requests.items()}
+def kinds(server: Server) -> dict[tuple[str, ...], float]:
+    return requests(server.metrics)
 
 
 async def test_a_request_is_counted_by_its_path_s_template(server: Server, client: httpx.AsyncClient) -> None:
     for name in ("a", "b"):
         assert (await client.get(f"/items/{name}")).status_code == 200
         await server.finished()
-    assert kinds(server) == {HttpKind("GET", "/items/{name}", "2xx", True): 2}
-    assert server.statistics.requests_total == 2
+    assert kinds(server) == {("GET", "/items/{name}", "2xx", "ok"): 2}
+    assert server.metrics.totals(None).requests_total == 2
 
 
 async def test_a_path_that_no_template_stands_for_is_unmatched(server: Server, client: httpx.AsyncClient) -> None:
     for path in ("/wp-login.php", "/.env"):
         assert (await client.get(path)).status_code == 404
         await server.finished()
-    assert kinds(server) == {HttpKind("GET", UNMATCHED, "4xx", False): 2}
+    assert kinds(server) == {("GET", UNMATCHED, "4xx", "failed"): 2}
 
 
 async def test_each_request_has_an_id_of_its_own_that_its_tasks_inherit(
@@ -192,7 +188,7 @@ async def test_a_path_is_logged_up_to_a_bound(
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ValueError("broken")
 
-    await RequestAccounting(app, Statistics())(http_scope(path="/" + "x" * (length - 1)), Messages(), Sent())
+    await RequestAccounting(app, Metrics())(http_scope(path="/" + "x" * (length - 1)), Messages(), Sent())
     (record,) = records(caplog)
     assert len(record["path"]) == 200
     assert logged is None or record["path"] == logged
@@ -222,12 +218,12 @@ async def test_an_unforeseen_exception_is_logged_once_and_answered(
     assert answer.status_code == 500
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert [record.getMessage() for record in errors] == ["GET /broken raised ValueError"]
-    assert kinds(server) == {HttpKind("GET", "/broken", "5xx", False): 1}
+    assert kinds(server) == {("GET", "/broken", "5xx", "failed"): 1}
 
 
 async def test_inside_an_application_the_answer_is_json(caplog: pytest.LogCaptureFixture) -> None:
-    statistics, inner = Statistics(), FastAPI()
-    inner.add_middleware(RequestAccounting, statistics=statistics)
+    metrics, inner = Metrics(), FastAPI()
+    inner.add_middleware(RequestAccounting, metrics=metrics)
 
     @inner.get("/broken")
     async def broken() -> None:
@@ -241,7 +237,7 @@ async def test_inside_an_application_the_answer_is_json(caplog: pytest.LogCaptur
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert [record.name for record in errors] == ["tailrace.chat.requests"]
     assert errors[0].exc_info is not None
-    assert statistics.snapshot().requests_failed == 1
+    assert metrics.totals(None).requests_failed == 1
 
 
 async def test_a_body_that_the_server_breaks_off_has_failed(
@@ -250,7 +246,7 @@ async def test_a_body_that_the_server_breaks_off_has_failed(
     with pytest.raises(httpx.RemoteProtocolError):
         await client.get("/broken-off")
     await server.finished()
-    assert kinds(server) == {HttpKind("GET", "/broken-off", "2xx", False): 1}
+    assert kinds(server) == {("GET", "/broken-off", "2xx", "failed"): 1}
     assert [record["end"] for record in records(caplog)] == ["broken off"]
 
 
@@ -262,20 +258,20 @@ async def test_a_client_that_leaves_in_mid_body_has_not_made_it_fail(
             assert text == "begun"
             break
     await server.finished()
-    assert kinds(server) == {HttpKind("GET", "/endless", "2xx", True): 1}
+    assert kinds(server) == {("GET", "/endless", "2xx", "ok"): 1}
     assert [record["end"] for record in records(caplog)] == ["client left"]
 
 
 async def test_a_client_that_leaves_before_the_answer_has_no_status() -> None:
-    statistics = Statistics()
+    metrics = Metrics()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    server = RequestAccounting(app, statistics)
+    server = RequestAccounting(app, metrics)
     await server(http_scope(), Messages({"type": "http.request"}, {"type": "http.disconnect"}), nobody)
-    assert statistics.requests.keys() == {HttpKind("GET", UNMATCHED, "none", True)}
+    assert requests(metrics).keys() == {("GET", UNMATCHED, "none", "ok")}
 
 
 async def test_a_request_that_is_cancelled_has_failed_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -287,35 +283,35 @@ async def test_a_request_that_is_cancelled_has_failed_and_is_counted(caplog: pyt
         with suppress(asyncio.CancelledError):
             await request
     assert request.cancelled()
-    assert kinds(server) == {HttpKind("GET", "/waiting", "none", False): 1}
+    assert kinds(server) == {("GET", "/waiting", "none", "failed"): 1}
     assert [record["end"] for record in records(caplog)] == ["broken off"]
 
 
 async def test_a_file_that_the_server_sends_by_its_path_is_a_whole_body() -> None:
-    statistics = Statistics()
+    metrics = Metrics()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.pathsend", "path": "/a/file"})
 
-    await RequestAccounting(app, statistics)(http_scope(), Messages(), nobody)
-    assert statistics.snapshot().requests_successful == 1
+    await RequestAccounting(app, metrics)(http_scope(), Messages(), nobody)
+    assert metrics.totals(None).requests_successful == 1
 
 
 async def test_other_messages_and_scopes_pass() -> None:
-    statistics, seen = Statistics(), []
+    metrics, seen = Metrics(), []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope["type"])
         await send({"type": "http.response.debug"})
 
-    accounting = RequestAccounting(BodyLimit(app, LIMIT, statistics), statistics)
+    accounting = RequestAccounting(BodyLimit(app, LIMIT, metrics), metrics)
     for kind in ("lifespan", "websocket", "http"):
         sent = Sent()
         await accounting({**http_scope(), "type": kind}, Messages(), sent)
         assert sent.messages == [{"type": "http.response.debug"}]
     assert seen == ["lifespan", "websocket", "http"]
-    assert statistics.requests_total == 1
+    assert metrics.totals(None).requests_total == 1
 
 
 def test_a_route_without_a_path_is_unmatched() -> None:
@@ -326,7 +322,7 @@ async def test_a_body_within_the_limit_is_taken(server: Server, client: httpx.As
     text = json.dumps("x" * (LIMIT - 2))
     assert (await client.post("/echo", content=text, headers=JSON)).json() == LIMIT - 2
     assert (await client.post("/echo", content=pieces(text, 300), headers=JSON)).json() == LIMIT - 2
-    assert server.statistics.refusals == {}
+    assert refusals(server.metrics) == {}
 
 
 async def test_a_length_beyond_the_limit_is_refused(server: Server, client: httpx.AsyncClient) -> None:
@@ -338,19 +334,8 @@ async def test_a_length_beyond_the_limit_is_refused(server: Server, client: http
         "code": "body_too_large",
     }
     assert answer.headers["x-request-id"]
-    assert server.statistics.refusals == {"body_too_large": 1}
-    assert kinds(server) == {HttpKind("POST", UNMATCHED, "4xx", False): 1}
-
-
-async def test_a_body_beyond_the_limit_is_refused_while_it_comes(server: Server, client: httpx.AsyncClient) -> None:
-    answer = await client.post("/echo", content=pieces(json.dumps("x" * 5000), 700), headers=JSON)
-    await server.finished()
-    assert answer.status_code == 413
-    problem = answer.json()
-    assert problem["code"] == "body_too_large"
-    assert problem["detail"].startswith(f"expected a body of at most {LIMIT} bytes, but got ")
-    assert server.statistics.refusals == {"body_too_large": 1}
-    assert kinds(server) == {HttpKind("POST", "/echo", "4xx", False): 1}
+    assert refusals(server.metrics) == {"body_too_large": 1}
+    assert kinds(server) == {("POST", UNMATCHED, "4xx", "failed"): 1}
 
 
 BODY = {"type": "http.request", "body": b"x" * (LIMIT + 1)}
@@ -359,23 +344,17 @@ BODY = {"type": "http.request", "body": b"x" * (LIMIT + 1)}
 @pytest.mark.parametrize(
     ("message", "got"), [(BODY, str(LIMIT + 1)), ({**BODY, "more_body": True}, f"at least {LIMIT + 1}")]
 )
-async def test_an_application_that_lets_the_exception_pass_answers_the_same(message: Message, got: str) -> None:
+async def test_a_body_beyond_the_limit_raises_where_it_is_read(message: Message, got: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        with pytest.raises(BodyTooLarge) as raised:
-            await receive()
-        assert (raised.value.limit, raised.value.got) == (LIMIT, LIMIT + 1)
-        raise raised.value
+        await receive()
 
-    sent = Sent()
-    await BodyLimit(app, LIMIT, Statistics())(http_scope(), Messages(message), sent)
-    assert (sent.status, json.loads(sent.body)["detail"]) == (
-        413,
-        f"expected a body of at most {LIMIT} bytes, but got {got}",
-    )
+    with pytest.raises(BodyTooLarge) as raised:
+        await BodyLimit(app, LIMIT, Metrics())(http_scope(), Messages(message), nobody)
+    assert raised.value.detail == f"expected a body of at most {LIMIT} bytes, but got {got}"
 
 
 async def test_an_answer_that_had_begun_is_broken_off() -> None:
-    statistics = Statistics()
+    metrics = Metrics()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -383,9 +362,9 @@ async def test_an_answer_that_had_begun_is_broken_off() -> None:
         await receive()
 
     sent = Sent()
-    await RequestAccounting(BodyLimit(app, LIMIT, statistics), statistics)(http_scope(), Messages(BODY), sent)
+    await RequestAccounting(BodyLimit(app, LIMIT, metrics), metrics)(http_scope(), Messages(BODY), sent)
     assert (sent.status, sent.body) == (200, b"half")
-    assert statistics.snapshot().requests_failed == 1
+    assert metrics.totals(None).requests_failed == 1
 
 
 async def test_other_exceptions_of_an_application_are_its_own() -> None:
@@ -393,7 +372,7 @@ async def test_other_exceptions_of_an_application_are_its_own() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await BodyLimit(app, LIMIT, Statistics())(http_scope(), Messages(), nobody)
+        await BodyLimit(app, LIMIT, Metrics())(http_scope(), Messages(), nobody)
 
 
 @pytest.mark.parametrize("length", [b"-1", b"many", b"9" * 5000])
@@ -401,10 +380,24 @@ async def test_a_length_that_is_none_is_counted(length: bytes) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
 
-    sent = Sent()
     scope = http_scope(headers=[(b"content-length", length)])
-    await BodyLimit(app, LIMIT, Statistics())(scope, Messages(BODY), sent)
-    assert sent.status == 413
+    with pytest.raises(BodyTooLarge):
+        await BodyLimit(app, LIMIT, Metrics())(scope, Messages(BODY), nobody)
+
+
+@pytest.mark.parametrize(("own", "expected"), [([], b"no-store"), ([(b"Cache-Control", b"no-cache")], b"no-cache")])
+async def test_no_response_is_sniffed_or_stored_unless_it_says_so(
+    own: list[tuple[bytes, bytes]], expected: bytes
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": own})
+        await send({"type": "http.response.body"})
+
+    sent = Sent()
+    await RequestAccounting(app, Metrics())(http_scope(), Messages(), sent)
+    headers = [(name.lower(), value) for name, value in sent.messages[0]["headers"]]
+    assert [value for name, value in headers if name == b"cache-control"] == [expected]
+    assert [value for name, value in headers if name == b"x-content-type-options"] == [b"nosniff"]
 
 
 async def test_a_client_that_leaves_while_its_body_is_counted_is_heard() -> None:
@@ -413,7 +406,7 @@ async def test_a_client_that_leaves_while_its_body_is_counted_is_heard() -> None
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         heard.append((await receive())["type"])
 
-    await BodyLimit(app, LIMIT, Statistics())(http_scope(), Messages({"type": "http.disconnect"}), nobody)
+    await BodyLimit(app, LIMIT, Metrics())(http_scope(), Messages({"type": "http.disconnect"}), nobody)
     assert heard == ["http.disconnect"]
 
 

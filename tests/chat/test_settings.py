@@ -12,35 +12,43 @@ from tailrace.chat.settings import ChatSettings, database_url
 HERE = Path.cwd()
 
 
-def test_each_field_is_a_variable_of_the_environment() -> None:
-    told = ChatSettings.from_environment(
-        {
-            "TAILRACE_MAX_STREAMS": "3",
-            "TAILRACE_DEMO_PACE": "0.5",
-            "TAILRACE_API_KEYS": " key-1, ,key-2 ",
-            "TAILRACE_CORS_ORIGINS": "https://a.example,https://b.example",
-            "TAILRACE_HOSTS": "chat.example, other.example",
-            "TAILRACE_MODEL": "",
-            "TAILRACE_UNKNOWN": "nobody asks",
-            "MAX_TURNS": "1",
-        }
+def from_environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> ChatSettings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return ChatSettings()
+
+
+def test_each_field_is_a_variable_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = from_environment(
+        monkeypatch,
+        TAILRACE_MAX_STREAMS="3",
+        TAILRACE_DEMO_PACE="0.5",
+        TAILRACE_API_KEYS=" key-1, ,key-2 ",
+        TAILRACE_CORS_ORIGINS="https://a.example,https://b.example",
+        TAILRACE_HOSTS="chat.example, other.example",
+        TAILRACE_MODEL="",
+        TAILRACE_UNKNOWN="nobody asks",
+        TAILRACE_SESSIONS_ON_DEMAND="no",
+        MAX_TURNS="1",
     )
     assert (told.max_streams, told.demo_pace, told.model) == (3, 0.5, None)
     assert [key.get_secret_value() for key in told.api_keys] == ["key-1", "key-2"]
     assert told.cors_origins == ("https://a.example", "https://b.example")
     assert told.hosts == ("chat.example", "other.example")
-    assert told.max_turns == ChatSettings.from_environment({}).max_turns
+    assert told.max_turns == ChatSettings.model_validate({}).max_turns
+    assert not told.sessions_on_demand
     assert "key-1" not in repr(told)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [("MAX_STREAMS", "0"), ("MAX_BODY", "much"), ("DEMO_PACE", "-1"), ("DEMO_WORDS", "0"), ("LOG_FORMAT", "xml")]
+    + [("LOG_CHUNKS", "few"), ("SESSIONS_ON_DEMAND", "perhaps")]
     + [("CORS_ORIGINS", origin) for origin in ("foo", "https://", "https://page.example/", "*,page.example", "null")],
 )
-def test_a_value_that_cannot_be_meant_is_refused(name: str, value: str) -> None:
+def test_a_value_that_cannot_be_meant_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(ValidationError, match=name.lower()):
-        ChatSettings.from_environment({f"TAILRACE_{name}": value})
+        from_environment(monkeypatch, **{f"TAILRACE_{name}": value})
 
 
 @pytest.mark.parametrize(

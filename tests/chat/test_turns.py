@@ -13,13 +13,11 @@ from pydantic_core import from_json
 from tailrace import Result, StreamError
 from tailrace.chat.context import Context
 from tailrace.chat.journal import Journal
+from tailrace.chat.metrics import Metrics, Observer
 from tailrace.chat.models.base import Message, Model, ModelError, Reasoning, Usage
 from tailrace.chat.objects import INTERRUPTED, encode_object
-from tailrace.chat.observer import Observer
-from tailrace.chat.replay import replay
-from tailrace.chat.sessions import Turn
-from tailrace.chat.statistics import Statistics
-from tailrace.chat.turns import RunningTurn
+from tailrace.chat.store import Turn
+from tailrace.chat.turns import RunningTurn, replay
 from tests.chat.api.talking import Scripted
 
 TURN = Turn(1, "session", "S" * 22, None, "Hello", "scripted", 1_700_000_000.0)
@@ -40,7 +38,7 @@ class Settled:
 
 
 def running(model: Any, settled: Settled, max_reply: int = 1000) -> RunningTurn:
-    watch = Observer(Statistics(), Journal()).turn_started(TURN, "127.0.0.1")
+    watch = Observer(Metrics(), Journal()).turn_started(TURN, "", "127.0.0.1")
     return RunningTurn(TURN, CONTEXT, model, watch, settled, message_count=2, max_reply=max_reply)
 
 

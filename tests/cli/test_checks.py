@@ -20,4 +20,4 @@ def test_a_database_in_memory_has_no_file() -> None:
 
 
 def settings(database: str) -> ChatSettings:
-    return ChatSettings.from_environment({"TAILRACE_MODEL": "demo", "TAILRACE_DATABASE": database})
+    return ChatSettings.model_validate({"model": "demo", "database": database})

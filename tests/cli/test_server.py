@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -66,9 +68,38 @@ async def test_a_second_signal_stops_at_once_and_keeps_what_there_is(tmp_path: P
     assert "Traceback" not in running.text
     async with open_store(database_url(str(tmp_path / "chat.sqlite3"))) as store:
         for session_id, text in (unread, read):
-            (turn,) = (await store.turns(session_id, limit=2)).items
+            (turn,) = (await store.turns(session_id, "", limit=2)).items
             assert (turn.state, turn.message, turn.reply) == ("interrupted", ASK["message"], text)
             assert turn.seconds < Engine().shutdown_grace
+
+
+async def test_replies_that_are_lost_make_the_end_a_failure(tmp_path: Path) -> None:
+    with served(tmp_path, TAILRACE_DEMO_PACE="0") as running:
+        async with client(await running.url()) as chat:
+            assert (await chat.get("/health")).json()["status"] == "healthy"
+            with closing(sqlite3.connect(tmp_path / "chat.sqlite3")) as db, db:
+                refuse = "SELECT RAISE(ABORT, 'the test refuses this')"
+                db.execute(f"CREATE TRIGGER refuse BEFORE UPDATE ON tailrace_turns BEGIN {refuse}; END")
+            document = await chat.post("/chat/stream", json=ASK, headers={"Accept": "application/json"})
+            assert (document.status_code, document.json()["code"]) == (500, "storage_failed")
+            stream_id = document.json()["data"][0]["stream_id"]
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.end() == 1
+    assert f"did not take 1 replies, which are lost: {stream_id}" in running.text
+    assert "Traceback" not in running.text
+    assert "cannot start" not in running.text
+
+
+async def test_a_second_server_is_kept_out(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        url = await running.url()
+        with served(tmp_path) as second:
+            assert await second.end() == 1
+        owner = f"the server with process id {running.process.pid} has it open"
+        assert f"chat.sqlite3: expected a database that no other server uses, but {owner}" in second.text
+        assert len(second.text.splitlines()) == 1
+        async with client(url) as chat:
+            assert (await chat.get("/health")).json()["status"] == "healthy"
 
 
 async def test_a_third_signal_ends_what_does_not_end(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The turns that are being answered: each from the message that is stored to the end that is stored."""
+"""The turns in progress: each from the moment its message is stored to the moment its end is stored."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from dataclasses import replace
 
 from .. import Engine, Producer, StreamError
 from .context import fit_context
-from .live import Live
+from .journal import session_id as logged_session
+from .metrics import Observer
 from .models.base import Model
 from .objects import encode_object
-from .observer import Observer
-from .requests import session_id as logged_session
-from .sessions import Turn
 from .settings import ChatSettings
-from .store import Begun, NewTurn, Store, StoreError
-from .turns import RunningTurn
-from .unstored import Unstored
+from .store import Begun, NewTurn, Store, StoreError, Turn
+from .turns import Live, RunningTurn
 
 logger = logging.getLogger("tailrace.chat")
 
 CHECKPOINT = 1.0
 """Seconds of a reply that a sudden death of the server can lose, at most."""
 
+MAX_UNSTORED = 1_000
+"""Turns that wait for the database, at most. Of more the oldest are lost, but for their checkpoints."""
+
+STORAGE_FAILED = StreamError("the reply could not be stored", code="storage_failed")
+
 
 class Answers:
-    """One for a server: the sole owner of the turns that run in it, one at a time in a session."""
+    """The sole owner of the turns that a server runs, one at a time in a session."""
 
     def __init__(self, engine: Engine, store: Store, model: Model, observer: Observer, settings: ChatSettings) -> None:
         self._engine = engine
@@ -37,7 +39,7 @@ class Answers:
         self._model = model
         self._observer = observer
         self._settings = settings
-        self._live: dict[str, Live] = {}  # by session
+        self._live: dict[tuple[str, str], Live] = {}  # by owner and session
         self._streams: dict[str, Live] = {}  # those that have begun
         self._unstored = Unstored(store)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,17 +47,21 @@ class Answers:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Nothing is left `generating` by an earlier server, nor by this one. End the engine inside of this."""
+        """Run turns in this block, and end the engine in it.
+
+        No turn is left `generating`, neither by an earlier server nor by this one. Raises StoreError at the end if the
+        database has not taken all of them.
+        """
         if interrupted := await self._store.interrupt_turns():
             logger.warning("replies interrupted by the last end of the server: %d", interrupted)
         checkpoints = asyncio.create_task(self._checkpoint(), name="tailrace chat checkpoints")
         try:
             yield
         finally:
-            await asyncio.gather(*self._tasks, return_exceptions=True)  # which log what they raise
+            await asyncio.gather(*self._tasks, return_exceptions=True)  # they log what they raise
             checkpoints.cancel()
             await asyncio.wait([checkpoints])
-            await self._unstored.store_all()
+            await self._unstored.store_last()
 
     def __len__(self) -> int:
         """How many have begun."""
@@ -63,20 +69,28 @@ class Answers:
 
     @property
     def places_taken(self) -> int:
-        """The same, with those that are about to begin."""
+        """How many have begun or are about to."""
         return len(self._live)
 
-    def of_session(self, session_id: str) -> Live | None:
-        return self._live.get(session_id)
+    def of_session(self, session_id: str, owner: str) -> Live | None:
+        return self._live.get((owner, session_id))
 
     def of_stream(self, stream_id: str, owner: str) -> Live | None:
-        """None for another owner's, too."""
         live = self._streams.get(stream_id)
         return live if live is not None and live.question.owner == owner else None
 
+    def is_stale(self, turn: Turn, owner: str) -> bool:
+        """Whether a turn that the database calls `generating` is not being answered, or was not when it was read."""
+        live = self.of_session(turn.session_id, owner)
+        return turn.state == "generating" and (live is None or live.stream_id != turn.stream_id)
+
+    def as_it_ended(self, turn: Turn) -> Turn:
+        """Return a stale turn as its readers saw it end, which the database has not taken."""
+        return self._unstored.find(turn) or replace(turn, state="interrupted")
+
     async def begin(self, live: Live) -> Turn | None:
-        """Store the message, then ask the model. Answers the turn that the idempotency key stands for already."""
-        self._live[live.session_id] = live
+        """Store the message, then ask the model. Returns the turn that the idempotency key already stands for."""
+        self._live[live.place] = live
         try:
             begun = await self._store_question(live)
             if begun.known is None:
@@ -91,7 +105,7 @@ class Answers:
         await live.begun.wait()
         if live.turn is not None:
             live.turn.stop()
-            # A producer that is cancelled before its first step closes a log without a word; it takes that step here.
+            # A producer that is cancelled before its first step closes the log without a word. It takes that step here.
             await asyncio.sleep(0)
             await self._engine.stop(live.log)
         await live.ended.wait()
@@ -108,7 +122,7 @@ class Answers:
                 created=time.time(),
             ),
             question.owner,
-            new_session=question.session_id is None,
+            create=question.session_id is None or (question.create and settings.sessions_on_demand),
             session_limit=settings.max_sessions,
             turn_limit=settings.max_turns,
             context_turns=settings.context_messages // 2,
@@ -116,8 +130,8 @@ class Answers:
 
     def _start(self, live: Live, begun: Begun) -> None:
         question, settings = live.question, self._settings
-        if question.session_id is None:
-            self._observer.session_created()
+        if begun.new_session:
+            self._observer.session_created(question.owner)
         turns = begun.session.turns
         context = fit_context(
             begun.context,
@@ -127,7 +141,7 @@ class Answers:
             max_characters=settings.context_characters,
         )
         logged_session.set(live.session_id)  # in this request, and in the task of its turn
-        watch = self._observer.turn_started(begun.turn, question.client)
+        watch = self._observer.turn_started(begun.turn, question.owner, question.client)
         live.turn = turn = RunningTurn(
             begun.turn,
             context,
@@ -144,12 +158,12 @@ class Answers:
         live.begun.set()
 
     async def _settle(self, turn: RunningTurn) -> None:
-        """Store how a turn ended; from now on its session can be asked again."""
+        """Store how a turn ended. From now on its session takes another message."""
         live = self._streams[turn.turn.stream_id]
         storing = asyncio.create_task(self._store_end(live, turn), name=f"tailrace end of turn {live.stream_id}")
         self._keep(storing)
         while not storing.done():
-            # A stop, or the end of the server, comes too late to undo the end; who sent it waits for just that.
+            # A stop, or the end of the server, comes too late to undo this end, and waits for it.
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([storing])
         storing.result()
@@ -159,34 +173,33 @@ class Answers:
             await self._store.end_turn(turn.turn)
         except StoreError as error:
             logger.error("stream %s: the reply could not be stored: %s", live.stream_id, error)
-            failure = StreamError("the reply could not be stored", code="storage_failed")
             self._unstored.add(turn.turn)
-            turn.turn = replace(turn.turn, state="failed", error_code=failure.code, error_message=failure.message)
-            raise failure from error
+            turn.turn = unstored(turn.turn)
+            raise StreamError(STORAGE_FAILED.message, code=STORAGE_FAILED.code) from error
         finally:
-            self._observer.turn_ended(turn.turn)
+            turn.watch.ended(turn.turn)
             self._forget(live)
 
     async def _see_out(self, live: Live, turn: RunningTurn, producer: Producer) -> None:
-        """The end of a turn whose generator did not come so far: it never ran, or ignores its cancellation."""
+        """Settle a turn whose generator did not: it never ran, or ignores its cancellation."""
         try:
             await producer.wait()
             with suppress(StreamError):  # logged where it was raised
                 await turn.end_unheard()
-        except Exception:  # nobody else would say so
+        except Exception:  # nobody else would log it
             logger.exception("stream %s: the end of the reply raised", live.stream_id)
         finally:
             live.ended.set()
 
     def _give_up(self, live: Live) -> None:
-        """A turn that does not begin."""
+        """Forget a turn that does not begin."""
         self._forget(live)
         self._engine.forget(live.log)
         live.begun.set()
         live.ended.set()
 
     def _forget(self, live: Live) -> None:
-        del self._live[live.session_id]
+        del self._live[live.place]
         self._streams.pop(live.stream_id, None)
         self._rest()
 
@@ -199,7 +212,7 @@ class Answers:
         task.add_done_callback(self._tasks.discard)
 
     async def _checkpoint(self) -> None:
-        """Store what there is of the replies that are being written, all in one transaction."""
+        """Store the text so far of all replies in progress, in one transaction each second."""
         stored: dict[int, int] = {}
         while True:
             await self._busy.wait()
@@ -212,7 +225,52 @@ class Answers:
                 stored = chunks
                 await self._unstored.store_all()
             except StoreError as error:
-                logger.error("%d replies could not be stored in between: %s", len(grown), error)
-            except Exception:  # a reason of one moment must not be the end of all later checkpoints
-                logger.exception("%d replies could not be stored in between", len(grown))
+                logger.error("the checkpoint of %d replies failed: %s", len(grown), error)
+            except Exception:  # one failure must not be the end of all later checkpoints
+                logger.exception("the checkpoint of %d replies failed", len(grown))
             self._rest()
+
+
+class Unstored:
+    """Turns whose end the database refused, kept until it takes them. It may have been full or away for a moment."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns: dict[int, Turn] = {}
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def add(self, turn: Turn) -> None:
+        self._turns[turn.number] = turn
+        if len(self._turns) > MAX_UNSTORED:
+            lost = self._turns.pop(next(iter(self._turns)))
+            logger.error("stream %s: the reply is lost, because the database does not take it", lost.stream_id)
+
+    def find(self, turn: Turn) -> Turn | None:
+        """Return the turn as its readers saw it end, if it is one of these."""
+        kept = self._turns.get(turn.number)
+        return kept and unstored(kept)
+
+    async def store_all(self) -> None:
+        """Try again, for as long as it goes well."""
+        for number, turn in tuple(self._turns.items()):
+            try:
+                await self._store.end_turn(turn)
+            except StoreError:  # logged when it was tried first
+                return
+            # Another one may have been dropped in the meantime to make room.
+            self._turns.pop(number, None)
+            logger.info("stream %s: the reply is stored now", turn.stream_id)
+
+    async def store_last(self) -> None:
+        """Try once more, at the end of the server. Raises StoreError if replies are lost."""
+        await self.store_all()
+        if self._turns:
+            streams = ", ".join(turn.stream_id for turn in self._turns.values())
+            raise StoreError(f"{self._store.place}: did not take {len(self._turns)} replies, which are lost: {streams}")
+
+
+def unstored(turn: Turn) -> Turn:
+    """Return a turn as readers see it end when the database does not take it."""
+    return replace(turn, state="failed", error_code=STORAGE_FAILED.code, error_message=STORAGE_FAILED.message)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,40 +17,38 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import compile_path
 
 from .. import CursorError, Engine, NotAcceptable, __version__, lifespan
-from .access import Access
+from .access import Access, OriginGuard
 from .api import pages, replies, service, sessions
 from .conversations import Conversations
 from .errors import STORE_REFUSALS, Refused, refusal_of
-from .journal import Journal
+from .journal import FRAMEWORK, Journal, printable
+from .metrics import Metrics, Observer
 from .models import open_model
 from .models.base import Model
-from .observer import Observer
-from .openapi import describe, methods_of
-from .origins import OriginGuard
-from .printable import printable
-from .requests import BodyLimit, RequestAccounting
+from .requests import BodyLimit, RequestAccounting, refuse
 from .settings import ChatSettings
-from .statistics import Statistics
 from .store import StoreError, open_store
 
 logger = logging.getLogger("tailrace.chat")
 
 DESCRIPTION = """\
-Talk with a model, many turns, each reply a stream that survives the network: it goes on when a connection is lost, is
-resumed without a gap or a duplicate by the `id` of the last object that came, and stops when it is told to.
+Talk with a model over many turns. Each reply is a stream that survives the network: it continues when a connection is
+lost, resumes without a gap or a duplicate after the `id` of the last object you have, and stops when you ask it to.
 """
 
 
 def create_app(settings: ChatSettings | None = None, *, model: Model | None = None) -> FastAPI:
-    """The chat server; by default with the settings of the environment.
+    """Create the chat server, by default with the settings of the environment.
 
     A `model` of your own answers in place of the one that the settings name. You close it.
 
-    Its lifespan opens the database and the model: StoreError or UnusableModel if that fails.
+    The lifespan opens the database and the model. It raises StoreError or UnusableModel if that fails, and StoreError
+    at its end if replies are lost.
     """
-    settings = settings or ChatSettings.from_environment(os.environ)
+    settings = settings or ChatSettings()
     app = FastAPI(
         title="tailrace chat",
         version=__version__,
@@ -61,10 +60,12 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
     )
     app.state.settings = settings
     app.state.model = model
-    app.state.statistics = statistics = Statistics()
-    app.state.access = Access(key.get_secret_value() for key in settings.api_keys)
+    app.state.metrics = metrics = Metrics()
+    app.state.access = access = Access(
+        (key.get_secret_value() for key in settings.api_keys), (key.get_secret_value() for key in settings.admin_keys)
+    )
     app.state.tailrace_engine = Engine()
-    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # as FastAPI says to extend the document
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's way to extend the document
     for module in (replies, sessions, service, pages):
         app.include_router(module.router)
     _answer_head(app)
@@ -75,7 +76,7 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
     app.add_exception_handler(NotAcceptable, _not_acceptable)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(BodyLimit, max_body=settings.max_body, statistics=statistics)
+    app.add_middleware(BodyLimit, max_body=settings.max_body, metrics=metrics)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -87,10 +88,10 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
     app.add_middleware(
         OriginGuard,
         origins=settings.cors_origins,
-        hosts=settings.hosts if app.state.access.open else None,
-        statistics=statistics,
+        hosts=settings.hosts if access.open else None,
+        metrics=metrics,
     )
-    app.add_middleware(RequestAccounting, statistics=statistics)
+    app.add_middleware(RequestAccounting, metrics=metrics)
     return app
 
 
@@ -101,7 +102,9 @@ async def _run(app: FastAPI) -> AsyncIterator[None]:
         _model(state.model, settings) as model,
         open_store(settings.database_url) as store,
     ):
-        observer = Observer(state.statistics, Journal())
+        metrics: Metrics = state.metrics
+        metrics.start(state.access.owners, version=__version__, model=model.name, framework=FRAMEWORK)
+        observer = Observer(metrics, Journal(settings.log_chunks))
         state.conversations = chat = Conversations(state.tailrace_engine, store, model, observer, settings)
         async with chat.running(), lifespan(app):
             yield
@@ -120,7 +123,7 @@ def _model(given: Model | None, settings: ChatSettings) -> AbstractAsyncContextM
 
 
 def _answer_head(app: FastAPI) -> None:
-    """HEAD wherever there is GET: load balancers ask that way. The server leaves the body out."""
+    """Answer HEAD wherever there is GET, as load balancers ask. The server leaves the body out."""
     for module in (replies, sessions, service):
         for route in module.router.routes:
             if isinstance(route, APIRoute) and route.include_in_schema and "GET" in (route.methods or ()):
@@ -138,8 +141,7 @@ def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
         logger.error("%s", error)
     refusal = error if isinstance(error, Refused) else refusal_of(error)
-    request.app.state.statistics.refused(refusal.code)
-    return JSONResponse(refusal.problem.model_dump(), refusal.status, refusal.headers)
+    return refuse(refusal, request.app.state.metrics)
 
 
 def _bad_cursor(request: Request, error: Exception) -> Response:
@@ -151,11 +153,11 @@ def _not_acceptable(request: Request, error: Exception) -> Response:
 
 
 def _invalid(request: Request, error: Exception) -> Response:
-    """FastAPI's own words, without the input: it may be long, or what JSON cannot say, as NaN or half a character."""
+    """Answer in FastAPI's words, without the input. It may be long, or not JSON: NaN, or half a character."""
     assert isinstance(error, RequestValidationError)
     detail = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
     if detail[0]["loc"] == ("body",) and detail[0]["type"] != "missing" and not _is_json(request):
-        # What FastAPI does not take for JSON fails as what it then is, a text.
+        # FastAPI takes a body of another type for a text, and refuses it as one.
         got = printable(request.headers.get("content-type", "none")[:80])
         detail[0]["msg"] = f"expected Content-Type: application/json, but got {got}"
     # Escaped, because a message can quote half a character.
@@ -169,14 +171,58 @@ def _is_json(request: Request) -> bool:
 
 
 def _http_error(request: Request, error: Exception) -> Response:
-    """What FastAPI refuses itself: an unknown path, a method, a body that is no JSON."""
+    """Answer what FastAPI refuses itself: an unknown path or method, a body that it could not read."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, Refused):  # why the body could not be read
+        return _refuse(request, error.__cause__)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        # FastAPI names those of one path function; of what is not in the document there is only one.
+        # FastAPI names the methods of one path function only. A path outside of the document has one.
         methods = methods_of(request.app, request.scope["path"]) or sorted([*headers["Allow"].split(", "), "OPTIONS"])
         headers["Allow"] = ", ".join(methods)
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
     return JSONResponse({"detail": error.detail, "code": code}, error.status_code, headers)
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """Return FastAPI's document, in which no parameter is null, and an open server asks for no key."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        for operation in _operations(document):
+            for parameter in operation.get("parameters", ()):
+                _forbid_null(parameter)
+        if app.state.access.open:
+            _open(document)
+    assert app.openapi_schema is not None
+    return app.openapi_schema
+
+
+def methods_of(app: FastAPI, path: str) -> list[str]:
+    """Return the methods of a path, OPTIONS and HEAD included. Empty if the path is not in the document."""
+    for template, operations in describe(app)["paths"].items():
+        if compile_path(template)[0].match(path):
+            return sorted({*map(str.upper, operations), "OPTIONS"} | ({"HEAD"} if "get" in operations else set()))
+    return []
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        yield from operations.values()
+
+
+def _forbid_null(parameter: dict[str, Any]) -> None:
+    """Drop null: a path function's None means that the parameter was left out, and in an address `null` is a word."""
+    schema = parameter["schema"]
+    kinds = schema.pop("anyOf", ())
+    for kind in kinds:
+        if kind != {"type": "null"}:
+            schema |= kind
+
+
+def _open(document: dict[str, Any]) -> None:
+    del document["components"]["securitySchemes"]
+    for operation in _operations(document):
+        if operation.pop("security", None) is not None:
+            del operation["responses"]["401"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .models.base import Message
-from .sessions import Turn
+from .store import Turn
 
 
 @dataclass(frozen=True, slots=True)

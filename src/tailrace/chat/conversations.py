@@ -1,4 +1,4 @@
-"""Sessions that are talked with: who may ask what, and which log has the reply."""
+"""Sessions and their replies: who may ask what, and which log has the reply."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ from .errors import (
     StreamNotFound,
     TooManyStreams,
 )
-from .live import Live, Question
+from .journal import session_id as logged_session
+from .metrics import Observer
 from .models.base import Model
 from .objects import encode_object
-from .observer import Observer
-from .replay import replay
-from .requests import session_id as logged_session
-from .sessions import Session, Turn
 from .settings import ChatSettings
-from .store import Store
+from .store import Page, Session, Store, Turn
+from .turns import Live, Question, replay
 
 PATH = "/chat/stream"
 
-# A reply is as long as its model makes it; what could not be read from its beginning would be lost to a reload.
+# A reply is as long as its model makes it, and a reader must be able to read it from its beginning.
 KEEP_ALL = Retention(count=None, size=None)
 
 
 class Conversations:
-    """One for a server. Everything is done in the name of an owner, who sees nothing of another's."""
+    """The sessions of one server. Everything is done in the name of an owner, who sees nothing of another's."""
 
     def __init__(self, engine: Engine, store: Store, model: Model, observer: Observer, settings: ChatSettings) -> None:
         self.engine = engine
@@ -44,20 +42,20 @@ class Conversations:
         self._answers = Answers(engine, store, model, observer, settings)
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Turns can run inside of this, where the engine has to end, too."""
+        """Run turns in this block, and end the engine in it. Raises StoreError at the end if replies are lost."""
         return self._answers.running()
 
     # Turns
 
     @property
     def active(self) -> int:
-        """How many replies are being written."""
+        """How many replies are in progress."""
         return len(self._answers)
 
     async def ask(self, question: Question) -> Log:
-        """The log of the reply, which has begun when this returns. A Refused if it cannot.
+        """Return the log of the reply, which has begun. Raises a Refused if it cannot begin.
 
-        A question that repeats another's idempotency key gets that one's reply.
+        A question that repeats an earlier one's idempotency key gets that one's reply.
         """
         if (same := await self._repeated(question)) is not None:
             return same
@@ -66,24 +64,23 @@ class Conversations:
         live = Live(question, session_id, self.engine.new_stream(PATH, retention=KEEP_ALL))
         if (known := await self._answers.begin(live)) is None:
             return live.log
-        question.check_repeats(known.message, known.session_id)
-        return await self.find(question.owner, known.stream_id)
+        return await self._known(question, known)
 
     async def find(self, owner: str, stream_id: str) -> Log:
-        """The log of a reply, made again from the store if it has been forgotten. StreamNotFound."""
+        """Return the log of a reply, made again from the store if it was forgotten. Raises StreamNotFound."""
         if (live := self._answers.of_stream(stream_id, owner)) is not None:
             logged_session.set(live.session_id)
             return live.log
         turn = await self._stored(owner, stream_id)
         session = await self.session(owner, turn.session_id)
-        # Nothing may be awaited after this: of two who ask, the second has to find the log of the first.
+        # Nothing may be awaited after this: of two callers, the second has to find the log of the first.
         if (log := await self.engine.find(f"{PATH}/{stream_id}")) is None:
             log = self.engine.new_stream(PATH, stream_id=stream_id, retention=KEEP_ALL)
             self.engine.produce(log, replay(turn, 2 * session.turns), encode=encode_object)
         return log
 
     async def stop(self, owner: str, stream_id: str) -> Turn:
-        """Stop the model, if it is still writing; the turn as it is stored then. StreamNotFound."""
+        """Stop the model if it is still writing, and return the turn as it is stored then. Raises StreamNotFound."""
         if (live := self._answers.of_stream(stream_id, owner)) is not None:
             await self._answers.stop(live)
         return await self._stored(owner, stream_id)
@@ -93,59 +90,69 @@ class Conversations:
     async def create(self, owner: str) -> Session:
         session = await self.store.create_session(str(uuid4()), owner, time.time(), limit=self._settings.max_sessions)
         logged_session.set(session.id)
-        self._observer.session_created()
+        self._observer.session_created(owner)
         return session
 
     async def session(self, owner: str, session_id: str) -> Session:
-        """SessionNotFound, also for another owner's."""
+        """Raises SessionNotFound."""
         if (session := await self.store.session(session_id, owner)) is None:
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
         return session
 
+    async def turns(self, owner: str, session_id: str, *, limit: int, before: str | None = None) -> Page[Turn]:
+        """Return a page of a session's newest turns in order of time. Raises BadToken."""
+        page = await self.store.turns(session_id, owner, limit=limit, before=before)
+        if any(self._answers.is_stale(turn, owner) for turn in page.items):
+            # One may have ended while it was read.
+            page = await self.store.turns(session_id, owner, limit=limit, before=before)
+        return Page([self._as_it_is(owner, turn) for turn in page.items], page.next)
+
     async def clear(self, owner: str, session_id: str) -> None:
-        """Stop the session's reply, if it is writing one, and remove all turns."""
+        """Stop the session's reply, if there is one in progress, and delete all turns. Raises SessionNotFound."""
         await self._stop_session(owner, session_id)
         if not await self.store.clear(session_id, owner):
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
-        # A message may have come in between; its turn is gone, and its reply can be stored nowhere.
-        if (live := self._answers.of_session(session_id)) is not None and live.question.owner == owner:
-            await live.begun.wait()
-            if await self.store.find_turn(live.stream_id, owner) is None:
-                await self._answers.stop(live)
+        await self._stop_orphan(owner, session_id)
 
     async def delete(self, owner: str, session_id: str) -> None:
-        """The same, and remove the session itself."""
+        """Clear a session, and delete the session itself. Raises SessionNotFound."""
         await self._stop_session(owner, session_id)
         if not await self.store.delete(session_id, owner):
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
-        # A message may have come in between; nobody can read its reply any more.
-        await self._stop_session(owner, session_id)
+        await self._stop_orphan(owner, session_id)
 
-    def stream_of(self, session_id: str) -> str | None:
-        """The id of the stream that a session is answering with."""
-        live = self._answers.of_session(session_id)
+    def stream_of(self, owner: str, session_id: str) -> str | None:
+        """Return the id of the stream that a session is answering with."""
+        live = self._answers.of_session(session_id, owner)
         return live.stream_id if live is not None and live.turn is not None else None
 
     # What stands in the way
 
     async def _repeated(self, question: Question) -> Log | None:
-        """The log of a running reply to the same question. SessionBusy if it answers another."""
+        """Return the log of an earlier reply to the same question. Raises SessionBusy if the session answers another.
+
+        Without a session that is busy, the store finds the earlier reply in the transaction that begins a new one.
+        """
         if question.session_id is None:
             return None
-        while (live := self._answers.of_session(question.session_id)) is not None and live.turn is None:
+        session_id, key = question.session_id, question.idempotency_key
+        while (live := self._answers.of_session(session_id, question.owner)) is not None and live.turn is None:
             await live.begun.wait()  # or given up: then the next one tries
         if live is None:
             return None
-        if live.question.owner != question.owner:
-            raise SessionNotFound(question.session_id)
-        key = question.idempotency_key
-        if key is None or key != live.question.idempotency_key:
-            raise SessionBusy(live.session_id, live.stream_id)
-        question.check_repeats(live.question.message, live.session_id)
-        return live.log
+        if key is not None and key == live.question.idempotency_key:
+            question.check_repeats(live.question.message, live.session_id)
+            return live.log
+        if key is not None and (known := await self.store.known_turn(key, question.owner)) is not None:
+            return await self._known(question, known)
+        raise SessionBusy(live.session_id, live.stream_id)
+
+    async def _known(self, question: Question, known: Turn) -> Log:
+        question.check_repeats(known.message, known.session_id)
+        return await self.find(question.owner, known.stream_id)
 
     def _check_limits(self, question: Question) -> None:
         settings = self._settings
@@ -157,11 +164,24 @@ class Conversations:
             raise TooManyStreams(settings.max_streams)
 
     async def _stop_session(self, owner: str, session_id: str) -> None:
-        if (live := self._answers.of_session(session_id)) is not None and live.question.owner == owner:
+        if (live := self._answers.of_session(session_id, owner)) is not None:
             await self._answers.stop(live)
 
+    async def _stop_orphan(self, owner: str, session_id: str) -> None:
+        """Stop a reply that came in between and whose turn was deleted: it could be stored nowhere."""
+        if (live := self._answers.of_session(session_id, owner)) is not None:
+            await live.begun.wait()
+            if await self.store.find_turn(live.stream_id, owner) is None:
+                await self._answers.stop(live)
+
     async def _stored(self, owner: str, stream_id: str) -> Turn:
-        if (turn := await self.store.find_turn(stream_id, owner)) is None:
+        turn = await self.store.find_turn(stream_id, owner)
+        if turn is not None and self._answers.is_stale(turn, owner):
+            turn = await self.store.find_turn(stream_id, owner)  # it may have ended while it was read
+        if turn is None:
             raise StreamNotFound(stream_id)
         logged_session.set(turn.session_id)
-        return turn
+        return self._as_it_is(owner, turn)
+
+    def _as_it_is(self, owner: str, turn: Turn) -> Turn:
+        return self._answers.as_it_ended(turn) if self._answers.is_stale(turn, owner) else turn

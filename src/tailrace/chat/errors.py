@@ -13,6 +13,8 @@ Refused
 ├── StreamNotFound     no such stream of this owner
 ├── MessageTooLong     longer than a message may be
 ├── KeyReused          an idempotency key that stands for another message
+├── BodyTooLarge       a body larger than the server takes
+├── InternalError      an exception that nobody handled
 ├── BadPage            no such page: a token that none gave
 └── StorageFailed      the database does not do its part
 
@@ -25,8 +27,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from . import store
+from .journal import printable
 from .objects import BusyProblem, Problem
-from .printable import printable
 
 
 class Refused(Exception):
@@ -143,6 +145,23 @@ class KeyReused(Refused):
 
     def __init__(self) -> None:
         super().__init__("expected the message that this Idempotency-Key stands for, but got another")
+
+
+class BodyTooLarge(Refused):
+    """`got` is the size, or as much of it as was read."""
+
+    status, code = 413, "body_too_large"
+
+    def __init__(self, limit: int, got: int, *, whole: bool = True) -> None:
+        at_least = "" if whole else "at least "
+        super().__init__(f"expected a body of at most {limit} bytes, but got {at_least}{got}")
+
+
+class InternalError(Refused):
+    status, code = 500, "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("Internal Server Error")
 
 
 class BadPage(Refused):

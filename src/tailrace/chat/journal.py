@@ -1,52 +1,114 @@
-"""The life of each stream, told as log records: its start, how far it is, and its end."""
+"""What the server logs: its start, and the life of each stream, as records with attributes.
+
+`logs.py` decides how records look.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+from unicodedata import category
 
-from .printable import printable
-from .requests import request_id
-from .sessions import Turn
+import fastapi
+
+from .store import Turn
 
 logger = logging.getLogger("tailrace.chat")
 
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being answered, also in the tasks that it started."""
+
+session_id: ContextVar[str | None] = ContextVar("session_id", default=None)
+"""The session that the request is about."""
+
+FRAMEWORK = f"FastAPI {fastapi.__version__}, HTTP streaming"
+
 EXCERPT = 60
-"""How many characters of a message are logged, at most."""
+"""Characters of a message or a chunk that are logged, at most."""
+
+LogChunks = Literal["some", "all"]
+
+LOGGED: dict[LogChunks, Callable[[int], bool]] = {
+    "some": lambda number: number == 1 or number % 10 == 0,
+    "all": lambda number: True,
+}
+"""Which chunks are logged, besides the last."""
 
 LEVELS = {"failed": logging.WARNING, "interrupted": logging.WARNING}
 
 
-class Journal:
-    """One for a server. What it says beside its sentence is in the record's attributes; the reply's text is nowhere.
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server says when it starts. `address` is a URL without a path; `database` must not have a password.
 
-    Each record has `event` (`stream_started`, `stream_chunks` or `stream_ended`), `request_id`, `session_id` and
+    - `note`: a sentence on how the model was chosen, if there is one.
+    - `stop`: how the server is stopped.
+    """
+
+    model: str
+    address: str
+    database: str
+    framework: str = FRAMEWORK
+    status: str = "ready"
+    note: str | None = None
+    stop: str = "press Ctrl-C"
+
+
+def announce(facts: ServerFacts) -> None:
+    """Log the facts as one record. On a terminal it becomes the banner."""
+    logger.info(
+        "chat server %s on %s with %s",
+        facts.status,
+        facts.address,
+        facts.model,
+        extra={"event": "server_started", **asdict(facts)},
+    )
+
+
+class Journal:
+    """Logs the life of each stream.
+
+    Each record has `event` (`stream_started`, `stream_chunk` or `stream_ended`), `request_id`, `session_id` and
     `stream_id`.
     """
 
+    def __init__(self, chunks: LogChunks = "some") -> None:
+        self.logs_chunk = LOGGED[chunks]
+
     def started(self, turn: Turn, client: str | None, active_streams: int) -> None:
-        """A turn begins; this stream is among the active ones. `client` is the address that asked."""
+        """Log that a turn begins. `client` is the address that asked; the stream counts among the active ones."""
         excerpt = excerpt_of(turn.message)
         logger.info(
             "stream started for %s: %s",
             client or "unknown",
             excerpt,
             extra=_named("stream_started", turn)
-            | {"client": client, "model": turn.model, "excerpt": excerpt, "active_streams": active_streams},
+            | {
+                "client": client,
+                "model": turn.model,
+                "excerpt": excerpt,
+                "active_streams": active_streams,
+                "transfer_encoding": "chunked",
+            },
         )
 
-    def chunks(self, turn: Turn, number: int, seconds: float) -> None:
-        """So many chunks have come, so long after the start of the turn. Said of the first, and of powers of ten."""
-        if is_milestone(number):
-            logger.info(
-                "%s after %.3f s",
-                "first chunk" if number == 1 else f"{number:,} chunks",
-                seconds,
-                extra=_named("stream_chunks", turn) | {"chunks": number, "seconds": round(seconds, 6)},
-            )
+    def chunk(self, turn: Turn, number: int, text: str, seconds: float, *, is_final: bool = False) -> None:
+        """Log a chunk, so many seconds after the start of its turn."""
+        excerpt = excerpt_of(text)
+        logger.info(
+            'Chunk #%d: "%s"%s',
+            number,
+            excerpt,
+            " (final)" if is_final else "",
+            extra=_named("stream_chunk", turn)
+            | {"chunk_number": number, "excerpt": excerpt, "is_final": is_final, "seconds": round(seconds, 6)},
+        )
 
     def ended(self, turn: Turn, active_streams: int) -> None:
-        """A turn ended, as it says itself; this stream is no longer among the active ones."""
+        """Log how a turn ended. Its stream no longer counts among the active ones."""
         logger.log(
             LEVELS.get(turn.state, logging.INFO),
             "stream %s: %s chunks in %.3f s",
@@ -66,21 +128,11 @@ class Journal:
         )
 
 
-def is_milestone(number: int) -> bool:
-    """1, 10, 100 and so on."""
-    # Called for every chunk, so the usual answer comes first.
-    if number % 10:
-        return number == 1
-    while number % 10 == 0:
-        number //= 10
-    return number == 1
-
-
-def excerpt_of(message: str) -> str:
-    """The beginning of a message on one line, with nothing in it that a terminal would obey."""
-    # A message may be long; its first words are among its first characters.
-    line = printable(" ".join(message[: 8 * EXCERPT].split()))
-    whole = len(line) <= EXCERPT and len(message) <= 8 * EXCERPT
+def excerpt_of(text: str) -> str:
+    """Return the beginning of a text on one line, with nothing in it that a terminal would obey."""
+    # A text may be long; its first words are among its first characters.
+    line = printable(" ".join(text[: 8 * EXCERPT].split()))
+    whole = len(line) <= EXCERPT and len(text) <= 8 * EXCERPT
     return line if whole else line[: EXCERPT - 1].rstrip() + "…"
 
 
@@ -91,3 +143,19 @@ def _named(event: str, turn: Turn) -> dict[str, Any]:
         "session_id": turn.session_id,
         "stream_id": turn.stream_id,
     }
+
+
+# Controls (escape codes among them), invisible formatting (which can reverse what is read), surrogates, line breaks.
+_HARMFUL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINER = "\u200d"  # holds the parts of an emoji together
+
+
+def printable(text: str) -> str:
+    r"""Return the text on one line, with an escape like `\x1b` for each character that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(_escaped(char) if category(char) in _HARMFUL and char != _JOINER else char for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

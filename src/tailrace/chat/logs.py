@@ -1,45 +1,48 @@
-"""How log records look: one JSON object a line, or frames and plain lines for people."""
+"""How log records look: one JSON object a line for programs, frames and plain lines for people."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from rich.box import ROUNDED
 from rich.console import Console, RenderableType
+from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
-from .banner import ServerFacts, banner
-from .frames import WIDTH, frame
-from .printable import printable
-from .requests import request_id, session_id
+from .journal import printable, request_id, session_id
 
 LogFormat = Literal["auto", "rich", "json"]
 
 LOGGERS = ("tailrace", "uvicorn")
 
-# uvicorn says this of each body that is broken off on purpose; the request's own record says it with more.
+# uvicorn logs this for each body that is broken off on purpose. The request's own record tells more.
 BROKEN_OFF = "ASGI callable returned without completing response."
 
-# The engine's word for each failed stream; the record of the turn's end says the same, and more.
+# The engine logs this for each failed stream. The record of the turn's end tells the same, and more.
 FAILED = "log %s failed: %s (%s)"
 STREAMS = "/chat/stream/"
 
-# What every record has; the rest of its attributes came by `extra`.
+# The attributes of every record. All others came by `extra`.
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+WIDTH = 80
+"""Columns of a frame, where the terminal has as many."""
 
 STATE_STYLES = {"complete": "green", "stopped": "yellow", "failed": "red", "interrupted": "magenta"}
 LEVEL_STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 
 def configure_logging(format: LogFormat = "auto", stream: TextIO | None = None) -> logging.Handler:
-    """Let tailrace and uvicorn log to a stream, by default stderr, from INFO on; `auto` is `rich` on a terminal.
+    """Make tailrace and uvicorn log to a stream, by default stderr, from INFO on. `auto` is `rich` on a terminal.
 
-    uvicorn has to be told `log_config=None`, or it configures its own loggers over this. Its access log is silent,
-    because a record of each finished request is here already.
+    Start uvicorn with `log_config=None`, or it configures its own loggers over this. Its access log is silent, because
+    the server logs each finished request itself.
     """
     stream = stream or sys.stderr
     if format == "auto":
@@ -59,10 +62,10 @@ def configure_logging(format: LogFormat = "auto", stream: TextIO | None = None) 
 
 
 class JsonFormatter(logging.Formatter):
-    """One line of ASCII: `timestamp`, `level`, `logger`, `message`, `request_id`, `session_id`, then what is extra."""
+    """One line of ASCII: `timestamp`, `level`, `logger`, `message`, `request_id`, `session_id`, then the extras."""
 
     def format(self, record: logging.LogRecord) -> str:
-        said: dict[str, Any] = {
+        members: dict[str, Any] = {
             "timestamp": _moment(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -70,10 +73,10 @@ class JsonFormatter(logging.Formatter):
             "request_id": request_id.get(),
             "session_id": session_id.get(),
         }
-        said |= {name: value for name, value in extras(record).items() if value is not None}
+        members |= {name: value for name, value in extras(record).items() if value is not None}
         if exception := _exception(record, self):
-            said["exception"] = exception
-        return json.dumps(said, default=str, separators=(",", ":"))
+            members["exception"] = exception
+        return json.dumps(members, default=str, separators=(",", ":"))
 
 
 class JsonHandler(logging.StreamHandler[TextIO]):
@@ -83,9 +86,9 @@ class JsonHandler(logging.StreamHandler[TextIO]):
 
 
 class RichHandler(logging.Handler):
-    """Frames for the start, the end and the banner; plain lines that copy well for the rest.
+    """Frames for the banner and for the start and end of streams; plain lines that copy well for the rest.
 
-    Colours are left out where the stream is no terminal, or NO_COLOR is set.
+    There are no colours if the stream is not a terminal or NO_COLOR is set.
     """
 
     def __init__(self, stream: TextIO, *, width: int | None = None) -> None:
@@ -100,7 +103,7 @@ class RichHandler(logging.Handler):
                 self._line(_line(record, _exception(record, self.formatter)))
             else:
                 self._framed(render(record))
-        except Exception:  # as every handler of the standard library: logging must not break what it tells of
+        except Exception:  # as every handler of the standard library does: a log must not break what it describes
             self.handleError(record)
 
     def _framed(self, what: RenderableType) -> None:
@@ -110,17 +113,17 @@ class RichHandler(logging.Handler):
             self._console.print(what, width=min(WIDTH, self._console.width))
 
     def _line(self, line: Text) -> None:
-        # The terminal wraps it, so that it is copied as one line.
+        # The terminal wraps it, so it is copied as one line.
         self._console.print(line, soft_wrap=True)
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """What was said beside the message, by `extra`."""
+    """Return the attributes that came by `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _ORDINARY}
 
 
 def _exception(record: logging.LogRecord, formatter: logging.Formatter | None) -> str:
-    """Its traceback; `exc_text` is one that is text already."""
+    """Return the traceback. `exc_text` is one that is text already."""
     if record.exc_info and formatter is not None:
         return formatter.formatException(record.exc_info)
     return record.exc_text or ""
@@ -137,7 +140,7 @@ def _moment(record: logging.LogRecord) -> datetime:
 
 
 def _clock(record: logging.LogRecord) -> str:
-    return f"{_moment(record).astimezone():%H:%M:%S}"
+    return _moment(record).astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 
 def _line(record: logging.LogRecord, exception: str) -> Text:
@@ -150,47 +153,72 @@ def _line(record: logging.LogRecord, exception: str) -> Text:
     return line
 
 
-def _started(record: logging.LogRecord) -> RenderableType:
-    said = extras(record)
+def frame(title: str, rows: Iterable[tuple[str, object]], style: str) -> Panel:
+    """Return a panel of names and values. Values are text, never markup. Long ones continue on the next line."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(Text(name), Text(printable(str(value)), overflow="fold"))
+    heading = Text(printable(title), style=f"bold {style}")
+    return Panel(grid, title=heading, title_align="left", border_style=style, box=ROUNDED, width=None, padding=(0, 1))
+
+
+def _server_started(record: logging.LogRecord) -> RenderableType:
+    facts: Mapping[str, Any] = vars(record)
     rows = [
-        ("Client", said["client"] or "unknown"),
-        ("Session", said["session_id"]),
-        ("Stream", said["stream_id"]),
-        ("Message", said["excerpt"]),
-        ("Model", said["model"]),
-        ("Active streams", said["active_streams"]),
+        ("Model", facts["model"]),
+        ("Framework", facts["framework"]),
+        ("Multi-turn", "yes, sessions keep the whole conversation"),
+        ("Streaming", "yes, and a lost connection resumes"),
+        ("Address", facts["address"]),
+        ("Demo page", f"{facts['address']}/demo"),
+        ("API", f"{facts['address']}/docs"),
+        ("Database", facts["database"]),
+        ("Status", facts["status"]),
+        *([("Note", facts["note"])] if facts["note"] else []),
+        ("To stop", facts["stop"]),
+    ]
+    return frame("tailrace chat server", rows, "cyan")
+
+
+def _stream_started(record: logging.LogRecord) -> RenderableType:
+    facts = extras(record)
+    rows = [
+        ("Client", facts["client"] or "unknown"),
+        ("Session", facts["session_id"]),
+        ("Stream", facts["stream_id"]),
+        ("Message", facts["excerpt"]),
+        ("Model", facts["model"]),
+        ("Active streams", facts["active_streams"]),
+        ("Transfer-Encoding", facts["transfer_encoding"]),
     ]
     return frame(f"{_clock(record)} stream started", rows, "cyan")
 
 
-def _chunks(record: logging.LogRecord) -> RenderableType:
+def _stream_chunk(record: logging.LogRecord) -> RenderableType:
     session = printable(record.__dict__["session_id"])[:8]
     return Text(f"{_clock(record)} {session} {record.getMessage()}", style="dim")
 
 
-def _ended(record: logging.LogRecord) -> RenderableType:
-    said = extras(record)
+def _stream_ended(record: logging.LogRecord) -> RenderableType:
+    facts = extras(record)
     rows = [
-        ("Session", said["session_id"]),
-        ("Chunks", f"{said['chunks']:,}"),
-        ("Time", f"{said['seconds']:.3f} s"),
-        ("Active streams", said["active_streams"]),
-        ("Status", said["status"]),
+        ("Session", facts["session_id"]),
+        ("Chunks", f"{facts['chunks']:,}"),
+        ("Time", f"{facts['seconds']:.3f} s"),
+        ("Active streams", facts["active_streams"]),
+        ("Status", facts["status"]),
     ]
-    if said["error_code"]:
-        rows.append(("Error", f"{said['error_code']}: {said['error_message']}"))
-    return frame(f"{_clock(record)} stream {said['status']}", rows, STATE_STYLES.get(said["status"], "white"))
-
-
-def _banner(record: logging.LogRecord) -> RenderableType:
-    said: Mapping[str, Any] = vars(record)
-    return banner(ServerFacts(**{name: said[name] for name in ServerFacts.__dataclass_fields__}))
+    if facts["error_code"]:
+        rows.append(("Error", f"{facts['error_code']}: {facts['error_message']}"))
+    return frame(f"{_clock(record)} stream {facts['status']}", rows, STATE_STYLES.get(facts["status"], "white"))
 
 
 RENDERERS: dict[str, Callable[[logging.LogRecord], RenderableType]] = {
-    "stream_started": _started,
-    "stream_chunks": _chunks,
-    "stream_ended": _ended,
-    "server_started": _banner,
+    "server_started": _server_started,
+    "stream_started": _stream_started,
+    "stream_chunk": _stream_chunk,
+    "stream_ended": _stream_ended,
 }
-"""How a record is shown by its `event`; all others are lines."""
+"""How a record looks, by its `event`. All others are lines."""

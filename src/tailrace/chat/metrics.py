@@ -1,25 +1,35 @@
-"""/metrics for Prometheus, read from the same counters as /stats.
+"""What the server counts: the one source of `/stats` and of `/metrics`.
 
-What language model servers have in common has vLLM's names, so that dashboards made for it fit.
+Names and buckets that language model servers have in common are vLLM's, so dashboards made for it fit. Most metrics
+have the label `owner`, the digest of an API key: so each key can see its own numbers, and an administrator's all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from math import inf
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
-from .sessions import TurnState
-from .statistics import ENDED, Histogram, Statistics
+from .journal import Journal
+from .store import Turn, TurnState
 
-MODEL = ("model_name",)
-
-# Names with a colon are valid everywhere, but prometheus_client 0.26 escapes them here unless it is told not to.
-OPENMETRICS = "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8"
+FIRST_CHUNK_BUCKETS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+GAP_BUCKETS = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+)
+TURN_BUCKETS = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
 
 FINISHED: dict[TurnState, str] = {
     "complete": "stop",
@@ -27,125 +37,241 @@ FINISHED: dict[TurnState, str] = {
     "failed": "error",
     "interrupted": "abort",
 }
-"""vLLM's words for how a turn ended."""
+"""The states in which a turn ends, and vLLM's words for them."""
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+# Names with a colon are valid everywhere, but prometheus_client 0.26 escapes them here unless it is told not to.
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
-    """What is measured, for labels."""
+class Totals:
+    """What `/stats` tells. Requests that are still being answered are neither successful nor failed.
 
-    version: str
-    model: str
-    framework: str
-
-
-def render_metrics(
-    statistics: Statistics, build: Build, *, connections: int, sessions: int | None = None, accept: str | None = None
-) -> tuple[bytes, str]:
-    """The body of /metrics and its content type: Prometheus' text format 0.0.4, or OpenMetrics where `accept` asks.
-
-    `connections` are readers of streams, `sessions` those that are stored, left out if nobody knows.
+    The average is over turns that ended in any way; `chunks` are theirs, too.
     """
-    encode, content_type = choose_encoder(accept or "")
-    if content_type.startswith("application/openmetrics-text"):
-        encode, content_type = choose_encoder(OPENMETRICS)
-    return encode(_Scrape(statistics, build, connections, sessions)), content_type
+
+    requests_total: int
+    requests_successful: int
+    requests_failed: int
+    active_streams: int
+    sessions_created: int
+    average_response_time: float
+    chunks: int
 
 
-class _Scrape(Collector):
-    def __init__(self, statistics: Statistics, build: Build, connections: int, sessions: int | None) -> None:
-        self._statistics = statistics
-        self._build = build
-        self._connections = connections
-        self._sessions = sessions
+class Metrics:
+    """The metrics of one server."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._registry = registry = CollectorRegistry()
+        owned, labels = ("owner",), ("model_name", "owner")
+        self.first_chunk = Histogram(
+            "vllm:time_to_first_token_seconds",
+            "Time to the first chunk.",
+            labels,
+            buckets=FIRST_CHUNK_BUCKETS,
+            registry=registry,
+        )
+        self.gap = Histogram(
+            "vllm:inter_token_latency_seconds",
+            "Time between two chunks.",
+            labels,
+            buckets=GAP_BUCKETS,
+            registry=registry,
+        )
+        self.turn_seconds = Histogram(
+            "vllm:e2e_request_latency_seconds",
+            "Time of a whole turn.",
+            labels,
+            buckets=TURN_BUCKETS,
+            registry=registry,
+        )
+        self.running = Gauge("vllm:num_requests_running", "Replies in progress.", labels, registry=registry)
+        self.waiting = Gauge("vllm:num_requests_waiting", "Always 0: nothing waits.", labels, registry=registry)
+        self.prompt = Counter("vllm:prompt_tokens", "Tokens sent to the model.", labels, registry=registry)
+        self.generated = Counter("vllm:generation_tokens", "Tokens that the model wrote.", labels, registry=registry)
+        self.finished = Counter(
+            "vllm:request_success", "Turns that ended, by how.", (*labels, "finished_reason"), registry=registry
+        )
+        self.turns = Counter(
+            "tailrace_turns", "Turns that ended, by their state.", ("state", "owner"), registry=registry
+        )
+        self.chunks = Counter("tailrace_chunks", "Chunks of turns that ended.", owned, registry=registry)
+        self.created = Counter("tailrace_sessions_created", "Sessions that began.", owned, registry=registry)
+        self.active = Gauge("tailrace_streams_active", "Replies in progress.", owned, registry=registry)
+        self.in_flight = Gauge("tailrace_http_requests_in_flight", "HTTP requests being answered.", registry=registry)
+        kind = ("method", "route", "status", "outcome", "owner")
+        self.requests = Counter("tailrace_http_requests", "HTTP requests that were answered.", kind, registry=registry)
+        self.request_seconds = Counter(
+            "tailrace_http_request_seconds", "Time of those requests, streams included.", kind, registry=registry
+        )
+        self.refused = Counter("tailrace_refused", "Requests refused, by code.", ("code",), registry=registry)
+        self._sessions = Gauge("tailrace_sessions", "Sessions that are stored.", owned, registry=registry)
+        self._connections = Gauge("tailrace_connections", "Readers of streams.", registry=registry)
+        uptime = Gauge("tailrace_uptime_seconds", "Since the server started.", registry=registry)
+        uptime.set_function(lambda: self.uptime)
+        self._build = Gauge(
+            "tailrace_build_info", "Always 1; see the labels.", ("version", "model", "framework"), registry=registry
+        )
+
+    @property
+    def uptime(self) -> float:
+        return self._clock() - self._began
+
+    def start(self, owners: Collection[str], *, version: str, model: str, framework: str) -> None:
+        """Tell what is measured, so that each series is there from the start, at 0."""
+        self._build.labels(version, model, framework).set(1)
+        for owner in owners:
+            latencies = (self.first_chunk, self.gap, self.turn_seconds)
+            of_model = (*latencies, self.running, self.waiting, self.prompt, self.generated)
+            for metric in of_model:
+                metric.labels(model, owner)
+            for counted in (self.chunks, self.created, self.active):
+                counted.labels(owner)
+            for state, reason in FINISHED.items():
+                self.turns.labels(state, owner)
+                self.finished.labels(model, owner, reason)
+
+    def request_ended(
+        self, method: str, route: str, status: int | None, ok: bool, seconds: float, owner: str = ""
+    ) -> None:
+        """Count a request. `status` is None if the client left before there was one; `route` is a path's template."""
+        # A client can make up methods; each would be a time series of its own.
+        method = method if method in METHODS else "other"
+        kind = (method, route, "none" if status is None else f"{status // 100}xx", "ok" if ok else "failed", owner)
+        self.requests.labels(*kind).inc()
+        self.request_seconds.labels(*kind).inc(seconds)
+
+    def totals(self, owner: str | None) -> Totals:
+        """Return the numbers of an owner, or of all together."""
+        samples = list(_of_owner(self._samples(), owner))
+        answered = _sum(samples, "tailrace_http_requests_total")
+        failed = _sum(samples, "tailrace_http_requests_total", outcome="failed")
+        in_flight = _sum(samples, "tailrace_http_requests_in_flight")
+        turns = _sum(samples, "vllm:e2e_request_latency_seconds_count")
+        return Totals(
+            requests_total=int(answered + in_flight),
+            requests_successful=int(answered - failed),
+            requests_failed=int(failed),
+            active_streams=int(_sum(samples, "tailrace_streams_active")),
+            sessions_created=int(_sum(samples, "tailrace_sessions_created_total")),
+            average_response_time=_sum(samples, "vllm:e2e_request_latency_seconds_sum") / turns if turns else 0.0,
+            chunks=int(_sum(samples, "tailrace_chunks_total")),
+        )
+
+    def render(
+        self, owner: str | None, *, connections: int, sessions: int | None, accept: str | None = None
+    ) -> tuple[bytes, str]:
+        """Return the body of `/metrics` and its content type: OpenMetrics if `accept` asks for it, else Prometheus'.
+
+        `owner` sees its own series; None sees all. `sessions` is left out if it is None.
+        """
+        self._connections.set(connections)
+        self._sessions.clear()
+        if sessions is not None:
+            self._sessions.labels(owner or "").set(sessions)
+        encode, content_type = choose_encoder(accept or "")
+        if content_type.startswith("application/openmetrics-text"):
+            encode, content_type = choose_encoder(OPENMETRICS)
+        return encode(_View(self._registry, owner)), content_type
+
+    def _samples(self) -> Iterator[Sample]:
+        for metric in self._registry.collect():
+            yield from metric.samples
+
+
+class _View(Collector):
+    """A registry as an owner sees it, without the times at which each series was created."""
+
+    def __init__(self, registry: CollectorRegistry, owner: str | None) -> None:
+        self._registry = registry
+        self._owner = owner
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._latencies()
-        yield from self._model()
-        yield from self._turns()
-        yield from self._requests()
-        yield from self._server()
+        for metric in self._registry.collect():
+            metric.samples = [
+                sample for sample in _of_owner(metric.samples, self._owner) if sample.name != f"{metric.name}_created"
+            ]
+            if metric.samples:
+                yield metric
 
-    def _latencies(self) -> Iterator[Metric]:
-        counted = self._statistics
-        yield self._histogram("vllm:time_to_first_token_seconds", "Time to the first chunk.", counted.first_chunks)
-        yield self._histogram("vllm:inter_token_latency_seconds", "Time between two chunks.", counted.gaps)
-        yield self._histogram("vllm:e2e_request_latency_seconds", "Time of a whole turn.", counted.turn_seconds)
 
-    def _model(self) -> Iterator[Metric]:
-        counted = self._statistics
-        model = [self._build.model]
-        running = GaugeMetricFamily("vllm:num_requests_running", "Replies that are being written.", labels=MODEL)
-        running.add_metric(model, counted.active_streams)
-        yield running
-        waiting = GaugeMetricFamily("vllm:num_requests_waiting", "Always 0: nothing waits for a place.", labels=MODEL)
-        waiting.add_metric(model, 0)
-        yield waiting
-        prompt = CounterMetricFamily("vllm:prompt_tokens", "Tokens sent to the model.", labels=MODEL)
-        prompt.add_metric(model, counted.input_tokens)
-        yield prompt
-        generated = CounterMetricFamily("vllm:generation_tokens", "Tokens that the model wrote.", labels=MODEL)
-        generated.add_metric(model, counted.output_tokens)
-        yield generated
-        finished = CounterMetricFamily(
-            "vllm:request_success", "Turns that ended, by how they did.", labels=[*MODEL, "finished_reason"]
-        )
-        for reason in dict.fromkeys(FINISHED.values()):
-            turns = sum(counted.turns[state] for state in ENDED if FINISHED[state] == reason)
-            finished.add_metric([*model, reason], turns)
-        yield finished
+def _of_owner(samples: Iterator[Sample] | list[Sample], owner: str | None) -> Iterator[Sample]:
+    return (sample for sample in samples if owner is None or sample.labels.get("owner") == owner)
 
-    def _turns(self) -> Iterator[Metric]:
-        counted = self._statistics
-        turns = CounterMetricFamily("tailrace_turns", "Turns that ended, by their state.", labels=["state"])
-        for state, count in counted.turns.items():
-            turns.add_metric([state], count)
-        yield turns
-        yield CounterMetricFamily("tailrace_chunks", "Chunks of turns that ended.", value=counted.chunks)
-        yield CounterMetricFamily(
-            "tailrace_sessions_created", "Sessions begun since the start.", value=counted.sessions_created
-        )
-        if self._sessions is not None:
-            yield GaugeMetricFamily("tailrace_sessions", "Sessions that are stored.", value=self._sessions)
-        yield GaugeMetricFamily(
-            "tailrace_streams_active", "Replies that are being written.", value=counted.active_streams
-        )
-        yield GaugeMetricFamily("tailrace_connections", "Readers of streams.", value=self._connections)
 
-    def _requests(self) -> Iterator[Metric]:
-        counted = self._statistics
-        labels = ["method", "route", "status", "outcome"]
-        requests = CounterMetricFamily(
-            "tailrace_http_requests", "HTTP requests that have been answered.", labels=labels
-        )
-        seconds = CounterMetricFamily(
-            "tailrace_http_request_seconds", "Time of those requests, streams included.", labels=labels
-        )
-        for kind, total in counted.requests.items():
-            values = [kind.method, kind.route, kind.status, "ok" if kind.ok else "failed"]
-            requests.add_metric(values, total.count)
-            seconds.add_metric(values, total.seconds)
-        yield requests
-        yield seconds
-        said = counted.snapshot()
-        running = said.requests_total - said.requests_successful - said.requests_failed
-        yield GaugeMetricFamily("tailrace_http_requests_in_flight", "HTTP requests being answered.", value=running)
-        refused = CounterMetricFamily("tailrace_refused", "Requests refused, by code.", labels=["code"])
-        for code, count in counted.refusals.items():
-            refused.add_metric([code], count)
-        yield refused
+def _sum(samples: list[Sample], name: str, **labels: str) -> float:
+    return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
 
-    def _server(self) -> Iterator[Metric]:
-        build = self._build
-        yield GaugeMetricFamily("tailrace_uptime_seconds", "Since the server started.", value=self._statistics.uptime)
-        info = GaugeMetricFamily(
-            "tailrace_build_info", "Always 1; the labels tell.", labels=["version", "model", "framework"]
-        )
-        info.add_metric([build.version, build.model, build.framework], 1)
-        yield info
 
-    def _histogram(self, name: str, documentation: str, histogram: Histogram) -> HistogramMetricFamily:
-        family = HistogramMetricFamily(name, documentation, labels=MODEL)
-        buckets = [("+Inf" if bound == inf else str(bound), count) for bound, count in histogram.cumulative()]
-        family.add_metric([self._build.model], buckets, histogram.total)
-        return family
+class Observer:
+    """Counts and logs what happens to sessions and turns."""
+
+    def __init__(self, metrics: Metrics, journal: Journal) -> None:
+        self._metrics = metrics
+        self._journal = journal
+
+    def session_created(self, owner: str) -> None:
+        self._metrics.created.labels(owner).inc()
+
+    def turn_started(self, turn: Turn, owner: str, client: str | None) -> TurnWatch:
+        self._metrics.active.labels(owner).inc()
+        self._metrics.running.labels(turn.model, owner).inc()
+        return TurnWatch(turn, owner, client, self._metrics, self._journal)
+
+
+class TurnWatch:
+    """The clock of one running turn."""
+
+    __slots__ = ("_began", "_first", "_gap", "_journal", "_last", "_metrics", "_owner", "_turn")
+
+    def __init__(self, turn: Turn, owner: str, client: str | None, metrics: Metrics, journal: Journal) -> None:
+        self._turn = turn
+        self._owner = owner
+        self._metrics = metrics
+        self._journal = journal
+        # Asking for these once saves a look at a dictionary, with a lock around it, for each chunk.
+        self._first = metrics.first_chunk.labels(turn.model, owner).observe
+        self._gap = metrics.gap.labels(turn.model, owner).observe
+        journal.started(turn, client, self._active())
+        self._began = self._last = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the turn started."""
+        return time.perf_counter() - self._began
+
+    def chunk(self, number: int, text: str) -> None:
+        """Note that a chunk of the model comes."""
+        now = time.perf_counter()
+        if number == 1:
+            self._first(now - self._began)
+        else:
+            self._gap(now - self._last)
+        self._last = now
+        if self._journal.logs_chunk(number):
+            self._journal.chunk(self._turn, number, text, now - self._began)
+
+    def final_chunk(self, number: int) -> None:
+        """Note the last chunk, which is the server's own and has no text."""
+        self._journal.chunk(self._turn, number, "", self.seconds, is_final=True)
+
+    def ended(self, turn: Turn) -> None:
+        metrics, model, owner = self._metrics, turn.model, self._owner
+        metrics.turns.labels(turn.state, owner).inc()
+        metrics.finished.labels(model, owner, FINISHED[turn.state]).inc()
+        metrics.turn_seconds.labels(model, owner).observe(turn.seconds)
+        metrics.chunks.labels(owner).inc(turn.chunks)
+        if turn.usage is not None:
+            metrics.prompt.labels(model, owner).inc(turn.usage.input_tokens)
+            metrics.generated.labels(model, owner).inc(turn.usage.output_tokens)
+        metrics.active.labels(owner).dec()
+        metrics.running.labels(model, owner).dec()
+        self._journal.ended(turn, self._active())
+
+    def _active(self) -> int:
+        return int(sum(sample.value for metric in self._metrics.active.collect() for sample in metric.samples))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from .. import encode_data
@@ -15,7 +14,7 @@ from ..client import ChatObject, Chunk, Complete, Error, Reasoning, SessionDetai
 from ..client import Message as SessionMessage
 from ..client import Reply as PlainReply
 from ..client import Session as SessionSummary
-from .sessions import Session, Turn
+from .store import Session, Turn
 
 INTERRUPTED = "the server shut down before the reply was complete"
 """The message of a reply that the end of the server cut, at once and when it is read later."""
@@ -80,13 +79,32 @@ Message = Annotated[
 ]
 
 
-class ChatRequest(BaseModel):
-    """A message; without a `session_id` it begins a new session. Unknown fields are refused: one may be mistyped."""
+def _check_session_id(session_id: str) -> str:
+    if session_id == "new":
+        raise PydanticCustomError("reserved", "expected an id of a session, but got new, which is part of an address")
+    return session_id
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"message": "What is a log?"}]})
+
+SessionId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$"),
+    AfterValidator(_check_session_id),
+]
+"""The id of a session. Clients may choose it. It means something only together with their key."""
+
+
+class ChatRequest(BaseModel):
+    """A message. Unknown fields are refused, because one is probably mistyped."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"message": "What is a log?", "session_id": "abc123"}]}
+    )
 
     message: Message
-    session_id: UUID | None = None
+    session_id: SessionId | None = Field(
+        None, description="The session to go on with, or to begin. Without one, the server begins a session by UUID."
+    )
+    create: StrictBool = Field(True, description="Begin the session if it does not exist; otherwise that is 404.")
 
 
 # Responses

@@ -1,40 +1,30 @@
-"""The account of HTTP requests: an id for each, its place in the statistics, a log record, and a bound on its body."""
+"""What is common to all HTTP requests: an id, a record in the log, a place in the metrics, and bounds.
+
+Everything here is ASGI middleware.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextvars import ContextVar
-from typing import Any
+from collections.abc import Awaitable
 from uuid import uuid4
 
-from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .printable import printable
-from .statistics import Statistics
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+from .errors import BodyTooLarge, InternalError, Refused
+from .journal import printable, request_id
+from .metrics import Metrics
 
 logger = logging.getLogger("tailrace.chat.requests")
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered, also in the tasks that it has started."""
-
-session_id: ContextVar[str | None] = ContextVar("session_id", default=None)
-"""The session that is being talked with, where whoever begins its turn has said so."""
-
 UNMATCHED = "unmatched"
-"""The route of requests to paths that no template stands for."""
+"""The route of requests whose path matches no template."""
 
 QUIET = frozenset({"/health", "/metrics", "/assets/{path:path}"})
-"""Routes that machines ask all the time, or many at once."""
+"""Routes that machines ask for all the time, or many at once."""
 
 MAX_PATH = 200
 """Characters of a path in the log."""
@@ -43,16 +33,17 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestAccounting:
-    """ASGI middleware that gives each HTTP request an id, and counts and logs it when its response has ended.
+    """Gives each HTTP request an id, and counts and logs it when its response has ended.
 
-    A request failed if its status was 400 or above, or if the server broke its body off; that the client left before
-    its end is no failure. What the application did not foresee is logged with the id and answered with 500. Scopes
-    other than HTTP pass.
+    A request failed if its status was 400 or above, or if the server broke its body off. A client that leaves early is
+    no failure. An exception that nobody handled is logged with the id and answered with 500.
+
+    Every response says `nosniff`, and `no-store` unless it has a `Cache-Control` of its own.
     """
 
-    def __init__(self, app: Application, statistics: Statistics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
-        self._statistics = statistics
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,10 +51,10 @@ class RequestAccounting:
             return
         exchange = _Exchange(scope, receive, send)
         token = request_id.set(exchange.id)
-        self._statistics.request_started()
+        self._metrics.in_flight.inc()
         try:
             await self._app(scope, exchange.receive, exchange.send)
-        except Exception as error:  # the last one who can answer
+        except Exception as error:  # nobody after this one can answer
             await exchange.fail(error)
         finally:
             self._account(exchange)
@@ -71,8 +62,10 @@ class RequestAccounting:
 
     def _account(self, exchange: _Exchange) -> None:
         method, route = exchange.scope["method"], route_of(exchange.scope)
+        owner = exchange.scope.get("state", {}).get("owner", "")
         seconds = time.perf_counter() - exchange.began
-        self._statistics.request_ended(method, route, exchange.status, exchange.ok, seconds)
+        self._metrics.in_flight.dec()
+        self._metrics.request_ended(method, route, exchange.status, exchange.ok, seconds, owner)
         level = logging.DEBUG if route in QUIET else logging.INFO
         if logger.isEnabledFor(level):
             path = _loggable(exchange.scope)
@@ -131,18 +124,27 @@ class _Exchange:
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
-        # Called for each piece of a stream: no coroutine of its own, and the body is asked for first.
+        # Called for each piece of a stream: no coroutine of its own, and the most frequent type comes first.
         if message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         elif message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self.id.encode())]}
+            message = {**message, "headers": self._headers(message)}
         elif message["type"] == "http.response.pathsend":
             self.complete = True
         return self._send(message)
 
+    def _headers(self, message: Message) -> list[tuple[bytes, bytes]]:
+        headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
+        names = {name.lower() for name, _ in headers}
+        if b"x-content-type-options" not in names:
+            headers.append((b"x-content-type-options", b"nosniff"))
+        if b"cache-control" not in names:
+            headers.append((b"cache-control", b"no-store"))
+        return headers
+
     async def fail(self, error: Exception) -> None:
-        """Log what nobody caught, and answer if nothing was said yet; else the body stays broken off."""
+        """Log an exception that nobody handled, and answer if no response has begun. Else the body is broken off."""
         logger.error(
             "%s %s raised %s",
             self.scope["method"],
@@ -151,129 +153,79 @@ class _Exchange:
             exc_info=error,
         )
         if self.status is None:
-            await send_problem(self.send, 500, "Internal Server Error", "internal_error")
-
-
-class BodyTooLarge(HTTPException):
-    """A body is larger than the server takes. `got` is its size, or as much of it as has been read."""
-
-    code = "body_too_large"
-
-    def __init__(self, limit: int, got: int, *, whole: bool = True) -> None:
-        at_least = "" if whole else "at least "
-        super().__init__(413, f"expected a body of at most {limit} bytes, but got {at_least}{got}")
-        self.limit = limit
-        self.got = got
+            await response_of(InternalError())(self.scope, self.receive, self.send)
 
 
 class BodyLimit:
-    """ASGI middleware that refuses bodies of more than `max_body` bytes with 413, code `body_too_large`.
+    """Refuses bodies of more than `max_body` bytes with 413, code `body_too_large`.
 
-    A length that the request says is judged before the body; else what arrives is counted, and the application gets
-    BodyTooLarge from `receive`. The answer is the same, whatever the application makes of that.
+    A declared length is checked before the body is read. Other bodies are counted: `receive` raises BodyTooLarge,
+    which comes to the application's handler as the cause of what FastAPI makes of it.
     """
 
-    def __init__(self, app: Application, max_body: int, statistics: Statistics) -> None:
+    def __init__(self, app: ASGIApp, max_body: int, metrics: Metrics) -> None:
         self._app = app
         self._max_body = max_body
-        self._statistics = statistics
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         length = _content_length(scope)
-        if length is None:
-            await self._count(scope, receive, send)
-        elif length > self._max_body:
-            await self._refuse(send, BodyTooLarge(self._max_body, length))
-        else:
-            # The server holds the client to what it has said.
-            await self._app(scope, receive, send)
+        if length is not None and length > self._max_body:
+            await refuse(BodyTooLarge(self._max_body, length), self._metrics)(scope, receive, send)
+            return
+        size = 0
 
-    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = _CountedBody(self._max_body, receive, send)
-        try:
-            await self._app(scope, body.receive, body.send)
-        except Exception:  # whatever the application makes of the refusal that `receive` has raised
-            if body.refusal is None or body.started:
-                raise
-        if body.refusal is not None and not body.started:
-            await self._refuse(send, body.refusal)
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                if size > self._max_body:
+                    raise BodyTooLarge(self._max_body, size, whole=not message.get("more_body", False))
+            return message
 
-    async def _refuse(self, send: Send, refusal: BodyTooLarge) -> None:
-        self._statistics.refused(refusal.code)
-        await send_problem(send, refusal.status_code, refusal.detail, refusal.code)
+        # The server holds a client to the length that it has declared.
+        await self._app(scope, receive if length is not None else counted, send)
 
 
-class _CountedBody:
-    """A body whose size nobody has said."""
+def refuse(refusal: Refused, metrics: Metrics) -> JSONResponse:
+    """Count a refusal and return its response: the only way in which the server refuses a request."""
+    metrics.refused.labels(refusal.code).inc()
+    return response_of(refusal)
 
-    __slots__ = ("_limit", "_receive", "_send", "_size", "refusal", "started")
 
-    def __init__(self, limit: int, receive: Receive, send: Send) -> None:
-        self._limit = limit
-        self._size = 0
-        self._receive = receive
-        self._send = send
-        self.refusal: BodyTooLarge | None = None
-        self.started = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._size += len(message.get("body", b""))
-            if self._size > self._limit:
-                self.refusal = BodyTooLarge(self._limit, self._size, whole=not message.get("more_body", False))
-                raise self.refusal
-        return message
-
-    def send(self, message: Message) -> Awaitable[None]:
-        if self.started:
-            return self._send(message)
-        if self.refusal is not None:
-            return _swallow()
-        self.started = True
-        return self._send(message)
+def response_of(refusal: Refused) -> JSONResponse:
+    return JSONResponse(refusal.problem.model_dump(), refusal.status, refusal.headers)
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the request's path, `/sessions/{session_id}`: few, whatever clients ask for."""
+    """Return the template of the request's path, such as `/sessions/{session_id}`. There are few of them."""
     path: str | None = getattr(scope.get("route"), "path", None)
     return path or UNMATCHED
 
 
 def _loggable(scope: Scope) -> str:
-    """The path, as much of it as a log needs: clients make them as long as they like."""
+    """Return as much of the path as a log needs. Clients make them as long as they like."""
     path: str = scope["path"]
     return path if len(path) <= MAX_PATH else path[: MAX_PATH - 1] + "…"
 
 
-async def send_problem(send: Send, status: int, detail: str, code: str) -> None:
-    """Answer with the server's usual object of an error."""
-    body = json.dumps({"detail": detail, "code": code}, separators=(",", ":")).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _swallow() -> None:
-    """What the application answers in place of the refusal goes nowhere."""
-
-
 def _given_id(scope: Scope) -> str | None:
-    """The client's own id of the request, if it can be one."""
+    """Return the client's own id of the request, if it is one."""
     given = header_of(scope, b"x-request-id")
     return given.decode("ascii") if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
 def _content_length(scope: Scope) -> int | None:
     length = header_of(scope, b"content-length")
-    # What is no length, or none that an integer is made of, is found out by counting.
+    # A value that is not a length, or too long for one, is found out by counting.
     return int(length) if length is not None and length.isdigit() and len(length) < 20 else None
 
 
 def header_of(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of this name, which is in small letters."""
+    """Return the first header of this lower-case name."""
     value: bytes | None = next((value for key, value in scope["headers"] if key == name), None)
     return value

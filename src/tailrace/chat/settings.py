@@ -1,49 +1,72 @@
-"""What a chat server can be told, by its command line or by its environment."""
+"""The settings of a chat server."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "TAILRACE_"
 
+Keys = Annotated[tuple[SecretStr, ...], NoDecode]
+Names = Annotated[tuple[str, ...], NoDecode]
+"""In the environment these are separated by commas; pydantic-settings would expect JSON."""
 
-class ChatSettings(BaseModel):
-    """Each field is also the environment variable `TAILRACE_<FIELD>`; lists are separated by commas.
 
-    Times are in seconds, sizes in bytes, lengths in characters.
+class ChatSettings(BaseSettings):
+    """The settings of a chat server. Each field is also the environment variable `TAILRACE_<FIELD>`.
+
+    Separate the items of a list by commas. An empty variable counts as none. Times are in seconds, sizes in bytes,
+    lengths in characters. Raises ValidationError for a value that is out of range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
-
-    model: str | None = Field(None, description="`provider:name`; by default what GENAI_MODEL_ID names, else `demo`.")
-    database: str | None = Field(None, description="A file or a URL; by default a file in the user's data directory.")
-    log_format: Literal["auto", "rich", "json"] = Field("auto", description="`auto` is `rich` on a terminal.")
-    api_keys: tuple[SecretStr, ...] = Field((), description="Who has one of these keys may chat; by default everybody.")
-    cors_origins: tuple[str, ...] = Field((), description="Pages of which origins may use the server; by default none.")
-    hosts: tuple[str, ...] = Field(
-        (), description="Names by which browsers may call a server without keys, beside `localhost`; `*` for any."
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", str_strip_whitespace=True
     )
 
-    demo_words: float = Field(4.0, gt=0, description="Words that the demo model writes at a time, on average.")
-    demo_pace: float = Field(0.1, ge=0, description="How long it waits between them.")
+    model: str | None = Field(
+        default=None, description="`provider:name`; by default what GENAI_MODEL_ID names, else `demo`."
+    )
+    database: str | None = Field(
+        default=None, description="A file or a URL; by default a file in the user's data directory."
+    )
+    log_format: Literal["auto", "rich", "json"] = Field(default="auto", description="`auto` is `rich` on a terminal.")
+    log_chunks: Literal["some", "all"] = Field(
+        default="some",
+        description="Which chunks of a reply are logged; `some` are the first, every tenth and the last.",
+    )
+    api_keys: Keys = Field(
+        default=(), description="The keys that open the server; without any it is open to everybody."
+    )
+    admin_keys: Keys = Field(
+        default=(), description="Keys that also see the statistics of all; by default a key that is the only one."
+    )
+    cors_origins: Names = Field(default=(), description="Origins whose pages may use the server; by default none.")
+    hosts: Names = Field(
+        default=(), description="Names that a server without keys answers to, beside `localhost`; `*` for any."
+    )
+    sessions_on_demand: bool = Field(
+        default=True, description="Whether a message to an unknown session begins that session."
+    )
 
-    max_message: int = Field(32_000, gt=0, description="Length of a message.")
-    max_reply: int = Field(1_000_000, gt=0, description="Length of a reply; what the model writes beyond fails it.")
-    max_body: int = Field(1 << 20, gt=0, description="Size of a request's body.")
-    max_sessions: int = Field(1_000_000, gt=0, description="Sessions of one owner.")
-    max_turns: int = Field(5_000, gt=0, description="Turns of one session.")
-    max_streams: int = Field(2_000, gt=0, description="Replies that are being written at the same time.")
-    context_messages: int = Field(100, gt=0, description="Messages that the model is sent, at most.")
-    context_characters: int = Field(200_000, gt=0, description="Their length together, at most.")
-    model_timeout: float = Field(120.0, gt=0, description="How long the model may say nothing.")
+    demo_words: float = Field(default=4.0, gt=0, description="Words that the demo model writes at a time, on average.")
+    demo_pace: float = Field(default=0.1, ge=0, description="How long it waits between them.")
 
-    @field_validator("api_keys", "cors_origins", "hosts", mode="before")
+    max_message: int = Field(default=32_000, gt=0, description="Length of a message.")
+    max_reply: int = Field(default=1_000_000, gt=0, description="Length of a reply; a longer one fails.")
+    max_body: int = Field(default=1 << 20, gt=0, description="Size of a request's body.")
+    max_sessions: int = Field(default=1_000_000, gt=0, description="Sessions of one owner.")
+    max_turns: int = Field(default=5_000, gt=0, description="Turns of one session.")
+    max_streams: int = Field(default=2_000, gt=0, description="Replies in progress at the same time.")
+    context_messages: int = Field(default=100, gt=0, description="Messages that the model is sent, at most.")
+    context_characters: int = Field(default=200_000, gt=0, description="Their length together, at most.")
+    model_timeout: float = Field(default=120.0, gt=0, description="How long the model may be silent.")
+
+    @field_validator("api_keys", "admin_keys", "cors_origins", "hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -56,14 +79,6 @@ class ChatSettings(BaseModel):
                 raise ValueError("expected origins like https://page.example, or *")
         return value
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> ChatSettings:
-        """ValidationError for a value that cannot be meant; an empty one counts as none."""
-        names = {f"{PREFIX}{field.upper()}": field for field in cls.model_fields}
-        return cls.model_validate(
-            {names[name]: value for name, value in environment.items() if value and name in names}
-        )
-
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL of the database."""
@@ -71,7 +86,7 @@ class ChatSettings(BaseModel):
 
 
 def database_url(database: str | None) -> str:
-    """A file's path as SQLite's URL, `postgresql://…` with the driver that is used here; ValueError for other URLs."""
+    """Return the SQLAlchemy URL of a file, `sqlite:///…` or `postgresql://…`. Raises ValueError for other URLs."""
     if database is None:
         database = str(platformdirs.user_data_path("tailrace") / "chat.sqlite3")
     scheme, found, rest = database.partition("://")

@@ -1,4 +1,4 @@
-"""A turn that is being answered: the generator that a producer runs into the log of the reply."""
+"""A turn: the question, the generator that a producer runs into the log of the reply, and its replay later."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .. import Result, StreamError
+from .. import Log, Result, StreamError
 from ..client import ChatObject, Complete, Error, SessionInfo, Status
 from .context import Context
+from .errors import KeyReused
+from .metrics import TurnWatch
 from .models.base import Model, Reasoning, Usage
 from .objects import INTERRUPTED, chunk, members, reasoning
-from .observer import TurnWatch
-from .sessions import Turn, TurnState
+from .store import Turn, TurnState
 
 logger = logging.getLogger("tailrace.chat")
 
@@ -27,8 +28,54 @@ INTERRUPTION = StreamError(INTERRUPTED, code="interrupted")
 Settle = Callable[["RunningTurn"], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a client asks.
+
+    - `session_id`: None begins a new session.
+    - `create`: whether a session that does not exist begins, too.
+    - `client`: the client's address.
+    """
+
+    owner: str
+    message: str
+    session_id: str | None = None
+    idempotency_key: str | None = None
+    client: str = ""
+    create: bool = True
+
+    def check_repeats(self, message: str, session_id: str) -> None:
+        """Raise KeyReused unless this repeats the question that has its idempotency key."""
+        if message != self.message or self.session_id not in (None, session_id):
+            raise KeyReused
+
+
+@dataclass(slots=True)
+class Live:
+    """A reply in progress: its log, and its turn once that is stored.
+
+    Nobody else reads the log before `begun`, because the turn may still be refused.
+    """
+
+    question: Question
+    session_id: str
+    log: Log
+    turn: RunningTurn | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def stream_id(self) -> str:
+        return self.log.name.rpartition("/")[2]
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The owner and the session: another owner may have a session with the same id."""
+        return self.question.owner, self.session_id
+
+
 class RunningTurn:
-    """Asks the model and yields the objects of the reply's stream. However it ends, `settle` has stored it by then."""
+    """Asks the model and yields the objects of the reply's stream. By its end, `settle` has stored the turn."""
 
     def __init__(
         self,
@@ -41,12 +88,12 @@ class RunningTurn:
         message_count: int,
         max_reply: int,
     ) -> None:
-        """`max_reply` is how many characters the model may write; with the next one the turn fails."""
+        """A turn whose model writes more than `max_reply` characters fails."""
         self.turn = turn
         self.settled = False
         self._context = context
         self._model = model
-        self._watch = watch
+        self.watch = watch
         self._settle = settle
         self._message_count = message_count
         self._stopping = False
@@ -65,7 +112,7 @@ class RunningTurn:
         return "".join(self._texts)
 
     def stop(self) -> None:
-        """From now on a cancellation is what the user asked for."""
+        """Take cancellations as the user's wish from now on."""
         self._stopping = True
 
     async def objects(self) -> AsyncGenerator[ChatObject | dict[str, Any] | Result, None]:
@@ -111,7 +158,7 @@ class RunningTurn:
             state=state,
             reply=self.text,
             chunks=self.chunks,
-            seconds=round(self._watch.seconds, 3),
+            seconds=round(self.watch.seconds, 3),
             context_messages=len(self._context.messages),
             usage=self._usage,
             error_code=code,
@@ -133,7 +180,7 @@ class RunningTurn:
         return failure
 
     async def end_unheard(self) -> None:
-        """Settle a turn whose generator was closed before it could do so itself."""
+        """Settle a turn whose generator was closed before it could do that itself."""
         await self.end("stopped" if self._stopping else "interrupted")
 
     def _read(self, piece: object) -> Iterator[dict[str, Any]]:
@@ -159,14 +206,14 @@ class RunningTurn:
             raise StreamError("the model answered nothing", code="model_empty")
 
     def _bounded(self, text: str) -> Iterator[dict[str, Any]]:
-        """The chunk of as much of a text as there is room for; StreamError if that is not all."""
+        """Yield a chunk of as much text as there is room for. Raises StreamError if that is not all."""
         if kept := text[: self._room]:
             yield self._chunk(kept)
         if len(kept) < len(text):
             raise StreamError("the model reached the length that a reply may have", code="model_truncated")
 
     def _join(self, piece: str) -> str:
-        """What can be sent of a piece: some servers cut a character in two, and its first half waits for the other."""
+        """Return the whole characters of a piece. Some servers cut one in two; the first half waits for the other."""
         text, self._half = self._half + piece, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
@@ -176,18 +223,20 @@ class RunningTurn:
         self._texts.append(text)
         self._room -= len(text)
         number = len(self._texts)
-        if not is_final:  # that one is the server's, not the model's
-            self._watch.chunk(number)
+        if is_final:  # this one is the server's, not the model's
+            self.watch.final_chunk(number)
+        else:
+            self.watch.chunk(number, text)
         return chunk(text, number, is_final=is_final)
 
 
 def _whole(text: str) -> str:
-    """The text with a replacement for each half of a character, which no wire can carry."""
+    """Replace each half of a character, which no wire can carry."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _told(error: Exception) -> tuple[str, str]:
-    """The code and the message that a user may know."""
+    """Return the code and the message that a user may know."""
     if isinstance(error, StreamError):
         return error.code, error.message
     return "internal_error", "Internal Server Error"
@@ -199,7 +248,7 @@ def _error(error: Exception) -> Error:
 
 
 def complete(turn: Turn, message_count: int) -> Complete:
-    """The last object of a turn that ended well."""
+    """Return the last object of a turn that ended well."""
     return Complete(
         total_chunks=turn.chunks,
         processing_time=turn.seconds,
@@ -207,3 +256,19 @@ def complete(turn: Turn, message_count: int) -> Complete:
         session_id=turn.session_id,
         state="stopped" if turn.state == "stopped" else "complete",
     )
+
+
+async def replay(turn: Turn, message_count: int) -> AsyncGenerator[ChatObject | dict[str, Any] | Result, None]:
+    """Yield the objects of a stored turn, its text in one piece. It ends as the turn ended."""
+    yield SessionInfo(session_id=turn.session_id, stream_id=turn.stream_id, model=turn.model)
+    yield Status(
+        message=f"This reply was stored: {turn.state}.", context_messages=turn.context_messages, dropped_messages=0
+    )
+    good = turn.state in ("complete", "stopped")
+    if turn.reply or good:
+        yield chunk(turn.reply, 1, is_final=good)
+    if not good:
+        code, message = turn.error_code or turn.state, turn.error_message or INTERRUPTED
+        yield Result(members(Error(code=code, message=message)))
+        raise StreamError(message, code=code)
+    yield Result(members(complete(replace(turn, chunks=1), message_count)))

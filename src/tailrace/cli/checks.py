@@ -9,24 +9,24 @@ from difflib import get_close_matches
 
 from pydantic import ValidationError
 
-from ..chat.banner import ServerFacts
+from ..chat.journal import ServerFacts
 from ..chat.logs import LogFormat, configure_logging
 from ..chat.models import open_model
 from ..chat.models.spec import UnusableModel, resolve_model
 from ..chat.settings import PREFIX, ChatSettings
-from ..chat.store import StoreError, open_store
+from ..chat.store import InUse, StoreError, open_store
 from .command import CommandError, UsageError
 
 logger = logging.getLogger("tailrace.serve")
 
 # Their values may hold a secret.
-UNSPOKEN = frozenset({"api_keys", "database"})
+UNSPOKEN = frozenset({"api_keys", "admin_keys", "database"})
 
 
-def read_settings(environment: Mapping[str, str], names: Mapping[str, str]) -> ChatSettings:
-    """The settings; UsageError names a wrong value by `names`, or else by its variable."""
+def read_settings(names: Mapping[str, str]) -> ChatSettings:
+    """Return the settings of the environment. UsageError names a wrong value by `names`, or else by its variable."""
     try:
-        return ChatSettings.from_environment(environment)
+        return ChatSettings()
     except ValidationError as error:
         wrong = error.errors()[0]
     field = str(wrong["loc"][0])
@@ -65,6 +65,8 @@ def check(settings: ChatSettings, environment: Mapping[str, str], address: str) 
         raise KeyboardInterrupt from None
     except UnusableModel as error:
         raise UsageError(error) from None
+    except InUse as error:
+        raise CommandError(f"cannot use the database: {error}") from None
     except StoreError as error:
         # What a database raised is its cause; without one it was not even asked.
         kind = UsageError if isinstance(error.__cause__, ModuleNotFoundError | None) else CommandError
@@ -81,4 +83,4 @@ async def _open(settings: ChatSettings, environment: Mapping[str, str], address:
         timeout=settings.model_timeout,
     )
     async with opened as model, open_store(url) as store:
-        return ServerFacts(model.name, model.framework, address, store.place, note=note)
+        return ServerFacts(model.name, address, store.place, note=note)

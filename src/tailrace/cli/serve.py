@@ -53,11 +53,19 @@ OPTIONS = (
         "a file in your data directory",
     ),
     Option("--log-format", "FORMAT", "TAILRACE_LOG_FORMAT", "rich, json, or auto: rich on a terminal", "auto"),
+    Option(
+        "--log-chunks",
+        "WHICH",
+        "TAILRACE_LOG_CHUNKS",
+        "which chunks of a reply to log: all, or some: the first, every tenth and the last",
+        "some",
+    ),
 )
 
 EPILOG = """\
 An option beats its variable, which stands in brackets. Further settings are variables only: TAILRACE_API_KEYS,
-TAILRACE_CORS_ORIGINS and TAILRACE_HOSTS (lists, separated by commas), TAILRACE_DEMO_WORDS, TAILRACE_DEMO_PACE,
+TAILRACE_ADMIN_KEYS, TAILRACE_CORS_ORIGINS and TAILRACE_HOSTS (lists, separated by commas),
+TAILRACE_SESSIONS_ON_DEMAND, TAILRACE_DEMO_WORDS, TAILRACE_DEMO_PACE,
 TAILRACE_MAX_MESSAGE, TAILRACE_MAX_REPLY, TAILRACE_MAX_BODY, TAILRACE_MAX_SESSIONS, TAILRACE_MAX_TURNS,
 TAILRACE_MAX_STREAMS, TAILRACE_CONTEXT_MESSAGES, TAILRACE_CONTEXT_CHARACTERS and TAILRACE_MODEL_TIMEOUT."""
 
@@ -99,7 +107,7 @@ def run(options: Namespace) -> int:
         from .server import serve, serve_reloading
     except ModuleNotFoundError as error:
         raise UsageError(f"needs the extra chat, but there is no {error.name}: pip install 'tailrace[chat]'") from None
-    settings = read_settings(os.environ, names)
+    settings = read_settings(names)
     if not (settings.api_keys or options.allow_anonymous or is_loopback(host)):
         raise UsageError(
             f"everybody who reaches {host} could chat: set TAILRACE_API_KEYS to the keys of those who may, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -20,7 +19,7 @@ from uvicorn.supervisors import ChangeReload
 from .. import Engine
 from ..asgi.lifespan import app_engine
 from ..chat.app import create_app
-from ..chat.banner import ServerFacts, announce
+from ..chat.journal import ServerFacts, announce
 from ..chat.logs import configure_logging
 from ..chat.models.spec import UnusableModel
 from ..chat.settings import ChatSettings
@@ -74,7 +73,8 @@ class Server(uvicorn.Server):
         try:
             super().run(sockets)
         except (StoreError, UnusableModel) as error:
-            logger.error("cannot start: %s", error)
+            # After the start, only the end of the application raises: it could not store all replies.
+            logger.error("%s%s", "" if self.started else "cannot start: ", error)
             sys.exit(CommandError.status)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -145,7 +145,7 @@ def _count(replies: int) -> str:
 
 
 def _configure_logging() -> None:
-    configure_logging(ChatSettings.from_environment(os.environ).log_format)
+    configure_logging(ChatSettings().log_format)
     # What uvicorn would say of its start and end is said here.
     uvicorn_logger.setLevel(logging.WARNING)
 

@@ -188,7 +188,10 @@ class Health(Answered):
     reason: str | None = Field(default=None, description="Why the server is unhealthy.")
     active_streams: int = Field(description="Replies being generated.")
     active_connections: int = Field(description="Clients reading a reply.")
-    database: Annotated[str, _known("reachable", "unreachable")] | None = None
+    database: Annotated[str, _known("reachable", "unreachable")] | None = Field(
+        default=None, description="Whether the database can be written to."
+    )
+    last_write: float | None = Field(default=None, description="Seconds since the database was last written to.")
     event_loop_lag: float | None = Field(default=None, description="Seconds that a turn of the event loop takes.")
     uptime: float = Field(description="Seconds.")
 

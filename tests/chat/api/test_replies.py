@@ -504,11 +504,36 @@ async def test_a_post_that_is_repeated_gets_the_same_reply(tmp_path: Path) -> No
     assert len(model.asked) == 2
 
 
+async def test_an_old_key_gets_its_reply_while_its_session_answers_another_message(tmp_path: Path) -> None:
+    held = Hold()
+    model = Scripted("one")
+    async with chatting(tmp_path, model) as chat:
+        first = await chat.say("First", "abc123", key="old")
+        model.steps = ("two ", held)
+        async with chat.saying("Second", "abc123", key="new") as reply:
+            [info, *_] = await begun(reply)
+            assert await chat.say("First", "abc123", key="old") == first
+            for message, key, code in (
+                ("Other", "old", "idempotency_key_reused"),
+                ("Second", "old", "idempotency_key_reused"),
+                ("First", "unknown", "session_busy"),
+            ):
+                refusal = await chat.post(
+                    "/chat/stream", 409, json=body(message, "abc123"), headers={"Idempotency-Key": key}
+                )
+                assert refusal["code"] == code
+            async with chat.saying("Second", "abc123", key="new") as same:
+                assert (await begun(same))[0] == info
+            held.release.set()
+            await reply.rest()
+    assert len(model.asked) == 2
+
+
 async def test_a_key_of_a_post_that_failed_to_begin_can_be_used_again(tmp_path: Path) -> None:
     async with chatting(tmp_path, Scripted()) as chat:
-        nowhere = str(uuid4())
-        asked = [chat.http.post("/chat/stream", json=body("Hello", nowhere), headers={"Idempotency-Key": "k"})]
-        asked += [chat.http.post("/chat/stream", json=body("Hello", nowhere)) for _ in range(3)]
+        nowhere = {**body("Hello", str(uuid4())), "create": False}
+        asked = [chat.http.post("/chat/stream", json=nowhere, headers={"Idempotency-Key": "k"})]
+        asked += [chat.http.post("/chat/stream", json=nowhere) for _ in range(3)]
         answers = await asyncio.gather(*asked)
         assert [each.status_code for each in answers] == [404] * 4
         assert {each.json()["code"] for each in answers} == {"session_not_found"}

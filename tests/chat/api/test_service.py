@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tailrace import __version__
+from tailrace.chat.journal import FRAMEWORK
 from tailrace.chat.models.base import ModelError, Usage
+from tailrace.chat.store import database
 from tests.chat.api.talking import JSON, Chat, Hold, Scripted, begun, body, chatting, text, within
 
 
@@ -57,12 +60,13 @@ async def test_health_counts_streams_and_who_reads_them(tmp_path: Path) -> None:
         await chat.health(active_streams=0)
 
 
-async def test_health_is_bad_without_the_database(tmp_path: Path) -> None:
+async def test_health_is_bad_without_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "FRESH", 0)
     async with chatting(tmp_path, Scripted()) as chat:
         _ruin(tmp_path)
         unhealthy = await chat.get("/health", 503)
         assert (unhealthy["status"], unhealthy["database"]) == ("unhealthy", "unreachable")
-        assert unhealthy["reason"] == "the database cannot be reached"
+        assert unhealthy["reason"] == "the database cannot be written to"
         for call in (
             chat.http.get("/sessions"),
             chat.http.post("/sessions/new"),
@@ -86,13 +90,31 @@ async def test_the_figures_are_there_without_the_database(tmp_path: Path) -> Non
         assert "tailrace_sessions" not in metrics
 
 
+async def test_health_tells_of_the_last_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "FRESH", 0)
+    file, aside = tmp_path / "chat.sqlite3", tmp_path / "aside"
+    async with chatting(tmp_path, Scripted(), database=f"sqlite:///{file}?timeout=0.05") as chat:
+        assert (await chat.get("/health"))["last_write"] < 5
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            unhealthy = await chat.get("/health", 503)
+            assert unhealthy["reason"] == "the database cannot be written to"
+        file.rename(aside)
+        unhealthy = await chat.get("/health", 503)
+        assert (unhealthy["database"], unhealthy["status"]) == ("unreachable", "unhealthy")
+        assert (await chat.post("/chat/stream", 503, json=body("Hello", None)))["code"] == "storage_failed"
+        aside.rename(file)
+        assert (await chat.get("/health"))["status"] == "healthy"
+        await chat.say("Hello")
+
+
 def _ruin(folder: Path) -> None:
-    with sqlite3.connect(folder / "chat.sqlite3") as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE name LIKE 'tailrace%'")]
+    with sqlite3.connect(folder / "chat.sqlite3") as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE name LIKE 'tailrace%'")]
         for name in tables:
-            if database.execute("SELECT type FROM sqlite_master WHERE name = ?", (name,)).fetchone() == ("table",):
-                database.execute(f"ALTER TABLE {name} RENAME TO gone_{name}")
-    database.close()
+            if db.execute("SELECT type FROM sqlite_master WHERE name = ?", (name,)).fetchone() == ("table",):
+                db.execute(f"ALTER TABLE {name} RENAME TO gone_{name}")
+    db.close()
 
 
 async def test_a_server_that_ends_takes_nothing_new_and_says_so(tmp_path: Path) -> None:
@@ -123,7 +145,7 @@ async def test_stats_and_metrics_agree_after_a_mixed_load(tmp_path: Path) -> Non
             await chat.say("Hello")
         assert (await chat.http.post("/chat/stream", json=body("Hello", None), headers=JSON)).status_code == 502
         await chat.post("/sessions/new")
-        await chat.get("/sessions/no-uuid", 422)
+        await chat.get("/sessions/a.b", 422)
         await chat.get("/nowhere", 404)
         await chat.get(f"/chat/stream/{'A' * 22}", 404)
         model.steps = ("one ", held, "never")
@@ -158,7 +180,7 @@ async def test_stats_and_metrics_agree_after_a_mixed_load(tmp_path: Path) -> Non
     assert metrics["vllm:time_to_first_token_seconds_count"] == 9
     assert metrics["tailrace_refused_total"]["session_busy"] == 1
     assert metrics["tailrace_refused_total"]["stream_not_found"] == 1
-    assert (stats["model"], stats["framework"]) == ("scripted", "a test")
+    assert (stats["model"], stats["framework"]) == ("scripted", FRAMEWORK)
     assert stats["uptime"] > 0
 
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tailrace.chat.models.base import Message
-from tests.chat.api.talking import Chat, Hold, Scripted, begun, chatting, lines, text, within
+from tests.chat.api.talking import Chat, Hold, Scripted, begun, body, chatting, lines, text, within
 
 
 async def test_a_new_session_is_empty(tmp_path: Path) -> None:
@@ -64,12 +64,39 @@ async def test_a_session_keeps_the_conversation_and_sends_it_each_time(tmp_path:
     assert details["updated"] > details["created"]
 
 
-async def test_any_spelling_of_an_id_is_the_same_session(tmp_path: Path) -> None:
+@pytest.mark.parametrize("session_id", ["abc123", "a", "A-b_9", "x" * 64])
+async def test_an_unknown_id_begins_that_session(tmp_path: Path, session_id: str) -> None:
     async with chatting(tmp_path, Scripted()) as chat:
-        session_id = (await chat.post("/sessions/new"))["session_id"]
-        [info, *_] = await chat.say("Hello", session_id.upper())
-        assert info["session_id"] == session_id
-        assert (await chat.get(f"/sessions/{session_id.replace('-', '')}"))["session_id"] == session_id
+        for turn in (1, 2):
+            [info, *_, complete] = await chat.say("Hello", session_id)
+            assert info["session_id"] == complete["session_id"] == session_id
+            assert complete["message_count"] == 2 * turn
+        assert (await chat.get(f"/sessions/{session_id}"))["title"] == "Hello"
+        assert (await chat.get("/sessions"))["total"] == (await chat.get("/stats"))["sessions_created"] == 1
+        await chat.delete(f"/sessions/{session_id}")
+        assert (await chat.say("Again", session_id))[-1]["message_count"] == 2
+
+
+async def test_two_messages_that_begin_the_same_session_at_once_are_one_session(tmp_path: Path) -> None:
+    async with chatting(tmp_path, Scripted()) as chat:
+        sent = {"message": "Hello", "session_id": "abc123"}
+        answers = await asyncio.gather(*(chat.http.post("/chat/stream", json=sent) for _ in range(6)))
+        answered = [answer.status_code for answer in answers].count(200)
+        assert answered >= 1
+        assert all(answer.status_code == 200 or answer.json()["code"] == "session_busy" for answer in answers)
+        assert (await chat.get("/sessions/abc123"))["message_count"] == 2 * answered
+        assert (await chat.get("/stats"))["sessions_created"] == 1
+
+
+async def test_sessions_on_demand_can_be_turned_off(tmp_path: Path) -> None:
+    model = Scripted()
+    async with chatting(tmp_path, model, sessions_on_demand=False) as chat:
+        refusal = await chat.post("/chat/stream", 404, json={"message": "Hello", "session_id": "abc123"})
+        assert refusal["code"] == "session_not_found"
+        [info, *_] = await chat.say("Hello")
+        assert (await chat.say("Hello", info["session_id"]))[-1]["message_count"] == 4
+        assert (await chat.get("/sessions"))["total"] == 1
+    assert len(model.asked) == 2
 
 
 async def test_sessions_are_listed_in_pages_the_last_used_first(tmp_path: Path) -> None:
@@ -144,9 +171,14 @@ async def test_a_session_is_deleted(tmp_path: Path) -> None:
 async def test_an_unknown_session_is_not_found_and_a_malformed_id_is_none(tmp_path: Path) -> None:
     async with chatting(tmp_path) as chat:
         await _expect_unknown(chat, str(uuid4()))
-        for call in _all_calls("no-uuid"):
-            refusal = await chat.http.request(**call)
-            assert (refusal.status_code, refusal.json()["code"]) == (422, "invalid_request")
+        for malformed in ("a b", "ü", "x" * 65, "a.b", "~"):
+            for call in _all_calls(malformed):
+                refusal = await chat.http.request(**call)
+                assert (refusal.status_code, refusal.json()["code"]) == (422, "invalid_request")
+        for malformed in ("", "new", "a/b", "a\n"):
+            sent = {"message": "Hello", "session_id": malformed}
+            assert (await chat.post("/chat/stream", 422, json=sent))["code"] == "invalid_request"
+        assert (await chat.get("/sessions"))["total"] == 0
 
 
 def _all_calls(session_id: str) -> list[dict[str, Any]]:
@@ -154,7 +186,11 @@ def _all_calls(session_id: str) -> list[dict[str, Any]]:
         {"method": "GET", "url": f"/sessions/{session_id}"},
         {"method": "DELETE", "url": f"/sessions/{session_id}"},
         {"method": "POST", "url": f"/sessions/{session_id}/clear"},
-        {"method": "POST", "url": "/chat/stream", "json": {"message": "Hello", "session_id": session_id}},
+        {
+            "method": "POST",
+            "url": "/chat/stream",
+            "json": {**body("Hello", session_id), "create": False},
+        },
     ]
 
 
@@ -190,7 +226,7 @@ async def test_a_session_is_deleted_while_messages_come(tmp_path: Path) -> None:
     async with chatting(tmp_path, Scripted(held)) as chat:
         for _ in range(5):
             session_id = (await chat.post("/sessions/new"))["session_id"]
-            sent = {"message": "Hello", "session_id": session_id}
+            sent = {"message": "Hello", "session_id": session_id, "create": False}
             asking = asyncio.create_task(chat.http.post("/chat/stream", json=sent))
             await chat.delete(f"/sessions/{session_id}")
             answer = await asking

@@ -21,6 +21,6 @@ def asks(session_id: str = "s", message: str = "hello", *, key: str | None = Non
     )
 
 
-async def begin(store: Store, turn: NewTurn, owner: str = "ann", *, new_session: bool = False, **limits: int) -> Begun:
+async def begin(store: Store, turn: NewTurn, owner: str = "ann", *, create: bool = False, **limits: int) -> Begun:
     options: dict[str, Any] = {"session_limit": 1000, "turn_limit": 1000, "context_turns": 50, **limits}
-    return await store.begin_turn(turn, owner, new_session=new_session, **options)
+    return await store.begin_turn(turn, owner, create=create, **options)

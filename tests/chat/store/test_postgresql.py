@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tailrace.chat.store import StoreError, open_store
+from tailrace.chat.store import StoreError, database, open_store
 
 from ...serving import free_port, listening_socket
 from .asking import asks, begin
@@ -44,14 +44,15 @@ async def test_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 async def test_a_server_that_was_restarted_is_reached_again(url: str) -> None:
     async with open_store(url) as store:
-        await begin(store, asks(), new_session=True)
+        await begin(store, asks(), create=True)
         await execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         assert (await begin(store, asks())).session.turns == 2
         await store.ping()
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-async def test_a_ping_does_not_wait_for_ever(url: str) -> None:
+async def test_a_ping_does_not_wait_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "FRESH", 0)
     engine = create_async_engine(url)
     async with open_store(url) as store:
         async with engine.begin() as connection:

@@ -34,11 +34,11 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
 
 async def read_pages(store: Store) -> None:
     sessions = await store.sessions("ann", limit=1)
-    turns = await store.turns("s", limit=1)
+    turns = await store.turns("s", "ann", limit=1)
     assert sessions.next
     assert turns.next
     await store.sessions("ann", limit=1, after=sessions.next)
-    await store.turns("s", limit=1, before=turns.next)
+    await store.turns("s", "ann", limit=1, before=turns.next)
 
 
 async def read_one(store: Store) -> None:
@@ -50,11 +50,11 @@ async def read_one(store: Store) -> None:
 async def begin_turns(store: Store) -> None:
     await begin(store, asks(key="k"))
     await begin(store, asks(key="k"))
-    await begin(store, asks("new"), new_session=True)
+    await begin(store, asks("new"), create=True)
 
 
 async def end_turns(store: Store) -> None:
-    (turn,) = (await store.turns("s", limit=1)).items
+    (turn,) = (await store.turns("s", "ann", limit=1)).items
     await store.checkpoint([(turn.number, "some", 1)])
     await store.end_turn(replace(turn, state="complete"))
     await store.interrupt_turns()
@@ -69,9 +69,9 @@ async def remove(store: Store) -> None:
 async def test_an_index_is_used(tmp_path: Path, work: Callable[[Store], Awaitable[None]]) -> None:
     file = tmp_path / "chat.sqlite3"
     async with open_store(f"sqlite:///{file}") as store:
-        await begin(store, asks(), new_session=True)
+        await begin(store, asks(), create=True)
         await begin(store, asks())
-        await begin(store, asks("other"), new_session=True)
+        await begin(store, asks("other"), create=True)
         with statements() as found:
             await work(store)
         assert found

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from tailrace.chat.models.base import Usage
-from tailrace.chat.sessions import Page, Session, Turn
-from tailrace.chat.store import BadToken, SessionLimit, Store, StoreError, open_store
+from tailrace.chat.store import (
+    BadToken,
+    Begun,
+    Page,
+    Session,
+    SessionFull,
+    SessionLimit,
+    SessionNotFound,
+    Store,
+    StoreError,
+    Turn,
+    open_store,
+)
 
 from .asking import asks, begin
 
@@ -24,7 +36,7 @@ async def test_a_new_session_has_no_turns(store: Store) -> None:
     session = await store.create_session("s", "ann", 1000.25, limit=1)
     assert session == Session(id="s", owner="ann", title="", turns=0, created=1000.25, updated=1000.25)
     assert await store.session("s", "ann") == session
-    assert await store.turns("s", limit=10) == Page([], None)
+    assert await store.turns("s", "ann", limit=10) == Page([], None)
 
 
 async def test_nobody_sees_another_owner_s(store: Store) -> None:
@@ -37,6 +49,19 @@ async def test_nobody_sees_another_owner_s(store: Store) -> None:
     assert not await store.delete("s", "bob")
     assert await store.session("s", "ann") == begun.session
     assert await store.find_turn(begun.turn.stream_id, "ann") == begun.turn
+
+
+async def test_two_owners_may_have_sessions_of_the_same_name(store: Store) -> None:
+    turns = {
+        owner: (await begin(store, asks(message=f"I am {owner}"), owner, create=True)).turn for owner in ("ann", "bob")
+    }
+    again = await begin(store, asks(message="Again"), "bob")
+    assert list(again.context) == [turns["bob"]]
+    assert list((await store.turns("s", "ann", limit=9)).items) == [turns["ann"]]
+    assert await store.delete("s", "bob")
+    assert await store.find_turn(turns["bob"].stream_id, "bob") is None
+    assert list((await store.turns("s", "ann", limit=9)).items) == [turns["ann"]]
+    assert (await store.count("ann"), await store.count("bob")) == (1, 0)
 
 
 async def test_the_owner_may_be_nobody(store: Store) -> None:
@@ -60,8 +85,8 @@ async def test_an_owner_has_only_so_many_sessions(store: Store) -> None:
 async def test_a_session_that_could_not_be_made_does_not_count(store: Store) -> None:
     await store.create_session("s", "ann", 1.0, limit=9)
     with pytest.raises(StoreError):
-        await store.create_session("s", "bob", 1.0, limit=9)
-    assert (await store.count("bob"), await store.count()) == (0, 1)
+        await store.create_session("s", "ann", 1.0, limit=9)
+    assert (await store.count("ann"), await store.count()) == (1, 1)
 
 
 async def test_nobody_has_no_sessions(store: Store) -> None:
@@ -108,14 +133,14 @@ async def test_a_turn_brings_its_session_to_the_front(store: Store) -> None:
 
 
 async def test_turns_come_in_pages_the_newest_page_first(store: Store) -> None:
-    numbers = [(await begin(store, asks(), new_session=True)).turn.number]
+    numbers = [(await begin(store, asks(), create=True)).turn.number]
     numbers += [(await begin(store, asks())).turn.number for _ in range(4)]
-    await begin(store, asks("other"), new_session=True)
+    await begin(store, asks("other"), create=True)
     assert numbers == sorted(numbers)
     seen: list[int] = []
     before = None
     while not seen or before is not None:
-        page = await store.turns("s", limit=2, before=before)
+        page = await store.turns("s", "ann", limit=2, before=before)
         assert len(page.items) <= 2
         seen = [turn.number for turn in page.items] + seen
         before = page.next
@@ -123,12 +148,12 @@ async def test_turns_come_in_pages_the_newest_page_first(store: Store) -> None:
 
 
 async def test_the_oldest_page_of_turns_may_be_full(store: Store) -> None:
-    await begin(store, asks(), new_session=True)
+    await begin(store, asks(), create=True)
     await begin(store, asks())
-    newest = await store.turns("s", limit=1)
-    oldest = await store.turns("s", limit=1, before=newest.next)
+    newest = await store.turns("s", "ann", limit=1)
+    oldest = await store.turns("s", "ann", limit=1, before=newest.next)
     assert [turn.number for turn in (*oldest.items, *newest.items)] == [
-        turn.number for turn in (await store.turns("s", limit=2)).items
+        turn.number for turn in (await store.turns("s", "ann", limit=2)).items
     ]
     assert oldest.next is None
 
@@ -137,16 +162,16 @@ async def test_a_token_that_no_page_gave_is_refused(store: Store) -> None:
     with pytest.raises(BadToken):
         await store.sessions("ann", limit=1, after="?")
     with pytest.raises(BadToken):
-        await store.turns("s", limit=1, before="?")
+        await store.turns("s", "ann", limit=1, before="?")
 
 
 # How a turn ends
 
 
 async def test_a_checkpoint_keeps_what_there_is_of_many_replies(store: Store) -> None:
-    first = (await begin(store, asks("a"), new_session=True)).turn
-    second = (await begin(store, asks("b"), new_session=True)).turn
-    third = (await begin(store, asks("c"), new_session=True)).turn
+    first = (await begin(store, asks("a"), create=True)).turn
+    second = (await begin(store, asks("b"), create=True)).turn
+    third = (await begin(store, asks("c"), create=True)).turn
     await store.checkpoint([(second.number, "two", 2), (first.number, "one", 1)])
     assert await store.find_turn(first.stream_id, "ann") == replace(first, reply="one", chunks=1)
     assert await store.find_turn(second.stream_id, "ann") == replace(second, reply="two", chunks=2)
@@ -166,16 +191,16 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
 async def test_a_turn_keeps_how_it_ended(store: Store, end: dict[str, object]) -> None:
-    turn = (await begin(store, asks(), new_session=True)).turn
+    turn = (await begin(store, asks(), create=True)).turn
     facts = {"reply": "héllo 👋", "chunks": 3, "seconds": 1.625, "context_messages": 7, **end}
     ended = replace(turn, **facts)  # type: ignore[arg-type]
     await store.end_turn(ended)
     assert await store.find_turn(turn.stream_id, "ann") == ended
-    assert (await store.turns("s", limit=1)).items == [ended]
+    assert (await store.turns("s", "ann", limit=1)).items == [ended]
 
 
 async def test_a_late_checkpoint_does_not_undo_the_end(store: Store) -> None:
-    turn = (await begin(store, asks(), new_session=True)).turn
+    turn = (await begin(store, asks(), create=True)).turn
     ended = replace(turn, state="complete", reply="all of it", chunks=3)
     await store.end_turn(ended)
     await store.checkpoint([(turn.number, "all", 1)])
@@ -183,18 +208,18 @@ async def test_a_late_checkpoint_does_not_undo_the_end(store: Store) -> None:
 
 
 async def test_a_reply_may_hold_what_no_database_takes(store: Store) -> None:
-    turn = (await begin(store, asks(), new_session=True)).turn
+    turn = (await begin(store, asks(), create=True)).turn
     await store.checkpoint([(turn.number, "a\0b", 1)])
-    assert (await store.turns("s", limit=1)).items[0].reply == "a\ufffdb"
+    assert (await store.turns("s", "ann", limit=1)).items[0].reply == "a\ufffdb"
     halves = "\ud83d" + "\udc4b" + "\udc4b!\0"
     await store.end_turn(replace(turn, state="failed", reply=halves, error_message=halves))
-    (ended,) = (await store.turns("s", limit=1)).items
+    (ended,) = (await store.turns("s", "ann", limit=1)).items
     assert ended.reply == ended.error_message == "👋\ufffd!\ufffd"
 
 
 async def test_what_an_earlier_server_left_unfinished_is_interrupted(store: Store) -> None:
-    ended = replace((await begin(store, asks("a"), new_session=True)).turn, state="complete", reply="all")
-    left = (await begin(store, asks("b"), new_session=True)).turn
+    ended = replace((await begin(store, asks("a"), create=True)).turn, state="complete", reply="all")
+    left = (await begin(store, asks("b"), create=True)).turn
     await store.end_turn(ended)
     await store.checkpoint([(left.number, "so f", 2)])
     assert await store.interrupt_turns() == 1
@@ -206,22 +231,22 @@ async def test_what_an_earlier_server_left_unfinished_is_interrupted(store: Stor
 @pytest.mark.parametrize("url", ["file", "postgresql"], indirect=True)
 async def test_all_is_there_after_opening_again(url: str) -> None:
     async with open_store(url) as store:
-        begun = await begin(store, asks(message="Remember me"), new_session=True)
+        begun = await begin(store, asks(message="Remember me"), create=True)
     async with open_store(url) as store:
         assert await store.interrupt_turns() == 1
         assert await store.session("s", "ann") == begun.session
-        assert await store.turns("s", limit=9) == Page([replace(begun.turn, state="interrupted")], None)
+        assert await store.turns("s", "ann", limit=9) == Page([replace(begun.turn, state="interrupted")], None)
 
 
 # Removing
 
 
 async def test_clearing_a_session_leaves_it_as_new(store: Store) -> None:
-    begun = await begin(store, asks(), new_session=True)
-    kept = (await begin(store, asks("other"), new_session=True)).turn
+    begun = await begin(store, asks(), create=True)
+    kept = (await begin(store, asks("other"), create=True)).turn
     assert await store.clear("s", "ann")
     assert await store.session("s", "ann") == replace(begun.session, title="", turns=0)
-    assert await store.turns("s", limit=9) == Page([], None)
+    assert await store.turns("s", "ann", limit=9) == Page([], None)
     assert await store.find_turn(begun.turn.stream_id, "ann") is None
     assert await store.find_turn(kept.stream_id, "ann") == kept
     assert await store.count("ann") == 2
@@ -232,23 +257,213 @@ async def test_clearing_a_session_leaves_it_as_new(store: Store) -> None:
 
 
 async def test_deleting_a_session_removes_its_turns(store: Store) -> None:
-    begun = await begin(store, asks(), new_session=True)
+    begun = await begin(store, asks(), create=True)
     assert await store.delete("s", "ann")
     assert await store.session("s", "ann") is None
     assert await store.find_turn(begun.turn.stream_id, "ann") is None
-    assert await store.turns("s", limit=9) == Page([], None)
+    assert await store.turns("s", "ann", limit=9) == Page([], None)
     assert await store.count("ann") == 0
     assert not await store.delete("s", "ann")
     assert not await store.clear("s", "ann")
 
 
 async def test_the_end_of_a_turn_that_was_removed_is_not_kept(store: Store) -> None:
-    turn: Turn = (await begin(store, asks(), new_session=True)).turn
+    turn: Turn = (await begin(store, asks(), create=True)).turn
     await store.clear("s", "ann")
     await store.checkpoint([(turn.number, "late", 1)])
     await store.end_turn(replace(turn, state="complete"))
-    assert await store.turns("s", limit=9) == Page([], None)
+    assert await store.turns("s", "ann", limit=9) == Page([], None)
 
 
 async def test_a_store_that_answers_is_there(store: Store) -> None:
     await store.ping()
+
+
+async def test_the_first_message_makes_its_session(store: Store) -> None:
+    asked = asks("s", "What is a tailrace?", key="k", now=1000.5)
+    begun = await begin(store, asked, create=True)
+    session = Session("s", "ann", "What is a tailrace?", turns=1, created=1000.5, updated=1000.5)
+    turn = Turn(begun.turn.number, "s", asked.stream_id, "k", "What is a tailrace?", "demo", 1000.5)
+    assert begun == Begun(turn, session, context=(), new_session=True)
+    assert turn.state == "generating"
+    assert await store.session("s", "ann") == session
+    assert list((await store.turns("s", "ann", limit=9)).items) == [turn]
+    assert await store.count("ann") == 1
+
+
+async def test_a_later_message_comes_with_what_was_said_before(store: Store) -> None:
+    turns = []
+    for text in ("one", "two", "three"):
+        turn = (await begin(store, asks(message=text), create=text == "one")).turn
+        turns.append(replace(turn, state="complete", reply=text.upper()))
+        await store.end_turn(turns[-1])
+    begun = await begin(store, asks(message="four", now=2000.5), context_turns=2)
+    assert list(begun.context) == turns[1:]
+    assert begun.session == Session("s", "ann", "one", turns=4, created=1000.5, updated=2000.5)
+    assert begun.turn.number > turns[-1].number
+    assert list((await begin(store, asks())).context)[:3] == turns
+
+
+async def test_a_session_made_before_is_called_by_its_first_message(store: Store) -> None:
+    await store.create_session("s", "ann", 1.0, limit=9)
+    assert (await begin(store, asks(message="First"))).session.title == "First"
+    assert (await begin(store, asks(message="Second"))).session.title == "First"
+
+
+@pytest.mark.parametrize(
+    ("message", "title"),
+    [
+        ("Hello\nthere", "Hello"),
+        ("\n  Hello \r\nthere", "Hello"),
+        ("x" * 100, "x" * 80),
+        ("y" * 79 + " z", "y" * 79),
+        (" \n ", ""),
+    ],
+)
+async def test_a_title_is_the_beginning_of_the_first_line(message: str, title: str) -> None:
+    assert asks(message=message).title == title
+
+
+async def test_a_session_that_is_not_there_or_another_s(store: Store) -> None:
+    await store.create_session("s", "bob", 1.0, limit=9)
+    for session_id in ("s", "nowhere"):
+        with pytest.raises(SessionNotFound, match=f"expected a session of this owner, but got '{session_id}'"):
+            await begin(store, asks(session_id))
+    assert (await store.turns("s", "ann", limit=9)).items == []
+
+
+async def test_a_session_that_is_not_there_begins_on_demand_and_only_then(store: Store) -> None:
+    assert (await begin(store, asks("mine"), create=True)).new_session
+    assert not (await begin(store, asks("mine"), create=True)).new_session
+    assert await store.count("ann") == 1
+
+
+async def test_a_key_stands_for_its_turn(store: Store) -> None:
+    turn = (await begin(store, asks(key="k"), create=True)).turn
+    assert await store.known_turn("k", "ann") == turn
+    assert await store.known_turn("k", "bob") is None
+    assert await store.known_turn("other", "ann") is None
+
+
+async def test_a_session_has_only_so_many_turns(store: Store) -> None:
+    await begin(store, asks(), create=True)
+    begun = await begin(store, asks(), turn_limit=2)
+    with pytest.raises(SessionFull, match="expected fewer than 2 turns in one session") as refused:
+        await begin(store, asks(), turn_limit=2)
+    assert refused.value.limit == 2
+    assert await store.session("s", "ann") == begun.session
+
+
+async def test_an_owner_with_all_its_sessions_begins_no_other(store: Store) -> None:
+    await begin(store, asks("a"), create=True, session_limit=1)
+    with pytest.raises(SessionLimit):
+        await begin(store, asks("b"), create=True, session_limit=1)
+    assert await store.session("b", "ann") is None
+    assert await store.count("ann") == 1
+    await begin(store, asks("a"), session_limit=1)
+
+
+async def test_a_repeated_key_gets_the_turn_that_it_began(store: Store) -> None:
+    first = await begin(store, asks(message="Once", key="k"), create=True)
+    ended = replace(first.turn, state="complete", reply="Done")
+    await store.end_turn(ended)
+    for retry in (asks("other", "Once", key="k"), asks("s", "Something else", key="k", now=5000.0)):
+        again = await begin(store, retry, create=retry.session_id == "other", session_limit=1)
+        assert again == Begun(ended, first.session, context=(), known=ended)
+    assert await store.count("ann") == 1
+
+
+async def test_a_key_is_its_owner_s(store: Store) -> None:
+    first = await begin(store, asks("a", key="k"), "ann", create=True)
+    other = await begin(store, asks("b", key="k"), "bob", create=True)
+    assert other.known is None
+    assert other.turn.number != first.turn.number
+
+
+async def test_messages_without_a_key_are_all_different(store: Store) -> None:
+    await begin(store, asks(), create=True)
+    await begin(store, asks())
+    session = await store.session("s", "ann")
+    assert session is not None
+    assert session.turns == 2
+
+
+async def test_a_stream_of_another_turn_is_refused_and_nothing_kept(store: Store) -> None:
+    first = asks("a")
+    await begin(store, first, create=True)
+    with pytest.raises(StoreError):
+        await begin(store, replace(first, session_id="b"), "bob", create=True)
+    assert await store.session("b", "bob") is None
+    assert await store.count() == 1
+
+
+# At the same time
+
+
+async def test_of_retries_at_the_same_time_one_begins(store: Store) -> None:
+    retries = [begin(store, asks(f"s{number}", key="k"), create=True) for number in range(12)]
+    begun = await asyncio.gather(*retries)
+    (first,) = [one for one in begun if one.known is None]
+    assert {one.turn for one in begun} == {first.turn}
+    assert {one.session.id for one in begun} == {first.session.id}
+    assert await store.count("ann") == 1
+
+
+async def test_of_retries_in_one_session_one_begins(store: Store) -> None:
+    await store.create_session("s", "ann", 1.0, limit=9)
+    begun = await asyncio.gather(*(begin(store, asks(key="k")) for _ in range(12)))
+    assert sum(one.known is None for one in begun) == 1
+    session = await store.session("s", "ann")
+    assert session is not None
+    assert session.turns == 1
+
+
+async def test_no_limit_is_passed_by_many_at_a_time(store: Store) -> None:
+    made = await asyncio.gather(
+        *(begin(store, asks(f"s{number}"), create=True, session_limit=5) for number in range(12)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(one, SessionLimit) for one in made) == 7
+    assert await store.count("ann") == len((await store.sessions("ann", limit=99)).items) == 5
+
+    session_id = next(one.session.id for one in made if isinstance(one, Begun))
+    begun = await asyncio.gather(
+        *(begin(store, asks(session_id), turn_limit=5) for _ in range(12)), return_exceptions=True
+    )
+    assert sum(isinstance(one, SessionFull) for one in begun) == 8
+    assert len((await store.turns(session_id, "ann", limit=99)).items) == 5
+
+
+async def test_all_that_happens_at_once_adds_up(store: Store) -> None:
+    async def live(number: int) -> None:
+        session_id = f"s{number}"
+        turn = (await begin(store, asks(session_id), create=True)).turn
+        await store.checkpoint([(turn.number, "some", 1)])
+        await store.session(session_id, "ann")
+        await store.end_turn(replace(turn, state="complete", reply="all"))
+        if number % 3 == 0:
+            await store.clear(session_id, "ann")
+        if number % 3 == 1:
+            await store.delete(session_id, "ann")
+
+    await asyncio.gather(*(live(number) for number in range(30)))
+    found = (await store.sessions("ann", limit=99)).items
+    assert len(found) == await store.count("ann") == 20
+    assert sum(session.turns for session in found) == 10
+    assert await store.interrupt_turns() == 0
+
+
+async def test_who_gives_up_waiting_leaves_nothing_half_done(store: Store) -> None:
+    """Each is cancelled one step of the event loop later than the one before, so all steps are hit."""
+    for steps in range(40):
+        task = asyncio.create_task(begin(store, asks(f"s{steps}"), create=True))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await store.ping()
+    await store.interrupt_turns()  # what was begun is written before that
+    found = (await store.sessions("ann", limit=99)).items
+    assert len(found) == await store.count("ann")
+    assert all([len((await store.turns(session.id, "ann", limit=9)).items) == session.turns == 1 for session in found])
+    await begin(store, asks("after"), create=True)

@@ -1,4 +1,4 @@
-"""The pages for people: a chat, and the documentation of the API. All that they load comes from this server."""
+"""The pages: a chat, and the documentation of the API. All that they load comes from this server."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ POLICY = "; ".join(
 )
 
 HEADERS = {
-    "Cache-Control": "no-cache",  # kept, but asked about each time: a page and its modules are of one version
+    "Cache-Control": "no-cache",  # cached, but revalidated each time, so a page and its modules are of one version
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
-# Said here, because Python takes them from the system, where a script may be text/plain.
+# Python takes these from the system, where a script may be text/plain.
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -59,7 +59,7 @@ async def asset(path: str, request: Request) -> Response:
 
 
 async def _file(files: StaticFiles, path: str, request: Request) -> Response:
-    """A file, or 304 for who has it, or the HTTPException of one that is not there."""
+    """Return a file, or 304 if the client has it. Raises HTTPException if there is no such file."""
     response = await files.get_response(path, request.scope)
     response.headers.update(HEADERS)
     if response.status_code == 200:

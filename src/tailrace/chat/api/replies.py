@@ -1,4 +1,4 @@
-"""`/chat/stream`: a reply as it is written, resumed, stopped, or as one document."""
+"""`/chat/stream`: a reply as it is generated, resumed, stopped, or as one document."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ..errors import (
     Unauthorized,
     refusals,
 )
-from ..live import Question
 from ..objects import ChatRequest, FailedReply, Problem, Reply
+from ..turns import Question
 from ..wire import STREAMS, WIRES, read_reply, stream_content
-from .state import Chat
+from . import Chat
 
 router = APIRouter(tags=["chat"], route_class=KeyedRoute)
 
@@ -34,11 +34,11 @@ SETTINGS = {reasoning: StreamSettings(wires=wires) for reasoning, wires in STREA
 
 STREAM_ID = "^[A-Za-z0-9_-]{22}$"
 CURSOR = r"^([A-Za-z0-9_~-]{1,128}\.[A-Za-z0-9_-]{1,32}\.(0|[1-9][0-9]{0,14})(\.end)?)?$"
-"""What `Cursor.parse` takes, or nothing, for the document: what is refused is refused in the words of `parse`."""
+"""What `Cursor.parse` takes, or nothing. This is for the document only: `parse` itself refuses the rest."""
 
 
 def _check_stream_id(stream_id: str) -> str:
-    """An id that none can have is not found like any other."""
+    """Answer an id that no stream can have like any other id that is not found."""
     if re.fullmatch(STREAM_ID, stream_id) is None:
         raise StreamNotFound(stream_id[:80])
     return stream_id
@@ -53,16 +53,16 @@ After = Annotated[
     str | None,
     Query(
         json_schema_extra={"pattern": CURSOR},
-        description="A cursor, the `id` of an object: go on after it. "
-        "The header Last-Event-ID, which browsers send by themselves, says the same and beats it.",
+        description="A cursor, the `id` of an object: continue after it. "
+        "The header Last-Event-ID, which browsers send by themselves, takes precedence.",
     ),
 ]
 LastEventId = Annotated[str | None, Header(include_in_schema=False)]
 Streamed = Annotated[
-    bool | None, Query(description="Stream, or answer with one document; it beats Accept, which says how to stream.")
+    bool | None, Query(description="Stream, or answer with one document. Takes precedence over Accept.")
 ]
 Thinking = Annotated[
-    bool, Query(description="With what the model thinks before it answers, as objects of type `reasoning`.")
+    bool, Query(description="Include what the model thinks before it answers, as objects of type `reasoning`.")
 ]
 Key = Annotated[
     str | None,
@@ -70,30 +70,33 @@ Key = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        description="A post that repeats the key of an earlier one gets that one's reply; nothing is asked twice.",
+        description="A request that repeats an earlier key gets the earlier reply. The model is not asked again.",
     ),
 ]
 
 _INVALID = ("HTTPValidationError", "FailedReply")
 
 _FAILED: dict[int | str, dict[str, Any]] = {
-    413: {"description": "Too long: the message, or of a document the conversation.", "model": FailedReply | Problem},
+    413: {
+        "description": "The message is too long, or, for a document, the conversation.",
+        "model": FailedReply | Problem,
+    },
     422: {
-        "description": "What was sent cannot be meant, or of a document: the model refuses to answer.",
+        "description": "The request is invalid, or, for a document, the model refuses to answer.",
         "content": {
             "application/json": {"schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in _INVALID]}}
         },
     },
-    500: {"description": "Of a document: the server failed.", "model": FailedReply},
-    502: {"description": "Of a document: the model failed.", "model": FailedReply},
+    500: {"description": "For a document: the server failed.", "model": FailedReply},
+    502: {"description": "For a document: the model failed.", "model": FailedReply},
     503: {"description": "Try again soon.", "model": FailedReply | Problem},
 }
 
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "The reply.", "model": Reply, "content": stream_content()},
-    204: {"description": "The cursor says that the client has the end already."},
-    400: {"description": "The cursor cannot be read.", "model": Problem},
-    406: {"description": "No media type that is accepted.", "model": Problem},
+    204: {"description": "The cursor is that of the end, so there is nothing to read."},
+    400: {"description": "The cursor is invalid.", "model": Problem},
+    406: {"description": "None of the accepted media types is available.", "model": Problem},
 }
 
 
@@ -127,25 +130,26 @@ async def chat(
     stream: Streamed = None,  # read by choose_wire
     reasoning: Thinking = False,
 ) -> Response:
-    """Send a message and read the reply as it is written: NDJSON by default, Server-Sent Events or one JSON document
-    by Accept. The reply goes on when the connection is lost: read on at `/chat/stream/{stream_id}?after=`.
+    """Send a message and read the reply as it is generated: NDJSON by default, Server-Sent Events or one JSON document
+    by Accept. If the connection is lost, the reply continues: resume at `/chat/stream/{stream_id}?after=`.
 
-    A post that comes with a cursor goes on reading the reply that the cursor names.
+    A `session_id` that does not exist begins that session, unless `create` is false. A request with a cursor resumes
+    the reply that the cursor names.
     """
     wire = choose_wire(request, WIRES)
     cursor = _cursor(last_event_id, after)
     if cursor is not None:
         log = await chat.find(owner, cursor.stream)
     else:
-        session_id = str(body.session_id) if body.session_id is not None else None
         client = request.client.host if request.client is not None else ""
-        log = await chat.ask(Question(owner, body.message, session_id, idempotency_key, client))
+        question = Question(owner, body.message, body.session_id, idempotency_key, client, create=body.create)
+        log = await chat.ask(question)
     return await _answer(log, wire, chat, cursor, reasoning=reasoning)
 
 
 @router.get(
     PATH + "/{stream_id}",
-    summary="Read a reply, or read on",
+    summary="Read or resume a reply",
     response_class=Response,
     responses={**_STREAM, **refusals(Unauthorized, StreamNotFound), **_FAILED},
 )
@@ -159,8 +163,8 @@ async def resume(
     stream: Streamed = None,
     reasoning: Thinking = False,
 ) -> Response:
-    """Read a reply from its beginning or after a cursor, while it is written or later. A document is always whole."""
-    cursor = _cursor(last_event_id, after)  # where it names another stream, the answer is a reset
+    """Read a reply from its beginning or after a cursor, in progress or later. A document is always complete."""
+    cursor = _cursor(last_event_id, after)  # if it names another stream, the answer is a reset
     log, wire = await chat.find(owner, stream_id), choose_wire(request, WIRES)
     if request.method == "HEAD" and not wire.streaming:
         return _head_of_document()
@@ -169,7 +173,7 @@ async def resume(
 
 @router.post(PATH + "/{stream_id}/stop", summary="Stop a reply", responses=refusals(Unauthorized, StreamNotFound))
 async def stop(stream_id: StreamId, chat: Chat, owner: Owner) -> Stopped:
-    """Stop the model. What it wrote is kept. A reply that has ended stays as it is."""
+    """Stop the model. The text so far is kept. A reply that has ended stays as it is."""
     turn = await chat.stop(owner, stream_id)
     return Stopped(stream_id=turn.stream_id, session_id=turn.session_id, state=turn.state)
 
@@ -187,7 +191,7 @@ async def _answer(log: Log, wire: Wire, chat: Chat, cursor: Cursor | None, *, re
 
 
 def _head_of_document() -> Response:
-    """What is known of it before the reply has ended, which HEAD does not wait for."""
+    """Return the head that is known before the reply has ended: HEAD does not wait for that."""
     response = Response(media_type="application/json", headers={"Cache-Control": "no-store"})
     del response.headers["Content-Length"]
     return response

@@ -1,8 +1,9 @@
-"""What the server says of itself."""
+"""What the server tells about itself."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 from fastapi import APIRouter, Request, Response
@@ -12,25 +13,27 @@ from ...client import Health, Requests, ServerInformation, Stats
 from ..access import Owner
 from ..conversations import Conversations
 from ..errors import Unauthorized, refusals
-from ..metrics import Build, render_metrics
+from ..journal import FRAMEWORK
 from ..store import StoreError
 from ..wire import STREAMS
-from .state import Chat, Counted
+from . import Chat, Counted, Known
+
+logger = logging.getLogger("tailrace.chat")
 
 router = APIRouter(tags=["service"])
 
 SLOW_LOOP = 0.5
-"""Seconds that a turn of the event loop may take before the server calls itself unhealthy."""
+"""Seconds of one turn of the event loop above which the server is unhealthy."""
 
 PAGES = {
     "GET /demo": "A page to talk on",
     "GET /docs": "A page about the endpoints",
     "GET /openapi.json": "The same, for programs",
 }
-"""What the document does not tell of."""
+"""Endpoints that are not in the OpenAPI document."""
 
 STREAM = STREAMS[False][0].media_type
-"""What can be had from every endpoint that streams."""
+"""A media type of every endpoint that streams."""
 
 
 @router.get("/", summary="Server information")
@@ -47,15 +50,15 @@ async def information(request: Request, chat: Chat) -> ServerInformation:
     return ServerInformation(
         version=__version__,
         model=chat.model.name,
-        framework=chat.model.framework,
+        framework=FRAMEWORK,
         endpoints=endpoints,
         streaming_endpoints=streaming,
     )
 
 
 @router.get("/health", summary="Health", responses={503: {"model": Health, "description": "Unhealthy."}})
-async def health(chat: Chat, statistics: Counted, response: Response) -> Health:
-    """Whether the database can be reached and the event loop is free."""
+async def health(chat: Chat, counted: Counted, response: Response) -> Health:
+    """Tell whether the database can be written to and the event loop is free."""
     began = time.perf_counter()
     await asyncio.sleep(0)
     lag = time.perf_counter() - began
@@ -65,9 +68,10 @@ async def health(chat: Chat, statistics: Counted, response: Response) -> Health:
     try:
         await chat.store.ping()
         reachable = True
-    except StoreError:
+    except StoreError as error:
         reachable = False
-        reasons.append("the database cannot be reached")
+        logger.error("%s", error)  # it names the database, which is nobody else's business
+        reasons.append("the database cannot be written to")
     if reasons:
         response.status_code = 503
     return Health(
@@ -76,27 +80,29 @@ async def health(chat: Chat, statistics: Counted, response: Response) -> Health:
         active_streams=chat.active,
         active_connections=chat.engine.statistics().readers,
         database="reachable" if reachable else "unreachable",
+        last_write=round(chat.store.last_write, 3),
         event_loop_lag=lag,
-        uptime=statistics.uptime,
+        uptime=counted.uptime,
     )
 
 
 @router.get("/stats", summary="Statistics", responses=refusals(Unauthorized))
-async def stats(chat: Chat, statistics: Counted, owner: Owner) -> Stats:
-    """The same figures as `/metrics`."""
-    counted = statistics.snapshot()
+async def stats(chat: Chat, counted: Counted, access: Known, owner: Owner) -> Stats:
+    """Show the statistics of your key. An administrator's key sees those of all keys together."""
+    of = access.sees(owner)
+    totals = counted.totals(of)
     return Stats(
         uptime=counted.uptime,
         requests=Requests(
-            total=counted.requests_total, successful=counted.requests_successful, failed=counted.requests_failed
+            total=totals.requests_total, successful=totals.requests_successful, failed=totals.requests_failed
         ),
-        active_sessions=await _stored(chat),
-        active_streams=counted.active_streams,
-        sessions_created=counted.sessions_created,
-        average_response_time=counted.average_response_time,
-        chunks=counted.chunks,
+        active_sessions=await _stored(chat, of),
+        active_streams=totals.active_streams,
+        sessions_created=totals.sessions_created,
+        average_response_time=totals.average_response_time,
+        chunks=totals.chunks,
         model=chat.model.name,
-        framework=chat.model.framework,
+        framework=FRAMEWORK,
     )
 
 
@@ -106,21 +112,24 @@ async def stats(chat: Chat, statistics: Counted, owner: Owner) -> Stats:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(Unauthorized)},
 )
-async def metrics(request: Request, chat: Chat, statistics: Counted, owner: Owner) -> Response:
-    """In Prometheus' text format, or as OpenMetrics by Accept."""
-    body, content_type = render_metrics(
-        statistics,
-        Build(__version__, chat.model.name, chat.model.framework),
+async def metrics(request: Request, chat: Chat, counted: Counted, access: Known, owner: Owner) -> Response:
+    """Return the metrics of your key in Prometheus' text format, or as OpenMetrics by Accept.
+
+    An administrator's key sees the metrics of all keys, and those of the server.
+    """
+    of = access.sees(owner)
+    body, content_type = counted.render(
+        of,
         connections=chat.engine.statistics().readers,
-        sessions=await _stored(chat),
+        sessions=await _stored(chat, of),
         accept=request.headers.get("accept"),
     )
     return Response(body, media_type=content_type)
 
 
-async def _stored(chat: Conversations) -> int | None:
-    """How many sessions there are. The other figures are wanted most when the database cannot say."""
+async def _stored(chat: Conversations, owner: str | None) -> int | None:
+    """Return how many sessions there are. The other figures matter most when the database cannot say."""
     try:
-        return await chat.store.count()
+        return await chat.store.count(owner)
     except StoreError:
         return None

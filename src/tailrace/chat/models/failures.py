@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic_ai import exceptions as vendor
 
-from ..printable import printable
+from ..journal import printable
 from .base import ModelError
 from .spec import PROVIDERS, VARIABLE, ModelSpec
 from .upstream import Proxy, UpstreamFault

@@ -1,17 +1,33 @@
 """Where sessions and turns are kept: SQLite in a file, or PostgreSQL."""
 
-from .errors import BadToken, SessionFull, SessionLimit, SessionNotFound, StoreError
-from .records import Begun, NewTurn
+from .database import InUse, StoreError
+from .records import (
+    BadToken,
+    Begun,
+    NewTurn,
+    Page,
+    Session,
+    SessionFull,
+    SessionLimit,
+    SessionNotFound,
+    Turn,
+    TurnState,
+)
 from .store import Store, open_store
 
 __all__ = [
     "BadToken",
     "Begun",
+    "InUse",
     "NewTurn",
+    "Page",
+    "Session",
     "SessionFull",
     "SessionLimit",
     "SessionNotFound",
     "Store",
     "StoreError",
+    "Turn",
+    "TurnState",
     "open_store",
 ]

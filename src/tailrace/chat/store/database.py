@@ -1,46 +1,88 @@
-"""A database as the store uses it: pieces of work, each in a transaction of its own."""
+"""What every kind of database has in common: pieces of work, each in a transaction of its own.
+
+StoreError            the database cannot be opened, reached, read or written: one line, without its password
+├── InUse             another server has it open
+└── Conflict          it refuses a row because of another one
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-
-from .errors import Conflict, StoreError
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
+TIMEOUT = 5.0
+"""Seconds that a piece of work may wait for its turn, unless the URL has another `timeout`."""
+
+FRESH = 0.2
+"""Seconds for which a write that went well is proof enough that the next one will."""
+
+
+class StoreError(Exception):
+    pass
+
+
+class InUse(StoreError):
+    def __init__(self, place: str, owner: str) -> None:
+        super().__init__(f"{place}: expected a database that no other server uses, but {owner} has it open")
+
+
+class Conflict(StoreError):
+    pass
+
 
 class Database(ABC):
-    """What all kinds have in common. `place` names it in errors, without its password.
+    """A database. `place` names it in errors, without its password.
 
-    Who is cancelled leaves nothing half done: work is carried out whole, or undone, or not begun.
+    A cancelled caller leaves nothing half done: its work runs as a whole, is undone, or never begins.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, timeout: float) -> None:
         self.place = place
+        self.timeout = timeout
         self._pinging: asyncio.Task[None] | None = None
+        self._written = time.monotonic() - FRESH
+
+    @property
+    def last_write(self) -> float:
+        """Seconds since a write went well, or since the database was opened."""
+        return time.monotonic() - self._written
 
     async def read(self, work: Work[T]) -> T:
-        """Run one SELECT: it needs no transaction around it. StoreError."""
+        """Run one SELECT, which needs no transaction. Raises StoreError."""
         with self._telling():
             return await self._read(work)
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work in a transaction, which is undone if the work raises. StoreError; Conflict."""
+    async def write(self, work: Work[T], *, patience: float | None = None) -> T:
+        """Run work in a transaction, which is undone if the work raises. Raises StoreError and Conflict.
+
+        Waiting for other work and for locks of other processes counts toward one deadline: `patience` seconds, by
+        default the `timeout` of the database.
+        """
         with self._telling():
-            return await self._write(work)
+            result = await self._write(work, self.timeout if patience is None else patience)
+        self._written = time.monotonic()
+        return result
 
     async def ping(self, work: Work[None], patience: float) -> None:
-        """Run one SELECT; StoreError if that takes longer. One that hangs is waited for by all who ask."""
+        """Write, unless a write has just gone well. Raises StoreError if that fails or takes longer than `patience`.
+
+        All callers wait for the same write, so one that hangs does not pile up.
+        """
         if self._pinging is None or self._pinging.done():
-            self._pinging = asyncio.create_task(self.read(work), name="tailrace chat ping")
+            if self.last_write < FRESH:
+                return
+            self._pinging = asyncio.create_task(self.write(work), name="tailrace chat ping")
         done, _ = await asyncio.wait([self._pinging], timeout=patience)
         if not done:
             raise StoreError(f"{self.place}: expected an answer within {patience:g} s, but got none")
@@ -53,17 +95,21 @@ class Database(ABC):
         await self._close()
 
     @abstractmethod
+    async def claim(self) -> None:
+        """Keep other servers out until the database is closed. Raises InUse if one has it open."""
+
+    @abstractmethod
     async def _read(self, work: Work[T]) -> T: ...
 
     @abstractmethod
-    async def _write(self, work: Work[T]) -> T: ...
+    async def _write(self, work: Work[T], patience: float) -> T: ...
 
     @abstractmethod
     async def _close(self) -> None: ...
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Say what a driver raises in one line."""
+        """Put what a driver raises into one line."""
         try:
             yield
         except IntegrityError as error:
@@ -73,7 +119,23 @@ class Database(ABC):
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a driver says."""
+    """Return the first line of what a driver says."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def check_options(url: URL, known: set[str], place: str) -> None:
+    """Raise StoreError if the query of a URL has other options than these."""
+    if unknown := url.query.keys() - known:
+        expected, got = ", ".join(sorted(known)), ", ".join(sorted(unknown))
+        raise StoreError(f"{place}: expected only the options {expected}, but got {got}")
+
+
+def timeout_of(url: URL, place: str) -> float:
+    """Return the seconds of the URL's option `timeout`."""
+    given = url.query.get("timeout", str(TIMEOUT))
+    try:
+        return float(str(given))
+    except ValueError:
+        raise StoreError(f"{place}: expected seconds as timeout, but got {given!r}") from None

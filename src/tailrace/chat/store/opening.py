@@ -1,25 +1,34 @@
-"""Which database a URL means."""
+"""How a database is opened: which kind a URL means, and how its schema comes to the newest version."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+from sqlalchemy import Connection, Select, String, column, inspect, select, table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from .database import Database
-from .errors import StoreError
+from .database import Database, StoreError
+from .schema import HEAD, VERSION_TABLE
 from .sqlite import SQLite
+
+SCRIPTS = Path(__file__).parent / "migrations"
+
+VERSION: Select[str] = select(column("version_num", String)).select_from(table(VERSION_TABLE))
+
+UPGRADING = 3600.0
+"""Seconds that an upgrade may take: it copies tables."""
 
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[Database]:
-    """The database of an SQLAlchemy URL, with the folder of its file. StoreError."""
+    """Open the database of an SQLAlchemy URL, as it is. Raises StoreError."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # What it says can hold a part of the password.
+        # The error's own message can hold a part of the password.
         raise StoreError("expected the URL of a database, but got one that cannot be read") from None
     database = _database(parsed)
     try:
@@ -40,9 +49,44 @@ def _database(url: URL) -> Database:
 
 def _postgresql(url: URL) -> Database:
     try:
-        # What it needs takes as long to import as all the rest of SQLAlchemy.
+        # Imported here, because it takes as long as all the rest of SQLAlchemy.
         from .postgresql import PostgreSQL
 
         return PostgreSQL(url)
     except ImportError as error:
         raise StoreError(f'PostgreSQL needs an extra: pip install "tailrace[postgres]" ({error})') from None
+
+
+async def upgrade(database: Database, *, scripts: Path = SCRIPTS, head: str = HEAD) -> None:
+    """Bring the schema to its newest version, completely or not at all. Raises StoreError for an unknown version."""
+    found = await database.read(version)
+    if found == head:
+        return
+
+    # Imported here: it is needed once in the life of a database, and takes longer than the rest of a start.
+    from alembic.util import CommandError
+
+    try:
+        await database.write(lambda connection: _run(connection, scripts), patience=UPGRADING)
+    except CommandError as error:
+        wanted = f"expected at most version {head} of its schema, but got {found}"
+        raise StoreError(f"{database.place}: {wanted}, which a newer tailrace must have made") from error
+
+
+def version(connection: Connection) -> str | None:
+    """Return the version of the schema, None if there is none yet."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(VERSION).scalar_one_or_none()
+
+
+def _run(connection: Connection, scripts: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    if connection.dialect.name == "sqlite":
+        # The driver begins a transaction with the first change of data, and an upgrade begins with a table.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    command.upgrade(config, "head")

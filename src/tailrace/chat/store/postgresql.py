@@ -1,45 +1,94 @@
-"""PostgreSQL, as its extra brings it."""
+"""PostgreSQL, by the driver that its extra installs."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 from typing import ClassVar
 
+from sqlalchemy import text
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from .database import Database, T, Work
-from .options import check_options, timeout
+from .database import Database, InUse, T, Work, check_options, timeout_of
+
+CLAIM = text("SELECT pg_try_advisory_lock(873211, 1)")
+OWNER = text("""
+    SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid)
+    WHERE locktype = 'advisory' AND classid = 873211 AND objid = 1 AND objsubid = 2 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
 
 
 class PostgreSQL(Database):
-    """Connecting takes as long as the URL's `timeout` says, at most (5 s). ImportError without the extra."""
+    """A server's database. Each piece of work, connecting included, may take the URL's `timeout` (5 s).
+
+    Raises ImportError without the extra.
+    """
 
     OPTIONS: ClassVar = {"host", "port", "sslmode", "ssl", "timeout", "prepared_statement_cache_size"}
 
     def __init__(self, url: URL) -> None:
-        # Who and where, but not the password.
+        # The user and the address, but not the password.
         place = URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
-        super().__init__(place)
         check_options(url, self.OPTIONS, place)
+        super().__init__(place, timeout_of(url, place))
         options = {name: value for name, value in url.query.items() if name != "timeout"}
         if "sslmode" in options:  # what other programs call `ssl`
             options["ssl"] = options.pop("sslmode")
+        # This is how the owner of the claim is known to others. PostgreSQL keeps 63 bytes.
+        name = f"process {os.getpid()} on {socket.gethostname()}"[:63]
         self._writing = create_async_engine(
             url.set(query=options),
             hide_parameters=True,
             pool_pre_ping=True,  # the server may have been restarted since
-            pool_timeout=10,
-            connect_args={"timeout": timeout(url, place)},
+            connect_args={"timeout": self.timeout, "server_settings": {"application_name": name}},
         )
         self._reading = self._writing.execution_options(isolation_level="AUTOCOMMIT")
+        self._claim: AsyncConnection | None = None
+        self._claiming = asyncio.Lock()
+
+    async def claim(self) -> None:
+        with self._telling():
+            async with asyncio.timeout(self.timeout):
+                await self._lock()
 
     async def _read(self, work: Work[T]) -> T:
-        async with self._reading.connect() as connection:
+        async with asyncio.timeout(self.timeout), self._reading.connect() as connection:
             return await connection.run_sync(work)
 
-    async def _write(self, work: Work[T]) -> T:
-        async with self._writing.begin() as connection:
-            return await connection.run_sync(work)
+    async def _write(self, work: Work[T], patience: float) -> T:
+        async with asyncio.timeout(patience):
+            await self._keep_claim()
+            async with self._writing.begin() as connection:
+                return await connection.run_sync(work)
 
     async def _close(self) -> None:
+        if self._claim is not None:
+            await self._claim.invalidate()  # which ends the session, and its lock with it
+            await self._claim.close()
         await self._writing.dispose()
+
+    async def _keep_claim(self) -> None:
+        """Lock again after the server was restarted or the connection was cut: another may have come in between."""
+        if self._claim is None:
+            return
+        async with self._claiming:
+            driver = (await self._claim.get_raw_connection()).driver_connection
+            if driver is None or driver.is_closed():
+                await self._claim.invalidate()
+                await self._claim.close()
+                await self._lock()
+
+    async def _lock(self) -> None:
+        """A session's advisory lock, on a connection that is used for nothing else."""
+        connection = await self._reading.connect()
+        try:
+            if not (await connection.execute(CLAIM)).scalar_one():
+                owner = (await connection.execute(OWNER)).scalar()
+                raise InUse(self.place, f"the server {owner or 'that has just ended'}")
+        except BaseException:
+            await connection.close()
+            raise
+        self._claim = connection

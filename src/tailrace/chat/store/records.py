@@ -1,26 +1,85 @@
-"""What goes into a store and what comes out of it, beside `Session` and `Turn`."""
+"""What a store keeps: sessions and their turns, as rows and as records, and the tokens of their pages.
+
+SessionLimit          the owner has as many sessions as the server allows
+SessionNotFound       the owner has no such session
+SessionFull           the session has as many turns as the server allows
+ValueError
+└── BadToken          not a token that a page gave
+"""
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from struct import Struct
+from struct import error as StructError
+from typing import Any, Generic, Literal, TypeVar
 
 from sqlalchemy import Column
 
 from ..models.base import Usage
-from ..sessions import Session, Turn
 from .schema import sessions, turns
 
+T = TypeVar("T")
+
+TurnState = Literal["generating", "complete", "stopped", "failed", "interrupted"]
+
 TITLE = 80
-"""How many characters of a message a session is called by."""
+"""Characters of a session's first message that become its title."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """A conversation. Its id is unique among the sessions of its owner. Times are Unix seconds.
+
+    - `owner`: the digest of an API key; empty if the server has no keys.
+    - `title`: the beginning of the first message; empty before there is one.
+    - `turns`: how many turns it has; each is two messages.
+    """
+
+    id: str
+    owner: str
+    title: str
+    turns: int
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message and its reply. `number` orders the turns of a session; `stream_id` names the reply's stream."""
+
+    number: int
+    session_id: str
+    stream_id: str
+    idempotency_key: str | None
+    message: str
+    model: str
+    created: float
+    state: TurnState = "generating"
+    reply: str = ""
+    chunks: int = 0
+    seconds: float = 0.0
+    context_messages: int = 0
+    usage: Usage | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list. `next` is the token of the following page, None on the last one."""
+
+    items: Sequence[T]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewTurn:
-    """A message that is to be answered; `created` in Unix seconds."""
+    """A message to answer. `created` is in Unix seconds."""
 
     session_id: str
     stream_id: str
@@ -31,26 +90,66 @@ class NewTurn:
 
     @property
     def title(self) -> str:
-        """What its session is called, if it is the first."""
+        """The title of the session if this is its first message."""
         return self.message.strip().partition("\n")[0][:TITLE].rstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A turn that was begun; or one that was begun before by the same idempotency key, which is `known` then.
+    """A turn that has begun.
 
-    - `session`: after the turn was begun.
-    - `context`: the turns before it, the oldest first; empty if it is known.
+    - `session`: the session, this turn included.
+    - `context`: the turns before this one, oldest first. Empty for a known turn.
+    - `known`: the earlier turn with the same idempotency key, if there is one. Then nothing was written.
+    - `new_session`: the turn also began its session.
     """
 
     turn: Turn
     session: Session
     context: Sequence[Turn]
     known: Turn | None = None
+    new_session: bool = False
 
 
-# Columns in the order of the fields, so that a row becomes a record without looking at names; the usage, which is two,
-# comes last.
+class SessionLimit(Exception):
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"expected fewer than {self.limit} sessions of one owner, but this one has as many"
+
+
+class SessionNotFound(Exception):
+    def __init__(self, session_id: str) -> None:
+        super().__init__(session_id)
+        self.session_id = session_id
+
+    def __str__(self) -> str:
+        return f"expected a session of this owner, but got {self.session_id!r}"
+
+
+class SessionFull(Exception):
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"expected fewer than {self.limit} turns in one session, but this one has as many"
+
+
+class BadToken(ValueError):
+    def __init__(self, token: str) -> None:
+        super().__init__(token)
+        self.token = token
+
+    def __str__(self) -> str:
+        return f"expected a token that a page gave, but got {self.token[:80]!r}"
+
+
+# Rows. The columns are in the order of the fields, so a row becomes a record without a look at names. The two columns
+# of the usage come last.
+
 SESSION: tuple[Column[Any], ...] = (
     sessions.c.id,
     sessions.c.owner,
@@ -91,9 +190,9 @@ def to_turn(row: Sequence[Any]) -> Turn:
 
 
 def storable(text: str) -> str:
-    """The text without what a database refuses: NUL, and halves of characters.
+    """Replace what databases refuse: NUL, and halves of surrogate pairs.
 
-    A model may send a character as two halves, one at the end of a piece and one at the beginning of the next.
+    Two halves that stand side by side become their character: a model may send them in two pieces.
     """
     if not text.isascii():
         try:
@@ -101,3 +200,47 @@ def storable(text: str) -> str:
         except UnicodeEncodeError:
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.replace("\0", REPLACEMENT)
+
+
+# Tokens. Each is the place of a page's last row, opaque to clients.
+
+_NUMBER = Struct(">q")
+_TIME = Struct(">d")
+
+
+def turn_token(number: int) -> str:
+    return _spell(_NUMBER.pack(number))
+
+
+def turn_place(token: str) -> int:
+    """Return the number in a token. Raises BadToken."""
+    try:
+        (number,) = _NUMBER.unpack(_read(token))
+    except (ValueError, StructError) as error:
+        raise BadToken(token) from error
+    return int(number)
+
+
+def session_token(updated: float, session_id: str) -> str:
+    return _spell(_TIME.pack(updated) + session_id.encode())
+
+
+def session_place(token: str) -> tuple[float, str]:
+    """Return the time and the session's id in a token. Raises BadToken."""
+    try:
+        place = _read(token)
+        (updated,) = _TIME.unpack_from(place)
+        session_id = place[_TIME.size :].decode()
+    except (ValueError, StructError) as error:
+        raise BadToken(token) from error
+    if "\0" in session_id:  # PostgreSQL refuses it
+        raise BadToken(token)
+    return updated, session_id
+
+
+def _spell(place: bytes) -> str:
+    return urlsafe_b64encode(place).decode().rstrip("=")
+
+
+def _read(token: str) -> bytes:
+    return urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))

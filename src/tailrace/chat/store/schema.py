@@ -1,6 +1,6 @@
-"""The tables, as the newest version of the schema has them; `migrations/` leads there.
+"""The tables in the newest version of the schema. The scripts in `migrations/` lead there.
 
-Their names begin with `tailrace_`, because a database may hold more than chats.
+All names begin with `tailrace_`, because a database may hold more than chats.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest version of the schema."""
 
 VERSION_TABLE = "tailrace_version"
@@ -28,7 +29,7 @@ metadata = MetaData()
 # SQLite counts rows up only in a column that is exactly an INTEGER.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
-# How many sessions an owner has is kept, because counting them takes the longer the more they are.
+# The number of an owner's sessions is stored, because counting rows takes longer the more there are.
 owners = Table(
     "tailrace_owners",
     metadata,
@@ -36,11 +37,12 @@ owners = Table(
     Column("sessions", Integer, nullable=False),
 )
 
+# Clients may choose the ids of their sessions, so an id means something only together with its owner.
 sessions = Table(
     "tailrace_sessions",
     metadata,
+    Column("owner", Text, ForeignKey(owners.c.owner), primary_key=True),
     Column("id", Text, primary_key=True),
-    Column("owner", Text, ForeignKey(owners.c.owner), nullable=False),
     Column("title", Text, nullable=False),
     Column("turns", Integer, nullable=False),
     Column("created", Double, nullable=False),
@@ -52,7 +54,8 @@ turns = Table(
     "tailrace_turns",
     metadata,
     Column("number", Number, primary_key=True, autoincrement=True),
-    Column("session_id", Text, ForeignKey(sessions.c.id, ondelete="CASCADE"), nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("session_id", Text, nullable=False),
     Column("stream_id", Text, nullable=False),
     Column("idempotency_key", Text),
     Column("message", Text, nullable=False),
@@ -67,11 +70,13 @@ turns = Table(
     Column("output_tokens", BigInteger),
     Column("error_code", Text),
     Column("error_message", Text),
-    Column("owner", Text, nullable=False),  # the session's, so that an index can hold it with the key
-    sqlite_autoincrement=True,  # or the number of a turn that was removed could be given away again
+    ForeignKeyConstraint(
+        ["owner", "session_id"], [sessions.c.owner, sessions.c.id], name="tailrace_turns_session", ondelete="CASCADE"
+    ),
+    sqlite_autoincrement=True,  # without it SQLite gives the number of a deleted turn away again
 )
 
-Index("tailrace_turns_by_session", turns.c.session_id, turns.c.number)
+Index("tailrace_turns_by_session", turns.c.owner, turns.c.session_id, turns.c.number)
 Index("tailrace_turns_by_stream", turns.c.stream_id, unique=True)
 
 has_key = turns.c.idempotency_key.is_not(None)
@@ -84,6 +89,7 @@ Index(
     postgresql_where=has_key,
 )
 
-# Few at any time; the next start looks for them. A parameter in place of the word would hide the index.
+# There are few at any time, and each start looks for them. With a parameter in place of the literal, the planner would
+# not use the index.
 is_generating = turns.c.state == literal_column("'generating'")
 Index("tailrace_turns_generating", turns.c.number, sqlite_where=is_generating, postgresql_where=is_generating)

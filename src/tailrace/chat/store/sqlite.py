@@ -1,45 +1,52 @@
-"""SQLite: each piece of work is carried out whole in a thread, because it waits for a disk."""
+"""SQLite. It waits for a disk, so each piece of work runs as a whole in a thread."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import QueuePool, create_engine
 from sqlalchemy.engine import URL
 
-from .database import Database, T, Work, reason
-from .errors import StoreError
-from .options import check_options, timeout
-from .threads import Threads
+from .database import Database, InUse, StoreError, T, Work, check_options, reason, timeout_of
+
+R = TypeVar("R")
 
 READERS = 4
 """Threads that read a file."""
 
 CLOSING = 1.0
-"""How many seconds work may take that has all the locks it needs, when the database is closed."""
+"""Seconds that work which has its locks may take when the database is closed."""
+
+CLAIMING = 0.5
+"""Seconds to wait for another process that is looking at the claim, too."""
 
 PRAGMAS = (
     "journal_mode = WAL",  # readers and the writer do not wait for each other
-    # What is committed is flushed when the journal is moved into the file, not with each transaction: the end of this
-    # process, even by kill -9, loses nothing; a power cut may lose the last moments, and leaves a whole file.
+    # Commits reach the disk when the journal is merged into the file, not one by one. The end of this process, even by
+    # kill -9, loses nothing. A power cut may lose the last moments and leaves the file intact.
     "synchronous = NORMAL",
     "foreign_keys = ON",
 )
 
 
 class SQLite(Database):
-    """A file, or the memory of this process, which ends with the store.
+    """A file, or the memory of this process.
 
-    SQLite has one writer at a time. Writers of this process wait for each other in the order they came; one of another
-    process is waited for as long as the URL's `timeout` says (5 s).
+    SQLite has one writer at a time. Writers of this process take turns. A lock of another process is waited for.
+    Waiting for both counts toward the URL's `timeout` (5 s).
 
-    The folder of a file is made. StoreError if it cannot be. A new file is its user's alone.
+    The folder of a file is created. A new file is accessible to its user only.
     """
 
     OPTIONS: ClassVar = {"timeout"}
@@ -49,30 +56,93 @@ class SQLite(Database):
             raise StoreError("expected sqlite:///file as database, but got something before the third slash")
         file = url.database or ":memory:"
         in_memory = file == ":memory:"
-        super().__init__("SQLite in memory" if in_memory else file)
-        check_options(url, self.OPTIONS, self.place)
-        self._timeout = timeout(url, self.place)
-        if not in_memory:
-            _make_folder(file)
-            _make_private(Path(file))
-        connect = partial(_connect, file if in_memory else str(Path(file).absolute()), self._timeout)
+        place = "SQLite in memory" if in_memory else file
+        check_options(url, self.OPTIONS, place)
+        super().__init__(place, timeout_of(url, place))
+        self._file = None if in_memory else _File(file)
+        self._claim: sqlite3.Connection | None = None
+        connect = partial(_connect, self._file.path if self._file else file, self.timeout)
         self._writing = _Connections("tailrace chat writer", 1, connect)
-        # What is in memory has only one connection.
+        # A database in memory has only one connection.
         self._reading = self._writing if in_memory else _Connections("tailrace chat reader", READERS, connect)
 
-    async def _read(self, work: Work[T]) -> T:
-        return await self._reading.select(work)
+    async def claim(self) -> None:
+        if self._file is not None:
+            self._claim = _claim(self._file)
 
-    async def _write(self, work: Work[T]) -> T:
-        return await self._writing.transact(work)
+    async def _read(self, work: Work[T]) -> T:
+        return await self._reading.select(work, self.timeout)
+
+    async def _write(self, work: Work[T], patience: float) -> T:
+        return await self._writing.transact(work, patience, self._file)
 
     async def _close(self) -> None:
-        patience = self._timeout + CLOSING
+        patience = self.timeout + CLOSING
         await asyncio.gather(*(connections.close(patience) for connections in {self._reading, self._writing}))
+        if self._claim is not None:
+            self._claim.close()
+
+
+class _File:
+    """A database's file. It must stay where it is: what is written into a deleted file is gone with the process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = str(Path(name).absolute())
+        try:
+            Path(name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{name}: cannot make its folder: {reason(error)}") from error
+        _make_private(Path(self.path))
+        self._identity = self._look()
+
+    def check(self) -> None:
+        """Raise StoreError if the file was deleted or replaced."""
+        if self._look() != self._identity:
+            raise StoreError(f"{self.name}: expected the file that was opened, but it was deleted or replaced")
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:  # SQLite says it better
+            return None
+        return found.st_dev, found.st_ino
+
+
+def _make_private(file: Path) -> None:
+    """Conversations are for nobody else on the machine. SQLite gives its other files the mode of this one."""
+    if not file.exists():
+        with suppress(OSError):  # SQLite says it better
+            file.touch(mode=0o600)
+
+
+def _claim(file: _File) -> sqlite3.Connection:
+    """Lock a small database beside the file, which also holds the id of the process. Raises InUse.
+
+    SQLite's own locks work on every system and file system where the database does. They end with their process.
+    """
+    beside = Path(f"{os.path.realpath(file.path)}.lock")
+    _make_private(beside)
+    try:
+        claim = sqlite3.connect(beside, timeout=CLAIMING, isolation_level=None, check_same_thread=False)
+        try:
+            claim.execute("BEGIN IMMEDIATE")
+            claim.execute(f"PRAGMA user_version = {os.getpid()}")
+            claim.execute("COMMIT")
+            claim.execute("BEGIN IMMEDIATE")  # others can read the id of the process, but not lock
+        except sqlite3.OperationalError:
+            pid = claim.execute("PRAGMA user_version").fetchone()[0]
+            raise InUse(file.name, f"the server with process id {pid}") from None
+        except BaseException:
+            claim.close()
+            raise
+    except sqlite3.Error as error:
+        raise StoreError(f"{beside}: {reason(error)}") from error
+    return claim
 
 
 class _Connections:
-    """So many connections, and a thread for each."""
+    """Connections, with a thread for each."""
 
     def __init__(self, name: str, count: int, connect: Callable[[], sqlite3.Connection]) -> None:
         self._engine = create_engine(
@@ -86,19 +156,23 @@ class _Connections:
         )
         self._threads = Threads(name, count, self._engine.dispose)
 
-    async def select(self, work: Work[T]) -> T:
-        def run() -> T:
+    async def select(self, work: Work[T], patience: float) -> T:
+        def run(_: float) -> T:
             with self._engine.connect() as connection:
                 return work(connection)
 
-        return await self._threads.run(run)
+        return await self._threads.run(run, patience)
 
-    async def transact(self, work: Work[T]) -> T:
-        def run() -> T:
+    async def transact(self, work: Work[T], patience: float, file: _File | None) -> T:
+        def run(left: float) -> T:
+            if file is not None:
+                file.check()
             with self._engine.begin() as connection:
+                # For locks of other processes there is only what is left of the time.
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(left * 1000)}")
                 return work(connection)
 
-        return await self._threads.run(run)
+        return await self._threads.run(run, patience)
 
     async def close(self, patience: float) -> None:
         await self._threads.close(patience)
@@ -108,10 +182,10 @@ def _connect(file: str, patience: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
         file,
         timeout=patience,
-        # The driver begins a transaction with the first INSERT, UPDATE or DELETE, and waits for another process's there
-        # rather than later, when it could only fail.
+        # The driver begins a transaction with the first INSERT, UPDATE or DELETE. It waits for a lock of another
+        # process there, because later it could only fail.
         isolation_level="IMMEDIATE",
-        check_same_thread=False,  # it goes from thread to thread, and is one's at a time
+        check_same_thread=False,  # it goes from thread to thread, but only one has it at a time
     )
     try:
         for pragma in PRAGMAS:
@@ -122,15 +196,73 @@ def _connect(file: str, patience: float) -> sqlite3.Connection:
     return connection
 
 
-def _make_folder(file: str) -> None:
+Call = Callable[[float], Any]
+
+
+class Threads:
+    """Threads that run calls in the order they came. The last one to end calls `last`.
+
+    The threads of a ThreadPoolExecutor would be joined at the end of the process, even if they hang for ever.
+    """
+
+    def __init__(self, name: str, count: int, last: Callable[[], None]) -> None:
+        # Never more than there are requests, because each waits for its call. None ends the thread that takes it.
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._last = last
+        self._running = count
+        self._lock = Lock()
+        self._ended: Future[None] = Future()
+        self._ended.set_running_or_notify_cancel()  # so that nobody cancels it
+        self._threads = [Thread(target=self._work, name=name, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, call: Callable[[float], R], patience: float) -> R:
+        """Return or raise what the call does. The call gets the seconds that are left of the patience.
+
+        Raises TimeoutError if no thread was free in time. Cancelling stops the wait; a call that has begun still
+        completes.
+        """
+        future: Future[R] = Future()
+        deadline = time.monotonic() + patience
+        self._calls.put((future, lambda: call(max(0.0, deadline - time.monotonic()))))
+        waiting = asyncio.wrap_future(future)
+        try:
+            await asyncio.wait([waiting], timeout=patience)
+            if not waiting.done() and future.cancel():
+                raise TimeoutError(f"expected a turn within {patience:g} s, but other work took longer")
+            return await waiting
+        finally:
+            waiting.cancel()
+
+    async def close(self, patience: float) -> None:
+        """Let the threads end when they have run all calls. One that hangs for longer than `patience` is left alone."""
+        for _ in self._threads:
+            self._calls.put(None)
+        try:
+            async with asyncio.timeout(patience):
+                await asyncio.wrap_future(self._ended)
+        except TimeoutError:
+            return
+        for thread in self._threads:
+            thread.join()  # each has taken its last step
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if call[0].set_running_or_notify_cancel():
+                _carry_out(*call)
+            del call  # a thread that waits for the next call holds on to nothing
+        with self._lock:
+            self._running -= 1
+            is_last = self._running == 0
+        if is_last:
+            _carry_out(self._ended, self._last)
+
+
+def _carry_out(future: Future[R], call: Callable[[], R]) -> None:
     try:
-        Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{file}: cannot make its folder: {reason(error)}") from error
-
-
-def _make_private(file: Path) -> None:
-    """Conversations are for nobody else on the machine. SQLite gives its other files the mode of this one."""
-    if not file.exists():
-        with suppress(OSError):  # SQLite says it better
-            file.touch(mode=0o600)
+        result = call()
+    except BaseException as error:  # for the caller that waits
+        future.set_exception(error)
+    else:
+        future.set_result(result)

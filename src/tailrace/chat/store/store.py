@@ -4,47 +4,77 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
 
-from ..sessions import Page, Session, Turn
-from .begin import Beginning, insert_session
-from .database import Database
-from .errors import Conflict
-from .opening import open_database
-from .records import SESSION, TURN, Begun, NewTurn, storable, to_session, to_turn
-from .schema import is_generating, owners, sessions, turns
-from .tokens import session_place, session_token, turn_place, turn_token
-from .upgrade import VERSION, upgrade
+from .database import Conflict, Database
+from .opening import open_database, upgrade
+from .records import (
+    SESSION,
+    TURN,
+    Begun,
+    NewTurn,
+    Page,
+    Session,
+    SessionFull,
+    SessionLimit,
+    SessionNotFound,
+    Turn,
+    session_place,
+    session_token,
+    storable,
+    to_session,
+    to_turn,
+    turn_place,
+    turn_token,
+)
+from .schema import VERSION_TABLE, is_generating, owners, sessions, turns
 
 PATIENCE = 2.0
-"""Seconds after which a database that says nothing counts as unreachable."""
+"""Seconds after which a database that does not answer counts as unavailable."""
 
-_of_session = sessions.c.id == bindparam("session_id")
+# Statements are made once: SQLAlchemy finds the compiled form of a statement it has seen without walking it again.
+
 _of_owner = sessions.c.owner == bindparam("of_owner")
+_is_session = _of_owner & (sessions.c.id == bindparam("session_id"))
+_in_session = (turns.c.owner == bindparam("of_owner")) & (turns.c.session_id == bindparam("session_id"))
+_is_turn = turns.c.number == bindparam("of_number")
 
-_SESSION = select(*SESSION).where(_of_session, _of_owner)
+_SESSION = select(*SESSION).where(_is_session)
 _SESSIONS = (
     select(*SESSION).where(_of_owner).order_by(sessions.c.updated.desc(), sessions.c.id.desc()).limit(bindparam("page"))
 )
 _SESSIONS_AFTER = _SESSIONS.where(
     tuple_(sessions.c.updated, sessions.c.id) < tuple_(bindparam("updated"), bindparam("id"))
 )
-_TURNS = (
-    select(*TURN)
-    .where(turns.c.session_id == bindparam("session_id"))
-    .order_by(turns.c.number.desc())
-    .limit(bindparam("page"))
-)
+_TURNS = select(*TURN).where(_in_session).order_by(turns.c.number.desc()).limit(bindparam("page"))
 _TURNS_BEFORE = _TURNS.where(turns.c.number < bindparam("number"))
 _TURN = select(*TURN).where(turns.c.stream_id == bindparam("stream_id"), turns.c.owner == bindparam("of_owner"))
+_KNOWN = select(*TURN).where(turns.c.owner == bindparam("of_owner"), turns.c.idempotency_key == bindparam("key"))
 _COUNT = select(owners.c.sessions).where(owners.c.owner == bindparam("of_owner"))
 _COUNT_ALL = select(func.coalesce(func.sum(owners.c.sessions), 0))
 
-_is_turn = turns.c.number == bindparam("of_number")
+# The row is locked from here to the end of the transaction, so the turns of a session begin one after the other.
+_ADD_TO_SESSION = (
+    update(sessions)
+    .where(_is_session, sessions.c.turns < bindparam("turn_limit"))
+    .values(
+        turns=sessions.c.turns + 1,
+        updated=bindparam("now"),
+        title=case((sessions.c.turns == 0, bindparam("first_title")), else_=sessions.c.title),
+    )
+    .returning(*SESSION)
+)
+_INSERT_SESSION = insert(sessions)
+_INSERT_TURN = insert(turns).returning(turns.c.number)
+_BEGINNING = {"state": "generating", "reply": "", "chunks": 0, "seconds": 0.0, "context_messages": 0}
+
 _CHECKPOINT = (
     update(turns)
-    .where(_is_turn, is_generating)  # one that ended in the meantime stays as it ended
+    .where(_is_turn, is_generating)  # a turn that has ended in the meantime stays as it ended
     .values(reply=bindparam("reply"), chunks=bindparam("chunks"))
 )
 _END = (
@@ -68,38 +98,55 @@ _END = (
     )
 )
 _INTERRUPT = update(turns).where(is_generating).values(state="interrupted")
-_EMPTY_SESSION = update(sessions).where(_of_session, _of_owner).values(turns=0, title="")
-_DELETE_TURNS = delete(turns).where(turns.c.session_id == bindparam("session_id"))
-_DELETE_SESSION = delete(sessions).where(_of_session, _of_owner)
+_EMPTY_SESSION = update(sessions).where(_is_session).values(turns=0, title="")
+_DELETE_TURNS = delete(turns).where(_in_session)
+_DELETE_SESSION = delete(sessions).where(_is_session)
 _TAKE_FROM_OWNER = update(owners).where(owners.c.owner == bindparam("of_owner")).values(sessions=owners.c.sessions - 1)
 
 
+def _add_to_owner(dialect: Any) -> Any:
+    adding = dialect.insert(owners).values(owner=bindparam("owner"), sessions=1)
+    return adding.on_conflict_do_update(
+        index_elements=[owners.c.owner],
+        set_={"sessions": owners.c.sessions + 1},
+        where=owners.c.sessions < bindparam("session_limit"),
+    )
+
+
+_ADD_TO_OWNER = {"sqlite": _add_to_owner(sqlite), "postgresql": _add_to_owner(postgresql)}
+
+
 class Store:
-    """Every method can raise StoreError. None gives an owner what is another's."""
+    """Every method can raise StoreError. None shows an owner what belongs to another."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @property
     def place(self) -> str:
-        """Where it is, for people: never with a password in it."""
+        """Where the database is, without a password."""
         return self._database.place
 
+    @property
+    def last_write(self) -> float:
+        """Seconds since a write went well, or since the store was opened."""
+        return self._database.last_write
+
     async def create_session(self, session_id: str, owner: str, now: float, *, limit: int) -> Session:
-        """A session without turns. SessionLimit if the owner has `limit` sessions."""
+        """Insert a session without turns. Raises SessionLimit if the owner has `limit` sessions."""
         session = Session(id=session_id, owner=owner, title="", turns=0, created=now, updated=now)
-        await self._database.write(lambda connection: insert_session(connection, session, limit))
+        await self._database.write(lambda connection: _insert_session(connection, session, limit))
         return session
 
     async def session(self, session_id: str, owner: str) -> Session | None:
         def find(connection: Connection) -> Session | None:
-            row = connection.execute(_SESSION, {"session_id": storable(session_id), "of_owner": owner}).one_or_none()
+            row = connection.execute(_SESSION, _place(session_id, owner)).one_or_none()
             return None if row is None else to_session(row)
 
         return await self._database.read(find)
 
     async def sessions(self, owner: str, *, limit: int, after: str | None = None) -> Page[Session]:
-        """A page of the sessions, the last updated first. BadToken."""
+        """Return a page of the sessions, the last updated first. Raises BadToken."""
         statement, place = _SESSIONS, {"of_owner": owner, "page": limit + 1}
         if after is not None:
             updated, session_id = session_place(after)
@@ -111,7 +158,7 @@ class Store:
         return Page(items, session_token(items[-1].updated, items[-1].id) if len(found) > limit else None)
 
     async def count(self, owner: str | None = None) -> int:
-        """How many sessions an owner has, or all owners together."""
+        """Return how many sessions an owner has, or all owners together."""
 
         def sum_up(connection: Connection) -> int:
             if owner is None:
@@ -120,9 +167,9 @@ class Store:
 
         return await self._database.read(sum_up)
 
-    async def turns(self, session_id: str, *, limit: int, before: str | None = None) -> Page[Turn]:
-        """A page of the newest turns in order of time; `next` leads to older ones. BadToken."""
-        statement, place = _TURNS, {"session_id": session_id, "page": limit + 1}
+    async def turns(self, session_id: str, owner: str, *, limit: int, before: str | None = None) -> Page[Turn]:
+        """Return a page of the newest turns in order of time. `next` leads to older ones. Raises BadToken."""
+        statement, place = _TURNS, {**_place(session_id, owner), "page": limit + 1}
         if before is not None:
             statement, place = _TURNS_BEFORE, {**place, "number": turn_place(before)}
         found = await self._database.read(
@@ -131,30 +178,37 @@ class Store:
         items = found[limit - 1 :: -1] if len(found) > limit else found[::-1]
         return Page(items, turn_token(items[0].number) if len(found) > limit else None)
 
+    async def find_turn(self, stream_id: str, owner: str) -> Turn | None:
+        return await self._find(_TURN, {"stream_id": storable(stream_id), "of_owner": owner})
+
+    async def known_turn(self, idempotency_key: str, owner: str) -> Turn | None:
+        """Return the turn that an owner's idempotency key stands for."""
+        return await self._find(_KNOWN, {"key": idempotency_key, "of_owner": owner})
+
     async def begin_turn(
         self,
         turn: NewTurn,
         owner: str,
         *,
-        new_session: bool,
+        create: bool,
         session_limit: int,
         turn_limit: int,
         context_turns: int,
     ) -> Begun:
-        """Insert a turn that is `generating`, with the last `context_turns` turns before it. All or nothing.
+        """Insert a turn that is `generating`, and read the last `context_turns` turns before it. All or nothing.
 
-        If the owner has a turn with this idempotency key, that one is given back, and nothing is written. SessionLimit
-        if the owner has `session_limit` sessions and a new one is wanted, else SessionNotFound, or SessionFull if it
-        has `turn_limit` turns.
+        If the owner has a turn with this idempotency key, that turn is returned and nothing is written. A session that
+        does not exist begins if `create` is set. Raises SessionNotFound if it is not, SessionLimit if the owner has
+        `session_limit` sessions, SessionFull if the session has `turn_limit` turns.
         """
-        beginning = Beginning(turn, owner, new_session, session_limit, turn_limit, context_turns)
+        beginning = _Beginning(turn, owner, create, session_limit, turn_limit, context_turns)
         try:
             return await self._database.write(beginning)
-        except Conflict:  # the same idempotency key at the same time: now the other turn can be seen
+        except Conflict:  # the same key or session at the same time: now the other one can be seen
             return await self._database.write(beginning)
 
     async def checkpoint(self, texts: Sequence[tuple[int, str, int]]) -> None:
-        """Keep what there is of running replies: the number, the text and the chunks of each."""
+        """Store the number, the text so far and the chunks of each running reply."""
         if not texts:
             return
         # In order, so that two transactions cannot wait for each other's rows.
@@ -164,7 +218,7 @@ class Store:
         await self._database.write(lambda connection: connection.execute(_CHECKPOINT, rows) and None)
 
     async def end_turn(self, turn: Turn) -> None:
-        """Keep how a turn ended. Nothing happens if it was removed."""
+        """Store how a turn ended. Does nothing if the turn was deleted."""
         values = {
             "of_number": turn.number,
             "state": turn.state,
@@ -180,32 +234,25 @@ class Store:
         await self._database.write(lambda connection: connection.execute(_END, values))
 
     async def interrupt_turns(self) -> int:
-        """How many turns an earlier server left `generating`; they are `interrupted` now."""
+        """Mark the turns that an earlier server left `generating` as `interrupted`. Returns how many there were."""
         return await self._database.write(lambda connection: connection.execute(_INTERRUPT).rowcount)
 
-    async def find_turn(self, stream_id: str, owner: str) -> Turn | None:
-        def find(connection: Connection) -> Turn | None:
-            row = connection.execute(_TURN, {"stream_id": storable(stream_id), "of_owner": owner}).one_or_none()
-            return None if row is None else to_turn(row)
-
-        return await self._database.read(find)
-
     async def clear(self, session_id: str, owner: str) -> bool:
-        """Remove the turns of a session, and its title with them. False if there is no such session."""
+        """Delete the turns of a session, and its title. False if there is no such session."""
 
         def empty(connection: Connection) -> bool:
-            if connection.execute(_EMPTY_SESSION, {"session_id": session_id, "of_owner": owner}).rowcount == 0:
+            if connection.execute(_EMPTY_SESSION, _place(session_id, owner)).rowcount == 0:
                 return False
-            connection.execute(_DELETE_TURNS, {"session_id": session_id})
+            connection.execute(_DELETE_TURNS, _place(session_id, owner))
             return True
 
         return await self._database.write(empty)
 
     async def delete(self, session_id: str, owner: str) -> bool:
-        """Remove a session with its turns. False if there is none."""
+        """Delete a session with its turns. False if there is no such session."""
 
         def remove(connection: Connection) -> bool:
-            if connection.execute(_DELETE_SESSION, {"session_id": session_id, "of_owner": owner}).rowcount == 0:
+            if connection.execute(_DELETE_SESSION, _place(session_id, owner)).rowcount == 0:
                 return False
             connection.execute(_TAKE_FROM_OWNER, {"of_owner": owner})
             return True
@@ -213,20 +260,111 @@ class Store:
         return await self._database.write(remove)
 
     async def ping(self, *, patience: float = PATIENCE) -> None:
-        """StoreError if the database does not answer within so many seconds."""
+        """Raise StoreError if nothing can be written within `patience` seconds."""
+        await self._database.ping(_touch, patience)
 
-        def look(connection: Connection) -> None:
-            connection.execute(VERSION)
+    async def _find(self, statement: Any, place: dict[str, str]) -> Turn | None:
+        def find(connection: Connection) -> Turn | None:
+            row = connection.execute(statement, place).one_or_none()
+            return None if row is None else to_turn(row)
 
-        await self._database.ping(look, patience)
+        return await self._database.read(find)
+
+
+def _place(session_id: str, owner: str) -> dict[str, Any]:
+    return {"session_id": storable(session_id), "of_owner": owner}
+
+
+def _touch(connection: Connection) -> None:
+    connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = version_num")
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """The transaction that begins a turn. Run it again if it ends in a Conflict."""
+
+    turn: NewTurn
+    owner: str
+    create: bool
+    session_limit: int
+    turn_limit: int
+    context_turns: int
+
+    def __call__(self, connection: Connection) -> Begun:
+        """Raises SessionLimit, SessionNotFound or SessionFull."""
+        if (known := self._known(connection)) is not None:
+            found = connection.execute(_SESSION, _place(known.session_id, self.owner))
+            return Begun(known, to_session(found.one()), (), known)
+        session, is_new = self._session(connection)
+        turn = self._insert_turn(connection)
+        context = self._context(connection, turn.number) if session.turns > 1 else ()
+        return Begun(turn, session, context, new_session=is_new)
+
+    def _known(self, connection: Connection) -> Turn | None:
+        if (key := self.turn.idempotency_key) is None:
+            return None
+        row = connection.execute(_KNOWN, {"of_owner": self.owner, "key": key}).one_or_none()
+        return None if row is None else to_turn(row)
+
+    def _session(self, connection: Connection) -> tuple[Session, bool]:
+        """Return the session with the turn added, and whether it is new."""
+        new, place = self.turn, _place(self.turn.session_id, self.owner)
+        change = {"turn_limit": self.turn_limit, "now": new.created, "first_title": new.title}
+        row = connection.execute(_ADD_TO_SESSION, place | change).one_or_none()
+        if row is not None:
+            return to_session(row), False
+        if connection.execute(_SESSION, place).one_or_none() is not None:
+            raise SessionFull(self.turn_limit)
+        if not self.create:
+            raise SessionNotFound(new.session_id)
+        session = Session(new.session_id, self.owner, new.title, 1, new.created, new.created)
+        _insert_session(connection, session, self.session_limit)
+        return session, True
+
+    def _insert_turn(self, connection: Connection) -> Turn:
+        new = self.turn
+        values: dict[str, Any] = {
+            "session_id": new.session_id,
+            "stream_id": new.stream_id,
+            "idempotency_key": new.idempotency_key,
+            "message": new.message,
+            "model": new.model,
+            "created": new.created,
+        }
+        number = connection.execute(_INSERT_TURN, {**_BEGINNING, **values, "owner": self.owner}).scalar_one()
+        return Turn(number=number, **values)
+
+    def _context(self, connection: Connection, number: int) -> Sequence[Turn]:
+        place = _place(self.turn.session_id, self.owner)
+        rows = connection.execute(_TURNS_BEFORE, {**place, "number": number, "page": self.context_turns})
+        return [to_turn(row) for row in reversed(rows.all())]
+
+
+def _insert_session(connection: Connection, session: Session, limit: int) -> None:
+    """Raises SessionLimit if the owner has that many."""
+    adding = _ADD_TO_OWNER[connection.dialect.name]
+    if connection.execute(adding, {"owner": session.owner, "session_limit": limit}).rowcount == 0:
+        raise SessionLimit(limit)
+    connection.execute(
+        _INSERT_SESSION,
+        {
+            "id": session.id,
+            "owner": session.owner,
+            "title": session.title,
+            "turns": session.turns,
+            "created": session.created,
+            "updated": session.updated,
+        },
+    )
 
 
 @asynccontextmanager
 async def open_store(url: str) -> AsyncIterator[Store]:
-    """The store at an SQLAlchemy URL (`sqlite` or `postgresql+asyncpg`), its schema brought up to date.
+    """Open the store at an SQLAlchemy URL (`sqlite` or `postgresql+asyncpg`) and upgrade its schema.
 
-    The folder of a file is made. StoreError if it cannot be used; never with a password in it.
+    Until it is closed, no other server can open it. Raises StoreError if it cannot be used.
     """
     async with open_database(url) as database:
+        await database.claim()
         await upgrade(database)
         yield Store(database)

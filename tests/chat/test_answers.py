@@ -7,17 +7,16 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from tailrace.chat import unstored
-from tailrace.chat.sessions import Turn
+from tailrace.chat import answers
+from tailrace.chat.answers import Unstored
 from tailrace.chat.settings import database_url
-from tailrace.chat.store import NewTurn, Store, open_store
-from tailrace.chat.unstored import Unstored
+from tailrace.chat.store import NewTurn, Store, Turn, open_store
 
 
 async def begin(store: Store, number: int) -> Turn:
     new = NewTurn(f"session-{number}", f"{number:022}", None, "Hello", "m", 0.0)
     limits = {"session_limit": 10, "turn_limit": 10, "context_turns": 10}
-    return (await store.begin_turn(new, "", new_session=True, **limits)).turn
+    return (await store.begin_turn(new, "", create=True, **limits)).turn
 
 
 async def test_they_are_stored_when_it_takes_them(tmp_path: Path) -> None:
@@ -43,6 +42,6 @@ async def test_they_are_stored_when_it_takes_them(tmp_path: Path) -> None:
 async def test_there_are_not_more_than_so_many(tmp_path: Path) -> None:
     async with open_store(database_url(str(tmp_path / "chat.sqlite3"))) as store:
         waiting = Unstored(store)
-        for number in range(unstored.MOST + 5):
+        for number in range(answers.MAX_UNSTORED + 5):
             waiting.add(Turn(number, "s", f"{number:022}", None, "Hello", "m", 0.0))
-        assert len(waiting) == unstored.MOST
+        assert len(waiting) == answers.MAX_UNSTORED

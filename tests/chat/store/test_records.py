@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.chat.store import BadToken
-from tailrace.chat.store.tokens import session_place, session_token, turn_place, turn_token
+from tailrace.chat.store.records import session_place, session_token, turn_place, turn_token
 
 URL_SAFE = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
