@@ -19,6 +19,7 @@ from tailrace.client import (
     ChatObject,
     Chunk,
     Complete,
+    Reasoning,
     Retry,
     SessionBusy,
     SessionInfo,
@@ -205,6 +206,22 @@ async def test_newer_servers_are_understood() -> None:
     assert (info.model_extra or {})["new"] == 1
     assert type(thought) is ChatObject
     assert (thought.model_extra or {})["text"] == "hm"
+
+
+@pytest.mark.parametrize("reasoning", [False, True])
+async def test_what_the_model_thinks_is_there_for_those_who_ask(reasoning: bool) -> None:
+    queries: list[bytes] = []
+    thought = b'{"type":"reasoning","id":"S.e.2","text":"hm"}'
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        queries.append(scope["query_string"])
+        await lines(INFO, thought, COMPLETE)(scope, receive, send)
+
+    async with serving(app, lifespan="off") as url, ChatClient(url) as chat:
+        for following in (chat.stream("x", reasoning=reasoning), chat.resume("S", reasoning=reasoning)):
+            async with following as reply:
+                assert isinstance([each async for each in reply][1], Reasoning)
+    assert queries == [b"reasoning=true" if reasoning else b""] * 2
 
 
 async def test_after_a_reset_the_text_is_gathered_anew() -> None:

@@ -187,6 +187,10 @@ def _path(*parts: str) -> str:
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
+def _with_reasoning(path: str, reasoning: bool) -> str:
+    return with_parameters(path, {"reasoning": reasoning or None})
+
+
 def _said(**params: Any) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
@@ -205,20 +209,26 @@ class Chatting:
         *,
         idempotency_key: str | None = None,
         on_reset: OnReset = "raise",
+        reasoning: bool = False,
     ) -> Tail[ChatObject]:
         """Send a message and follow the reply, by `with` or `async with`. Without a `session_id`, a session begins.
 
         However often the message is sent, the server answers it once: it knows it by your key, or by one made for it.
+        With `reasoning`, the reply includes what the model thinks before it answers.
         StreamFailed if the model fails, SessionBusy if the session is already answering.
         """
         body = encode(_said(message=message, session_id=session_id))
         key = idempotency_key or new_key()
-        plan = self._server.plan("/chat/stream", method="POST", content=body, key=key, on_reset=on_reset)
+        path = _with_reasoning("/chat/stream", reasoning)
+        plan = self._server.plan(path, method="POST", content=body, key=key, on_reset=on_reset)
         return Tail(plan, read_object, self._clients)
 
-    def resume(self, stream_id: str, after: str | None = None, *, on_reset: OnReset = "raise") -> Tail[ChatObject]:
+    def resume(
+        self, stream_id: str, after: str | None = None, *, on_reset: OnReset = "raise", reasoning: bool = False
+    ) -> Tail[ChatObject]:
         """Follow a reply from its beginning, or after the object with the id `after`."""
-        plan = self._server.plan(_path("chat", "stream", stream_id), after=after, on_reset=on_reset)
+        path = _with_reasoning(_path("chat", "stream", stream_id), reasoning)
+        plan = self._server.plan(path, after=after, on_reset=on_reset)
         return Tail(plan, read_object, self._clients)
 
     @_gathering
