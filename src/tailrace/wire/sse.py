@@ -15,20 +15,20 @@ from ..events import Entries, Notice, encode_data
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, notice_frame
 
 ONLY_RETRY = object()
-"""In place of data where there is none: unlike None it cannot be a value."""
+"""Stands for data where there is none. Unlike None, it is no JSON value."""
 
-_CR = ord("\r")  # a number is found faster in bytes than a byte
+_CR = ord("\r")  # `in` finds a number in bytes faster than a byte
 _BOM = b"\xef\xbb\xbf"
-# One event as almost every server writes it. Nothing is tried twice: a stranger is passed on at its first line.
+# One event as almost every server writes it. Possessive, so that anything else is given up at its first odd line.
 _EVENT = re.compile(r"(?:id: ?+([^\n\0]*+)\n)?+(?:event: ?+(.*+)\n)?+data: ?+(.*+(?:\ndata: .*+)*+)\n\n")
 _Columns: TypeAlias = tuple[list[str], list[str | None], list[str]]
-"""The texts of events, their names and their ids, or no names and no ids."""
-# From how many characters on it pays to look for blocks that are written alike.
+"""The texts of events, their names and their ids. Names or ids may be empty."""
+# From this many characters on, looking for blocks that are written alike pays off.
 _MANY = 1024
 # What JSON begins with. To try and fail to read anything else as JSON would cost more than all the rest.
 _BEGINNINGS = frozenset('{["-0123456789tfnNI \t\n')
 _COMMENTS = re.compile(rb"(?::.*\n|\n)*")
-# As many digits as JavaScript holds exactly; int() refuses thousands of them.
+# As many digits as JavaScript holds exactly. int() refuses thousands of them.
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
 
 
@@ -93,10 +93,10 @@ def _field(events: Mapping[int, str], offset: int) -> bytes:
 
 
 class SSEDecoder(Decoder):
-    """Any server's events. `Frame.data` is the text of the data fields, `Frame.id` the last id that was seen.
+    """Any server's events. `Frame.data` is the text of the data fields; `Frame.id` is the last id so far.
 
-    A block with only `retry` becomes a frame without data. As the specification says, an event whose blank line never
-    came is none.
+    A block with nothing but `retry` becomes a frame without data. An event whose blank line never came is dropped, as
+    the specification says (HTML standard, section 9.2.6).
     """
 
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
@@ -122,9 +122,9 @@ class SSEDecoder(Decoder):
         return self._read_lines(blocks)
 
     def _gather(self, data: bytes) -> bytes:
-        """The blocks that are whole now."""
+        """Add a piece and return the blocks that are complete now."""
         buffer = self._buffer
-        # A block may be closed by a line end that came with an earlier piece.
+        # The first of the two line ends that close a block may have come with an earlier piece.
         scanned = max(len(buffer) - 1, 0)
         buffer += data
         if self._at_start and not self._skip_bom():
@@ -146,7 +146,7 @@ class SSEDecoder(Decoder):
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _skip_bom(self) -> bool:
-        """Whether enough is there to know that no byte order mark is left in front."""
+        """Skip a byte order mark. False while there are too few bytes to tell."""
         if len(self._buffer) < 3 and _BOM.startswith(self._buffer):
             return False
         if self._buffer.startswith(_BOM):
@@ -155,7 +155,7 @@ class SSEDecoder(Decoder):
         return True
 
     def _skip_comments(self) -> None:
-        # Pings come without a blank line: an idle stream would otherwise gather them for ever.
+        # Pings come without a blank line. Kept, those of an idle stream would add up.
         del self._buffer[: _end_of_comments(self._buffer)]
         if self._buffer.startswith(b":"):
             del self._buffer[1:]
@@ -166,7 +166,7 @@ class SSEDecoder(Decoder):
 
     def _check_blocks(self, blocks: bytes) -> None:
         for block in blocks.split(b"\n\n"):
-            # With the end of its last line, as when the blank line has yet to come.
+            # Count the end of the last line, as `_gather` does while the blank line has yet to come.
             self._check_size(len(block) + 1 - _end_of_comments(block))
 
     def _read_one(self, match: re.Match[str]) -> Frame:
@@ -184,7 +184,7 @@ class SSEDecoder(Decoder):
         return list(map(Frame, self._read_texts(texts), events or repeat(None), ids or repeat(self._last_id)))
 
     def _read_lines(self, blocks: str) -> list[Frame]:
-        """Whatever it is that they say."""
+        """Read blocks line by line, whatever they contain."""
         frames: list[Frame] = []
         data: list[str] = []
         event: str | None = None
@@ -211,22 +211,22 @@ class SSEDecoder(Decoder):
         return frames
 
     def _read_delay(self, retry: int) -> list[Frame]:
-        """What a block with nothing but a delay is, if it is anything."""
+        """The frames for a block with nothing but a delay."""
         return [Frame(None, None, self._last_id, retry)]
 
     def _read_text(self, text: str) -> Any:
-        """The data of a frame, out of the text of its fields."""
+        """Turn the text of the data fields into a frame's data."""
         return text
 
     def _read_texts(self, texts: list[str]) -> list[Any]:
-        """The same for many."""
+        """Turn many texts into data."""
         return texts
 
 
 def _read_columns(blocks: str) -> _Columns | None:
-    """Of events that all begin with the same field: an id, a name and data in one line or more, in this order.
+    """Read events that all begin with the same field: an id, a name, and one data line or more, in this order.
 
-    None if there is anything else in the blocks: a line end that is none of theirs tells it.
+    None if the blocks contain anything else, which shows as a line end too many.
     """
     first = blocks[: blocks.find(" ") + 1]
     if first not in ("id: ", "event: ", "data: ") or (first == "id: " and "\0" in blocks):
@@ -246,7 +246,7 @@ def _read_columns(blocks: str) -> _Columns | None:
             ids = heads
         if "\n" in ",".join(ids) or "\n" in ",".join(names):
             return None
-    together = ",".join(texts)  # with what is in no mark, or it could make one of two ends
+    together = ",".join(texts)  # a comma is in no mark, so that joining makes none
     if "\n" in together:
         if together.count("\n") != together.count("\ndata: "):
             return None
@@ -255,7 +255,7 @@ def _read_columns(blocks: str) -> _Columns | None:
 
 
 def _partition(texts: list[str], mark: str) -> tuple[list[str], list[str], bool]:
-    """What is in front of the first mark in each, what is behind it, and whether one has none."""
+    """Split each text at its first mark. Returns the parts before it, the parts after it, and whether one has none."""
     before: list[str] = []
     after: list[str] = []
     missing = False
@@ -269,7 +269,7 @@ def _partition(texts: list[str], mark: str) -> tuple[list[str], list[str], bool]
 
 
 def _end_of_comments(block: bytes | bytearray) -> int:
-    """Where the blank lines and whole comments in front of a block end."""
+    """The place where the blank lines and whole comments before a block end."""
     match = _COMMENTS.match(block)
     assert match is not None
     return match.end()

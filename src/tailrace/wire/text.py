@@ -30,7 +30,7 @@ def _text(json: bytes) -> bytes:
 
 
 class TextDecoder(Decoder):
-    """Pieces of text, never cut inside a character."""
+    """Pieces of UTF-8 text, never cut inside a character."""
 
     def __init__(self) -> None:
         self._characters = codecs.getincrementaldecoder("utf-8")()

@@ -100,7 +100,7 @@ def _is_refusal(value: Any) -> bool:
 
 
 def read_command(text: str | None) -> Command:
-    """What a client's message asks for; DecodeError if it is nothing that can be asked."""
+    """Read a client's command; DecodeError for anything else."""
     expected = '{"event": "stop"}'
     try:
         value = from_json(text or "")
