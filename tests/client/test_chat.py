@@ -111,6 +111,17 @@ async def test_sessions(chat: AsyncChat) -> None:
     assert (refused.value.status, refused.value.code) == (404, "session_not_found")
 
 
+async def test_a_session_begins_by_the_name_that_the_client_gives_unless_that_is_not_wanted(chat: AsyncChat) -> None:
+    with pytest.raises(StreamRefused, match="session_not_found"):
+        async with chat.stream("hello", "abc123", create=False) as reply:
+            await anext(reply)
+    assert (await chat.ask("hello", "abc123")).session_id == "abc123"
+    async with chat.stream("hello", "abc123", create=False) as reply:
+        *_, last = [each async for each in reply]
+    assert isinstance(last, Complete)
+    assert last.message_count == 4
+
+
 async def test_what_the_server_says_of_itself(chat: AsyncChat) -> None:
     assert (await chat.health()).status == "healthy"
     assert (await chat.stats()).requests.failed == 0

@@ -207,17 +207,20 @@ class Chatting:
         message: str,
         session_id: str | None = None,
         *,
+        create: bool = True,
         idempotency_key: str | None = None,
         on_reset: OnReset = "raise",
         reasoning: bool = False,
     ) -> Tail[ChatObject]:
         """Send a message and follow the reply, by `with` or `async with`. Without a `session_id`, a session begins.
 
+        So does a session that does not exist, unless `create` is false: then it is StreamRefused with status 404.
+
         However often the message is sent, the server answers it once: it knows it by your key, or by one made for it.
         With `reasoning`, the reply includes what the model thinks before it answers.
         StreamFailed if the model fails, SessionBusy if the session is already answering.
         """
-        body = encode(_said(message=message, session_id=session_id))
+        body = encode(_said(message=message, session_id=session_id, create=None if create else False))
         key = idempotency_key or new_key()
         path = _with_reasoning("/chat/stream", reasoning)
         plan = self._server.plan(path, method="POST", content=body, key=key, on_reset=on_reset)

@@ -33,7 +33,10 @@ class Conversation:
         message = self._message(text)
         running = RunningReply(self._server, self._view, message)
         error = await running.read(
-            lambda chat: chat.stream(text, message.session_id, idempotency_key=message.key, on_reset="restart")
+            # A session that was deleted elsewhere must not begin again, without its messages.
+            lambda chat: chat.stream(
+                text, message.session_id, create=False, idempotency_key=message.key, on_reset="restart"
+            )
         )
         if join and isinstance(error, SessionBusy):
             self.state.unsent = text

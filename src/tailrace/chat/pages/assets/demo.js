@@ -374,7 +374,7 @@ function sessionOfAddress() {
 
 async function start() {
   const server = await ask("GET", "");
-  const prepared = server.framework === "built in";
+  const prepared = server.model === "demo";
   model = server.model;
   page.model.textContent = prepared ? `Model: ${model} (prepared text, not an AI)` : `Model: ${model}`;
   page.prepared.hidden = !prepared;

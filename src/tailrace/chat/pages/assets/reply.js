@@ -96,7 +96,7 @@ function send({ message, sessionId, key }) {
     path: "chat/stream",
     method: "POST",
     headers: { "Content-Type": "application/json", "Idempotency-Key": key },
-    body: JSON.stringify(sessionId ? { message, session_id: sessionId } : { message }),
+    body: JSON.stringify(sessionId ? { message, session_id: sessionId, create: false } : { message }),
   };
 }
 
