@@ -177,8 +177,8 @@ def escape_line_ends(json: bytes) -> bytes:
 
     JSON allows them raw (RFC 8259, section 7), and so does text/event-stream, whose only line ends are CR and LF.
     """
-    # Each `replace` takes 130 ns, a look for one of the lead bytes 20 ns. Text rarely has either.
-    if 0xC2 in json or 0xE2 in json:
+    # A look for one byte takes 20 ns, a `replace` 130 ns and more. Quotes and dashes have E2, but rarely the others.
+    if (0xE2 in json and (0xA8 in json or 0xA9 in json)) or (0xC2 in json and 0x85 in json):
         for raw, escaped in _LINE_ENDS:
             json = json.replace(raw, escaped)
     return json
