@@ -141,7 +141,7 @@ def test_a_printable_name_is_an_event_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_a_notice_s_name_is_no_event_name(name: str) -> None:
-    with pytest.raises(EventError, match=f"'{name}' is reserved for notices"):
+    with pytest.raises(EventError, match=f"'{name}' is reserved for notices and bytes"):
         Event(1, name)
 
 

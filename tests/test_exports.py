@@ -34,7 +34,7 @@ EXTRAS = (
 )
 MEGABYTE = 1 << 20
 # Type aliases, which do not know where they are from.
-ALIASES = {"Notice": "tailrace.events", "OnDisconnect": "tailrace.producer"}
+ALIASES = {"DEFAULT_WIRES": "tailrace.modes", "Notice": "tailrace.events", "OnDisconnect": "tailrace.producer"}
 
 # Their names are imported when they are first used.
 LAZY = [tailrace, tailrace.client]
@@ -151,7 +151,7 @@ PROMPT = "import tailrace.cli.commands, tailrace.cli.terminal.start, tailrace.cl
     [
         ("import tailrace", {"asyncio", "pydantic_core", "tailrace.errors"}),
         ("from tailrace import Cursor, StreamError", {"asyncio", "pydantic_core"}),
-        ("from tailrace import SSE, MemoryLog, Producer, lifespan", {"fastapi", "starlette", "pydantic"}),
+        ("from tailrace import SSE, MemoryLog, Producer, lifespan", {"fastapi", "pydantic"}),
         ("from tailrace import StreamResponse", {"fastapi"}),
         ("import tailrace.client", {"asyncio", "pydantic", "httpx"}),
         ("from tailrace.client import SessionInfo, Retry, StreamLost", {"fastapi", "starlette", "httpx", "websockets"}),

@@ -51,7 +51,7 @@ FREE = {"asgi", "chat", "cli", "client", "routing"}
 # Who may import what comes from elsewhere: modules, or folders with all their modules.
 FOREIGN: dict[str, set[str]] = {
     "fastapi": {"chat", "routing"},
-    "starlette": {"asgi.response", "chat", "routing"},
+    "starlette": {"asgi", "chat", "routing"},
     # Only extras bring these.
     "alembic": {"chat.store"},
     "anthropic": {"chat.models"},

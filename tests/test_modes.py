@@ -10,12 +10,13 @@ from starlette.requests import Request
 from tailrace.errors import NotAcceptable
 from tailrace.modes import (
     DEFAULT_WIRES,
-    MediaRange,
+    MAX_ACCEPT,
+    MAX_RANGES,
+    Accept,
     ResponseMode,
     choose_wire,
     detect_mode,
     negotiate,
-    parse_accept,
     stream_flag,
 )
 from tailrace.wire.base import Wire
@@ -246,29 +247,46 @@ def test_a_flag_is_a_choice_or_none(value: str | None, choice: bool | None) -> N
 
 
 @pytest.mark.parametrize(
-    ("accept", "ranges"),
+    ("accept", "matches"),
     [
-        ("", []),
-        ("text/plain", [MediaRange("text", "plain", 1.0)]),
-        ("A/B;q=0.5;x=1 , */*;x=1;q=0", [MediaRange("a", "b", 0.5), MediaRange("*", "*", 0.0)]),
-        ("a, a/, /b, a/b", [MediaRange("a", "b", 1.0)]),
-        (
-            "a/b;q=2, a/c;q=-2, a/d;q=x",
-            [MediaRange("a", "b", 1.0), MediaRange("a", "c", 0.0), MediaRange("a", "d", 0.0)],
-        ),
+        (None, {"a/b": (0, 1.0)}),
+        ("  ", {"a/b": (0, 1.0)}),
+        ("text/plain", {"text/plain": (2, 1.0), "text/html": (-1, 0.0)}),
+        ("A/B;q=0.5;x=1 , */*;x=1;q=0", {"a/b": (2, 0.5), "a/c": (0, 0.0)}),
+        ("a/*;q=0.3, */*;q=0.2", {"a/b": (1, 0.3), "c/d": (0, 0.2)}),
+        ("a, a/, /b, a/b", {"a/b": (2, 1.0), "a/c": (-1, 0.0)}),
+        ("a/b;q=2, a/c;q=-2, a/d;q=x", {"a/b": (2, 1.0), "a/c": (2, 0.0), "a/d": (2, 0.0)}),
+        ("a/b;q=0.1, a/b;q=0.5, a/b;q=0.2", {"a/b": (2, 0.5)}),
     ],
 )
-def test_an_accept_header_is_its_media_ranges(accept: str, ranges: list[MediaRange]) -> None:
-    assert parse_accept(accept) == ranges
+def test_an_accept_header_gives_a_media_type_its_quality(
+    accept: str | None, matches: dict[str, tuple[int, float]]
+) -> None:
+    ranges = Accept(accept)
+    assert {media_type: ranges.match(media_type) for media_type in matches} == matches
 
 
 @given(st.text(st.sampled_from("ab/*;,=q01.- \xff"), max_size=40))
 def test_any_accept_header_has_a_wire_or_is_refused(accept: str) -> None:
-    assert all(0 <= range_.quality <= 1 for range_ in parse_accept(accept))
+    assert 0 <= Accept(accept).match("a/b")[1] <= 1
     try:
         assert negotiate(accept, None, DEFAULT_WIRES) in DEFAULT_WIRES
     except NotAcceptable:
         assert accept.strip()
+
+
+@pytest.mark.parametrize("part", ["a/b,", "*/*,", "a/b;q=1,", ";", "a/b;q=0.1;q=0.2,", "text/event-stream,", ",", "/"])
+def test_what_a_header_has_beyond_the_bounds_is_ignored(part: str) -> None:
+    within = (part * MAX_ACCEPT)[:MAX_ACCEPT]
+    first = ",".join(within.split(",")[:MAX_RANGES])
+    assert Accept(part * (1 << 20))._qualities == Accept(within)._qualities == Accept(first)._qualities
+
+
+def test_a_range_beyond_the_bounds_is_not_found() -> None:
+    known = ["text/event-stream"]
+    assert detect_mode(request(",".join(["a/b"] * (MAX_RANGES - 1) + known))) is STREAM
+    assert detect_mode(request(",".join(["a/b"] * MAX_RANGES + known))) is BATCH
+    assert detect_mode(request(" " * MAX_ACCEPT + "text/event-stream")) is BATCH
 
 
 def test_a_document_wins_over_a_stream_that_only_goes_by_its_name() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "DEFAULT_WIRES",
     "NDJSON",
     "SSE",
     "Batch",
@@ -34,6 +35,7 @@ __all__ = [
     "Notice",
     "OnDisconnect",
     "OpenAIChunks",
+    "OriginGuard",
     "Outcome",
     "Producer",
     "Reset",
@@ -65,11 +67,12 @@ _MODULES = (
     *(".errors", ".cursor", ".events", ".flow"),
     *(".wire.base", ".wire.batch", ".wire.ndjson", ".wire.openai", ".wire.sse", ".wire.text"),
     *(".modes", ".log.base", ".log.memory", ".producer", ".engine"),
-    *(".asgi.settings", ".asgi.lifespan", ".asgi.response", ".routing.router", ".routing.shortcuts"),
+    *(".asgi.settings", ".asgi.lifespan", ".asgi.origins", ".asgi.response", ".routing.router", ".routing.shortcuts"),
 )
 
 if TYPE_CHECKING:
     from .asgi.lifespan import lifespan
+    from .asgi.origins import OriginGuard
     from .asgi.response import StreamResponse
     from .asgi.settings import StreamSettings
     from .cursor import Cursor
@@ -91,7 +94,7 @@ if TYPE_CHECKING:
     from .flow import Flow, LogStatistics, Retention
     from .log.base import Log, Tail
     from .log.memory import MemoryLog
-    from .modes import ResponseMode, choose_wire, detect_mode
+    from .modes import DEFAULT_WIRES, ResponseMode, choose_wire, detect_mode
     from .producer import OnDisconnect, Producer
     from .routing.router import StreamRouter
     from .routing.shortcuts import create_streaming_endpoint, stream_response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,6 +18,10 @@ State = Literal["done", "error", "cancelled"]
 
 RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "dropped"})
 """Event names of notices, on every wire. An application's events must have other names."""
+
+
+BYTES = "bytes"
+"""The event name of entries whose data is base64: bytes that are not UTF-8. Plain text carries them as they are."""
 
 
 # Without slots: a frozen generic dataclass with slots raises a TypeError for `Event[int](1)` on Python 3.11.
@@ -147,17 +152,25 @@ DONE = Outcome("done")
 
 def check_event_name(name: str) -> None:
     """EventError unless `name` can stand on every wire."""
-    if name in RESERVED:
-        raise EventError(f"expected an event name of the application, but {name!r} is reserved for notices")
+    if name in RESERVED or name == BYTES:
+        raise EventError(f"expected an event name of the application, but {name!r} is reserved for notices and bytes")
     if not name or not name.isprintable():
         raise EventError(f"expected a printable event name on one line, but got {name!r}")
 
 
 def encode_event(item: Any) -> tuple[str | None, bytes]:
-    """The event name and the JSON of an Event or of bare data (pydantic model, dataclass, dict, str, number …)."""
-    if type(item) is Event:
+    """Return the event name and the JSON of an Event or of bare data (pydantic model, dataclass, dict, str, number …).
+
+    Bytes become a string if they are UTF-8; otherwise base64 under the event name `bytes`.
+    """
+    if isinstance(item, Event):
         return item.event, encode_data(item.data)
-    return None, encode_data(item)
+    try:
+        return None, encode_data(item)
+    except EventError:
+        if not isinstance(item, bytes | bytearray | memoryview):
+            raise
+        return BYTES, b'"%b"' % b2a_base64(item, newline=False)
 
 
 def encode_data(data: Any) -> bytes:

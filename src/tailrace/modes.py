@@ -1,10 +1,10 @@
-"""Which wire a client asks for: `?stream=` first, then Accept (RFC 9110, section 12.5.1)."""
+"""The wire that a client asks for: `?stream=` first, then Accept (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from .errors import NotAcceptable
 from .wire.base import Wire
@@ -13,18 +13,21 @@ from .wire.ndjson import NDJSON
 from .wire.sse import SSE
 from .wire.text import Text
 
+MAX_ACCEPT = 4 << 10
+MAX_RANGES = 50
+
 _FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 class ResponseMode(StrEnum):
-    """Everything at the end in one document, or each event as it comes."""
+    """One document at the end, or each event as it is produced."""
 
     BATCH = "batch"
     STREAM = "stream"
 
 
 class RequestLike(Protocol):
-    """What is read of a request to choose its wire."""
+    """The parts of a request that choose its wire."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -33,25 +36,37 @@ class RequestLike(Protocol):
     def query_params(self) -> Mapping[str, str]: ...
 
 
-class MediaRange(NamedTuple):
-    """One element of an Accept header."""
+class Accept:
+    """The media ranges of an Accept header with their qualities, for any number of look-ups.
 
-    type: str
-    subtype: str
-    quality: float
+    Malformed ranges are ignored, and so is everything past MAX_RANGES ranges or MAX_ACCEPT characters: a request costs
+    little, however long its header is.
+    """
 
-    def specificity(self, media_type: str) -> int:
-        """2 for the very type, 1 for `type/*`, 0 for `*/*`, -1 where it does not match."""
-        type_, _, subtype = media_type.partition("/")
-        if (self.type, self.subtype) == (type_, subtype):
-            return 2
-        if (self.type, self.subtype) == (type_, "*"):
-            return 1
-        return 0 if (self.type, self.subtype) == ("*", "*") else -1
+    def __init__(self, header: str | None) -> None:
+        self._qualities: dict[str, float] = {}
+        text = (header or "")[:MAX_ACCEPT].strip() or "*/*"
+        for element in text.split(",", MAX_RANGES)[:MAX_RANGES]:
+            media, *parameters = element.split(";", MAX_RANGES)
+            media = media.strip().lower()
+            type_, slash, subtype = media.partition("/")
+            if type_ and slash and subtype:
+                self._qualities[media] = max(self._qualities.get(media, 0.0), _quality(parameters))
+
+    def match(self, media_type: str) -> tuple[int, float]:
+        """How specific the range for a media type is, and its quality: the most specific range decides.
+
+        2 stands for the type itself, 1 for `type/*`, 0 for `*/*`, and -1 for no match.
+        """
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        for specificity, range_ in zip((2, 1, 0), ranges, strict=True):
+            if (quality := self._qualities.get(range_)) is not None:
+                return specificity, quality
+        return -1, 0.0
 
 
 def detect_mode(request: RequestLike) -> ResponseMode:
-    """What a request asks for; BATCH where it leaves the choice, and where it accepts neither."""
+    """Return the mode that a request asks for; BATCH if it expresses no preference, or accepts neither."""
     try:
         wire = choose_wire(request, DEFAULT_WIRES)
     except NotAcceptable:
@@ -60,9 +75,9 @@ def detect_mode(request: RequestLike) -> ResponseMode:
 
 
 def choose_wire(request: RequestLike, wires: Sequence[Wire]) -> Wire:
-    """Which of `wires` a request asks for, by `?stream=` and Accept; NotAcceptable if none fits.
+    """Return the one of `wires` that a request asks for, by `?stream=` and Accept. Raise NotAcceptable if none fits.
 
-    The first of `wires` is for clients that leave the choice.
+    Clients that express no preference get the first.
     """
     return negotiate(_accept(request.headers), stream_flag(request.query_params.get("stream")), wires)
 
@@ -74,56 +89,35 @@ def _accept(headers: Mapping[str, str]) -> str | None:
 
 
 def stream_flag(value: str | None) -> bool | None:
-    """`?stream=` as a choice; None where it makes none."""
+    """Read `?stream=`; None if it is absent or not a boolean."""
     return _FLAGS.get(value.lower()) if value is not None else None
 
 
 def negotiate(accept: str | None, stream: bool | None, wires: Sequence[Wire]) -> Wire:
-    """The wire for a response. The first of `wires` is for clients that leave the choice.
+    """Choose the wire of a response. Clients that express no preference get the first of `wires`.
 
-    `stream` beats Accept in whether to stream; Accept then only chooses among the wires that are left.
-    NotAcceptable if none fits.
+    `stream` decides whether to stream, whatever Accept says; Accept then only chooses among the wires of that mode.
+    Raise NotAcceptable if none fits.
     """
+    ranges = Accept(accept)
     if stream is not None and (of_mode := [wire for wire in wires if wire.streaming is stream]):
-        return _best(accept, of_mode) or of_mode[0]
-    if (wire := _best(accept, wires)) is None:
+        return _best(ranges, of_mode) or of_mode[0]
+    if (wire := _best(ranges, wires)) is None:
         raise NotAcceptable(accept or "", [wire.media_type for wire in wires])
     return wire
 
 
-def _best(accept: str | None, wires: Sequence[Wire]) -> Wire | None:
-    ranges = parse_accept(accept) if accept and accept.strip() else [MediaRange("*", "*", 1.0)]
+def _best(accept: Accept, wires: Sequence[Wire]) -> Wire | None:
     best: Wire | None = None
     best_rank = (0.0, 0, False)
     for wire in wires:
-        specificity, quality = max(_match(media_type, ranges) for media_type in (wire.media_type, *wire.aliases))
+        specificity, quality = max(accept.match(media_type) for media_type in (wire.media_type, *wire.aliases))
         # A client that names a stream beside a document can read the stream; an alias names it only by custom.
-        named = wire.names_a_stream and _match(wire.media_type, ranges)[0] == 2
+        named = wire.names_a_stream and accept.match(wire.media_type)[0] == 2
         rank = (quality, specificity, named)
         if quality > 0 and rank > best_rank:
             best, best_rank = wire, rank
     return best
-
-
-def _match(media_type: str, ranges: Sequence[MediaRange]) -> tuple[int, float]:
-    """The most specific range decides on the quality, RFC 9110 section 12.5.1."""
-    return max(
-        ((range_.specificity(media_type), range_.quality) for range_ in ranges if range_.specificity(media_type) >= 0),
-        default=(-1, 0.0),
-    )
-
-
-def parse_accept(accept: str) -> list[MediaRange]:
-    """The media ranges of an Accept header; what is no media range is passed over."""
-    return [range_ for element in accept.split(",") if (range_ := _parse_range(element)) is not None]
-
-
-def _parse_range(element: str) -> MediaRange | None:
-    media, *parameters = (part.strip() for part in element.split(";"))
-    type_, slash, subtype = media.lower().partition("/")
-    if not (type_ and slash and subtype):
-        return None
-    return MediaRange(type_, subtype, _quality(parameters))
 
 
 def _quality(parameters: Sequence[str]) -> float:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from tailrace import Batch, Engine, StreamResponse, lifespan
-from tailrace.asgi.request import StreamRequest
+from tailrace.asgi.decision import StreamRequest
 from tailrace.cursor import Cursor
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.wire.base import Wire
@@ -62,14 +62,14 @@ class Server:
             "query_string": query,
             "headers": [(b"accept", b"text/event-stream"), *headers],
         }
-        self.messages: list[dict[str, Any]] = []
+        self.messages: list[MutableMapping[str, Any]] = []
         self.gone = asyncio.Event()
 
     async def receive(self) -> dict[str, Any]:
         await self.gone.wait()
         return {"type": "http.disconnect"}
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: MutableMapping[str, Any]) -> None:
         # Like uvicorn's with room in its buffer, this never suspends.
         self.messages.append(message)
 
@@ -95,4 +95,4 @@ def of(*items: Any, **options: Any) -> StreamResponse:
                 raise item
             yield item
 
-    return StreamResponse(source, **options)
+    return StreamResponse(source, **{"websocket": True, **options})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tailrace import Event, Flow, OpenAIChunks, Outcome, Retention, StreamError, StreamResponse, StreamSettings
+from tailrace.asgi.connection import Connection
 from tailrace.events import Entries
 from tailrace.log.base import Log
 from tailrace.log.memory import MemoryLog
@@ -313,6 +314,38 @@ async def test_a_client_that_takes_a_little_is_not_given_up() -> None:
             await asyncio.sleep(0)
         assert got.whole
     assert len(frames(body)) == 21
+
+
+async def test_each_send_is_timed_by_itself() -> None:
+    engine = small_engine(heartbeat=10.0, send_timeout=20.0)
+    log = engine.log("news")
+    server, permits, sending = Server(), asyncio.Semaphore(0), asyncio.Event()
+
+    async def send(message: Any) -> None:
+        sending.set()
+        await permits.acquire()
+        sending.clear()
+        await server.send(message)
+
+    async with asyncio.timeout(BOUND):
+        answering = asyncio.create_task(StreamResponse(log, engine=engine)(server.scope, server.receive, send))
+        await sending.wait()
+        (connection,) = engine._readers
+        assert isinstance(connection, Connection)
+        for number in range(50):  # ten minutes in which a send is under way at every beat, and a new one each time
+            connection.beat()
+            permits.release()
+            await turns()
+            await log.append(number)
+            await sending.wait()
+        assert engine.statistics().readers == 1
+        for _ in range(4):  # the first beat of a send may follow its beginning at once
+            connection.beat()
+        await turns()
+        assert engine.statistics().readers == 0
+        server.gone.set()
+        await answering
+    assert not server.whole
 
 
 async def test_a_half_closed_connection_counts_as_gone() -> None:

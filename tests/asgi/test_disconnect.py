@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
+from starlette.types import Message
 
-from tailrace.asgi.disconnect import Disconnected, Message, run_until_disconnect
+from tailrace.asgi.disconnect import MAX_KEPT, Disconnected, Inbox, run_until_disconnect, wait_disconnect
 from tests.raw import BOUND
 from tests.sources import turns
 
@@ -17,11 +19,14 @@ class Client:
         for message in messages:
             self.say(message)
 
-    def say(self, message: str) -> None:
-        self._messages.put_nowait({"type": message})
+    def say(self, message: str, body: bytes = b"") -> None:
+        self._messages.put_nowait({"type": message, "body": body})
 
     async def receive(self) -> Message:
         return await self._messages.get()
+
+    async def left(self) -> None:
+        await wait_disconnect({"path": "/x"}, self.receive)
 
 
 class Work:
@@ -44,7 +49,7 @@ async def test_the_work_s_result_ends_the_wait_for_the_client() -> None:
         return "done"
 
     async with asyncio.timeout(BOUND):
-        assert await run_until_disconnect(work(), Client().receive) == "done"
+        assert await run_until_disconnect(work(), Client().left) == "done"
     this = asyncio.current_task()
     assert this is not None
     assert this.cancelling() == 0
@@ -56,12 +61,12 @@ async def test_the_work_s_exception_comes_out() -> None:
 
     async with asyncio.timeout(BOUND):
         with pytest.raises(ValueError, match="broken"):
-            await run_until_disconnect(work(), Client().receive)
+            await run_until_disconnect(work(), Client().left)
 
 
 async def test_a_client_that_goes_ends_the_work() -> None:
     work, client = Work(), Client("http.request", "http.request")
-    running = asyncio.create_task(run_until_disconnect(work.run(), client.receive))
+    running = asyncio.create_task(run_until_disconnect(work.run(), client.left))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         client.say("http.disconnect")
@@ -74,13 +79,13 @@ async def test_a_client_that_has_gone_already_does_not_let_the_work_begin() -> N
     work = Work()
     async with asyncio.timeout(BOUND):
         with pytest.raises(Disconnected):
-            await run_until_disconnect(work.run(), Client("http.disconnect").receive)
+            await run_until_disconnect(work.run(), Client("http.disconnect").left)
     assert not work.started.is_set()
 
 
 async def test_work_that_ends_while_the_client_goes_is_done() -> None:
     work, client = Work(), Client()
-    running = asyncio.create_task(run_until_disconnect(work.run(), client.receive))
+    running = asyncio.create_task(run_until_disconnect(work.run(), client.left))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         await turns()
@@ -91,7 +96,7 @@ async def test_work_that_ends_while_the_client_goes_is_done() -> None:
 
 async def test_cancelling_from_outside_cancels_the_work() -> None:
     work = Work()
-    running = asyncio.create_task(run_until_disconnect(work.run(), Client().receive))
+    running = asyncio.create_task(run_until_disconnect(work.run(), Client().left))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         running.cancel()
@@ -102,7 +107,7 @@ async def test_cancelling_from_outside_cancels_the_work() -> None:
 
 async def test_cancelling_from_outside_is_not_lost_when_the_work_ends_at_the_same_time() -> None:
     work = Work()
-    running = asyncio.create_task(run_until_disconnect(work.run(), Client().receive))
+    running = asyncio.create_task(run_until_disconnect(work.run(), Client().left))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         await turns()
@@ -119,17 +124,100 @@ async def test_a_work_that_cancels_itself_counts_as_a_client_gone() -> None:
 
     async with asyncio.timeout(BOUND):
         with pytest.raises(Disconnected):
-            await run_until_disconnect(work(), Client().receive)
+            await run_until_disconnect(work(), Client().left)
 
 
 async def test_a_receive_that_fails_ends_the_work() -> None:
     work = Work()
 
-    async def receive() -> Message:
+    async def left() -> None:
         await work.started.wait()
         raise ConnectionError("broken")
 
     async with asyncio.timeout(BOUND):
         with pytest.raises(ConnectionError):
-            await run_until_disconnect(work.run(), receive)
+            await run_until_disconnect(work.run(), left)
     assert work.cancelled.is_set()
+
+
+# An inbox
+
+
+async def test_the_body_reaches_the_application_while_the_disconnect_is_waited_for() -> None:
+    client = Client()
+    inbox = Inbox(client.receive)
+    waiting = asyncio.create_task(inbox.wait_disconnect())
+    async with asyncio.timeout(BOUND):
+        await turns()
+        client.say("http.request", b"a")
+        client.say("http.request", b"b")
+        await turns()
+        assert [(await inbox())["body"] for _ in range(2)] == [b"a", b"b"]
+        late = asyncio.create_task(inbox())
+        await turns()
+        client.say("http.request", b"c")
+        assert (await late)["body"] == b"c"
+        assert not waiting.done()
+        client.say("http.disconnect")
+        await waiting
+        assert (await inbox())["type"] == (await inbox())["type"] == "http.disconnect"
+
+
+async def test_the_application_s_own_wait_for_the_disconnect_ends_both() -> None:
+    client = Client()
+    inbox = Inbox(client.receive)
+    async with asyncio.timeout(BOUND):
+        reading = asyncio.create_task(inbox())
+        await turns()
+        waiting = asyncio.create_task(inbox.wait_disconnect())
+        await turns()
+        client.say("http.disconnect")
+        assert (await reading)["type"] == "http.disconnect"
+        await waiting
+
+
+async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
+    client = Client()
+    inbox = Inbox(client.receive)
+    async with asyncio.timeout(BOUND):
+        waiting = asyncio.create_task(inbox.wait_disconnect())
+        await turns()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        client.say("http.request", b"a")
+        assert (await inbox())["body"] == b"a"
+
+
+async def test_no_more_of_a_body_is_kept_than_a_server_would() -> None:
+    client = Client()
+    inbox = Inbox(client.receive)
+    pieces = [b"a" * MAX_KEPT, b"b", b"c"]
+    async with asyncio.timeout(BOUND):
+        waiting = asyncio.create_task(inbox.wait_disconnect())
+        for piece in pieces:
+            client.say("http.request", piece)
+        await turns()
+        assert client._messages.qsize() == 1
+        assert [(await inbox())["body"] for _ in pieces] == pieces
+        client.say("http.disconnect")
+        await waiting
+
+
+async def test_a_body_that_nobody_can_read_any_more_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client("http.request")
+    client.say("http.request", b"lost")
+    client.say("http.request", b"lost too")
+    client.say("http.disconnect")
+    with caplog.at_level(logging.WARNING, "tailrace"):
+        async with asyncio.timeout(BOUND):
+            await client.left()
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["/x"]
+
+
+async def test_a_connection_has_one_inbox() -> None:
+    scope: dict[str, object] = {"path": "/x"}
+    client = Client("http.disconnect")
+    inbox = Inbox.of(scope, client.receive)
+    assert Inbox.of(scope, client.receive) is inbox
+    async with asyncio.timeout(BOUND):
+        await wait_disconnect(scope, Client().receive)

@@ -8,8 +8,7 @@ import pytest
 from starlette.requests import Request
 
 from tailrace import Batch, Event, Flow, Outcome, Retention, StreamError, StreamResponse, StreamSettings
-from tailrace.asgi.document import send_document
-from tailrace.asgi.opening import open_source
+from tailrace.asgi.connection import Document, Reading
 from tests.asgi.apps import Served, Server, of, request, small_engine
 from tests.raw import BOUND, exchange
 from tests.serving import serving
@@ -117,7 +116,7 @@ async def test_a_document_beyond_the_wire_s_bound_is_refused(shared: bool) -> No
     answer = await get(app, "/x")
     assert answer.status_code == 500
     assert answer.json() == {
-        "detail": "expected at most 100 bytes in one document, but there are more: ask for a stream",
+        "detail": "expected at most 100 bytes in a document, but there are more: ask for a stream",
         "code": "document_too_large",
     }
     assert not app.raised
@@ -169,9 +168,9 @@ async def test_a_log_that_is_trimmed_before_it_was_read_is_a_reset() -> None:
     log = engine.log("news", retention=Retention(count=2))
     await log.append(1)
     server = Server()
-    opening = await open_source(log, StreamSettings(), engine, request(Batch()))
+    reading = Reading(engine, request(Batch()), StreamSettings(), log.tail())
     await log.extend(range(2, 11))
-    await send_document(opening, server.send, 200, [])
+    await Document(reading, 200, []).send(server.scope, server.receive, server.send)
     assert server.messages[0]["status"] == 410
     assert f'"cursor":"{log.cursor(8)}"'.encode() in server.body
 

@@ -3,10 +3,24 @@ from __future__ import annotations
 import pytest
 from pydantic_core import from_json
 
-from tailrace import CursorError, LogReset, NotAcceptable, StreamError, TailraceError
-from tailrace.asgi.reply import send_refusal, send_whole
-from tests.asgi.apps import ACCEPTED, Served, Server, of, small_engine
-from tests.raw import fetch
+from tailrace import (
+    CursorError,
+    Engine,
+    LogReset,
+    NotAcceptable,
+    OpenAIChunks,
+    Retention,
+    StreamError,
+    StreamResponse,
+    StreamSettings,
+    TailraceError,
+)
+from tailrace.asgi.reply import cursor_header, refusal_of, stream_headers
+from tailrace.log.base import Log
+from tailrace.modes import DEFAULT_WIRES
+from tailrace.wire.base import Wire
+from tests.asgi.apps import ACCEPTED, Served, of, request, small_engine
+from tests.raw import fetch, frames, values
 from tests.serving import serving
 
 REFUSALS: list[tuple[TailraceError, int, dict[str, object]]] = [
@@ -39,37 +53,25 @@ REFUSALS: list[tuple[TailraceError, int, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("error", "status", "expected"), REFUSALS)
-async def test_a_refusal_says_why_in_words_and_as_a_code(
+def test_a_refusal_says_why_in_words_and_as_a_code(
     error: TailraceError, status: int, expected: dict[str, object]
 ) -> None:
-    server = Server()
-    await send_refusal(server.send, error)
-    headers = dict(server.messages[0]["headers"])
-    assert server.messages[0]["status"] == status
-    assert from_json(server.body) == expected
-    assert headers[b"content-type"] == b"application/json"
-    assert headers[b"cache-control"] == b"no-store"
-    assert headers[b"content-length"] == b"%d" % len(server.body)
-    assert b"retry-after" not in headers
+    response = refusal_of(error)
+    assert response.status_code == status
+    assert from_json(bytes(response.body)) == expected
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["content-length"] == str(len(response.body))
+    assert "retry-after" not in response.headers
 
 
-async def test_a_refusal_for_now_says_when_to_come_back() -> None:
-    server = Server()
-    await send_refusal(server.send, StreamError("later", status=503))
-    assert dict(server.messages[0]["headers"])[b"retry-after"] == b"1"
+def test_a_refusal_for_now_says_when_to_come_back() -> None:
+    assert refusal_of(StreamError("later", status=503)).headers["retry-after"] == "1"
 
 
-async def test_a_refusal_may_carry_what_came_before_it() -> None:
-    server = Server()
-    await send_refusal(server.send, StreamError("no more"), data=b"[1,2]")
-    assert from_json(server.body) == {"detail": "no more", "code": "error", "data": [1, 2]}
-
-
-async def test_to_head_only_the_length_is_said() -> None:
-    server = Server()
-    await send_whole(server.send, 200, b"abc", [], head=True)
-    assert dict(server.messages[0]["headers"])[b"content-length"] == b"3"
-    assert server.body == b""
+def test_a_refusal_may_carry_what_came_before_it() -> None:
+    response = refusal_of(StreamError("no more"), data=b"[1,2]")
+    assert from_json(bytes(response.body)) == {"detail": "no more", "code": "error", "data": [1, 2]}
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -80,6 +82,7 @@ async def test_to_head_only_the_length_is_said() -> None:
         ("/x", {"Last-Event-ID": "nonsense"}, 400),
         ("/x", {"Accept": "image/png"}, 406),
         ("/x", {"Accept": "text/event-stream;q=0"}, 406),
+        (f"/x?q={'a' * (16 << 10)}", {}, 414),
     ],
 )
 async def test_what_cannot_be_answered_is_refused(method: str, path: str, headers: dict[str, str], status: int) -> None:
@@ -93,7 +96,7 @@ async def test_what_cannot_be_answered_is_refused(method: str, path: str, header
     elif status == 406:
         assert from_json(body)["available"] == ACCEPTED
     else:
-        assert from_json(body)["code"] == "bad_cursor"
+        assert from_json(body)["code"] == {400: "bad_cursor", 414: "query_too_long"}[status]
     assert app.engine.statistics().producers == 0
 
 
@@ -105,3 +108,106 @@ async def test_a_new_stream_is_refused_while_the_server_leaves() -> None:
     assert answer.status == 503
     assert answer.headers["retry-after"] == "1"
     assert from_json(body) == {"detail": "the server is shutting down", "code": "shutting_down"}
+
+
+# Headers
+
+
+def test_every_stream_says_what_it_is_and_that_nobody_may_hold_it_back() -> None:
+    for wire in DEFAULT_WIRES:
+        headers = dict(stream_headers(request(wire), None))
+        assert headers.pop(b"content-type") == wire.content_type.encode()
+        assert headers.pop(b"vary") == b"accept"
+        if wire.streaming:
+            assert headers == {
+                b"cache-control": b"no-cache, no-transform",
+                b"x-accel-buffering": b"no",
+                b"incremental": b"?1",
+            }
+        else:
+            assert headers == {b"cache-control": b"no-store"}
+
+
+@pytest.mark.parametrize("wire", DEFAULT_WIRES)
+def test_an_application_chooses_how_its_stream_is_cached(wire: Wire) -> None:
+    assert dict(stream_headers(request(wire), "private"))[b"cache-control"] == b"private"
+
+
+async def test_a_response_says_where_its_body_begins() -> None:
+    log = small_engine().log("weather")
+    assert cursor_header(log.cursor(2)) == (b"tailrace-cursor", str(log.cursor(2)).encode())
+
+
+# Resets
+
+
+WIRES = {wire.media_type: wire for wire in DEFAULT_WIRES}
+
+
+async def shared(engine: Engine) -> Log:
+    log = engine.log("news", retention=Retention(count=2))
+    await log.extend(range(10))
+    await log.close()
+    return log
+
+
+CASES = [
+    ("news.other.1", "epoch_changed"),
+    ("other.{epoch}.1", "epoch_changed"),
+    ("{log}.11", "ahead"),
+    ("{log}.3", "trimmed"),
+]
+
+
+@pytest.mark.parametrize(("cursor", "reason"), CASES)
+@pytest.mark.parametrize("media_type", ["text/event-stream", "application/x-ndjson"])
+async def test_a_reset_is_said_in_band_with_a_cursor_to_go_on_from(media_type: str, cursor: str, reason: str) -> None:
+    engine = small_engine()
+    log = await shared(engine)
+    cursor = cursor.format(log=f"{log.stream}.{log.epoch}", epoch=log.epoch)
+    headers = {"Accept": media_type}
+    async with serving(Served(engine, x=StreamResponse(log))) as url:
+        answer, body = await fetch(url, f"/x?after={cursor}", headers)
+        (reset,) = frames(body, WIRES[media_type])
+        assert (answer.status, reset.event, reset.data) == (200, "reset", {"reason": reason})
+        assert answer.whole
+        assert answer.headers["content-type"].startswith(media_type)
+        assert reset.id == answer.headers["tailrace-cursor"] == str(log.cursor(8))
+        _, body = await fetch(url, f"/x?after={reset.id}", headers)
+        assert values(body, WIRES[media_type]) == [8, 9, "done"]
+
+
+@pytest.mark.parametrize(("cursor", "reason"), CASES)
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain"])
+async def test_a_wire_without_room_for_a_reset_answers_410(media_type: str, cursor: str, reason: str) -> None:
+    engine = small_engine()
+    log = await shared(engine)
+    cursor = cursor.format(log=f"{log.stream}.{log.epoch}", epoch=log.epoch)
+    headers = {"Accept": media_type}
+    async with serving(Served(engine, x=StreamResponse(log))) as url:
+        answer, body = await fetch(url, f"/x?after={cursor}", headers)
+        frame = from_json(body)
+        assert answer.status == 410
+        assert (frame["code"], frame["reason"], frame["cursor"]) == ("reset", reason, str(log.cursor(8)))
+        answer, body = await fetch(url, f"/x?after={frame['cursor']}", headers)
+        assert (answer.status, body) == (
+            200,
+            {"application/json": b'{"data":[8,9]}', "text/plain": b"8\n9\n"}[media_type],
+        )
+
+
+async def test_a_stream_that_nobody_knows_is_reset_to_its_end_which_stops_a_browser() -> None:
+    async with serving(Served(x=of(1))) as url:
+        _, body = await fetch(url, "/x?after=s.e.5&stream=true")
+        (reset,) = frames(body)
+        assert (reset.event, reset.data, reset.id) == ("reset", {"reason": "epoch_changed"}, "s.e.5.end")
+        answer, body = await fetch(url, f"/x?after={reset.id}&stream=true")
+        assert (answer.status, body) == (204, b"")
+
+
+async def test_a_wire_may_spell_a_reset_in_its_own_way() -> None:
+    settings = StreamSettings(wires=[OpenAIChunks("m")])
+    async with serving(Served(x=of(1, settings=settings))) as url:
+        answer, body = await fetch(url, "/x?after=s.e.5")
+    assert answer.status == 200
+    assert b'"stream_reset"' in body

@@ -30,6 +30,11 @@ async def receive_all(connection: ClientConnection) -> list[Any]:
     return [from_json(message) async for message in connection]
 
 
+def socketed(source: Any, settings: StreamSettings | None = None) -> StreamResponse:
+    """A response for WebSockets too."""
+    return StreamResponse(source, settings, websocket=True)
+
+
 def told(messages: Iterable[Any]) -> list[Any]:
     return [message.get("event") or message["data"] for message in messages]
 
@@ -64,6 +69,15 @@ async def test_the_cursors_are_the_same_as_over_http(offset: int) -> None:
             assert await receive_all(connection) == messages[offset:]
 
 
+async def test_a_response_answers_a_socket_only_if_it_is_told_to() -> None:
+    async with serving(Served(x=StreamResponse([1]))) as url, exchange(url, "/x") as got:
+        assert got.status == 200
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with connected(url):
+                pass
+    assert refused.value.response.status_code == 403
+
+
 async def test_who_has_the_end_already_is_closed_at_once() -> None:
     async with serving(Served(x=of(1))) as url, connected(url, "/x?after=s.e.1.end") as connection:
         assert await receive_all(connection) == []
@@ -93,7 +107,7 @@ async def test_the_close_code_says_how_the_stream_ended(outcome: Outcome, code: 
     log = engine.log("news")
     await log.append(1)
     await log.close(outcome)
-    async with serving(Served(engine, x=StreamResponse(log))) as url, connected(url) as connection:
+    async with serving(Served(engine, x=socketed(log))) as url, connected(url) as connection:
         for expected in (None, outcome.state):
             assert from_json(await connection.recv()).get("event") == expected
         await connection.wait_closed()
@@ -102,7 +116,7 @@ async def test_the_close_code_says_how_the_stream_ended(outcome: Outcome, code: 
 
 async def test_a_failure_between_events_is_said_and_raised_for_the_server() -> None:
     faucet = Faucet([1])
-    app = Served(x=StreamResponse(faucet.run))
+    app = Served(x=socketed(faucet.run))
     async with serving(app) as url, connected(url) as connection:
         assert told([from_json(await connection.recv())]) == [1]
         faucet.put(ValueError("secret"))
@@ -117,7 +131,7 @@ async def test_a_failure_between_events_is_said_and_raised_for_the_server() -> N
 async def test_a_farewell_has_a_close_code_of_its_own(reason: Any) -> None:
     engine = small_engine()
     log = engine.log("news")
-    app = Served(engine, x=StreamResponse(log, StreamSettings(flow=Flow.disconnect(1))))
+    app = Served(engine, x=socketed(log, StreamSettings(flow=Flow.disconnect(1))))
     async with serving(app) as url, connected(url) as connection:
         await log.append(1)
         await connection.recv()
@@ -136,7 +150,7 @@ async def test_a_farewell_has_a_close_code_of_its_own(reason: Any) -> None:
 @pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
 async def test_a_client_that_leaves_cancels_the_producer_after_the_grace(implementation: str) -> None:
     faucet = Faucet([1])
-    app = Served(x=StreamResponse(faucet.run, StreamSettings(grace=0.0)))
+    app = Served(x=socketed(faucet.run, StreamSettings(grace=0.0)))
     async with serving(app, ws=implementation) as url:
         async with connected(url) as connection:
             await connection.recv()
@@ -147,7 +161,7 @@ async def test_a_client_that_leaves_cancels_the_producer_after_the_grace(impleme
 
 async def test_a_client_whose_connection_breaks_counts_as_gone() -> None:
     faucet = Faucet([1])
-    app = Served(x=StreamResponse(faucet.run, StreamSettings(grace=0.0)))
+    app = Served(x=socketed(faucet.run, StreamSettings(grace=0.0)))
     async with serving(app) as url, connected(url) as connection:
         await connection.recv()
         connection.transport.abort()
@@ -164,7 +178,7 @@ async def test_an_idle_socket_gets_no_messages_but_the_server_s_pings() -> None:
         def beat(self) -> None:
             beats.set()
 
-    async with serving(Served(engine, x=StreamResponse(faucet.run))) as url, connected(url) as connection:
+    async with serving(Served(engine, x=socketed(faucet.run))) as url, connected(url) as connection:
         await connection.recv()
         for _ in range(3):
             engine.pulse.join(Witness())
@@ -177,7 +191,7 @@ async def test_an_idle_socket_gets_no_messages_but_the_server_s_pings() -> None:
 
 async def test_a_client_that_comes_back_within_the_grace_saves_its_stream() -> None:
     faucet = Faucet([1])
-    app = Served(x=StreamResponse(faucet.run, StreamSettings(grace=60.0)))
+    app = Served(x=socketed(faucet.run, StreamSettings(grace=60.0)))
     async with serving(app) as url:
         async with connected(url) as connection:
             first = from_json(await connection.recv())
@@ -199,7 +213,7 @@ async def test_a_client_that_takes_nothing_is_given_up(implementation: str) -> N
             closed.set()
 
     engine = small_engine(heartbeat=0.05, send_timeout=0.1)
-    app = Served(engine, x=StreamResponse(large, StreamSettings(grace=0.0)))
+    app = Served(engine, x=socketed(large, StreamSettings(grace=0.0)))
     # Uncompressed, because these would be a few bytes; and no pings of the server's own, which would find it out too.
     options = {"ws": implementation, "ws_ping_interval": None}
     async with serving(app, **options) as url, connected(url, compression=None, max_queue=1) as connection:
@@ -220,7 +234,7 @@ async def test_a_client_that_takes_nothing_is_given_up(implementation: str) -> N
 @pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
 async def test_any_other_message_than_a_command_closes_with_1008(message: str | bytes, implementation: str) -> None:
     faucet = Faucet([1])
-    app = Served(x=StreamResponse(faucet.run, StreamSettings(grace=0.0)))
+    app = Served(x=socketed(faucet.run, StreamSettings(grace=0.0)))
     async with serving(app, ws=implementation) as url, connected(url) as connection:
         await connection.recv()
         await connection.send(message)
@@ -235,7 +249,7 @@ async def test_a_stream_without_an_address_cannot_be_stopped_by_its_reader() -> 
     engine = small_engine()
     log = engine.log("news")
     await log.append(1)
-    app = Served(engine, x=StreamResponse(log))
+    app = Served(engine, x=socketed(log))
     async with serving(app) as url, connected(url) as connection:
         await connection.recv()
         await connection.send('{"event":"stop"}')
@@ -344,7 +358,7 @@ class Socket:
     async def receive(self) -> dict[str, Any]:
         return await self._messages.get()
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Any) -> None:
         if self.broken:
             raise OSError
         self.sent.append(message)
@@ -540,7 +554,7 @@ async def test_the_application_s_engine_is_also_the_socket_s() -> None:
 
 async def test_beside_an_http_reader_a_socket_reads_the_same() -> None:
     faucet = Faucet([1])
-    app = Served(x=StreamResponse(faucet.run))
+    app = Served(x=socketed(faucet.run))
     async with serving(app) as url, exchange(url, "/x", {"Accept": "application/x-ndjson"}) as got:
         body = await got.until(b"\n")
         async with connected(url, f"/x?after={got.headers['tailrace-cursor']}") as connection:

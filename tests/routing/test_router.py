@@ -226,7 +226,7 @@ async def test_an_unknown_stream_is_404(method: str, path: str) -> None:
         answer = await client.request(method, f"/countdown/{UNKNOWN}{path}")
     assert answer.status_code == 404
     if method != "HEAD":
-        detail = f"expected the id of a stream that runs or ended lately, but got {UNKNOWN!r}"
+        detail = f"expected the id of a stream that is running or ended recently, but got {UNKNOWN!r}"
         assert answer.json() == {"detail": detail, "code": "stream_not_found"}
 
 

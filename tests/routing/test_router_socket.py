@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -53,7 +54,7 @@ async def refused(url: str, path: str = "/x", **options: Any) -> Any:
 def app_of(faucet: Faucet, path: str = "/x", router: StreamRouter | None = None, **options: Any) -> Recording:
     router = router or StreamRouter()
 
-    @router.stream(path, **options)
+    @router.stream(path, **{"websocket": True, **options})
     async def x(request: Request) -> AsyncIterator[Any]:
         async for item in faucet.run():
             yield item
@@ -102,7 +103,7 @@ async def test_leaving_cancels_after_the_grace_and_never_stops_a_detached_stream
     app = app_of(faucet, "/cancel", router, grace=0.0)
     app.include_router(detached_router := StreamRouter())
 
-    @detached_router.stream("/detach", on_disconnect="detach")
+    @detached_router.stream("/detach", websocket=True, on_disconnect="detach")
     async def detach() -> AsyncIterator[Any]:
         async for item in detached.run():
             yield item
@@ -129,7 +130,7 @@ async def test_leaving_cancels_after_the_grace_and_never_stops_a_detached_stream
 def posting_app() -> Recording:
     router = StreamRouter()
 
-    @router.stream("/x", methods=["POST"])
+    @router.stream("/x", methods=["POST"], websocket=True)
     async def x(start: Start) -> AsyncIterator[int]:
         if start.n == 0:
             raise HTTPException(409, "nothing to count")
@@ -198,13 +199,13 @@ async def test_with_several_methods_it_is_the_get() -> None:
 async def test_before_the_upgrade_refusals_are_http_answers() -> None:
     router = StreamRouter()
 
-    @router.stream("/x")
+    @router.stream("/x", websocket=True)
     async def x(n: int) -> AsyncIterator[int]:
         if n == 0:
             raise HTTPException(404, "nothing here")
         yield n  # pragma: no cover
 
-    @router.stream("/broken")
+    @router.stream("/broken", websocket=True)
     async def broken() -> AsyncIterator[int]:
         raise ValueError("secret")
         yield 1
@@ -223,15 +224,68 @@ async def test_before_the_upgrade_refusals_are_http_answers() -> None:
     assert {str(error) for error in app.raised} == {"secret"}
 
 
-async def test_wires_without_lines_of_json_have_no_socket() -> None:
-    async with serving(app_of(Faucet(), wires=[SSE()])) as url:
-        answer = await refused(url)
-    assert answer.status_code == 403
+def test_a_socket_needs_lines_of_json() -> None:
+    expected = "expected NDJSON among the wires of the WebSocket at '/x', but got text/event-stream"
+    with pytest.raises(ValueError, match=expected):
+        app_of(Faucet(), wires=[SSE()])
 
 
-async def test_a_stream_may_have_no_socket() -> None:
-    async with serving(app_of(Faucet(), websocket=False)) as url:
+async def test_a_stream_has_a_socket_only_if_the_route_says_so() -> None:
+    router = StreamRouter()
+
+    @router.stream("/x")
+    async def x() -> AsyncIterator[int]:
+        yield 1
+
+    async with serving(Recording(router)) as url:
         assert (await refused(url)).status_code == 403
+
+
+async def test_a_stop_never_breaks_off_the_teardown_of_its_dependencies() -> None:
+    order: list[str] = []
+    committing = asyncio.Event()
+    proceed = asyncio.Event()
+
+    async def session(request: Request) -> AsyncIterator[None]:
+        who = "stop" if request.url.path.endswith("/stop") else "stream"
+        yield
+        if who == "stop":
+            committing.set()
+        await proceed.wait()
+        order.append(f"{who} committed")
+
+    app = app_of(Faucet([1]), dependencies=[Depends(session)])
+    async with serving(app) as url, connected(url) as connection:
+        await connection.recv()
+        await connection.send('{"event": "stop"}')
+        await connection.send('{"event": "stop"}')
+        assert said(await receive_all(connection)) == ["cancelled"]
+        await committing.wait()
+        proceed.set()
+    assert sorted(order) == ["stop committed", "stream committed"]
+
+
+async def test_a_stop_that_fails_is_logged_and_the_stream_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    faucet = Faucet([1])
+
+    def fails(request: Request) -> None:
+        if request.url.path.endswith("/stop"):
+            raise RuntimeError("no session")
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            faucet.put("still here")
+            faucet.end()
+
+    logger, told = logging.getLogger("tailrace"), Told(logging.ERROR)
+    logger.addHandler(told)
+    try:
+        async with serving(app_of(faucet, dependencies=[Depends(fails)])) as url, connected(url) as connection:
+            await connection.recv()
+            await connection.send('{"event": "stop"}')
+            assert said(await receive_all(connection)) == ["still here", "done"]
+    finally:
+        logger.removeHandler(told)
 
 
 def scoped(scopes: SecurityScopes, token: Annotated[str, Depends(OAuth2PasswordBearer("token"))]) -> str:
@@ -273,7 +327,7 @@ async def test_a_dependency_stays_open_until_the_producer_is_done() -> None:
 
     router = StreamRouter()
 
-    @router.stream("/x", dependencies=[Depends(database)], grace=0.0)
+    @router.stream("/x", dependencies=[Depends(database)], grace=0.0, websocket=True)
     async def x() -> AsyncIterator[Any]:
         try:
             async for item in faucet.run():
@@ -338,7 +392,7 @@ async def test_only_allowed_pages_may_connect(origin: str, allowed: bool) -> Non
 async def test_path_parameters_and_the_query_are_those_of_http() -> None:
     router = StreamRouter()
 
-    @router.stream("/x/{name}")
+    @router.stream("/x/{name}", websocket=True)
     async def x(name: str, q: str, request: Request) -> AsyncIterator[list[str]]:
         yield [name, q, request.cookies["a"], request.headers["x-own"]]
 

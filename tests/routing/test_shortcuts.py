@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 
-from tailrace import Engine, Event, Log, StreamResponse, StreamRouter, create_streaming_endpoint, stream_response
+from tailrace import SSE, Engine, Event, Log, StreamResponse, StreamRouter, create_streaming_endpoint, stream_response
 from tailrace.modes import DEFAULT_WIRES
 from tests.asgi.apps import SSE_HEADERS
-from tests.raw import fetch, values
+from tests.raw import fetch, frames, values
 from tests.routing.apps import Recording, client_of
 from tests.serving import serving
 from tests.sources import Faucet
@@ -105,15 +105,59 @@ async def test_a_character_that_is_split_is_never_cut() -> None:
     assert values(answer.content) == ["a", "ñ", "🜁", "z", "done"]
 
 
-@pytest.mark.parametrize("source", [[b"\xff\xd8\xff\xe0"], [b"a", b"\xff"], ["a", b"\xf0\x9f"]])
-async def test_binary_data_is_refused_in_clear_words(source: list[Any]) -> None:
-    app = responding(source)
-    async with serving(app) as url:
-        answer, _ = await fetch(url, "/0")
-    assert not answer.whole or answer.status == 500
-    (error,) = app.raised
-    assert str(error).startswith("expected bytes of UTF-8 text, but got b'")
-    assert str(error).endswith("; for others use StreamingResponse")
+BINARY: list[list[Any]] = [
+    [b"\xff\xd8\xff\xe0"],
+    [b"a", b"\xff", b"b"],
+    ["a", b"\xf0\x9f"],
+    [b"\xf0\x9f", b"\xff\xf0", b"\x9f\x9c\x81", bytearray(b"\x80"), memoryview(b"z")],
+]
+
+
+@pytest.mark.parametrize("source", BINARY)
+async def test_bytes_that_are_no_text_pass_as_they_are(source: list[Any]) -> None:
+    whole = b"".join(item.encode() if isinstance(item, str) else bytes(item) for item in source)
+    async with client_of(responding(source)) as client:
+        assert (await client.get("/0")).content == whole
+
+
+async def test_elsewhere_bytes_that_are_no_text_are_base64_and_named() -> None:
+    async with client_of(responding([b"a", b"\xff"])) as client:
+        answer = await client.get("/0", headers=SSE_HEADERS)
+        assert [(frame.event, frame.data) for frame in frames(answer.content)][:2] == [(None, "a"), ("bytes", "/w==")]
+
+
+async def test_a_response_has_any_media_type() -> None:
+    app = Recording()
+
+    @app.get("/image")
+    async def image() -> StreamResponse:
+        return stream_response([b"\x89PNG", b"\r\n\x1a\n"], media_type="image/png")
+
+    @app.get("/page")
+    async def page() -> StreamResponse:
+        return stream_response(["<p>", "é"], media_type="text/html")
+
+    async with client_of(app) as client:
+        answer = await client.get("/image")
+        assert (answer.content, answer.headers["content-type"]) == (b"\x89PNG\r\n\x1a\n", "image/png")
+        answer = await client.get("/page", headers={"Accept": "text/html"})
+        assert (answer.text, answer.headers["content-type"]) == ("<p>é", "text/html; charset=utf-8")
+        assert (await client.get("/page", headers={"Accept": "image/png"})).status_code == 406
+
+
+def test_a_media_type_and_wires_exclude_each_other() -> None:
+    with pytest.raises(TypeError, match="expected either media_type or wires, but got 'a/b' and wires"):
+        stream_response(["a"], media_type="a/b", wires=[SSE()])
+
+
+@pytest.mark.parametrize("misspelt", [{"gracee": 1.0}, {"wire": []}])
+def test_a_misspelt_option_is_a_type_error(misspelt: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=next(iter(misspelt))):
+        stream_response(["a"], **misspelt)
+    with pytest.raises(TypeError, match=next(iter(misspelt))):
+        StreamRouter().stream("/x", **misspelt)(lambda: iter("a"))
+    with pytest.raises(TypeError, match=next(iter(misspelt))):
+        create_streaming_endpoint(FastAPI(), "/x", lambda message: iter("a"), **misspelt)
 
 
 async def test_a_log_is_read_as_it_is() -> None:
@@ -146,7 +190,7 @@ async def test_status_headers_engine_and_settings_are_passed_on() -> None:
         assert answer.headers["content-type"] == "application/x-ndjson"
         assert other.statistics().kept == 1
     with pytest.raises(TypeError, match="unexpected keyword argument 'speed'"):
-        stream_response(words, speed=1)
+        stream_response(words, speed=1)  # type: ignore[call-arg]
 
 
 async def test_a_client_that_comes_back_with_a_cursor_resumes_and_starts_nothing() -> None:
@@ -354,3 +398,58 @@ async def test_on_a_stream_router_it_has_the_router_s_engine() -> None:
     async with client_of(Recording(router)) as client:
         answer = await client.post("/say", data={"message": "ab"})
         assert await engine.find(answer.headers["content-location"]) is not None
+
+
+async def test_a_guard_is_only_run_where_the_processor_takes_the_message_alone() -> None:
+    guarded: list[bool] = []
+
+    def guard(x_key: Annotated[str, Header()] = "") -> None:
+        guarded.append(True)
+        if x_key != "secret":
+            raise HTTPException(401)
+
+    async def processor(message: str) -> AsyncIterator[str]:
+        yield message.upper()
+
+    app = Recording()
+    create_streaming_endpoint(app, "/say", processor, [Depends(guard)])
+    async with client_of(app) as client:
+        assert (await client.post("/say", data={"message": "hi"})).status_code == 401
+        answer = await client.post("/say", data={"message": "hi"}, headers={"X-Key": "secret"})
+        assert (answer.status_code, answer.text) == (200, "HI")
+    assert guarded == [True, True]
+
+
+def takes_two(message: str, first: int, second: int) -> Iterator[str]:
+    yield message
+
+
+def takes_none() -> Iterator[str]:
+    yield ""
+
+
+@pytest.mark.parametrize("processor", [takes_two, takes_none])
+def test_dependencies_that_do_not_fit_are_a_type_error_at_once(processor: Any) -> None:
+    expected = (
+        f"expected {processor.__qualname__} to take the message and 1 values of dependencies, or the message alone"
+    )
+    with pytest.raises(TypeError, match=expected):
+        create_streaming_endpoint(FastAPI(), "/say", processor, [lambda: 1])
+
+
+async def test_items_that_have_not_begun_are_closed() -> None:
+    closed: list[bool] = []
+
+    class Upstream:
+        def __aiter__(self) -> Upstream:
+            return self
+
+        async def __anext__(self) -> bytes:
+            raise AssertionError("expected nobody to read this")
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    async with client_of(responding(Upstream())) as client:
+        assert (await client.get("/0", headers={"Accept": "image/png"})).status_code == 406
+    assert closed == [True]

@@ -1,51 +1,90 @@
-"""One connection that reads a log: the loop that sends."""
+"""One connection that reads a log, as a stream or as one document."""
 
 from __future__ import annotations
 
 import asyncio
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ..engine import Engine
 from ..errors import LogReset, SlowReader, StreamError
 from ..events import Dropped, Notice, Outcome, Reset
-from ..producer import UNTOLD
-from .disconnect import Send
-from .headers import Header
-from .opening import Opening
-from .reply import send_refusal
+from ..log.base import Tail
+from ..producer import UNTOLD, Producer
+from ..wire.batch import Batch, document
+from .decision import StreamRequest
+from .reply import Header, refusal_of
+from .settings import StreamSettings
+
+_FIELDS = (b'"data:', b'"event:', b'"id:', b'"retry:', b'": ')
+
+
+@dataclass(slots=True)
+class Reading:
+    """A request's reader and, if the request started the stream, the stream's producer."""
+
+    engine: Engine
+    request: StreamRequest
+    settings: StreamSettings
+    tail: Tail
+    producer: Producer | None = None
+
+    async def first_failure(self) -> Exception | None:
+        """Wait for the first event, or `status_wait`; the error that came instead can still become a status."""
+        tail, producer = self.tail, self.producer
+        if producer is None:
+            return None
+        timer = asyncio.get_running_loop().call_later(self.settings.status_wait, tail.wake)
+        try:
+            await tail.wait()
+        finally:
+            timer.cancel()
+        if tail.log.top == 0:
+            return producer.error
+        self._warn_of_frames()
+        return None
+
+    def _warn_of_frames(self) -> None:
+        first = self.tail.log.read_nowait(0, 1) if self.tail.log.base == 0 else None
+        if first and first.json[0].startswith(_FIELDS) and first.json[0].endswith(b'\\n\\n"'):
+            warnings.warn(
+                f"the stream at {self.request.path} yields text that is framed as Server-Sent Events already, and it "
+                "is framed again: yield the data alone, as tailrace frames it for every client",
+                stacklevel=1,
+            )
 
 
 class Connection:
     """Sends what a tail reads, a batch a message, until the end, a reset or a farewell.
 
-    Run it in a task of its own: cancelling it leaves the body broken off.
+    Run it in a task of its own. Cancelling it cuts the body short.
     """
 
     __slots__ = (
-        "_encoder", "_engine", "_headers", "_idle", "_opening", "_ping_due",
-        "_send", "_sending", "_stalled", "_status", "_tail", "_task",
+        "_encoder", "_engine", "_headers", "_idle", "_ping_due", "_reading",
+        "_send", "_sending", "_status", "_tail", "_task",
     )  # fmt: skip
 
-    def __init__(self, opening: Opening, send: Send, status: int, headers: list[Header]) -> None:
-        self._opening = opening
-        self._engine = opening.engine
-        self._tail = opening.tail
-        self._encoder = opening.tail.log.encoder(opening.request.wire)
+    def __init__(self, reading: Reading, send: Send, status: int, headers: list[Header]) -> None:
+        self._reading = reading
+        self._engine = reading.engine
+        self._tail = reading.tail
+        self._encoder = reading.tail.log.encoder(reading.request.wire)
         self._send = send
         self._status = status
         self._headers = headers
         self._idle = True
         self._ping_due = False
-        self._sending = False
-        self._stalled = 0.0
+        self._sending = 0  # beats that the current send has lasted, from 1; 0 between sends
         self._task: asyncio.Task[Any] | None = None
 
     async def run(self) -> None:
-        """Send the response. What goes wrong before the first event is raised, or refused; later it is said in band."""
-        if (failure := await self._early_failure()) is not None:
-            if not isinstance(failure, StreamError):
-                raise failure
-            await send_refusal(self._send, failure)
-            return None
+        """Send the response. An error of the generator is sent as a notice, and raised if the notice hides it."""
         self._task = asyncio.current_task()
         engine, tail, encoder, send = self._engine, self._tail, self._encoder, self._send
         log = tail.log
@@ -64,9 +103,9 @@ class Connection:
                     if log.outcome is not None and tail.ended:
                         return await self._finish(body)
                     self._idle = False
-                    self._sending = True
+                    self._sending = 1
                     await send({"type": "http.response.body", "body": body, "more_body": True})
-                    self._sending = False
+                    self._sending = 0
                     if tail.position < log.top:
                         # A server whose send never suspends would let nobody else run during a long history.
                         await asyncio.sleep(0)
@@ -88,38 +127,25 @@ class Connection:
             engine.part(self)
 
     def beat(self) -> None:
-        """Time has passed: give up a client that takes nothing, ping one that has heard nothing."""
-        if not self._sending:
-            self._stalled = 0.0
-        else:
-            self._stalled += self._engine.pulse.interval
-            if self._stalled >= self._engine.send_timeout:
+        """Called once an interval: abandon a client that takes nothing, and ping one that has heard nothing."""
+        if self._sending:
+            # The first beat may come right after the send began, so it measures nothing.
+            if (self._sending - 1) * self._engine.pulse.interval >= self._engine.send_timeout:
                 self.abandon()
+            self._sending += 1
         if self._idle and self._encoder.ping:
             self._ping_due = True
             self._tail.wake()
         self._idle = True
 
     def leave(self) -> None:
-        """The server leaves."""
+        """The server is shutting down: wake up and decide whether to say farewell."""
         self._tail.wake()
 
     def abandon(self) -> None:
-        """Leave the body broken off: the server cannot wait for a client that takes nothing."""
+        """Cut the body short: the server cannot wait for a client that takes nothing."""
         assert self._task is not None, "only a connection that runs is among the engine's readers"
         self._task.cancel()
-
-    async def _early_failure(self) -> Exception | None:
-        """What went wrong before the first event, if that came to light soon enough to become a status."""
-        tail, producer = self._tail, self._opening.producer
-        if producer is None:
-            return None
-        timer = asyncio.get_running_loop().call_later(self._opening.settings.status_wait, tail.wake)
-        try:
-            await tail.wait()
-        finally:
-            timer.cancel()
-        return producer.error if tail.log.top == 0 else None
 
     async def _start(self) -> None:
         await self._send({"type": "http.response.start", "status": self._status, "headers": self._headers})
@@ -134,20 +160,20 @@ class Connection:
         assert log.outcome is not None
         clean = self._encoder.is_whole(log.outcome)
         await self._end(body, log.outcome, str(log.end_cursor()), clean=clean)
-        producer = self._opening.producer
+        producer = self._reading.producer
         if log.outcome.code in UNTOLD and producer is not None and producer.error is not None:
             raise producer.error
 
     async def _end(self, body: bytes, notice: Notice, cursor: str, *, clean: bool = True) -> None:
-        """Say how it ends. What must not be taken for success, or cannot be said, leaves the body broken off."""
+        """Say how the stream ends. A failure, or an end that the wire cannot say, cuts the body."""
         encoder = self._encoder
         clean = clean and (encoder.spells_notices or (isinstance(notice, Outcome) and notice.state == "done"))
         await self._body(body + encoder.notice(notice, cursor), more=not clean)
 
     async def _body(self, body: bytes, *, more: bool = True) -> None:
-        self._sending = True
+        self._sending = 1
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
-        self._sending = False
+        self._sending = 0
 
     def _dropped(self, next_offset: int) -> bytes:
         cursor = str(self._tail.log.cursor(next_offset - 1))
@@ -155,3 +181,75 @@ class Connection:
 
     def _cursor(self) -> str:
         return str(self._tail.log.cursor(self._tail.position))
+
+
+class Document:
+    """A log as one JSON document.
+
+    Of a stream that the request started, the document is the whole of it, or its failure. Of any other log it is what
+    is there now.
+    """
+
+    __slots__ = ("_headers", "_reading", "_status", "_tail", "_wire")
+
+    def __init__(self, reading: Reading, status: int, headers: Iterable[Header]) -> None:
+        assert isinstance(reading.request.wire, Batch)
+        self._reading = reading
+        self._tail = reading.tail
+        self._wire = reading.request.wire
+        self._status = status
+        self._headers = headers
+
+    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the document. What an application's generator raised is raised here."""
+        response = await self._response()
+        await response(scope, receive, send)
+
+    async def _response(self) -> Response:
+        tail, started = self._tail, self._reading.producer is not None
+        first = tail.position
+        try:
+            data = await self._collect()
+        except (LogReset, StreamError) as error:
+            return refusal_of(error)
+        finally:
+            if started:
+                # Nobody knows an address at which to ask again.
+                self._reading.engine.forget(tail.log)
+        outcome = tail.log.outcome if tail.ended else None
+        if started and outcome is not None and outcome.state != "done":
+            return self._failed(outcome, data)
+        after = str(tail.log.cursor(first)) if first > 0 and self._reading.request.cursor is None else None
+        response = Response(document(data, outcome, str(tail.log.cursor(tail.position)), after), self._status)
+        response.raw_headers += self._headers
+        return response
+
+    def _failed(self, outcome: Outcome, data: bytes) -> Response:
+        """A partial answer must not look like a complete one."""
+        assert self._reading.producer is not None
+        failure = self._reading.producer.error or StreamError(
+            outcome.message or "", code=outcome.code or "cancelled", status=503
+        )
+        if not isinstance(failure, StreamError):
+            raise failure
+        return refusal_of(failure, data=data)
+
+    async def _collect(self) -> bytes:
+        """The entries as a JSON list. Raise StreamError if they exceed the wire's bound."""
+        tail, wire = self._tail, self._wire
+        encoder = tail.log.encoder(wire)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            if entries := await tail.read():
+                parts.append(encoder.encode(entries))
+                size += len(parts[-1])
+                if size > wire.max_bytes:
+                    raise StreamError(
+                        f"expected at most {wire.max_bytes} bytes in a document, but there are more: ask for a stream",
+                        code="document_too_large",
+                    )
+            elif tail.ended or self._reading.producer is None:
+                return b"[" + b",".join(parts) + b"]"
+            else:
+                await tail.wait()

@@ -1,26 +1,105 @@
-"""Work that ends when its client goes."""
+"""Work that ends when its client leaves, beside an application that may still read the request's body."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from starlette.types import Message, Receive, Scope
+
 T = TypeVar("T")
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
+logger = logging.getLogger("tailrace")
+
+MAX_KEPT = 64 << 10
+"""Bytes of a body to keep for the application while only the disconnect is waited for; uvicorn keeps as many."""
+
+_KEY = "tailrace.inbox"
 
 
 class Disconnected(Exception):
-    """The client has gone before the work was done."""
+    """The client left before the work was done."""
 
 
-async def run_until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """Run `work` in a task of its own while this one waits for the client to go; then Disconnected.
+class Inbox:
+    """Shares a connection's `receive` between two who need it at the same time.
 
-    The work is not run here because it would be resumed through every frame of the application's stack.
+    The application calls the inbox as its own `receive`, to read the body whenever it wants to. The response waits in
+    `wait_disconnect` and leaves the body alone.
+    """
+
+    __slots__ = ("_gone", "_kept", "_receive", "_size", "_taken", "_turn")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._kept: list[Message] = []
+        self._size = 0
+        self._gone: Message | None = None
+        self._turn = asyncio.Lock()  # only one of the two receives at a time
+        self._taken = asyncio.Event()
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> Inbox:
+        """The inbox of a connection, made at the first call."""
+        inbox: Inbox | None = scope.get(_KEY)
+        if inbox is None:
+            inbox = scope[_KEY] = cls(receive)
+        return inbox
+
+    async def __call__(self) -> Message:
+        while not self._kept:
+            if self._gone is not None:
+                return self._gone
+            await self._fetch()
+        message = self._kept.pop(0)
+        self._size -= len(message.get("body", b""))
+        self._taken.set()
+        return message
+
+    async def wait_disconnect(self) -> None:
+        while self._gone is None:
+            if self._size > MAX_KEPT:
+                # Receiving more would lift the server's own backpressure.
+                self._taken.clear()
+                await self._taken.wait()
+            else:
+                await self._fetch(len(self._kept))
+
+    async def _fetch(self, known: int = 0) -> None:
+        """Receive one more message, unless the other one did so meanwhile."""
+        async with self._turn:
+            if self._gone is None and len(self._kept) <= known:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    self._gone = message
+                else:
+                    self._kept.append(message)
+                    self._size += len(message.get("body", b""))
+
+
+async def wait_disconnect(scope: Scope, receive: Receive) -> None:
+    """Return when the client has left."""
+    inbox: Inbox | None = scope.get(_KEY)
+    if inbox is not None:
+        await inbox.wait_disconnect()
+        return
+    warned = False
+    while (message := await receive())["type"] != "http.disconnect":
+        if message.get("body") and not warned:
+            warned = True
+            logger.warning(
+                "%s: the body of a request arrived after its response began, and a generator cannot read it any more; "
+                "read the body before you return the response, or serve the generator by a StreamRouter",
+                scope["path"],
+            )
+
+
+async def run_until_disconnect(work: Coroutine[Any, Any, T], left: Callable[[], Awaitable[None]]) -> T:
+    """Run `work` in a task of its own while this one waits for `left`; raise Disconnected if that comes first.
+
+    The work does not run in this task, because each resumption would go through every frame of the application's stack.
     """
     this = asyncio.current_task()
     assert this is not None
@@ -29,7 +108,7 @@ async def run_until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -
     interrupted = False
 
     def interrupt(_: object) -> None:
-        # What asyncio.timeout() does: a task cannot wait for `receive` and for another task without a third one.
+        # What asyncio.timeout() does: a task cannot wait for two things at once without a third task.
         nonlocal interrupted
         if waiting:
             interrupted = True
@@ -37,8 +116,8 @@ async def run_until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -
 
     task.add_done_callback(interrupt)
     try:
-        while not task.done() and (await receive())["type"] != "http.disconnect":
-            pass
+        if not task.done():
+            await left()
     except asyncio.CancelledError:
         if not interrupted or this.uncancel() > 0:
             raise

@@ -10,13 +10,15 @@ from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
 
+from starlette.types import Scope
+
 from ..engine import Engine
 
 _STATE = "tailrace_engine"
 
 
 def app_engine(app: Any) -> Engine:
-    """The engine of a Starlette or FastAPI application, made in memory at the first call.
+    """Return the engine of a Starlette or FastAPI application. The first call makes one in memory.
 
     Set another with `app.state.tailrace_engine = Engine(...)` before the application starts.
     """
@@ -29,21 +31,21 @@ def app_engine(app: Any) -> Engine:
     return engine
 
 
-def engine_of(scope: Any) -> Engine:
-    """The engine for a request; one of its own where no application with a state is around it."""
+def engine_of(scope: Scope) -> Engine:
+    """The engine for a request. Without an application that has a state, the request gets an engine of its own."""
     app = scope.get("app")
     return app_engine(app) if hasattr(app, "state") else Engine()
 
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    """`FastAPI(lifespan=tailrace.lifespan)`: readers get their farewell as soon as the server is told to stop.
+    """Send readers a farewell as soon as the server is told to stop: `FastAPI(lifespan=tailrace.lifespan)`.
 
-    A server closes its connections before it ends the lifespan, so the signal itself has to be heard: its handler is
-    kept and called too. A StreamRouter that an application includes brings this along.
+    A server closes its connections before it ends the lifespan. So this listens for the signal itself, and calls the
+    server's own handler too. You need it only without a StreamRouter, which does the same when you include it.
 
-    Hypercorn's worker processes are told in a way that no application can hear. They break their streams off after
-    `--graceful-timeout` or, from Python 3.12 on, wait for the clients to go; run it with `--workers 0`.
+    Hypercorn tells its worker processes to stop in a way that no application can notice. They cut their streams after
+    `--graceful-timeout` or, from Python 3.12 on, wait for the clients to leave; run it with `--workers 0`.
     """
     async with running(app_engine(app)):
         yield
@@ -51,7 +53,7 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def running(engine: Engine) -> AsyncIterator[None]:
-    """An engine that drains at SIGTERM or SIGINT and is closed at the end."""
+    """Drain the engine at SIGTERM or SIGINT, and close it at the end."""
     with _heard_signals(engine):
         try:
             yield
@@ -69,7 +71,7 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
     listening = True
 
     def drain() -> None:
-        # The loop may come to it only after the engine has been closed.
+        # The loop may run this only after the engine has been closed.
         if listening:
             engine.drain()
 
@@ -79,7 +81,7 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
 
     for stop in (signal.SIGTERM, signal.SIGINT):
         handler = signal.getsignal(stop)
-        # Where nobody handles a signal there is no graceful end to join.
+        # Without a handler the process dies at once, so there is nothing to drain for.
         if callable(handler):
             previous[stop] = handler
             signal.signal(stop, hear)

@@ -1,42 +1,73 @@
-"""Short answers: refusals, and nothing to say."""
+"""Whole answers: the headers of streams, refusals, and resets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic_core import to_json
+from starlette.responses import Response
 
+from ..cursor import Cursor
 from ..errors import CursorError, LogReset, NotAcceptable, StreamError, TailraceError
-from .disconnect import Send
-from .headers import Header
+from ..events import Reset
+from .decision import StreamRequest
+
+Header = tuple[bytes, bytes]
 
 
-async def send_whole(send: Send, status: int, body: bytes, headers: Iterable[Header], *, head: bool = False) -> None:
-    """A whole response with its length; `head` leaves the body out."""
-    length = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
-    await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
+def stream_headers(request: StreamRequest, cache_control: str | None) -> list[Header]:
+    """The headers of every response on a wire."""
+    wire = request.wire
+    headers = [(b"content-type", wire.content_type.encode()), (b"vary", b"accept")]
+    if wire.streaming:
+        headers += [
+            (b"cache-control", (cache_control or "no-cache, no-transform").encode()),
+            # nginx's name, and RFC 10036's, for: pass on each piece as it comes.
+            (b"x-accel-buffering", b"no"),
+            (b"incremental", b"?1"),
+        ]
+    else:
+        headers.append((b"cache-control", (cache_control or "no-store").encode()))
+    return headers
 
 
-async def send_refusal(send: Send, error: TailraceError, *, head: bool = False, data: bytes | None = None) -> None:
-    """An error as FastAPI words them, `detail`, with a `code` for programs; `data` is what came before it, as JSON."""
-    status, refusal = _refusal(error)
-    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+def cursor_header(cursor: Cursor | str) -> Header:
+    """The cursor at which the body begins."""
+    return b"tailrace-cursor", str(cursor).encode()
+
+
+def refusal(status: int, detail: str, code: str, *, data: bytes | None = None, **members: Any) -> Response:
+    """An error in FastAPI's words: `detail` for people, and `code` for programs.
+
+    `data` is the JSON of what came before the error.
+    """
+    headers = {"Cache-Control": "no-store"}
     if status == 503:
-        headers.append((b"retry-after", b"1"))
-    body = to_json(refusal)
+        headers["Retry-After"] = "1"
+    body = to_json({"detail": detail, "code": code, **members})
     if data is not None:
         body = body[:-1] + b',"data":' + data + b"}"
-    await send_whole(send, status, body, headers, head=head)
+    return Response(body, status, headers, media_type="application/json")
 
 
-def _refusal(error: TailraceError) -> tuple[int, dict[str, Any]]:
+def refusal_of(error: TailraceError, *, data: bytes | None = None) -> Response:
+    """The refusal that an exception stands for."""
     if isinstance(error, StreamError):
-        return error.status, {"detail": error.message, "code": error.code}
+        return refusal(error.status, error.message, error.code, data=data)
     if isinstance(error, NotAcceptable):
-        return 406, {"detail": str(error), "code": "not_acceptable", "available": error.available}
+        return refusal(406, str(error), "not_acceptable", available=error.available)
     if isinstance(error, LogReset):
-        return 410, {"detail": str(error), "code": "reset", "reason": error.reason, "cursor": error.resume}
+        return refusal(410, str(error), "reset", reason=error.reason, cursor=error.resume)
     assert isinstance(error, CursorError), error
-    return 400, {"detail": str(error), "code": "bad_cursor"}
+    return refusal(400, str(error), "bad_cursor")
+
+
+def reset_of(error: LogReset, request: StreamRequest, status: int, headers: list[Header]) -> Response:
+    """The answer to a cursor that cannot be continued: in band where the wire has room for it, else status 410."""
+    resume = Cursor.parse(error.resume)
+    encoder = request.wire.encoder(resume.stream, resume.epoch, 0)
+    if not (request.wire.streaming and encoder.spells_notices):
+        return refusal_of(error)
+    response = Response(encoder.notice(Reset(error.reason), error.resume), status)
+    response.raw_headers = [*headers, cursor_header(error.resume)]
+    return response

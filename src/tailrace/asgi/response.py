@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Coroutine, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias, cast
+from urllib.parse import quote
 
-# What Starlette and FastAPI recognise as an answer; nothing else of them is used here.
+# What Starlette and FastAPI recognise as an answer.
 from starlette.background import BackgroundTask
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from ..engine import Engine
-from ..errors import CursorError, LogReset, NotAcceptable, StreamError
-from ..producer import UNTOLD, Producer
-from .connection import Connection
-from .disconnect import Disconnected, Receive, Send, run_until_disconnect
-from .document import send_document
-from .headers import Header, stream_headers
+from ..errors import StreamError, TailraceError
+from ..flow import Flow
+from ..log.base import Log
+from ..producer import UNTOLD, Items, Producer, as_async, close_items
+from .connection import Connection, Document, Reading
+from .decision import Decision, Ended, Headers, Read, Refuse, ResetTo, Start, StreamRequest, decide
+from .disconnect import Disconnected, run_until_disconnect, wait_disconnect
 from .lifespan import engine_of
-from .opening import Opening, Source, open_source
-from .reply import send_refusal, send_whole
-from .request import StreamRequest
-from .reset import send_reset
+from .reply import Header, cursor_header, refusal_of, reset_of, stream_headers
 from .settings import StreamSettings
 from .socket import serve_socket
+
+Given: TypeAlias = Log | Items
+Source: TypeAlias = Given | Callable[[], Given | Awaitable[Given]]
 
 _LISTS = {b"vary", b"link"}
 
 logger = logging.getLogger("tailrace")
 
 
+@dataclass(slots=True)
+class Plan:
+    """What one request gets. `producer` is that of a stream which the request has started."""
+
+    engine: Engine
+    request: StreamRequest | None
+    decision: Decision
+    producer: Producer | None = None
+
+
 class StreamResponse(Response):
-    """An ASGI application that reads a log to its client, on the wire and from the cursor that the request asks for.
+    """An ASGI application that sends a log to its client, on the wire and from the cursor that the request asks for.
 
-    `source` is a Log (shared by many readers), or a generator or a function that makes one: then each request without a
-    cursor starts a stream of its own, and one with a cursor goes on with the stream that the cursor names.
+    `source` is a Log, which all requests read; or a generator, or a function that returns one or the other. From a
+    generator each request without a cursor starts a stream, and one with a cursor resumes the stream that it names.
 
-    Answers 400 to what is no cursor, 406 if no wire fits, 410 for a reset where the wire has no room for one,
-    503 to a new stream while the server shuts down, and 204 to a client that already has the end.
+    Answers 204 to a client that already has the end, 400 to a malformed cursor, 406 if no wire fits, 409 to another
+    request for a stream that exists, 410 for a reset where the wire has no room for one, 414 to an overlong query, and
+    503 to a new stream while the server shuts down. In none of these cases does `source` run.
     """
 
     def __init__(
@@ -50,10 +67,16 @@ class StreamResponse(Response):
         background: BackgroundTask | None = None,
         engine: Engine | None = None,
         addressed: bool = False,
+        stream_id: str | None = None,
+        fingerprint: bytes = b"",
+        websocket: bool = False,
     ) -> None:
-        """`addressed`: streams can be resumed and stopped below the request's path, and the response says where.
+        """Describe the response; nothing runs before it is sent.
 
-        Without an `engine` the application's own is used.
+        - `engine`: default: the application's own.
+        - `addressed`: streams can be resumed and stopped below the request's path, and the headers say where.
+        - `stream_id`: the id of the stream to start. If it exists, it is read, unless its `fingerprint` differs.
+        - `websocket`: answer WebSockets too. Middleware for HTTP does not see them.
         """
         self.source = source
         self.settings = settings or StreamSettings()
@@ -62,78 +85,205 @@ class StreamResponse(Response):
         self.init_headers(headers)
         self._engine = engine
         self._addressed = addressed
+        self._stream_id = stream_id
+        self._fingerprint = fingerprint
+        self._websocket = websocket
+        self._plan: Plan | None = None
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
+    async def prepare(self, scope: Scope) -> None:
+        """Decide what the request gets, and run `source` if it is needed, while the caller's dependencies are open."""
+        self._plan = await self._plan_for(scope)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and self._websocket:
             await serve_socket(self, scope, receive, send)
-            return
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": "expected an HTTP request"})
+        else:
+            plan = self._plan or await self._plan_for(scope)
+            await self._answer(plan, scope, receive, send)
+            if self.background is not None:
+                await self.background()
+
+    # Decide
+
+    async def _plan_for(self, scope: Scope) -> Plan:
+        engine, source = self._engine or engine_of(scope), self.source
         try:
             request = StreamRequest.read(scope, self.settings.wires)
-        except (CursorError, NotAcceptable) as refusal:
-            await send_refusal(send, refusal, head=scope["method"] == "HEAD")
-            return
-        if request.cursor is not None and request.cursor.ended:
-            # A browser's EventSource comes back after every end; only this stops it.
-            await send_whole(send, 204, b"", self._head(request))
-        elif request.method == "HEAD":
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self._head(request)})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TailraceError as error:
+            await _close_unused(source)
+            return Plan(engine, None, Refuse(error))
+        if isinstance(source, Log):
+            return Plan(engine, request, decide(request, source, whole=source.passing))
+        found = await self._find(engine, request)
+        same = found is None or request.cursor is not None or found.fingerprint == self._fingerprint
+        plan = Plan(engine, request, decide(request, found, whole=True, same=same, draining=engine.draining))
+        if found is None and callable(source) and not (_yields(source) or isinstance(plan.decision, Ended | Headers)):
+            await self._call_source(plan, request, source)
+        elif isinstance(plan.decision, Start):
+            items = cast("Items", source() if callable(source) else source)
+            self._start(plan, request, self._new_log(plan, request), items)
         else:
-            await self._answer(self._engine or engine_of(scope), request, receive, send)
-        if self.background is not None:
-            await self.background()
+            await _close_unused(source)
+        return plan
 
-    async def _answer(self, engine: Engine, request: StreamRequest, receive: Receive, send: Send) -> None:
+    async def _find(self, engine: Engine, request: StreamRequest) -> Log | None:
+        """The stream that the request names, by its cursor or by an id that the application knows."""
+        if request.cursor is not None:
+            return await engine.find_stream(request.path, request.cursor.stream)
+        if self._stream_id is not None and request.wire.streaming:
+            return await engine.find_stream(request.path, self._stream_id)
+        return None
+
+    async def _call_source(
+        self, plan: Plan, request: StreamRequest, source: Callable[[], Given | Awaitable[Given]]
+    ) -> None:
+        """Run a function that may return a Log of the application's, whose cursor the request may have."""
+        # The stream exists before the function runs, so that a request sent again meanwhile finds it.
+        log = self._new_log(plan, request) if isinstance(plan.decision, Start) else None
         try:
-            opening = await open_source(self.source, self.settings, engine, request)
-        except StreamError as refusal:
-            await send_refusal(send, refusal)
+            given = source()
+            if inspect.isawaitable(given):
+                given = await given
+        except BaseException as error:
+            if log is not None:
+                failure = error if isinstance(error, Exception) else StreamError("the request was cancelled")
+                await log.close(self.settings.describe(failure))
+                plan.engine.forget(log)
+            raise
+        if log is not None and not isinstance(given, Log):
+            self._start(plan, request, log, given)
             return
-        except LogReset as reset:
-            await send_reset(request, reset, send, self.status_code, self._head(request))
+        if log is not None:
+            plan.engine.forget(log)
+        if isinstance(given, Log):
+            plan.decision = decide(request, given, whole=given.passing)
+        else:
+            await _close_unused(given)
+
+    def _new_log(self, plan: Plan, request: StreamRequest) -> Log:
+        return plan.engine.new_stream(
+            request.path,
+            stream_id=self._stream_id if request.wire.streaming else None,
+            retention=self.settings.retention,
+            fingerprint=self._fingerprint,
+        )
+
+    def _start(self, plan: Plan, request: StreamRequest, log: Log, items: Items) -> None:
+        settings, streaming = self.settings, request.wire.streaming
+        plan.producer = plan.engine.produce(
+            log,
+            items,
+            encode=settings.encode,
+            describe=settings.describe,
+            flow=settings.flow if streaming else Flow.block(),
+            on_disconnect=settings.on_disconnect,
+            reports=False,
+            # Nobody knows an address at which to come back for a document.
+            grace=settings.grace if streaming else 0.0,
+        )
+        plan.decision = Read(log, 0)
+
+    # Answer
+
+    async def _answer(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> None:
+        decision, request = plan.decision, plan.request
+        if isinstance(decision, Refuse):
+            await refusal_of(decision.error)(scope, receive, send)
             return
+        assert request is not None
+        assert not isinstance(decision, Start)
+        if isinstance(decision, Read):
+            await self._read(plan, request, decision, scope, receive, send)
+            return
+        headers = self._with_own(stream_headers(request, self.settings.cache_control))
+        if isinstance(decision, ResetTo):
+            response = reset_of(decision.error, request, self.status_code, headers)
+        else:
+            response = Response(status_code=204 if isinstance(decision, Ended) else self.status_code)
+            response.raw_headers = headers
+        await response(scope, receive, send)
+
+    async def _read(
+        self, plan: Plan, request: StreamRequest, read: Read, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        # A document's reader is this process, which is never slow, so it skips nothing.
+        flow = self.settings.flow if request.wire.streaming else None
+        tail = read.log.tail(read.after, flow=flow)
+        reading = Reading(plan.engine, request, self.settings, tail, plan.producer)
         failure: Exception | None = None
         try:
-            await run_until_disconnect(self._read(opening, send), receive)
+            await run_until_disconnect(
+                self._send(reading, scope, receive, send), partial(wait_disconnect, scope, receive)
+            )
         except Disconnected:
             pass
         except Exception as error:
             failure = error
         finally:
-            opening.tail.close()
-        if opening.producer is not None:
-            # The request's dependencies stay open as long as this coroutine: until nobody writes any more.
-            await opening.producer.wait()
+            tail.close()
+        producer = plan.producer
+        if producer is not None:
+            # The request's dependencies stay open as long as this coroutine, so they outlive the generator.
+            await producer.wait()
             if failure is None:
-                _report(opening.producer)
+                _report(producer)
         # An OSError that is not the generator's is how servers say that the client has gone (ASGI 2.4).
-        if failure is not None and (not isinstance(failure, OSError) or failure is _error_of(opening)):
+        own = producer is not None and failure is producer.error
+        if failure is not None and (own or not isinstance(failure, OSError)):
             raise failure
 
-    def _read(self, opening: Opening, send: Send) -> Coroutine[Any, Any, None]:
-        wire = opening.request.wire
-        # A document of a stream that the request started is all that there will ever be of it.
-        tail = opening.tail if wire.streaming or opening.producer is None else None
-        headers = self._with_own(stream_headers(wire, tail, addressed=self._addressed))
-        if wire.streaming:
-            return Connection(opening, send, self.status_code, headers).run()
-        return send_document(opening, send, self.status_code, headers)
+    async def _send(self, reading: Reading, scope: Scope, receive: Receive, send: Send) -> None:
+        if not reading.request.wire.streaming:
+            await Document(reading, self.status_code, self._headers_of(reading)).send(scope, receive, send)
+        elif (failure := await reading.first_failure()) is None:
+            await Connection(reading, send, self.status_code, self._headers_of(reading)).run()
+        elif isinstance(failure, StreamError):
+            await refusal_of(failure)(scope, receive, send)
+        else:
+            raise failure
 
-    def _head(self, request: StreamRequest) -> list[Header]:
-        return self._with_own(stream_headers(request.wire))
+    def _headers_of(self, reading: Reading) -> list[Header]:
+        request, tail = reading.request, reading.tail
+        headers = stream_headers(request, self.settings.cache_control)
+        # A document of a stream that the request started has no place to continue from.
+        if request.wire.streaming or reading.producer is None:
+            headers.append(cursor_header(tail.log.cursor(tail.position)))
+        if self._addressed and request.wire.streaming and tail.log.passing:
+            headers += _addresses(request, tail.log.name)
+        return self._with_own(headers)
 
     def _with_own(self, headers: list[Header]) -> list[Header]:
-        """The application's own headers take the place of the stream's; lists come together."""
+        """The application's own headers replace the stream's; lists are combined."""
         own = {name for name, _ in self.raw_headers} - _LISTS
         return [*(header for header in headers if header[0] not in own), *self.raw_headers]
 
 
-def _error_of(opening: Opening) -> Exception | None:
-    return None if opening.producer is None else opening.producer.error
+def _addresses(request: StreamRequest, name: str) -> list[Header]:
+    """Where the stream is resumed and stopped. The query goes along, because dependencies may need it there too."""
+    path, query = quote(name), f"?{request.query}" if request.query else ""
+    return [
+        (b"content-location", f"{path}{query}".encode()),
+        (b"link", f'<{path}/stop{query}>; rel="stop"'.encode()),
+    ]
+
+
+def _yields(source: Callable[..., Any]) -> bool:
+    """Whether a function is a generator function: calling it runs nothing, and it gives no log."""
+    return inspect.isasyncgenfunction(source) or inspect.isgeneratorfunction(source)
+
+
+async def _close_unused(source: Source) -> None:
+    """Close items that no request needs."""
+    if not (callable(source) or isinstance(source, Log)):
+        await close_items(as_async(source))
 
 
 def _report(producer: Producer) -> None:
-    """Log what the outcome hides and nobody was there any more to raise."""
+    """Log the error that the outcome hides, when nobody was left to raise it to."""
     outcome = producer.log.outcome
     if producer.error is not None and outcome is not None and outcome.code in UNTOLD:
-        logger.error("log %s: the generator raised, its client was gone", producer.log.name, exc_info=producer.error)
+        logger.error(
+            "log %s: the generator raised after its client had left", producer.log.name, exc_info=producer.error
+        )

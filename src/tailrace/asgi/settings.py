@@ -1,9 +1,10 @@
-"""How a stream is produced and read."""
+"""The settings of a stream, as an application gives them to a route or a response."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from ..events import Encode, encode_event
 from ..flow import Flow, Retention
@@ -12,17 +13,31 @@ from ..producer import Describe, OnDisconnect, describe_error
 from ..wire.base import Wire
 
 
+class StreamOptions(TypedDict, total=False):
+    """The settings of StreamSettings as keywords."""
+
+    wires: Sequence[Wire]
+    flow: Flow | None
+    retention: Retention | None
+    on_disconnect: OnDisconnect
+    grace: float
+    status_wait: float
+    cache_control: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """What a route says of its streams.
+    """How a stream is produced and read.
 
-    - `wires`: what a stream is offered as; the first is for clients that leave the choice.
-    - `flow`: what happens when a reader is slow. Default `block`, but `log` for detached streams and for shared logs.
+    - `wires`: the representations on offer. The first one is for clients that express no preference.
+    - `flow`: what happens when a reader is slow. Default: `block`, but `log` for detached streams and shared logs.
     - `retention`: how much history is kept for resuming. Default: the engine's.
-    - `on_disconnect`: `cancel` the generator `grace` seconds after the last reader left, or `detach` it: it finishes.
-    - `status_wait`: the headers wait so many seconds for the first event, so that an early failure still becomes an
-      HTTP status.
-    - `encode`, `describe`: an item as event name and JSON, an exception as a public outcome.
+    - `on_disconnect`: `cancel` stops the generator `grace` seconds after the last reader left; `detach` lets it finish.
+    - `status_wait`: how many seconds the headers wait for the first event. An error before that becomes an HTTP status.
+    - `cache_control`: the response's Cache-Control. Default: `no-cache, no-transform` for streams, `no-store` for
+      documents.
+    - `encode`: turns an item into its event name and its JSON.
+    - `describe`: turns an exception into the outcome that clients see.
     """
 
     wires: Sequence[Wire] = DEFAULT_WIRES
@@ -31,5 +46,6 @@ class StreamSettings:
     on_disconnect: OnDisconnect = "cancel"
     grace: float = 10.0
     status_wait: float = 1.0
+    cache_control: str | None = None
     encode: Encode = encode_event
     describe: Describe = describe_error

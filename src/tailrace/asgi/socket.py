@@ -1,63 +1,59 @@
-"""A stream over WebSocket, as the HTTP request that it would be otherwise.
+"""A stream over WebSocket, answered by the application's own HTTP route.
 
-The application is called with an HTTP scope made from the WebSocket's, so that dependencies, security, middleware and
-errors are those of the HTTP route. Its NDJSON lines become messages, a client's `{"event": "stop"}` becomes a POST to
-the stop address that the response names.
+The application is called with an HTTP scope made from the WebSocket's, so the route's dependencies, security and errors
+apply, and the application's HTTP middleware. NDJSON lines become messages. A client's `{"event": "stop"}` becomes a
+POST to the stop address in the response.
+
+Middleware for HTTP of an application in which this one is mounted is not called: it never sees a WebSocket.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic_core import from_json
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import DecodeError
 from ..wire.base import Frame, frame_members
 from ..wire.ndjson import NDJSON
 from ..wire.websocket import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION, Command, Messages, read_command
-from .disconnect import Message, Receive, Send
+from .origins import is_admitted
 
-ASGIApp = Callable[[Any, Receive, Send], Awaitable[None]]
+logger = logging.getLogger("tailrace")
 
-_KEPT = ("app", "asgi", "http_version", "server", "client", "query_string", "root_path", "app_root_path", "state")
-# What belongs to the WebSocket handshake, or would change what the bridge reads.
+_KEPT = ("app", "asgi", "http_version", "server", "client", "root_path", "app_root_path", "state")
+# Headers of the WebSocket handshake, and those that would change what the bridge reads.
 _LEFT_OUT = re.compile(rb"accept|accept-encoding|connection|upgrade|sec-websocket-.*|content-.*|transfer-encoding")
 _TOLD = frozenset({b"content-location", b"link", b"tailrace-cursor"})
 _STOP = re.compile(rb'<([^>]+)>; rel="stop"')
 
 
 async def serve_socket(
-    app: ASGIApp, scope: Any, receive: Receive, send: Send, *, method: str = "GET", origins: Collection[str] = ()
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, method: str = "GET", origins: Collection[str] = ()
 ) -> None:
     """Answer a WebSocket with the stream of `method` at its path.
 
     For a method with a body the first message is the body, as JSON. A browser's page must come from the same host or
-    from one of `origins`, because WebSockets are not held back by CORS.
+    from one of `origins`, because CORS does not restrict WebSockets.
     """
     await receive()
-    if not _is_same_origin(scope, origins):
+    if not is_admitted(scope, origins):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "expected an allowed Origin"})
         return
     bridge = _Bridge(app, scope, receive, send, method)
     await bridge.run()
 
 
-def _is_same_origin(scope: Any, origins: Collection[str]) -> bool:
-    headers = dict(scope["headers"])
-    origin = headers.get(b"origin", b"").decode("latin-1")
-    host = headers.get(b"host", b"").decode("latin-1")
-    # An origin is scheme, host and port (RFC 6454), or "null", which is no host's.
-    return not origin or origin in origins or origin.partition("://")[2] == host
-
-
 class _Bridge:
-    """Looks like a server to the HTTP application and like an application to the WebSocket server."""
+    """Acts as a server for the HTTP application, and as an application for the WebSocket server."""
 
-    def __init__(self, app: ASGIApp, scope: Any, receive: Receive, send: Send, method: str) -> None:
+    def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, method: str) -> None:
         self._app = app
         self._scope = scope
         self._receive_socket = receive
@@ -69,7 +65,8 @@ class _Bridge:
         self._status = 0
         self._headers: Iterable[tuple[bytes, bytes]] = ()
         self._refusal = b""
-        self._stop_path: str | None = None
+        self._stop_url: str | None = None
+        self._stop: asyncio.Task[None] | None = None
         self._messages = Messages()
         self._ended = False
 
@@ -78,7 +75,8 @@ class _Bridge:
             # The body has to come as a message, and for that the socket must be open.
             await self._accept([])
         try:
-            await self._app(self._http_scope(self._method, self._scope["path"]), self._receive, self._send)
+            query = self._scope.get("query_string", b"")
+            await self._app(self._http_scope(self._method, self._scope["path"], query), self._receive, self._send)
         except Exception:  # whatever it is: the client is answered, and the server still gets to log it
             if self._status == 0:
                 # What a server answers to an HTTP request in this case.
@@ -88,18 +86,28 @@ class _Bridge:
         finally:
             code = self._messages.close_code
             await self._close(INTERNAL_ERROR if code == NORMAL and not self._ended else code)
+            if self._stop is not None:
+                await asyncio.wait([self._stop])
 
-    def _http_scope(self, method: str, path: str) -> dict[str, Any]:
+    def _http_scope(self, method: str, path: str, query: bytes) -> dict[str, Any]:
         kept = {key: self._scope[key] for key in _KEPT if key in self._scope}
         headers = [pair for pair in self._scope["headers"] if not _LEFT_OUT.fullmatch(pair[0])]
         headers += [(b"accept", NDJSON.media_type.encode()), (b"content-type", b"application/json")]
         scheme = "https" if self._scope.get("scheme") == "wss" else "http"
-        address = {"method": method, "scheme": scheme, "path": path, "raw_path": quote(path).encode()}
-        return {**kept, **address, "type": "http", "headers": headers, "extensions": {}}
+        address = {"path": path, "raw_path": quote(path).encode(), "query_string": query}
+        return {
+            **kept,
+            **address,
+            "type": "http",
+            "method": method,
+            "scheme": scheme,
+            "headers": headers,
+            "extensions": {},
+        }
 
     # What the HTTP application receives
 
-    async def _receive(self) -> Message:
+    async def _receive(self) -> dict[str, Any]:
         if not self._body_read:
             self._body_read = True
             if self._method == "GET":
@@ -116,12 +124,12 @@ class _Bridge:
         return {"type": "http.disconnect"}
 
     async def _next_text(self) -> str | None:
-        """The next message, or None when the client is gone; a binary one is no message of this protocol."""
+        """The next message, or None when the client has left. A binary message counts as an empty one."""
         try:
             message = await self._receive_socket()
         except asyncio.CancelledError:
-            # The application waits for its client no longer: only now, because there are servers (Granian) that hold
-            # a close back while something is being received.
+            # The application no longer waits for its client. Only now, because some servers (Granian) hold a close
+            # back while something is being received.
             if self._ended:
                 await self._close(self._messages.close_code)
             raise
@@ -132,10 +140,20 @@ class _Bridge:
 
     async def _obey(self, command: Command) -> None:
         assert command == "stop", command
-        if self._stop_path is None:
+        if self._stop_url is None:
             await self._close(POLICY_VIOLATION, "this stream cannot be stopped by its reader")
-            return
-        await self._app(self._http_scope("POST", self._stop_path), _receive_nothing, _send_nowhere)
+        elif self._stop is None:
+            # A task of its own: the stream's end cancels whoever waits here, and must not break off the teardown of
+            # the dependencies that the stop has opened.
+            url = urlsplit(self._stop_url)
+            scope = self._http_scope("POST", unquote(url.path), url.query.encode())
+            self._stop = asyncio.create_task(self._request_stop(scope), name="tailrace stop")
+
+    async def _request_stop(self, scope: dict[str, Any]) -> None:
+        try:
+            await self._app(scope, _receive_nothing, _send_nowhere)
+        except Exception:  # of the application's dependencies: the stream goes on, and says nothing of it
+            logger.exception("%s: the stop that a WebSocket asked for failed", scope["path"])
 
     # What the HTTP application sends
 
@@ -155,7 +173,7 @@ class _Bridge:
     async def _accept(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         told = [pair for pair in headers if pair[0] in _TOLD]
         if (stop := _STOP.search(dict(told).get(b"link", b""))) is not None:
-            self._stop_path = unquote(stop[1].decode())
+            self._stop_url = stop[1].decode()
         if not self._accepted:
             self._accepted = True
             await self._send_open({"type": "websocket.accept", "headers": told})
@@ -169,7 +187,7 @@ class _Bridge:
         self._ended = not more
 
     async def _refuse(self) -> None:
-        """The HTTP answer instead of the upgrade or, where the socket is open already or cannot carry it, its gist."""
+        """Send the HTTP response in place of the upgrade or, if it is too late for that, a summary of it."""
         if self._accepted:
             frame = Frame(_gist(self._status, self._refusal), "error")
             await self._send_open({"type": "websocket.send", "text": frame_members(frame).decode()})
@@ -193,16 +211,16 @@ class _Bridge:
             try:
                 await self._send_socket(message)
             except OSError:
-                # How servers say that the client has gone.
+                # How servers say that the client has left (ASGI 2.4).
                 self._closed = True
             except asyncio.CancelledError:
-                # Given up on a client that takes nothing, which would hold up a close message just as well.
+                # The client was abandoned because it takes nothing, and it would not take a close message either.
                 self._closed = True
                 raise
 
 
 def _gist(status: int, body: bytes) -> dict[str, Any]:
-    """A refusal as the data of an error: FastAPI's `detail` is a text, or says more than one."""
+    """A refusal as the data of an `error`. FastAPI's `detail` is a text, or a list of errors."""
     try:
         members = from_json(body)
     except ValueError:
@@ -219,4 +237,4 @@ async def _receive_nothing() -> Message:
 
 
 async def _send_nowhere(message: Message) -> None:
-    """The stop's own answer is for nobody: the stream itself says how it ended."""
+    """Drop the response to the stop: the stream itself says how it ended."""

@@ -1,27 +1,32 @@
 """The path functions that FastAPI calls: an application's own, wrapped, and those of its streams' addresses.
 
-FastAPI reads a function's signature and nothing else of it. So each of these is a plain coroutine function with the
-signature that its dependencies need, and answers a response.
+FastAPI reads nothing of a path function but its signature. So each of these is a plain coroutine function with the
+signature that its dependencies need, and returns a response.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
+from uuid import UUID
 
-from fastapi import HTTPException, params
+from fastapi import Depends, HTTPException, params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..asgi.decision import address, remaining_query
 from ..asgi.lifespan import app_engine
-from ..asgi.request import address
+from ..asgi.reply import refusal
 from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine import Engine
@@ -31,8 +36,11 @@ from ..producer import Items, describe_error
 from .openapi import StopResult
 
 Endpoint = Callable[..., Awaitable[Response]]
+Principal = Callable[..., Any]
 
-_INJECTED = "tailrace_response"
+_REQUEST = "tailrace_request"
+_RESPONSE = "tailrace_response"
+_PRINCIPAL = "tailrace_principal"
 
 
 def describe_http_error(error: Exception) -> Outcome:
@@ -44,27 +52,49 @@ def describe_http_error(error: Exception) -> Outcome:
 
 
 def stream_endpoint(
-    function: Callable[..., Any], settings: StreamSettings, engine: Engine | None, status: int
+    function: Callable[..., Any],
+    settings: StreamSettings,
+    engine: Engine | None,
+    status: int,
+    *,
+    principal: Principal | None = None,
+    addressed: bool = True,
 ) -> Endpoint:
-    """An application's function, answering a StreamResponse of what it yields."""
+    """Wrap an application's function: the endpoint returns a StreamResponse of what the function yields or returns."""
     signature = inspect.signature(function, eval_str=True)
-    injected = _response_parameter(signature)
+    own = set(signature.parameters)
+    asked, told = _parameter_of(signature, Request, _REQUEST), _parameter_of(signature, Response, _RESPONSE)
     generates = is_generator(function)
 
     async def endpoint(**values: Any) -> Response:
-        told: Response = values[injected] if injected in signature.parameters else values.pop(injected)
-        source = partial(function, **values) if generates else checked_source(await call(function, **values), function)
-        # A log that the function has from elsewhere is not to be found below this path.
-        addressed = not isinstance(source, Log)
+        request: Request = values[asked]
+        answer: Response = values[told]
+        arguments = {name: value for name, value in values.items() if name in own}
+        key = await _key(request, values.get(_PRINCIPAL))
         response = StreamResponse(
-            source, settings, status_code=told.status_code or status, engine=engine, addressed=addressed
+            partial(function, **arguments) if generates else partial(_checked, function, arguments),
+            settings,
+            engine=engine,
+            addressed=addressed,
+            stream_id=key,
+            fingerprint=await _fingerprint(request) if key is not None else b"",
         )
-        response.raw_headers.extend(told.headers.raw)
+        if not generates:
+            # Now, because dependencies of the function's scope are closed before the response is sent.
+            await response.prepare(request.scope)
+        response.status_code = answer.status_code or status
+        response.raw_headers.extend(answer.headers.raw)
         return response
 
     parameters = list(signature.parameters.values())
-    if injected not in signature.parameters:
-        parameters.append(inspect.Parameter(injected, inspect.Parameter.KEYWORD_ONLY, annotation=Response))
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+        for name, kind in ((asked, Request), (told, Response))
+        if name not in own
+    ]
+    if principal is not None:
+        default = Depends(principal)
+        parameters.append(inspect.Parameter(_PRINCIPAL, inspect.Parameter.KEYWORD_ONLY, default=default))
     return _named(endpoint, function, parameters)
 
 
@@ -75,7 +105,7 @@ def resume_endpoint(
 
     async def endpoint(tailrace_request: Request, stream_id: str, **_: Any) -> Response:
         own_engine = engine or app_engine(tailrace_request.app)
-        if (log := await own_engine.find(address(tailrace_request.scope))) is None:
+        if (log := await _stream_at(own_engine, address(tailrace_request.scope))) is None:
             return _not_found(stream_id)
         return StreamResponse(log, settings, engine=own_engine, addressed=True)
 
@@ -83,11 +113,11 @@ def resume_endpoint(
 
 
 def stop_endpoint(function: Callable[..., Any], shared: list[inspect.Parameter], engine: Engine | None) -> Endpoint:
-    """Stops the stream whose address is the request's, less `/stop`."""
+    """Stop the stream whose address is the request's, without `/stop`."""
 
     async def endpoint(tailrace_request: Request, stream_id: str, **_: Any) -> Response:
         own_engine = engine or app_engine(tailrace_request.app)
-        if (log := await own_engine.find(address(tailrace_request.scope).removesuffix("/stop"))) is None:
+        if (log := await _stream_at(own_engine, address(tailrace_request.scope).removesuffix("/stop"))) is None:
             return _not_found(stream_id)
         outcome = await own_engine.stop(log)
         if outcome is None:
@@ -99,21 +129,23 @@ def stop_endpoint(function: Callable[..., Any], shared: list[inspect.Parameter],
 
 
 def shared_parameters(endpoint: Endpoint, path: str) -> list[inspect.Parameter]:
-    """An endpoint's parameters that its streams' other addresses have too: path parameters, and dependencies.
+    """An endpoint's parameters that its streams' other addresses have too: path parameters and dependencies.
 
-    A dependency, such as authentication, that reads the body cannot be had where there is none.
+    A dependency that reads the body, such as an authentication by form, is left out: the other addresses have no body.
     """
     dependant = get_dependant(path=path, call=endpoint)
     shared = {field.name for field in dependant.path_params}
     shared.update(child.name or "" for child in dependant.dependencies if not _reads_body(child))
     parameters = inspect.signature(endpoint).parameters.values()
     return [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters if parameter.name in shared
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters
+        if parameter.name in shared - {_PRINCIPAL}
     ]
 
 
 def without_body(dependencies: Sequence[params.Depends], path: str) -> list[params.Depends]:
-    """The same for a decorator's dependencies, which are no parameters."""
+    """Those of a decorator's dependencies that read no body."""
     return [
         each
         for each in dependencies
@@ -121,8 +153,86 @@ def without_body(dependencies: Sequence[params.Depends], path: str) -> list[para
     ]
 
 
+def query_names(function: Callable[..., Any], path: str, dependencies: Sequence[params.Depends] = ()) -> set[str]:
+    """The query parameters that a path function and its dependencies declare."""
+    # FastAPI takes a generator for a dependency that stays open, which may use none of the function's scope.
+    dependants = [get_dependant(path=path, call=function, scope="function")]
+    dependants += [
+        get_dependant(path=path, call=each.dependency, scope=each.scope)
+        for each in dependencies
+        if each.dependency is not None
+    ]
+    return set().union(*map(_query_names, dependants))
+
+
+def is_generator(function: Callable[..., Any]) -> bool:
+    return inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+
+
+async def call(function: Callable[..., Any], *arguments: Any, **values: Any) -> Any:
+    """Call a function that does not yield. A sync one runs in a worker thread, as FastAPI's do."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*arguments, **values)
+    returned = await run_in_threadpool(function, *arguments, **values)
+    return await returned if inspect.isawaitable(returned) else returned
+
+
+def checked_source(source: Any, function: Callable[..., Any]) -> Log | Items:
+    """What a function returned, if it is an iterator or a log; TypeError if not."""
+    if not isinstance(source, Log | AsyncIterable | Iterable) or isinstance(source, str | bytes | dict | BaseModel):
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(
+            f"expected {name} to yield, or to return an iterator or a Log, but got {type(source).__qualname__}"
+        )
+    return source
+
+
+async def _checked(function: Callable[..., Any], values: dict[str, Any]) -> Log | Items:
+    return checked_source(await call(function, **values), function)
+
+
+async def _stream_at(engine: Engine, name: str) -> Log | None:
+    path, _, stream_id = name.rpartition("/")
+    return await engine.find_stream(path, stream_id)
+
+
+async def _key(request: Request, principal: Any) -> str | None:
+    """The id of the stream that an Idempotency-Key stands for: another principal's key gives another id."""
+    key = request.headers.get("idempotency-key")
+    if key is None or principal is None:
+        return None
+    if not isinstance(principal, str | int | UUID):
+        raise TypeError(
+            f"expected the route's principal to give a str, int, UUID or None, but got {type(principal).__qualname__}"
+        )
+    told = to_json([address(request.scope), request.method, key, str(principal)])
+    return urlsafe_b64encode(hashlib.sha256(told).digest()[:16]).rstrip(b"=").decode()
+
+
+async def _fingerprint(request: Request) -> bytes:
+    """A digest of what a request asks: its query and its body."""
+    digest = hashlib.sha256(remaining_query(request.scope).encode())
+    try:
+        digest.update(await request.body())
+    except RuntimeError:  # FastAPI has read the body as a form, which it keeps
+        for name, value in (await request.form()).multi_items():
+            digest.update(to_json([name, await _content(value)]))
+    return digest.digest()
+
+
+async def _content(value: UploadFile | str) -> str:
+    if isinstance(value, str):
+        return value
+    await value.seek(0)
+    digest = hashlib.sha256()
+    while piece := await value.read(1 << 16):
+        digest.update(piece)
+    await value.seek(0)
+    return digest.hexdigest()
+
+
 _ADDRESSED = [
-    inspect.Parameter("tailrace_request", inspect.Parameter.KEYWORD_ONLY, annotation=Request),
+    inspect.Parameter(_REQUEST, inspect.Parameter.KEYWORD_ONLY, annotation=Request),
     inspect.Parameter("stream_id", inspect.Parameter.KEYWORD_ONLY, annotation=str),
 ]
 
@@ -131,34 +241,17 @@ def _reads_body(dependant: Dependant) -> bool:
     return bool(dependant.body_params) or any(_reads_body(child) for child in dependant.dependencies)
 
 
-def _response_parameter(signature: inspect.Signature) -> str:
-    """The name under which FastAPI hands over the Response whose headers and status the application may set."""
+def _query_names(dependant: Dependant) -> set[str]:
+    names = {field.alias for field in dependant.query_params}
+    return names.union(*(_query_names(child) for child in dependant.dependencies))
+
+
+def _parameter_of(signature: inspect.Signature, kind: type, default: str) -> str:
+    """The name of the application's own parameter of a type, because FastAPI fills only one; else `default`."""
     for parameter in signature.parameters.values():
-        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, Response):
+        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, kind):
             return parameter.name
-    return _INJECTED
-
-
-def is_generator(function: Callable[..., Any]) -> bool:
-    return inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
-
-
-async def call(function: Callable[..., Any], *arguments: Any, **values: Any) -> Any:
-    """What a function that does not yield returns; a sync one runs in a worker thread, as FastAPI's do."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*arguments, **values)
-    returned = await run_in_threadpool(function, *arguments, **values)
-    return await returned if inspect.isawaitable(returned) else returned
-
-
-def checked_source(source: Any, function: Callable[..., Any]) -> Log | Items:
-    """What a function has returned, if that is an iterator or a log."""
-    if not isinstance(source, Log | AsyncIterable | Iterable) or isinstance(source, str | bytes | dict | BaseModel):
-        name = getattr(function, "__qualname__", repr(function))
-        raise TypeError(
-            f"expected {name} to yield, or to return an iterator or a Log, but got {type(source).__qualname__}"
-        )
-    return source
+    return default
 
 
 def _named(
@@ -174,5 +267,5 @@ def _named(
 
 
 def _not_found(stream_id: str) -> Response:
-    detail = f"expected the id of a stream that runs or ended lately, but got {stream_id!r}"
-    return JSONResponse({"detail": detail, "code": "stream_not_found"}, 404)
+    detail = f"expected the id of a stream that is running or ended recently, but got {stream_id!r}"
+    return refusal(404, detail, "stream_not_found")

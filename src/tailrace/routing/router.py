@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypedDict, TypeVar, Unpack, cast
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException, params
+from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
+from ..asgi.disconnect import Inbox
 from ..asgi.lifespan import app_engine, running
-from ..asgi.settings import StreamSettings
+from ..asgi.settings import StreamOptions, StreamSettings
 from ..asgi.socket import serve_socket
 from ..cursor import STREAM_ID_PATTERN
 from ..engine import Engine
@@ -26,7 +32,9 @@ from ..wire.base import Wire
 from ..wire.ndjson import NDJSON
 from .endpoints import (
     Endpoint,
+    Principal,
     describe_http_error,
+    query_names,
     resume_endpoint,
     shared_parameters,
     stop_endpoint,
@@ -39,6 +47,74 @@ from .openapi import CURSOR_PARAMETERS, NOT_FOUND, STREAM_PARAMETER, StopResult,
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class RouterOptions(TypedDict, total=False):
+    """The keywords of FastAPI's APIRouter."""
+
+    prefix: str
+    tags: list[str | Enum] | None
+    dependencies: Sequence[params.Depends] | None
+    default_response_class: type[Response]
+    responses: dict[int | str, dict[str, Any]] | None
+    callbacks: list[BaseRoute] | None
+    routes: list[BaseRoute] | None
+    redirect_slashes: bool
+    default: ASGIApp | None
+    dependency_overrides_provider: Any
+    route_class: type[APIRoute]
+    on_startup: Sequence[Callable[[], Any]] | None
+    on_shutdown: Sequence[Callable[[], Any]] | None
+    lifespan: Lifespan[Any] | None
+    deprecated: bool | None
+    include_in_schema: bool
+    generate_unique_id_function: Callable[[APIRoute], str]
+    strict_content_type: bool
+    max_body_size: int | None
+    form_limits: Any
+
+
+class _RouteOptions(TypedDict, total=False):
+    response_model: Any
+    status_code: int | None
+    tags: list[str | Enum] | None
+    summary: str | None
+    description: str | None
+    response_description: str
+    responses: dict[int | str, dict[str, Any]] | None
+    deprecated: bool | None
+    operation_id: str | None
+    response_model_include: Any
+    response_model_exclude: Any
+    response_model_by_alias: bool
+    response_model_exclude_unset: bool
+    response_model_exclude_defaults: bool
+    response_model_exclude_none: bool
+    include_in_schema: bool
+    name: str | None
+    callbacks: list[BaseRoute] | None
+    openapi_extra: dict[str, Any] | None
+    generate_unique_id_function: Callable[[APIRoute], str]
+    strict_content_type: bool
+    max_body_size: int | None
+    form_limits: Any
+
+
+class RouteOptions(_RouteOptions, total=False):
+    """The keywords of FastAPI's path operations that a stream's route has too.
+
+    `response_model` is the type of an item; default: the declared one.
+    """
+
+    dependencies: Sequence[params.Depends] | None
+
+
+class StreamRouteOptions(StreamOptions, _RouteOptions, total=False):
+    """The keywords of `StreamRouter.stream` that `create_streaming_endpoint` has too."""
+
+
+_DUMP_OPTIONS = ("include", "exclude", "by_alias", "exclude_unset", "exclude_defaults", "exclude_none")
+_SHARED_OPTIONS = ("dependencies", "tags", "deprecated", "include_in_schema")
+
+
 class StreamIdConvertor(StringConvertor):
     """A path segment that is a stream's id and nothing else, so that it hides no other route."""
 
@@ -48,18 +124,18 @@ class StreamIdConvertor(StringConvertor):
 register_url_convertor("tailrace_stream", StreamIdConvertor())
 
 _STREAM_ID = "/{stream_id:tailrace_stream}"
-_DUMP_OPTIONS = ("include", "exclude", "by_alias", "exclude_unset", "exclude_defaults", "exclude_none")
-_SHARED_OPTIONS = ("dependencies", "tags", "deprecated", "include_in_schema")
 
 
 class StreamRouter(APIRouter):
     """An APIRouter with `stream`. An application that includes it also drains its streams when the server stops."""
 
-    def __init__(self, *, engine: Engine | None = None, origins: Collection[str] = (), **options: Any) -> None:
-        """`options` are APIRouter's.
+    def __init__(
+        self, *, engine: Engine | None = None, origins: Collection[str] = (), **options: Unpack[RouterOptions]
+    ) -> None:
+        """`options` are those of APIRouter.
 
-        - `engine`: where the streams live; by default in the application's own engine.
-        - `origins`: of which pages may open a WebSocket, besides those of the same host.
+        - `engine`: where the streams live. Default: the application's own engine.
+        - `origins`: whose pages may open a WebSocket, in addition to those of the same host.
         """
         super().__init__(**options)
         self.engine = engine
@@ -78,20 +154,27 @@ class StreamRouter(APIRouter):
         on_disconnect: OnDisconnect = "cancel",
         grace: float = 10.0,
         status_wait: float = 1.0,
-        websocket: bool = True,
-        **options: Any,
+        cache_control: str | None = None,
+        principal: Principal | None = None,
+        websocket: bool = False,
+        **options: Unpack[RouteOptions],
     ) -> Callable[[Function], Function]:
-        """Serve a generator function (async or sync), or one that returns an iterator or a Log, at `path`.
+        """Serve a function at `path` that yields (async or sync), or that returns an iterator or a Log.
 
         A stream is resumed by GET at `path/{stream_id}` and stopped by POST at `path/{stream_id}/stop`, where the
-        function's dependencies run too. A WebSocket is at `path`, if NDJSON is among the wires. The settings are those
-        of StreamSettings, `options` those of `add_api_route`; `response_model` is the type of an item, by default the
-        declared one.
+        function's dependencies run too. `wires` to `cache_control` are the settings of StreamSettings; `options` are
+        those of FastAPI's path operations.
+
+        - `principal`: a dependency that gives the id of whoever sends the request, as a str, int or UUID. With it, a
+          request that repeats an Idempotency-Key reads the stream that the first one started. None means nobody.
+        - `websocket`: answer WebSockets at `path`, too. NDJSON must be among the wires.
         """
-        settings = StreamSettings(wires, flow, retention, on_disconnect, grace, status_wait)
+        settings = StreamSettings(wires, flow, retention, on_disconnect, grace, status_wait, cache_control)
 
         def decorate(function: Function) -> Function:
-            self.add_stream_route(path, function, settings, methods=methods, websocket=websocket, **options)
+            self.add_stream_route(
+                path, function, settings, methods=methods, principal=principal, websocket=websocket, **options
+            )
             return function
 
         return decorate
@@ -103,45 +186,53 @@ class StreamRouter(APIRouter):
         settings: StreamSettings,
         *,
         methods: Sequence[str] = ("GET",),
-        websocket: bool = True,
-        response_model: Any = None,
-        status_code: int | None = None,
-        **options: Any,
+        principal: Principal | None = None,
+        websocket: bool = False,
+        **options: Unpack[RouteOptions],
     ) -> None:
-        """What `stream` does, as a call."""
-        if not inspect.isroutine(function):
-            raise TypeError(f"expected a function to stream from at {path!r}, but got {function!r}")
+        """Do as `stream` does, without a decorator."""
+        _check(path, function, options.get("dependencies"))
         methods = [method.upper() for method in methods]
-        item = item_type(function) if response_model is None else response_model
-        dump = {name: options[key] for name in _DUMP_OPTIONS if (key := f"response_model_{name}") in options}
+        given = cast("dict[str, Any]", options)
+        declared, status = given.pop("response_model", None), int(given.pop("status_code", None) or 200)
+        item = item_type(function) if declared is None else declared
+        dump = {name: given[key] for name in _DUMP_OPTIONS if (key := f"response_model_{name}") in given}
         settings = replace(settings, encode=item_encoder(item, **dump), describe=describe_http_error)
-        status = int(status_code or 200)
         name = f"{function.__module__}.{function.__qualname__} {self.prefix}{path}"
         response = stream_response(settings.wires, name, item)
         responses = stream_responses(status, response)
-        parameters = [*CURSOR_PARAMETERS, STREAM_PARAMETER]
+        extra = given.pop("openapi_extra", None) or {}
+        extra = {**extra, "parameters": [*CURSOR_PARAMETERS, STREAM_PARAMETER, *extra.get("parameters", ())]}
 
-        endpoint = stream_endpoint(function, settings, self.engine, status)
-        own = {"responses": {**responses, **options.pop("responses", {})}, "openapi_extra": {"parameters": parameters}}
-        shared = {key: options[key] for key in _SHARED_OPTIONS if key in options}
+        endpoint = stream_endpoint(function, settings, self.engine, status, principal=principal)
+        responses = {**responses, **(given.pop("responses", None) or {})}
+        own = {"responses": responses, "openapi_extra": extra}
+        shared = {key: given[key] for key in _SHARED_OPTIONS if key in given}
         resumed = {**stream_responses(200, response), **NOT_FOUND}
         add_addresses = partial(self._add_addresses, path, function, endpoint, settings, resumed, shared)
-        # Where the path takes slashes it would take its streams' addresses, too, if it came first.
+        # A path that takes slashes would take its streams' addresses, too, if it came first.
         takes_all = ":path}" in path
         if takes_all:
             add_addresses()
+        allowed = _allowed(methods)
         for method in methods:
-            self._add(path, endpoint, method, **{**own, **options, "status_code": status})
+            self._add(path, endpoint, method, allowed, **{**own, **given, "status_code": status})
         if "GET" in methods:
-            self._add(path, endpoint, "HEAD", **{**shared, "include_in_schema": False})
+            self._add(path, endpoint, "HEAD", allowed, **{**shared, "include_in_schema": False})
         if not takes_all:
             add_addresses()
-        self._add_options(path, methods)
-        if websocket and any(isinstance(wire, NDJSON) for wire in settings.wires):
-            method = "GET" if "GET" in methods else methods[0]
-            # Starlette takes an ASGI application too, which its annotation does not say.
-            socket: Any = _SocketEndpoint(method, self._origins)
-            self.add_websocket_route(self.prefix + path, socket)
+        self._add_options(path, allowed)
+        if websocket:
+            self._add_socket(path, settings, methods)
+
+    def _add_socket(self, path: str, settings: StreamSettings, methods: Sequence[str]) -> None:
+        if not any(isinstance(wire, NDJSON) for wire in settings.wires):
+            offered = ", ".join(wire.media_type for wire in settings.wires)
+            raise ValueError(f"expected NDJSON among the wires of the WebSocket at {path!r}, but got {offered}")
+        method = "GET" if "GET" in methods else methods[0]
+        # Starlette takes an ASGI application too, which its annotation does not say.
+        socket: Any = _SocketEndpoint(method, self._origins)
+        self.add_websocket_route(self.prefix + path, socket)
 
     def _add_addresses(
         self,
@@ -152,29 +243,37 @@ class StreamRouter(APIRouter):
         responses: Any,
         shared: dict[str, Any],
     ) -> None:
-        """Where a stream is resumed and stopped."""
+        """Add the addresses at which a stream is resumed and stopped."""
         path = path.rstrip("/") + _STREAM_ID
-        if "dependencies" in shared:
+        if shared.get("dependencies"):
             shared = {**shared, "dependencies": without_body(shared["dependencies"], path)}
         parameters = shared_parameters(endpoint, path)
         resume = resume_endpoint(function, parameters, settings, self.engine)
         extra = {"parameters": [*CURSOR_PARAMETERS, STREAM_PARAMETER]}
-        self._add(path, resume, "GET", responses=responses, openapi_extra=extra, **shared)
-        self._add(path, resume, "HEAD", **{**shared, "include_in_schema": False})
-        self._add_options(path, ["GET"])
+        reading = _allowed(["GET"])
+        self._add(path, resume, "GET", reading, responses=responses, openapi_extra=extra, **shared)
+        self._add(path, resume, "HEAD", reading, **{**shared, "include_in_schema": False})
+        self._add_options(path, reading)
         stop = stop_endpoint(function, parameters, self.engine)
         stopped = {200: {"model": StopResult}, 202: {"model": StopResult}, **NOT_FOUND}
-        self._add(f"{path}/stop", stop, "POST", responses=stopped, **shared)
-        self._add_options(f"{path}/stop", ["POST"])
+        stopping = _allowed(["POST"])
+        self._add(f"{path}/stop", stop, "POST", stopping, responses=stopped, **shared)
+        self._add_options(f"{path}/stop", stopping)
 
-    def _add(self, path: str, endpoint: Callable[..., Any], method: str, **options: Any) -> None:
-        self.add_api_route(path, endpoint, methods=[method], response_model=None, response_class=Response, **options)
+    def _add(self, path: str, endpoint: Callable[..., Any], method: str, allowed: str, **options: Any) -> None:
+        self.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            response_model=None,
+            response_class=Response,
+            route_class_override=_stream_route(self.route_class, allowed),
+            **options,
+        )
 
-    def _add_options(self, path: str, methods: Sequence[str]) -> None:
-        allowed = [*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"]
-
+    def _add_options(self, path: str, allowed: str) -> None:
         def tell(request: Request) -> Response:
-            return Response(status_code=204, headers={"Allow": ", ".join(allowed)})
+            return Response(status_code=204, headers={"Allow": allowed})
 
         self.add_route(self.prefix + path, tell, methods=["OPTIONS"], include_in_schema=False)
 
@@ -184,6 +283,39 @@ class StreamRouter(APIRouter):
             yield state
 
 
+def _check(path: str, function: Callable[..., Any], dependencies: Sequence[params.Depends] | None) -> None:
+    """Raise an error for what no request could make work."""
+    if not inspect.isroutine(function):
+        raise TypeError(f"expected a function to stream from at {path!r}, but got {function!r}")
+    if re.search(r"\{stream_id[:}]", path):
+        raise ValueError(f"expected a path without {{stream_id}}, which names the streams below it, but got {path!r}")
+    if "after" in query_names(function, path, dependencies or ()):
+        raise ValueError(
+            f"expected no query parameter `after` at {path!r}, because that is the cursor: give yours another name"
+        )
+
+
+def _allowed(methods: Sequence[str]) -> str:
+    return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+
+
+class _StreamRoute(APIRoute):
+    """A route that knows all methods of its path, and keeps the body for a generator that reads it late."""
+
+    allowed: ClassVar[str]
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in (self.methods or ()):
+            raise HTTPException(405, headers={"Allow": self.allowed})
+        await super().handle(scope, Inbox.of(scope, receive), send)
+
+
+def _stream_route(own: type[APIRoute], allowed: str) -> type[APIRoute]:
+    """The router's own class of routes, as a stream's."""
+    bases = (_StreamRoute,) if own is APIRoute else (_StreamRoute, own)
+    return cast("type[APIRoute]", type("StreamRoute", bases, {"allowed": allowed}))
+
+
 class _SocketEndpoint:
     """An ASGI application: the WebSocket at the path of a stream."""
 
@@ -191,5 +323,5 @@ class _SocketEndpoint:
         self._method = method
         self._origins = origins
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await serve_socket(scope["app"], scope, receive, send, method=self._method, origins=self._origins)

@@ -5,23 +5,21 @@ from __future__ import annotations
 import codecs
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import replace
+from typing import Any, Unpack, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Form, params
 
-from ..asgi.opening import Source
-from ..asgi.response import StreamResponse
-from ..asgi.settings import StreamSettings
+from ..asgi.response import Source, StreamResponse
+from ..asgi.settings import StreamOptions, StreamSettings
 from ..engine import Engine
-from ..errors import EventError
 from ..log.base import Log
 from ..modes import DEFAULT_WIRES
 from ..producer import Items, as_async, close_items
 from ..wire.base import Wire
 from ..wire.text import Text
-from .endpoints import call, checked_source, is_generator
-from .router import StreamRouter
+from .endpoints import Principal, call, checked_source, is_generator
+from .router import RouteOptions, StreamRouteOptions, StreamRouter
 
 _TEXT_FIRST: tuple[Wire, ...] = (
     *(wire for wire in DEFAULT_WIRES if isinstance(wire, Text)),
@@ -34,17 +32,21 @@ def stream_response(
     *,
     status_code: int = 200,
     headers: Mapping[str, str] | None = None,
+    media_type: str | None = None,
     engine: Engine | None = None,
-    **settings: Any,
+    **settings: Unpack[StreamOptions],
 ) -> StreamResponse:
-    """A response from a generator, async or sync, of str, bytes (UTF-8) or events: plain text unless asked for more.
+    """Respond with what a generator yields, async or sync: str, bytes or events. Plain text is the default wire.
 
-    `settings` are those of StreamSettings. A client that comes back to the same path with a cursor resumes the stream.
+    With `media_type` the body has that type and nothing else is on offer; bytes pass through as they are. `settings`
+    are those of StreamSettings. A client that returns to the same path with a cursor resumes the stream.
     """
-    chosen = StreamSettings(**{"wires": _TEXT_FIRST, **settings})
-    if not isinstance(source, Log):
-        source = partial(_as_text, source)
-    return StreamResponse(source, chosen, status_code=status_code, headers=headers, engine=engine)
+    if media_type is not None and "wires" in settings:
+        raise TypeError(f"expected either media_type or wires, but got {media_type!r} and wires")
+    chosen = StreamSettings(**settings)
+    if "wires" not in settings:
+        chosen = replace(chosen, wires=_TEXT_FIRST if media_type is None else [Text(media_type)])
+    return StreamResponse(_text_source(source), chosen, status_code=status_code, headers=headers, engine=engine)
 
 
 def create_streaming_endpoint(
@@ -52,24 +54,30 @@ def create_streaming_endpoint(
     path: str,
     processor: Callable[..., Any],
     dependencies: Sequence[params.Depends | Callable[..., Any]] = (),
-    **options: Any,
+    *,
+    methods: Sequence[str] = ("POST",),
+    principal: Principal | None = None,
+    **options: Unpack[StreamRouteOptions],
 ) -> None:
-    """Add a POST endpoint that hands the form field `message` to `processor` and streams what it yields.
+    """Add a POST endpoint that passes the form field `message` to `processor` and streams what it yields.
 
-    The values of `dependencies` follow as further arguments, in their order. `processor` may be a generator function,
-    async or sync, or return an iterator, a Log or a single str. `options` are those of `StreamRouter.stream`.
+    The values of `dependencies` follow as further arguments, in their order. If `processor` takes the message alone,
+    they are only run, as guards. TypeError if it takes some of them.
+
+    `processor` is a generator function, async or sync, or returns an iterator, a Log or a str. `methods`, `principal`
+    and `options` are those of `StreamRouter.stream`; plain text is the default wire.
     """
-    names = [f"dependency_{number}" for number in range(len(dependencies))]
+    passed = _passed(processor, len(dependencies))
     parameters = [inspect.Parameter("message", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=Form())]
-    for name, dependency in zip(names, dependencies, strict=True):
+    for number, dependency in enumerate(dependencies):
         default = dependency if isinstance(dependency, params.Depends) else Depends(dependency)
-        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
+        parameters.append(inspect.Parameter(f"dependency_{number}", inspect.Parameter.KEYWORD_ONLY, default=default))
 
     async def endpoint(message: str, **values: Any) -> Log | Items:
-        arguments = [message, *(values[name] for name in names)]
+        arguments = [message, *(values[f"dependency_{number}"] for number in range(passed))]
         items = processor(*arguments) if is_generator(processor) else await call(processor, *arguments)
         source = checked_source([items] if isinstance(items, str | bytes) else items, processor)
-        return source if isinstance(source, Log) else _as_text(source)
+        return source if isinstance(source, Log) else _TextItems(source)
 
     endpoint.__name__ = getattr(processor, "__name__", "processor")
     endpoint.__qualname__ = getattr(processor, "__qualname__", endpoint.__name__)
@@ -77,30 +85,76 @@ def create_streaming_endpoint(
     endpoint.__doc__ = processor.__doc__
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     router = app if isinstance(app, StreamRouter) else StreamRouter()
-    router.stream(path, **{"methods": ["POST"], "wires": _TEXT_FIRST, "websocket": False, **options})(endpoint)
+    given: dict[str, Any] = {"wires": _TEXT_FIRST, **options}
+    settings = StreamSettings(**{name: given.pop(name) for name in StreamOptions.__annotations__ if name in given})
+    router.add_stream_route(
+        path, endpoint, settings, methods=methods, principal=principal, **cast("RouteOptions", given)
+    )
     if router is not app:
         app.include_router(router)
 
 
-async def _as_text(items: Items | Callable[[], Items]) -> AsyncIterator[Any]:
-    """The items with bytes read as UTF-8, in which a character may be spread over several of them."""
-    characters = codecs.getincrementaldecoder("utf-8")()
-    source = as_async(items() if callable(items) else items)
-    try:
-        async for item in source:
+def _passed(processor: Callable[..., Any], dependencies: int) -> int:
+    """How many of the dependencies' values a processor takes: all or none."""
+    signature = inspect.signature(processor)
+    for passed in (dependencies, 0):
+        try:
+            signature.bind("message", *range(passed))
+        except TypeError:
+            continue
+        return passed
+    name = getattr(processor, "__qualname__", repr(processor))
+    raise TypeError(
+        f"expected {name} to take the message and {dependencies} values of dependencies, or the message alone, "
+        f"but got {name}{signature}"
+    )
+
+
+def _text_source(source: Source) -> Source:
+    """The source with its items as text."""
+    if isinstance(source, Log):
+        return source
+    if not callable(source):
+        return _TextItems(source)
+
+    async def given() -> Log | Items:
+        items = source()
+        if inspect.isawaitable(items):
+            items = await items
+        return items if isinstance(items, Log) else _TextItems(items)
+
+    return given
+
+
+class _TextItems(AsyncIterator[Any]):
+    """Items with bytes read as UTF-8, in which a character may span several of them. Other bytes pass as they are."""
+
+    def __init__(self, items: Items) -> None:
+        self._source = as_async(items)
+        self._characters = codecs.getincrementaldecoder("utf-8")()
+
+    async def __anext__(self) -> Any:
+        async for item in self._source:
             if not isinstance(item, bytes | bytearray | memoryview):
-                yield item
-            elif text := _decode(characters, bytes(item)):
-                yield text
-        _decode(characters, b"", final=True)
-    finally:
-        await close_items(source)
+                return item
+            if piece := self._decode(bytes(item)):
+                return piece
+        if rest := self._undecoded():
+            return rest
+        raise StopAsyncIteration
 
+    async def aclose(self) -> None:
+        await close_items(self._source)
 
-def _decode(characters: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> str:
-    try:
-        return characters.decode(data, final)
-    except UnicodeDecodeError as error:
-        raise EventError(
-            f"expected bytes of UTF-8 text, but got {error.object!r:.80}; for others use StreamingResponse"
-        ) from error
+    def _decode(self, data: bytes) -> str | bytes:
+        begun = self._characters.getstate()[0]
+        try:
+            return self._characters.decode(data)
+        except UnicodeDecodeError:
+            self._characters.reset()
+            return begun + data
+
+    def _undecoded(self) -> bytes:
+        rest = self._characters.getstate()[0]
+        self._characters.reset()
+        return rest

@@ -83,9 +83,9 @@ class Decoder(ABC):
 class Wire(ABC):
     """How the events of a log become bytes. Make a wire once for a route: readers of one wire share what it encodes."""
 
-    media_type: ClassVar[str]
+    media_type: str
     aliases: ClassVar[tuple[str, ...]] = ()
-    content_type: ClassVar[str]
+    content_type: str
     streaming: ClassVar[bool] = True
     names_a_stream: ClassVar[bool] = True
     """Whether a client that accepts this media type beside a document means a stream."""

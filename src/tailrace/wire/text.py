@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+from binascii import a2b_base64
 from typing import Any
 
 from pydantic_core import from_json
 
 from ..errors import DecodeError, Truncated
-from ..events import Entries, Notice
+from ..events import BYTES, Entries, Notice
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 
 
@@ -17,10 +18,17 @@ class TextEncoder(Encoder):
     spells_notices = False
 
     def encode(self, entries: Entries) -> bytes:
-        return b"".join([_text(json) for json in entries.json])
+        if not entries.events:
+            return b"".join([_text(json) for json in entries.json])
+        rows = zip(entries.offsets, entries.json, strict=True)
+        return b"".join([_named(entries.events.get(offset), json) for offset, json in rows])
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         return b""
+
+
+def _named(event: str | None, json: bytes) -> bytes:
+    return a2b_base64(json[1:-1]) if event == BYTES else _text(json)
 
 
 def _text(json: bytes) -> bytes:
@@ -51,12 +59,18 @@ class TextDecoder(Decoder):
 
 
 class Text(Wire):
-    """`text/plain`. A stream that failed or was cancelled breaks off without the end of its body."""
+    """`text/plain`, or another media type: the body is the data itself. If a stream fails, its body is cut short."""
 
     media_type = "text/plain"
-    # Browsers' HTTP libraries name it beside JSON without meaning anything by it.
-    names_a_stream = False
     content_type = "text/plain; charset=utf-8"
+    # Browsers' HTTP libraries name text/plain beside JSON without meaning anything by it.
+    names_a_stream = False
+
+    def __init__(self, media_type: str = "text/plain") -> None:
+        """`media_type` may have parameters; `text/…` without a charset is sent as UTF-8."""
+        self.media_type = media_type.partition(";")[0].strip().lower()
+        needs_charset = self.media_type.startswith("text/") and "charset=" not in media_type.lower()
+        self.content_type = f"{media_type}; charset=utf-8" if needs_charset else media_type
 
     def encoder(self, stream: str, epoch: str, created: int) -> TextEncoder:
         return TextEncoder()

@@ -1,0 +1,170 @@
+"""What a request gets: decided from the request and from what the store knows, before anything is called or started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.types import Scope
+
+from ..cursor import Cursor
+from ..errors import LogReset, StreamError, TailraceError
+from ..log.base import Log
+from ..modes import negotiate, stream_flag
+from ..wire.base import Wire
+
+MAX_QUERY = 16 << 10
+"""Bytes of a query string. A longer one is refused unread, with status 414."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """What a request says about a stream: the wire and the cursor it asks for, and the path it asks at.
+
+    `query` is the request's query without `after` and `stream`: what a stream's other addresses need as well.
+    """
+
+    method: str
+    path: str
+    wire: Wire
+    cursor: Cursor | None = None
+    query: str = ""
+
+    @classmethod
+    def read(cls, scope: Scope, wires: Sequence[Wire]) -> StreamRequest:
+        """Raise CursorError for a malformed cursor, NotAcceptable if no wire fits, StreamError for a long query."""
+        accept, last_event_id = _headers(scope)
+        if (size := len(scope["query_string"])) > MAX_QUERY:
+            message = f"expected a query of at most {MAX_QUERY} bytes, but got {size}"
+            raise StreamError(message, code="query_too_long", status=414)
+        query = _query(scope)
+        asked = dict(query)
+        # A browser's EventSource repeats its URL, with the old ?after=, when it reconnects with a newer id.
+        token = last_event_id or asked.get("after")
+        return cls(
+            method=scope["method"],
+            path=address(scope),
+            wire=negotiate(accept, stream_flag(asked.get("stream")), wires),
+            cursor=Cursor.parse(token) if token else None,
+            query=_without_cursor(query),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read a log that exists, after an offset."""
+
+    log: Log
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The client already has the end: 204."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """The client wants the headers alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResetTo:
+    """The cursor cannot be continued."""
+
+    error: LogReset
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request gets an error."""
+
+    error: TailraceError
+
+
+Decision: TypeAlias = Start | Read | Ended | Headers | ResetTo | Refuse
+
+
+def decide(
+    request: StreamRequest, log: Log | None, *, whole: bool = False, same: bool = True, draining: bool = False
+) -> Decision:
+    """Map a request and the log that it names to what happens. Opens, calls and starts nothing.
+
+    - `log`: the application's own log, or the stream that the cursor, the address or the idempotency key names, if any.
+    - `whole`: a reader without a cursor was promised the log from its beginning.
+    - `same`: the request asks what the one that started the log asked.
+    - `draining`: the server takes no new streams.
+    """
+    cursor = request.cursor
+    if cursor is not None and cursor.ended:
+        # A browser's EventSource reconnects after every end; only 204 stops it (HTML, section 9.2.3).
+        return Ended()
+    if request.method == "HEAD":
+        return Headers()
+    if log is not None:
+        return _continue(cursor, log, whole) if same else Refuse(_key_reused())
+    if cursor is not None:
+        return ResetTo(LogReset(request.path, "epoch_changed", str(replace(cursor, ended=True))))
+    if draining:
+        return Refuse(StreamError("the server is shutting down", code="shutting_down", status=503))
+    return Start()
+
+
+def _continue(cursor: Cursor | None, log: Log, whole: bool) -> Decision:
+    log.trim()
+    try:
+        if cursor is not None:
+            return Read(log, log.resolve(cursor))
+        if whole and log.base > 0:
+            raise log.reset("trimmed")
+    except LogReset as reset:
+        return ResetTo(reset)
+    return Read(log, log.base)
+
+
+def _key_reused() -> StreamError:
+    return StreamError(
+        "expected the request that this Idempotency-Key was first sent with, but got another query or body",
+        code="idempotency_key_reused",
+        status=409,
+    )
+
+
+def address(scope: Scope) -> str:
+    """The path as the client sees it, without a trailing slash."""
+    root: str = scope.get("root_path", "").rstrip("/")
+    path: str = scope["path"]
+    inside = path == root or path.startswith(root + "/")
+    return (path if inside else root + path).rstrip("/")
+
+
+def _headers(scope: Scope) -> tuple[str | None, str | None]:
+    accepts: list[str] = []
+    last_event_id: str | None = None
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accepts.append(value.decode("latin-1"))
+        elif name == b"last-event-id":
+            last_event_id = value.decode("latin-1").strip()
+    return (",".join(accepts) if accepts else None), last_event_id
+
+
+def remaining_query(scope: Scope) -> str:
+    """The query without what belongs to one request alone: `after` and `stream`."""
+    return _without_cursor(_query(scope))
+
+
+def _query(scope: Scope) -> list[tuple[str, str]]:
+    query: bytes = scope["query_string"]
+    return parse_qsl(query.decode("latin-1"), keep_blank_values=True) if query else []
+
+
+def _without_cursor(query: list[tuple[str, str]]) -> str:
+    return urlencode([(name, value) for name, value in query if name not in ("after", "stream")])
