@@ -49,7 +49,7 @@ class Tick(BaseModel):
     left: int
 
 
-@router.stream("/countdown")
+@router.stream("/countdown", websocket=True)
 async def countdown(n: int = 10) -> AsyncIterator[Tick]:
     """Count down to one, a tick a second."""
     for left in range(n, 0, -1):

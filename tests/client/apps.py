@@ -25,45 +25,45 @@ def tailrace_app() -> FastAPI:
     runs: Counter[str] = Counter()
     feed = engine.log("/feed", retention=Retention(count=3))
 
-    @router.stream("/letters")
+    @router.stream("/letters", websocket=True)
     async def letters() -> AsyncIterator[str]:
         for letter in LETTERS:
             yield letter
 
-    @router.stream("/words", methods=["POST"])
+    @router.stream("/words", methods=["POST"], websocket=True)
     async def words(words: list[str]) -> AsyncIterator[str]:
         runs["words"] += 1
         for word in words:
             yield word
 
-    @router.stream("/named")
+    @router.stream("/named", websocket=True)
     async def named() -> AsyncIterator[str | Event[int]]:
         yield "first"
         yield Event(2, event="second")
 
-    @router.stream("/early")
+    @router.stream("/early", websocket=True)
     async def early() -> AsyncIterator[str]:
         raise HTTPException(401, "who are you")
         yield ""
 
-    @router.stream("/late")
+    @router.stream("/late", websocket=True)
     async def late() -> AsyncIterator[str]:
         yield "a"
         raise StreamError("the model is down", code="model_down")
 
-    @router.stream("/long", grace=0.1)
+    @router.stream("/long", grace=0.1, websocket=True)
     async def long() -> AsyncIterator[int]:
         for number in range(1_000_000):
             yield number
             await asyncio.sleep(0.001)
 
-    @router.stream("/fast", grace=0.1)
+    @router.stream("/fast", grace=0.1, websocket=True)
     async def fast() -> AsyncIterator[int]:
         for number in range(1_000_000):
             app.state.made = number
             yield number
 
-    @router.stream("/quiet", grace=0.1)
+    @router.stream("/quiet", grace=0.1, websocket=True)
     async def quiet() -> AsyncIterator[str]:
         yield "a"
         await asyncio.sleep(60)
@@ -77,7 +77,7 @@ def tailrace_app() -> FastAPI:
         yield "Hi"
         raise StreamError("the model is down", code="model_down")
 
-    @router.stream("/feed", flow=Flow.log())
+    @router.stream("/feed", flow=Flow.log(), websocket=True)
     def read_feed() -> Log:
         return feed
 

@@ -68,7 +68,7 @@ async def until(condition: Callable[[], bool]) -> None:
 router = StreamRouter()
 
 
-@router.stream("/numbers", grace=GRACE, status_wait=0.1)
+@router.stream("/numbers", grace=GRACE, status_wait=0.1, websocket=True)
 async def numbers(
     name: str = "", count: int = 3, held: bool = False, fail_at: int = 0, crash_at: int = 0
 ) -> AsyncIterator[Number]:
@@ -94,7 +94,7 @@ async def numbers(
         tell()
 
 
-@router.stream("/suspended", grace=GRACE, status_wait=0.1)
+@router.stream("/suspended", grace=GRACE, status_wait=0.1, websocket=True)
 async def suspended(name: str = "") -> AsyncIterator[Number]:
     """As fast as the readers take them, so that it is suspended at `yield` when they leave."""
     life = lives[name]
@@ -110,33 +110,33 @@ async def suspended(name: str = "") -> AsyncIterator[Number]:
         tell()
 
 
-@router.stream("/held", grace=GRACE)
+@router.stream("/held", grace=GRACE, websocket=True)
 async def held() -> AsyncIterator[Number]:
     """One event, and then nothing for as long as anybody waits."""
     yield Number(n=1)
     await asyncio.Event().wait()
 
 
-@router.stream("/words")
+@router.stream("/words", websocket=True)
 async def words() -> AsyncIterator[str]:
     for word in ("über ", "Wasser ", "läuft"):
         yield word
 
 
-@router.stream("/forbidden")
+@router.stream("/forbidden", websocket=True)
 async def forbidden() -> AsyncIterator[Number]:
     raise HTTPException(403, "not for you")
     yield Number(n=0)
 
 
-@router.stream("/mishap")
+@router.stream("/mishap", websocket=True)
 async def mishap() -> AsyncIterator[Event[Number]]:
     """An event with a name of the application's own, then an error."""
     yield Event(Number(n=1), "reading")
     raise StreamError("the pump broke", code="pump")
 
 
-@router.stream("/detached", on_disconnect="detach", status_wait=0.1)
+@router.stream("/detached", on_disconnect="detach", status_wait=0.1, websocket=True)
 async def detached(name: str = "", count: int = 3) -> AsyncIterator[Number]:
     async for number in numbers(name, count, held=True):
         yield number
@@ -155,7 +155,7 @@ class Leaving(asyncio.Event):
         self.set()
 
 
-@router.stream("/finishing")
+@router.stream("/finishing", websocket=True)
 async def finishing(request: Request) -> AsyncIterator[Number]:
     """Needs only a little longer when the server is told to stop."""
     engine: Engine = request.app.state.tailrace_engine
@@ -169,13 +169,13 @@ async def finishing(request: Request) -> AsyncIterator[Number]:
         engine.part(leaving)
 
 
-@router.stream("/endless", status_wait=0.1)
+@router.stream("/endless", status_wait=0.1, websocket=True)
 async def endless() -> AsyncIterator[Number]:
     yield Number(n=1)
     await asyncio.Event().wait()
 
 
-@router.stream("/room")
+@router.stream("/room", websocket=True)
 async def room(request: Request) -> Log:
     engine: Engine = request.app.state.tailrace_engine
     return engine.log("/room")
@@ -188,7 +188,6 @@ async def room(request: Request) -> Log:
     "/v1/chat/completions",
     methods=["POST"],
     wires=[OpenAIChunks(model="mill-1")],
-    websocket=False,
     grace=GRACE,
     status_wait=0.1,
 )

@@ -18,17 +18,15 @@ Header = tuple[bytes, bytes]
 def stream_headers(request: StreamRequest, cache_control: str | None) -> list[Header]:
     """The headers of every response on a wire."""
     wire = request.wire
-    headers = [(b"content-type", wire.content_type.encode()), (b"vary", b"accept")]
+    default = "no-cache, no-transform" if wire.streaming else "no-store"
+    headers = [
+        (b"content-type", wire.content_type.encode()),
+        (b"cache-control", (cache_control or default).encode()),
+    ]
     if wire.streaming:
-        headers += [
-            (b"cache-control", (cache_control or "no-cache, no-transform").encode()),
-            # nginx's name, and RFC 10036's, for: pass on each piece as it comes.
-            (b"x-accel-buffering", b"no"),
-            (b"incremental", b"?1"),
-        ]
-    else:
-        headers.append((b"cache-control", (cache_control or "no-store").encode()))
-    return headers
+        # nginx's name, and RFC 10036's, for: pass on each piece as it comes.
+        headers += [(b"x-accel-buffering", b"no"), (b"incremental", b"?1")]
+    return [*headers, (b"vary", b"accept")]
 
 
 def cursor_header(cursor: Cursor | str) -> Header:
