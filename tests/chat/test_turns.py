@@ -8,16 +8,17 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic_core import from_json
 
 from tailrace import Result, StreamError
-from tailrace.chat.context import Context
 from tailrace.chat.journal import Journal
 from tailrace.chat.metrics import Metrics, Observer
 from tailrace.chat.models.base import Message, Model, ModelError, Reasoning, Usage
 from tailrace.chat.objects import INTERRUPTED, encode_object
 from tailrace.chat.store import Turn
-from tailrace.chat.turns import RunningTurn, replay
+from tailrace.chat.turns import Context, RunningTurn, fit_context, replay
 from tests.chat.api.talking import Scripted
 
 TURN = Turn(1, "session", "S" * 22, None, "Hello", "scripted", 1_700_000_000.0)
@@ -238,3 +239,49 @@ async def test_a_replay_ends_as_the_turn_did(state: Any, reply: str, types: list
     else:
         assert isinstance(error, StreamError)
         assert error.code == code
+
+
+# What the model is sent
+
+
+def earlier_turn(number: int, message: str, reply: str) -> Turn:
+    return Turn(number, "session", f"{number:022}", None, message, "m", 0.0, "complete", reply)
+
+
+turns = st.lists(st.tuples(st.text(min_size=1, max_size=20), st.text(max_size=20)), max_size=8).map(
+    lambda pairs: [earlier_turn(number, *pair) for number, pair in enumerate(pairs)]
+)
+
+
+@given(turns, st.text(min_size=1, max_size=60), st.integers(1, 12), st.integers(1, 100))
+def test_the_newest_turns_go_whole_and_in_order(
+    earlier: list[Turn], message: str, max_messages: int, max_characters: int
+) -> None:
+    context = fit_context(
+        earlier, message, earlier=len(earlier), max_messages=max_messages, max_characters=max_characters
+    )
+    *before, asked = context.messages
+    assert asked == Message("user", message)
+    used = len(earlier) - context.dropped // 2
+    kept = earlier[len(earlier) - used :]
+    expected = [
+        each
+        for turn in kept
+        for each in (Message("user", turn.message), Message("assistant", turn.reply))
+        if each.text or each.role == "user"
+    ]
+    assert before == expected
+    assert len(context.messages) <= max(max_messages, 1)
+    assert not before or sum(len(each.text) for each in context.messages) <= max_characters
+
+
+@pytest.mark.parametrize(
+    ("count", "dropped", "said"),
+    [
+        (1, 0, "Generating response… (1 message in context)"),
+        (3, 0, "Generating response… (3 messages in context)"),
+        (3, 4, "Generating response… (3 messages in context; the 4 oldest did not fit)"),
+    ],
+)
+def test_a_context_is_told_in_a_line(count: int, dropped: int, said: str) -> None:
+    assert Context([Message("user", "x")] * count, dropped).describe() == said

@@ -10,14 +10,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from .. import Engine, Producer, StreamError
-from .context import fit_context
 from .journal import session_id as logged_session
 from .metrics import Observer
 from .models.base import Model
 from .objects import encode_object
 from .settings import ChatSettings
 from .store import Begun, NewTurn, Store, StoreError, Turn
-from .turns import Live, RunningTurn
+from .turns import Live, RunningTurn, fit_context
 
 logger = logging.getLogger("tailrace.chat")
 

@@ -1,20 +1,19 @@
-"""A turn: the question, the generator that a producer runs into the log of the reply, and its replay later."""
+"""A turn: the question, what the model is sent, the generator that writes the log of the reply, and its replay."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import Log, Result, StreamError
 from ..client import ChatObject, Complete, Error, SessionInfo, Status
-from .context import Context
 from .errors import KeyReused
 from .metrics import TurnWatch
-from .models.base import Model, Reasoning, Usage
+from .models.base import Message, Model, Reasoning, Usage
 from .objects import INTERRUPTED, chunk, members, reasoning
 from .store import Turn, TurnState
 
@@ -72,6 +71,44 @@ class Live:
     def place(self) -> tuple[str, str]:
         """The owner and the session: another owner may have a session with the same id."""
         return self.question.owner, self.session_id
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the model is sent: messages, the new one last. `dropped` older ones did not fit."""
+
+    messages: Sequence[Message]
+    dropped: int
+
+    def describe(self) -> str:
+        """One line for the user."""
+        kept = len(self.messages)
+        dropped = f"; the {self.dropped} oldest did not fit" if self.dropped else ""
+        return f"Generating response… ({kept} message{'s' if kept > 1 else ''} in context{dropped})"
+
+
+def fit_context(
+    turns: Sequence[Turn], message: str, *, earlier: int, max_messages: int, max_characters: int
+) -> Context:
+    """Choose as many of the newest turns as fit beside the message. A turn is sent whole, and the message always.
+
+    `turns` are the newest of all the `earlier` ones, in order of time. A reply without text is left out.
+    """
+    messages: list[Message] = []
+    size, used = len(message), 0
+    for turn in reversed(turns):
+        both = _messages(turn)
+        size += sum(len(each.text) for each in both)
+        if size > max_characters or len(messages) + len(both) + 1 > max_messages:
+            break
+        messages[:0] = both
+        used += 1
+    return Context([*messages, Message("user", message)], 2 * (earlier - used))
+
+
+def _messages(turn: Turn) -> list[Message]:
+    asked = Message("user", turn.message)
+    return [asked, Message("assistant", turn.reply)] if turn.reply else [asked]
 
 
 class RunningTurn:

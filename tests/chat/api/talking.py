@@ -40,7 +40,6 @@ class Scripted(Model):
     """A model that takes the same steps for every reply. `closed` counts the generators that have ended."""
 
     name = "scripted"
-    framework = "a test"
 
     def __init__(self, *steps: Step) -> None:
         self.steps = steps or ("one ", "two ", "three")

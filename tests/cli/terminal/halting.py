@@ -26,7 +26,6 @@ A log is **append-only**.
 
 class Halting(Model):
     name = "halting"
-    framework = "a test"
 
     async def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[str, None]:
         yield BEGINNING

@@ -51,12 +51,10 @@ class ModelError(StreamError):
 class Model(ABC):
     """What answers a conversation. Subclass it and write `reply`.
 
-    - `name`: what users see as the model; by default the name of the class.
-    - `framework`: what runs it, for the banner and the statistics.
+    `name` is what users see as the model. By default it is the name of the class.
     """
 
     name: str
-    framework: str = "custom"
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -44,8 +44,6 @@ class DemoModel(Model):
     the word `think` it thinks first. The message `/fail` gets half a reply, and then a ModelError.
     """
 
-    framework = "built in"
-
     def __init__(self, words: float = 4.0, pace: float = 0.1, name: str = "demo") -> None:
         self._words = words
         self._pace = pace

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from importlib.metadata import version
 from itertools import groupby
 
 import httpx2
@@ -43,8 +42,6 @@ async def open_remote(spec: ModelSpec, *, timeout: float) -> AsyncIterator[Remot
 
 class RemoteModel(Model):
     """A model at a provider. `silence` is how many seconds its server may send nothing."""
-
-    framework = f"pydantic-ai {version('pydantic-ai-slim')}"
 
     def __init__(self, vendor: VendorModel, spec: ModelSpec, failures: Failures, silence: float) -> None:
         self._vendor = vendor

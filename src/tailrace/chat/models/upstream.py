@@ -27,6 +27,9 @@ MAX_EVENT = 1 << 20
 MAX_LINES = 1_000
 """Lines of one event."""
 
+MAX_STREAM = 256 << 20
+"""Bytes of all events of a response. The longest reply takes less, but the libraries keep things besides its text."""
+
 # The vendors stream JSON, where these are escapes of the same characters. Raw, httpx takes them for ends of lines.
 _ESCAPES = {"\u2028".encode(): rb"\u2028", "\u2029".encode(): rb"\u2029", "\x85".encode(): rb"\u0085"}
 
@@ -164,11 +167,14 @@ class _Sifted(httpx2.AsyncByteStream):
             raise
 
     async def _read_events(self, data: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        sieve = Sieve()
+        sieve, size = Sieve(), 0
         while data:
             if b"\n" in data or b"\r" in data:
                 self._listener.heard()
             if events := sieve.feed(data):
+                size += len(events)
+                if size > MAX_STREAM:
+                    raise UpstreamFault(f"sent more than {MAX_STREAM:,} bytes for one reply")
                 yield events
             data = await anext(body, b"")
         if rest := sieve.close():
