@@ -1,24 +1,24 @@
 """Why the chat server refuses a request.
 
 Refused
-├── Unauthorized       no key, or one that is not known
-├── ForeignOrigin      a page of another origin that may not use the server
-├── UnknownHost        a name that the server was not told it has
-├── SessionNotFound    no such session of this owner
-├── SessionBusy        it is answering already
-├── SessionFull        it has as many turns as one session may have
-├── TooManySessions    the owner has as many sessions as one may have
-├── TooManyStreams     the server is writing as many replies as it may
-├── ShuttingDown       it takes no new ones
-├── StreamNotFound     no such stream of this owner
-├── MessageTooLong     longer than a message may be
-├── KeyReused          an idempotency key that stands for another message
-├── BodyTooLarge       a body larger than the server takes
-├── InternalError      an exception that nobody handled
-├── BadPage            no such page: a token that none gave
-└── StorageFailed      the database does not do its part
+├── Unauthorized       no API key, or an unknown one
+├── ForeignOrigin      the page's origin may not use the server
+├── UnknownHost        the server does not go by this name
+├── SessionNotFound    the owner has no such session
+├── SessionBusy        the session is already answering
+├── SessionFull        the session has its most turns
+├── TooManySessions    the owner has the most sessions
+├── TooManyStreams     the server is generating its most replies
+├── ShuttingDown       the server takes no new messages
+├── StreamNotFound     the owner has no such stream
+├── MessageTooLong     the message is too long
+├── KeyReused          the idempotency key stands for another message
+├── BodyTooLarge       the body is too large
+├── InternalError      nobody handled an exception
+├── BadPage            no earlier page gave this token
+└── StorageFailed      the database cannot be used
 
-What the store raises is refused in the same words: STORE_REFUSALS.
+STORE_REFUSALS has the refusal for each error of the store.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .objects import BusyProblem, Problem
 
 
 class Refused(Exception):
-    """Answered with `status`, `problem` as the body, and `headers`."""
+    """Becomes a response with `status`, the body `problem` and `headers`."""
 
     status: ClassVar[int]
     code: ClassVar[str]
@@ -78,11 +78,11 @@ class SessionNotFound(Refused):
     status, code = 404, "session_not_found"
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"expected the id of a session, but there is none {session_id}")
+        super().__init__(f"expected the id of a session of yours, but got {session_id}")
 
 
 class SessionBusy(Refused):
-    """`stream_id` is the stream of the reply that is being written."""
+    """`stream_id` is the stream of the reply that is being generated."""
 
     status, code = 409, "session_busy"
 
@@ -100,14 +100,14 @@ class SessionFull(Refused):
     status, code = 409, "session_full"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the session has {limit} turns, as many as one may have: clear it, or begin a new one")
+        super().__init__(f"the session has {limit} turns, which is the limit: clear it, or begin a new one")
 
 
 class TooManySessions(Refused):
     status, code = 409, "too_many_sessions"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"there are {limit} sessions, as many as one may have: delete one first")
+        super().__init__(f"you have {limit} sessions, which is the limit: delete one first")
 
 
 class TooManyStreams(Refused):
@@ -115,7 +115,7 @@ class TooManyStreams(Refused):
     headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the server is writing {limit} replies, as many as it may at a time: try again soon")
+        super().__init__(f"the server is generating {limit} replies, which is the limit: try again soon")
 
 
 class ShuttingDown(Refused):
@@ -130,7 +130,7 @@ class StreamNotFound(Refused):
     status, code = 404, "stream_not_found"
 
     def __init__(self, stream_id: str) -> None:
-        super().__init__(f"expected the id of a reply's stream, but there is none {stream_id}")
+        super().__init__(f"expected the id of a stream of yours, but got {stream_id}")
 
 
 class MessageTooLong(Refused):
@@ -144,7 +144,7 @@ class KeyReused(Refused):
     status, code = 409, "idempotency_key_reused"
 
     def __init__(self) -> None:
-        super().__init__("expected the message that this Idempotency-Key stands for, but got another")
+        super().__init__("expected the message that this Idempotency-Key was first sent with, but got another one")
 
 
 class BodyTooLarge(Refused):
@@ -168,7 +168,7 @@ class BadPage(Refused):
     status, code = 404, "bad_page"
 
     def __init__(self, token: str) -> None:
-        super().__init__(f"expected a token that an earlier page gave, but got {token[:80]!r}")
+        super().__init__(f"expected a token from an earlier page, but got {token[:80]!r}")
 
 
 class StorageFailed(Refused):
@@ -189,13 +189,13 @@ STORE_REFUSALS: dict[type[Exception], Callable[[Any], Refused]] = {
 
 
 def refusal_of(error: Exception) -> Refused:
-    """What the client is told of an error of the store."""
+    """The refusal for an error of the store."""
     kind = next(kind for kind in STORE_REFUSALS if isinstance(error, kind))
     return STORE_REFUSALS[kind](error)
 
 
 def refusals(*kinds: type[Refused]) -> dict[int | str, dict[str, Any]]:
-    """What the OpenAPI document says of them, for FastAPI's `responses`."""
+    """Describe refusals in the OpenAPI document: the value of FastAPI's `responses`."""
     said: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         line = kind.code.replace("_", " ")

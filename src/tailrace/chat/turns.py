@@ -227,7 +227,7 @@ class RunningTurn:
         elif isinstance(piece, Reasoning):
             self._thinking_room -= len(piece.text)
             if self._thinking_room < 0:
-                raise StreamError("the model thought longer than a reply may be", code="model_truncated")
+                raise StreamError("the model thought longer than the server takes", code="model_truncated")
             yield reasoning(_whole(piece.text))
         elif isinstance(piece, Usage):
             self._usage = piece
@@ -240,14 +240,14 @@ class RunningTurn:
         if self._half:
             yield from self._bounded(REPLACEMENT)
         if not self._texts:
-            raise StreamError("the model answered nothing", code="model_empty")
+            raise StreamError("the model answered without any text", code="model_empty")
 
     def _bounded(self, text: str) -> Iterator[dict[str, Any]]:
         """Yield a chunk of as much text as there is room for. Raises StreamError if that is not all."""
         if kept := text[: self._room]:
             yield self._chunk(kept)
         if len(kept) < len(text):
-            raise StreamError("the model reached the length that a reply may have", code="model_truncated")
+            raise StreamError("the model reached the longest reply that the server takes", code="model_truncated")
 
     def _join(self, piece: str) -> str:
         """Return the whole characters of a piece. Some servers cut one in two; the first half waits for the other."""

@@ -396,6 +396,16 @@ async def test_what_a_server_sends_is_bounded(dialect: Dialect, subtests: pytest
                 assert (reply.error.code, reply.error.message) == ("model_error", message)
 
 
+async def test_a_whole_response_is_bounded(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tailrace.chat.models.upstream.MAX_STREAM", 100_000)
+    steps: list[Step] = [dialect.begin, *[dialect.text("x" * 1000)] * 200, Hold()]
+    async with asking(dialect, steps) as (model, _):
+        reply = await read(model)
+    assert reply.error is not None
+    assert reply.error.message == "127.0.0.1 sent more than 100,000 bytes for one reply"
+    assert len(reply.text) > 10_000
+
+
 async def test_comments_are_not_counted(dialect: Dialect) -> None:
     steps = [dialect.begin, *[b": %b\n" % (b"x" * 65536)] * 40, dialect.text("Yes."), dialect.ends["whole"]]
     async with asking(dialect, steps) as (model, _):
