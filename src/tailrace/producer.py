@@ -325,7 +325,7 @@ async def close_items(items: AsyncIterator[Any]) -> None:
 
 
 class Threads:
-    """A bound on the sync generators of an engine that run at once, each in a worker thread of its own.
+    """A bound on the sync generators of an engine that run at once. Each takes one worker thread at a time.
 
     FastAPI runs `def` routes under anyio's default limiter, which has 40 tokens for the whole process. Forty sync
     generators that merely wait for their next item would take them all and stop every such route.
