@@ -113,8 +113,9 @@ class Kept:
 
 async def test_an_ended_log_is_forgotten_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch)
-    await kept.ended("a", 3)
+    log = await kept.ended("a", 3)
     kept.pass_time(5)
+    assert kept.open("a") is log
     await kept.ended("b", 4)
     assert (len(kept.keeper), kept.keeper.size) == (2, 7)
     kept.pass_time(5)
@@ -195,6 +196,19 @@ async def test_an_open_log_is_forgotten_when_it_is_idle(monkeypatch: pytest.Monk
     kept.pass_time(1)
     assert await kept.there("produced", "read", "written", "held") == [False, False, False, True]
     assert kept.open("held") is held
+
+
+async def test_a_log_that_was_read_or_asked_for_in_between_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(monkeypatch)
+    for name in ("read", "asked", "idle"):
+        kept.open(name)
+    kept.pass_time(40)
+    kept.open("asked")
+    (await kept.store.find("read")).tail().close()  # type: ignore[union-attr]  # it is there
+    kept.pass_time(49)
+    assert await kept.there("read", "asked", "idle") == [True, True, False]
+    kept.pass_time(1)
+    assert await kept.there("read", "asked") == [False, False]
 
 
 async def test_a_held_log_that_is_opened_again_is_looked_after_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ class Keeper:
     back. `count` and `size` bound the ended logs that nobody reads: the one that was left longest ago goes first, and
     the one that was left last always stays.
 
-    An open log is released when nobody has read it, written it or produced into it for `idle` seconds.
+    An open log is released when nobody has asked for it, read it, written it or produced into it for `idle` seconds.
     """
 
     def __init__(
@@ -100,15 +100,16 @@ class Keeper:
         return len(self._kept)
 
     def watch(self, log: Log) -> None:
-        """Look after a log from now on."""
+        """Look after a log from now on. Asking for an open log is a use of it."""
         log.listen(self.changed)
-        if log.outcome is None and log not in self._watched and self._idle is not None:
-            self._watched[log] = _Watched(time.monotonic() + self._idle, log.top)
-            self._join_pulse()
+        if log.outcome is None:
+            self._renew(log)
 
     def changed(self, log: Log) -> None:
         """Note that a reader of the log joined or left, or that the log ended."""
         if log.outcome is None:
+            if log in self._watched and not log.readers:
+                self._renew(log)
             self._join_pulse()
             return
         self._watched.pop(log, None)
@@ -142,6 +143,12 @@ class Keeper:
         if not (self._kept or self._watched):
             self._slot.discard(self)
 
+    def _renew(self, log: Log) -> None:
+        if self._idle is not None:
+            self._watched.pop(log, None)
+            self._watched[log] = _Watched(time.monotonic() + self._idle, log.top)
+            self._join_pulse()
+
     def _take_out(self, log: Log) -> None:
         if (kept := self._kept.pop(log, None)) is not None:
             self.size -= kept.size
@@ -163,7 +170,7 @@ class Keeper:
                 break
             del self._watched[log]
             if log.readers or self._busy(log) or log.top > watched.top:
-                self._watched[log] = _Watched(now + self._idle, log.top)
+                self._renew(log)
             else:
                 self._store.release(log)
 
