@@ -19,9 +19,8 @@ State = Literal["done", "error", "cancelled"]
 RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "dropped"})
 """Event names of notices, on every wire. An application's events must have other names."""
 
-
 BYTES = "bytes"
-"""The event name of entries whose data is base64: bytes that are not UTF-8. Plain text carries them as they are."""
+"""The event name of entries whose data is base64, for bytes that are not UTF-8. Plain text carries them as they are."""
 
 
 # Without slots: a frozen generic dataclass with slots raises a TypeError for `Event[int](1)` on Python 3.11.
@@ -151,7 +150,7 @@ DONE = Outcome("done")
 
 
 def check_event_name(name: str) -> None:
-    """EventError unless `name` can stand on every wire."""
+    """Raise EventError unless a name can stand on every wire."""
     if name in RESERVED or name == BYTES:
         raise EventError(f"expected an event name of the application, but {name!r} is reserved for notices and bytes")
     if not name or not name.isprintable():

@@ -44,7 +44,6 @@ class Log(ABC):
         self.stream = stream_token(name)
         self.retention = retention
         self.created = int(time.time())
-        self.fingerprint = b""  # of the request that started the stream, where a key can repeat it
         self.base = 0
         self.top = 0
         self.outcome: Outcome | None = None

@@ -1,4 +1,4 @@
-"""Plain text: strings as they are, any other data as a line of JSON."""
+"""Plain text: strings and bytes as they are, any other data as a line of JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 
 
 class TextEncoder(Encoder):
-    # Text has no room for anything but itself: only a clean end says that it is whole.
+    """Writes the data alone, without ids, names or notices."""
+
+    # Text has no place for anything but itself, so only a clean end tells that it is complete.
     spells_notices = False
 
     def encode(self, entries: Entries) -> bytes:
