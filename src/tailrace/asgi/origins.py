@@ -26,11 +26,11 @@ def is_admitted(scope: Scope, origins: Collection[str]) -> bool:
     An origin is a scheme, a host and a port (RFC 6454), or `null`. The scheme does not count: a proxy may add TLS.
     """
     origin = header_of(scope, b"origin")
-    if not origin or ANY in origins or origin in origins:
+    if origin is None or ANY in origins or origin in origins:
         return True
     scheme, found, place = origin.lower().partition("://")
-    port = _PORTS.get(scheme)
-    return bool(found) and _with_port(place, port) == _with_port(header_of(scope, b"host").lower(), port)
+    port, host = _PORTS.get(scheme), header_of(scope, b"host") or ""
+    return bool(found) and _with_port(place, port) == _with_port(host.lower(), port)
 
 
 class OriginGuard:
@@ -85,15 +85,15 @@ class OriginGuard:
 
     def _response(self, scope: Scope, code: str) -> Response:
         if code == "unknown_host":
-            host = header_of(scope, b"host")
-            return refusal(421, f"expected a Host that the server was told it has, but got {host[:200]!r}", code)
-        origin = header_of(scope, b"origin")
-        return refusal(403, f"expected a page of this server or of an allowed origin, but got {origin[:200]!r}", code)
+            host = header_of(scope, b"host") or ""
+            return refusal(421, f"expected as Host an address or a name of this server, but got {host[:80]!r}", code)
+        origin = header_of(scope, b"origin") or ""
+        return refusal(403, f"expected a page of this server or of an allowed origin, but got {origin[:80]!r}", code)
 
 
-def header_of(scope: Scope, name: bytes) -> str:
-    """The first header of a name; empty if there is none."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+def header_of(scope: Scope, name: bytes) -> str | None:
+    """The first header of a name, or None."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
 def _with_port(place: str, port: int | None) -> str:
