@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import websockets
+from pydantic_core import from_json
 from starlette.responses import PlainTextResponse
 
 from tailrace import OriginGuard
@@ -114,11 +115,10 @@ async def test_hosts_are_named(hosts: list[str] | None, known: list[str], foreig
 async def test_a_refusal_is_bounded_counted_and_says_what_it_is() -> None:
     application, codes = Application(), list[str]()
     async with serving(OriginGuard(application, hosts=[], on_refusal=codes.append)) as url:
-        for headers, code in (({"Origin": "https://" * 99}, "foreign_origin"), ({"Host": "e" * 999}, "unknown_host")):
-            answer, body = await fetch(url, "/", headers, method="POST")
-            assert answer.status == {"foreign_origin": 403, "unknown_host": 421}[code]
-            assert code.encode() in body
-            assert len(body) < 300
+        answer, body = await fetch(url, "/", {"Origin": "https://" * 99}, method="POST")
+        assert (answer.status, from_json(body)["code"]) == (403, "foreign_origin")
+        assert len(body) < 300
+    assert await status(OriginGuard(application, hosts=[], on_refusal=codes.append), host="e" * 999) == 421
     assert codes == ["foreign_origin", "unknown_host"]
     assert application.calls == 0
 
