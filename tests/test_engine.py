@@ -12,7 +12,18 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tailrace import Engine, Flow, Log, Outcome, Producer, Retention, StreamRouter
+from tailrace import (
+    Engine,
+    Flow,
+    Log,
+    Outcome,
+    Producer,
+    Retention,
+    StreamResponse,
+    StreamRouter,
+    create_streaming_endpoint,
+    stream_response,
+)
 from tailrace.engine import SHUTDOWN, EngineStatistics
 from tailrace.log.memory import MemoryStore
 from tailrace.producer import STOPPED
@@ -259,6 +270,32 @@ async def test_routes_run_while_sync_generators_wait_and_the_bound_is_told() -> 
             assert "Retry-After" in refused.headers
         go_on.set()
         assert [(await response).json() for response in waiting] == [{"data": [1]}] * (tokens + 1)
+    assert engine.statistics().threads == 0
+
+
+async def test_every_kind_of_route_counts_its_sync_generators() -> None:
+    engine = Engine(threads=0)
+    router = StreamRouter(engine=engine)
+
+    def words(message: str = "") -> Iterator[str]:
+        yield message
+
+    router.stream("/stream")(words)
+    create_streaming_endpoint(router, "/form", words)
+    app = FastAPI()
+    app.include_router(router)
+
+    @app.get("/response", response_model=None)
+    async def response() -> StreamResponse:
+        return stream_response(words(), engine=engine)
+
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=LIMIT) as client:
+        refused = [
+            await client.get("/stream"),
+            await client.get("/response"),
+            await client.post("/form", data={"message": "hi"}),
+        ]
+    assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [(503, "overloaded")] * 3
     assert engine.statistics().threads == 0
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from ..cursor import Cursor
 from ..errors import CursorError, LogReset, NotAcceptable, StreamError, TailraceError
-from ..events import Reset
+from ..events import Reset, encode_data
 from .decision import StreamRequest
 
 Header = tuple[bytes, bytes]
@@ -42,7 +41,7 @@ def refusal(status: int, detail: str, code: str, *, data: bytes | None = None, *
     headers = {"Cache-Control": "no-store"}
     if status == 503:
         headers["Retry-After"] = "1"
-    body = to_json({"detail": detail, "code": code, **members})
+    body = encode_data({"detail": detail, "code": code, **members})
     if data is not None:
         body = body[:-1] + b',"data":' + data + b"}"
     return Response(body, status, headers, media_type="application/json")
