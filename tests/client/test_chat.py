@@ -211,9 +211,11 @@ COMPLETE = (
 
 async def test_newer_servers_are_understood() -> None:
     odd = b'{"type":"thought","id":"S.e.2","text":"hm"}'
-    app = Strange(lines(INFO, odd, COMPLETE))
-    async with serving(app, lifespan="off") as url, ChatClient(url) as chat, chat.stream("x") as reply:
-        info, thought, _ = [each async for each in reply]
+    app = Strange(*[lines(INFO, odd, COMPLETE)] * 2)
+    async with serving(app, lifespan="off") as url, ChatClient(url) as chat:
+        async with chat.stream("x") as reply:
+            info, thought, _ = [each async for each in reply]
+        assert (await chat.ask("x")).text == ""
     assert (info.model_extra or {})["new"] == 1
     assert type(thought) is ChatObject
     assert (thought.model_extra or {})["text"] == "hm"

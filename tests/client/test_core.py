@@ -217,6 +217,12 @@ def test_what_goes_wrong_is_a_typed_error(script: list[object], error: type[Exce
         follow(script)
 
 
+def test_a_refused_method_names_those_that_are_allowed() -> None:
+    followed = follow([head(405, allow="GET, POST"), b'{"detail":"no"}', WHOLE], fails=True)
+    assert isinstance(followed.error, StreamRefused)
+    assert followed.error.members == {"detail": "no", "allow": "GET, POST"}
+
+
 def test_a_reset_can_be_a_new_beginning() -> None:
     script = [sse(), event(1), event(4, '{"reason":"trimmed"}', "reset"), sse(), event(5) + notice("done", 5)]
     followed = follow(script, on_reset="restart")

@@ -190,12 +190,12 @@ async def test_a_proxy_that_has_worked_may_fail_for_a_while(driver: Driver, monk
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
-        ("SSL_CERT_FILE", "nowhere.pem", "no such file or directory"),
+        ("SSL_CERT_FILE", "nowhere.pem", "it cannot be opened (No such file or directory)"),
         ("SSL_CERT_FILE", "empty.pem", "it has no certificates"),
-        ("SSL_CERT_FILE", "folder", "is a directory"),
-        ("SSL_CERT_DIR", "nowhere", "no such file or directory"),
-        ("SSL_CERT_DIR", "empty.pem", "not a directory"),
-        ("SSLKEYLOGFILE", "nowhere/keys", "no such file or directory"),
+        ("SSL_CERT_FILE", "folder", "it cannot be opened (Is a directory)"),
+        ("SSL_CERT_DIR", "nowhere", "it cannot be opened (No such file or directory)"),
+        ("SSL_CERT_DIR", "empty.pem", "it cannot be opened (Not a directory)"),
+        ("SSLKEYLOGFILE", "nowhere/keys", "it cannot be opened (No such file or directory)"),
     ],
 )
 async def test_certificates_that_cannot_be_used_are_named_at_once(

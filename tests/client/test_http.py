@@ -140,6 +140,19 @@ class TestHead:
             with pytest.raises(Unreachable, match=r"to [2-9] requests: the total timeout of 1 s is over"):
                 await health(f"http{address}", Timeouts(head=0.1, idle=1.0, total=1.0))
 
+    async def test_as_long_again_for_a_refusals_body(self, driver: Driver) -> None:
+        head = b"HTTP/1.1 500 Oh\r\ncontent-length: 9999\r\n\r\n"
+        async with speaking(saying(head, *[b"x"] * FOREVER, every=0.05)) as address:
+            got = await driver.read(f"http{address}/", timeouts=self.TIMEOUTS)
+        assert str(got.error) == "the server refused with 500"
+
+    @BOTH
+    async def test_as_long_again_for_an_answers_body(self, health: Ask) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n"
+        async with speaking(saying(head, *[b"x"] * FOREVER, every=0.05)) as address, asyncio.timeout(BOUND):
+            with pytest.raises(Unreachable, match=r"to [2-9] requests: the total timeout"):
+                await health(f"http{address}", Timeouts(head=0.1, idle=1.0, total=1.0))
+
     async def test_of_a_handshake(self, driver: Driver, tmp_path: Path) -> None:
         async with speaking(until_left) as address:
             timeouts = Timeouts(connect=0.3, head=5.0)

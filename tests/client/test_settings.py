@@ -65,6 +65,12 @@ class TestDeadline:
         with pytest.raises(Overdue, match="the total timeout of 3 s is over"):
             deadline.within(1.0)
 
+    def test_may_be_made_sooner(self) -> None:
+        now = 100.0
+        deadline = Deadline(3.0, clock=lambda: now)
+        assert (deadline.at_most(1.0).left, deadline.at_most(9.0).left) == (1.0, 3.0)
+        assert Deadline(None).at_most(0.0).left == 0.0
+
     def test_may_be_never(self) -> None:
         assert (Deadline(None).left, Deadline(None).within(9.0)) == (None, 9.0)
 

@@ -172,7 +172,7 @@ class Following:
         self.stop_address = named_address(link, by=head.url, asked=head.asked) or self.stop_address
 
     def _be_refused(self, head: Opened) -> Flow[_Drop | None]:
-        error = yield from read_refusal(head, self._deadline)
+        error = yield from read_refusal(head, self._deadline.at_most(self.plan.timeouts.head))
         return (yield from self._judge_refusal(error, read_retry_after(head.headers.get("retry-after"))))
 
     def _judge_refusal(self, error: StreamRefused, retry_after: float | None = None) -> Flow[_Drop | None]:

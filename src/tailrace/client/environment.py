@@ -124,6 +124,7 @@ def _unusable_file(error: OSError, file: str | None, folder: str | None) -> Exce
         ("SSL_CERT_DIR", None if file else folder, "name a folder of certificates"),
     ):
         if value:
-            why = "it has no certificates" if isinstance(error, ssl.SSLError) else error.strerror or str(error)
-            return UnusableEnvironment(variable, value, why[:1].lower() + why[1:], f"{remedy}, or unset it")
+            is_open = isinstance(error, ssl.SSLError)
+            reason = "it has no certificates" if is_open else f"it cannot be opened ({error.strerror or error})"
+            return UnusableEnvironment(variable, value, reason, f"{remedy}, or unset it")
     return error

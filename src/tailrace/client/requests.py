@@ -207,7 +207,7 @@ def read_body(limit: int, deadline: Deadline) -> Flow[bytes | Failed]:
 
 
 def read_refusal(head: Opened, deadline: Deadline) -> Flow[StreamRefused]:
-    """Read a response as an error. If its body breaks off, the status says enough."""
+    """Read a response as an error. If its body breaks off or is late, the status says enough."""
     if 300 <= head.status < 400 and (location := head.headers.get("location")):
         return redirection(head.status, location)
     body = yield from read_body(MAX_REFUSAL, deadline)
@@ -253,13 +253,13 @@ def _ask_once(
             raise Unreachable(head.loss, 1, "" if head.final else UNKNOWN)
         return head.loss, 0.0
     if 200 <= head.status < 300 or head.status in accepted:
-        body = yield from read_body(MAX_ANSWER, deadline)
+        body = yield from read_body(MAX_ANSWER, deadline.at_most(request.within))
         if not isinstance(body, Failed):
             return Answer(head.status, body)
         if not repeatable:
             raise Unreachable(body.loss, 1, "the request has arrived")
         return body.loss, 0.0
-    error = yield from read_refusal(head, deadline)
+    error = yield from read_refusal(head, deadline.at_most(request.within))
     retry_after = read_retry_after(head.headers.get("retry-after"))
     if head.status in UNAVAILABLE and (repeatable or (head.status in NOT_DEALT_WITH and retry_after is not None)):
         return Loss("unavailable", str(error)), retry_after or 0.0

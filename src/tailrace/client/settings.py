@@ -51,7 +51,8 @@ class Timeouts:
     """Timeouts in seconds.
 
     - `connect`: for a connection
-    - `head`: until the head of a response is complete, whatever comes before it
+    - `head`: until the head of a response is complete, whatever comes before it; and as long again for the body of a
+      response that is no stream
     - `idle`: for which the server may send nothing at all; its pings count as life
     - `event`: for which a response may bring no new event; pings and repeated events do not count. None is no bound
     - `total`: for the whole stream, or for one request of ChatClient with all its repetitions. None is no bound
@@ -132,6 +133,11 @@ class Deadline:
     def left(self) -> float | None:
         """The seconds left, at least 0; None if there is no end."""
         return None if self._at is None else max(0.0, self._at - self._clock())
+
+    def at_most(self, seconds: float) -> Deadline:
+        """The same deadline, or one so many seconds from now if that is sooner."""
+        left = self.left
+        return Deadline(seconds if left is None else min(left, seconds), clock=self._clock)
 
     def within(self, seconds: float) -> float:
         """That many seconds, or what is left; Overdue if nothing is."""
