@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -298,6 +299,43 @@ async def test_a_stop_while_the_end_is_stored_does_not_undo_it(tmp_path: Path) -
         assert turn is not None
         assert (turn.state, turn.reply) == ("complete", "one two")
         assert (await read(log))[-1]["type"] == "complete"
+
+
+async def test_the_end_of_the_server_while_a_reply_is_stored_does_not_undo_it(tmp_path: Path) -> None:
+    held = Hold()
+    async with chatting(tmp_path, Scripted("one ", held)) as chat:
+        async with chat.saying("Hello", "abc123") as reply:
+            await begun(reply)
+            await within(held.reached)
+            with database(tmp_path) as other:
+                other.execute("BEGIN IMMEDIATE")  # the end of the reply has to wait
+                held.release.set()
+                read = await begun(reply, '"is_final":true')
+                chat.app.state.tailrace_engine.drain(grace=0)
+                await asyncio.sleep(0)
+            read += lines(await reply.rest())
+        assert [each["type"] for each in read] == ["chunk", "complete"]
+        assert reply.whole
+        assert (await chat.replies("abc123"))[-1] == ("one ", "complete")
+
+
+@pytest.mark.parametrize("accept", [None, "text/event-stream"])
+async def test_a_reply_that_the_end_of_the_server_cuts_is_broken_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, accept: str | None
+) -> None:
+    caplog.set_level(logging.INFO, logger="tailrace.chat")
+    held = Hold()
+    fields = {"Accept": accept} if accept else {}
+    async with chatting(tmp_path, Scripted("one ", held)) as chat, chat.saying("Hello", **fields) as reply:
+        await reply.until(b"one ")
+        await within(held.reached)
+        chat.app.state.tailrace_engine.drain(grace=0)
+        rest = await reply.rest()
+        assert b'"interrupted"' in rest
+        assert b'"complete"' not in rest
+        assert not reply.whole
+    assert "POST /chat/stream: 200, broken off" in caplog.text
+    assert "stream interrupted: 1 chunks" in caplog.text
 
 
 async def test_a_stop_while_a_failure_is_stored_does_not_hide_it(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class Answers:
             max_characters=settings.context_characters,
         )
         logged_session.set(live.session_id)  # in this request, and in the task of its turn
-        watch = self._observer.turn_started(begun.turn, question.owner, question.client)
+        watch = self._observer.turn_started(begun.turn, question.owner, question.client, question.transfer)
         live.turn = turn = RunningTurn(
             begun.turn,
             context,

@@ -78,7 +78,7 @@ class Journal:
     def __init__(self, chunks: LogChunks = "some") -> None:
         self.logs_chunk = LOGGED[chunks]
 
-    def started(self, turn: Turn, client: str | None, active_streams: int) -> None:
+    def started(self, turn: Turn, client: str | None, active_streams: int, transfer: str = "chunked") -> None:
         """Log that a turn begins. `client` is the address that asked; the stream counts among the active ones."""
         excerpt = excerpt_of(turn.message)
         logger.info(
@@ -91,7 +91,7 @@ class Journal:
                 "model": turn.model,
                 "excerpt": excerpt,
                 "active_streams": active_streams,
-                "transfer_encoding": "chunked",
+                "transfer_encoding": transfer,
             },
         )
 

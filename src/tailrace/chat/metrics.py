@@ -122,6 +122,11 @@ class Metrics:
     def uptime(self) -> float:
         return self._clock() - self._began
 
+    @property
+    def active_streams(self) -> int:
+        """How many replies are in progress, of all owners."""
+        return int(sum(sample.value for metric in self.active.collect() for sample in metric.samples))
+
     def start(self, owners: Collection[str], *, version: str, model: str, framework: str) -> None:
         """Tell what is measured, so that each series is there from the start, at 0."""
         self._build.labels(version, model, framework).set(1)
@@ -218,10 +223,12 @@ class Observer:
     def session_created(self, owner: str) -> None:
         self._metrics.created.labels(owner).inc()
 
-    def turn_started(self, turn: Turn, owner: str, client: str | None) -> TurnWatch:
-        self._metrics.active.labels(owner).inc()
-        self._metrics.running.labels(turn.model, owner).inc()
-        return TurnWatch(turn, owner, client, self._metrics, self._journal)
+    def turn_started(self, turn: Turn, owner: str, client: str | None, transfer: str = "chunked") -> TurnWatch:
+        metrics = self._metrics
+        metrics.active.labels(owner).inc()
+        metrics.running.labels(turn.model, owner).inc()
+        self._journal.started(turn, client, metrics.active_streams, transfer)
+        return TurnWatch(turn, owner, metrics, self._journal)
 
 
 class TurnWatch:
@@ -229,7 +236,7 @@ class TurnWatch:
 
     __slots__ = ("_began", "_first", "_gap", "_journal", "_last", "_metrics", "_owner", "_turn")
 
-    def __init__(self, turn: Turn, owner: str, client: str | None, metrics: Metrics, journal: Journal) -> None:
+    def __init__(self, turn: Turn, owner: str, metrics: Metrics, journal: Journal) -> None:
         self._turn = turn
         self._owner = owner
         self._metrics = metrics
@@ -237,7 +244,6 @@ class TurnWatch:
         # Asking for these once saves a look at a dictionary, with a lock around it, for each chunk.
         self._first = metrics.first_chunk.labels(turn.model, owner).observe
         self._gap = metrics.gap.labels(turn.model, owner).observe
-        journal.started(turn, client, self._active())
         self._began = self._last = time.perf_counter()
 
     @property
@@ -271,7 +277,4 @@ class TurnWatch:
             metrics.generated.labels(model, owner).inc(turn.usage.output_tokens)
         metrics.active.labels(owner).dec()
         metrics.running.labels(model, owner).dec()
-        self._journal.ended(turn, self._active())
-
-    def _active(self) -> int:
-        return int(sum(sample.value for metric in self._metrics.active.collect() for sample in metric.samples))
+        self._journal.ended(turn, metrics.active_streams)

@@ -34,6 +34,7 @@ class Question:
     - `session_id`: None begins a new session.
     - `create`: whether a session that does not exist begins, too.
     - `client`: the client's address.
+    - `transfer`: how the reply is sent, for the log.
     """
 
     owner: str
@@ -42,6 +43,7 @@ class Question:
     idempotency_key: str | None = None
     client: str = ""
     create: bool = True
+    transfer: str = "chunked"
 
     def check_repeats(self, message: str, session_id: str) -> None:
         """Raise KeyReused unless this repeats the question that has its idempotency key."""

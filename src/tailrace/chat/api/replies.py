@@ -142,7 +142,8 @@ async def chat(
         log = await chat.find(owner, cursor.stream)
     else:
         client = request.client.host if request.client is not None else ""
-        question = Question(owner, body.message, body.session_id, idempotency_key, client, create=body.create)
+        transfer = "chunked" if wire.streaming else "one document"
+        question = Question(owner, body.message, body.session_id, idempotency_key, client, body.create, transfer)
         log = await chat.ask(question)
     return await _answer(log, wire, chat, cursor, reasoning=reasoning)
 
