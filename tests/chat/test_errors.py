@@ -11,6 +11,8 @@ from tailrace.chat.errors import STORE_REFUSALS, Refused, refusal_of, refusals
 from tests.serving import ROOT
 
 ELSEWHERE = {
+    (403, "foreign_origin"),
+    (421, "unknown_host"),
     (400, "bad_cursor"),
     (404, "not_found"),
     (405, "method_not_allowed"),

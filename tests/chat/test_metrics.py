@@ -71,7 +71,7 @@ def used(owner: str = "") -> Metrics:
     end(observer, "stopped", 3.0, 3, None, owner)
     end(observer, "failed", 0.5, 0, None, owner)
     end(observer, "interrupted", 1.5, 1, None, owner)
-    metrics.refused.labels("session_busy").inc()
+    metrics.refuse("session_busy")
     return metrics
 
 
@@ -152,7 +152,7 @@ def test_made_up_methods_are_counted_together() -> None:
 def test_refusals_are_counted_by_code() -> None:
     metrics = started()
     for code in ("session_busy", "unauthorized", "session_busy"):
-        metrics.refused.labels(code).inc()
+        metrics.refuse(code)
     assert refusals(metrics) == {"session_busy": 2, "unauthorized": 1}
 
 

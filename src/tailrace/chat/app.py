@@ -19,8 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import compile_path
 
-from .. import CursorError, Engine, NotAcceptable, __version__, lifespan
-from .access import Access, OriginGuard
+from .. import CursorError, Engine, NotAcceptable, OriginGuard, __version__, lifespan
+from .access import Access
 from .api import pages, replies, service, sessions
 from .conversations import Conversations
 from .errors import STORE_REFUSALS, Refused, refusal_of
@@ -89,7 +89,7 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
         OriginGuard,
         origins=settings.cors_origins,
         hosts=settings.hosts if access.open else None,
-        metrics=metrics,
+        on_refusal=metrics.refuse,
     )
     app.add_middleware(RequestAccounting, metrics=metrics)
     return app

@@ -2,8 +2,6 @@
 
 Refused
 ├── Unauthorized       no API key, or an unknown one
-├── ForeignOrigin      the page's origin may not use the server
-├── UnknownHost        the server does not go by this name
 ├── SessionNotFound    the owner has no such session
 ├── SessionBusy        the session is already answering
 ├── SessionFull        the session has its most turns
@@ -27,7 +25,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from . import store
-from .journal import printable
 from .objects import BusyProblem, Problem
 
 
@@ -53,25 +50,6 @@ class Unauthorized(Refused):
 
     def __init__(self) -> None:
         super().__init__("expected the header Authorization: Bearer with one of the server's API keys")
-
-
-class ForeignOrigin(Refused):
-    status, code = 403, "foreign_origin"
-
-    def __init__(self, origin: str) -> None:
-        super().__init__(
-            "expected a page of this server or of an origin in TAILRACE_CORS_ORIGINS, "
-            f"but got one of {printable(origin[:80])}"
-        )
-
-
-class UnknownHost(Refused):
-    status, code = 421, "unknown_host"
-
-    def __init__(self, host: str) -> None:
-        super().__init__(
-            f"expected as Host an IP address, localhost or a name in TAILRACE_HOSTS, but got {printable(host[:80])}"
-        )
 
 
 class SessionNotFound(Refused):

@@ -141,6 +141,10 @@ class Metrics:
                 self.turns.labels(state, owner)
                 self.finished.labels(model, owner, reason)
 
+    def refuse(self, code: str) -> None:
+        """Count a request that was refused."""
+        self.refused.labels(code).inc()
+
     def request_ended(
         self, method: str, route: str, status: int | None, ok: bool, seconds: float, owner: str = ""
     ) -> None:

@@ -192,8 +192,8 @@ class BodyLimit:
 
 
 def refuse(refusal: Refused, metrics: Metrics) -> JSONResponse:
-    """Count a refusal and return its response: the only way in which the server refuses a request."""
-    metrics.refused.labels(refusal.code).inc()
+    """Count a refusal and return its response."""
+    metrics.refuse(refusal.code)
     return response_of(refusal)
 
 

@@ -30,7 +30,9 @@ from . import Chat
 
 router = APIRouter(tags=["chat"], route_class=KeyedRoute)
 
-SETTINGS = {reasoning: StreamSettings(wires=wires) for reasoning, wires in STREAMS.items()}
+PRIVATE = "no-cache, no-store, no-transform"
+
+SETTINGS = {reasoning: StreamSettings(wires=wires, cache_control=PRIVATE) for reasoning, wires in STREAMS.items()}
 
 STREAM_ID = "^[A-Za-z0-9_-]{22}$"
 CURSOR = r"^([A-Za-z0-9_~-]{1,128}\.[A-Za-z0-9_-]{1,32}\.(0|[1-9][0-9]{0,14})(\.end)?)?$"
