@@ -75,6 +75,15 @@ async def test_a_reply_survives_cuts_anywhere_and_is_asked_once(relay: Relay, ch
         assert details.messages[-1].total_chunks == reply.total_chunks
 
 
+async def test_reasoning_goes_on_after_a_cut(relay: Relay, chat: AsyncChat) -> None:
+    relay.next(*[Fault(after=count) for count in (900, 1_200, 1_500)])
+    async with chat.stream("think of a short word", reasoning=True) as reply:
+        objects = [each async for each in reply]
+    async with chat.resume(objects[0].id.split(".")[0], reasoning=True) as whole:  # type: ignore[union-attr]
+        assert [each async for each in whole] == objects
+    assert len([each for each in objects if isinstance(each, Reasoning)]) > 5
+
+
 async def test_a_session_that_is_answering_is_busy_until_it_is_stopped(chat: AsyncChat) -> None:
     async with chat.stream("hello") as reply:
         info = await anext(reply)

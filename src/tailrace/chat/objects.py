@@ -20,7 +20,7 @@ INTERRUPTED = "the server shut down before the reply was complete"
 """The message of a reply that the end of the server cut, at once and when it is read later."""
 
 REASONING = "reasoning"
-"""The event name of reasoning in a log. Readers who did not ask for it are told apart by that."""
+"""The event name of reasoning in a log. By this name it is left out for readers who did not ask for it."""
 
 AnyObject = Annotated[
     SessionInfo | Status | Reasoning | Chunk | Complete | Error,
@@ -37,12 +37,12 @@ def now() -> datetime:
 
 
 def chunk(text: str, number: int, *, is_final: bool) -> dict[str, Any]:
-    """A Chunk as it is encoded. Each piece of each reply is one, so no model is built for it."""
+    """A Chunk as a plain dict: building the model for each piece of each reply would take time."""
     return {"type": "chunk", "timestamp": now(), "text": text, "chunk_number": number, "is_final": is_final}
 
 
 def reasoning(text: str) -> dict[str, Any]:
-    """A Reasoning as it is encoded."""
+    """A Reasoning as a plain dict."""
     return {"type": REASONING, "timestamp": now(), "text": text}
 
 
@@ -52,7 +52,7 @@ def members(item: ChatObject) -> dict[str, Any]:
 
 
 def encode_object(item: ChatObject | dict[str, Any]) -> tuple[str | None, bytes]:
-    """An object as an entry of a log. Only reasoning has an event name there."""
+    """Encode an object for a log. Only reasoning has an event name there."""
     fields = item if isinstance(item, dict) else members(item)
     return REASONING if fields["type"] == REASONING else None, encode_data(fields)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, TypeAlias
 
 from fastapi.responses import Response
@@ -28,7 +29,7 @@ Notice: TypeAlias = Outcome | Reset | Farewell | Dropped
 
 
 def end_of(outcome: Outcome) -> dict[str, Any]:
-    """The last object of a stream, `complete` or `error`: the turn's own result, if it came to have one."""
+    """The last object of a stream, `complete` or `error`. Usually it is the turn's own result."""
     if isinstance(outcome.data, dict):
         return outcome.data
     code, message = outcome.code or outcome.state, outcome.message or outcome.state
@@ -51,7 +52,7 @@ def spell_notice(notice: Notice) -> dict[str, Any]:
 
 
 class ChatEncoder(Encoder):
-    """What lines and events have in common. Reasoning is left out, unless the reader asked for it."""
+    """What lines and events have in common. Without `reasoning`, the objects of what the model thinks are left out."""
 
     def __init__(self, *, reasoning: bool) -> None:
         self._reasoning = reasoning
@@ -65,12 +66,12 @@ class ChatEncoder(Encoder):
         if self._reasoning:
             return self.spell(Entries(entries.offsets, entries.json))
         rest = [entry for entry in entries if entry.event is None]
-        # To those who do not read its thoughts, a model that thinks gives a sign of life.
+        # A reader without reasoning still sees that the model is alive.
         return self.spell(Entries.of(rest)) if rest else self.ping
 
+    @abstractmethod
     def spell(self, entries: Entries) -> bytes:
-        """Objects, whatever they are."""
-        raise NotImplementedError
+        """Spell all of these objects."""
 
 
 class LinesEncoder(ChatEncoder):
@@ -95,8 +96,10 @@ class LinesEncoder(ChatEncoder):
 
 
 class EventsEncoder(ChatEncoder):
-    """Server-Sent Events: the objects without a name, and the end and other notices under the name that they have
-    everywhere. So `done` has the last object as its `data`."""
+    """Server-Sent Events. The objects have no event name; the end and other notices have those of every stream.
+
+    So `done` carries the last object as its `data`.
+    """
 
     def __init__(self, inner: Encoder, *, reasoning: bool) -> None:
         super().__init__(reasoning=reasoning)
@@ -137,7 +140,7 @@ class ChatEvents(SSE):
 STREAMS: dict[bool, tuple[Wire, ...]] = {
     reasoning: (ChatLines(reasoning=reasoning), ChatEvents(reasoning=reasoning)) for reasoning in (False, True)
 }
-"""How a reply is streamed, without and with reasoning, the default wire first."""
+"""The wires of a stream, without and with reasoning. The first one is the default."""
 
 WIRES: tuple[Wire, ...] = (*STREAMS[False], Batch())
 """The media types of a reply: streams, and one document."""

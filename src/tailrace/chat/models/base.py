@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ... import StreamError
 
@@ -56,9 +56,10 @@ class Model(ABC):
 
     name: str
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "name" not in vars(cls):
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A name that a base class was given, and not by this, is inherited.
+        if all(vars(base).get("name", base.__name__) == base.__name__ for base in cls.__mro__):
             cls.name = cls.__name__
 
     @abstractmethod
