@@ -149,9 +149,17 @@ _PROMPT = "(?:new|[0-9a-f]{8})>"
 _TYPED = re.compile(rf"^{_PROMPT} (.+)\n", re.MULTILINE)
 # What differs from run to run, and the lines that are left out.
 _VARYING = re.compile(
-    r"(?P<id>\b[0-9a-f]{8}\b)|(?P<moment>\d{4}-\d\d-\d\d \d\d:\d\d)|(?P<number>[\d.]+(?= chunks| s ·))|^…\n", re.M
+    r"(?P<id>\b[0-9a-f]{8}\b)|(?P<moment>\d{4}-\d\d-\d\d \d\d:\d\d)|(?P<number>[\d.]+(?= chunks| s ·))"
+    r"|(?P<lasted>[\d.]+ s {2,})|^…\n",
+    re.M,
 )
-_ANY = {"id": "[0-9a-f]{8}", "moment": r"[\d: -]{16}", "number": r"[\d.]+", None: r"(?:.*\n)*?"}
+_ANY = {
+    "id": "[0-9a-f]{8}",
+    "moment": r"[\d: -]{16}",
+    "number": r"[\d.]+",
+    "lasted": r"[\d.]+ s +",
+    None: r"(?:.*\n)*?",
+}
 
 
 def pattern_of(shown: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m tailrace`."""
+"""Runs `python -m tailrace`."""
 
 import sys
 

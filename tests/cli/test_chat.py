@@ -104,6 +104,13 @@ def test_a_session_goes_on(server: Server) -> None:
     assert "This is message 2 of our conversation" in out
 
 
+def test_a_session_may_have_a_name_of_its_own(server: Server) -> None:
+    for expected in (0, 2):
+        status, out, _ = chat(server.url, "--json", "--session", "my-work", "--message", "short one")
+        first, last = json.loads(out.splitlines()[0]), json.loads(out.splitlines()[-1])
+        assert (status, first["session_id"], last["message_count"]) == (0, "my-work", expected + 2)
+
+
 def test_a_failing_model_is_status_1(server: Server) -> None:
     status, out, err = chat(server.url, "--message", "/fail")
     assert status == 1
@@ -125,10 +132,8 @@ def test_a_failing_model_is_status_1(server: Server) -> None:
 def test_refusals_are_one_line_and_status_1(server: Server) -> None:
     unknown = "the server does not know this API key\n"
     assert chat(server.url, "--message", "hello", "--key", "another") == (1, "", unknown)
-    wanted = "the server wants an API key: start with --key, or with TAILRACE_API_KEY set\n"
+    wanted = "the server requires an API key: pass --key, or set TAILRACE_API_KEY\n"
     assert chat(server.url, "--message", "hello", **{KEY_VARIABLE: ""}) == (1, "", wanted)
-    gone = chat(server.url, "--message", "hello", "--session", "00000000-0000-4000-8000-000000000000")
-    assert gone == (1, "", "there is no such session (any more)\n")
     status, out, err = chat(server.url, "--json", "--message", "x" * 40_000)
     assert (status, json.loads(out)["code"]) == (1, "message_too_long")
     assert err == "expected a message of at most 32000 characters, but got 40000\n"
@@ -215,7 +220,7 @@ async def test_a_second_ctrl_c_leaves_a_model_that_cannot_be_stopped(tmp_path: P
         relay.refuse()
         process.send_signal(signal.SIGINT)
         said = await to_thread(process.stderr.readline)
-        assert said.startswith(b"cannot stop the model: the server gives no answer: ")
+        assert said.startswith(b"cannot stop the model: no response from the server: ")
         process.send_signal(signal.SIGINT)
         assert await to_thread(process.communicate, None, PATIENCE) == (b"\n", b"")
         assert process.returncode == 130
@@ -225,7 +230,7 @@ async def test_a_second_ctrl_c_leaves_a_model_that_cannot_be_stopped(tmp_path: P
 @pytest.mark.parametrize(
     ("closed", "status", "said"),
     [
-        ("<&-", 2, "tailrace chat: expected a message by --message or from the input, but got none\n"),
+        ("<&-", 2, "tailrace chat: expected a message from --message or from the input, but got none\n"),
         (">&-", 1, "tailrace chat: the standard output is closed\n"),
     ],
 )
@@ -267,12 +272,15 @@ def test_a_reader_that_leaves_is_no_error(server: Server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--message", " "], "expected a message by --message or from the input, but got none"),
-        (["ftp://host"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'ftp://host'"),
-        (["http://host:port"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'http://host:port'"),
-        (["http://"], "expected the URL of a server, as http://127.0.0.1:8000, but got 'http://'"),
-        (["--session", "one"], "expected --session to be the id of a session, but got 'one'"),
-        (["--session", ""], "expected --session to be the id of a session, but got ''"),
+        (["--message", " "], "expected a message from --message or from the input, but got none"),
+        (["ftp://host"], "expected the URL of a server, such as http://127.0.0.1:8000, but got 'ftp://host'"),
+        (
+            ["http://host:port"],
+            "expected the URL of a server, such as http://127.0.0.1:8000, but got 'http://host:port'",
+        ),
+        (["http://"], "expected the URL of a server, such as http://127.0.0.1:8000, but got 'http://'"),
+        (["--session", "o/e"], "expected --session to be an id of 1-64 letters, digits, - or _, but got 'o/e'"),
+        (["--session", ""], "expected --session to be an id of 1-64 letters, digits, - or _, but got ''"),
         (["--key", "ключ"], "expected an API key of printable ASCII characters, but got others"),
     ],
 )
@@ -283,7 +291,7 @@ def test_what_cannot_be_meant_is_status_2(arguments: list[str], line: str, capsy
 
 
 def test_an_empty_input_is_status_2() -> None:
-    line = "tailrace chat: expected a message by --message or from the input, but got none\n"
+    line = "tailrace chat: expected a message from --message or from the input, but got none\n"
     assert chat() == (2, "", line)
 
 
@@ -297,7 +305,7 @@ def test_an_empty_input_is_status_2() -> None:
 )
 def test_no_server_says_how_to_start_one(host: str, why: str) -> None:
     address = f"http://{host}:{free_port()}"
-    line = f"tailrace chat: there is no server at {address} ({why}): start one with: tailrace serve\n"
+    line = f"tailrace chat: no server at {address} ({why}): start one with: tailrace serve\n"
     assert chat(address, "--message", "hello") == (1, "", line)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ import httpx
 import pytest
 
 from tailrace.chat.settings import PREFIX, ChatSettings
+from tailrace.cli.command import CommandError
 from tailrace.cli.main import INTERRUPTED, main
-from tailrace.cli.serve import OPTIONS
+from tailrace.cli.serve import OPTIONS, is_loopback, listen, url_of
 from tests.cli.served import PATIENCE, SILENT, served
 from tests.serving import ROOT, listening_socket, process
 
@@ -54,7 +56,7 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         "--workers 2",
         2,
         "expected --workers 1, but got 2: a stream lives in the memory of one process, "
-        "where alone it can be resumed and stopped",
+        "and only that process can resume or stop it",
     ),
     "origin": (
         {"TAILRACE_CORS_ORIGINS": "foo"},
@@ -76,7 +78,7 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         {},
         "--host 0.0.0.0",
         2,
-        "everybody who reaches 0.0.0.0 could chat: set TAILRACE_API_KEYS to the keys of those who may, "
+        "anyone who can reach 0.0.0.0 could chat: set TAILRACE_API_KEYS to the keys that you give out, "
         "or say --allow-anonymous",
     ),
     "model": (
@@ -222,3 +224,57 @@ async def test_the_name_that_it_listens_on_is_its_own(tmp_path: Path) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
             assert (await client.post("/sessions/new", headers={"Origin": url})).status_code == 200
             assert (await client.get("/sessions", headers={"Host": "evil.example"})).status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("LocalHost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("localhost.example", False),
+    ],
+)
+def test_loopback_is_this_machine_alone(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:{port}"),
+        ("localhost", "http://localhost:{port}"),
+        ("0.0.0.0", "http://127.0.0.1:{port}"),
+        ("::1", "http://[::1]:{port}"),
+        ("::", "http://[::1]:{port}"),
+    ],
+)
+def test_a_free_port_accepts_and_has_an_address(host: str, url: str) -> None:
+    with listen(host, 0) as listener:
+        port = listener.getsockname()[1]
+        assert url_of(host, listener) == url.format(port=port)
+        with socket.create_connection(("127.0.0.1" if listener.family == socket.AF_INET else "::1", port), 5):
+            pass
+
+
+def test_of_a_name_with_both_the_older_kind_of_address_is_meant() -> None:
+    with listen("localhost", 0) as listener:
+        assert listener.family == socket.AF_INET
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "a" * 70 + ".example", "a..b"])
+def test_a_host_that_is_none_of_this_machine_is_said(host: str) -> None:
+    with pytest.raises(
+        CommandError, match=rf"^cannot listen on '{host}' \(.+\): choose an address, such as --host 127.0.0.1$"
+    ):
+        listen(host, 0)
+
+
+def test_the_last_port_is_taken() -> None:
+    with listen("127.0.0.1", 65535), pytest.raises(CommandError, match=r"another with --port 65534$"):
+        listen("127.0.0.1", 65535)

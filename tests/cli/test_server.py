@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from tailrace import Engine
-from tailrace.chat.settings import database_url
+from tailrace.chat.settings import ChatSettings, database_url
 from tailrace.chat.store import open_store
 from tailrace.cli import command, server
+from tailrace.cli.server import check
 from tests.cli.served import PATIENCE, SILENT, Reply, served
 
 ASK = {"message": "a short one"}
@@ -144,7 +145,27 @@ async def test_reloading_keeps_sessions_and_lets_replies_end(tmp_path: Path) -> 
         assert await running.end() == 0
     assert len(running.records("server_started")) == 1
     assert "command.py'. Reloading" in running.text
-    assert running.text.count('"stopping') == 2
+    assert (running.text.count('"reloading'), running.text.count('"stopping')) == (1, 1)
+    assert "Traceback" not in running.text
+
+
+async def test_a_reload_lets_open_streams_go_at_once(tmp_path: Path) -> None:
+    with served(tmp_path, "--reload", TAILRACE_DEMO_PACE="60") as running:
+        url = await running.url()
+        async with client(url) as chat:
+            async with chat.stream("POST", "/chat/stream", json=ASK) as response:
+                reply = Reply(response)
+                session_id, text = await begun(reply)
+                os.utime(command.__file__)
+                assert (await reply.until("error"))["code"] == "interrupted"
+            said = json.loads(await running.line('"reloading'))
+            assert said["message"] == "reloading: 1 reply interrupted; the text so far is kept"
+        async with client(url) as chat:
+            messages = (await chat.get(f"/sessions/{session_id}")).json()["messages"]
+            assert (messages[-1]["state"], messages[-1]["text"]) == ("interrupted", text)
+        running.interrupt()
+        assert await running.end() == 0
+    assert "waiting up to" not in running.text
     assert "Traceback" not in running.text
 
 
@@ -161,3 +182,21 @@ async def test_a_start_that_fails_after_the_check_is_one_line(tmp_path: Path) ->
 
 def test_what_is_left_after_the_grace_has_time_to_end() -> None:
     assert Engine().shutdown_grace < server.GRACEFUL_END
+
+
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def test_what_has_been_checked_can_be_announced(tmp_path: Path) -> None:
+    database = tmp_path / "new" / "chat.sqlite3"
+    facts = check(settings(str(database)), {}, ADDRESS)
+    assert (facts.model, facts.address, facts.database) == ("demo", ADDRESS, str(database))
+    assert database.is_file()
+
+
+def test_a_database_in_memory_has_no_file() -> None:
+    assert check(settings("sqlite://"), {}, ADDRESS).database == "SQLite in memory"
+
+
+def settings(database: str) -> ChatSettings:
+    return ChatSettings.model_validate({"model": "demo", "database": database})

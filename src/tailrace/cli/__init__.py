@@ -1,1 +1,1 @@
-"""The command line: `tailrace COMMAND`. Each command is a file, listed in `commands.COMMANDS`."""
+"""The command line: `tailrace COMMAND`. Each command is a module; `commands.COMMANDS` lists them."""

@@ -1,10 +1,17 @@
-"""What a command is, and how it gives up."""
+"""A command of `tailrace`: its options, its failures, and what it says on the standard error."""
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .text import safe_line
+
+if TYPE_CHECKING:
+    from ..client import Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,9 +19,9 @@ class Command:
     """`tailrace NAME`.
 
     - `summary`: its line in the list of commands.
-    - `configure`: adds its options to a parser. This and the import of its module are done for every command, so both
-      have to be quick.
-    - `run`: does it, and returns the exit status; CommandError where it cannot.
+    - `configure`: adds its options to a parser. It runs for every command, and so does the import of its module:
+      both have to be quick.
+    - `run`: runs the command and returns the exit status. Raises CommandError if it fails.
     """
 
     name: str
@@ -24,12 +31,38 @@ class Command:
 
 
 class CommandError(Exception):
-    """Something failed while a command ran. Its text is the one line that the user sees."""
+    """A command failed while it ran. The text is the one line that the user sees."""
 
     status = 1
 
 
 class UsageError(CommandError):
-    """What the user asked for cannot be meant, or lacks something that the user can bring."""
+    """The command line makes no sense, or something is missing that the user can provide."""
 
     status = 2
+
+
+def say(text: str) -> None:
+    """Print a line on the standard error. It is no failure if nobody can read it."""
+    if sys.stderr is None:  # closed; `print` would then write to the standard output
+        return
+    try:
+        print(safe_line(text), file=sys.stderr, flush=True)
+    except OSError:
+        return
+
+
+class Notices:
+    """What a command says about its work, unless it is told to be quiet."""
+
+    def __init__(self, command: str, *, quiet: bool) -> None:
+        self._command = command
+        self._is_quiet = quiet
+
+    def tell(self, text: str) -> None:
+        if not self._is_quiet:
+            say(f"tailrace {self._command}: {text}")
+
+    def tell_reconnect(self, attempt: int, delay: float, loss: Loss) -> None:
+        number = "" if attempt == 1 else f" (attempt {attempt})"
+        self.tell(f"{loss}; reconnecting in {delay:.1f} s{number}")

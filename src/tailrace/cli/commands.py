@@ -1,4 +1,4 @@
-"""The command line of `tailrace`: what it may be, and who does what it says."""
+"""The command line of `tailrace`: its commands, and what runs them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import NoReturn
 
 from .. import __version__
 from .chat import CHAT
-from .command import Command, CommandError, UsageError
-from .notices import say
+from .command import Command, CommandError, UsageError, say
 from .serve import SERVE
 from .tail import TAIL
 
@@ -19,7 +18,7 @@ COMMANDS: tuple[Command, ...] = (SERVE, CHAT, TAIL)
 
 
 class Parser(ArgumentParser):
-    """Errors are one line, without the usage around it."""
+    """Reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         say(f"{self.prog}: {message}; see {self.prog} --help")
@@ -31,30 +30,26 @@ def make_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"tailrace {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for command in COMMANDS:
-        of_its_own = commands.add_parser(
+        subparser = commands.add_parser(
             command.name, help=command.summary, description=command.summary, allow_abbrev=False
         )
-        command.configure(of_its_own)
-        of_its_own.set_defaults(command=command, parser=of_its_own)
+        command.configure(subparser)
+        subparser.set_defaults(command=command, parser=subparser)
     return parser
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run the command that `arguments` say, by default those of the process; its exit status."""
-    _print_anything()
+    """Run a command line, by default that of the process, and return the exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A character that the output cannot encode, as ASCII cannot encode an ellipsis, is no failure.
+        sys.stdout.reconfigure(errors="replace")
     options, unknown = make_parser().parse_known_args(arguments)
     command: Command = options.command
     if unknown:
-        # Said by the command's own parser, whose help is the one that lists the others.
+        # The command's own parser reports them, because its help lists the options that it has.
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return command.run(options)
     except CommandError as error:
         say(f"tailrace {command.name}: {error}")
         return error.status
-
-
-def _print_anything() -> None:
-    """What the output's encoding has no character for, as ASCII has none for the one in `[…]`, is no error."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")

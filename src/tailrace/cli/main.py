@@ -1,4 +1,4 @@
-"""The entry point of `tailrace`. It imports the rest when it can answer Ctrl-C already."""
+"""The entry point of `tailrace`. It imports everything else where it already answers Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
-"""The exit status of a command that Ctrl-C ended, as shells have it."""
+"""The exit status after Ctrl-C: 128 plus the number of the signal, as in a shell."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` say, by default those of the process; its exit status."""
+    """Run a command line, by default that of the process, and return the exit status."""
     try:
         from .commands import run
 

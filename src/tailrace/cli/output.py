@@ -1,4 +1,4 @@
-"""Lines for a pipe, a socket, a terminal or a file. While nobody reads them, nothing else has to wait."""
+"""Lines on their way to a pipe, a socket, a terminal or a file. Slow reading there holds up nothing else."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .command import CommandError
 T = TypeVar("T")
 
 PIECE = 4096
-"""Bytes that a pipe takes at once when it takes any (PIPE_BUF of Linux; elsewhere a write may block for a moment)."""
+"""Bytes that a writable pipe takes without blocking: PIPE_BUF on Linux. Elsewhere a write may block for a moment."""
 
 MAX_WAITING = 1 << 16
-"""Bytes of lines that wait before whoever has more of them does."""
+"""Bytes of lines that may wait. Beyond them `put` waits too."""
 
 
 class NobodyReads(Exception):
@@ -26,15 +26,15 @@ class NobodyReads(Exception):
 
 
 class Output:
-    """Lines on their way to a file descriptor.
+    """Writes lines to a file descriptor, those that are there together in one write.
 
-    Those that come together are written together, and at once. That nobody reads any more is noticed also while
-    there is nothing to write: `tailrace tail URL | head -n 1` does not wait for a second event.
+    It notices that the reader has gone even while there is nothing to write: `tailrace tail URL | head -n 1` ends
+    without waiting for a second event.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.mark: str | None = None
-        """The last one that was put with a line that is written as a whole."""
+        """The mark of the last line that was written whole and had one."""
         self._descriptor = descriptor
         self._lines: deque[tuple[bytes, str | None]] = deque()
         self._size = 0
@@ -42,11 +42,11 @@ class Output:
         self._empty = asyncio.Event()
         self._complete = False
         self._is_broken = False
-        # Of terminals and files nothing more is to be known, and Windows cannot tell it of the others.
+        # Terminals and files have no reader that could leave, and Windows cannot tell whether a pipe's has.
         self._has_reader = os.name == "posix" and _is_read_by_another(os.fstat(descriptor).st_mode)
 
     async def put(self, line: bytes, mark: str | None) -> None:
-        """Have a line written, with a mark that stays where it is None; waits while too many do."""
+        """Queue a line. Its mark replaces the one before, unless it is None. Waits while the queue is full."""
         self._lines.append((line, mark))
         self._size += len(line)
         self._wanted.set()
@@ -55,9 +55,9 @@ class Output:
             await self._empty.wait()
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of the work, while which its lines are written, and after them.
+        """Run the work, write its lines meanwhile and afterwards, and return its result.
 
-        The work is cancelled by NobodyReads, and by CommandError where they cannot be written.
+        NobodyReads cancels the work, and so does CommandError if the lines cannot be written.
         """
         working, writing = asyncio.create_task(work), asyncio.create_task(self._write_all())
         try:
@@ -108,7 +108,7 @@ class Output:
                 await self._wait_until_writable()
             try:
                 left = left[os.write(self._descriptor, left[:PIECE]) :]
-            except BlockingIOError:  # a terminal, for instance, that another of its programs wants not to wait for
+            except BlockingIOError:  # another program has made the terminal non-blocking
                 await self._wait_until_writable()
             except ConnectionError:
                 raise NobodyReads from None
@@ -125,9 +125,9 @@ class Output:
             loop.remove_writer(self._descriptor)
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The other end has something to say. If that is not that it is closed, nothing else is asked of it.
+        """Look whether the other end is closed. If it has something else to say, ignore it from now on.
 
-        A socket may be the input as well, as under sshd, and the end of that says nothing of the output.
+        Under sshd the socket is the input as well, and the end of the input says nothing about the output.
         """
         loop.remove_reader(self._descriptor)
         self._is_broken = bool(_poll(self._descriptor, 0))
@@ -139,7 +139,7 @@ def _is_read_by_another(mode: int) -> bool:
 
 
 def _poll(descriptor: int, events: int) -> int:
-    """Those of the events, or the errors, that are there now."""
+    """Which of the events, or which errors, the descriptor has now."""
     poll = select.poll()
     poll.register(descriptor, events)
     return sum(found for _, found in poll.poll(0))

@@ -1,21 +1,24 @@
-"""`tailrace serve`: the chat server."""
+"""`tailrace serve`: the options of the chat server, and the address that it listens on."""
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import os
+import socket
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
+from typing import Any
 
 from .chat import KEY_VARIABLE, URL_VARIABLE
-from .command import Command, UsageError
-from .listening import is_loopback, listen, url_of
+from .command import Command, CommandError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option that stands for a variable of the environment.
+    """An option that sets an environment variable, which is how the application and the reloader's processes learn it.
 
-    The variable is how the application and the reloader's processes are told. `default` is for the help.
+    `default` is for the help only.
     """
 
     flag: str
@@ -30,10 +33,10 @@ class Option:
 
 
 HOST = Option("--host", "ADDRESS", "TAILRACE_HOST", "the address to listen on", "127.0.0.1")
-PORT = Option("--port", "PORT", "TAILRACE_PORT", "the port; 0 is any free one", "8000")
+PORT = Option("--port", "PORT", "TAILRACE_PORT", "the port; 0 picks a free one", "8000")
 HOSTS = "TAILRACE_HOSTS"
-COMMANDS_OWN = (HOST.variable, PORT.variable, URL_VARIABLE, KEY_VARIABLE)
-"""Variables of the commands, that are no settings of the server."""
+COMMAND_VARIABLES = (HOST.variable, PORT.variable, URL_VARIABLE, KEY_VARIABLE)
+"""Variables that the commands read, and that are no settings of the server."""
 
 OPTIONS = (
     HOST,
@@ -42,14 +45,14 @@ OPTIONS = (
         "--model",
         "MODEL",
         "TAILRACE_MODEL",
-        "who answers: demo, or provider:name",
-        "what GENAI_MODEL_ID names, else demo",
+        "the model that answers: demo, or provider:name",
+        "the one that GENAI_MODEL_ID names, else demo",
     ),
     Option(
         "--database",
         "FILE|URL",
         "TAILRACE_DATABASE",
-        "where sessions are kept: a file, sqlite:///… or postgresql://…",
+        "where to keep sessions: a file, sqlite:///… or postgresql://…",
         "a file in your data directory",
     ),
     Option("--log-format", "FORMAT", "TAILRACE_LOG_FORMAT", "rich, json, or auto: rich on a terminal", "auto"),
@@ -63,11 +66,11 @@ OPTIONS = (
 )
 
 EPILOG = """\
-An option beats its variable, which stands in brackets. Further settings are variables only: TAILRACE_API_KEYS,
-TAILRACE_ADMIN_KEYS, TAILRACE_CORS_ORIGINS and TAILRACE_HOSTS (lists, separated by commas),
-TAILRACE_SESSIONS_ON_DEMAND, TAILRACE_DEMO_WORDS, TAILRACE_DEMO_PACE,
-TAILRACE_MAX_MESSAGE, TAILRACE_MAX_REPLY, TAILRACE_MAX_BODY, TAILRACE_MAX_SESSIONS, TAILRACE_MAX_TURNS,
-TAILRACE_MAX_STREAMS, TAILRACE_CONTEXT_MESSAGES, TAILRACE_CONTEXT_CHARACTERS and TAILRACE_MODEL_TIMEOUT."""
+The variable in brackets sets an option too; the option takes precedence. Further settings are variables only:
+TAILRACE_API_KEYS, TAILRACE_ADMIN_KEYS, TAILRACE_CORS_ORIGINS and TAILRACE_HOSTS (lists, separated by commas),
+TAILRACE_SESSIONS_ON_DEMAND, TAILRACE_DEMO_WORDS, TAILRACE_DEMO_PACE, TAILRACE_MAX_MESSAGE, TAILRACE_MAX_REPLY,
+TAILRACE_MAX_BODY, TAILRACE_MAX_SESSIONS, TAILRACE_MAX_TURNS, TAILRACE_MAX_STREAMS, TAILRACE_CONTEXT_MESSAGES,
+TAILRACE_CONTEXT_CHARACTERS and TAILRACE_MODEL_TIMEOUT."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -79,43 +82,40 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--allow-anonymous",
         action="store_true",
-        help="serve everybody who reaches another address than this machine's own, without keys [default: no]",
+        help="serve other machines without asking for a key [default: no]",
     )
-    parser.add_argument(
-        "--reload", action="store_true", help="restart when a file of tailrace itself changes [default: no]"
-    )
-    parser.add_argument("--workers", type=int, metavar="N", default=1, help="processes; one, for now [default: 1]")
+    parser.add_argument("--reload", action="store_true", help="restart when tailrace's own code changes [default: no]")
+    parser.add_argument("--workers", type=int, metavar="N", default=1, help="processes; only one for now [default: 1]")
 
 
 def run(options: Namespace) -> int:
-    """Serve until a signal ends it; 0, or 1 if a second signal cut off what still ran."""
+    """Serve until a signal arrives, and return the exit status."""
     if options.workers != 1:
         raise UsageError(
             f"expected --workers 1, but got {options.workers}: a stream lives in the memory of one process, "
-            "where alone it can be resumed and stopped"
+            "and only that process can resume or stop it"
         )
-    said = {option: value for option in OPTIONS if (value := getattr(options, option.name)) is not None}
-    for option, value in said.items():
+    given = {option: value for option in OPTIONS if (value := getattr(options, option.name)) is not None}
+    for option, value in given.items():
         if not value:
             raise UsageError(f"expected {option.flag} {option.metavar}, but got '' as {option.metavar}")
-    os.environ.update({option.variable: value for option, value in said.items()})
-    names = {option.variable: option.flag for option in said}
+    os.environ.update({option.variable: value for option, value in given.items()})
+    names = {option.variable: option.flag for option in given}
     host = os.environ.get(HOST.variable) or HOST.default
     port = _port(os.environ.get(PORT.variable) or PORT.default, names.get(PORT.variable, PORT.variable))
     try:
-        from .checks import check, read_settings, warn_of_strangers
-        from .server import serve, serve_reloading
+        from .server import check, read_settings, serve, serve_reloading, warn_of_unknown
     except ModuleNotFoundError as error:
         raise UsageError(f"needs the extra chat, but there is no {error.name}: pip install 'tailrace[chat]'") from None
     settings = read_settings(names)
     if not (settings.api_keys or options.allow_anonymous or is_loopback(host)):
         raise UsageError(
-            f"everybody who reaches {host} could chat: set TAILRACE_API_KEYS to the keys of those who may, "
+            f"anyone who can reach {host} could chat: set TAILRACE_API_KEYS to the keys that you give out, "
             "or say --allow-anonymous"
         )
-    # The application, and the reloader's processes, are told by the environment.
+    # The application and the reloader's processes read it from the environment.
     os.environ[HOSTS] = ",".join(_hosts(settings.hosts, host, options.allow_anonymous))
-    warn_of_strangers(os.environ, COMMANDS_OWN, settings.log_format)
+    warn_of_unknown(os.environ, COMMAND_VARIABLES, settings.log_format)
     with listen(host, port) as listener:
         facts = check(settings, os.environ, url_of(host, listener))
         return (serve_reloading if options.reload else serve)(listener, facts)
@@ -124,14 +124,77 @@ def run(options: Namespace) -> int:
 SERVE = Command("serve", "Run the chat server.", configure, run)
 
 
-def _hosts(told: tuple[str, ...], host: str, allow_anonymous: bool) -> tuple[str, ...]:
-    """The names that the server goes by: also that of its address, and any in front of one that is open to all."""
-    if not told and allow_anonymous and not is_loopback(host):
+def _hosts(given: tuple[str, ...], host: str, allow_anonymous: bool) -> tuple[str, ...]:
+    """The names that a browser may call the server by: its address, and any name if it is open to other machines."""
+    if not given and allow_anonymous and not is_loopback(host):
         return ("*",)
-    return (*told, host)
+    return (*given, host)
 
 
 def _port(value: str, name: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value) < 1 << 16):
         raise UsageError(f"expected {name} to be a port from 0 to 65535, but got {value!r}")
     return int(value)
+
+
+# The address
+
+BACKLOG = 2048
+
+REFUSALS: dict[int | None, str] = {
+    errno.EADDRINUSE: "port {port} on {host} is taken: choose another with --port {other}",
+    errno.EACCES: "port {port} on {host} needs administrator rights: choose one above 1023, such as --port 8000",
+}
+"""What to say when the address cannot be used, by the number of the error."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address: 127.0.0.0/8, ::1 or localhost."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a socket that accepts connections; CommandError if that is impossible.
+
+    A name stands for its first IPv4 address if it has one, otherwise for its first IPv6 address.
+    """
+    family, address = _resolve(host, port)
+    # asyncio sets TCP_NODELAY only on a socket whose protocol is given as TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        # On POSIX it lets a server restart at once. On Windows it would share the port with another program.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _refusal(host, port, error) from None
+    return listener
+
+
+def url_of(host: str, listener: socket.socket) -> str:
+    """The URL of a listening socket for a browser on this machine."""
+    address, port = listener.getsockname()[:2]
+    bound = ipaddress.ip_address(address)
+    if bound.is_unspecified:
+        host = "127.0.0.1" if bound.version == 4 else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _resolve(host: str, port: int) -> tuple[int, Any]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:  # the IDNA encoding refuses a label that is empty or too long
+        raise _refusal(host, port, error) from None
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, address
+
+
+def _refusal(host: str, port: int, error: OSError | UnicodeError) -> CommandError:
+    number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, "not a host name")
+    sentence = REFUSALS.get(number, "cannot listen on {host!r} ({reason}): choose an address, such as --host 127.0.0.1")
+    other = port + 1 if port < 65535 else port - 1
+    return CommandError(sentence.format(host=host, port=port, reason=reason, other=other))

@@ -1,42 +1,123 @@
-"""uvicorn, as `tailrace serve` runs it: it announces itself, and ends as it is told."""
+"""The chat server's process: what is checked before it starts, and uvicorn as `tailrace serve` runs it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from pydantic import ValidationError
 from uvicorn.supervisors import ChangeReload
 
 from .. import Engine
 from ..asgi.lifespan import app_engine
 from ..chat.app import create_app
 from ..chat.journal import ServerFacts, announce
-from ..chat.logs import configure_logging
-from ..chat.models.spec import UnusableModel
-from ..chat.settings import ChatSettings
-from ..chat.store import StoreError
-from .command import CommandError
+from ..chat.logs import LogFormat, configure_logging
+from ..chat.models import open_model
+from ..chat.models.spec import UnusableModel, resolve_model
+from ..chat.settings import PREFIX, ChatSettings
+from ..chat.store import InUse, StoreError, open_store
+from .command import CommandError, UsageError
+from .protocol import BoundedProtocol
 
 logger = logging.getLogger("tailrace.serve")
 uvicorn_logger = logging.getLogger("uvicorn.error")
 
 PACKAGE = Path(__file__).parents[1]
 
+SECRET = frozenset({"api_keys", "admin_keys", "database"})
+"""Settings whose value is never shown."""
+
 GRACEFUL_END = 20
-"""Seconds that connections get to end. After the grace these are the ones whose client takes nothing."""
+"""Seconds that connections get to close. After the engine's grace only clients that read nothing are left."""
+
+RELOAD = getattr(signal, "SIGUSR1", None)
+"""How the reloader tells its process that the code has changed. Windows has no signal for it."""
+
+
+# Before the start
+
+
+def read_settings(names: Mapping[str, str]) -> ChatSettings:
+    """Read the settings. UsageError names a wrong value by its option in `names`, or by its variable."""
+    try:
+        return ChatSettings()
+    except ValidationError as error:
+        wrong = error.errors()[0]
+    field = str(wrong["loc"][0])
+    variable = PREFIX + field.upper()
+    got = "" if field in SECRET else f", but got {wrong['input']!r}"
+    message = wrong["msg"].removeprefix("Value error, ")
+    raise UsageError(f"{names.get(variable, variable)}: {message[:1].lower()}{message[1:]}{got}")
+
+
+def warn_of_unknown(environment: Mapping[str, str], known: Iterable[str], log_format: LogFormat) -> None:
+    """Warn of variables that begin like settings but are none, which is often a typing error."""
+    settings = [field.upper() for field in ChatSettings.model_fields]
+    given = {name.removeprefix(PREFIX) for name, value in environment.items() if value and name.startswith(PREFIX)}
+    unknown = sorted(given.difference(settings, (name.removeprefix(PREFIX) for name in known)))
+    if unknown:
+        configure_logging(log_format)  # otherwise the process that serves does it
+    for name in unknown:
+        close = get_close_matches(name, settings, n=1)
+        hint = f": did you mean {PREFIX}{close[0]}?" if close else ""
+        logger.warning("%s%s is no setting of the server%s", PREFIX, name, hint)
+
+
+def check(settings: ChatSettings, environment: Mapping[str, str], address: str) -> ServerFacts:
+    """Open the model and the database once, and close them again. This upgrades the database's schema.
+
+    UsageError if one of them cannot be used as it is named or is not installed; CommandError if the database cannot be
+    opened.
+    """
+    try:
+        url = settings.database_url
+    except ValueError as error:
+        raise UsageError(f"cannot use the database: {error}") from None
+    try:
+        return asyncio.run(_open(settings, environment, address, url))
+    except asyncio.CancelledError:  # pragma: no cover - needs Ctrl-C within a moment of a driver's timeout
+        # Only Ctrl-C cancels it, and a driver whose own timeout is running can hide that from asyncio.run.
+        raise KeyboardInterrupt from None
+    except UnusableModel as error:
+        raise UsageError(error) from None
+    except InUse as error:
+        raise CommandError(f"cannot use the database: {error}") from None
+    except StoreError as error:
+        # An error of the database itself is the cause; without one it was never asked.
+        kind = UsageError if isinstance(error.__cause__, ModuleNotFoundError | None) else CommandError
+        raise kind(f"cannot use the database: {error}") from None
+
+
+async def _open(settings: ChatSettings, environment: Mapping[str, str], address: str, url: str) -> ServerFacts:
+    note = resolve_model(settings.model, environment).note
+    opened = open_model(
+        settings.model,
+        environment,
+        demo_words=settings.demo_words,
+        demo_pace=settings.demo_pace,
+        timeout=settings.model_timeout,
+    )
+    async with opened as model, open_store(url) as store:
+        return ServerFacts(model.name, address, store.place, note=note)
+
+
+# The server
 
 
 class Config(uvicorn.Config):
-    """Keeps the application that its factory makes: the server starts and ends it, and asks it what still runs."""
+    """Keeps the application that the factory makes: the server starts it, ends it, and asks it what still runs."""
 
     application: Any = None
 
@@ -51,10 +132,10 @@ class Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """Ends as it is told.
+    """Ends in steps, one for each signal.
 
-    The first SIGTERM or SIGINT lets running replies go on for the engine's grace. A second one ends them now, and what
-    there is of them is stored. A third one ends the process.
+    The first SIGTERM or SIGINT lets running replies go on for the engine's grace. The second one interrupts them and
+    stores what there is. The third one ends the process. A reload interrupts them at once.
     """
 
     config: Config
@@ -63,12 +144,13 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._announcement = announcement
         self._application = AsyncExitStack()
-        self._heard: list[int] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._signals: list[int] = []
+        self._reloads = False
         self._hurries = False
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        # Here, because the reloader's processes begin here.
+        # Here, because the reloader's processes start here.
         _configure_logging()
         try:
             super().run(sockets)
@@ -77,8 +159,12 @@ class Server(uvicorn.Server):
             logger.error("%s%s", "" if self.started else "cannot start: ", error)
             sys.exit(CommandError.status)
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        with _handling_reload(self._handle_reload):
+            await super().serve(sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # uvicorn's way to do this could only log what went wrong, with its traceback.
+        # uvicorn's own lifespan could only log a failure with its traceback.
         app = self.config.application
         await self._application.enter_async_context(app.router.lifespan_context(app))
         await super().startup(sockets)
@@ -86,21 +172,27 @@ class Server(uvicorn.Server):
             announce(self._announcement)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._heard.append(sig)
+        self._signals.append(sig)
         self.should_exit = True
-        # Of Ctrl-C the reloader's process hears itself, and then its parent sends SIGTERM: that is no second wish.
-        if self._loop is None or (sig == signal.SIGTERM and self._heard.count(sig) == 1):
+        # The reloader's process gets Ctrl-C itself, then SIGTERM from its parent. That is one request to stop, not two.
+        if self._loop is None or (sig == signal.SIGTERM and self._signals.count(sig) == 1):
             return
-        if self._hurries:  # pragma: no cover - nothing can be measured of a process that ends so
+        if self._hurries:  # pragma: no cover - a process that ends like this cannot be measured
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
         self._hurries = True
         self._loop.call_soon_threadsafe(self._hurry)
 
+    def _handle_reload(self, sig: int, frame: FrameType | None) -> None:
+        self._reloads = self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # First, so that who acts on what is logged is heard.
+        # Before the message, so that a signal sent in response to it is heard.
         self._loop = asyncio.get_running_loop()
-        logger.info("%s", self._farewell())
+        if self._reloads:
+            self._hurry()
+        else:
+            logger.info("%s", self._farewell())
         await super().shutdown(sockets)
         await self._application.aclose()
 
@@ -112,31 +204,56 @@ class Server(uvicorn.Server):
         replies = self._engine.statistics().producers
         if not replies:
             return "stopping"
-        again = "Ctrl-C again" if signal.SIGINT in self._heard else "a second signal"
+        again = "Ctrl-C again" if signal.SIGINT in self._signals else "a second signal"
         grace = self._engine.shutdown_grace
         return f"stopping: waiting up to {grace:g} s for {_count(replies)}; {again} stops now"
 
     def _hurry(self) -> None:
         replies = self._engine.statistics().producers
-        logger.info("stopping now%s", f": {_count(replies)} interrupted; the text so far is kept" if replies else "")
+        lost = f": {_count(replies)} interrupted; the text so far is kept" if replies else ""
+        logger.info("%s%s", "reloading" if self._reloads else "stopping now", lost)
         self._engine.drain(grace=0)
 
 
+class Reloader(ChangeReload):  # type: ignore[valid-type, misc]  # one of two classes
+    """Tells its process that the code has changed, so that open streams do not hold up the reload.
+
+    uvicorn only sends SIGTERM. With a stream open, each saved file then took the whole grace: 11 seconds.
+    """
+
+    def restart(self) -> None:
+        if RELOAD is not None and self.process.pid is not None:
+            os.kill(self.process.pid, RELOAD)
+        super().restart()
+
+
+@contextmanager
+def _handling_reload(handle: Callable[[int, FrameType | None], None]) -> Any:
+    if RELOAD is None:  # pragma: no cover - Windows
+        yield
+        return
+    before = signal.signal(RELOAD, handle)
+    try:
+        yield
+    finally:
+        signal.signal(RELOAD, before)
+
+
 def serve(listener: socket.socket, facts: ServerFacts) -> int:
-    """Serve in this process until a signal ends it; the exit status."""
+    """Serve in this process until a signal arrives, and return the exit status."""
     Server(_config(), facts).run([listener])
     return 0
 
 
 def serve_reloading(listener: socket.socket, facts: ServerFacts) -> int:
-    """Serve in a process that is started anew whenever a file of the package changes; the exit status.
+    """Serve in a process that restarts when a file of the package changes, and return the exit status.
 
-    The socket is this process's, so that connections wait while there is no server.
+    The socket belongs to this process, so connections wait while no server runs.
     """
     config = _config(reload=True, reload_dirs=[str(PACKAGE)])
     _configure_logging()
     announce(facts)
-    ChangeReload(config, target=Server(config).run, sockets=[listener]).run()
+    Reloader(config, target=Server(config).run, sockets=[listener]).run()
     return 0
 
 
@@ -146,17 +263,18 @@ def _count(replies: int) -> str:
 
 def _configure_logging() -> None:
     configure_logging(ChatSettings().log_format)
-    # What uvicorn would say of its start and end is said here.
+    # The server logs its own start and end.
     uvicorn_logger.setLevel(logging.WARNING)
 
 
 def _config(**options: Any) -> Config:
     return Config(
-        f"{create_app.__module__}:{create_app.__name__}",  # by its name, for the reloader's processes
+        f"{create_app.__module__}:{create_app.__name__}",  # a name, which the reloader's processes can import
         factory=True,
+        http=BoundedProtocol,
         lifespan="off",  # see Server.startup
         workers=1,
-        access_log=False,  # each request has a record of its own
+        access_log=False,  # the application logs each request
         log_config=None,
         timeout_graceful_shutdown=GRACEFUL_END,
         **options,

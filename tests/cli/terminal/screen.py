@@ -75,8 +75,14 @@ class Terminal:
         return self.wait(*parts)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Tell the program. The screen stays as wide as it was, because this one would forget what is cut off."""
-        self._set_size(columns, rows)
+        """Change the size. Lines that are too long are wrapped again, as most terminals do."""
+        with self._changed:
+            lines, cursor = self.lines, self.screen.cursor.x
+            self.screen = pyte.HistoryScreen(columns, rows, history=5000, ratio=0.5)
+            self._stream = pyte.ByteStream(self.screen)
+            # The cursor is at the end of the last line, or behind spaces that `lines` has dropped.
+            self._stream.feed("\r\n".join([*lines[:-1], lines[-1].ljust(cursor)]).encode())
+            self._set_size(columns, rows)
 
     def wait(self, *parts: str) -> str:
         """The text after the last line that was sent, once all parts are in it; AssertionError if they never are."""
@@ -87,6 +93,11 @@ class Terminal:
     def prompt(self) -> None:
         """Wait for a prompt at which nothing was typed yet."""
         self.until(lambda: self.text.endswith(">"), "expected a prompt")
+
+    def greeted(self) -> None:
+        """Wait for the first prompt, and for what is printed above it once the server has answered."""
+        self.prompt()
+        self.until(lambda: "\nconnected · " in self.text and self.text.endswith(">"), "expected a connection")
 
     @property
     def said(self) -> str:
@@ -196,17 +207,19 @@ def terminal(
 def chatting(url: str, folder: Path, *options: str, columns: int = 80, **environment: str) -> Iterator[Terminal]:
     """The chat, at its first prompt. It is left at the end of the block, if it is still there."""
     with terminal(folder, "chat", url, *options, size=(columns, 24), **environment) as found:
-        found.prompt()
+        found.greeted()
         yield found
         if found.process.poll() is None:
             found.leave()
 
 
 @asynccontextmanager
-async def chatting_with(url: str, folder: Path, *options: str, **environment: str) -> AsyncIterator[Terminal]:
-    """The same for a test whose server is in its own event loop, where nothing may wait."""
+async def chatting_with(
+    url: str, folder: Path, *options: str, greets: bool = True, **environment: str
+) -> AsyncIterator[Terminal]:
+    """The same for a test whose server is in its own event loop, where nothing may wait, or does not answer."""
     with terminal(folder, "chat", url, *options, size=(80, 24), **environment) as found:
-        await to_thread(found.prompt)
+        await to_thread(found.greeted if greets else found.prompt)
         yield found
         await to_thread(found.leave)
 

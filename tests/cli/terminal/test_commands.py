@@ -28,9 +28,10 @@ class Silent:
         self._asking: asyncio.Queue[tuple[str, StreamWriter]] = asyncio.Queue(8)
 
     async def connect(self, reader: StreamReader, writer: StreamWriter) -> None:
-        if line := await reader.readline():  # there is none of who only looks whether a server is there
+        line = await reader.readline()  # empty if the client only looks whether a server is there
+        if line and not line.startswith(b"GET / "):  # which asks for the greeting
             await self._asking.put((line.decode(), writer))
-            await reader.read()
+        await reader.read()
         writer.close()
 
     async def asked(self, path: str) -> StreamWriter:
@@ -56,15 +57,15 @@ async def silent() -> AsyncIterator[Silent]:
 
 
 async def test_a_server_that_says_nothing_keeps_nobody(tmp_path: Path) -> None:
-    async with silent() as server, chatting_with(server.url, tmp_path) as screen:
+    async with silent() as server, chatting_with(server.url, tmp_path, greets=False) as screen:
         screen.send("/health")
         await server.asked("/health")
         screen.type("ctrl-c")
-        await to_thread(screen.wait, "Given up.")
+        await to_thread(screen.wait, "Cancelled.")
         await to_thread(screen.prompt)
         screen.send("/server")
         await server.die("/stats")
-        await to_thread(screen.wait, "the server gives no answer: ")
+        await to_thread(screen.wait, "no response from the server: ")
         await to_thread(screen.prompt)
 
         screen.type("/open ", "tab")
@@ -83,7 +84,7 @@ async def test_more_sessions_than_are_listed(tmp_path: Path) -> None:
         for _ in range(LISTED + 1):
             newest = await server.post("/sessions/new")
         await to_thread(screen.ask, "/sessions", f"… and more; these are the {LISTED} that were used last.")
-        rows = re.findall(r"^  (\w{8}) +0  \S+ \S+  –$", screen.said, re.MULTILINE)
+        rows = re.findall(r"^  (\w{8}) +0  \S+ \S+  0\.0 s +–$", screen.said, re.MULTILINE)
         assert (len(rows), rows[0]) == (LISTED, newest["session_id"][:8])
         many = newest["session_id"][0]
         await to_thread(screen.ask, f"/info {many}", "expected the beginning of one session's id, but")
@@ -95,9 +96,9 @@ async def test_the_session_of_the_command_line_is_not_there(tmp_path: Path) -> N
         talking.chatting(tmp_path) as server,
         chatting_with(server.url, tmp_path, "--session", UNKNOWN) as screen,
     ):
-        assert "there is no such session (any more)" in screen.text
+        assert "this session does not exist" in screen.text
         assert session_of(screen) == "new"
-        await to_thread(screen.ask, "/sessions", "There are no sessions: write something, and one begins.")
+        await to_thread(screen.ask, "/sessions", "No sessions yet: write a message to begin one.")
         await to_thread(screen.ask, "hello", "complete ·")
 
 
@@ -107,7 +108,7 @@ async def test_a_session_that_cannot_be_opened_changes_nothing(tmp_path: Path) -
         await to_thread(screen.prompt)
         current = session_of(screen)
         for line, answer in {
-            f"/open {UNKNOWN}": "there is no such session",
+            f"/open {UNKNOWN}": "this session does not exist",
             "/open nonsense-nonsense-nonsense-nonsense-": "but none begins with",
             "/open": "expected the beginning of a session's id after /open",
         }.items():
@@ -115,16 +116,16 @@ async def test_a_session_that_cannot_be_opened_changes_nothing(tmp_path: Path) -
             await to_thread(screen.prompt)
         other = (await server.post("/sessions/new"))["session_id"]
         for written in (other.replace("-", ""), other.upper()):
-            await to_thread(screen.ask, f"/open {written}", "Going on with", f"\n{other[:8]}>")
-            await to_thread(screen.ask, f"/open {current}", "Going on with", f"\n{current}>")
+            await to_thread(screen.ask, f"/open {written}", "Continuing", f"\n{other[:8]}>")
+            await to_thread(screen.ask, f"/open {current}", "Continuing", f"\n{current}>")
 
 
 async def test_a_session_that_others_have_deleted_is_left(tmp_path: Path) -> None:
     async with talking.chatting(tmp_path) as server, chatting_with(server.url, tmp_path) as screen:
         for command, answer in {
-            "/info": "there is no such session",
-            "/sessions": "There are no sessions: write something, and one begins.",
-            "/stats": "unknown: there is no such session",
+            "/info": "this session does not exist",
+            "/sessions": "No sessions yet: write a message to begin one.",
+            "/stats": "unknown: this session does not exist",
         }.items():
             await to_thread(screen.ask, "/new", "New session")
             for session in (await server.get("/sessions"))["sessions"]:
@@ -133,7 +134,7 @@ async def test_a_session_that_others_have_deleted_is_left(tmp_path: Path) -> Non
 
 
 async def test_what_needs_no_server_does_not_wait_for_one(tmp_path: Path) -> None:
-    async with silent() as server, chatting_with(server.url, tmp_path) as screen:
+    async with silent() as server, chatting_with(server.url, tmp_path, greets=False) as screen:
         await to_thread(screen.ask, "/help", "Keys")
         await to_thread(screen.ask, "/stats", "none yet")
         with terminal(tmp_path, "chat", server.url) as other:
@@ -168,7 +169,7 @@ async def test_no_line_is_wider_than_the_terminal(columns: int, tmp_path: Path) 
         assert {line for line in lines if not line.startswith(("  ", "* "))} <= {lines[0], "Keys"}, command
     for command in ("/stats", "/info"):
         assert any(line.endswith(f" {session_id}") for line in said[command])
-    assert len(said["/sessions"]) == 2
+    assert len(said["/sessions"]) == (4 if columns == 40 else 3)
 
 
 async def test_only_yes_deletes(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ async def test_only_yes_deletes(tmp_path: Path) -> None:
 async def test_what_was_typed_while_the_server_was_asked_deletes_nothing(tmp_path: Path) -> None:
     at = "2026-11-21T15:43:48Z"
     found = {"session_id": UNKNOWN, "message_count": 2, "created": at, "updated": at, "model": "demo", "messages": []}
-    async with silent() as server, chatting_with(server.url, tmp_path) as screen:
+    async with silent() as server, chatting_with(server.url, tmp_path, greets=False) as screen:
         screen.send(f"/delete {UNKNOWN}")
         asking = await server.asked(f"/sessions/{UNKNOWN}")
         screen.type("y", "enter")
@@ -204,6 +205,9 @@ async def test_what_was_typed_while_the_server_was_asked_deletes_nothing(tmp_pat
 
 
 async def test_without_a_browser_the_address_is_what_there_is(tmp_path: Path) -> None:
-    nowhere = {"PATH": str(tmp_path), "DISPLAY": "", "WAYLAND_DISPLAY": ""}
-    async with talking.chatting(tmp_path) as server, chatting_with(server.url, tmp_path, **nowhere) as screen:
-        await to_thread(screen.ask, "/docs", f"{server.url}/docs", "There is no browser here")
+    path = str(tmp_path)
+    async with (
+        talking.chatting(tmp_path) as server,
+        chatting_with(server.url, tmp_path, PATH=path, DISPLAY="", WAYLAND_DISPLAY="") as screen,
+    ):
+        await to_thread(screen.ask, "/docs", f"{server.url}/docs", "No browser could be opened here")

@@ -36,6 +36,7 @@ async def talk(folder: Path, model: Scripted) -> AsyncIterator[Talk]:
         relayed(server.url) as relay,
         chatting_with(relay.url, folder) as screen,
     ):
+        relay.cut()  # so that no request can use the connection of the greeting
         yield Talk(screen, server, relay, model)
 
 
@@ -46,12 +47,12 @@ async def test_a_second_ctrl_c_leaves_a_reply_that_cannot_be_stopped(tmp_path: P
         await to_thread(screen.ask, "hello", "The beginning and")
         chat.relay.refuse()
         screen.type("ctrl-c")
-        await to_thread(screen.wait, "cannot stop the model: the server gives no answer")
+        await to_thread(screen.wait, "cannot stop the model: no response from the server")
         screen.type("ctrl-c")
-        await to_thread(screen.wait, "left · ", "/open ", " reads on")
+        await to_thread(screen.wait, "left · ", "/open ", " continues it")
         chat.relay.refuse(False)
         # The model went on, so that the next message reads what it writes.
-        await to_thread(screen.ask, "more", "is answering already", "The beginning and")
+        await to_thread(screen.ask, "more", "is generating another reply", "The beginning and")
         hold.release.set()
         # What was not sent is in the prompt again.
         whole = re.compile(r"The beginning and the end\..*complete · .*> more$", re.DOTALL)
@@ -70,10 +71,10 @@ async def test_ctrl_c_before_a_reply_has_begun_stops_it_later(tmp_path: Path) ->
         await to_thread(screen.send, "hello")
         await within(hold.reached)  # so the message has arrived
         screen.type("ctrl-c")
-        await to_thread(screen.wait, "stopping as soon as the reply begins; Ctrl-C again leaves it")
+        await to_thread(screen.wait, "stopping when the reply begins; press Ctrl-C again to leave it")
         chat.relay.always(Fault())
         chat.relay.cut()
-        await to_thread(screen.wait, "no connection, trying again …", "One.", "stopped · ")
+        await to_thread(screen.wait, "no connection; trying again …", "One.", "stopped · ")
         assert screen.said.count("no connection") == 1
         await to_thread(screen.prompt)
         [session] = (await chat.server.get("/sessions"))["sessions"]
@@ -88,10 +89,10 @@ async def leave_before_the_reply(chat: Talk, hold: Hold) -> None:
     await to_thread(screen.send, "hello")
     await within(hold.reached)
     screen.type("ctrl-c")
-    await to_thread(screen.wait, "stopping as soon as the reply begins; Ctrl-C again leaves it")
+    await to_thread(screen.wait, "stopping when the reply begins; press Ctrl-C again to leave it")
     screen.type("ctrl-c")
     await to_thread(screen.until, lambda: screen.text.endswith("new> hello"))
-    assert "\nleft before it began; your message may have arrived: sent again, it counts once\n" in screen.text
+    assert "\nleft before the reply began; your message may have arrived: resending is safe\n" in screen.text
     chat.relay.always(Fault())
     hold.release.set()
 
@@ -129,17 +130,17 @@ async def test_a_reply_that_is_joined_and_lost_or_left(tmp_path: Path) -> None:
         await to_thread(screen.ask, "/health", "Uptime")  # on the connection that is not stalled
         chat.relay.always(STALLED)
         before = chat.relay.accepted
-        await to_thread(screen.ask, f"/open {session_id}", "Going on with")
+        await to_thread(screen.ask, f"/open {session_id}", "Continuing")
         # Before it is asked for there is no reply to stop, only a command to give up.
         async with timeout(PATIENCE):
             await chat.relay.wait_accepted(before + 1)
         screen.type("ctrl-c")
-        await to_thread(screen.wait, "stopping as soon as the reply begins; Ctrl-C again leaves it")
+        await to_thread(screen.wait, "stopping when the reply begins; press Ctrl-C again to leave it")
         screen.type("ctrl-c")
-        await to_thread(screen.wait, "\nleft before it began\n")
+        await to_thread(screen.wait, "\nleft before the reply began\n")
         await to_thread(screen.prompt)
         chat.relay.always(Fault(after=0, how="reset"))
-        await to_thread(screen.ask, f"/open {session_id[:9]}", "Going on with", "no connection, trying again …")
+        await to_thread(screen.ask, f"/open {session_id[:9]}", "Continuing", "no connection; trying again …")
         chat.relay.always(Fault())
         await to_thread(screen.wait, "One.")
         hold.release.set()
@@ -149,13 +150,16 @@ async def test_a_reply_that_is_joined_and_lost_or_left(tmp_path: Path) -> None:
 async def test_a_message_that_was_not_sent_stands_at_the_next_prompt(tmp_path: Path) -> None:
     async with AsyncExitStack() as gone:
         url = await gone.enter_async_context(speaking(until_left))
-        async with chatting_with(f"http{url}", tmp_path) as screen:
+        async with chatting_with(f"http{url}", tmp_path, greets=False) as screen:
             await gone.aclose()
             await to_thread(screen.send, "//hello")
-            await to_thread(screen.wait, "no connection, trying again …", "\n… attempt 2 of 8 in ")
+            await to_thread(screen.wait, "no connection; trying again …", "\nattempt 2 of 8 in ")
             screen.type("ctrl-c")
             await to_thread(screen.until, lambda: screen.text.endswith("new> //hello"))
-            assert "\nno connection, trying again …\nleft before it began; your message was not sent\n" in screen.text
+            assert (
+                "\nno connection; trying again …\nleft before the reply began; your message was not sent\n"
+                in screen.text
+            )
             screen.type("ctrl-c")
             await to_thread(screen.ask, "/stats", "none yet")
             for name in ("Messages sent", "Stopped streams", "Failed streams"):
@@ -169,12 +173,12 @@ async def test_a_session_that_is_deleted_in_the_middle_of_a_reply(tmp_path: Path
         await to_thread(screen.ask, "hello", "One.")
         [session] = (await chat.server.get("/sessions"))["sessions"]
         await chat.server.delete(f"/sessions/{session['session_id']}")
-        await to_thread(screen.wait, "stopped · ", ": somebody else has stopped it")
+        await to_thread(screen.wait, "stopped · ", ": another client stopped it")
         await to_thread(screen.prompt)
         hold.release.set()
         await to_thread(screen.send, "//and now?")
         await to_thread(screen.until, lambda: screen.text.endswith("new> //and now?"))
-        assert "\nthis session is gone: send your message again, and a new one begins\n" in screen.text
+        assert "\nthis session was deleted: send your message again to begin a new one\n" in screen.text
         screen.type("enter")
         await to_thread(screen.wait, "complete ·")
         await to_thread(screen.prompt)
@@ -194,17 +198,20 @@ async def test_a_reply_that_cannot_be_read_on(tmp_path: Path) -> None:
     answers = iter([saying(HEAD + INFO), saying(CLOSED), saying(CLOSED)])
 
     async def speak(reader: StreamReader, writer: StreamWriter) -> None:
-        if await reader.readline():  # there is none of who only looks whether a server is there
+        line = await reader.readline()  # empty if the client only looks whether a server is there
+        if line.startswith(b"GET / "):  # for the greeting
+            await until_left(reader, writer)
+        elif line:
             await next(answers)(reader, writer)
 
-    async with speaking(speak) as where, chatting_with(f"http{where}", tmp_path) as screen:
-        await to_thread(screen.ask, "hello", "connection lost, reading on …", "failed · 0 chunks")
+    async with speaking(speak) as where, chatting_with(f"http{where}", tmp_path, greets=False) as screen:
+        await to_thread(screen.ask, "hello", "connection lost; reconnecting …", "failed · 0 chunks")
         await to_thread(screen.prompt)
         said = " ".join(screen.said.split())
-        assert ": given up after 2 failures: the server refused with 503;" in said
-        assert "; /open 01234567 reads on" in said
+        assert ": gave up after 2 failures: the server refused with 503;" in said
+        assert "; /open 01234567 continues it" in said
         await to_thread(screen.send, "again?")
-        may_have = "your message may have arrived: sent again, it counts once"
+        may_have = "your message may have arrived: resending is safe"
         await to_thread(screen.until, lambda: may_have in " ".join(screen.text.split()))
         await to_thread(screen.until, lambda: screen.text.endswith("> again?"))
         screen.type("ctrl-c")

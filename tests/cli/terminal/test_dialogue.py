@@ -50,7 +50,7 @@ def test_each_command_does_what_the_help_says(chat_server: Server, tmp_path: Pat
         for command in COMMANDS.values():
             assert re.search(rf"^  {re.escape(command.usage)} +{re.escape(command.summary)}$", help_, re.MULTILINE)
         assert all(key in help_ for key, _ in KEYS)
-        assert "there is no session yet" in screen.ask("/info", "yet")
+        assert "no session yet" in screen.ask("/info", "yet")
         assert "Current session          none yet" in screen.ask("/stats", "none yet")
 
         first = screen.ask("short hello", "complete ·")
@@ -61,7 +61,7 @@ def test_each_command_does_what_the_help_says(chat_server: Server, tmp_path: Pat
         short = session_of(screen)
         stats = screen.said
         for name, value in {
-            "Duration": r"\d.* s",
+            "Session duration": r"\d.* s",
             "Messages sent": "1",
             "Successful streams": "1",
             "Stopped streams": "0",
@@ -100,9 +100,9 @@ def test_each_command_does_what_the_help_says(chat_server: Server, tmp_path: Pat
         new = session_of(screen)
         assert f"\n* {new}" in screen.ask("/sessions", short)
         assert f"\n  {short}" in screen.said
-        assert "Going on with" in screen.ask(f"/open {short}", "2 messages, short hello.")
+        assert "Continuing" in screen.ask(f"/open {short}", "2 messages, short hello.")
 
-        assert "is empty now" in screen.ask("/reset", "is empty now")
+        assert "Cleared the history" in screen.ask("/reset", "Cleared the history")
         assert re.search(r"^  Messages +0$", screen.ask("/info", "State"), re.MULTILINE)
         screen.ask("/delete", "Delete session", "[y/N]")
         screen.type("n", "enter")
@@ -116,7 +116,8 @@ def test_each_command_does_what_the_help_says(chat_server: Server, tmp_path: Pat
         screen.type("ctrl-c")
         screen.wait("Nothing was deleted.")
 
-        assert "there is no command /nothing" in screen.ask("/nothing", "no command")
+        assert "/help lists the commands, // sends it" in screen.ask("/nothing", "unknown command /nothing;")
+        assert "did you mean /health?" in screen.ask("/helth", "unknown command /helth;")
         assert "expected /quit alone" in screen.ask("/quit now", "alone")
         assert "expected the beginning of a session's id after /open" in screen.ask("/open", "expected")
         screen.send("/clear")
@@ -159,7 +160,7 @@ def test_ctrl_c_stops_the_model_and_keeps_what_there_is(chat_server: Server, tmp
     with chatting(chat_server.url, tmp_path, NO_COLOR="1") as screen:
         screen.ask("a long one", "You wrote “a long one”")
         screen.type("typed meanwhile", "ctrl-c")
-        screen.wait("stopped ·", "what there is of it was kept", "> typed meanwhile")
+        screen.wait("stopped ·", "the text so far is kept", "> typed meanwhile")
         stored = last_message(chat_server, session_of(screen))
         assert stored["state"] == "stopped"
         assert is_part(words(stored["text"].replace("`", ""))[:8], words(screen.said))
@@ -201,12 +202,12 @@ def test_nothing_is_lost_when_the_terminal_is_resized(chat_server: Server, tmp_p
 async def test_a_lost_connection_is_said_and_goes_on(chat_server: Server, tmp_path: Path) -> None:
     async with relayed(chat_server.url) as relay:
         with terminal(tmp_path, "chat", relay.url) as screen:
-            await asyncio.to_thread(screen.prompt)
+            await asyncio.to_thread(screen.greeted)
             relay.next(Fault(after=3000, how="reset"))
             await asyncio.to_thread(screen.ask, "a table and a list of code", "complete ·")
             said = screen.said
             await asyncio.to_thread(screen.prompt)
-            assert said.count("connection lost, reading on …") == 1
+            assert said.count("connection lost; reconnecting …") == 1
             stored = last_message(chat_server, session_of(screen))
             assert stored["state"] == "complete"
             await asyncio.to_thread(screen.ask, "/stats", "Messages in it")
@@ -232,9 +233,9 @@ def test_a_busy_session_shows_the_running_reply_and_keeps_the_message(chat_serve
             next(response.iter_bytes())
 
     with chatting(chat_server.url, tmp_path, "--session", session_id) as screen:
-        screen.until(lambda: "Going on with" in screen.text, "expected the session")
+        screen.until(lambda: "Continuing" in screen.text, "expected the session")
         begin()
-        screen.ask("and I?", "answering already", "You wrote “something long”")
+        screen.ask("and I?", "generating another reply", "You wrote “something long”")
         screen.type("ctrl-c")
         # The message is in the prompt again, and only has to be sent.
         screen.until(lambda: screen.text.endswith("> and I?"), "expected the message that was not sent")
@@ -242,11 +243,11 @@ def test_a_busy_session_shows_the_running_reply_and_keeps_the_message(chat_serve
         screen.until(lambda: "You asked “and I?”" in screen.text and "complete ·" in screen.text, "expected a reply")
         screen.prompt()
         begin()
-        screen.ask(f"/open {session_id}", "Going on with", "You sent this before")
+        screen.ask(f"/open {session_id}", "Continuing", "You sent this before")
         screen.type("ctrl-c")
         screen.wait("stopped ·")
         httpx.delete(f"{chat_server.url}/sessions/{session_id}")
-        screen.ask("short hello", "this session is gone: send your message again, and a new one begins")
+        screen.ask("short hello", "this session was deleted: send your message again to begin a new one")
         screen.until(lambda: screen.text.endswith("new> short hello"), "expected the message once more")
         screen.type("enter")
         screen.wait("You wrote “short hello”", "complete ·")
@@ -302,4 +303,4 @@ def test_a_reply_goes_on_below_what_came_while_it_was_suspended(chat_server: Ser
 
 def test_a_narrow_terminal_breaks_between_words(chat_server: Server, tmp_path: Path) -> None:
     with chatting(chat_server.url, tmp_path, columns=40) as screen:
-        assert "\n/help lists the commands, Alt-Enter\nbegins a new line, Ctrl-D leaves.\n" in screen.text
+        assert "\n/help lists the commands, Alt-Enter\nstarts a new line, Ctrl-D leaves.\n" in screen.text

@@ -52,15 +52,15 @@ def test_ctrl_c_drops_what_is_typed_and_says_how_to_leave_only_where_nothing_is(
 def test_enter_in_a_search_takes_what_was_found(chat_server: Server, tmp_path: Path) -> None:
     with chatting(chat_server.url, tmp_path) as screen:
         for line in ("/nothing", "/else"):
-            screen.ask(line, f"there is no command {line}")
+            screen.ask(line, f"unknown command {line}")
             screen.prompt()
         screen.type("\x12", "noth")
         screen.until(lambda: screen.text.endswith("I-search backward: noth"), "expected the search")
         screen.type("enter")
         screen.until(lambda: screen.text.endswith("new> /nothing"), "expected what was found")
-        assert screen.text.count("there is no command /nothing") == 1
+        assert screen.text.count("unknown command /nothing") == 1
         screen.type("enter")
-        screen.until(lambda: screen.text.count("there is no command /nothing") == 2, "expected it to be sent")
+        screen.until(lambda: screen.text.count("unknown command /nothing") == 2, "expected it to be sent")
 
 
 def test_what_was_typed_before_a_question_does_not_answer_it(chat_server: Server, tmp_path: Path) -> None:
@@ -117,3 +117,38 @@ def test_a_chat_can_be_suspended_at_its_prompt(chat_server: Server, tmp_path: Pa
         screen.until(lambda: screen.text.endswith("shell$"), "expected the shell")
         screen.type("ctrl-d")
         screen.end()
+
+
+PASTED = "first line\r\tsecond line\r/third line"
+
+
+def test_a_text_pasted_in_one_burst_is_one_message(chat_server: Server, tmp_path: Path) -> None:
+    with chatting(chat_server.url, tmp_path) as screen:
+        screen.type("short " + PASTED)
+        screen.until(lambda: screen.text.endswith("/third line"), "expected the whole text")
+        assert "You" not in screen.text
+        screen.type("enter")
+        screen.until(
+            lambda: "You wrote “short first line second line /third line”" in screen.text, "expected one reply"
+        )
+        screen.prompt()
+        # The end of a line at the end of the text sends it.
+        screen.type("short one\nand two\n")
+        screen.until(lambda: "“short one and two”: 4 words" in screen.text, "expected one reply")
+        screen.prompt()
+        short = session_of(screen)
+        screen.type("/new\r/info\r")
+        screen.until(lambda: session_of(screen) != short and "State " in screen.text, "expected both commands")
+        screen.prompt()
+
+
+def test_a_long_text_pasted_in_one_burst_is_one_message(chat_server: Server, tmp_path: Path) -> None:
+    text = "".join(f"short line {number} of a pasted text\r" for number in range(200))
+    with chatting(chat_server.url, tmp_path) as screen:
+        screen.type(text)
+        screen.until(lambda: "complete ·" in screen.text, "expected one reply")
+        screen.prompt()
+        assert screen.text.count("complete ·") == 1
+    sessions = httpx.get(f"{chat_server.url}/sessions").json()["sessions"]
+    messages = httpx.get(f"{chat_server.url}/sessions/{sessions[0]['session_id']}").json()["messages"]
+    assert messages[0]["text"] == text.replace("\r", "\n").strip()

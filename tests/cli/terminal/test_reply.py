@@ -45,17 +45,28 @@ def test_less_than_was_shown_adds_nothing() -> None:
 def test_a_text_that_differs_is_shown_whole_and_said_to_be_another() -> None:
     text, notes = shown(chunk("abcdef"), RESET, INFO, chunk("abx"), chunk("yz"))
     assert text == "abcdefabxyz"
-    assert notes[1] == "what the server has kept differs from the text above; it is this:"
+    assert notes[1] == "the server has kept a different text:"
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+STATUS = Status(type="status", message="", context_messages=3)
 
 
 def test_the_summary_is_of_what_was_sent_to_the_model() -> None:
     """A server that was started again repeats a reply, with what it has kept as one chunk."""
-    reply = Reply(PlainView(io.StringIO(), io.StringIO()))
-    status = Status(type="status", message="", context_messages=3)
+    clock = Clock()
+    reply = Reply(PlainView(io.StringIO(), io.StringIO()), clock)
     again = Status(type="status", message="", context_messages=0)
-    for each in (INFO, status, chunk("ab"), chunk("c"), RESET, INFO, again, chunk("abc"), chunk("d")):
+    for each in (INFO, STATUS, chunk("ab"), chunk("c"), RESET, INFO, again, chunk("abc"), chunk("d")):
         reply.take(each)
-    assert reply.summary(9.0, "complete") == "complete · 3 chunks · 9.0 s · 3 context messages"
+    clock.now += 9.0
+    assert reply.summary("complete") == "complete · 3 chunks · 9.0 s · 3 context messages"
 
 
 def test_a_lost_connection_is_said_once_each_time() -> None:
@@ -65,13 +76,55 @@ def test_a_lost_connection_is_said_once_each_time() -> None:
     assert not reply.lose(2, 8, 1.0)
     reply.take(INFO)
     assert reply.lose(1, 8, 0.5)
-    assert beside.getvalue().splitlines() == ["no connection, trying again …", "connection lost, reading on …"]
+    assert beside.getvalue().splitlines() == ["no connection; trying again …", "connection lost; reconnecting …"]
 
 
 def test_the_summary_has_the_servers_time_if_there_is_one() -> None:
-    reply = Reply(PlainView(io.StringIO(), io.StringIO()))
-    for each in (INFO, Status(type="status", message="", context_messages=3), chunk("a"), chunk("b")):
+    clock = Clock()
+    reply = Reply(PlainView(io.StringIO(), io.StringIO()), clock)
+    for each in (INFO, STATUS, chunk("a"), chunk("b")):
         reply.take(each)
-    assert reply.summary(9.0, "failed", "why") == "failed · 2 chunks · 9.0 s · 3 context messages: why"
+    clock.now += 9.0
+    assert reply.summary("failed", "why") == "failed · 2 chunks · 9.0 s · 3 context messages: why"
     reply.take(Complete(type="complete", total_chunks=2, processing_time=1.25, message_count=2, session_id="0"))
-    assert reply.summary(9.0, "complete") == "complete · 2 chunks · 1.2 s · 3 context messages"
+    assert reply.summary("complete") == "complete · 2 chunks · 1.2 s · 3 context messages"
+
+
+class Waiting(PlainView):
+    """Remembers what is waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO(), io.StringIO())
+        self.line = ""
+
+    def take(self, each: ChatObject) -> None:
+        self.line = ""
+
+    def wait(self, line: str) -> None:
+        self.line = line
+
+
+def test_there_is_a_sign_of_life_before_the_first_text_and_after_a_silence() -> None:
+    clock, view = Clock(), Waiting()
+    reply = Reply(view, clock)
+    steps: list[tuple[float, ChatObject | None, str]] = [
+        (1, None, ""),
+        (1, None, "waiting for the server · 2 s"),
+        (0, INFO, ""),
+        (0, STATUS, "generating · 2 s · 3 context messages"),
+        (1, None, "generating · 3 s · 3 context messages"),
+        (0, chunk(""), ""),
+        (1, None, "generating · 4 s · 3 context messages"),
+        (0, chunk("a"), ""),
+        (1, None, ""),
+        (1, None, "generating · 6 s · 3 context messages"),
+        (0, chunk("b"), ""),
+    ]
+    for seconds, each, expected in steps:
+        clock.now += seconds
+        reply.take(each) if each is not None else reply.tick()
+        assert view.line == expected
+    reply.lose(1, 8, 0.5)
+    clock.now += 9
+    reply.tick()
+    assert view.line == "attempt 1 of 8 in 0.5 s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from asyncio import to_thread
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,7 +40,8 @@ The end.
 
 BEGUN = [
     "tailrace chat · URL",
-    "/help lists the commands, Alt-Enter begins a new line, Ctrl-D leaves.",
+    "/help lists the commands, Alt-Enter starts a new line, Ctrl-D leaves.",
+    "connected · MODEL",
     "new> hello",
 ]
 WIDE = [
@@ -75,15 +77,15 @@ LOST = [
     "",
     "A log is append-only.",
     "",
-    "connection lost, reading on …",
+    "connection lost; reconnecting …",
     "",
-    "the stream began again at the server, going on with what it has kept …",
+    "the server began this stream again; continuing with what it has kept …",
     "",
     "• one reader",
     "• and *ano",
     "",
     "failed · FACTS: the server shut down before the",
-    "reply was whole (interrupted)",
+    "reply was complete (interrupted)",
     "",
     "SESSION>",
 ]
@@ -92,6 +94,7 @@ LOST = [
 def shown(screen: Terminal, url: str) -> list[str]:
     """The lines, with placeholders for what is another each time."""
     text = screen.text.replace(url, "URL").replace(session_of(screen), "SESSION")
+    text = re.sub("^connected · .*", "connected · MODEL", text, flags=re.MULTILINE)
     return re.sub(r"\d+ chunks? · \d+\.\d s · \d context messages?", "FACTS", text).split("\n")
 
 
@@ -119,7 +122,32 @@ async def test_a_reply_while_the_terminal_becomes_narrower(tmp_path: Path) -> No
         await to_thread(screen.wait, "complete ·")
         await to_thread(screen.prompt)
         item = ["• and another, which is at its own place in the", "  same log and can come back"]
-        assert shown(screen, server.url) == [*BEGUN, *WIDE, *item, *ENDED]
+        assert shown(screen, server.url) == [*wrapped([*BEGUN, *WIDE], 50), *item, *ENDED]
+
+
+PARAGRAPH = "One two three four five six seven eight nine ten. " * 7
+
+
+async def test_a_paragraph_while_the_terminal_becomes_narrower(tmp_path: Path) -> None:
+    hold = Hold()
+    async with (
+        talking.chatting(tmp_path, Scripted(f"Before.\n\n{PARAGRAPH}", hold, "The end.")) as server,
+        chatting_with(server.url, tmp_path) as screen,
+    ):
+        await to_thread(screen.ask, "hello", "Before.", "ten.")
+        await to_thread(screen.wait, "generating · ")
+        screen.resize(60, 24)
+        hold.release.set()
+        await to_thread(screen.wait, "complete ·")
+        await to_thread(screen.prompt)
+        paragraph = [*textwrap.wrap(f"{PARAGRAPH}The end.", 59), "", "complete · FACTS", "", "SESSION>"]
+        before = [*BEGUN, "SESSION · scripted", "", "Before.", ""]
+        assert shown(screen, server.url) == [*wrapped(before, 60), *paragraph]
+
+
+def wrapped(lines: list[str], columns: int) -> list[str]:
+    """The lines as a terminal wraps them that has become narrower."""
+    return [line[begin : begin + columns].rstrip() for line in lines for begin in range(0, len(line) or 1, columns)]
 
 
 def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None:
@@ -129,7 +157,7 @@ def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None:
         with chatting(server.url, tmp_path) as screen:
             screen.ask("hello", "\n- and *ano")
             server.process.kill()
-            screen.wait("connection lost, reading on …")
+            screen.wait("connection lost; reconnecting …")
             with serving_halting(tmp_path, port) as again:
                 screen.wait("failed ·")
                 screen.prompt()
@@ -142,6 +170,6 @@ def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None:
                     "interrupted",
                     "complete",
                 ]
-            gone = screen.ask("/health", "gives no answer")
-            assert gone.endswith("\nthe server gives no answer: no connection")
+            gone = screen.ask("/health", "no response from the server")
+            assert gone.endswith("\nno response from the server: no connection")
             assert session_of(screen) == session["session_id"][:8]

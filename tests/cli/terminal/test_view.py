@@ -6,13 +6,24 @@ import io
 
 import pyte
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from tailrace.chat.models.demo import cut
 from tailrace.chat.models.demo_parts import PARTS
-from tailrace.cli.terminal.blocks import PARSER
-from tailrace.cli.terminal.markdown import ChatMarkdown
-from tailrace.cli.terminal.view import DumbView, JSONView, PlainView, TerminalView, say
+from tailrace.cli.terminal.markdown import PARSER, ChatMarkdown
+from tailrace.cli.terminal.view import (
+    LONGEST,
+    ROWS,
+    DumbView,
+    JSONView,
+    PlainView,
+    Preview,
+    TerminalView,
+    last_rows,
+    say,
+    wraps_on_resize,
+)
 from tailrace.client import ChatObject
 
 TEXT = "\n\n".join(part.text for part in PARTS)
@@ -93,11 +104,11 @@ def test_what_is_waited_for_stands_last_until_something_comes() -> None:
     file = io.StringIO()
     view = TerminalView(Console(file=file, force_terminal=True, width=60, height=20))
     view.wait("attempt 1")
-    assert rows(file, 2) == ["… attempt 1", ""]
+    assert rows(file, 2) == ["attempt 1", ""]
     view.begin("heading")
     view.piece("One")
     view.wait("attempt 2\x1b")
-    assert rows(file, 5) == ["heading", "", "One", "… attempt 2␛", ""]
+    assert rows(file, 5) == ["heading", "", "One", "attempt 2␛", ""]
     view.take(ChatObject(type="chunk"))
     view.piece(" two")
     assert rows(file, 4) == ["heading", "", "One two", ""]
@@ -107,7 +118,10 @@ def test_an_unfinished_item_stands_where_it_will_be() -> None:
     file = io.StringIO()
     view = TerminalView(Console(file=file, force_terminal=True, width=60, height=20))
     view.begin("heading")
-    assert rows(file, 4) == ["heading", "", "…", ""]
+    assert rows(file, 3) == ["heading", "", ""]
+    view.wait("generating")
+    assert rows(file, 4) == ["heading", "", "generating", ""]
+    view.take(ChatObject(type="chunk"))
     view.piece("- one\n- two\n\n")
     assert rows(file, 5) == ["heading", "", "• one", "- two", ""]
     view.hide()
@@ -132,7 +146,7 @@ def test_sentences_are_broken_between_words() -> None:
             "a heading that is",
             "too long",
             "",
-            "…",
+            "",
         )
     ]
 
@@ -149,3 +163,69 @@ def test_a_terminal_that_cannot_move_has_all_of_it_in_its_order() -> None:
     view.show()
     view.fail("failed")
     assert out.getvalue() == "heading\n**one**\nsummary\nheading\nfailed\n"
+
+
+@pytest.mark.parametrize("width", [1, 2, 9, 79])
+def test_rows_fit(width: int) -> None:
+    text = "A long line of words, 日本語 and averyveryverylongword.\n\tindented\n" * 9
+    for end in range(0, len(text), 7):
+        rows = last_rows(text[:end], width, ROWS, Console(width=80))
+        assert len(rows) <= ROWS
+        assert all(cell_len(row) <= max(2, width) for row in rows)
+
+
+def test_rows_are_the_last_ones() -> None:
+    assert last_rows("a\nb\n\nc d\n", 2, 3, Console()) == ["", "c", "d"]
+    assert last_rows("x" * 3 * LONGEST, 10, 2, Console()) == ["xxxxxxxxxx", "xx"]
+
+
+def preview(width: int = 40, height: int = 24, *, wraps: bool = True) -> tuple[Preview, Console]:
+    console = Console(file=io.StringIO(), width=width, height=height)
+    return Preview(console, wraps=wraps), console
+
+
+def test_what_was_drawn_is_erased_once() -> None:
+    drawn, _ = preview()
+    assert drawn.erase() == ""
+    assert drawn.draw("one\ntwo", 40) == "\none\ntwo"
+    assert drawn.erase() == "\r\x1b[2A\x1b[J"
+    assert drawn.erase() == ""
+    low, _ = preview(height=4)
+    assert low.draw("one\ntwo\nthree", 40) == "\nthree"
+
+
+@pytest.mark.parametrize(("width", "wraps", "up"), [(40, True, 2), (20, True, 4), (19, True, 5), (19, False, 2)])
+def test_the_height_of_what_was_drawn_is_measured_again(width: int, wraps: bool, up: int) -> None:
+    drawn, console = preview(wraps=wraps)
+    drawn.draw("語" * 19 + "\n" + "b" * 38, 40)
+    console.width = width
+    assert drawn.erase() == f"\r\x1b[{up}A\x1b[J"
+
+
+def test_a_row_can_stand_below_it() -> None:
+    drawn, _ = preview()
+    assert drawn.draw("one", 40, below="attempt 1") == "\none\nattempt 1"
+    assert drawn.erase() == "\r\x1b[2A\x1b[J"
+    assert drawn.draw("", 4, below="attempt 1") == "\natte"
+    assert drawn.draw("", 4, gap=False, below="attempt 1") == "atte"
+    assert drawn.draw("\n", 40) == ""
+
+
+def test_what_goes_on_stands_without_a_gap() -> None:
+    drawn, _ = preview()
+    assert drawn.draw("- two", 40, gap=False) == "- two"
+
+
+@pytest.mark.parametrize(
+    ("environment", "wraps"),
+    [
+        ({"TERM": "xterm-256color"}, True),
+        ({"TERM": "xterm-256color", "XTERM_VERSION": "XTerm(379)"}, False),
+        ({"TERM": "linux"}, False),
+        ({"TERM": "rxvt-unicode"}, False),
+        ({"TERM": "screen-256color"}, False),
+        ({"TERM": "screen-256color", "TMUX": "/tmp/tmux-0/default,1,0", "XTERM_VERSION": "XTerm(379)"}, True),
+    ],
+)
+def test_most_terminals_wrap_again_when_they_are_resized(environment: dict[str, str], wraps: bool) -> None:
+    assert wraps_on_resize(environment) is wraps

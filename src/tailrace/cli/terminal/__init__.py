@@ -1,1 +1,1 @@
-"""What `tailrace chat` shows on a terminal and reads from it."""
+"""`tailrace chat` on a terminal: a prompt, the commands, and replies that appear as they arrive."""

@@ -1,4 +1,4 @@
-"""The commands of the chat: one list that makes /help, the completion and what runs."""
+"""The commands of the chat. One list makes /help, the completion and what runs."""
 
 from __future__ import annotations
 
@@ -8,37 +8,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .facts import Facts, of_health, of_server, of_session
-from .formatting import aligned, count
-from .state import short
+from ..text import count, short
+from .tables import Facts, Listing, aligned, of_health, of_server, of_session
 
 if TYPE_CHECKING:
     from .app import App
 
 LISTED = 500
-"""Sessions that are listed at most."""
+"""How many sessions are listed."""
 
 KEYS = (
     ("Enter", "send"),
-    ("Alt-Enter", "begin a new line"),
+    ("Alt-Enter", "start a new line"),
     ("Tab", "complete commands and sessions"),
     ("Up, Down", "earlier messages and commands; Ctrl-R searches them"),
-    ("Ctrl-C", "stop the reply; a second time, leave it"),
+    ("Ctrl-C", "stop the reply; press again to leave it"),
     ("Ctrl-D", "leave"),
 )
 
-
 ALIASES = {"exit": "quit"}
-"""What other programs call them."""
+"""Names from other programs."""
 
 
 class CommandFailed(Exception):
-    """Why a command cannot be done, in one line."""
+    """A command cannot be done. The text is the one line that the user sees."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCommand:
-    """`/NAME`. `argument` is the id of a session, where it takes one: `ID`, or `[ID]` for the current one without."""
+    """`/NAME`. `argument` is `ID` if the command needs a session, `[ID]` if it takes the current one without."""
 
     name: str
     summary: str
@@ -51,29 +49,37 @@ class ChatCommand:
 
 
 async def run_command(app: App, line: str) -> None:
-    """Do what a line says that begins with a slash. Why it cannot be is said; what the server refuses is raised."""
+    """Run a line that begins with a slash, and say if that is impossible. Errors of the server are raised."""
     try:
-        command, argument = _read(line)
+        command, argument = _parse(line)
         await command.run(app, argument)
     except CommandFailed as error:
         app.say(str(error), "red")
 
 
 def find_command(name: str) -> ChatCommand | None:
-    """By its name, however that is written."""
+    """The command with this name, in upper or lower case."""
     return COMMANDS.get(ALIASES.get(name.lower(), name.lower()))
 
 
-def _read(line: str) -> tuple[ChatCommand, str]:
+def _parse(line: str) -> tuple[ChatCommand, str]:
     name, _, argument = line[1:].partition(" ")
     command, argument = find_command(name), argument.strip()
     if command is None:
-        raise CommandFailed(f"there is no command /{name}; /help lists them, and // sends what begins with /")
+        raise CommandFailed(f"unknown command /{name}; {_advice(name)}")
     if argument and not command.argument:
         raise CommandFailed(f"expected /{command.name} alone, but got {argument!r} after it")
     if not argument and command.argument == "ID":
         raise CommandFailed(f"expected the beginning of a session's id after /{command.name}; /sessions lists them")
     return command, argument
+
+
+def _advice(name: str) -> str:
+    # Imported here because it is rarely needed.
+    from difflib import get_close_matches
+
+    close = get_close_matches(name.lower(), [*COMMANDS, *ALIASES], n=1)
+    return f"did you mean /{close[0]}?" if close else "/help lists the commands, // sends it as a message"
 
 
 # The commands
@@ -97,7 +103,7 @@ async def _stats(app: App, _: str) -> None:
 
 
 async def _current(app: App) -> Facts:
-    """The current session; how many messages it has is the server's word, because others may talk in it, too."""
+    """The current session. The server counts its messages, because other clients may use it too."""
     session_id = app.state.session_id
     if session_id is None:
         return [("Current session", "none yet")]
@@ -114,7 +120,7 @@ async def _current(app: App) -> Facts:
 
 async def _server(app: App, _: str) -> None:
     server = await app.server()
-    _show(app, "The server", of_server(app.url, await server.chat.stats()))
+    _show(app, "Server", of_server(app.url, await server.chat.stats()))
 
 
 async def _health(app: App, _: str) -> None:
@@ -123,26 +129,22 @@ async def _health(app: App, _: str) -> None:
 
 
 async def _docs(app: App, _: str) -> None:
-    await _open_page(app, "/docs")
+    await _browse(app, "/docs")
 
 
 async def _demo(app: App, _: str) -> None:
-    await _open_page(app, "/demo")
+    await _browse(app, "/demo")
 
 
-async def _open_page(app: App, path: str) -> None:
-    address = app.url + path
-    app.say(address)
-    # In a thread, because some browsers are waited for.
-    if not await asyncio.to_thread(_browse, address):
-        app.say("There is no browser here that could be opened: open the address in yours.", "yellow")
-
-
-def _browse(address: str) -> bool:
-    # Here and not above, as the prompt does not wait for what few need.
+async def _browse(app: App, path: str) -> None:
+    # Imported here because the prompt should not wait for it.
     import webbrowser
 
-    return webbrowser.open(address)
+    address = app.url + path
+    app.say(address)
+    # In a thread, because some browsers block until they are closed.
+    if not await asyncio.to_thread(webbrowser.open, address):
+        app.say("No browser could be opened here; open the address in yours.", "yellow")
 
 
 async def _new(app: App, _: str) -> None:
@@ -150,31 +152,31 @@ async def _new(app: App, _: str) -> None:
     session = await server.chat.new_session()
     app.state.statistics.sessions_created += 1
     app.state.session_id = session.session_id
-    app.say(f"New session {session.session_id}.")
+    app.say(f"New session {short(session.session_id)} · {await app.model()}")
 
 
 async def _sessions(app: App, _: str) -> None:
     server = await app.server()
-    # Here and not above, as nothing that is drawn is needed before a prompt.
-    from .listing import Listing
-
     listing = Listing(app.console.width - 1, app.state.session_id)
     shown = 0
     async for session in server.chat.sessions():
+        if not shown:
+            app.say(listing.heading, "bold")
         if shown == LISTED:
             app.say(f"  … and more; these are the {LISTED} that were used last.", "dim")
             return
-        if not shown:
-            app.say(listing.heading, "bold")
-        app.say(listing.line(session))
+        for line in listing.lines(session):
+            app.say(line)
         shown += 1
-    if not shown:
-        app.state.session_id = None  # others have deleted it
-        app.say("There are no sessions: write something, and one begins.")
+    if shown:
+        app.say(f"  {count(shown, 'session')}", "dim")
+    else:
+        app.state.session_id = None  # deleted elsewhere
+        app.say("No sessions yet: write a message to begin one.")
 
 
 def _of_session(run: Callable[[App, str], Awaitable[None]]) -> Callable[[App, str], Awaitable[None]]:
-    """A command for the id of a session, made one for its beginning, or for none where the current one is meant."""
+    """Make a command that takes the beginning of an id, or nothing for the current session."""
 
     async def run_with_id(app: App, argument: str) -> None:
         session_id = await _find(app, argument)
@@ -187,8 +189,8 @@ def _of_session(run: Callable[[App, str], Awaitable[None]]) -> Callable[[App, st
 
 @contextmanager
 def _noticing(app: App, session_id: str) -> Iterator[None]:
-    """If a session that others have deleted was the current one, it is so no more."""
-    # Here and not above, as it comes with the server.
+    """Leave the current session if it turns out to be deleted."""
+    # Imported here because it comes with the server.
     from ...client import StreamRefused
 
     try:
@@ -207,14 +209,14 @@ async def _info(app: App, session_id: str) -> None:
 
 @_of_session
 async def _open(app: App, session_id: str) -> None:
-    await app.go_on(session_id)
+    await app.open(session_id)
 
 
 @_of_session
 async def _reset(app: App, session_id: str) -> None:
     server = await app.server()
     await server.chat.clear(session_id)
-    app.say(f"The history of {short(session_id)} is empty now.")
+    app.say(f"Cleared the history of {short(session_id)}.")
 
 
 @_of_session
@@ -236,15 +238,15 @@ COMMANDS: dict[str, ChatCommand] = {
     for command in (
         ChatCommand("help", "list the commands", _help),
         ChatCommand("new", "begin a new session", _new),
-        ChatCommand("info", "this session: model, messages, duration, created", _info, "[ID]"),
-        ChatCommand("sessions", "list all sessions, the current one marked", _sessions),
-        ChatCommand("open", "go on with another session", _open, "ID"),
-        ChatCommand("reset", "empty the history of this session", _reset, "[ID]"),
+        ChatCommand("info", "this session: id, model, messages, duration, created", _info, "[ID]"),
+        ChatCommand("sessions", "list all sessions; the current one is marked", _sessions),
+        ChatCommand("open", "continue another session", _open, "ID"),
+        ChatCommand("reset", "clear the history of this session", _reset, "[ID]"),
         ChatCommand("delete", "delete this session; asks first", _delete, "[ID]"),
         ChatCommand("stats", "statistics of this client", _stats),
         ChatCommand("server", "statistics of the server", _server),
         ChatCommand("health", "health of the server, and its active streams", _health),
-        ChatCommand("docs", "open the documentation of the API in the browser", _docs),
+        ChatCommand("docs", "open the API documentation in the browser", _docs),
         ChatCommand("demo", "open the web page in the browser", _demo),
         ChatCommand("clear", "clear the screen", _clear),
         ChatCommand("quit", "leave", _quit),
@@ -256,24 +258,26 @@ COMMANDS: dict[str, ChatCommand] = {
 
 
 async def _find(app: App, argument: str) -> str:
-    """The whole id of the session that an argument is the beginning of; of the current one without an argument."""
+    """The id of the session that an argument means: the one that it is or begins, or without one the current."""
     if not argument:
         if app.state.session_id is None:
-            raise CommandFailed("there is no session yet: write something, and one begins, or /open one of /sessions")
+            raise CommandFailed("no session yet: write a message to begin one, or /open one of /sessions")
         return app.state.session_id
     if (whole := _whole(argument)) is not None:
         return whole
     server = await app.server()
     ids = [session.session_id async for session in server.sessions()]
-    found = [each for each in ids if each.startswith(argument.lower())]
+    if argument in ids:
+        return argument
+    found = [each for each in ids if each.lower().startswith(argument.lower())]
     if len(found) != 1:
-        found_so = "none begins" if not found else f"{len(found)} begin"
-        raise CommandFailed(f"expected the beginning of one session's id, but {found_so} with {argument!r}")
+        problem = "none begins" if not found else f"{len(found)} begin"
+        raise CommandFailed(f"expected the beginning of one session's id, but {problem} with {argument!r}")
     return found[0]
 
 
 def _whole(argument: str) -> str | None:
-    """An id that may be written in any way that is known for it."""
+    """The id, if it is a whole UUID in any notation; None otherwise."""
     from uuid import UUID
 
     try:

@@ -1,59 +1,59 @@
-"""Asking a server, showing the reply, and what can get in between."""
+"""Messages and replies of a session, and what can come between them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ...client import ChatObject, SessionBusy, StreamFailed, StreamLost
-from .message import Message
-from .reply import Ended
-from .running import RunningReply
-from .server import Server
-from .state import State
-from .wording import code_of
+from .reply import Ended, RunningReply
+from .server import Server, code_of
+from .state import Message, State
 
 if TYPE_CHECKING:
     from .view import View
 
-BUSY = "This session is answering already; your message waits. The reply so far:"
+BUSY = "This session is generating another reply, so your message waits. The reply so far:"
 
 
 class Conversation:
-    """With the session of a state, or with one that the first message begins."""
+    """Talks in the session of a state, or in the one that its first message begins."""
 
     def __init__(self, server: Server, view: View, state: State) -> None:
         self.state = state
         self.interrupted = False
-        """Whether Ctrl-C was pressed in the last reply."""
+        """Whether Ctrl-C was pressed during the last reply."""
         self._server = server
         self._view = view
 
-    async def ask(self, text: str, *, join: bool = True) -> Ended:
-        """Send a message and show the reply. If the session is answering already, `join` reads that reply."""
+    async def ask(self, text: str, *, once: bool = False) -> Ended:
+        """Send a message and show the reply, or the one that the session is generating already.
+
+        With `once`, a busy session is a failure, and a session that does not exist begins.
+        """
         message = self._message(text)
         running = RunningReply(self._server, self._view, message)
         error = await running.read(
-            # A session that was deleted elsewhere must not begin again, without its messages.
+            # In a chat, a session that was deleted elsewhere must not begin again, without its messages.
             lambda chat: chat.stream(
-                text, message.session_id, create=False, idempotency_key=message.key, on_reset="restart"
+                text, message.session_id, create=once, idempotency_key=message.key, on_reset="restart"
             )
         )
-        if join and isinstance(error, SessionBusy):
+        if not once and isinstance(error, SessionBusy):
             self.state.unsent = text
             self._view.note(BUSY)
             return await self.join(error.stream_id)
         return self._conclude(running, error)
 
     async def join(self, stream_id: str) -> Ended:
-        """Show a reply that is being written, from its beginning to its end."""
+        """Show a reply that is being generated, from its beginning."""
         running = RunningReply(self._server, self._view)
         error = await running.read(lambda chat: chat.resume(stream_id, on_reset="restart"))
         return self._conclude(running, error)
 
     def _message(self, text: str) -> Message:
-        """A new one, or the same once more, which a server that had it answers only once."""
+        """A new message, or the unanswered one again, which the server then answers only once."""
         again, self.state.unanswered = self.state.unanswered, None
-        if again is not None and again.is_asked_by(text, self.state.session_id):
+        if again is not None and again.is_repeated_by(text, self.state.session_id):
             return again
         return Message(text, self.state.session_id)
 
@@ -69,12 +69,12 @@ class Conversation:
         complete = running.reply.complete
         if complete is not None and complete.state == "complete":
             self.state.statistics.succeed(running.reply.chunks, complete.processing_time)
-            self._view.end(running.summary("complete"))
+            self._view.end(running.reply.summary("complete"))
             return "complete"
         self.state.statistics.stopped += 1
-        # Whoever else has stopped it may have deleted it.
-        kept = "what there is of it was kept" if running.interrupted else "somebody else has stopped it"
-        self._view.end(running.summary("stopped", kept))
+        # Another client may also have deleted it.
+        kept = "the text so far is kept" if running.interrupted else "another client stopped it"
+        self._view.end(running.reply.summary("stopped", kept))
         return "stopped"
 
     def _count(self, running: RunningReply) -> None:
@@ -91,9 +91,9 @@ class Conversation:
     def _leave(self, running: RunningReply) -> Ended:
         if (info := running.reply.info) is not None:
             self.state.statistics.stopped += 1
-            self._view.end(running.summary("left", self._server.wording.goes_on(info.session_id)))
+            self._view.end(running.reply.summary("left", self._server.wording.goes_on(info.session_id)))
         else:
-            self._view.end(f"left before it began{self._keep(running.message)}")
+            self._view.end(f"left before the reply began{self._keep(running.message)}")
         return "left"
 
     def _fail(self, running: RunningReply, error: Exception) -> Ended:
@@ -103,7 +103,7 @@ class Conversation:
             self.state.statistics.failed += 1
             if isinstance(error, StreamLost):
                 line = f"{line}; {self._server.wording.goes_on(info.session_id)}"
-            line = running.summary("failed", line)
+            line = running.reply.summary("failed", line)
         elif code_of(error) == "session_not_found" and running.message is not None:
             line = self._forget(running.message, line)
         elif isinstance(error, StreamLost):
@@ -112,7 +112,7 @@ class Conversation:
         return "failed"
 
     def _keep(self, message: Message | None) -> str:
-        """Have a message at the next prompt again, and say so."""
+        """Keep a message for the next prompt, and say what became of it."""
         if message is None:
             return ""
         self.state.unsent = message.text
@@ -121,17 +121,16 @@ class Conversation:
         return f"; {self._server.wording.perhaps_sent(message)}"
 
     def _forget(self, message: Message, line: str) -> str:
-        """Go on without the session, which is gone; and say so."""
+        """Leave a session that was deleted, keep the message for the next prompt, and say so."""
         self.state.session_id = None
         self.state.unsent = message.text
         return self._server.wording.without_session(line)
 
 
 def _as_object(error: Exception, line: str, cursor: str | None) -> ChatObject:
-    """An error as an object of the stream: what the server has said of it, or else the line."""
+    """An error as an object of the stream: the server's own, or one made of the line."""
     members = {"type": "error", "code": code_of(error), "message": line}
     if isinstance(error, StreamFailed):
-        # The server's own object, as it came.
         members |= {"id": cursor} if cursor is not None else {}
         members |= error.members
     return ChatObject.model_validate(members)

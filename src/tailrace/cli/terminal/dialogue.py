@@ -1,4 +1,4 @@
-"""The chat on a terminal: a prompt, and what is typed there.
+"""The chat on a terminal: it prompts, and does what is typed.
 
 The prompt comes first. What is only needed to talk with the server is loaded behind it.
 """
@@ -16,39 +16,47 @@ from prompt_toolkit.application.current import create_app_session
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.utils import is_dumb_terminal
 
-from .app import App
+from .app import App, Connection
 from .commands import run_command
-from .connection import Connection
 from .input import Input
-from .quiet import interruptible, unseen
+from .tty import interruptible, unseen
 
-HINT = "/help lists the commands, Alt-Enter begins a new line, Ctrl-D leaves."
+HINT = "/help lists the commands, Alt-Enter starts a new line, Ctrl-D leaves."
+
+PATIENCE = 2.0
+"""Seconds without an answer after which a command says that it waits."""
 
 
 class Dialogue:
-    """One run of `tailrace chat` on a terminal; with a `session_id` it goes on with that session."""
+    """One run of `tailrace chat` on a terminal. With a `session_id` it continues that session."""
 
     def __init__(self, url: str, key: str | None, session_id: str | None = None) -> None:
         self._connection = Connection(url, key)
-        self._input = Input(self._connection.sessions, self._connection.begin)
+        self._input = Input(self._connection.sessions, self._begin)
         self._app = App(url, self._connection, self._input.confirm)
         self._first = "" if session_id is None else f"/open {session_id}"
+        # A terminal that cannot move its cursor prints nothing above a prompt.
+        self._greets_later = not (self._first or is_dumb_terminal())
+        self._greeting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Until the user leaves."""
+        """Talk until the user leaves."""
         width = max(2, get_terminal_size().columns - 1)
         for line in (f"tailrace chat · {self._app.url}", HINT):
             print(fill(line, width, break_long_words=False, break_on_hyphens=False))
-        # Also between prompts: what is typed there would be drawn where the next one begins, and Ctrl-C never leaves.
+        # Between prompts too: otherwise the terminal echoes what is typed, and Ctrl-C ends the chat.
         with unseen(), interruptible(lambda: None):
             async with self._connection:
-                await self._talk()
+                try:
+                    await self._talk()
+                finally:
+                    await self._end_greeting()
 
     async def _talk(self) -> None:
-        line: str | None = self._first
-        while line is not None:
+        if not self._greets_later:
+            await self._command(self._first, greets=True)
+        while not self._app.leaving and (line := await self._read()) is not None:
             await self._obey(line)
-            line = None if self._app.leaving else await self._read()
 
     async def _read(self) -> str | None:
         """What was typed, or None if the user leaves."""
@@ -56,7 +64,7 @@ class Dialogue:
         unsent, state.unsent = state.unsent, ""
         try:
             line = await self._input.read(state.name, f"/{unsent}" if unsent.startswith("/") else unsent)
-            # Of a terminal that does not speak UTF-8 there are bytes that cannot be sent.
+            # A terminal that does not speak UTF-8 may give bytes that cannot be sent.
             return line.encode(errors="replace").decode()
         except KeyboardInterrupt:
             self._app.say("Ctrl-D or /quit leaves.", "dim")
@@ -71,26 +79,54 @@ class Dialogue:
             conversation = await self._app.conversation()
             await conversation.ask(line.removeprefix("/") if line.startswith("//") else line)
 
-    async def _command(self, line: str) -> None:
-        """Ctrl-C gives up waiting for it."""
-        running = asyncio.create_task(self._run(line))
+    async def _command(self, line: str, *, greets: bool = False) -> None:
+        """Run a command until it is done or Ctrl-C cancels it."""
+        self._app.is_silent = True
+        running = asyncio.create_task(self._run(line, greets=greets))
         with interruptible(running.cancel):
+            await asyncio.wait([running], timeout=PATIENCE)
+            if self._app.is_silent and not running.done() and not self._input.is_reading:
+                self._app.say("waiting for the server; Ctrl-C cancels", "dim")
             await asyncio.wait([running])
         if running.cancelled():
-            self._app.say("Given up.", "yellow")
+            self._app.say("Cancelled.", "yellow")
         else:
             running.result()
 
-    async def _run(self, line: str) -> None:
+    async def _run(self, line: str, *, greets: bool) -> None:
+        if greets:
+            self._app.say(*await self._app.greeting())
         try:
-            await run_command(self._app, line)
+            if line:
+                await run_command(self._app, line)
         except _errors() as error:
             server = await self._app.server()
             self._app.say(server.wording.sentence(error), "red")
 
+    # The greeting
+
+    def _begin(self) -> None:
+        """The prompt is there: connect, and say above it that the server is there too."""
+        self._connection.begin()
+        if self._greeting is None and self._greets_later:
+            self._greeting = asyncio.create_task(self._greet())
+
+    async def _greet(self) -> None:
+        line, style = await self._app.greeting()
+        # A reply that has begun meanwhile says it too.
+        if self._input.is_reading:
+            await self._input.print_above(lambda: self._app.say(line, style))
+
+    async def _end_greeting(self) -> None:
+        if self._greeting is not None:
+            self._greeting.cancel()
+            [end] = await asyncio.gather(self._greeting, return_exceptions=True)
+            if isinstance(end, Exception):
+                raise end
+
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What can go wrong with a server. It is known when there is one."""
+    """The errors of a server, which are imported with it."""
     from .server import ERRORS
 
     return ERRORS
@@ -98,7 +134,7 @@ def _errors() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def fitting_output() -> Iterator[None]:
-    """For what begins in it: a terminal that cannot even move its cursor is not told to show it."""
+    """Have what starts inside write plain text if the terminal cannot move its cursor."""
     if not is_dumb_terminal():
         yield
         return

@@ -1,25 +1,29 @@
-"""What is typed: a prompt with history, completion and several lines."""
+"""What the user types: a prompt with history, completion and several lines."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app, run_in_terminal
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
-from prompt_toolkit.filters import has_focus
+from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input as Keys
 from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.key_processor import KeyProcessor
+from prompt_toolkit.layout.processors import TabsProcessor
 
+from ..text import safe_line, short
 from .commands import COMMANDS, ChatCommand, find_command
-from .safe import safe_line
-from .state import short
 
 if TYPE_CHECKING:
     from ...client import Session
@@ -28,26 +32,32 @@ Sessions = Callable[[], "AsyncIterator[Session]"]
 
 YES = ("y", "yes")
 
+BURST = 0.01
+"""Seconds between two keys that nobody can have typed one after the other."""
+
+PAUSE = 0.05
+"""Seconds without a key after which a burst is over."""
+
 
 def history_path(environment: Mapping[str, str]) -> Path:
-    """The file for what was typed, where a system keeps what a user's programs remember."""
+    """The file for what was typed, in the place where the system keeps such state."""
     base = environment.get("XDG_STATE_HOME") or environment.get("LOCALAPPDATA") or "~/.local/state"
     return Path(base).expanduser() / "tailrace" / "history"
 
 
 def open_history(path: Path) -> History:
-    """The history in a file that only its user can read; where there can be none, it is forgotten at the end."""
+    """Open a history that only its user can read. If the file cannot be written, the history ends with the chat."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
-        path.chmod(0o600)  # as one that was there before may have been made by others
+        path.chmod(0o600)  # an existing file may have other permissions
     except OSError:
         return InMemoryHistory()
     return FileHistory(str(path))
 
 
 class CommandCompleter(Completer):
-    """Commands by their name, and where a command takes a session its id, beside the title."""
+    """Completes the names of commands, and the ids of sessions after a command that takes one."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -67,94 +77,159 @@ class CommandCompleter(Completer):
         if not (space and name.startswith("/") and command is not None and command.argument):
             return
         async for session in self._sessions():
-            if session.session_id.startswith(begun.lower()):
+            if session.session_id.lower().startswith(begun.lower()):
                 title = safe_line(session.title) or "–"
                 yield Completion(session.session_id, -len(begun), short(session.session_id), title)
 
 
 class Input:
-    """Reads lines from a terminal. EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C.
+    """Reads lines from a terminal. EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C at an empty prompt.
 
-    `on_shown` is called whenever the prompt was drawn.
+    `on_shown` is called whenever the prompt has been drawn.
     """
 
     def __init__(
         self, sessions: Sessions, on_shown: Callable[[], None], environment: Mapping[str, str] = os.environ
     ) -> None:
+        self.is_reading = False
+        self._burst = Burst()
         self._session: PromptSession[str] = PromptSession(
             history=open_history(history_path(environment)),
             completer=CommandCompleter(sessions),
             complete_while_typing=False,
             multiline=True,
-            key_bindings=_keys(),
+            key_bindings=self._burst.bindings(),
             prompt_continuation=lambda width, number, wrapped: " " * width,
+            input_processors=[TabsProcessor(char1=" ", char2=" ")],
             enable_open_in_editor=False,
             enable_suspend=True,
         )
+        self._session.app.key_processor.before_key_press += self._burst.note
         self._session.app.before_render += lambda _: self._make_room()
         self._session.app.after_render += lambda _: on_shown()
 
     async def read(self, name: str, default: str = "") -> str:
-        """A message or a command, without spaces around it; nothing, if Ctrl-C has dropped what was typed."""
+        """A message or a command, stripped. It is empty if Ctrl-C has discarded what was typed."""
+        self.is_reading = True
         try:
             return (await self._session.prompt_async(f"{name}> ", default=default)).strip()
         except KeyboardInterrupt:
             if self._session.default_buffer.text:
                 return ""
             raise
+        finally:
+            self.is_reading = False
+            self._burst.end()
 
     async def confirm(self, question: str) -> bool:
-        """Whether the answer is yes; what was typed before the question is none."""
+        """Ask a question. Only what is typed after it can answer it."""
         session: PromptSession[str] = PromptSession(enable_suspend=True)
         forget_typed(session.input)
+        self.is_reading = True
         try:
             answer = await session.prompt_async(question)
         except (EOFError, KeyboardInterrupt):
             return False
+        finally:
+            self.is_reading = False
         return answer.strip().lower() in YES
 
+    async def print_above(self, write: Callable[[], None]) -> None:
+        """Print something above the prompt, which is then drawn again."""
+        await run_in_terminal(write)
+
     def _make_room(self) -> None:
-        """For all commands below the prompt, as far as the terminal has so many rows."""
+        """Leave room below the prompt for the list of commands, as far as the terminal has rows."""
         rows = self._session.output.get_size().rows
         self._session.reserve_space_for_menu = max(1, min(len(COMMANDS) + 1, rows - 1))
 
 
+class Burst:
+    """Tells pasted text from typed text where the terminal does not mark it.
+
+    Without bracketed paste each line of a pasted text ends with Enter, and would be a message. So Enter in the middle
+    of a burst is a line of the text, and only Enter at its end sends it. A command is one line, and Enter ends it.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._is_burst = False
+        self._waiting: tuple[asyncio.TimerHandle, Buffer] | None = None
+
+    def note(self, _: KeyProcessor) -> None:
+        """A key was pressed. If Enter came just before it, that was not the end."""
+        now = asyncio.get_running_loop().time()
+        self._is_burst = now - self._last < BURST
+        self._last = now
+        if self._waiting is not None:
+            timer, buffer = self._waiting
+            self._waiting = None
+            timer.cancel()
+            buffer.insert_text("\n")
+
+    def bindings(self) -> KeyBindings:
+        """The keys of a message. While the user searches the history, they belong to the search."""
+        keys = KeyBindings()
+        in_message = has_focus(DEFAULT_BUFFER)
+
+        @keys.add("enter", filter=in_message)
+        def enter(event: KeyPressEvent) -> None:
+            buffer = event.current_buffer
+            if self._is_burst and not is_command(buffer.text):
+                self._waiting = asyncio.get_running_loop().call_later(PAUSE, self._send), buffer
+            else:
+                buffer.validate_and_handle()
+
+        @keys.add("escape", "enter", filter=in_message)
+        def new_line(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text("\n")
+
+        @keys.add("tab", filter=in_message & Condition(self._is_in_text))
+        def tab(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text("\t")
+
+        return keys
+
+    def end(self) -> None:
+        """The prompt has ended, and with it whatever was waited for."""
+        if self._waiting is not None:
+            self._waiting[0].cancel()
+            self._waiting = None
+
+    def _is_in_text(self) -> bool:
+        """Whether a tab can only be part of a pasted text."""
+        return self._is_burst and not get_app().current_buffer.text.startswith("/")
+
+    def _send(self) -> None:
+        assert self._waiting is not None
+        _, buffer = self._waiting
+        self._waiting = None
+        buffer.validate_and_handle()
+
+
 def forget_typed(keys: Keys) -> None:
-    """Drop what was typed and not read yet."""
+    """Discard what was typed but not read yet."""
     clear_typeahead(keys)
     try:
         import termios
-    except ModuleNotFoundError:  # pragma: no cover - on Windows, where nothing is known of it
+    except ModuleNotFoundError:  # pragma: no cover - Windows has no such queue
         return
     termios.tcflush(keys.fileno(), termios.TCIFLUSH)
 
 
-def is_command_name(text: str) -> bool:
-    """Whether a text is the beginning of a command, and nothing more yet."""
-    return text.startswith("/") and not text.startswith("//") and not any(char.isspace() for char in text)
+def is_command(text: str) -> bool:
+    """Whether a text is one line that begins with a command."""
+    name, _, rest = text[1:].partition(" ")
+    return text.startswith("/") and "\n" not in rest and find_command(name) is not None
 
 
 def commands_that_begin(text: str) -> list[ChatCommand]:
-    if not is_command_name(text):
+    """The commands that begin with a text; none if the text is more than part of a name."""
+    if not text.startswith("/") or text.startswith("//") or any(char.isspace() for char in text):
         return []
     return [command for command in COMMANDS.values() if f"/{command.name}".startswith(text.lower())]
 
 
 def completed(command: ChatCommand) -> str:
-    """With a space, where it wants something more."""
+    """The command as completion inserts it: with a space if an argument has to follow."""
     return f"/{command.name} " if command.argument == "ID" else f"/{command.name}"
-
-
-def _keys() -> KeyBindings:
-    keys = KeyBindings()
-
-    # In a search through the history these keys end the search.
-    @keys.add("enter", filter=has_focus(DEFAULT_BUFFER))
-    def send(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    @keys.add("escape", "enter", filter=has_focus(DEFAULT_BUFFER))
-    def new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return keys

@@ -1,11 +1,16 @@
-"""Blocks of Markdown as lines for a terminal: plain enough to be copied, and none of the text left out."""
+"""Markdown on a terminal: a text that arrives in pieces is cut into blocks, and a block becomes lines.
+
+The lines are plain enough to be copied, and none of the text is left out.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -22,16 +27,152 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from .safe import safe_line
+from ..text import safe_line
+
+# HTML stays text. So do link definitions, because a text can use them before it defines them.
+PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable("reference")
+
+LISTS = frozenset({"bullet_list_open", "ordered_list_open"})
+
+# Blocks that end at an empty line. Lists and indented code may continue after one.
+_ENDED_BY_BLANK = frozenset({"paragraph_open", "heading_open", "hr", "table_open", "blockquote_open"})
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The tokens of a block. `goes_on` marks items of a list that an earlier block began."""
+
+    tokens: Sequence[Token]
+    goes_on: bool = False
+
+
+class Blocks:
+    """Cuts a text into blocks that no later piece can change.
+
+    A block is complete when its end is known: at an empty line outside a fence, perhaps at the line after it. Each item
+    of a list is complete when the next one begins. `pending` is the text that is not complete yet.
+    """
+
+    def __init__(self) -> None:
+        self.pending = ""
+        self._whole = 0  # characters of `pending` that are whole lines
+        self._blank = False  # whether the last whole line is empty
+        self._fence = ""  # what closes the open fence
+        self._items = 0  # of the list that `pending` begins with: how many items were complete before
+        self._number = 1  # and the number of its first pending item
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether `pending` begins with a later item of a list."""
+        return self._items > 0
+
+    def feed(self, piece: str) -> list[Block]:
+        """Add a piece, and return the blocks that it completes."""
+        self.pending += piece
+        given: list[Block] = []
+        while (end := self.pending.find("\n", self._whole) + 1) > 0:
+            line = self.pending[self._whole : end]
+            self._whole = end
+            if self._may_end_block(line):
+                given += self._cut()
+        return given
+
+    def flush(self) -> list[Block]:
+        """Return what is left, at the end of the text."""
+        blocks = self._blocks(PARSER.parse(self.pending))
+        self.pending = ""
+        self._settle(0)
+        return blocks
+
+    def _may_end_block(self, line: str) -> bool:
+        """Whether a block may end at this line, so that it pays to parse."""
+        was_blank, self._blank = self._blank, not line.strip()
+        if self._fence:
+            return line.lstrip().startswith(self._fence)
+        return was_blank != self._blank
+
+    def _cut(self) -> list[Block]:
+        source = self.pending[: self._whole]
+        tokens = PARSER.parse(source)
+        lines = source.count("\n")
+        self._fence = tokens[-1].markup if tokens and _is_open_fence(tokens[-1]) else ""
+        blocks = self._blocks(tokens)
+        if not blocks:
+            self._drop(lines)
+            return []
+        last = blocks[-1].tokens
+        if self._is_ended(last[0]):
+            self._settle(0)
+            self._drop(lines)
+            return blocks
+        start = _first_line(last[0])
+        given = blocks[:-1]
+        if given:
+            self._settle(0)
+        if last[0].type in LISTS:
+            begun = [number for number, token in enumerate(last) if token.type == "list_item_open" and token.level == 1]
+            if len(begun) > 1:
+                given.append(Block([*last[: begun[-1]], last[-1]], blocks[-1].goes_on))
+                self._settle(self._items + len(begun) - 1, int(last[0].attrs.get("start", 1)) + len(begun) - 1)
+                start = _first_line(last[begun[-1]])
+        self._drop(start)
+        return given
+
+    def _blocks(self, tokens: Sequence[Token]) -> list[Block]:
+        blocks: list[Block] = []
+        begin = 0
+        for number, token in enumerate(tokens, 1):
+            if token.level == 0 and token.nesting <= 0:
+                blocks.append(Block(tokens[begin:number]))
+                begin = number
+        if blocks and self._items:
+            first = blocks[0].tokens
+            if first[0].type == "ordered_list_open":
+                first[0].attrs["start"] = self._number
+            blocks[0] = Block(first, goes_on=True)
+        return blocks
+
+    def _is_ended(self, token: Token) -> bool:
+        """Whether the next line cannot belong to the last block."""
+        if token.type == "fence":
+            return not self._fence
+        return self._blank and token.type in _ENDED_BY_BLANK
+
+    def _settle(self, items: int, number: int = 1) -> None:
+        self._items, self._number = items, number
+
+    def _drop(self, lines: int) -> None:
+        """Remove the first lines of `pending`."""
+        position = 0
+        for _ in range(lines):
+            position = self.pending.index("\n", position) + 1
+        self.pending = self.pending[position:]
+        self._whole -= position
+
+
+def _first_line(token: Token) -> int:
+    assert token.map is not None, token
+    return token.map[0]
+
+
+def _is_open_fence(token: Token) -> bool:
+    """Whether it is a fence at the top level that is still open."""
+    if token.type != "fence" or token.level:
+        return False
+    begin, end = token.map or (0, 0)
+    return token.content.count("\n") == end - begin - 1  # a closed one has one more line: its end
+
+
+# Lines
 
 CODE_THEME = "ansi_dark"
-"""The terminal's own colours."""
+"""Uses the terminal's own colours."""
 
 NARROWEST = 10
-"""Columns that nested blocks keep, even if they then go beyond the edge."""
+"""Columns that a nested block gets at least, even if it then reaches beyond the edge."""
 
 CELL = 6
-"""Columns that a cell of a table needs; with fewer the rows are written below each other."""
+"""Columns that a cell of a table needs."""
 
 Lines = list[list[Segment]]
 
@@ -39,7 +180,7 @@ _IN_LINES = re.compile(r"[^\n\t]+")
 
 
 class Heading(RichHeading):
-    """All of them on the left."""
+    """Aligned to the left."""
 
     LEVEL_ALIGN: ClassVar[dict[str, Any]] = {}
 
@@ -52,7 +193,7 @@ class HorizontalRule(RichHorizontalRule):
 
 
 class CodeBlock(RichCodeBlock):
-    """Between its fences, as it was written. Long lines and tabs are left to the terminal, where they can be copied."""
+    """Keeps the fences. The terminal wraps long lines and shows tabs, so that both can be copied."""
 
     def __init__(self, lexer_name: str, theme: str) -> None:
         super().__init__(lexer_name, theme)
@@ -67,21 +208,21 @@ class CodeBlock(RichCodeBlock):
         name = "" if self.lexer_name == "text" else self.lexer_name
         mark = "`" * max(3, 1 + _longest_run(code))
         yield Text(f"{mark}{name}", style="dim", overflow="fold")
-        # Tabs stay: in a Makefile four spaces are not the same.
+        # Keep tabs: a Makefile does not work with spaces.
         text = Syntax("", self.lexer_name, theme=self.theme, tab_size=0).highlight(code)
         text.rstrip()
         if self._inside:
-            # Here a terminal would not know where the lines begin.
+            # The terminal cannot indent the rest of a wrapped line.
             text.justify, text.no_wrap, text.overflow, text.tab_size = "left", False, "fold", 4
             yield text
         else:
-            # Not laid out, which would make spaces of them.
+            # Not laid out, because the layout replaces tabs by spaces.
             yield from text.render(console, end="\n")
         yield Text(mark, style="dim")
 
 
 class BlockQuote(RichBlockQuote):
-    """Its paragraphs apart from each other."""
+    """Keeps its paragraphs apart."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +246,7 @@ class BlockQuote(RichBlockQuote):
 
 
 class ListItem(RichListItem):
-    """What an item looks like does not depend on the others, so that it can be shown before they are there."""
+    """Looks the same whatever items follow, so that it can be printed before they arrive."""
 
     def render_marked(self, console: Console, options: ConsoleOptions, mark: str) -> RenderResult:
         style = console.get_style("markdown.item.bullet")
@@ -126,7 +267,7 @@ class ListElement(RichListElement):
 
 
 class TableElement(RichTableElement):
-    """Columns with one line below their names, or, where they have no room, one row below the other."""
+    """A table with a line below its head. If it is too narrow, each cell has a line of its own."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         names = [] if self.header is None or self.header.row is None else _cells(self.header.row)
@@ -145,7 +286,7 @@ class TableElement(RichTableElement):
 
 
 class ChatMarkdown(Markdown):
-    """A block's tokens as a renderable."""
+    """Renders the tokens of a block."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
@@ -161,7 +302,7 @@ class ChatMarkdown(Markdown):
     }
 
     def __init__(self, tokens: Sequence[Token]) -> None:
-        # An address that is hidden in a link could be any other than its text says.
+        # A terminal hides the address of a hyperlink, which may differ from what the text says.
         super().__init__("", code_theme=CODE_THEME, hyperlinks=False)
         for token in tokens:
             if token.children:
@@ -170,7 +311,7 @@ class ChatMarkdown(Markdown):
 
 
 def render(tokens: Sequence[Token], console: Console, width: int) -> Lines:
-    """The lines of some tokens, without empty ones around them and without spaces at their ends."""
+    """Turn tokens into lines, without empty lines around them and without trailing spaces."""
     options = console.options.update(width=max(1, width), height=None)
     segments = [
         segment if segment.text == "\n" else Segment(_harmless(segment.text), segment.style)
@@ -185,7 +326,7 @@ def render(tokens: Sequence[Token], console: Console, width: int) -> Lines:
 
 
 def _harmless(text: str) -> str:
-    """The text with its lines and the tabs of code; what an entity of HTML was in it is a part of its line."""
+    """Keep line breaks and tabs, and make everything else harmless: an HTML entity can stand for any character."""
     return _IN_LINES.sub(lambda found: safe_line(found[0]), text)
 
 
@@ -201,7 +342,7 @@ def _without_end(line: list[Segment]) -> list[Segment]:
 
 
 def _spoken(tokens: Iterable[Token]) -> Iterator[Token]:
-    """Inline tokens, with images as their text and address, and links that are their own text as no more than it."""
+    """Inline tokens for a reader: an image as its text and address, an automatic link as its text alone."""
     for token in tokens:
         if token.type == "image":
             yield Token("text", "", 0, content=f"{token.content} ({token.attrs.get('src', '')})")
@@ -216,7 +357,7 @@ def _cells(row: TableRowElement) -> list[Text]:
 
 
 def _stacked(names: Sequence[Text], rows: Sequence[Sequence[Text]]) -> Iterator[Text]:
-    """Each cell in a line of its own, after the name of its column."""
+    """A line for each cell, after the name of its column."""
     for number, cells in enumerate(rows):
         if number:
             yield Text()
@@ -225,5 +366,5 @@ def _stacked(names: Sequence[Text], rows: Sequence[Sequence[Text]]) -> Iterator[
 
 
 def _longest_run(code: str) -> int:
-    """How many backquotes begin a line of the code, at most."""
+    """The largest number of backquotes at the beginning of a line."""
     return max((len(line) - len(line.lstrip("`")) for line in map(str.lstrip, code.split("\n"))), default=0)

@@ -1,43 +1,62 @@
-"""One reply, from the objects of its stream to what is shown of it."""
+"""A reply: from the objects of its stream to what is shown, and the task that reads it."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
-from ...client import ChatObject, Chunk, Complete, SessionInfo, Status
-from .formatting import count
-from .state import short
+from ...client import ChatObject, Chunk, Complete, SessionInfo, Status, StreamLost
+from ..text import count, short
+from .server import ERRORS, PATIENT, Server
+from .tty import interruptible, suspendable
 
 if TYPE_CHECKING:
+    from ...client import AsyncChat, Loss, Tail
+    from .state import Message
     from .view import View
 
 Ended = Literal["complete", "stopped", "failed", "left"]
 
+Begin = Callable[["AsyncChat"], "Tail[ChatObject]"]
+"""Asks for a reply."""
+
+SILENCE = 2.0
+"""Seconds without text after which a sign of life is shown."""
+
 
 class Reply:
-    """Gives a view each piece of the text once, also where the server begins again with what it has kept."""
+    """Shows each piece of the text once, even if a restarted server begins the stream again with what it has kept."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, clock: Callable[[], float] = time.monotonic) -> None:
         self.info: SessionInfo | None = None
         self.complete: Complete | None = None
         self.chunks = 0
         self.lost = False
-        """Whether the connection is gone, and the view has said so."""
+        """Whether the connection is lost, and the view has said so."""
         self._view = view
-        self._begun = asyncio.Event()
+        self._clock = clock
+        self._began = self._heard = clock()
+        self._is_begun = asyncio.Event()
         self._context: int | None = None
         self._shown = ""
         self._again: str | None = None  # after a reset, the text that has come again
 
+    @property
+    def seconds(self) -> float:
+        """How long ago it was asked for."""
+        return self._clock() - self._began
+
     async def stream_id(self) -> str:
-        """Of the stream, as soon as it is known."""
-        await self._begun.wait()
+        """Wait until the stream is known."""
+        await self._is_begun.wait()
         assert self.info is not None
         return self.info.stream_id
 
     def take(self, each: ChatObject) -> None:
-        """The next object."""
+        """Take the next object of the stream."""
         self._view.take(each)
         if each.type == "reset":
             self._reset()
@@ -49,26 +68,37 @@ class Reply:
             if self.info is None:
                 self._view.begin(f"{short(each.session_id)} · {each.model}")
             self.info = each
-            self._begun.set()
+            self._is_begun.set()
         elif isinstance(each, Status):
-            # After a reset it is that of the repetition, which the model was not asked for.
+            # After a reset it describes the repetition, for which the model was not asked.
             self._context = each.context_messages if self._context is None else self._context
+            self.tick()
         elif isinstance(each, Complete):
             self.complete = each
 
+    def tick(self) -> None:
+        """Show a sign of life while there is no text yet, and whenever none has come for a while."""
+        is_silent = self._clock() - self._heard >= SILENCE
+        if self.lost or self.complete is not None:
+            return
+        if self.info is None:
+            if is_silent:
+                self._view.wait(f"waiting for the server · {self.seconds:.0f} s")
+        elif is_silent or not self._shown:
+            context = count(self._context or 0, "context message")
+            self._view.wait(f"generating · {self.seconds:.0f} s · {context}")
+
     def lose(self, attempt: int, attempts: int, seconds: float) -> bool:
-        """The connection is gone, and the next attempt follows so much later; whether that is news."""
+        """The connection is lost, and the next attempt follows in so many seconds. Returns whether that is news."""
         is_news, self.lost = not self.lost, True
         if is_news:
-            lost = self.info is not None
-            self._view.note("connection lost, reading on …" if lost else "no connection, trying again …")
+            self._view.note("no connection; trying again …" if self.info is None else "connection lost; reconnecting …")
         self._view.wait(f"attempt {attempt} of {attempts} in {seconds:.1f} s")
         return is_news
 
-    def summary(self, seconds: float, ended: Ended, reason: str = "") -> str:
-        """The line below it."""
-        if self.complete is not None:
-            seconds = self.complete.processing_time
+    def summary(self, ended: Ended, reason: str = "") -> str:
+        """The line below the reply."""
+        seconds = self.seconds if self.complete is None else self.complete.processing_time
         facts = [ended, count(self.chunks, "chunk"), f"{seconds:.1f} s", count(self._context or 0, "context message")]
         line = " · ".join(facts)
         return f"{line}: {reason}" if reason else line
@@ -76,7 +106,7 @@ class Reply:
     def _reset(self) -> None:
         self.lost = True
         self._again = ""
-        self._view.note("the stream began again at the server, going on with what it has kept …")
+        self._view.note("the server began this stream again; continuing with what it has kept …")
 
     def _add(self, text: str) -> None:
         if self._again is None:
@@ -88,11 +118,92 @@ class Reply:
             self._show(new)
         elif not self._shown.startswith(self._again):
             kept, self._again, self._shown = self._again, None, ""
-            self._view.note("what the server has kept differs from the text above; it is this:")
+            self._view.note("the server has kept a different text:")
             self._show(kept)
 
     def _show(self, text: str) -> None:
         self._shown += text
         if text:
+            self._heard = self._clock()
             self.chunks += 1
             self._view.piece(text)
+
+
+class RunningReply:
+    """Reads a reply to its end. The first Ctrl-C stops the model, the second one leaves the reply.
+
+    If the message has not been sent, there is nothing to stop, and the first one leaves.
+    """
+
+    def __init__(self, server: Server, view: View, message: Message | None = None) -> None:
+        self.reply = Reply(view)
+        self.message = message
+        self.interrupted = False
+        """Whether Ctrl-C was pressed."""
+        self.left = False
+        self.reconnections = 0
+        self.cursor: str | None = None
+        self._server = server
+        self._view = view
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def read(self, begin: Begin) -> Exception | None:
+        """Read until the reply ends or is left. Returns what went wrong with the server."""
+        reading = asyncio.create_task(self._read(begin))
+        ticking = asyncio.create_task(self._tick())
+        self._tasks = [reading]
+        try:
+            with interruptible(self._interrupt), suspendable(self._view.hide, self._view.show):
+                await asyncio.wait([reading])
+        finally:
+            for task in (*self._tasks, ticking):
+                task.cancel()
+            ends = await asyncio.gather(*self._tasks, ticking, return_exceptions=True)
+        self.left = reading.cancelled()
+        return self._known(next((end for end in ends if isinstance(end, Exception)), None))
+
+    def _known(self, error: Exception | None) -> Exception | None:
+        """The error, if it is one of talking with a server."""
+        if error is not None and not isinstance(error, ERRORS):
+            raise error
+        if isinstance(error, StreamLost) and self.message is not None:
+            self.message.miss(error.loss, inf)
+        return error
+
+    async def _read(self, begin: Begin) -> None:
+        self._server.lost.tell = self._reconnect
+        async with begin(self._server.patient) as objects:
+            try:
+                async for each in objects:
+                    self.reply.take(each)
+            finally:
+                self.cursor = objects.cursor
+
+    async def _tick(self) -> None:
+        """Once a second, on the second."""
+        while True:
+            await asyncio.sleep(1.0 - self.reply.seconds % 1.0)
+            self.reply.tick()
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+        has_arrived = self.message is None or self.message.may_have_arrived
+        if len(self._tasks) == 1 and has_arrived:
+            self._tasks.append(asyncio.create_task(self._stop()))
+        else:
+            self._tasks[0].cancel()
+
+    async def _stop(self) -> None:
+        """Stop the model, as soon as the stream is known."""
+        if self.reply.info is None:
+            self._view.note("stopping when the reply begins; press Ctrl-C again to leave it")
+        try:
+            await self._server.chat.stop(await self.reply.stream_id())
+        except ERRORS as error:
+            why = self._server.wording.sentence(error)
+            self._view.note(f"cannot stop the model: {why}; press Ctrl-C again to leave the reply")
+
+    def _reconnect(self, attempt: int, seconds: float, loss: Loss) -> None:
+        if self.message is not None:
+            self.message.miss(loss, seconds)
+        self.reconnections += self.reply.lose(attempt, PATIENT.limit, seconds)

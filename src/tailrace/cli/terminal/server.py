@@ -1,4 +1,4 @@
-"""The server that is talked to."""
+"""The server that the chat talks with, and its errors in plain words."""
 
 from __future__ import annotations
 
@@ -6,37 +6,53 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ...client import AsyncChat, ChatClient, ClientError, Retry, Session
+from ...client import (
+    AsyncChat,
+    ChatClient,
+    ClientError,
+    NotAStream,
+    Retry,
+    Session,
+    StreamFailed,
+    StreamLost,
+    StreamRefused,
+    Unreachable,
+)
 from ...errors import DecodeError
-from .wording import Wording
+from ..text import short
 
 if TYPE_CHECKING:
     from ...client import Loss
     from ...client.settings import OnReconnect
+    from .state import Message
 
 QUICK = Retry(limit=1, base=0.3)
-"""For what somebody waits for who sees nothing meanwhile."""
+"""For a command, while which the user sees nothing."""
 
 PATIENT = Retry()
-"""For a reply, whose reader is told of every attempt."""
+"""For a reply, which shows every attempt."""
 
 ERRORS = (ClientError, DecodeError)
 """What can go wrong with any request."""
 
 
 class Lost:
-    """What is done when the connection is lost that a reply comes by: each reply has its own way."""
+    """Tells the reply that is being read when its connection is lost."""
 
     def __init__(self) -> None:
         self.tell: OnReconnect | None = None
 
     def __call__(self, attempt: int, seconds: float, loss: Loss) -> None:
-        assert self.tell is not None, "nobody reads"
+        assert self.tell is not None, "no reply is being read"
         self.tell(attempt, seconds, loss)
 
 
 class Server:
-    """A chat server. `chat` answers or fails soon; `patient` bears with what is `lost`. `wording` has its errors."""
+    """A chat server.
+
+    - `chat` answers or fails soon; `patient` reconnects, and tells `lost` about it.
+    - `wording` has the sentences for its errors.
+    """
 
     def __init__(self, chat: AsyncChat, patient: AsyncChat, lost: Lost, wording: Wording) -> None:
         self.chat = chat
@@ -45,16 +61,97 @@ class Server:
         self.wording = wording
 
     def sessions(self) -> AsyncIterator[Session]:
-        """All of them, the last used first, with as few requests as they take."""
+        """All sessions, the last used first, in as few requests as possible."""
         return self.chat.sessions(200)
 
 
 @asynccontextmanager
 async def connected(url: str, key: str | None, *, in_chat: bool = True) -> AsyncIterator[Server]:
-    """A server. The connections with it are made when something is asked."""
+    """Give a server. It is connected to when it is first asked something."""
     lost = Lost()
     async with (
         ChatClient(url, api_key=key, retry=QUICK) as chat,
         ChatClient(url, api_key=key, retry=PATIENT, on_reconnect=lost) as patient,
     ):
         yield Server(chat, patient, lost, Wording(url, has_key=key is not None, in_chat=in_chat))
+
+
+NO_KEY = "the server requires an API key: pass --key, or set TAILRACE_API_KEY"
+WRONG_KEY = "the server does not know this API key"
+
+_REFUSALS = {
+    "session_not_found": "this session does not exist",
+    "session_full": "this session is full",
+    "stream_not_found": "the server no longer has this reply",
+}
+
+# What the user can do about it, as commands of the chat.
+_ADVICE = {
+    "session_not_found": "/new begins another, /sessions lists them",
+    "session_full": "/reset clears it, /new begins another",
+}
+
+_ELSEWHERE = frozenset({301, 302, 303, 307, 308, 404, 405, 501})
+_NOTHING = ("", "not_found", "method_not_allowed")
+"""Statuses and codes by which another kind of server says that it has no such endpoint."""
+
+
+class Wording:
+    """Makes a line of each error: what happened and, in a chat, what the user can do."""
+
+    def __init__(self, url: str, *, has_key: bool = False, in_chat: bool = True) -> None:
+        self._url = url
+        self._has_key = has_key
+        self._in_chat = in_chat
+
+    def sentence(self, error: Exception) -> str:
+        if isinstance(error, StreamFailed):
+            return f"{error.message or 'no reason given'} ({error.code or 'no code'})"
+        if isinstance(error, StreamRefused):
+            return self._refusal(error)
+        if isinstance(error, NotAStream):
+            return f"no chat server at {self._url} (it answers with {error.media_type[:80] or 'no media type'})"
+        if isinstance(error, Unreachable):
+            return f"no response from the server: {plain(error)}"
+        if isinstance(error, StreamLost):
+            tried = f"gave up after {error.attempts} failures: " if error.attempts > 1 else ""
+            return tried + plain(error)
+        return str(error)
+
+    def goes_on(self, session_id: str) -> str:
+        """What becomes of a reply that is left."""
+        return f"/open {short(session_id)} continues it" if self._in_chat else "the server may still be generating it"
+
+    def perhaps_sent(self, message: Message) -> str:
+        """What became of a message without a reply."""
+        if not message.may_have_arrived:
+            return "your message was not sent"
+        return "your message may have arrived" + (": resending is safe" if self._in_chat else "")
+
+    def without_session(self, line: str) -> str:
+        """What to do about a message to a session that was deleted."""
+        return "this session was deleted: send your message again to begin a new one" if self._in_chat else line
+
+    def _refusal(self, error: StreamRefused) -> str:
+        code = error.code or ""
+        if error.status == 401:
+            return WRONG_KEY if self._has_key else NO_KEY
+        if code in _NOTHING and error.status in _ELSEWHERE:
+            return f"no chat server at {self._url} (status {error.status})"
+        line = _REFUSALS.get(code) or error.detail or f"the server answered with status {error.status}"
+        return f"{line}: {_ADVICE[code]}" if self._in_chat and code in _ADVICE else line
+
+
+def plain(error: StreamLost | Unreachable) -> str:
+    """Why there is no connection, without the words of another library."""
+    return f"{error.loss.reason}; {error.note}" if error.note else error.loss.reason
+
+
+def code_of(error: Exception) -> str:
+    """The error's code for programs."""
+    code = getattr(error, "code", None)
+    if isinstance(code, str):
+        return code
+    if isinstance(error, StreamLost | Unreachable):
+        return "unreachable"
+    return "refused" if isinstance(error, StreamRefused) else "failed"

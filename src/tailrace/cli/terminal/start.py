@@ -1,4 +1,4 @@
-"""Which kind of chat it is to be, and how it ends."""
+"""Starts a chat, or sends one message, and makes an exit status of how it ends."""
 
 from __future__ import annotations
 
@@ -6,58 +6,65 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from socket import gaierror
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..command import CommandError
-from .quiet import interruptible
+from .tty import interruptible
 
-if TYPE_CHECKING:
-    from .wish import Wish
-
-# As shells have it for programs that a signal has ended.
+# Exit statuses of programs that a signal has ended: 128 plus its number, as in a shell.
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
 
 KNOCK_SECONDS = 5.0
-"""Seconds that a server may take to accept a connection."""
+"""How long a server may take to accept a connection."""
 
 PROXIES = ("all_proxy", "http_proxy", "https_proxy")
 
 
-def start(wish: Wish) -> int:
-    """Talk, and return the exit status; CommandError if there is no server to talk with."""
+def chat(url: str, key: str | None, session_id: str | None) -> int:
+    """Talk on the terminal, and return the exit status; CommandError if there is no server."""
+    return _run(_chat(url, key, session_id))
+
+
+def send(url: str, key: str | None, session_id: str | None, message: str, *, json: bool) -> int:
+    """Send one message, print the reply, and return the exit status; CommandError if there is no server."""
+    return _run(_send(url, key, session_id, message, json=json))
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
     if sys.stderr is None:
-        # What is said beside a reply would be printed in it.
+        # Otherwise notices would be printed between the lines of the reply.
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character shows another.
+        # A character that the terminal cannot show becomes another one.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        return asyncio.run(_chat(wish) if wish.message is None else _once(wish, wish.message))
-    except BrokenPipeError:  # pragma: no cover - Python 3.11 has stopped to trace when it comes here
+        return asyncio.run(work)
+    except BrokenPipeError:  # pragma: no cover - Python 3.11 no longer traces here
         _forget_output()
         return BROKEN_PIPE
     except OSError as error:  # pragma: no cover - for the same reason
-        # What goes wrong with the server is none of these.
+        # Errors of the connection are no OSError.
         _forget_output()
         raise CommandError(f"cannot write to the output: {error.strerror}") from None
 
 
 def _forget_output() -> None:  # pragma: no cover - for the same reason
-    """Python would complain of what is left when it flushes it."""
+    """Discard what is still buffered; flushing it at exit would raise the error again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-async def _chat(wish: Wish) -> int:
+async def _chat(url: str, key: str | None, session_id: str | None) -> int:
     from .dialogue import Dialogue, fitting_output
 
-    await knock(wish.url)
+    await knock(url)
     with fitting_output():
-        running = asyncio.create_task(Dialogue(wish.url, wish.key, wish.session_id).run())
-    # Ended at once, the terminal would stay as the chat needs it.
+        running = asyncio.create_task(Dialogue(url, key, session_id).run())
+    # SIGTERM would leave the terminal without echo.
     with interruptible(running.cancel, signal.SIGTERM):
         await asyncio.wait([running])
     if running.cancelled():
@@ -66,20 +73,24 @@ async def _chat(wish: Wish) -> int:
     return 0
 
 
-async def _once(wish: Wish, message: str) -> int:
-    from .once import ask_once
+async def _send(url: str, key: str | None, session_id: str | None, message: str, *, json: bool) -> int:
+    from .conversation import Conversation
     from .server import connected
+    from .state import State
     from .view import JSONView, make_console, view_for
 
-    await knock(wish.url)
-    view = JSONView(sys.stdout, sys.stderr) if wish.json else view_for(make_console())
-    async with connected(wish.url, wish.key, in_chat=False) as server:
-        status, interrupted = await ask_once(server, view, message, wish.session_id)
-    return INTERRUPTED if interrupted else status
+    await knock(url)
+    view = JSONView(sys.stdout, sys.stderr) if json else view_for(make_console())
+    async with connected(url, key, in_chat=False) as server:
+        conversation = Conversation(server, view, State(session_id))
+        ended = await conversation.ask(message, once=True)
+    if conversation.interrupted:
+        return INTERRUPTED
+    return 0 if ended == "complete" else 1
 
 
 async def knock(url: str) -> None:
-    """CommandError unless something accepts connections there; behind a proxy nobody can know."""
+    """CommandError unless something accepts connections there. Behind a proxy only a request can tell."""
     if any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
         return
     parts = urlsplit(url)
@@ -89,16 +100,16 @@ async def knock(url: str) -> None:
                 parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
             )
     except (OSError, UnicodeError, TimeoutError) as error:
-        raise CommandError(f"there is no server at {url} ({why(error)}): start one with: tailrace serve") from None
+        raise CommandError(f"no server at {url} ({why(error)}): start one with: tailrace serve") from None
     writer.close()
 
 
 def why(error: Exception) -> str:
-    """Why nobody accepts a connection, without what only programmers understand."""
+    """Say in plain words why there is no connection."""
     if isinstance(error, gaierror | UnicodeError):
         return "there is no such host"
     if isinstance(error, TimeoutError):
-        return f"no answer in {KNOCK_SECONDS:g} s"
-    # Of several addresses that fail in several ways there is no number.
+        return f"no response in {KNOCK_SECONDS:g} s"
+    # If several addresses fail for different reasons, asyncio's error has no number.
     number = getattr(error, "errno", None)
     return "no connection" if number is None else os.strerror(number)

@@ -1,30 +1,38 @@
-"""Where a conversation is shown: a terminal, or a pipe that gets plain text."""
+"""Where a conversation is shown: a terminal, or a pipe that gets plain text or JSON."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from rich.cells import chop_cells
 from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.text import Text
 from rich.theme import Theme
 
-from .preview import WIDTH, Preview
-from .safe import SafeStream, safe_json, safe_line
+from ..text import SafeStream, safe_json, safe_line
 
 if TYPE_CHECKING:
     from ...client import ChatObject
-    from .blocks import Block, Blocks
+    from .markdown import Block, Blocks
 
-WAITING = "…"
+WIDTH = 80
+"""Columns of text at most, because longer lines are harder to read."""
+
+ROWS = 6
+"""Rows of unfinished text that are shown."""
+
+LONGEST = 8192
+"""Characters at the end of an unfinished text that are looked at, however long it is."""
 
 
 class View(ABC):
-    """`begin`, then pieces and notes in any order, then `end`. What it is given may be any text."""
+    """Shows replies: `begin`, then pieces and notes in any order, then `end` or `fail`. Any text is safe to show."""
 
     @abstractmethod
     def begin(self, heading: str) -> None:
@@ -32,39 +40,42 @@ class View(ABC):
 
     @abstractmethod
     def piece(self, text: str) -> None:
-        """Some more of the reply's text."""
+        """More of the reply's text."""
 
     @abstractmethod
     def note(self, line: str) -> None:
-        """Something has happened that the reader should know."""
+        """Something happened that the user should know."""
 
     @abstractmethod
     def wait(self, line: str) -> None:
-        """What is waited for, until something comes."""
+        """What the user waits for, until the next object comes."""
 
     @abstractmethod
     def end(self, summary: str) -> None:
-        """The reply is over, or what there is of it."""
+        """The reply is over."""
 
     @abstractmethod
     def fail(self, summary: str) -> None:
-        """The same, but something went wrong; perhaps before a reply began."""
+        """The reply failed, perhaps before it began."""
 
     def hide(self) -> None:
-        """Leave the terminal to others."""
+        """Leave the terminal to another program."""
         return
 
     def show(self) -> None:
-        """Have it again, wherever the cursor is now."""
+        """Use the terminal again, wherever the cursor is now."""
         return
 
     @abstractmethod
     def take(self, each: ChatObject) -> None:
-        """An object as the server has sent it, before anything else is made of it."""
+        """An object as the server sent it, before anything is made of it."""
 
 
 class TerminalView(View):
-    """Finished blocks are printed once; below them is the end of what is not finished, which is drawn again."""
+    """Prints each block once, when it is finished. Below them it draws the end of the unfinished text, again and again.
+
+    So nothing that was printed moves, and the cost does not grow with the length of the reply.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -77,8 +88,8 @@ class TerminalView(View):
         self._waits_for = ""
 
     def begin(self, heading: str) -> None:
-        # Only here, because a prompt should not have to wait for it.
-        from .blocks import Blocks
+        # Imported here because a command should not wait for it.
+        from .markdown import Blocks
 
         self._text = SafeStream()
         self._blocks = Blocks()
@@ -93,7 +104,7 @@ class TerminalView(View):
         self._write([*gap, *self._wrapped(line, "yellow")])
 
     def wait(self, line: str) -> None:
-        self._waits_for = f"{WAITING} {safe_line(line)}"
+        self._waits_for = safe_line(line)
         self._write([])
 
     def end(self, summary: str) -> None:
@@ -131,18 +142,16 @@ class TerminalView(View):
         return [list(each.render(self._console)) for each in wrapped]
 
     def _write(self, lines: Sequence[list[Segment]]) -> None:
-        """What stays, and below it the rest; all at once, so that nothing flickers."""
+        """Print lines, and draw the preview below them, in one write so that nothing flickers."""
         out = self._preview.erase()
         if lines:
             segments = [segment for line in lines for segment in (*line, Segment.line())]
             with self._console.capture() as capture:
                 self._console.print(Segments(segments), crop=False, end="")
             out += capture.get()
-        pending, gap = "", True
-        if self._blocks is not None:
-            pending = self._blocks.pending if self._blocks.pending.strip() else WAITING
-            gap = pending == WAITING or not self._blocks.goes_on
-        out += self._preview.draw(pending, self._width, self._console.height, gap=gap, below=self._waits_for)
+        pending = "" if self._blocks is None else self._blocks.pending
+        gap = self._blocks is not None and not self._blocks.goes_on
+        out += self._preview.draw(pending, self._width, gap=gap, below=self._waits_for)
         self._console.file.write(out)
         self._console.file.flush()
 
@@ -151,8 +160,78 @@ class TerminalView(View):
         return min(self._console.width - 1, WIDTH)
 
 
+class Preview:
+    """Rows below the printed lines that can be erased. Its methods return what to write to the terminal.
+
+    Each row ends before the edge of the terminal. When the terminal becomes narrower, most of them wrap those rows, and
+    then there are more rows to erase. Some cut them off instead. There is no way to ask, so `wraps` has to know.
+    """
+
+    def __init__(self, console: Console, *, wraps: bool | None = None) -> None:
+        self._console = console
+        self._wraps = wraps_on_resize(os.environ) if wraps is None else wraps
+        self._drawn: list[str] = []
+
+    def erase(self) -> str:
+        """Return to where it began."""
+        if not self._drawn:
+            return ""
+        columns = self._console.width
+        height = sum(len(chop_cells(row, columns)) or 1 for row in self._drawn) if self._wraps else len(self._drawn)
+        self._drawn = []
+        up = f"\x1b[{height - 1}A" if height > 1 else ""
+        return f"\r{up}\x1b[J"
+
+    def draw(self, text: str, width: int, *, gap: bool = True, below: str = "") -> str:
+        """Draw the end of a text, with an empty row before it for a `gap`, and one dim row `below`.
+
+        It draws nothing if there is neither. What was drawn before has to be erased first.
+        """
+        limit = min(ROWS, self._console.height - 3)
+        rows = last_rows(text, width, limit, self._console) if text.strip() else []
+        lines = [*rows]
+        if below:
+            row = Text(below, style="dim")
+            row.truncate(max(1, width))
+            rows.append(row.plain)
+            lines.append(self._styled(row))
+        if rows and gap:
+            rows.insert(0, "")
+            lines.insert(0, "")
+        self._drawn = rows
+        return "\n".join(lines)
+
+    def _styled(self, row: Text) -> str:
+        with self._console.capture() as capture:
+            self._console.print(row, end="", soft_wrap=True)
+        return capture.get()
+
+
+def wraps_on_resize(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal wraps lines again when it is resized, as most do.
+
+    xterm, rxvt, GNU screen and the Linux console do not. tmux does, wherever it runs.
+    """
+    if environment.get("TMUX"):
+        return True
+    cuts = environment.get("TERM", "").startswith(("linux", "rxvt", "screen"))
+    return not (cuts or environment.get("XTERM_VERSION"))
+
+
+def last_rows(text: str, width: int, limit: int, console: Console) -> list[str]:
+    """The last rows of a text, at most `limit` of them and of at most `width` columns."""
+    width, limit = max(2, width), max(1, limit)
+    rows: list[str] = []
+    for line in reversed(text[-LONGEST:].rstrip().split("\n")):
+        wrapped = Text(line).wrap(console, width, overflow="fold", tab_size=4)
+        rows = [row.plain.rstrip() for row in wrapped] + rows
+        if len(rows) >= limit:
+            break
+    return rows[-limit:]
+
+
 class PlainView(View):
-    """The text as it comes, without anything else; what happens is said beside it."""
+    """Writes the text as it comes and nothing else to `out`; notes go to `beside`."""
 
     def __init__(self, out: TextIO, beside: TextIO) -> None:
         self._out = out
@@ -188,7 +267,7 @@ class PlainView(View):
 
 
 class DumbView(PlainView):
-    """The same with a heading and a summary, on a terminal that cannot even move its cursor."""
+    """Adds the heading and the summary, for a terminal that cannot move its cursor."""
 
     def begin(self, heading: str) -> None:
         super().begin(heading)
@@ -203,7 +282,7 @@ class DumbView(PlainView):
 
 
 class JSONView(View):
-    """The objects as they come, one a line; what happens beside them is said beside."""
+    """Writes the objects as they come to `out`, one a line; notes go to `beside`."""
 
     def __init__(self, out: TextIO, beside: TextIO) -> None:
         self._out = out
@@ -235,22 +314,21 @@ THEME = Theme(
         "markdown.link_url": "dim",
     }
 )
-"""One accent, and no backgrounds, which would not fit half of all terminals."""
+"""One accent colour. Backgrounds would not fit both light and dark terminals."""
 
 
 def make_console() -> Console:
-    """What is written to the output, as far as it can show it."""
     return Console(highlight=False, theme=THEME)
 
 
 def view_for(console: Console) -> View:
-    """The one that can be shown there."""
+    """The view that the output can show."""
     if not console.is_terminal:
         return PlainView(sys.stdout, sys.stderr)
     return DumbView(sys.stdout, sys.stdout) if console.is_dumb_terminal else TerminalView(console)
 
 
 def say(console: Console, line: str, style: str = "") -> None:
-    """One line, whatever its words, and as many rows as it takes."""
+    """Print a line, wrapped between words."""
     for row in Text(safe_line(line), style=style).wrap(console, max(1, console.width - 1)):
         console.print(row, soft_wrap=True)

@@ -3,9 +3,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.cells import cell_len
 
-from tailrace.cli.terminal.facts import of_health, of_server, of_session
-from tailrace.client.objects import Health, Message, Requests, SessionDetails, Stats
+from tailrace.cli.terminal.tables import Listing, aligned, cut, of_health, of_server, of_session
+from tailrace.cli.text import moment
+from tailrace.client.objects import Health, Message, Requests, Session, SessionDetails, Stats
 
 AT = datetime(2026, 11, 21, 15, 43, tzinfo=UTC)
 
@@ -46,7 +48,7 @@ def test_a_session_lasts_to_the_end_of_its_last_reply() -> None:
 def test_a_session_that_is_answering_lasts() -> None:
     begun = datetime.now(UTC) - timedelta(minutes=5)
     facts = dict(of_session(found(2, "stream", begun, begun)))
-    assert facts["State"] == "answering"
+    assert facts["State"] == "generating"
     assert facts["Duration"].startswith("5 min ")
 
 
@@ -79,3 +81,62 @@ def test_health_has_its_reason() -> None:
         "failed",
         "12 ms",
     )
+
+
+ID = "93d405f7-897f-49e2-b6d9-ef2daa08de84"
+TITLE = "a title of forty characters, more or less"
+
+
+def session(title: str = TITLE, stream_id: str | None = None) -> Session:
+    updated = AT + timedelta(minutes=3, seconds=5)
+    return Session(session_id=ID, title=title, message_count=12, created=AT, updated=updated, stream_id=stream_id)
+
+
+ROW = f"* 93d405f7        12  {moment(AT)}  3 min 5 s     "
+
+
+@pytest.mark.parametrize(
+    ("columns", "found", "expected"),
+    [
+        (120, session(), [f"{ROW}{TITLE}"]),
+        (79, session(), [f"{ROW}a title of forty charact…"]),
+        (70, session(), [f"{ROW}a title of fort…"]),
+        (69, session(), ["* 93d405f7        12  a title of forty characters, more or less"]),
+        (39, session(), ["* 93d405f7        12  a title of forty…"]),
+        (39, session(stream_id="x"), ["* 93d405f7        12  a t… (generating)"]),
+        (39, session("two\nlines \x1b[2J"), ["* 93d405f7        12  two lines ␛[2J"]),
+        (39, session(""), ["* 93d405f7        12  –"]),
+        (10, session(), ["* 93d405f7        12  …"]),
+    ],
+)
+def test_a_title_has_the_room_that_there_is(columns: int, found: Session, expected: list[str]) -> None:
+    listing = Listing(columns, ID)
+    times = [] if columns > 69 else [f"    {moment(AT)}  3 min 5 s"]
+    assert list(listing.lines(found)) == [*expected, *times]
+    assert listing.heading.index("Title") == (len(ROW) if columns > 69 else 22)
+
+
+def test_only_the_current_session_is_marked() -> None:
+    assert next(Listing(79, None).lines(session())).startswith("  93d405f7 ")
+
+
+@pytest.mark.parametrize("columns", range(1, 12))
+def test_a_wide_character_counts_twice(columns: int) -> None:
+    assert cell_len(cut("日本語の題", columns)) <= columns
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "expected"),
+    [
+        ([("One", "1"), ("Three", "")], 40, ["  One    1", "  Three"]),
+        ([("Long", "word " * 8)], 34, ["  Long  word word word word word", "        word word word"]),
+        ([("A long name", "word " * 4)], 30, ["  A long name", "    word word word word"]),
+        ([("A long name", "word")], 19, ["  A long name  word"]),
+        ([("Session", ID)], 40, ["  Session", f"    {ID}"]),
+        ([("Session", ID)], 39, ["  Session", f"   {ID}"]),
+        ([("Session", ID)], 20, ["  Session", ID]),
+        ([("Session", ID)], 79, [f"  Session  {ID}"]),
+    ],
+)
+def test_two_columns_whose_words_stay_whole(rows: list[tuple[str, str]], width: int, expected: list[str]) -> None:
+    assert list(aligned(rows, width)) == expected

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.cli.notices import Notices, say
+from tailrace.cli.command import Notices, say
 from tailrace.client import Loss
 
 
@@ -26,8 +26,8 @@ def test_attempts_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     notices.tell_reconnect(1, 0.04, Loss("unsent", "no connection"))
     notices.tell_reconnect(2, 12.0, Loss("unsent", "no connection"))
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "tailrace tail: no connection; connecting again in 0.0 s"
-    assert second == "tailrace tail: no connection; connecting again in 12.0 s (attempt 2)"
+    assert first == "tailrace tail: no connection; reconnecting in 0.0 s"
+    assert second == "tailrace tail: no connection; reconnecting in 12.0 s (attempt 2)"
 
 
 def test_nobody_has_to_read_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

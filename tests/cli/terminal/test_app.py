@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tailrace.cli.terminal.connection import Connection
+from tailrace.cli.terminal.app import Connection
 from tests.serving import free_port
 
 

@@ -1,4 +1,4 @@
-"""The terminal while nobody reads from it: what is typed waits, and Ctrl-C has a meaning."""
+"""The terminal while no prompt reads from it: what is typed is kept, and Ctrl-C and Ctrl-Z have a meaning."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from typing import Any
 
 LOCAL = 3
-"""Where termios keeps the local modes."""
+"""The index of the local modes in what termios returns."""
 
 
 @contextmanager
 def unseen() -> Iterator[None]:
-    """Keys are kept as they are typed, and Ctrl-C is heard; on a terminal that can do so."""
+    """Keep what is typed without showing it, and pass Ctrl-C on as a signal."""
     try:
         import termios
-    except ModuleNotFoundError:  # pragma: no cover - on Windows, which does not show what is typed when nobody reads
+    except ModuleNotFoundError:  # pragma: no cover - Windows shows nothing that is typed while nobody reads
         yield
         return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     quiet = [*before]
-    # Ctrl-C would throw away what was typed before it.
+    # Without NOFLSH, Ctrl-C would discard what was typed before it.
     quiet[LOCAL] = quiet[LOCAL] & ~(termios.ECHO | termios.ICANON) | termios.NOFLSH
     termios.tcsetattr(descriptor, termios.TCSADRAIN, quiet)
     try:
@@ -35,13 +35,13 @@ def unseen() -> Iterator[None]:
 
 @contextmanager
 def interruptible(act: Callable[[], object], by: int = signal.SIGINT) -> Iterator[None]:
-    """What Ctrl-C does meanwhile, or another signal."""
+    """Call `act` in the event loop when Ctrl-C is pressed, or when another signal arrives."""
     loop = asyncio.get_running_loop()
 
-    def heard(*_: object) -> None:
+    def handle(*_: object) -> None:
         loop.call_soon_threadsafe(act)
 
-    before = signal.signal(by, heard)
+    before = signal.signal(by, handle)
     try:
         yield
     finally:
@@ -50,18 +50,18 @@ def interruptible(act: Callable[[], object], by: int = signal.SIGINT) -> Iterato
 
 @contextmanager
 def suspendable(before: Callable[[], None], after: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-Z may suspend the program meanwhile. Whoever has the terminal then may leave it another way than it was."""
-    if not hasattr(signal, "SIGTSTP"):  # pragma: no cover - on Windows, where nothing is suspended
+    """Let Ctrl-Z suspend the program, and restore the terminal's modes when it continues."""
+    if not hasattr(signal, "SIGTSTP"):  # pragma: no cover - Windows suspends nothing
         yield
         return
 
     def suspend() -> None:
         before()
         modes = _modes()
-        heard = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTSTP)
-        # Going on, by `fg`.
-        signal.signal(signal.SIGTSTP, heard)
+        # `fg` continues here.
+        signal.signal(signal.SIGTSTP, handler)
         if modes is not None:
             import termios
 
@@ -73,7 +73,7 @@ def suspendable(before: Callable[[], None], after: Callable[[], None]) -> Iterat
 
 
 def _modes() -> list[Any] | None:
-    """Of the terminal that is typed at, if there is one."""
+    """The modes of the terminal that the user types at; None if the input is no terminal."""
     import termios
 
     return termios.tcgetattr(sys.stdin.fileno()) if sys.stdin is not None and sys.stdin.isatty() else None

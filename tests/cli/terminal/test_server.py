@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tailrace.cli.terminal.message import Message
-from tailrace.cli.terminal.wording import NO_KEY, WRONG_KEY, Wording, code_of
+from tailrace.cli.terminal.server import NO_KEY, WRONG_KEY, Wording, code_of
+from tailrace.cli.terminal.state import Message
 from tailrace.client import Loss, NotAStream, StreamFailed, StreamLost, StreamRefused, Unreachable
 from tailrace.errors import DecodeError
 
@@ -16,9 +16,9 @@ SESSION = "0123456789abcdef"
     ("error", "line", "code"),
     [
         (StreamFailed("model_error", "it broke"), "it broke (model_error)", "model_error"),
-        (StreamFailed(None, None), "no reason was given (no code)", "failed"),
+        (StreamFailed(None, None), "no reason given (no code)", "failed"),
         (StreamRefused(401, "unauthorized", "no"), NO_KEY, "unauthorized"),
-        (StreamRefused(404, "stream_not_found", "no"), "the reply is not kept any more", "stream_not_found"),
+        (StreamRefused(404, "stream_not_found", "no"), "the server no longer has this reply", "stream_not_found"),
         (StreamRefused(413, "message_too_long", "too long"), "too long", "message_too_long"),
         (StreamRefused(404, None, "Not Found"), "no chat server at http://there (status 404)", "refused"),
         (StreamRefused(404, "not_found", "no"), "no chat server at http://there (status 404)", "not_found"),
@@ -28,17 +28,17 @@ SESSION = "0123456789abcdef"
         (NotAStream("", "events"), "no chat server at http://there (it answers with no media type)", "failed"),
         (
             Unreachable(Loss("unsent", "no connection", "All [1]"), 2),
-            "the server gives no answer: no connection",
+            "no response from the server: no connection",
             "unreachable",
         ),
         (
             Unreachable(Loss("unsent", "no connection in time"), 2),
-            "the server gives no answer: no connection in time",
+            "no response from the server: no connection in time",
             "unreachable",
         ),
         (
             StreamLost(Loss("broken", "the connection failed", "x"), None, 9),
-            "given up after 9 failures: the connection failed",
+            "gave up after 9 failures: the connection failed",
             "unreachable",
         ),
         (
@@ -55,13 +55,13 @@ def test_an_error_is_one_line(error: Exception, line: str, code: str) -> None:
 
 def test_what_can_be_done_is_said_where_it_can_be() -> None:
     chat, script = Wording(URL), Wording(URL, in_chat=False)
-    assert chat.sentence(GONE) == "there is no such session (any more): /new begins another, /sessions lists them"
-    assert script.sentence(GONE) == "there is no such session (any more)"
+    assert chat.sentence(GONE) == "this session does not exist: /new begins another, /sessions lists them"
+    assert script.sentence(GONE) == "this session does not exist"
     full = StreamRefused(409, "session_full", "no")
-    assert chat.sentence(full) == "this session is full: /reset empties it, /new begins another"
+    assert chat.sentence(full) == "this session is full: /reset clears it, /new begins another"
     assert script.sentence(full) == "this session is full"
-    assert chat.goes_on(SESSION) == "/open 01234567 reads on"
-    assert script.goes_on(SESSION) == "it may go on at the server"
+    assert chat.goes_on(SESSION) == "/open 01234567 continues it"
+    assert script.goes_on(SESSION) == "the server may still be generating it"
 
 
 def test_a_key_is_asked_for_or_is_the_wrong_one() -> None:
@@ -76,5 +76,5 @@ def test_what_has_become_of_a_message() -> None:
     message.miss(Loss("unsent", "no connection", "x"), 9.0)
     assert chat.perhaps_sent(message) == script.perhaps_sent(message) == "your message was not sent"
     message.miss(Loss("broken", "the connection failed"), 9.0)
-    assert chat.perhaps_sent(message) == "your message may have arrived: sent again, it counts once"
+    assert chat.perhaps_sent(message) == "your message may have arrived: resending is safe"
     assert script.perhaps_sent(message) == "your message may have arrived"

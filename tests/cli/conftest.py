@@ -8,7 +8,7 @@ import pytest
 from tailrace.cli.main import main
 from tailrace.testing import Relay, relayed
 from tests.cli.served import PATIENCE
-from tests.cli.tailing.tails import Ended, Run, make_app
+from tests.cli.tails import Ended, Run, make_app
 from tests.serving import serving
 
 
