@@ -30,7 +30,7 @@ class Inbox:
     `wait_disconnect` and leaves the body alone.
     """
 
-    __slots__ = ("_gone", "_kept", "_receive", "_size", "_taken", "_turn")
+    __slots__ = ("_gone", "_kept", "_receive", "_room", "_size", "_turn")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -38,7 +38,7 @@ class Inbox:
         self._size = 0
         self._gone: Message | None = None
         self._turn = asyncio.Lock()  # only one of the two receives at a time
-        self._taken = asyncio.Event()
+        self._room: asyncio.Future[None] | None = None
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Inbox:
@@ -55,15 +55,16 @@ class Inbox:
             await self._fetch()
         message = self._kept.pop(0)
         self._size -= len(message.get("body", b""))
-        self._taken.set()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
         return message
 
     async def wait_disconnect(self) -> None:
         while self._gone is None:
             if self._size > MAX_KEPT:
                 # Receiving more would lift the server's own backpressure.
-                self._taken.clear()
-                await self._taken.wait()
+                self._room = asyncio.get_running_loop().create_future()
+                await self._room
             else:
                 await self._fetch(len(self._kept))
 
