@@ -284,6 +284,14 @@ async def test_a_function_that_raises_leaves_no_stream(engine: Engine) -> None:
     assert await engine.find_stream("/x", "a" * 22) is None
 
 
+async def test_a_function_may_raise_where_no_stream_starts(engine: Engine) -> None:
+    async def function() -> Log:
+        raise PermissionError("not yours")
+
+    with pytest.raises(PermissionError):
+        await planned(function, engine, SSE(), b"after=s.e.1")
+
+
 def uncallable() -> Any:
     raise AssertionError("expected nothing to call this")
 

@@ -161,6 +161,7 @@ async def test_the_body_reaches_the_application_while_the_disconnect_is_waited_f
         client.say("http.disconnect")
         await waiting
         assert (await inbox())["type"] == (await inbox())["type"] == "http.disconnect"
+        await inbox.wait_disconnect()
 
 
 async def test_the_application_s_own_wait_for_the_disconnect_ends_both() -> None:

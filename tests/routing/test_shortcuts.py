@@ -160,6 +160,28 @@ def test_a_misspelt_option_is_a_type_error(misspelt: dict[str, Any]) -> None:
         create_streaming_endpoint(FastAPI(), "/x", lambda message: iter("a"), **misspelt)
 
 
+async def test_a_function_may_give_the_source() -> None:
+    app = Recording()
+    log: Log = app.engine.log("news")
+    await log.append("new")
+    await log.close()
+
+    async def later(source: Any) -> Any:
+        return source
+
+    @app.get("/log")
+    async def read() -> StreamResponse:
+        return stream_response(lambda: later(log))
+
+    @app.get("/items")
+    async def items() -> StreamResponse:
+        return stream_response(lambda: later([b"a", b"b"]))
+
+    async with client_of(app) as client:
+        assert (await client.get("/log")).text == "new"
+        assert (await client.get("/items")).text == "ab"
+
+
 async def test_a_log_is_read_as_it_is() -> None:
     app = Recording()
     log: Log = app.engine.log("news")

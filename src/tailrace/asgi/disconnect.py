@@ -117,8 +117,7 @@ async def run_until_disconnect(work: Coroutine[Any, Any, T], left: Callable[[], 
 
     task.add_done_callback(interrupt)
     try:
-        if not task.done():
-            await left()
+        await left()
     except asyncio.CancelledError:
         if not interrupted or this.uncancel() > 0:
             raise
