@@ -93,6 +93,19 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         2,
         "the model google:gemini-x needs a key, but GOOGLE_API_KEY or GEMINI_API_KEY is not set",
     ),
+    "model-proxy": (
+        {"ALL_PROXY": "socks5://127.0.0.1:9", "OPENAI_API_KEY": SECRET},
+        "--port 0 --model openai:x",
+        2,
+        "ALL_PROXY names a SOCKS proxy, which needs another package: pip install socksio. "
+        "Or name api.openai.com in NO_PROXY",
+    ),
+    "model-certificates": (
+        {"SSL_CERT_FILE": "/dev/null/none", "OPENAI_API_KEY": SECRET},
+        "--port 0 --model openai:x",
+        2,
+        "cannot read the certificates of SSL_CERT_FILE=/dev/null/none: ",
+    ),
     "database-scheme": (
         {},
         f"--port 0 --database mysql://me:{SECRET}@db/chat",
