@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 
 from tailrace import Engine, StreamResponse, StreamRouter, lifespan
-from tailrace.asgi.lifespan import app_engine, engine_of, running
+from tailrace.asgi.lifespan import app_engine, engine_of, running, worker_count
 from tests.asgi.apps import SSE_HEADERS, Served, small_engine
 from tests.raw import BOUND, exchange, frames
 from tests.serving import serving
@@ -239,3 +241,42 @@ def test_an_application_can_be_started_again() -> None:
             text = client.get("/x", headers={"Accept": "text/event-stream"}).text
             assert text.endswith("event: done\ndata: {}\n\n")
     assert not app_engine(app).draining
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "expected"),
+    [
+        ("/bin/uvicorn main:app", {}, 1),
+        ("/bin/uvicorn main:app --workers 4", {}, 4),
+        ("/bin/uvicorn --workers=2 main:app", {"WEB_CONCURRENCY": "3"}, 2),
+        ("/lib/uvicorn/__main__.py main:app", {"WEB_CONCURRENCY": "3"}, 3),
+        ("/bin/uvicorn main:app --reload", {"WEB_CONCURRENCY": "3"}, 1),
+        ("/bin/uvicorn main:app", {"WEB_CONCURRENCY": "many"}, 1),
+        ("/bin/gunicorn -w 4 -k uvicorn_worker.UvicornWorker main:app", {}, 4),
+        ("/bin/gunicorn -w4 main:app", {}, 4),
+        ("/bin/hypercorn main:app", {"WEB_CONCURRENCY": "3"}, 1),
+        ("/bin/fastapi run --workers 2", {}, 2),
+        ("main.py --workers 4", {"WEB_CONCURRENCY": "3"}, 1),
+        ("", {}, 1),
+    ],
+)
+def test_workers_are_counted_by_the_command_line(command: str, environment: dict[str, str], expected: int) -> None:
+    assert worker_count(command.split(), environment) == expected
+
+
+async def test_several_workers_are_warned_of_once(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        "from fastapi import FastAPI\nfrom tailrace import lifespan\n\napp = FastAPI(lifespan=lifespan)\n"
+    )
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(tmp_path), "--port", "0", "--workers", "2", "main:app"]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    said = b""
+    try:
+        async with asyncio.timeout(3 * BOUND):
+            while said.count(b"Application startup complete") < 2:
+                said += await process.stderr.readline()
+    finally:
+        process.terminate()
+        said += (await process.communicate())[1]
+    assert said.count(b"2 workers serve this application, but each keeps its streams in its own memory") == 1

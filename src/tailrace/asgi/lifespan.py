@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import multiprocessing
+import os
+import re
 import signal
+import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,7 +20,13 @@ from starlette.types import Scope
 
 from ..engine import Engine
 
+logger = logging.getLogger("tailrace")
+
 _STATE = "tailrace_engine"
+
+_SERVERS = frozenset({"fastapi", "granian", "gunicorn", "hypercorn", "uvicorn"})
+_HEEDING = frozenset({"fastapi", "gunicorn", "uvicorn"})
+"""Servers that read WEB_CONCURRENCY."""
 
 
 def app_engine(app: Any) -> Engine:
@@ -24,6 +36,7 @@ def app_engine(app: Any) -> Engine:
     """
     engine = getattr(app.state, _STATE, None)
     if engine is None:
+        _warn_of_workers()
         engine = Engine()
         setattr(app.state, _STATE, engine)
     if not isinstance(engine, Engine):
@@ -92,3 +105,30 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
         for number, handler in previous.items():
             if signal.getsignal(number) is hear:
                 signal.signal(number, handler)
+
+
+def _warn_of_workers() -> None:
+    """Warn if several processes serve the application, because each has streams of its own. The first one says it."""
+    count = worker_count(sys.argv, os.environ)
+    # uvicorn's workers are SpawnProcess-1, -2 and so on. gunicorn's forks have no number.
+    if count > 1 and multiprocessing.current_process().name in ("MainProcess", "SpawnProcess-1"):
+        logger.warning(
+            "%d workers serve this application, but each keeps its streams in its own memory: a request that reaches "
+            "another worker cannot resume or stop a stream. Run one worker, or route each client to the same one.",
+            count,
+        )
+
+
+def worker_count(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """How many workers a server's command line starts; 1 if it is not the command line of a known server.
+
+    A worker is not told how many there are. But each one has its parent's command line and environment.
+    """
+    path = Path(command[0]) if command else Path()
+    name = path.parent.name if path.name == "__main__.py" else path.stem
+    if name not in _SERVERS or "--reload" in command:
+        return 1
+    found = re.findall(r"(?<!\S)(?:--workers|-w)[ =]?(\d+)(?!\S)", " ".join(command[1:]))
+    if not found and name in _HEEDING:
+        found = re.findall(r"\A\d+\Z", environment.get("WEB_CONCURRENCY", ""))
+    return int(found[-1]) if found else 1
