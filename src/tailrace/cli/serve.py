@@ -108,7 +108,7 @@ def run(options: Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UsageError(f"needs the extra chat, but there is no {error.name}: pip install 'tailrace[chat]'") from None
     settings = read_settings(names)
-    if not (settings.api_keys or options.allow_anonymous or is_loopback(host)):
+    if not (settings.api_keys or settings.admin_keys or options.allow_anonymous or is_loopback(host)):
         raise UsageError(
             f"anyone who can reach {host} could chat: set TAILRACE_API_KEYS to the keys that you give out, "
             "or say --allow-anonymous"

@@ -120,13 +120,14 @@ async def test_those_who_wait_for_a_lock_wait_together(tmp_path: Path) -> None:
         assert (await begin(store, asks())).session.turns == 2
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal"])
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_nothing_is_written_into_a_file_that_is_gone(
-    tmp_path: Path, replaced: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, replaced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "FRESH", 0)
-    file, aside = tmp_path / "chat.sqlite3", tmp_path / "aside"
-    async with open_store(file_url(file)) as store:
+    file, aside = tmp_path / f"chat.sqlite3{suffix}", tmp_path / "aside"
+    async with open_store(file_url(tmp_path / "chat.sqlite3")) as store:
         await begin(store, asks(), create=True)
         await store.ping()
         file.rename(aside)

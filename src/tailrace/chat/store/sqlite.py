@@ -84,7 +84,7 @@ class SQLite(Database):
 
 
 class _File:
-    """A database's file. It must stay where it is: what is written into a deleted file is gone with the process."""
+    """A database's file. It and its journal must stay in place: what is written into a deleted file is lost."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -94,19 +94,28 @@ class _File:
         except OSError as error:
             raise StoreError(f"{name}: cannot make its folder: {reason(error)}") from error
         _make_private(Path(self.path))
-        self._identity = self._look()
+        # The journal is there as long as a connection is open, so it is known from the first write on.
+        self._known = {self.path: _identity(self.path), f"{self.path}-wal": None}
 
     def check(self) -> None:
-        """Raise StoreError if the file was deleted or replaced."""
-        if self._look() != self._identity:
-            raise StoreError(f"{self.name}: expected the file that was opened, but it was deleted or replaced")
+        """Raise StoreError if the file or its journal was deleted or replaced."""
+        for path, known in self._known.items():
+            found = _identity(path)
+            if known is None:
+                self._known[path] = found
+            elif found != known:
+                gone = path.removeprefix(self.path)
+                raise StoreError(
+                    f"{self.name}{gone}: expected the file that was opened, but it was deleted or replaced"
+                )
 
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.path)
-        except OSError:  # SQLite says it better
-            return None
-        return found.st_dev, found.st_ino
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:  # SQLite says it better
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _make_private(file: Path) -> None:
@@ -165,9 +174,9 @@ class _Connections:
 
     async def transact(self, work: Work[T], patience: float, file: _File | None) -> T:
         def run(left: float) -> T:
-            if file is not None:
-                file.check()
             with self._engine.begin() as connection:
+                if file is not None:
+                    file.check()
                 # For locks of other processes there is only what is left of the time.
                 connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(left * 1000)}")
                 return work(connection)
