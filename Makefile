@@ -1,4 +1,4 @@
-# What a contributor runs. `make` alone lists it.
+# Commands for contributors. `make` alone lists them.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,39 +6,39 @@ STAMP := $(VENV)/.installed
 CODE := $(wildcard src tests examples exercises benchmarks)
 EXAMPLES := example-1 example-2 example-3 example-4
 
-# The first interpreter that is new enough; `make setup PYTHON=…` names another.
+# The first Python on the path that is new enough. To use another: make setup PYTHON=…
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done),python3)
 
-# Tests wait for servers and clients half of the time, so three keep two cores busy.
+# Tests wait for servers and clients half of the time, so three processes keep two cores busy.
 TEST_PROCESSES ?= 3
 
 .PHONY: help setup serve test lint bench examples $(EXAMPLES) clean
 
 help: ## List the targets (the default)
 	@awk -F ' *## ' '/^[a-z].*:.*## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "make example-N    Run one of them (N is 1 to 4)"
+	@awk 'FNR == 1 { sub(/^"""/, ""); printf "make example-%d    %s\n", ++number, $$0 }' examples/0[1-9]_*.py
 
-setup: $(STAMP) ## Make .venv with everything to run, test and measure
+setup: $(STAMP) ## Create .venv with all that running, testing and measuring needs
 
-# Not compiling what may never be imported halves the time.
+# --no-compile halves the time: most modules that it would compile are never imported.
 $(STAMP): pyproject.toml constraints.txt
 	@python='$(PYTHON)'; required=3.11; \
-	found=$$($$python -c 'import platform; print(platform.python_version())' 2>/dev/null) || found='not there'; \
+	found=$$($$python -c 'import platform; print(platform.python_version())' 2>/dev/null) || found='missing'; \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null || { \
-		echo "tailrace needs Python $$required or newer, but $$python is $$found; name another: make setup PYTHON=/path/to/python" >&2; \
+		echo "tailrace needs Python $$required or newer, but $$python is $$found. Name another: make setup PYTHON=/path/to/python" >&2; \
 		exit 1; }; \
 	$$python -c 'import ensurepip' 2>/dev/null || scripts/system-packages venv "$$python" || exit 1; \
-	echo "Making $(VENV) with Python $$found (under a minute on a good line)"; \
+	echo "Creating $(VENV) with Python $$found (takes about a minute)"; \
 	$$python -m venv $(VENV)
 	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-serve: setup ## Serve the chat on http://127.0.0.1:8000 (ARGS='--port 8001', ARGS=--help lists more)
+serve: setup ## Serve the chat on http://127.0.0.1:8000 (ARGS='--port 8001'; ARGS=--help lists more)
 	$(BIN)/tailrace serve $(ARGS)
 
-# Each server that a test starts would compile all that it imports, where the environment forbids to keep it.
+# With this set, each server that a test starts would compile again all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup ## Run the tests and print the branch coverage (ARGS='tests/wire -x' narrows them)
 	@scripts/system-packages test
@@ -49,18 +49,16 @@ lint: setup ## Check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CODE)
 
-bench: setup ## Measure against the alternatives, side by side on this machine
+bench: setup ## Measure tailrace and its alternatives on this machine
 	@scripts/system-packages bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
-examples: ## List the examples and what each shows
-	@for file in examples/0[1-9]_*.py; do \
-		number=$${file#examples/0}; \
-		printf 'make example-%s  %s\n' "$${number%%_*}" "$$(sed -n '1s/^"""\([^"]*\).*/\1/p' "$$file")"; \
-	done
+examples: setup ## Run the examples one after another and show what each answers
+	@scripts/system-packages examples
+	$(BIN)/python examples
 
 $(EXAMPLES): example-%: setup
-	$(BIN)/python examples/0$*_*.py
+	$(BIN)/python $(wildcard examples/0$*_*.py) $(ARGS)
 
 clean: ## Remove .venv, caches, coverage data and build output
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """One generator function as JSON, Server-Sent Events, NDJSON, plain text and a WebSocket.
 
-The first answer waits for the end, the others come line by line:
+By default, the client gets one document when the function has finished. `Accept` asks for a stream instead:
 
     $ curl -s "http://127.0.0.1:8000/countdown?n=2"
     {"data":[{"left":2},{"left":1}]}
@@ -21,17 +21,18 @@ The first answer waits for the end, the others come line by line:
     event: done
     data: {}
 
-An id is a cursor. With the first one in hand, this reads the rest of that same stream, not a new one:
+An id is a cursor. Here the client disconnects after the first event, then resumes the same stream with the cursor:
 
-    $ curl -sN -H "Last-Event-ID: 9E_ToNQWIE0eA4vaCDMr8g.ObmsHKRF.1" "http://127.0.0.1:8000/countdown?stream=true"
-    id: 9E_ToNQWIE0eA4vaCDMr8g.ObmsHKRF.2
+    $ first=$(curl -sN "http://127.0.0.1:8000/countdown?n=2&stream=true" | grep -m 1 "^id: " | cut -c 5-)
+    $ curl -sN -H "Last-Event-ID: $first" "http://127.0.0.1:8000/countdown?stream=true"
+    id: BrYkUxqH4zJzxPF6DritLw.4a9u625y.2
     data: {"left":1}
 
-    id: 9E_ToNQWIE0eA4vaCDMr8g.ObmsHKRF.2.end
+    id: BrYkUxqH4zJzxPF6DritLw.4a9u625y.2.end
     event: done
     data: {}
 
-A WebSocket is at the same path: python -m websockets "ws://127.0.0.1:8000/countdown"
+The same path accepts a WebSocket: python -m websockets "ws://127.0.0.1:8000/countdown"
 """
 
 import asyncio
@@ -51,7 +52,7 @@ class Tick(BaseModel):
 
 @router.stream("/countdown", websocket=True)
 async def countdown(n: int = 10) -> AsyncIterator[Tick]:
-    """Count down to one, a tick a second."""
+    """Count down to one, one tick per second."""
     for left in range(n, 0, -1):
         yield Tick(left=left)
         await asyncio.sleep(1)
@@ -61,6 +62,6 @@ app = FastAPI(title="Basic streaming")
 app.include_router(router)
 
 if __name__ == "__main__":
-    from _run import run  # type: ignore[import-not-found]  # beside this file, where only a script finds it
+    from _run import run  # type: ignore[import-not-found]  # only a script can import it
 
     run(app)

@@ -1,6 +1,6 @@
-"""One address for a document and for a stream, chosen by `?stream=` or by Accept.
+"""One address that returns a document or a stream, as `?stream=` or `Accept` asks.
 
-`/mode` says what a request asks for. The query beats the header, and without either it is a document:
+`/mode` returns what a request asks for. The query takes precedence over the header. Without either, it is a document:
 
     $ curl -s http://127.0.0.1:8000/mode
     {"mode":"batch"}
@@ -11,7 +11,7 @@
     $ curl -s -H "Accept: text/event-stream" "http://127.0.0.1:8000/mode?stream=false"
     {"mode":"batch"}
 
-`/words` uses it. The document is not the stream collected; it is made another way:
+`/words` uses this decision to build its document in another way: sorted, and without a generator:
 
     $ curl -s "http://127.0.0.1:8000/words?text=to+be+or+not+to+be"
     {"data":["be","not","or","to"]}
@@ -22,8 +22,8 @@
     data: "not"
     data: {}
 
-The last line is the data of the event `done`. `/words/routed` leaves the choice to a StreamRouter, whose document is
-the stream collected:
+The last line is the data of the event `done`. `/words/routed` leaves the choice to a StreamRouter, whose document holds
+everything that the stream holds:
 
     $ curl -s "http://127.0.0.1:8000/words/routed?text=to+be+or+not+to+be"
     {"data":["to","be","or","not"]}
@@ -46,7 +46,7 @@ async def mode(request: Request) -> dict[str, ResponseMode]:
 
 
 async def first_seen(text: str) -> AsyncIterator[str]:
-    """Each word when it comes up for the first time."""
+    """Yield each word when it first occurs."""
     seen = set()
     for word in text.split():
         if word not in seen:
@@ -71,6 +71,6 @@ async def routed(text: str) -> AsyncIterator[str]:
 app.include_router(router)
 
 if __name__ == "__main__":
-    from _run import run  # type: ignore[import-not-found]  # beside this file, where only a script finds it
+    from _run import run  # type: ignore[import-not-found]  # only a script can import it
 
     run(app)

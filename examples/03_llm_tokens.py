@@ -1,4 +1,4 @@
-"""Tokens as `chat.completion.chunk` objects, for OpenAI's own SDK and whatever else speaks that API.
+"""Tokens as `chat.completion.chunk` objects, for OpenAI's SDK and other clients of that API.
 
     $ curl -sN http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" \\
         -d '{"stream": true, "messages": [{"role": "user", "content": "good morning"}]}' | grep -o '"delta".*'
@@ -9,8 +9,13 @@
     "delta":{"content":" morning"},"finish_reason":null}]}
     "delta":{},"finish_reason":"stop"}]}
 
-The stream ends with `data: [DONE]`. Without "stream": true the answer is one object. The SDK finds it with
-`openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")`.
+The stream ends with `data: [DONE]`. Without "stream": true, the client gets one object:
+
+    $ curl -s http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" \\
+        -d '{"messages": [{"role": "user", "content": "good morning"}]}' | grep -o '"content":"[^"]*"'
+    "content":"You said: good morning"
+
+To use OpenAI's SDK, create the client as `openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")`.
 """
 
 import asyncio
@@ -26,8 +31,7 @@ from tailrace import OpenAIChunks, StreamResponse, StreamSettings
 
 app = FastAPI(title="LLM tokens")
 
-
-# The wire is made once, and the tokens of a reader who left are for nobody.
+# Create the wire once, not for each response. With `grace=0`, the generator is cancelled when its client disconnects.
 settings = StreamSettings(wires=[OpenAIChunks("echo")], grace=0)
 
 
@@ -42,7 +46,7 @@ class Completion(BaseModel):
 
 
 async def tokens(messages: list[Message]) -> AsyncIterator[str]:
-    """What a model would say, if it only repeated the last message."""
+    """Yield the reply of a model that repeats the last message."""
     yield "You"
     yield " said:"
     for word in messages[-1].content.split():
@@ -61,6 +65,6 @@ async def complete(completion: Completion) -> StreamResponse | dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from _run import run  # type: ignore[import-not-found]  # beside this file, where only a script finds it
+    from _run import run  # type: ignore[import-not-found]  # only a script can import it
 
     run(app)

@@ -1,27 +1,28 @@
-"""A reader slower than the producer: it waits (block), skips to the newest (latest) or is told its loss (drop).
+"""Three flow policies for slow clients: block, latest and drop.
 
-Each stream is 1,500 readings of 16 KB, made much faster than the 4 or 8 MB a second that curl takes. Under `block` the
-producer waits and every reading arrives, one id each and one for the end:
+Each stream has 1,500 readings of 16 KB. The server produces them much faster than curl reads them here. Under `block`,
+the producer waits and every reading arrives. Each has an id, and so has the end:
 
     $ curl -sN --limit-rate 8M "http://127.0.0.1:8000/block?stream=true" | grep -c "^id: "
     1501
 
-Under `latest` the reader gets the newest reading each time it comes back; the last one always arrives:
+Under `latest`, the client skips to the newest reading. The last one always arrives:
 
     $ curl -sN --limit-rate 4M "http://127.0.0.1:8000/latest?stream=true" | grep ^data | tail -2 | cut -c -20
     data: {"number":1500
     data: {}
 
-Under `drop` an event says how many readings are missing:
+Under `drop`, an event tells the client how many readings it has missed:
 
     $ curl -sN --limit-rate 4M "http://127.0.0.1:8000/drop?stream=true" | grep -m 1 "^event: "
     event: dropped
 
-The response names its stream's address, and there are the log's figures, such as `dropped` and `conflated`:
+The response names the address of its stream. Below it, this example returns the statistics of the stream's log:
 
-    $ curl -sNo stream.txt -w "%header{content-location}\\n" --limit-rate 4M "http://127.0.0.1:8000/drop?stream=true"
-    /drop/cJpuvNHR12iDBLA8a91L5A
-    $ curl -s http://127.0.0.1:8000/drop/cJpuvNHR12iDBLA8a91L5A/statistics
+    $ drop="http://127.0.0.1:8000/drop?stream=true"
+    $ address=$(curl -sNo /dev/null -w "%header{content-location}" --limit-rate 4M "$drop")
+    $ curl -s "http://127.0.0.1:8000$address/statistics" | grep -o '"dropped":.*'
+    "dropped":1143,"conflated":0,"resets":0}
 """
 
 import asyncio
@@ -42,7 +43,7 @@ class Reading(BaseModel):
 
 
 async def readings() -> AsyncIterator[Reading]:
-    """Readings as fast as they come, whoever listens."""
+    """Yield readings without a pause."""
     for number in range(1, 1_501):
         yield Reading(number=number)
         await asyncio.sleep(0)
@@ -66,7 +67,7 @@ def drop() -> AsyncIterator[Reading]:
 @router.get("/{policy}/{stream_id}/statistics")
 async def statistics(policy: str, stream_id: str) -> LogStatistics:
     if (log := await engine.find(f"/{policy}/{stream_id}")) is None:
-        raise HTTPException(404, "expected a stream that runs or ended lately")
+        raise HTTPException(404, "expected the id of a stream that is running or has just ended")
     return log.statistics()
 
 
@@ -74,6 +75,6 @@ app = FastAPI(title="Backpressure")
 app.include_router(router)
 
 if __name__ == "__main__":
-    from _run import run  # type: ignore[import-not-found]  # beside this file, where only a script finds it
+    from _run import run  # type: ignore[import-not-found]  # only a script can import it
 
     run(app)

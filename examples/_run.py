@@ -1,24 +1,43 @@
-"""What the examples share: the port to serve on, and a clear line where it is taken."""
+"""Serve an example on the port that the command line names. All examples share this."""
 
 import argparse
-import errno
+import os
+import shlex
 import socket
 import sys
 
 import uvicorn
 from fastapi import FastAPI
 
+HOST = "127.0.0.1"
+
 
 def run(app: FastAPI) -> None:
     """Serve `app` on 127.0.0.1 until Ctrl-C."""
-    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--port", type=int, default=8000, help="default %(default)s; 0 takes any that is free")
+    parser = argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--port", type=port_number, default=8000, help="default %(default)s; 0 picks a free port")
     port = parser.parse_args().port
+    if (error := refusal(port)) is not None:
+        other = next((other for other in range(max(port, 1023) + 1, 65536) if refusal(other) is None), 0)
+        command = shlex.join([os.path.relpath(sys.executable), sys.argv[0], "--port", str(other)])
+        sys.exit(f"Cannot use port {port} ({error}). Choose another: {command}")
+    # Without a bound, uvicorn waits forever for a client that reads nothing.
+    uvicorn.run(app, host=HOST, port=port, timeout_graceful_shutdown=20)
+
+
+def port_number(text: str) -> int:
+    """Convert and check the value of `--port`."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535, but got {text!r}")
+    return int(text)
+
+
+def refusal(port: int) -> str | None:
+    """Return why nothing can listen on the port, or None if it is free."""
     try:
-        socket.create_server(("127.0.0.1", port)).close()
+        socket.create_server((HOST, port)).close()
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        sys.exit(f"Port {port} is taken. Choose another: python {sys.argv[0]} --port {port + 1}")
-    uvicorn.run(app, host="127.0.0.1", port=port)
+        return os.strerror(error.errno or 0)
+    return None

@@ -1,4 +1,4 @@
-"""Runs `exercise.py`, or with `--solution` `solution.py`, of the folder whose check runs."""
+"""Serve `exercise.py` of the folder that is checked, or with `--solution` its `solution.py`."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Each exercise's check passes for its solution, and no part of it passes for the starting point."""
+"""The check of each exercise passes for its solution, and every test of it fails for the starting point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXERCISES = sorted(path for path in FOLDER.iterdir() if (path / "exercise.py").e
 
 
 def check(exercise: Path, *options: str) -> tuple[int, dict[str, int]]:
-    """The exit code of an exercise's check, and how many of its tests ended in which way."""
+    """Run the check of an exercise. Return its exit code and the number of tests for each result."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(exercise), *options]
     result = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=50, check=False)
     counts = re.findall(r"(\d+) (passed|failed|errors?|skipped)", result.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Answer a document or a stream at the same address."""
+"""Return a document or a stream from the same address."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,4 +16,4 @@ async def find_squares(n: int) -> AsyncIterator[int]:
 
 @app.get("/squares", response_model=None)
 async def squares(request: Request, n: int = 5) -> Response | dict[str, list[int]]:
-    raise NotImplementedError("answer the squares as the request asks for them")
+    raise NotImplementedError("return the squares as a document or a stream")

@@ -1,4 +1,4 @@
-"""Answer a document or a stream at the same address."""
+"""Return a document or a stream from the same address."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The check of exercise 1."""
+"""Check exercise 1."""
 
 import itertools
 
@@ -35,13 +35,13 @@ def test_the_query_asks_for_a_stream(client: httpx.Client) -> None:
     ("accept", "stream"),
     [("text/event-stream", "false"), ("text/event-stream;q=0.2, application/json", None)],
 )
-def test_a_document_for_who_prefers_it(client: httpx.Client, accept: str, stream: str | None) -> None:
+def test_a_client_that_prefers_a_document_gets_one(client: httpx.Client, accept: str, stream: str | None) -> None:
     params = {"n": "3"} if stream is None else {"n": "3", "stream": stream}
     response = client.get("/squares", params=params, headers={"Accept": accept})
     assert response.json() == {"data": [1, 4, 9]}
 
 
-def test_squares_come_as_they_are_found(client: httpx.Client) -> None:
+def test_squares_arrive_as_they_are_found(client: httpx.Client) -> None:
     with connect_sse(client, "GET", "/squares", params={"n": 1_000_000_000}, headers=SSE) as source:
         first = [event.data for event in itertools.islice(source.iter_sse(), 3)]
     assert first == ["1", "4", "9"]

@@ -1,4 +1,4 @@
-"""Report the progress of a job to readers who come and go."""
+"""Report the progress of a job to readers that come and go."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ class PrinterError(Exception):
 
 
 async def make_page(number: int) -> int:
-    """Make a page; its size. There is no thirteenth one."""
+    """Make a page and return its size. The thirteenth page always fails."""
     await asyncio.sleep(0.05)
     if number == 13:
         raise PrinterError("page 13 is out of paper")

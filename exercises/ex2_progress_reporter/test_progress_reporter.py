@@ -1,4 +1,4 @@
-"""The check of exercise 2."""
+"""Check exercise 2."""
 
 import time
 from collections.abc import Iterator
@@ -32,13 +32,13 @@ def read_all(client: httpx.Client, pages: int) -> None:
             pass
 
 
-def test_a_failure_cannot_be_taken_for_success(client: httpx.Client) -> None:
-    # The error has been said, and then the body breaks off.
+def test_a_failure_does_not_look_like_success(client: httpx.Client) -> None:
+    # The body is cut short after the error event.
     with pytest.raises(httpx.RemoteProtocolError):
         read_all(client, pages=20)
 
 
-def test_the_error_is_there_for_who_comes_back(client: httpx.Client) -> None:
+def test_a_reader_that_comes_back_gets_the_error(client: httpx.Client) -> None:
     with connect_sse(client, "POST", "/reports", json={"pages": 20}, headers=SSE) as source:
         address = source.response.headers["content-location"]
     assert wait_until_ended(client, address)["outcome"] == {
@@ -48,7 +48,7 @@ def test_the_error_is_there_for_who_comes_back(client: httpx.Client) -> None:
     }
 
 
-def test_a_reader_who_comes_back_misses_nothing(client: httpx.Client) -> None:
+def test_a_reader_that_comes_back_misses_nothing(client: httpx.Client) -> None:
     with connect_sse(client, "POST", "/reports", json={"pages": 6}, headers=SSE) as source:
         address = source.response.headers["content-location"]
         first = next(source.iter_sse())
@@ -61,7 +61,7 @@ def test_a_reader_who_comes_back_misses_nothing(client: httpx.Client) -> None:
 
 
 def wait_until_ended(client: httpx.Client, address: str) -> dict[str, object]:
-    """The document of a stream once it has its outcome; until then it has a cursor instead."""
+    """Return the document of a stream that has ended. Until then, it has a cursor."""
     deadline = time.monotonic() + 10
     while "cursor" in (document := client.get(address, headers={"Accept": "application/json"}).json()):
         assert time.monotonic() < deadline, document

@@ -1,4 +1,4 @@
-"""A model that costs nothing and always says the same."""
+"""A model that is free and always gives the same reply."""
 
 from collections.abc import AsyncIterator
 from typing import Literal
@@ -29,4 +29,4 @@ async def tokens(messages: list[Message]) -> AsyncIterator[str]:
 
 @app.post("/v1/chat/completions", response_model=None)
 async def complete(completion: Completion) -> Response:
-    raise NotImplementedError("stream the tokens, or refuse a model that is not there")
+    raise NotImplementedError("stream the tokens, or refuse an unknown model")

@@ -1,4 +1,4 @@
-"""A model that costs nothing and always says the same."""
+"""A model that is free and always gives the same reply."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,8 +12,6 @@ from tailrace import OpenAIChunks, StreamResponse, StreamSettings
 app = FastAPI()
 
 MODELS = ("loud-1", "loud-2")
-
-
 SETTINGS = {model: StreamSettings(wires=[OpenAIChunks(model)], grace=0) for model in MODELS}
 
 
@@ -39,5 +37,5 @@ async def tokens(messages: list[Message]) -> AsyncIterator[str]:
 @app.post("/v1/chat/completions", response_model=None)
 async def complete(completion: Completion) -> Response:
     if completion.model not in MODELS:
-        raise HTTPException(404, f"expected a model of {', '.join(MODELS)}, but got {completion.model!r}")
+        raise HTTPException(404, f"expected one of the models {', '.join(MODELS)}, but got {completion.model!r}")
     return StreamResponse(tokens(completion.messages), SETTINGS[completion.model])

@@ -1,4 +1,4 @@
-"""The check of exercise 3."""
+"""Check exercise 3."""
 
 import itertools
 from typing import Any
@@ -36,7 +36,7 @@ def test_an_unknown_model_is_refused(sdk: openai.OpenAI) -> None:
     assert refusal.value.status_code == 404
 
 
-def test_tokens_come_one_by_one(sdk: openai.OpenAI) -> None:
+def test_tokens_arrive_one_by_one(sdk: openai.OpenAI) -> None:
     chunks = sdk.chat.completions.create(model="loud-1", messages=ask("word " * 100_000), stream=True)
     with chunks:
         first = [chunk.choices[0].delta.content for chunk in itertools.islice(chunks, 1, 3)]
