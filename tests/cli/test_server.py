@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
 from tailrace import Engine
 from tailrace.chat.settings import ChatSettings, database_url
@@ -63,8 +64,15 @@ async def test_a_second_signal_stops_at_once_and_keeps_what_there_is(tmp_path: P
                 running.interrupt()
                 assert "waiting up to 10 s for 2 replies; Ctrl-C again stops now" in await running.line('"stopping')
                 running.interrupt()
-                assert (await reply.until("error"))["code"] == "interrupted"
+                error = await reply.until("error")
+                assert (error["code"], error["id"].endswith(".end")) == ("interrupted", True)
+                with pytest.raises(httpx.RemoteProtocolError):  # as every failure, it breaks the body off
+                    await reply.is_over()
         assert await running.end() == 0
+    assert {record["end"] for record in running.records("request_ended") if record["method"] == "POST"} == {
+        "client left",
+        "broken off",
+    }
     assert "stopping now: 2 replies interrupted; the text so far is kept" in running.text
     assert "Traceback" not in running.text
     async with open_store(database_url(str(tmp_path / "chat.sqlite3"))) as store:
