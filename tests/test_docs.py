@@ -211,8 +211,15 @@ def test_the_readme_shows_how_to_start_its_first_example() -> None:
     assert f"uvicorn {first.name.removesuffix('.py')}:app\n" in shown
     assert 'pip install "./tailrace[server]"\n' in shown
     said = " ".join(command.line for command in first.commands)
-    for way in ("stream=true", "Accept: text/event-stream", "Last-Event-ID", "/stop", "python listen.py"):
+    for way in ("stream=true", "Accept: text/event-stream", "Last-Event-ID", "/stop", 'tailrace tail "ws://'):
         assert way in said
+
+
+def test_the_readme_compares_with_figures_that_were_measured() -> None:
+    measured = (ROOT / "docs" / "benchmarks" / "README.md").read_text()
+    figures = re.findall(r"[\d.]+×", section("Comparison", PAGES[0]))
+    assert figures
+    assert [figure for figure in figures if f"| {figure} |" not in measured] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
