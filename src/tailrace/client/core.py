@@ -25,7 +25,7 @@ _READ = Read()
 _MOMENT = 0.01
 """Seconds by which a timer may be early."""
 _PART = 1 << 13
-"""Bytes that are decoded at once. What a larger part becomes grows old for the garbage collector, and that is slow."""
+"""Bytes to decode at once. The objects of a larger part live long enough to slow the garbage collector down."""
 
 
 def _parts(data: bytes) -> list[bytes]:
@@ -117,7 +117,7 @@ class Following:
         return drop
 
     def _judge_failure(self, failed: Failed) -> _Drop:
-        # What has worked once is no mistake of the environment's, but a failure that may pass.
+        # A proxy that has worked before may work again.
         if failed.error is not None and not self._has_opened:
             raise failed.error
         if failed.final:
@@ -193,7 +193,7 @@ class Following:
 
     def _read_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:
         sort = self._sorting.sort
-        # Where a piece is an event, it stays one.
+        # If each piece is an event, it must stay whole.
         is_divisible = not (self.media_type == Text.media_type or self.plan.is_socket)
         may_wait = self._may_wait
         read = self._next_read(True)

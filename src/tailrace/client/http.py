@@ -36,10 +36,10 @@ HTTPClient: TypeAlias = httpx.Client | httpx.AsyncClient
 
 _ENDED = Ended()
 _NO_HTTP = "illegal status line"
-"""So h11 begins to say what it got from a server of something else, as it does of one that begins with TLS."""
+"""How h11's message begins if the server speaks something else, such as TLS."""
 
 _NO_LOCATION = "Invalid URL in location header"
-"""httpx reads a Location even if it is not to follow it. At some host names it fails with a UnicodeError instead."""
+"""How httpx's message begins at a bad Location, which it reads even without following it. Some raise UnicodeError."""
 
 _UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _UNSENT = (*_UNCONNECTED, httpx.PoolTimeout)
@@ -58,9 +58,9 @@ C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 
 class Clients(Generic[C]):
-    """The caller's client, or clients of our own: one for each proxy, and one for TLS, each made when it is needed.
+    """The caller's client, or our own: one for each proxy, with and without TLS, each made when it is needed.
 
-    httpx would make all of them at once, with certificates that nobody needs and proxies that lead nowhere.
+    With the environment, httpx would make all of them at once and fail at certificates and proxies that nobody uses.
     """
 
     def __init__(self, kind: type[C], given: HTTPClient | None, **options: Any) -> None:
@@ -73,7 +73,7 @@ class Clients(Generic[C]):
 
     @property
     def follows(self) -> bool:
-        """Whether redirections are followed: a caller's client decides that itself."""
+        """Whether to follow redirections. A caller's client decides that itself."""
         return self._given is None or self._given.follow_redirects
 
     def of(self, url: str) -> tuple[C, Proxy | None]:
@@ -128,7 +128,7 @@ def _request(client: HTTPClient, request: Open) -> httpx.Request:
         # An id is sent back as it came, in UTF-8: the HTML standard, "Last-Event-ID".
         headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
         if request.is_foreign:
-            # The client's headers, cookies and parameters are the caller's, too.
+            # `build_request` would add the client's headers, cookies and parameters, which are the caller's, too.
             extensions = {"timeout": timeout.as_dict()}
             return httpx.Request(
                 request.method, request.url, headers=headers, content=request.content, extensions=extensions
@@ -147,15 +147,15 @@ def _options(request: Open) -> dict[str, Any]:
 def _opened(response: httpx.Response, follows: bool, proxy: Proxy | None) -> Opened | Failed:
     if response.status_code == 407 and proxy is not None:
         return _failed_proxy("it asks for credentials (407)", response.request, proxy)
-    # Several lines of one header are one, with commas: httpx joins them.
+    # httpx joins several lines of one header with commas (RFC 9110, section 5.3).
     headers, url = response.headers, str(response.url)
     is_framed = "content-length" in headers or "transfer-encoding" in headers or response.http_version == "HTTP/2"
     return Opened(response.status_code, dict(headers), url, url, is_framed, follows)
 
 
 def _is_plain(response: httpx.Response) -> bool:
-    """Whether its bytes are read as they come, with less to do for each piece."""
-    # A response that is in memory already, as of a test's transport, can only be had decoded.
+    """Whether to read the bytes as they come, which costs less for each piece."""
+    # A response that is already in memory, like that of a test's transport, is only there decoded.
     return "content-encoding" not in response.headers and not response.is_stream_consumed
 
 
@@ -242,7 +242,7 @@ class AsyncHTTP(AsyncTransport):
         if self._response is not None:
             response, self._response = self._response, None
             try:
-                if not self._pieces.ag_running:  # else another task is reading, and that ends with the response
+                if not self._pieces.ag_running:  # otherwise another task is reading, which ends with the response
                     await self._pieces.aclose()
             finally:
                 await response.aclose()
@@ -253,7 +253,7 @@ class SyncHTTP(SyncTransport):
 
     def __init__(self, clients: AnyClients = None) -> None:
         super().__init__()
-        # Each connection is used once: only a new one tells which socket to shut when the time is over.
+        # Each connection is used once, because httpcore names the socket to shut only when it connects.
         limits = httpx.Limits(max_keepalive_connections=0)
         self.clients = _clients(httpx.Client, clients, limits=limits)
         self._is_own = self.clients is not clients
@@ -297,7 +297,7 @@ class SyncHTTP(SyncTransport):
                 return next(self._pieces, _ENDED)
             with Watch(within, self._response.extensions.get("network_stream")) as watch:
                 piece = next(self._pieces, _ENDED)
-                # Shut by the watch, a body without a length of its own seems to have ended.
+                # If the watch has shut the socket, a body without a length seems to have ended.
                 return NOTHING_IN_TIME if watch.is_over and piece is _ENDED else piece
         except httpx.RequestError as error:
             return NOTHING_IN_TIME if within is not None and within < self._idle else _failed(error)
@@ -309,9 +309,9 @@ class SyncHTTP(SyncTransport):
 
 
 class Watch:
-    """Shuts the socket of a request when its time is over, which wakes the thread that waits for it.
+    """Shuts a request's socket when the time is over, which wakes the thread that reads from it.
 
-    Without asyncio httpx bounds each read, but not all of them together.
+    Without asyncio, httpx bounds each read, but not all of them together.
     """
 
     def __init__(self, seconds: float, stream: Any = None) -> None:
@@ -339,11 +339,11 @@ class Watch:
 
     def _watch(self, stream: Any) -> None:
         connected = stream.get_extra_info("socket")
-        if connected is None:  # of a caller's transport, which has none
+        if connected is None:  # a caller's transport may have none
             return
         with self._lock:
             self._forget()
-            # A duplicate, because TLS takes the socket itself over.
+            # Keep a duplicate, because TLS takes over the socket itself.
             with suppress(OSError):
                 self._socket = socket.socket(fileno=socket.dup(connected.fileno()))
         if self.is_over:

@@ -41,7 +41,7 @@ def check_url(url: str, *, is_whole: bool = True) -> None:
         urlsplit(url)
         parts = httpx.URL(url)
         expected = _missing_in(parts, is_whole)
-        # So it is written where it is looked up.
+        # This is how a resolver will write it.
         parts.raw_host.decode("ascii").encode("idna")
     except (httpx.InvalidURL, ValueError) as error:
         raise ValueError(f"expected a URL, but got {url[:80]!r}: {error}") from None
@@ -124,7 +124,7 @@ def _spelled(value: Any) -> Any:
 # Redirections
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# All else may be a secret, under whatever name, and stays with the origin that it was meant for.
+# Any other header may be a secret, whatever its name, so it stays with the origin that it was meant for.
 _FOR_ANY_ORIGIN = frozenset(
     {
         *("accept", "accept-encoding", "accept-language", "cache-control", "idempotency-key", "last-event-id"),

@@ -276,7 +276,7 @@ class AsyncEvents(Reading[T], Generic[T]):
         return self._pop()
 
     async def start(self) -> None:
-        """Connect. If the server does not give the stream, the error is raised here."""
+        """Connect, or raise the error if the server does not give the stream."""
         try:
             await self._fill()
         except BaseException:  # nobody else can close the connection yet
@@ -331,7 +331,7 @@ class Events(Reading[T], Generic[T]):
         return self._pop()
 
     def start(self) -> None:
-        """Connect. If the server does not give the stream, the error is raised here."""
+        """Connect, or raise the error if the server does not give the stream."""
         try:
             self._fill()
         except BaseException:  # nobody else can close the connection yet
