@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tailrace.chat.store import StoreError, database, open_store
+from tailrace.chat.store import InUse, StoreError, database, open_store
+from tailrace.chat.store.postgresql import CLAIM
 
 from ...serving import free_port, listening_socket
 from .asking import asks, begin
@@ -48,6 +50,26 @@ async def test_a_server_that_was_restarted_is_reached_again(url: str) -> None:
         await execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         assert (await begin(store, asks())).session.turns == 2
         await store.ping()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_a_server_that_has_lost_its_database_to_another_writes_nothing(url: str) -> None:
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with open_store(url) as store, engine.connect() as other:
+        await begin(store, asks(), create=True)
+        await other.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        )
+        async with asyncio.timeout(30):
+            while not (await other.execute(CLAIM)).scalar_one():  # the session that has it takes a moment to end
+                pass
+        for _ in range(2):
+            with pytest.raises(InUse):
+                await begin(store, asks())
+        await other.execute(text("SELECT pg_advisory_unlock_all()"))
+        assert (await begin(store, asks())).session.turns == 2
+        assert not (await other.execute(CLAIM)).scalar_one()
+    await engine.dispose()
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)

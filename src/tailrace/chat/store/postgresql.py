@@ -46,6 +46,7 @@ class PostgreSQL(Database):
             connect_args={"timeout": self.timeout, "server_settings": {"application_name": name}},
         )
         self._reading = self._writing.execution_options(isolation_level="AUTOCOMMIT")
+        self._owned = False
         self._claim: AsyncConnection | None = None
         self._claiming = asyncio.Lock()
 
@@ -53,6 +54,7 @@ class PostgreSQL(Database):
         with self._telling():
             async with asyncio.timeout(self.timeout):
                 await self._lock()
+        self._owned = True
 
     async def _read(self, work: Work[T]) -> T:
         async with asyncio.timeout(self.timeout), self._reading.connect() as connection:
@@ -65,21 +67,24 @@ class PostgreSQL(Database):
                 return await connection.run_sync(work)
 
     async def _close(self) -> None:
-        if self._claim is not None:
-            await self._claim.invalidate()  # which ends the session, and its lock with it
-            await self._claim.close()
+        await self._release()
         await self._writing.dispose()
 
     async def _keep_claim(self) -> None:
         """Lock again after the server was restarted or the connection was cut: another may have come in between."""
-        if self._claim is None:
+        if not self._owned:
             return
         async with self._claiming:
-            driver = (await self._claim.get_raw_connection()).driver_connection
-            if driver is None or driver.is_closed():
-                await self._claim.invalidate()
-                await self._claim.close()
+            if self._claim is not None and await _is_closed(self._claim):
+                await self._release()
+            if self._claim is None:
                 await self._lock()
+
+    async def _release(self) -> None:
+        if self._claim is not None:
+            claim, self._claim = self._claim, None
+            await claim.invalidate()  # which ends the session, and its lock with it
+            await claim.close()
 
     async def _lock(self) -> None:
         """A session's advisory lock, on a connection that is used for nothing else."""
@@ -92,3 +97,8 @@ class PostgreSQL(Database):
             await connection.close()
             raise
         self._claim = connection
+
+
+async def _is_closed(connection: AsyncConnection) -> bool:
+    driver = (await connection.get_raw_connection()).driver_connection
+    return driver is None or driver.is_closed()

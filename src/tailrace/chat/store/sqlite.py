@@ -135,19 +135,24 @@ def _claim(file: _File) -> sqlite3.Connection:
     try:
         claim = sqlite3.connect(beside, timeout=CLAIMING, isolation_level=None, check_same_thread=False)
         try:
-            claim.execute("BEGIN IMMEDIATE")
-            claim.execute(f"PRAGMA user_version = {os.getpid()}")
-            claim.execute("COMMIT")
-            claim.execute("BEGIN IMMEDIATE")  # others can read the id of the process, but not lock
-        except sqlite3.OperationalError:
-            pid = claim.execute("PRAGMA user_version").fetchone()[0]
-            raise InUse(file.name, f"the server with process id {pid}") from None
+            _lock(claim, file.name)
         except BaseException:
             claim.close()
             raise
     except sqlite3.Error as error:
         raise StoreError(f"{beside}: {reason(error)}") from error
     return claim
+
+
+def _lock(claim: sqlite3.Connection, place: str) -> None:
+    try:
+        claim.execute("BEGIN IMMEDIATE")
+        claim.execute(f"PRAGMA user_version = {os.getpid()}")
+        claim.execute("COMMIT")
+        claim.execute("BEGIN IMMEDIATE")  # others can read the id of the process, but not lock
+    except sqlite3.OperationalError:
+        pid = claim.execute("PRAGMA user_version").fetchone()[0]
+        raise InUse(place, f"the server with process id {pid}") from None
 
 
 class _Connections:
