@@ -31,6 +31,7 @@ from pydantic import BaseModel
 import tailrace
 import tailrace.client
 import tailrace.testing
+from tailrace.asgi import disconnect
 from tailrace.cli.chat import CHAT as TALK
 from tailrace.cli.command import Command as Subcommand
 from tailrace.cli.commands import make_parser
@@ -46,6 +47,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REFERENCE = ROOT / "docs" / "reference.md"
 CLIENT = ROOT / "docs" / "client.md"
 CHATTING = ROOT / "docs" / "chat.md"
+MISTAKES = ROOT / "docs" / "mistakes.md"
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SERVE = re.compile(r"^(?:make|tailrace) serve\b", re.MULTILINE)
@@ -227,6 +229,12 @@ def test_python_can_be_parsed(page: Path) -> None:
     for language, text in blocks(page):
         if language == "python":
             compile(text, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+
+
+def test_a_log_line_that_a_page_quotes_is_what_the_server_logs() -> None:
+    [quoted] = [text for language, text in blocks(MISTAKES) if language == "text"]
+    written = "".join(re.findall(r'"(.*)"', inspect.getsource(disconnect.wait_disconnect)))
+    assert quoted.strip().partition(": ")[2] in written
 
 
 def _anchors(page: Path) -> set[str]:
