@@ -6,6 +6,7 @@ Applications that come with tailrace use what any other application has: its pub
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -136,6 +137,16 @@ def is_allowed(found: Import) -> bool:
 
 def test_every_module_has_a_layer() -> None:
     assert {part(module) for module in MODULES} - set(RANK) == set()
+
+
+def test_the_design_shows_the_layers() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "design.md").read_text()
+    table = re.search(r"^\| layer \|.*\n\|---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    assert table is not None
+    shown = [re.findall(r"`(\w+)(/?)`", row.split("|")[1]) for row in table[1].splitlines()]
+    assert [{name for name, _ in row} for row in reversed(shown)] == LAYERS
+    folders = {part(module) for module in MODULES if "." in module}
+    assert {name for row in shown for name, slash in row if slash} == folders
 
 
 def test_every_inner_import_names_a_module() -> None:
