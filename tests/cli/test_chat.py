@@ -25,7 +25,7 @@ from tests.cli.served import PATIENCE, SILENT
 from tests.cli.terminal.screen import terminal
 from tests.client.speaking import saying, speaking
 from tests.programs import Server
-from tests.serving import ROOT, free_port
+from tests.serving import ROOT, free_port, listening_socket
 
 PATHS = os.pathsep.join([str(ROOT), str(ROOT / "src")])
 
@@ -253,10 +253,34 @@ def test_what_is_no_text_is_replaced(server: Server) -> None:
         assert re.match("You (wrote|asked) “short [?\ufffd] one”", out)
 
 
-def test_behind_a_proxy_only_a_request_finds_out(server: Server) -> None:
-    proxy = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
-    status, out, _ = chat(server.url, "--message", "short one", no_proxy="127.0.0.1", **proxy)
-    assert (status, out[:9]) == (0, "You wrote")
+ENVIRONMENTS = [
+    {"ALL_PROXY": "socks5://127.0.0.1:1"},
+    {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"},
+    {"SSL_CERT_FILE": "/nowhere.pem"},
+]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda each: next(iter(each)))
+def test_this_machine_is_reached_without_proxy_or_certificates(environment: dict[str, str], server: Server) -> None:
+    status, out, err = chat(server.url, "--message", "short one", **environment)
+    assert (status, out[:9], err) == (0, "You wrote", "")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("environment", ENVIRONMENTS[:2], ids=lambda each: next(iter(each)))
+def test_a_proxy_that_cannot_be_used_is_one_line(environment: dict[str, str], scheme: str) -> None:
+    environment = {**environment, "HTTPS_PROXY": environment.get("HTTP_PROXY", "")}
+    status, out, err = chat(f"{scheme}://chat.invalid", "--message", "hello", **environment)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert re.match(r"(ALL|HTTPS?|http)_(PROXY|proxy) is '\S+', but .*: .*\n", err)
+
+
+def test_certificates_that_cannot_be_used_are_one_line() -> None:
+    with listening_socket() as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        status, out, err = chat(url, "--message", "hello", **ENVIRONMENTS[2])
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("SSL_CERT_FILE is '/nowhere.pem', but it cannot be opened (No such file or directory): ")
 
 
 def test_a_reader_that_leaves_is_no_error(server: Server) -> None:

@@ -460,6 +460,25 @@ async def test_a_failure_is_one_line(url: str, run: Run, path: str) -> None:
     assert "\x1b" not in err
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "address", "said"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1", "http://host.invalid/", "a SOCKS proxy needs the package socksio"),
+        ("https_proxy", "http://127.0.0.1:1", "https://host.invalid/", "it does not answer"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "https://host.invalid/", "it cannot be opened (No such file or directory)"),
+    ],
+)
+async def test_a_variable_that_cannot_be_used_is_one_line(
+    run: Run, url: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, address: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    status, out, err = await run(address, "--no-reconnect")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"tailrace tail: {variable} is '{value}', but {said}")
+    # This machine needs neither.
+    assert await run(f"{url}/letters") == (0, "a\nb\nc\n", "")
+
+
 async def test_refused_on_the_way_it_says_how_to_go_on(url: str, run: Run) -> None:
     line = "tailrace tail: the server refused with 403: not you; continue with --after=s.e.1\n"
     assert await run(f"{url}/once", "--quiet") == (1, "1\n", line)

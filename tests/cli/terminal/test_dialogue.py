@@ -94,7 +94,7 @@ def test_each_command_does_what_the_help_says(chat_server: Server, tmp_path: Pat
 
         assert f"{chat_server.url}/docs" in screen.ask("/docs", "/docs\n")
         assert f"{chat_server.url}/demo" in screen.ask("/demo", "/demo\n")
-        screen.ask("/new", "New session")
+        screen.ask("/new", "New session", " · demo")
         assert opened.read_text().split() == [f"{chat_server.url}/docs", f"{chat_server.url}/demo"]
         screen.until(lambda: session_of(screen) not in (short, "new"), "expected another session")
         new = session_of(screen)

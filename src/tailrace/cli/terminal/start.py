@@ -92,7 +92,11 @@ async def _send(url: str, key: str | None, session_id: str | None, message: str,
 async def knock(url: str) -> None:
     """CommandError unless something accepts connections there. Behind a proxy only a request can tell."""
     if any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
-        return
+        # Imported here because few need it.
+        from ...client.environment import proxy_for
+
+        if proxy_for(url) is not None:
+            return
     parts = urlsplit(url)
     try:
         async with asyncio.timeout(KNOCK_SECONDS):
