@@ -25,11 +25,14 @@ class Silent:
 
     def __init__(self) -> None:
         self.url = ""
+        self._is_greeted = False
         self._asking: asyncio.Queue[tuple[str, StreamWriter]] = asyncio.Queue(8)
 
     async def connect(self, reader: StreamReader, writer: StreamWriter) -> None:
         line = await reader.readline()  # empty if the client only looks whether a server is there
-        if line and not line.startswith(b"GET / "):  # which asks for the greeting
+        if line.startswith(b"GET /stats ") and not self._is_greeted:
+            self._is_greeted = True  # the first of these is for the greeting
+        elif line:
             await self._asking.put((line.decode(), writer))
         await reader.read()
         writer.close()
@@ -60,6 +63,7 @@ async def test_a_server_that_says_nothing_keeps_nobody(tmp_path: Path) -> None:
     async with silent() as server, chatting_with(server.url, tmp_path, greets=False) as screen:
         screen.send("/health")
         await server.asked("/health")
+        await to_thread(screen.wait, "waiting for the server; Ctrl-C cancels")
         screen.type("ctrl-c")
         await to_thread(screen.wait, "Cancelled.")
         await to_thread(screen.prompt)

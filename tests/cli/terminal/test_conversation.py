@@ -199,7 +199,7 @@ async def test_a_reply_that_cannot_be_read_on(tmp_path: Path) -> None:
 
     async def speak(reader: StreamReader, writer: StreamWriter) -> None:
         line = await reader.readline()  # empty if the client only looks whether a server is there
-        if line.startswith(b"GET / "):  # for the greeting
+        if line.startswith(b"GET /stats "):  # for the greeting
             await until_left(reader, writer)
         elif line:
             await next(answers)(reader, writer)

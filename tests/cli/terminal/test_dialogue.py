@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx
 
 from tailrace.cli.terminal.commands import COMMANDS, KEYS
+from tailrace.cli.terminal.server import NO_KEY
 from tailrace.testing.relay import Fault, relayed
+from tests.cli.terminal.conftest import serve
 from tests.cli.terminal.screen import TAILRACE, chatting, session_of, terminal
 from tests.programs import Server
 
@@ -304,3 +306,12 @@ def test_a_reply_goes_on_below_what_came_while_it_was_suspended(chat_server: Ser
 def test_a_narrow_terminal_breaks_between_words(chat_server: Server, tmp_path: Path) -> None:
     with chatting(chat_server.url, tmp_path, columns=40) as screen:
         assert "\n/help lists the commands, Alt-Enter\nstarts a new line, Ctrl-D leaves.\n" in screen.text
+
+
+def test_a_server_that_requires_a_key_says_so_at_the_start(tmp_path: Path) -> None:
+    with serve(tmp_path, TAILRACE_API_KEYS="one-key") as server:
+        with terminal(tmp_path, "chat", server.url) as screen:
+            screen.until(lambda: f"\n{NO_KEY}\nnew>" in screen.text, "expected what is wrong")
+            screen.leave()
+        with chatting(server.url, tmp_path, "--key", "one-key"):
+            pass

@@ -55,12 +55,12 @@ class App:
         return await self._connection.server()
 
     async def model(self) -> str:
-        """Ask the server for the name of its model."""
+        """Ask the server for the name of its model. Unlike `/`, the statistics need the API key."""
         server = await self.server()
-        return (await server.chat.info()).model
+        return (await server.chat.stats()).model
 
     async def greeting(self) -> tuple[str, str]:
-        """A line that says whether the server can be talked to, and its style."""
+        """A line that says whether the server can be used, and its style."""
         server = await self.server()
         from .server import ERRORS
 
