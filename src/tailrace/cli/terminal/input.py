@@ -16,10 +16,11 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.input import Input as Keys
+from prompt_toolkit.input import Input as Terminal
 from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.key_processor import KeyProcessor
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import TabsProcessor
 
 from ..text import safe_line, short
@@ -32,10 +33,7 @@ Sessions = Callable[[], "AsyncIterator[Session]"]
 
 YES = ("y", "yes")
 
-BURST = 0.01
-"""Seconds between two keys that nobody can have typed one after the other."""
-
-PAUSE = 0.05
+PAUSE = 0.1
 """Seconds without a key after which a burst is over."""
 
 
@@ -147,20 +145,21 @@ class Input:
 class Burst:
     """Tells pasted text from typed text where the terminal does not mark it.
 
-    Without bracketed paste each line of a pasted text ends with Enter, and would be a message. So Enter in the middle
-    of a burst is a line of the text, and only Enter at its end sends it. A command is one line, and Enter ends it.
+    Without bracketed paste each line of a pasted text ends with Enter, and would be a message. But its keys come many
+    at a time, where typed ones come one by one. So Enter among other keys is a line of the text. Behind the last one it
+    sends the text, unless more keys follow at once. A command is one line, and Enter always runs it.
     """
 
     def __init__(self) -> None:
-        self._last = 0.0
-        self._is_burst = False
+        self._follows = False  # whether the last key came together with others before it
+        self._continues = False  # and with others after it
         self._waiting: tuple[asyncio.TimerHandle, Buffer] | None = None
 
-    def note(self, _: KeyProcessor) -> None:
+    def note(self, keys: KeyProcessor) -> None:
         """A key was pressed. If Enter came just before it, that was not the end."""
-        now = asyncio.get_running_loop().time()
-        self._is_burst = now - self._last < BURST
-        self._last = now
+        self._follows = self._continues
+        # The terminal answers the question where the cursor is as if that were a key.
+        self._continues = any(each.key != Keys.CPRResponse for each in keys.input_queue)
         if self._waiting is not None:
             timer, buffer = self._waiting
             self._waiting = None
@@ -175,10 +174,12 @@ class Burst:
         @keys.add("enter", filter=in_message)
         def enter(event: KeyPressEvent) -> None:
             buffer = event.current_buffer
-            if self._is_burst and not is_command(buffer.text):
-                self._waiting = asyncio.get_running_loop().call_later(PAUSE, self._send), buffer
-            else:
+            if is_command(buffer.text) or not (self._follows or self._continues):
                 buffer.validate_and_handle()
+            elif self._continues:
+                buffer.insert_text("\n")
+            else:
+                self._waiting = asyncio.get_running_loop().call_later(PAUSE, self._send), buffer
 
         @keys.add("escape", "enter", filter=in_message)
         def new_line(event: KeyPressEvent) -> None:
@@ -198,7 +199,7 @@ class Burst:
 
     def _is_in_text(self) -> bool:
         """Whether a tab can only be part of a pasted text."""
-        return self._is_burst and not get_app().current_buffer.text.startswith("/")
+        return (self._follows or self._continues) and not get_app().current_buffer.text.startswith("/")
 
     def _send(self) -> None:
         assert self._waiting is not None
@@ -207,14 +208,14 @@ class Burst:
         buffer.validate_and_handle()
 
 
-def forget_typed(keys: Keys) -> None:
+def forget_typed(terminal: Terminal) -> None:
     """Discard what was typed but not read yet."""
-    clear_typeahead(keys)
+    clear_typeahead(terminal)
     try:
         import termios
     except ModuleNotFoundError:  # pragma: no cover - Windows has no such queue
         return
-    termios.tcflush(keys.fileno(), termios.TCIFLUSH)
+    termios.tcflush(terminal.fileno(), termios.TCIFLUSH)
 
 
 def is_command(text: str) -> bool:
