@@ -531,12 +531,12 @@ async def test_what_came_before_half_an_event_is_printed(url: str, run: Run) -> 
         (
             "letters",
             ["--data", ""],
-            "Method Not Allowed; expected the method GET, but got POST",
+            "Method Not Allowed; expected the method GET, HEAD, OPTIONS, but got POST",
         ),
         (
             "letters",
             ["--method", "put"],
-            "Method Not Allowed; expected the method GET, but got PUT",
+            "Method Not Allowed; expected the method GET, HEAD, OPTIONS, but got PUT",
         ),
         ("unasked", [], "not so; the method was GET"),
     ],
