@@ -25,7 +25,9 @@ def main() -> None:
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         with serving(path) as address, TemporaryDirectory() as folder:
             script = "\n".join(script_lines(docstring.replace(DOCUMENTED, address)))
-            subprocess.run(["sh", "-ec", script], cwd=folder, check=True, timeout=LIMIT)
+            asked = subprocess.run(["sh", "-ec", script], cwd=folder, timeout=LIMIT, check=False)
+        if asked.returncode:
+            sys.exit(f"expected the last command to succeed, but it ended with status {asked.returncode}")
         print(flush=True)
 
 
@@ -84,4 +86,7 @@ def part_of_script(text: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
