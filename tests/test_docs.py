@@ -1,10 +1,11 @@
-"""What the documentation shows is run, and what it must name is there.
+"""Run what the documentation shows, and check that it names what it must.
 
-A fenced `python` block whose first line is a comment with a file's name is that file, whole. A file with an `app` is
-served, and the `console` blocks that follow it are run against it in a fresh folder, together with the other files that
-the page shows until the next app. Behind a `sh` block that starts the chat server they are run against that. A `python`
-block without a name that asserts something is run by itself. A `text` block that begins with `$ tailrace chat` is typed
-into a terminal. `sh` blocks are for the reader alone, but their commands of `tailrace` are parsed.
+- A `python` block that begins with a file name in a comment is that whole file. If it has an `app`, it is served, and
+  the `console` blocks after it are run against it. The other files up to the next app are in the same folder.
+- After a `sh` block that starts the chat server, `console` blocks are run against the chat server.
+- A `python` block without a file name is run if it asserts something, and otherwise only parsed.
+- A `text` block that begins with `$ tailrace chat` is typed into a terminal.
+- Other `sh` blocks are not run, but their `tailrace` commands are parsed.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ CHAT = "the chat server"
 
 @dataclass
 class Case:
-    """An app, the files beside it, and the transcripts of its use."""
+    """An app, the files beside it, and the commands to run against it."""
 
     page: str
     name: str
@@ -97,7 +98,7 @@ CASES = [case for page in PAGES for case in cases(page) if case.name != CHAT or 
 
 @contextmanager
 def serving_case(case: Case, folder: Path) -> Iterator[str]:
-    """The address of a case's app, which runs in a folder with all its files."""
+    """Serve the app of a case in a folder with all its files. Yield the address."""
     if case.name != CHAT:
         (folder / case.name).write_text(case.files[case.name])
     app = f"{case.name.removesuffix('.py')}:app"
@@ -118,7 +119,7 @@ def test_what_is_shown_is_what_happens(case: Case, tmp_path: Path) -> None:
 def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == "browser.py")
     with serving_case(case, tmp_path) as address, sync_playwright() as playwright:
-        # As root, which containers often are, chromium does not start with its sandbox.
+        # chromium does not start with its sandbox as root, and containers often run as root.
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(f"http://{address}/")
@@ -149,7 +150,7 @@ TALKS = [
 
 _PROMPT = "(?:new|[0-9a-f]{8})>"
 _TYPED = re.compile(rf"^{_PROMPT} (.+)\n", re.MULTILINE)
-# What differs from run to run, and the lines that are left out.
+# What differs from run to run, and `…` for lines that the page leaves out.
 _VARYING = re.compile(
     r"(?P<id>\b[0-9a-f]{8}\b)|(?P<moment>\d{4}-\d\d-\d\d \d\d:\d\d)|(?P<number>[\d.]+(?= chunks| s ·))"
     r"|(?P<lasted>[\d.]+ s {2,})|^…\n",
@@ -165,7 +166,7 @@ _ANY = {
 
 
 def pattern_of(shown: str) -> str:
-    """A pattern for what a terminal shows where a page says this."""
+    """Return a pattern that matches what a terminal shows if the page is right."""
     ends = [0, *(end for match in _VARYING.finditer(shown) for end in match.span()), len(shown)]
     kept = [re.escape(shown[start:end]) for start, end in zip(ends[::2], ends[1::2], strict=True)]
     kinds = [_ANY[match.lastgroup] for match in _VARYING.finditer(shown)]
@@ -259,7 +260,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def section(title: str, page: Path = REFERENCE) -> str:
-    """The text under a heading, up to the next one of its level or above."""
+    """Return the text under a heading, up to the next heading."""
     text = _BLOCK.sub("", page.read_text())
     match = re.search(rf"^(#+) `?{re.escape(title)}`?$(.*?)(?=^#{{1,3}} |\Z)", text, re.M | re.S)
     assert match is not None, f"expected a heading {title} in {page.name}"
@@ -267,7 +268,7 @@ def section(title: str, page: Path = REFERENCE) -> str:
 
 
 def rows(text: str) -> dict[str, str]:
-    """The first two columns of tables whose first column is a name in backticks."""
+    """Return the first two columns of the tables whose first column is a name in backticks."""
     return dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", text, re.MULTILINE))
 
 

@@ -1,8 +1,8 @@
-"""Transcripts of a terminal: commands behind `$`, and what they print. They are run again and compared.
+"""Run the commands of a transcript again, and compare what they print. Commands stand after `$`.
 
-Ids, epochs, dates and delays differ from run to run. They are compared by the order in which they appear, and the ids
-that a transcript shows are replaced by those that a run has got, so that a later command can name an earlier stream.
-A command of which no output is shown is run, and must succeed. One that sets a variable sets it for those that follow.
+Ids, epochs, dates and delays differ from run to run. Ids are matched by the order in which they appear. The ids of this
+run replace those in the transcript, so a later command can name an earlier stream. A command without documented output
+only has to succeed. If it sets a variable, later commands can use it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _ASSIGNMENT = re.compile(r"(\w+)=\$\(")
 
 @dataclass(frozen=True)
 class Command:
-    """A command line and the output that is shown for it."""
+    """A command line and its documented output."""
 
     line: str
     output: str
 
 
 def read_transcript(text: str) -> list[Command]:
-    """The commands of a transcript; a line that ends in a backslash goes on in the next one."""
+    """Return the commands of a transcript. A backslash at the end of a line continues a command."""
     commands = []
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         lines = part.split("\n")
@@ -53,7 +53,7 @@ def read_transcript(text: str) -> list[Command]:
 
 @dataclass
 class Session:
-    """Runs commands against the server at `address`, and remembers which id stands for which."""
+    """Runs commands against the server at `address`, and remembers which id replaces which."""
 
     folder: Path
     address: str = ADDRESS
@@ -88,7 +88,7 @@ class Session:
             timeout=30,
             check=False,
         )
-        # 18 is curl's word for a body that broke off, which is what some commands show.
+        # curl ends with 18 if a body was cut short, and some commands show just that.
         assert result.returncode in (0, 18), f"{line}\n{result.stderr}"
         return result.stdout
 
