@@ -63,6 +63,12 @@ def tailrace_app() -> FastAPI:
             app.state.made = number
             yield number
 
+    @router.stream("/short", retention=Retention(count=3), on_disconnect="detach")
+    async def short() -> AsyncIterator[int]:
+        for number in range(10):
+            yield number
+            await asyncio.sleep(0)
+
     @router.stream("/quiet", grace=0.1, websocket=True)
     async def quiet() -> AsyncIterator[str]:
         yield "a"

@@ -170,6 +170,19 @@ async def test_a_reset_is_an_error_or_a_new_beginning(relay: Relay, driver: Driv
     assert [event.event or event.data for event in again.events] == ["reset", 6, 7, 8]
 
 
+@pytest.mark.parametrize("accept", [SSE, NDJSON, "text/plain", "application/json"])
+async def test_a_tail_is_never_given_for_the_whole(relay: Relay, driver: Driver, accept: str) -> None:
+    address = (await driver.read(f"{relay.url}/short", headers={"accept": SSE})).address
+    assert address is not None
+    headers = {"accept": accept}
+    got = await driver.read(address, headers=headers)
+    assert isinstance(got.error, StreamReset), (got.data, got.error)
+    assert (got.error.reason, got.data) == ("trimmed", [])
+    again = await driver.read(address, headers=headers, on_reset="restart")
+    assert again.events[0].event == "reset"
+    assert "".join(map(str, again.data[1:])).replace("\n", "") == "789"
+
+
 async def test_a_document_is_a_stream_too(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/letters", headers={"accept": "application/json"})
     assert got.data == LETTERS
