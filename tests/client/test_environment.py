@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.client import ChatClient, StreamLost, UnusableEnvironment
+from tailrace.client import ChatClient, Retry, StreamLost, Unreachable, UnusableEnvironment
 from tailrace.client.environment import Proxy, is_loopback, proxy_for, tls_context
 from tests.client.drivers import AT_ONCE, Driver
 from tests.client.speaking import SSE_HEAD, own_certificate, saying, speaking
@@ -152,6 +152,18 @@ async def test_a_proxy_that_wants_credentials_is_named(driver: Driver, monkeypat
             assert isinstance(got.error, UnusableEnvironment)
             assert got.error.variable == variable
             assert "407" in got.error.reason
+
+
+async def test_a_proxy_that_cannot_reach_the_server_is_named(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with speaking(saying(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")) as address:
+        monkeypatch.setenv("HTTP_PROXY", f"http{address}")
+        got = await driver.read("http://server.example/", retry=Retry(limit=0))
+        assert isinstance(got.error, StreamLost)
+        reason = f"the server refused with 503: it came through the proxy http{address} of HTTP_PROXY"
+        assert (got.error.kind, got.error.reason) == ("unavailable", reason)
+        with pytest.raises(Unreachable, match=r"503: it came through the proxy .* of HTTP_PROXY"):
+            async with ChatClient("http://server.example", retry=Retry(limit=0)) as chat:
+                await chat.stats()
 
 
 async def test_a_proxy_is_used(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,16 +173,19 @@ class Following:
 
     def _be_refused(self, head: Opened) -> Flow[_Drop | None]:
         error = yield from read_refusal(head, self._deadline.at_most(self.plan.timeouts.head))
-        return (yield from self._judge_refusal(error, read_retry_after(head.headers.get("retry-after"))))
+        return (yield from self._judge_refusal(error, read_retry_after(head.headers.get("retry-after")), head.through))
 
-    def _judge_refusal(self, error: StreamRefused, retry_after: float | None = None) -> Flow[_Drop | None]:
+    def _judge_refusal(
+        self, error: StreamRefused, retry_after: float | None = None, through: str = ""
+    ) -> Flow[_Drop | None]:
         if error.status == 410 and error.code == "reset":
             cursor = error.members.get("cursor")
             is_given = isinstance(cursor, str) and is_cursor(cursor)
             return (yield from self._restart(str(error.members.get("reason")), cursor if is_given else None))
         if error.status not in UNAVAILABLE:
             raise error
-        loss = Loss("unavailable", str(error))
+        # A proxy says so, too, if it cannot reach the server.
+        loss = Loss("unavailable", str(error), through)
         if self._may_repeat or (error.status in NOT_DEALT_WITH and retry_after is not None):
             return _Drop(loss, at_least=retry_after or 0.0)
         if error.status in NOT_DEALT_WITH:

@@ -150,7 +150,8 @@ def _opened(response: httpx.Response, follows: bool, proxy: Proxy | None) -> Ope
     # httpx joins several lines of one header with commas (RFC 9110, section 5.3).
     headers, url = response.headers, str(response.url)
     is_framed = "content-length" in headers or "transfer-encoding" in headers or response.http_version == "HTTP/2"
-    return Opened(response.status_code, dict(headers), url, url, is_framed, follows)
+    through = "" if proxy is None else f"it came through the proxy {proxy.shown} of {proxy.variable}"
+    return Opened(response.status_code, dict(headers), url, url, is_framed, follows, through)
 
 
 def _is_plain(response: httpx.Response) -> bool:

@@ -262,5 +262,5 @@ def _ask_once(
     error = yield from read_refusal(head, deadline.at_most(request.within))
     retry_after = read_retry_after(head.headers.get("retry-after"))
     if head.status in UNAVAILABLE and (repeatable or (head.status in NOT_DEALT_WITH and retry_after is not None)):
-        return Loss("unavailable", str(error)), retry_after or 0.0
+        return Loss("unavailable", str(error), head.through), retry_after or 0.0
     raise error

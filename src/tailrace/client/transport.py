@@ -81,7 +81,7 @@ class Opened:
     """The head of a response; header names are in lower case. `asked` is the URL before redirections.
 
     Unless `is_framed`, the end of the connection is the end of the body, complete or not. `follows` says whether the
-    client follows redirections.
+    client follows redirections, `through` by which proxy the response came.
     """
 
     status: int
@@ -90,6 +90,7 @@ class Opened:
     asked: str
     is_framed: bool = True
     follows: bool = False
+    through: str = ""
 
 
 @dataclass(frozen=True, slots=True)
