@@ -29,8 +29,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
 
 
-def flooded(server: Server, head: bytes, block: bytes, megabytes: int = 24) -> tuple[bytes, float]:
-    """What the server answers to all of it, and by how many megabytes it has grown."""
+def flooded(server: Server, head: bytes, block: bytes, megabytes: int = 8) -> tuple[bytes, float]:
+    """What the server answers first to so many megabytes, and by how many it grows meanwhile."""
     address = urlsplit(server.url)
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
@@ -62,13 +62,16 @@ def flooded(server: Server, head: bytes, block: bytes, megabytes: int = 24) -> t
     ],
 )
 def test_a_flood_of_one_head_takes_no_memory(server: Server, head: bytes, block: bytes) -> None:
-    _, grown = flooded(server, head, block)
+    answer, grown = flooded(server, head, block)
     assert grown < 12
+    # The response to a request with endless trailers may come before them.
+    assert answer.startswith(b"HTTP/1.1 431 " if b"chunked" not in head else b"HTTP/1.1 ")
 
 
 def test_a_flood_of_pipelined_requests_takes_no_memory(server: Server) -> None:
-    _, grown = flooded(server, b"", (HEAD + b"\r\n") * 1000)
+    answer, grown = flooded(server, b"", (HEAD + b"\r\n") * 1000, 24)
     assert grown < 12
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 # The bounds one by one, in a server whose application a test holds
