@@ -1,4 +1,4 @@
-"""Programs that serve: started, waited for by what they say, and ended in every case."""
+"""Starts programs that serve, waits until they say that they listen, and ends them in every case."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STARTED = re.compile(r"(?:running|ready) on (http://[\d.]+:\d+)")
 
 @dataclass
 class Server:
-    """A running server: its address, and the lines that it has said so far."""
+    """A running server: its address, and the lines that it has printed so far."""
 
     url: str
     process: subprocess.Popen[str]
@@ -26,7 +26,7 @@ class Server:
 
 @contextmanager
 def serving(*command: str, cwd: Path | None = None, limit: float = 30.0) -> Iterator[Server]:
-    """Run a command that starts uvicorn; give it back once it listens, and end it afterwards."""
+    """Run a command that starts a server. It listens inside the block, and ends after it."""
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield _wait_until_started(Server("", process), limit)
@@ -53,7 +53,7 @@ def serving_chat(folder: Path) -> Iterator[Server]:
     options = ["--port", "0", "--database", str(folder / "chat.sqlite3"), "--log-format", "json"]
     with serving(sys.executable, "-m", "tailrace", "serve", *options, cwd=folder) as server:
         yield server
-        # The second signal, which follows, is for replies that nobody waits for.
+        # The second signal, which follows, interrupts replies that nobody reads any more.
         server.process.terminate()
 
 
@@ -61,7 +61,7 @@ def _wait_until_started(server: Server, limit: float) -> Server:
     addresses: queue.Queue[str] = queue.Queue()
 
     def listen() -> None:
-        # To the end, because a full pipe would hold the server back.
+        # To the end, because a full pipe would block the server.
         assert server.process.stdout is not None
         with server.process.stdout as output:
             for line in output:

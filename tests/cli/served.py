@@ -1,4 +1,4 @@
-"""`tailrace serve` as a process, and what it says."""
+"""Runs `tailrace serve` as a process, and reads its log."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ import httpx
 from tests.serving import process
 
 PATIENCE = 20.0
-"""Seconds after which no test waits any more."""
+"""Seconds that a test waits at most."""
 
 SILENT = {
     **{name: "" for name in os.environ if name.startswith("TAILRACE_")},
     "GENAI_MODEL_ID": "",
     "NO_COLOR": "1",
 }
-"""What the environment says of a server, taken away; an empty variable counts as none."""
+"""Removes the settings of the environment: an empty variable counts as unset."""
 
 
 @dataclass
 class Served:
-    """A server whose log is JSON, one record a line, with the lines that are none."""
+    """A server that logs JSON, one record a line; `lines` has everything that it printed so far."""
 
     process: subprocess.Popen[bytes]
     lines: list[str] = field(default_factory=list)
 
     async def line(self, part: str) -> str:
-        """The next line with this in it."""
+        """Wait for the next line that contains `part`."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 assert self.process.stdout is not None
@@ -47,16 +47,16 @@ class Served:
                     return line
 
     async def url(self) -> str:
-        """Where it listens."""
+        """Wait until it listens, and return its address."""
         url: str = json.loads(await self.line("server_started"))["address"]
         return url
 
     def interrupt(self) -> None:
-        """Ctrl-C, which a terminal sends to every process of the group."""
+        """Press Ctrl-C, which a terminal sends to every process of the group."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     async def end(self) -> int:
-        """Its exit status, which must come soon, and its last lines."""
+        """Wait for the exit status, and read the last lines."""
         status = await asyncio.to_thread(self.process.wait, PATIENCE)
         assert self.process.stdout is not None
         self.lines += self.process.stdout.read().decode().splitlines(keepends=True)
@@ -73,7 +73,7 @@ class Served:
 
 @contextmanager
 def served(folder: Path, *options: str, **environment: str) -> Iterator[Served]:
-    """A server at a free port with its database in a folder."""
+    """Run a server on a free port, with its database in a folder."""
     environment = {
         **SILENT,
         "TAILRACE_PORT": "0",
@@ -86,13 +86,13 @@ def served(folder: Path, *options: str, **environment: str) -> Iterator[Served]:
 
 
 class Reply:
-    """The objects of a reply, as they come."""
+    """Reads the objects of a reply as they arrive."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._lines = response.aiter_lines()
 
     async def until(self, type: str) -> dict[str, Any]:
-        """The next object of a type."""
+        """Wait for the next object of a type."""
         async with asyncio.timeout(PATIENCE):
             async for line in self._lines:
                 if line and (found := json.loads(line))["type"] == type:
@@ -100,6 +100,6 @@ class Reply:
         raise AssertionError(f"expected an object of type {type}, but got the end")
 
     async def is_over(self) -> bool:
-        """Whether nothing more comes, and the body has come to its end."""
+        """Whether the body ends without another object."""
         async with asyncio.timeout(PATIENCE):
             return [line async for line in self._lines if line] == []

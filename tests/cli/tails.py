@@ -1,4 +1,4 @@
-"""`tailrace tail`, and what it is run against."""
+"""Runs `tailrace tail`, against streams of tailrace and others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Run = Callable[..., Awaitable[Ended]]
 
 
 def make_app() -> FastAPI:
-    """Streams of tailrace, with some beside them that show what was asked or say what is rarely said."""
+    """Streams of tailrace, and endpoints that show the request or answer in rare ways."""
     app = tailrace_app()
 
     @app.api_route("/echo", methods=["GET", "POST", "PATCH"])
@@ -75,7 +75,7 @@ def make_app() -> FastAPI:
 
 
 def environment() -> dict[str, str]:
-    """That of a process whose coverage is not measured.
+    """The environment of a process whose coverage is not measured.
 
     On Python 3.11 a cancellation gets lost where a coroutine is traced: https://github.com/python/cpython/issues/106749
     """
@@ -85,7 +85,7 @@ def environment() -> dict[str, str]:
 
 @asynccontextmanager
 async def started(*arguments: str) -> AsyncIterator[Process]:
-    """The command as a process; killed with the block if it has not ended."""
+    """Run the command as a process. If it still runs at the end of the block, it is killed."""
     command = [sys.executable, "-m", "tailrace", "tail", *arguments]
     process = await asyncio.create_subprocess_exec(*command, env=environment(), stdout=PIPE, stderr=PIPE, limit=1 << 24)
     try:
@@ -98,7 +98,7 @@ async def started(*arguments: str) -> AsyncIterator[Process]:
 
 
 async def shell(line: str, **variables: str) -> Ended:
-    """What a line of bash does, in which `tail` is the command."""
+    """Run a line of bash, in which `tail` is the command."""
     env = {**environment(), **variables}
     script = f'set -o pipefail; tail() {{ {sys.executable} -m tailrace tail "$@"; }}; {line}'
     process = await asyncio.create_subprocess_exec("bash", "-c", script, env=env, stdout=PIPE, stderr=PIPE)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import uvicorn
+import websockets
 
 from tailrace.cli.protocol import BoundedProtocol
 from tests.cli.served import PATIENCE
@@ -93,7 +94,12 @@ class Application:
         self.ended = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        assert scope["type"] == "http"
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": (await receive())["text"]})
+            await receive()
+            return
         path = scope["path"].encode()
         self.begun.set()
         start = {"type": "http.response.start", "status": 200, "headers": []}
@@ -252,3 +258,10 @@ async def test_a_refusal_does_not_get_into_another_answer() -> None:
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
         writer.write(b"what\r\n\r\n")
         assert await reader.read() == b""
+
+
+async def test_a_websocket_has_no_deadline() -> None:
+    async with serving(Application()) as (host, port), websockets.connect(f"ws://{host}:{port}/") as client:
+        await asyncio.sleep(2 * Bounded.request_seconds)
+        await client.send("still here")
+        assert await client.recv() == "still here"

@@ -1,4 +1,4 @@
-"""A chat server whose model halts in the middle of the first reply, as a program that a test can kill."""
+"""A chat server, as a program that a test can kill. Its model halts in the middle of the first reply."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def app() -> FastAPI:
 
 
 def serving_halting(folder: Path, port: int = 0) -> AbstractContextManager[Server]:
-    """The server, with its database in a folder."""
+    """Run the server, with its database in a folder."""
     options = ["--app-dir", str(ROOT), "--factory", "--port", str(port)]
     return serving(sys.executable, "-m", "uvicorn", *options, f"{__name__}:{app.__name__}", cwd=folder)

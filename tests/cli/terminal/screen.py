@@ -1,4 +1,4 @@
-"""A program in a real pseudo-terminal, and what its screen shows."""
+"""Runs a program in a real pseudo-terminal, and reads its screen."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TAILRACE = (sys.executable, "-m", "tailrace")
 
 
 class Terminal:
-    """Everything that was written is in `raw`; `lines` has what scrolled off as well."""
+    """A terminal of its own. `raw` is everything that was written, and `lines` includes what scrolled off."""
 
     def __init__(self, columns: int = 80, rows: int = 24) -> None:
         self.screen = pyte.HistoryScreen(columns, rows, history=5000, ratio=0.5)
@@ -61,7 +61,7 @@ class Terminal:
         self._reader.start()
 
     def type(self, *keys: str) -> None:
-        """Text, or the name of a key."""
+        """Type text, or keys by their names."""
         os.write(self._master, "".join(KEYS.get(key, key) for key in keys).encode(errors="surrogateescape"))
 
     def send(self, line: str) -> None:
@@ -70,7 +70,7 @@ class Terminal:
         self.type(line, "enter")
 
     def ask(self, line: str, *parts: str) -> str:
-        """Send a line, wait for what is to come after it, and give all that is there then."""
+        """Send a line, wait until these parts appear after it, and return the text after it."""
         self.send(line)
         return self.wait(*parts)
 
@@ -85,13 +85,13 @@ class Terminal:
             self._set_size(columns, rows)
 
     def wait(self, *parts: str) -> str:
-        """The text after the last line that was sent, once all parts are in it; AssertionError if they never are."""
+        """Wait until the text after the last sent line has all parts, and return it; AssertionError if it never has."""
         self.until(lambda: all(part in self.said for part in parts), f"expected {parts}")
         with self._changed:
             return self.said
 
     def prompt(self) -> None:
-        """Wait for a prompt at which nothing was typed yet."""
+        """Wait for an empty prompt."""
         self.until(lambda: self.text.endswith(">"), "expected a prompt")
 
     def greeted(self) -> None:
@@ -101,7 +101,7 @@ class Terminal:
 
     @property
     def said(self) -> str:
-        """The text after the last line that was sent."""
+        """The text after the last sent line."""
         text = self.text
         return text[text.rindex(self._sent) :] if text.count(self._sent) > self._before else ""
 
@@ -112,7 +112,7 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """From the first to the last that is not empty."""
+        """All lines, up to the last that is not empty."""
         rows = [*self.screen.history.top, *(self.screen.buffer[number] for number in range(self.screen.lines))]
         width = self.screen.columns
         # A wide character has an empty cell after it.
@@ -127,19 +127,19 @@ class Terminal:
 
     @property
     def echoes(self) -> bool:
-        """Whether what is typed is shown by the terminal itself, and lines are edited by it."""
+        """Whether the terminal itself shows what is typed, and edits lines."""
         local = termios.tcgetattr(self._master)[3]
         return bool(local & termios.ECHO and local & termios.ICANON)
 
     def leave(self) -> None:
-        """Ctrl-D at a prompt: the chat ends well, and the terminal is as it was."""
+        """Press Ctrl-D at a prompt. The chat ends with status 0, and the terminal is as it was."""
         self.prompt()
         self.type("ctrl-d")
         assert self.end() == 0
         assert self.echoes
 
     def end(self) -> int:
-        """The exit status, which must come soon."""
+        """Wait for the exit status."""
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return status
@@ -183,7 +183,7 @@ def terminal(
     size: tuple[int, int] = (80, 24),
     **environment: str,
 ) -> Iterator[Terminal]:
-    """`tailrace …`, or another program, in a terminal of its own; its history is in a folder. Ended with the block."""
+    """Run `tailrace …`, or another program, inside the block. Its history is in a folder."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     base = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
     env = {
@@ -205,7 +205,7 @@ def terminal(
 
 @contextmanager
 def chatting(url: str, folder: Path, *options: str, columns: int = 80, **environment: str) -> Iterator[Terminal]:
-    """The chat, at its first prompt. It is left at the end of the block, if it is still there."""
+    """Run the chat, connected and at its first prompt. If it still runs at the end of the block, it is left."""
     with terminal(folder, "chat", url, *options, size=(columns, 24), **environment) as found:
         found.greeted()
         yield found
@@ -217,7 +217,7 @@ def chatting(url: str, folder: Path, *options: str, columns: int = 80, **environ
 async def chatting_with(
     url: str, folder: Path, *options: str, greets: bool = True, **environment: str
 ) -> AsyncIterator[Terminal]:
-    """The same for a test whose server is in its own event loop, where nothing may wait, or does not answer."""
+    """Run the chat for a server in the event loop of the test. `greets` is false if the server does not answer."""
     with terminal(folder, "chat", url, *options, size=(80, 24), **environment) as found:
         await to_thread(found.greeted if greets else found.prompt)
         yield found
