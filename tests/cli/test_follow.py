@@ -527,7 +527,7 @@ async def test_what_came_before_half_an_event_is_printed(url: str, run: Run) -> 
 @pytest.mark.parametrize(
     ("path", "options", "said"),
     [
-        ("words", [], "Method Not Allowed; expected the method POST, but got GET"),
+        ("words", [], "Method Not Allowed; expected the method POST, OPTIONS, but got GET"),
         (
             "letters",
             ["--data", ""],
