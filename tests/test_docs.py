@@ -36,9 +36,11 @@ from tailrace.asgi import disconnect
 from tailrace.cli.chat import CHAT as TALK
 from tailrace.cli.command import Command as Subcommand
 from tailrace.cli.commands import make_parser
+from tailrace.cli.protocol import BoundedProtocol
 from tailrace.cli.tail import TAIL
 from tailrace.cli.terminal.commands import COMMANDS, KEYS
 from tailrace.client import AsyncChat, ChatClient, Retry, Timeouts
+from tailrace.events import RESERVED
 from tests.cli.terminal.screen import Terminal, terminal
 from tests.programs import serving_app, serving_chat
 from tests.transcripts import ADDRESS, Command, Session, read_transcript
@@ -49,6 +51,8 @@ REFERENCE = ROOT / "docs" / "reference.md"
 CLIENT = ROOT / "docs" / "client.md"
 CHATTING = ROOT / "docs" / "chat.md"
 MISTAKES = ROOT / "docs" / "mistakes.md"
+PATTERNS = ROOT / "docs" / "patterns.md"
+PROTOCOL = ROOT / "docs" / "protocol.md"
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SERVE = re.compile(r"^(?:make|tailrace) serve\b", re.MULTILINE)
@@ -230,6 +234,19 @@ def test_python_can_be_parsed(page: Path) -> None:
     for language, text in blocks(page):
         if language == "python":
             compile(text, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+
+
+def test_the_bounds_that_a_page_names_are_those_of_the_protocol_class() -> None:
+    assert f"--http {BoundedProtocol.__module__}:{BoundedProtocol.__name__} " in PATTERNS.read_text()
+    said = section("In production", PATTERNS)
+    bounds = BoundedProtocol
+    assert f"a head above {bounds.max_head >> 10} KB" in said
+    assert f"after {bounds.max_waiting} waiting requests" in said
+    assert f"after {bounds.head_seconds:g} s for a head, and after {bounds.request_seconds:g} s for a head" in said
+
+
+def test_every_notice_is_in_the_protocol() -> None:
+    assert set(rows(section("Notices", PROTOCOL))) == RESERVED
 
 
 def test_a_log_line_that_a_page_quotes_is_what_the_server_logs() -> None:
