@@ -32,7 +32,7 @@ from pydantic import BaseModel
 import tailrace
 import tailrace.client
 import tailrace.testing
-from tailrace.asgi import disconnect
+from tailrace.asgi import disconnect, lifespan
 from tailrace.cli.chat import CHAT as TALK
 from tailrace.cli.command import Command as Subcommand
 from tailrace.cli.commands import make_parser
@@ -249,10 +249,10 @@ def test_every_notice_is_in_the_protocol() -> None:
     assert set(rows(section("Notices", PROTOCOL))) == RESERVED
 
 
-def test_a_log_line_that_a_page_quotes_is_what_the_server_logs() -> None:
-    [quoted] = [text for language, text in blocks(MISTAKES) if language == "text"]
-    written = "".join(re.findall(r'"(.*)"', inspect.getsource(disconnect.wait_disconnect)))
-    assert quoted.strip().partition(": ")[2] in written
+def test_the_log_lines_that_a_page_quotes_are_what_the_server_logs() -> None:
+    quoted = [re.sub(r"^(?:\d+ |\S+: )", "", text.strip()) for language, text in blocks(MISTAKES) if language == "text"]
+    written = ["".join(re.findall(r'"(.*)"', inspect.getsource(module))) for module in (lifespan, disconnect)]
+    assert [line in source for line, source in zip(quoted, written, strict=True)] == [True, True]
 
 
 def _anchors(page: Path) -> set[str]:
