@@ -238,6 +238,17 @@ async def test_a_body_may_take_as_long_as_its_answer() -> None:
         assert b"/early 3" in await reader.read()
 
 
+async def test_part_of_a_request_does_not_end_the_answer_before_it() -> None:
+    app = Application()
+    app.gate.clear()
+    async with serving(app) as address, connected(address) as (reader, writer):
+        writer.write(request("/early") + b"GET /late HT")
+        await asyncio.sleep(2 * Bounded.head_seconds)
+        app.gate.set()
+        await reader.readuntil(b"/early 0")
+        assert b"HTTP/1.1 408 Request Timeout\r\n" in await reader.read()
+
+
 async def test_a_body_that_nobody_reads_waits() -> None:
     app = Application()
     app.gate.clear()

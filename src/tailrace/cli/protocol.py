@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -31,13 +32,15 @@ class PipelineFlow(FlowControl):
     uvicorn pauses too, but reads on with each message that the application receives and each answer that ends.
     """
 
-    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
+    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any], on_resume: Callable[[], None]) -> None:
         super().__init__(transport)
         self._pipeline = pipeline
+        self._on_resume = on_resume
 
     def resume_reading(self) -> None:
-        if not self._pipeline:
+        if self.read_paused and not self._pipeline:
             super().resume_reading()
+            self._on_resume()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -47,7 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
     - `max_waiting`: pipelined requests that wait for an answer. The answer to the last one closes the connection, and
       the client sends the others again (RFC 9112, section 9.3.2).
     - `head_seconds`: how long a head may take, and a new connection to begin one. Then the answer is 408.
-    - `request_seconds`: how long a head and its body may take together.
+    - `request_seconds`: how long a head and its body may take together, again after each pause of the application.
     - `linger_seconds`: how long a refused client may take to read the refusal.
     """
 
@@ -70,7 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = PipelineFlow(transport, self.pipeline)
+        self.flow = PipelineFlow(transport, self.pipeline, self._restart_time)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -129,9 +132,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self.flow.resume_reading()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     # The bounds
+
+    def _restart_time(self) -> None:
+        """The client could not send until now."""
+        self._began = self.loop.time()
 
     def _start_timer(self) -> None:
         self._began = self.loop.time()
@@ -144,19 +152,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _check_time(self) -> None:
         """Refuse a request that is late, unless it is the application that lets it wait."""
-        left = self._began + self.request_seconds - self.loop.time()
-        if self._in_head and not self._pending:
-            self.transport.close()  # nothing was asked
-        elif self._in_head or (left <= 0 and not self._is_busy):
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        limit = self.head_seconds if self._in_head else self.request_seconds
+        left = self._began + limit - self.loop.time()
+        if left > 0 or self._is_busy:
+            self._timer = self.loop.call_later(left if left > 0 else limit, self._check_time)
+        elif self.scope is None:
+            self.transport.close()  # no request has begun
         else:
-            self._timer = self.loop.call_later(left if left > 0 else self.request_seconds, self._check_time)
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     @property
     def _is_busy(self) -> bool:
-        """Whether the application does not read the body now, or answers while it reads."""
+        """Whether the application does not read the body now, or still answers."""
         cycle = self.cycle
-        return self.flow.read_paused or (cycle.response_started and not cycle.response_complete)
+        if self.flow.read_paused:
+            return True
+        return cycle is not None and not cycle.response_complete and (self._in_head or cycle.response_started)
 
     @property
     def _can_answer(self) -> bool:
