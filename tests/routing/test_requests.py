@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Form, Header, HTTPException, Request, Uplo
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from tailrace import NDJSON, Flow, Log, Retention, StreamRouter
+from tailrace import NDJSON, Flow, Log, Retention, StreamError, StreamRouter
 from tests.asgi.apps import SSE_HEADERS
 from tests.raw import BOUND, values
 from tests.routing.apps import NDJSON_HEADERS, Recording, client_of
@@ -83,6 +83,23 @@ async def test_another_request_under_the_same_key_is_409(path: str, text: str) -
         refused = await client.post(path, json={"text": text}, headers=ALICE)
         assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_key_reused")
     assert asked.questions == ["alice: a"]
+
+
+async def test_a_failure_before_the_first_event_leaves_the_key_free() -> None:
+    router = StreamRouter()
+    answers: list[Any] = [StreamError("busy", code="busy", status=503), "done now"]
+
+    @router.stream("/ask", methods=["POST"], principal=user)
+    async def ask() -> AsyncIterator[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer
+
+    async with client_of(Recording(router)) as client:
+        assert (await client.post("/ask", headers=ALICE)).status_code == 503
+        assert values((await client.post("/ask", headers=ALICE)).content) == ["done now", "done"]
+        assert values((await client.post("/ask", headers=ALICE)).content) == ["done now", "done"]
 
 
 async def test_a_form_counts_with_its_files() -> None:

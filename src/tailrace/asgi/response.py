@@ -54,7 +54,7 @@ class StreamResponse(Response):
 
     Answers 204 to a client that already has the end, 400 to a malformed cursor, 406 if no wire fits, 409 to another
     request for a stream that exists, 410 for a reset where the wire has no room for one, 414 to an overlong query, and
-    503 to a new stream while the server shuts down. In none of these cases does `source` run.
+    503 to a new stream while the server shuts down. A generator begins in none of these cases.
     """
 
     def __init__(
@@ -239,10 +239,12 @@ class StreamResponse(Response):
             await Document(reading, self.status_code, self._headers_of(reading)).send(scope, receive, send)
         elif (failure := await reading.first_failure()) is None:
             await Connection(reading, send, self.status_code, self._headers_of(reading)).run()
-        elif isinstance(failure, StreamError):
-            await refusal_of(failure)(scope, receive, send)
         else:
-            raise failure
+            # The status is the whole answer. A request sent again under the same key must be able to succeed.
+            reading.engine.forget(reading.tail.log)
+            if not isinstance(failure, StreamError):
+                raise failure
+            await refusal_of(failure)(scope, receive, send)
 
     def _headers_of(self, reading: Reading) -> list[Header]:
         request, tail = reading.request, reading.tail
