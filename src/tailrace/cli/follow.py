@@ -224,6 +224,7 @@ _HIDDEN = "…"
 
 GONE = "the stream is gone; read it from its beginning, without --after"
 _GONE_STATUSES = (404, 410)
+_WITHOUT_EVENTS = ("", "HEAD", "OPTIONS")
 
 
 class WayOn:
@@ -283,8 +284,10 @@ def _advice(error: StreamRefused, options: Namespace, way_on: str | None) -> str
         return GONE if error.status in _GONE_STATUSES else way_on
     if error.status == 405:
         method = options.method or ("GET" if options.data is None else "POST")
-        allowed = error.members.get("allow")
-        return f"expected the method {allowed}, but got {method}" if allowed else f"the method was {method}"
+        allowed = [each.strip() for each in str(error.members.get("allow", "")).split(",")]
+        allowed = [each for each in allowed if each not in _WITHOUT_EVENTS]
+        expected = " or ".join(allowed)
+        return f"expected the method {expected}, but got {method}" if allowed else f"the method was {method}"
     return None
 
 

@@ -84,9 +84,9 @@ class Terminal:
             self._stream.feed("\r\n".join([*lines[:-1], lines[-1].ljust(cursor)]).encode())
             self._set_size(columns, rows)
 
-    def wait(self, *parts: str) -> str:
+    def wait(self, *parts: str, patience: float = PATIENCE) -> str:
         """Wait until the text after the last sent line has all parts, and return it; AssertionError if it never has."""
-        self.until(lambda: all(part in self.said for part in parts), f"expected {parts}")
+        self.until(lambda: all(part in self.said for part in parts), f"expected {parts}", patience)
         with self._changed:
             return self.said
 
@@ -105,9 +105,9 @@ class Terminal:
         text = self.text
         return text[text.rindex(self._sent) :] if text.count(self._sent) > self._before else ""
 
-    def until(self, condition: Callable[[], bool], otherwise: str = "") -> None:
+    def until(self, condition: Callable[[], bool], otherwise: str = "", patience: float = PATIENCE) -> None:
         with self._changed:
-            if not self._changed.wait_for(lambda: condition() or self._ended, PATIENCE) or not condition():
+            if not self._changed.wait_for(lambda: condition() or self._ended, patience) or not condition():
                 raise AssertionError(f"{otherwise}, but got\n" + "\n".join(self.lines))
 
     @property
