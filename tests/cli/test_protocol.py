@@ -238,6 +238,19 @@ async def test_a_body_may_take_as_long_as_its_answer() -> None:
         assert b"/early 3" in await reader.read()
 
 
+async def test_an_application_does_not_answer_what_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+    app = Application()
+    async with serving(app) as address, connected(address) as (reader, writer):
+        app.gate.clear()
+        writer.write(b"POST /never HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nwhat\r\n")
+        answer = await reader.read()
+        app.gate.set()
+        await app.ended.wait()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_part_of_a_request_does_not_end_the_answer_before_it() -> None:
     app = Application()
     app.gate.clear()

@@ -182,6 +182,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         if self._can_answer:
             self.transport.write(self._refusal(status))
+            if self.cycle is not None:
+                # The application must not answer after the refusal. For it, the client has gone.
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
             if self.transport.can_write_eof():
                 # Closed at once, what the client still sends would reset the connection before it has read the answer
                 # (RFC 9112, section 9.6).
