@@ -1,1 +1,1 @@
-"""The only code that receives and sends: a reader of a log as an HTTP or WebSocket response."""
+"""HTTP and WebSocket responses that read a log. Only this package receives and sends ASGI messages."""

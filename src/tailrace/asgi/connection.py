@@ -35,7 +35,7 @@ class Reading:
     producer: Producer | None = None
 
     async def first_failure(self) -> Exception | None:
-        """Wait for the first event, or `status_wait`; the error that came instead can still become a status."""
+        """Wait for the first event, at most `status_wait` seconds. Return the error that came instead, if any."""
         tail, producer = self.tail, self.producer
         if producer is None:
             return None
@@ -60,9 +60,9 @@ class Reading:
 
 
 class Connection:
-    """Sends what a tail reads, a batch a message, until the end, a reset or a farewell.
+    """Sends a log's entries, one batch per message, until the end, a reset or a farewell.
 
-    Run it in a task of its own. Cancelling it cuts the body short.
+    Run it in a task of its own. Cancelling the task cuts the body short.
     """
 
     __slots__ = (
@@ -80,11 +80,11 @@ class Connection:
         self._headers = headers
         self._idle = True
         self._ping_due = False
-        self._sending = 0  # beats that the current send has lasted, from 1; 0 between sends
+        self._sending = 0  # the number of beats during the current send, from 1; 0 between sends
         self._task: asyncio.Task[Any] | None = None
 
     async def run(self) -> None:
-        """Send the response. An error of the generator is sent as a notice, and raised if the notice hides it."""
+        """Send the response. The generator's error is sent as a notice, and also raised if the notice hides it."""
         self._task = asyncio.current_task()
         engine, tail, encoder, send = self._engine, self._tail, self._encoder, self._send
         log = tail.log
@@ -92,7 +92,7 @@ class Connection:
         slot = engine.pulse.join(self)
         try:
             await self._start()
-            # All in one frame: whatever lies between an entry and `send` is resumed for every delivery.
+            # Keep this loop in one coroutine: each delivery resumes every frame between here and `send`.
             while True:
                 if tail.position < log.top:
                     if (entries := tail.read_nowait()) is None:
@@ -107,7 +107,7 @@ class Connection:
                     await send({"type": "http.response.body", "body": body, "more_body": True})
                     self._sending = 0
                     if tail.position < log.top:
-                        # A server whose send never suspends would let nobody else run during a long history.
+                        # Some servers' `send` never suspends, and a long history would then block the event loop.
                         await asyncio.sleep(0)
                 elif log.outcome is not None:
                     return await self._finish(b"")
@@ -127,9 +127,9 @@ class Connection:
             engine.part(self)
 
     def beat(self) -> None:
-        """Called once an interval: abandon a client that takes nothing, and ping one that has heard nothing."""
+        """Abandon a client that reads nothing, and ping one that was sent nothing. Called once an interval."""
         if self._sending:
-            # The first beat may come right after the send began, so it measures nothing.
+            # The first beat may come right after the send began, so it does not count.
             if (self._sending - 1) * self._engine.pulse.interval >= self._engine.send_timeout:
                 self.abandon()
             self._sending += 1
@@ -139,11 +139,11 @@ class Connection:
         self._idle = True
 
     def leave(self) -> None:
-        """The server is shutting down: wake up and decide whether to say farewell."""
+        """Wake up and decide whether to send a farewell, because the server is shutting down."""
         self._tail.wake()
 
     def abandon(self) -> None:
-        """Cut the body short: the server cannot wait for a client that takes nothing."""
+        """Cut the body short, because the server cannot wait for a client that reads nothing."""
         assert self._task is not None, "only a connection that runs is among the engine's readers"
         self._task.cancel()
 
@@ -152,7 +152,7 @@ class Connection:
         if self._encoder.preamble and self._tail.position == 0:
             await self._body(self._encoder.preamble)
         elif self._tail.position == self._tail.log.top:
-            # Some servers (Granian) and middleware (GZip) keep the headers until there is a body.
+            # Some servers (Granian) and middleware (GZip) hold the headers back until the body begins.
             await self._body(b"")
 
     async def _finish(self, body: bytes) -> None:
@@ -165,7 +165,7 @@ class Connection:
             raise producer.error
 
     async def _end(self, body: bytes, notice: Notice, cursor: str, *, clean: bool = True) -> None:
-        """Say how the stream ends. A failure, or an end that the wire cannot say, cuts the body."""
+        """Send the end of the stream. Cut the body short after a failure, or if the wire cannot express this end."""
         encoder = self._encoder
         clean = clean and (encoder.spells_notices or (isinstance(notice, Outcome) and notice.state == "done"))
         await self._body(body + encoder.notice(notice, cursor), more=not clean)
@@ -184,10 +184,10 @@ class Connection:
 
 
 class Document:
-    """A log as one JSON document.
+    """A response with a log as one JSON document.
 
-    Of a stream that the request started, the document is the whole of it, or its failure. Of any other log it is what
-    is there now.
+    If the request started the stream, the document has all entries, or the response is the stream's failure. For any
+    other log, the document has the entries that exist now.
     """
 
     __slots__ = ("_headers", "_reading", "_status", "_tail", "_wire")
@@ -201,7 +201,7 @@ class Document:
         self._headers = headers
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the document. What an application's generator raised is raised here."""
+        """Send the document. Raise the error of the application's generator, unless it is a StreamError."""
         response = await self._response()
         await response(scope, receive, send)
 
@@ -214,7 +214,7 @@ class Document:
             return refusal_of(error)
         finally:
             if started:
-                # Nobody knows an address at which to ask again.
+                # A document has no address of its own, so no client can ask for this log again.
                 self._reading.engine.forget(tail.log)
         outcome = tail.log.outcome if tail.ended else None
         if started and outcome is not None and outcome.state != "done":
@@ -225,7 +225,7 @@ class Document:
         return response
 
     def _failed(self, outcome: Outcome, data: bytes) -> Response:
-        """A partial answer must not look like a complete one."""
+        """Refuse with the partial data, so that no client mistakes it for a complete document."""
         assert self._reading.producer is not None
         failure = self._reading.producer.error or StreamError(
             outcome.message or "", code=outcome.code or "cancelled", status=503
@@ -235,7 +235,7 @@ class Document:
         return refusal_of(failure, data=data)
 
     async def _collect(self) -> bytes:
-        """The entries as a JSON list. Raise StreamError if they exceed the wire's bound."""
+        """Return the entries as a JSON list. Raise StreamError if they exceed the wire's bound."""
         tail, wire = self._tail, self._wire
         encoder = tail.log.encoder(wire)
         parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What a request gets: decided from the request and from what the store knows, before anything is called or started."""
+"""Decide how to answer a request, from the request and the store alone, before calling or starting anything."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..modes import negotiate, stream_flag
 from ..wire.base import Wire
 
 MAX_QUERY = 16 << 10
-"""Bytes of a query string. A longer one is refused unread, with status 414."""
+"""The most bytes in a query string. A longer one gets status 414 unread."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """What a request says about a stream: the wire and the cursor it asks for, and the path it asks at.
+    """A request for a stream: its path, the wire it asks for, and its cursor if it has one.
 
-    `query` is the request's query without `after` and `stream`: what a stream's other addresses need as well.
+    `query` is the request's query without `after` and `stream`. The stream's other addresses repeat it.
     """
 
     method: str
@@ -34,7 +34,9 @@ class StreamRequest:
 
     @classmethod
     def read(cls, scope: Scope, wires: Sequence[Wire]) -> StreamRequest:
-        """Raise CursorError for a malformed cursor, NotAcceptable if no wire fits, StreamError for a long query."""
+        """Read a request. Raise CursorError for a malformed cursor, NotAcceptable if no wire fits, StreamError for a
+        query that is too long.
+        """
         accept, last_event_id = _headers(scope)
         if (size := len(scope["query_string"])) > MAX_QUERY:
             message = f"expected a query of at most {MAX_QUERY} bytes, but got {size}"
@@ -67,24 +69,24 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The client already has the end: 204."""
+    """Answer 204, because the client already has the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """The client wants the headers alone."""
+    """Send the headers alone, for HEAD."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResetTo:
-    """The cursor cannot be continued."""
+    """Tell the client that its cursor cannot be continued."""
 
     error: LogReset
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The request gets an error."""
+    """Answer with an error."""
 
     error: TailraceError
 
@@ -95,12 +97,12 @@ Decision: TypeAlias = Start | Read | Ended | Headers | ResetTo | Refuse
 def decide(
     request: StreamRequest, log: Log | None, *, whole: bool = False, same: bool = True, draining: bool = False
 ) -> Decision:
-    """Map a request and the log that it names to what happens. Opens, calls and starts nothing.
+    """Decide how to answer a request, given the log it names. This opens, calls and starts nothing.
 
-    - `log`: the application's own log, or the stream that the cursor, the address or the idempotency key names, if any.
-    - `whole`: a reader without a cursor was promised the log from its beginning.
-    - `same`: the request asks what the one that started the log asked.
-    - `draining`: the server takes no new streams.
+    - `log`: the application's own log, or the stream named by the cursor, the address or the idempotency key, if any.
+    - `whole`: whether a reader without a cursor must get the log from its beginning.
+    - `same`: whether the request has the same query and body as the request that started the log.
+    - `draining`: whether the server refuses new streams.
     """
     cursor = request.cursor
     if cursor is not None and cursor.ended:
@@ -138,7 +140,7 @@ def _key_reused() -> StreamError:
 
 
 def address(scope: Scope) -> str:
-    """The path as the client sees it, without a trailing slash."""
+    """Return the path as the client sees it, without a trailing slash."""
     root: str = scope.get("root_path", "").rstrip("/")
     path: str = scope["path"]
     inside = path == root or path.startswith(root + "/")
@@ -157,7 +159,7 @@ def _headers(scope: Scope) -> tuple[str | None, str | None]:
 
 
 def remaining_query(scope: Scope) -> str:
-    """The query without what belongs to one request alone: `after` and `stream`."""
+    """Return the query without `after` and `stream`, which belong to one request alone."""
     return _without_cursor(_query(scope))
 
 

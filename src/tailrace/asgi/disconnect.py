@@ -1,4 +1,4 @@
-"""Work that ends when its client leaves, beside an application that may still read the request's body."""
+"""Run work until its client leaves, while the application may still read the request's body."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ T = TypeVar("T")
 logger = logging.getLogger("tailrace")
 
 MAX_KEPT = 64 << 10
-"""Bytes of a body to keep for the application while only the disconnect is waited for; uvicorn keeps as many."""
+"""The most bytes of a body to buffer for the application while waiting for the disconnect. uvicorn's bound is equal."""
 
 _KEY = "tailrace.inbox"
 
 
 class Disconnected(Exception):
-    """The client left before the work was done."""
+    """Raised when the client leaves before the work is done."""
 
 
 class Inbox:
-    """Shares a connection's `receive` between two who need it at the same time.
+    """Shares a connection's `receive` between an application and its response.
 
-    The application calls the inbox as its own `receive`, to read the body whenever it wants to. The response waits in
-    `wait_disconnect` and leaves the body alone.
+    The application calls the inbox in place of `receive` and can read the body at any time. Meanwhile, the response
+    waits in `wait_disconnect`, which keeps the body for the application.
     """
 
     __slots__ = ("_gone", "_kept", "_receive", "_room", "_size", "_turn")
@@ -37,12 +37,12 @@ class Inbox:
         self._kept: list[Message] = []
         self._size = 0
         self._gone: Message | None = None
-        self._turn = asyncio.Lock()  # only one of the two receives at a time
+        self._turn = asyncio.Lock()  # held by whichever of the two is receiving
         self._room: asyncio.Future[None] | None = None
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Inbox:
-        """The inbox of a connection, made at the first call."""
+        """Return the inbox of a connection. The first call makes it."""
         inbox: Inbox | None = scope.get(_KEY)
         if inbox is None:
             inbox = scope[_KEY] = cls(receive)
@@ -62,14 +62,14 @@ class Inbox:
     async def wait_disconnect(self) -> None:
         while self._gone is None:
             if self._size > MAX_KEPT:
-                # Receiving more would lift the server's own backpressure.
+                # Receiving more would defeat the server's own backpressure.
                 self._room = asyncio.get_running_loop().create_future()
                 await self._room
             else:
                 await self._fetch(len(self._kept))
 
     async def _fetch(self, known: int = 0) -> None:
-        """Receive one more message, unless the other one did so meanwhile."""
+        """Receive one more message, unless the other side received one in the meantime."""
         async with self._turn:
             if self._gone is None and len(self._kept) <= known:
                 message = await self._receive()
@@ -98,9 +98,9 @@ async def wait_disconnect(scope: Scope, receive: Receive) -> None:
 
 
 async def run_until_disconnect(work: Coroutine[Any, Any, T], left: Callable[[], Awaitable[None]]) -> T:
-    """Run `work` in a task of its own while this one waits for `left`; raise Disconnected if that comes first.
+    """Run `work` in a task of its own while this task waits for `left`. Raise Disconnected if `left` returns first.
 
-    The work does not run in this task, because each resumption would go through every frame of the application's stack.
+    In this task, each resumption of the work would go through every frame of the application's stack.
     """
     this = asyncio.current_task()
     assert this is not None
@@ -109,7 +109,7 @@ async def run_until_disconnect(work: Coroutine[Any, Any, T], left: Callable[[], 
     interrupted = False
 
     def interrupt(_: object) -> None:
-        # What asyncio.timeout() does: a task cannot wait for two things at once without a third task.
+        # This cancels itself as asyncio.timeout() does. Waiting for both in `asyncio.wait` would need a third task.
         nonlocal interrupted
         if waiting:
             interrupted = True

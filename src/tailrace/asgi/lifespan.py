@@ -1,4 +1,4 @@
-"""An application's engine, and its graceful end."""
+"""An application's engine and its graceful shutdown."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def app_engine(app: Any) -> Engine:
 
 
 def engine_of(scope: Scope) -> Engine:
-    """The engine for a request. Without an application that has a state, the request gets an engine of its own."""
+    """Return the engine for a request. If the application has no state, make an engine for this request alone."""
     app = scope.get("app")
     return app_engine(app) if hasattr(app, "state") else Engine()
 
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    """Send readers a farewell as soon as the server is told to stop: `FastAPI(lifespan=tailrace.lifespan)`.
+    """Send readers a farewell as soon as the server is asked to stop: `FastAPI(lifespan=tailrace.lifespan)`.
 
-    A server closes its connections before it ends the lifespan. So this listens for the signal itself, and calls the
-    server's own handler too. You need it only without a StreamRouter, which does the same when you include it.
+    A server closes its connections before it ends the lifespan. So this function handles the signal itself, and then
+    calls the server's own handler. You need it only without a StreamRouter: including one does the same.
 
-    Hypercorn tells its worker processes to stop in a way that no application can notice. They cut their streams after
-    `--graceful-timeout` or, from Python 3.12 on, wait for the clients to leave; run it with `--workers 0`.
+    An application cannot notice how Hypercorn stops its worker processes. They cut their streams after
+    `--graceful-timeout` or, from Python 3.12 on, wait for the clients to leave. Run Hypercorn with `--workers 0`.
     """
     async with running(app_engine(app)):
         yield
@@ -66,7 +66,7 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def running(engine: Engine) -> AsyncIterator[None]:
-    """Drain the engine at SIGTERM or SIGINT, and close it at the end."""
+    """Drain the engine at SIGTERM or SIGINT. Close it on exit."""
     with _heard_signals(engine):
         try:
             yield
@@ -84,7 +84,7 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
     listening = True
 
     def drain() -> None:
-        # The loop may run this only after the engine has been closed.
+        # The loop may call this late, when the engine is closed already.
         if listening:
             engine.drain()
 
@@ -94,7 +94,7 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
 
     for stop in (signal.SIGTERM, signal.SIGINT):
         handler = signal.getsignal(stop)
-        # Without a handler the process dies at once, so there is nothing to drain for.
+        # Without a handler, the process dies immediately and nothing can be drained.
         if callable(handler):
             previous[stop] = handler
             signal.signal(stop, hear)
@@ -108,7 +108,7 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
 
 
 def _warn_of_workers() -> None:
-    """Warn if several processes serve the application, because each has streams of its own. The first one says it."""
+    """Warn if several processes serve the application, because each has its own streams. Only the first one warns."""
     count = worker_count(sys.argv, os.environ)
     # uvicorn's workers are SpawnProcess-1, -2 and so on. gunicorn's forks have no number.
     if count > 1 and multiprocessing.current_process().name in ("MainProcess", "SpawnProcess-1"):
@@ -120,9 +120,9 @@ def _warn_of_workers() -> None:
 
 
 def worker_count(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """How many workers a server's command line starts; 1 if it is not the command line of a known server.
+    """Return how many workers a server's command line starts, or 1 if the server is not a known one.
 
-    A worker is not told how many there are. But each one has its parent's command line and environment.
+    Servers do not pass the number to their workers. But each worker has its parent's command line and environment.
     """
     path = Path(command[0]) if command else Path()
     name = path.parent.name if path.name == "__main__.py" else path.stem

@@ -1,4 +1,4 @@
-"""Which web pages may use a server: its own, and those of the origins that it names."""
+"""Refuse requests from the web pages of other sites, except those of allowed origins."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from .reply import refusal
 ANY = "*"
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Methods that change nothing (RFC 9110, section 9.2.1): a page that cannot read the answer gains nothing by them."""
+"""The safe methods (RFC 9110, section 9.2.1). A page that cannot read the answer gains nothing by sending one."""
 
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::[0-9]*)?")
 _PORTS = {"http": 80, "https": 443}
 
 
 def is_admitted(scope: Scope, origins: Collection[str]) -> bool:
-    """Whether the page that sends a request is of the same host, or of one of `origins`. No Origin means no page.
+    """Tell whether a request comes from a page of the same host or of one of `origins`, or from no page at all.
 
-    An origin is a scheme, a host and a port (RFC 6454), or `null`. The scheme does not count: a proxy may add TLS.
+    An origin is a scheme, a host and a port (RFC 6454), or `null`. The scheme is ignored, because a proxy may add TLS.
+    A request without an `Origin` header does not come from a page.
     """
     origin = header_of(scope, b"origin")
     if origin is None or ANY in origins or origin in origins:
@@ -34,14 +35,14 @@ def is_admitted(scope: Scope, origins: Collection[str]) -> bool:
 
 
 class OriginGuard:
-    """ASGI middleware against other sites' pages in the browser of someone who can reach the server.
+    """ASGI middleware that refuses requests from other sites' pages in the browsers of your users.
 
-    A page can send any request that needs no preflight to any host. So an unsafe method or a WebSocket whose `Origin`
-    is neither the request's own host nor one of `origins` gets 403 `foreign_origin`.
+    A page can send any request that needs no preflight to any host. So a request with an unsafe method, or a WebSocket,
+    gets 403 `foreign_origin` if its `Origin` is neither the request's own host nor one of `origins`.
 
-    A page can also make its own name resolve to this machine, and then its origin is the request's host. So where
-    `hosts` is given, a `Host` that is neither an IP address nor `localhost` nor one of them gets 421 `unknown_host`.
-    `*` admits all. `on_refusal` is called with the code of each refusal.
+    A page can also make its own name resolve to this machine (DNS rebinding). Its origin is then the request's host. So
+    if you give `hosts`, a request gets 421 `unknown_host` unless its `Host` is an IP address, `localhost` or one of
+    them. `*` admits all. `on_refusal` is called with the code of each refusal.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class OriginGuard:
 
 
 def header_of(scope: Scope, name: bytes) -> str | None:
-    """The first header of a name, or None."""
+    """Return the value of the first header with a name, or None."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
@@ -101,7 +102,7 @@ def _with_port(place: str, port: int | None) -> str:
 
 
 def _plain(host: str) -> str:
-    """Names may be written in capitals, and with the root's dot."""
+    """Return a host's name in lower case, without brackets and without the dot of the DNS root."""
     return host.strip("[]").lower().removesuffix(".")
 
 

@@ -1,4 +1,4 @@
-"""Whole answers: the headers of streams, refusals, and resets."""
+"""The headers of streams, and the responses that are no streams: refusals and resets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Header = tuple[bytes, bytes]
 
 
 def stream_headers(request: StreamRequest, cache_control: str | None) -> list[Header]:
-    """The headers of every response on a wire."""
+    """Return the headers that every response on a wire has."""
     wire = request.wire
     default = "no-cache, no-transform" if wire.streaming else "no-store"
     headers = [
@@ -23,20 +23,20 @@ def stream_headers(request: StreamRequest, cache_control: str | None) -> list[He
         (b"cache-control", (cache_control or default).encode()),
     ]
     if wire.streaming:
-        # nginx's name, and RFC 10036's, for: pass on each piece as it comes.
+        # Both ask proxies not to buffer: the first one is nginx's, the second one is RFC 10036's.
         headers += [(b"x-accel-buffering", b"no"), (b"incremental", b"?1")]
     return [*headers, (b"vary", b"accept")]
 
 
 def cursor_header(cursor: Cursor | str) -> Header:
-    """The cursor at which the body begins."""
+    """Return the header with the cursor at which the body begins."""
     return b"tailrace-cursor", str(cursor).encode()
 
 
 def refusal(status: int, detail: str, code: str, *, data: bytes | None = None, **members: Any) -> Response:
-    """An error in FastAPI's words: `detail` for people, and `code` for programs.
+    """Return an error response as FastAPI writes it: `detail` for people, plus `code` for programs.
 
-    `data` is the JSON of what came before the error.
+    `data` is the JSON list of the items before the error.
     """
     headers = {"Cache-Control": "no-store"}
     if status == 503:
@@ -48,7 +48,7 @@ def refusal(status: int, detail: str, code: str, *, data: bytes | None = None, *
 
 
 def refusal_of(error: TailraceError, *, data: bytes | None = None) -> Response:
-    """The refusal that an exception stands for."""
+    """Return the error response for an exception."""
     if isinstance(error, StreamError):
         return refusal(error.status, error.message, error.code, data=data)
     if isinstance(error, NotAcceptable):
@@ -60,7 +60,7 @@ def refusal_of(error: TailraceError, *, data: bytes | None = None) -> Response:
 
 
 def reset_of(error: LogReset, request: StreamRequest, status: int, headers: list[Header]) -> Response:
-    """The answer to a cursor that cannot be continued: in band where the wire has room for it, else status 410."""
+    """Return the answer to a cursor that cannot be continued: a notice if the wire has notices, else status 410."""
     resume = Cursor.parse(error.resume)
     encoder = request.wire.encoder(resume.stream, resume.epoch, 0)
     if not (request.wire.streaming and encoder.spells_notices):

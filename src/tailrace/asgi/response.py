@@ -1,4 +1,4 @@
-"""A response is a reader of a log at a cursor."""
+"""StreamResponse: a response that reads a log from a cursor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 
-# What Starlette and FastAPI recognise as an answer.
+# Starlette and FastAPI recognise an answer by this class.
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -38,7 +38,7 @@ logger = logging.getLogger("tailrace")
 
 @dataclass(slots=True)
 class Plan:
-    """What one request gets. `producer` is that of a stream which the request has started."""
+    """The answer to one request. `producer` is set if the request started a stream."""
 
     engine: Engine
     request: StreamRequest | None
@@ -49,12 +49,12 @@ class Plan:
 class StreamResponse(Response):
     """An ASGI application that sends a log to its client, on the wire and from the cursor that the request asks for.
 
-    `source` is a Log, which all requests read; or a generator, or a function that returns one or the other. From a
-    generator each request without a cursor starts a stream, and one with a cursor resumes the stream that it names.
+    `source` is a Log, a generator, or a function that returns either. All requests read the same Log. With a generator,
+    a request without a cursor starts a stream, and a request with a cursor resumes the stream that it names.
 
-    Answers 204 to a client that already has the end, 400 to a malformed cursor, 406 if no wire fits, 409 to another
-    request for a stream that exists, 410 for a reset where the wire has no room for one, 414 to an overlong query, and
-    503 to a new stream while the server shuts down. A generator begins in none of these cases.
+    It answers 204 if the client already has the end, 400 to a malformed cursor, 406 if no wire fits, 409 if
+    `fingerprint` differs from that of the existing stream, 410 for a reset on a wire without notices, 414 to a query
+    that is too long, and 503 to a new stream while the server shuts down. In these cases, no generator begins.
     """
 
     def __init__(
@@ -71,12 +71,14 @@ class StreamResponse(Response):
         fingerprint: bytes = b"",
         websocket: bool = False,
     ) -> None:
-        """Describe the response; nothing runs before it is sent.
+        """Describe the response. Nothing runs until it is prepared or sent.
 
-        - `engine`: default: the application's own.
-        - `addressed`: streams can be resumed and stopped below the request's path, and the headers say where.
-        - `stream_id`: the id of the stream to start. If it exists, it is read, unless its `fingerprint` differs.
-        - `websocket`: answer WebSockets too. Middleware for HTTP does not see them.
+        - `engine`: where the stream lives. Default: the application's own engine.
+        - `addressed`: whether the stream has addresses below the request's path, to resume and stop it. If so, the
+          headers name them.
+        - `stream_id`: the id of the stream to start. A stream that has it already is read instead.
+        - `fingerprint`: a digest of the request. An existing stream with another fingerprint gets 409.
+        - `websocket`: whether to answer WebSockets too. HTTP middleware does not see them.
         """
         self.source = source
         self.settings = settings or StreamSettings()
@@ -91,7 +93,7 @@ class StreamResponse(Response):
         self._plan: Plan | None = None
 
     async def prepare(self, scope: Scope) -> None:
-        """Decide what the request gets, and run `source` if it is needed, while the caller's dependencies are open."""
+        """Decide how to answer, and run `source` if necessary, while the caller's dependencies are still open."""
         self._plan = await self._plan_for(scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,7 +131,7 @@ class StreamResponse(Response):
         return plan
 
     async def _find(self, engine: Engine, request: StreamRequest) -> Log | None:
-        """The stream that the request names, by its cursor or by an id that the application knows."""
+        """Return the stream that the request's cursor or the response's `stream_id` names, or None."""
         if request.cursor is not None:
             return await engine.find_stream(request.path, request.cursor.stream)
         if self._stream_id is not None and request.wire.streaming:
@@ -139,8 +141,8 @@ class StreamResponse(Response):
     async def _call_source(
         self, plan: Plan, request: StreamRequest, source: Callable[[], Given | Awaitable[Given]]
     ) -> None:
-        """Run a function that may return a Log of the application's, whose cursor the request may have."""
-        # The stream exists before the function runs, so that a request sent again meanwhile finds it.
+        """Run a function that may return one of the application's logs. The request's cursor may belong to that log."""
+        # Make the stream before the function runs, so that a repeated request finds it.
         log = self._new_log(plan, request) if isinstance(plan.decision, Start) else None
         try:
             given = source()
@@ -180,7 +182,7 @@ class StreamResponse(Response):
             flow=settings.flow if streaming else Flow.block(),
             on_disconnect=settings.on_disconnect,
             reports=False,
-            # Nobody knows an address at which to come back for a document.
+            # A document has no address, so its reader cannot come back.
             grace=settings.grace if streaming else 0.0,
         )
         plan.decision = Read(log, 0)
@@ -208,7 +210,7 @@ class StreamResponse(Response):
     async def _read(
         self, plan: Plan, request: StreamRequest, read: Read, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        # A document's reader is this process, which is never slow, so it skips nothing.
+        # This process reads the document itself and is never slow, so no flow policy applies.
         flow = self.settings.flow if request.wire.streaming else None
         tail = read.log.tail(read.after, flow=flow)
         reading = Reading(plan.engine, request, self.settings, tail, plan.producer)
@@ -225,11 +227,11 @@ class StreamResponse(Response):
             tail.close()
         producer = plan.producer
         if producer is not None:
-            # The request's dependencies stay open as long as this coroutine, so they outlive the generator.
+            # FastAPI closes the request's dependencies when this returns. The generator may use them until its end.
             await producer.wait()
             if failure is None:
                 _report(producer)
-        # An OSError that is not the generator's is how servers say that the client has gone (ASGI 2.4).
+        # Servers raise an OSError from `send` when the client has left (ASGI 2.4). The generator may raise its own.
         own = producer is not None and failure is producer.error
         if failure is not None and (own or not isinstance(failure, OSError)):
             raise failure
@@ -249,7 +251,7 @@ class StreamResponse(Response):
     def _headers_of(self, reading: Reading) -> list[Header]:
         request, tail = reading.request, reading.tail
         headers = stream_headers(request, self.settings.cache_control)
-        # A document of a stream that the request started has no place to continue from.
+        # If the request started the stream, its document is whole, so there is nothing to continue.
         if request.wire.streaming or reading.producer is None:
             headers.append(cursor_header(tail.log.cursor(tail.position)))
         if self._addressed and request.wire.streaming and tail.log.passing:
@@ -257,13 +259,13 @@ class StreamResponse(Response):
         return self._with_own(headers)
 
     def _with_own(self, headers: list[Header]) -> list[Header]:
-        """The application's own headers replace the stream's; lists are combined."""
+        """Add the application's own headers, which replace the stream's except where both are lists."""
         own = {name for name, _ in self.raw_headers} - _LISTS
         return [*(header for header in headers if header[0] not in own), *self.raw_headers]
 
 
 def _addresses(request: StreamRequest, name: str) -> list[Header]:
-    """Where the stream is resumed and stopped. The query goes along, because dependencies may need it there too."""
+    """Return the headers that name a stream's addresses. They keep the query, which dependencies may need there too."""
     path, query = quote(name), f"?{request.query}" if request.query else ""
     return [
         (b"content-location", f"{path}{query}".encode()),
@@ -272,18 +274,18 @@ def _addresses(request: StreamRequest, name: str) -> list[Header]:
 
 
 def _yields(source: Callable[..., Any]) -> bool:
-    """Whether a function is a generator function: calling it runs nothing, and it gives no log."""
+    """Tell whether a function is a generator function. If so, calling it runs nothing and never returns a Log."""
     return inspect.isasyncgenfunction(source) or inspect.isgeneratorfunction(source)
 
 
 async def _close_unused(source: Source) -> None:
-    """Close items that no request needs."""
+    """Close items that no request will read."""
     if not (callable(source) or isinstance(source, Log)):
         await close_items(as_async(source))
 
 
 def _report(producer: Producer) -> None:
-    """Log the error that the outcome hides, when nobody was left to raise it to."""
+    """Log an error that the outcome hides, if the client left before it could be raised."""
     outcome = producer.log.outcome
     if producer.error is not None and outcome is not None and outcome.code in UNTOLD:
         logger.error(

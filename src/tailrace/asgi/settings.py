@@ -27,17 +27,17 @@ class StreamOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """How a stream is produced and read.
+    """The settings of a stream: how it is produced, and how clients read it.
 
-    - `wires`: the representations on offer. The first one is for clients that express no preference.
-    - `flow`: what happens when a reader is slow. Default: `block`, but `log` for detached streams and shared logs.
-    - `retention`: how much history is kept for resuming. Default: the engine's.
+    - `wires`: the representations on offer. Clients that express no preference get the first one.
+    - `flow`: the policy for slow readers. Default: `block`, but `log` for detached streams and shared logs.
+    - `retention`: how much history to keep for resuming. Default: the engine's.
     - `on_disconnect`: `cancel` stops the generator `grace` seconds after the last reader left; `detach` lets it finish.
-    - `status_wait`: how many seconds the headers wait for the first event. An error before that becomes an HTTP status.
+    - `status_wait`: how many seconds the headers wait for the first event. An error before it becomes an HTTP status.
     - `cache_control`: the response's Cache-Control. Default: `no-cache, no-transform` for streams, `no-store` for
       documents.
-    - `encode`: turns an item into its event name and its JSON.
-    - `describe`: turns an exception into the outcome that clients see.
+    - `encode`: a function from an item to its event name and its JSON.
+    - `describe`: a function from an exception to the outcome that clients see.
     """
 
     wires: Sequence[Wire] = DEFAULT_WIRES

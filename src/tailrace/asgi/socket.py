@@ -1,10 +1,10 @@
 """A stream over WebSocket, answered by the application's own HTTP route.
 
-The application is called with an HTTP scope made from the WebSocket's, so the route's dependencies, security and errors
-apply, and the application's HTTP middleware. NDJSON lines become messages. A client's `{"event": "stop"}` becomes a
-POST to the stop address in the response.
+The bridge calls the application with an HTTP scope made from the WebSocket's scope. So the route's dependencies,
+security and error handlers apply, and so does the application's HTTP middleware. Each NDJSON line becomes a message. A
+client's `{"event": "stop"}` becomes a POST to the stop address that the response names.
 
-Middleware for HTTP of an application in which this one is mounted is not called: it never sees a WebSocket.
+If the application is mounted in another one, the outer one's HTTP middleware does not apply: it never sees a WebSocket.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .origins import is_admitted
 logger = logging.getLogger("tailrace")
 
 _KEPT = ("app", "asgi", "http_version", "server", "client", "root_path", "app_root_path", "state")
-# Headers of the WebSocket handshake, and those that would change what the bridge reads.
+# Headers of the WebSocket handshake, and headers that would change the response that the bridge reads.
 _LEFT_OUT = re.compile(rb"accept|accept-encoding|connection|upgrade|sec-websocket-.*|content-.*|transfer-encoding")
 _TOLD = frozenset({b"content-location", b"link", b"tailrace-cursor"})
 _STOP = re.compile(rb'<([^>]+)>; rel="stop"')
@@ -37,10 +37,10 @@ _STOP = re.compile(rb'<([^>]+)>; rel="stop"')
 async def serve_socket(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, method: str = "GET", origins: Collection[str] = ()
 ) -> None:
-    """Answer a WebSocket with the stream of `method` at its path.
+    """Answer a WebSocket with the stream that `method` gets at its path.
 
-    For a method with a body the first message is the body, as JSON. A browser's page must come from the same host or
-    from one of `origins`, because CORS does not restrict WebSockets.
+    If the method has a body, the client sends the body first, as one message of JSON. A web page must come from the
+    same host or from one of `origins`, because CORS does not restrict WebSockets.
     """
     await receive()
     if not is_admitted(scope, origins):
@@ -51,7 +51,7 @@ async def serve_socket(
 
 
 class _Bridge:
-    """Acts as a server for the HTTP application, and as an application for the WebSocket server."""
+    """Connects an HTTP application to a WebSocket: a server to the former, an application to the latter's server."""
 
     def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, method: str) -> None:
         self._app = app
@@ -72,14 +72,14 @@ class _Bridge:
 
     async def run(self) -> None:
         if self._method != "GET":
-            # The body has to come as a message, and for that the socket must be open.
+            # The body comes as a message, so the socket must be open first.
             await self._accept([])
         try:
             query = self._scope.get("query_string", b"")
             await self._app(self._http_scope(self._method, self._scope["path"], query), self._receive, self._send)
-        except Exception:  # whatever it is: the client is answered, and the server still gets to log it
+        except Exception:  # any error: answer the client, then let the server log it
             if self._status == 0:
-                # What a server answers to an HTTP request in this case.
+                # A server gives an HTTP client this answer too.
                 self._status, self._refusal = 500, b"Internal Server Error"
                 await self._refuse()
             raise
@@ -105,7 +105,7 @@ class _Bridge:
             "extensions": {},
         }
 
-    # What the HTTP application receives
+    # Messages to the HTTP application
 
     async def _receive(self) -> dict[str, Any]:
         if not self._body_read:
@@ -124,12 +124,12 @@ class _Bridge:
         return {"type": "http.disconnect"}
 
     async def _next_text(self) -> str | None:
-        """The next message, or None when the client has left. A binary message counts as an empty one."""
+        """Return the next message, or None when the client has left. A binary message counts as empty text."""
         try:
             message = await self._receive_socket()
         except asyncio.CancelledError:
-            # The application no longer waits for its client. Only now, because some servers (Granian) hold a close
-            # back while something is being received.
+            # The application stopped waiting for its client. Do not close earlier: some servers (Granian) hold a close
+            # back while a receive is pending.
             if self._ended:
                 await self._close(self._messages.close_code)
             raise
@@ -143,8 +143,8 @@ class _Bridge:
         if self._stop_url is None:
             await self._close(POLICY_VIOLATION, "this stream cannot be stopped by its reader")
         elif self._stop is None:
-            # A task of its own: the stream's end cancels whoever waits here, and must not break off the teardown of
-            # the dependencies that the stop has opened.
+            # Stop in a task of its own. The stream's end cancels the task that waits here, and that must not interrupt
+            # the teardown of the stop's dependencies.
             url = urlsplit(self._stop_url)
             scope = self._http_scope("POST", unquote(url.path), url.query.encode())
             self._stop = asyncio.create_task(self._request_stop(scope), name="tailrace stop")
@@ -152,10 +152,10 @@ class _Bridge:
     async def _request_stop(self, scope: dict[str, Any]) -> None:
         try:
             await self._app(scope, _receive_nothing, _send_nowhere)
-        except Exception:  # of the application's dependencies: the stream goes on, and says nothing of it
+        except Exception:  # an error in a dependency: the stream continues, and the client is not told
             logger.exception("%s: the stop that a WebSocket asked for failed", scope["path"])
 
-    # What the HTTP application sends
+    # Messages from the HTTP application
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -187,7 +187,7 @@ class _Bridge:
         self._ended = not more
 
     async def _refuse(self) -> None:
-        """Send the HTTP response in place of the upgrade or, if it is too late for that, a summary of it."""
+        """Send the HTTP response instead of the upgrade or, if the socket is open already, an event that sums it up."""
         if self._accepted:
             frame = Frame(_gist(self._status, self._refusal), "error")
             await self._send_open({"type": "websocket.send", "text": frame_members(frame).decode()})
@@ -201,7 +201,7 @@ class _Bridge:
             await self._close(POLICY_VIOLATION, f"HTTP {self._status}")
 
     async def _close(self, code: int, reason: str = "") -> None:
-        # RFC 6455, section 5.5: a close frame has room for 123 bytes of reason.
+        # A close frame has room for 123 bytes of reason (RFC 6455, section 5.5).
         reason = reason.encode()[:123].decode(errors="ignore")
         await self._send_open({"type": "websocket.close", "code": code, "reason": reason})
         self._closed = True
@@ -211,16 +211,16 @@ class _Bridge:
             try:
                 await self._send_socket(message)
             except OSError:
-                # How servers say that the client has left (ASGI 2.4).
+                # Servers raise this when the client has left (ASGI 2.4).
                 self._closed = True
             except asyncio.CancelledError:
-                # The client was abandoned because it takes nothing, and it would not take a close message either.
+                # The engine abandoned the client, which reads nothing and would not read a close message either.
                 self._closed = True
                 raise
 
 
 def _gist(status: int, body: bytes) -> dict[str, Any]:
-    """A refusal as the data of an `error`. FastAPI's `detail` is a text, or a list of errors."""
+    """Return the data of an `error` event for an HTTP error. FastAPI's `detail` is a string or a list of errors."""
     try:
         members = from_json(body)
     except ValueError:
@@ -237,4 +237,4 @@ async def _receive_nothing() -> Message:
 
 
 async def _send_nowhere(message: Message) -> None:
-    """Drop the response to the stop: the stream itself says how it ended."""
+    """Drop the response to the stop, because the stream itself tells how it ended."""

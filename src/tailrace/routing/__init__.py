@@ -1,1 +1,1 @@
-"""The FastAPI side: routes whose functions yield, and what the OpenAPI document says of them."""
+"""FastAPI routes whose functions yield, and their entries in the OpenAPI document."""

@@ -1,6 +1,6 @@
-"""The path functions that FastAPI calls: an application's own, wrapped, and those of its streams' addresses.
+"""The path functions that FastAPI calls: the application's own ones, wrapped, and those of the streams' addresses.
 
-FastAPI reads nothing of a path function but its signature. So each of these is a plain coroutine function with the
+FastAPI reads only the signature of a path function. So each function here is a plain coroutine function with the
 signature that its dependencies need, and returns a response.
 """
 
@@ -44,7 +44,7 @@ _PRINCIPAL = "tailrace_principal"
 
 
 def describe_http_error(error: Exception) -> Outcome:
-    """Like `describe_error`, with the words of an HTTPException, which are meant for the client."""
+    """Do as `describe_error` does, but give clients the `detail` of an HTTPException, which is meant for them."""
     if isinstance(error, HTTPException):
         detail = error.detail if isinstance(error.detail, str) else to_json(error.detail).decode()
         return Outcome("error", f"http_{error.status_code}", detail)
@@ -60,7 +60,7 @@ def stream_endpoint(
     principal: Principal | None = None,
     addressed: bool = True,
 ) -> Endpoint:
-    """Wrap an application's function: the endpoint returns a StreamResponse of what the function yields or returns."""
+    """Wrap an application's function in an endpoint that returns a StreamResponse."""
     signature = inspect.signature(function, eval_str=True)
     own = set(signature.parameters)
     asked, told = _parameter_of(signature, Request, _REQUEST), _parameter_of(signature, Response, _RESPONSE)
@@ -80,7 +80,7 @@ def stream_endpoint(
             fingerprint=await _fingerprint(request) if key is not None else b"",
         )
         if not generates:
-            # Now, because dependencies of the function's scope are closed before the response is sent.
+            # Call the function now: FastAPI closes function-scoped dependencies before it sends the response.
             await response.prepare(request.scope)
         response.status_code = answer.status_code or status
         response.raw_headers.extend(answer.headers.raw)
@@ -101,7 +101,7 @@ def stream_endpoint(
 def resume_endpoint(
     function: Callable[..., Any], shared: list[inspect.Parameter], settings: StreamSettings, engine: Engine | None
 ) -> Endpoint:
-    """The stream at the request's own address."""
+    """Make the endpoint that resumes the stream at the request's own path."""
 
     async def endpoint(tailrace_request: Request, stream_id: str, **_: Any) -> Response:
         own_engine = engine or app_engine(tailrace_request.app)
@@ -113,7 +113,7 @@ def resume_endpoint(
 
 
 def stop_endpoint(function: Callable[..., Any], shared: list[inspect.Parameter], engine: Engine | None) -> Endpoint:
-    """Stop the stream whose address is the request's, without `/stop`."""
+    """Make the endpoint that stops the stream at the request's path without `/stop`."""
 
     async def endpoint(tailrace_request: Request, stream_id: str, **_: Any) -> Response:
         own_engine = engine or app_engine(tailrace_request.app)
@@ -129,9 +129,9 @@ def stop_endpoint(function: Callable[..., Any], shared: list[inspect.Parameter],
 
 
 def shared_parameters(endpoint: Endpoint, path: str) -> list[inspect.Parameter]:
-    """An endpoint's parameters that its streams' other addresses have too: path parameters and dependencies.
+    """Return the parameters that an endpoint shares with its streams' addresses: path parameters and dependencies.
 
-    A dependency that reads the body, such as an authentication by form, is left out: the other addresses have no body.
+    The addresses have no body, so dependencies that read the body, such as a login form, are left out.
     """
     dependant = get_dependant(path=path, call=endpoint)
     shared = {field.name for field in dependant.path_params}
@@ -145,7 +145,7 @@ def shared_parameters(endpoint: Endpoint, path: str) -> list[inspect.Parameter]:
 
 
 def without_body(dependencies: Sequence[params.Depends], path: str) -> list[params.Depends]:
-    """Those of a decorator's dependencies that read no body."""
+    """Return those of a decorator's dependencies that do not read the body."""
     return [
         each
         for each in dependencies
@@ -154,8 +154,9 @@ def without_body(dependencies: Sequence[params.Depends], path: str) -> list[para
 
 
 def query_names(function: Callable[..., Any], path: str, dependencies: Sequence[params.Depends] = ()) -> set[str]:
-    """The query parameters that a path function and its dependencies declare."""
-    # FastAPI takes a generator for a dependency that stays open, which may use none of the function's scope.
+    """Return the names of the query parameters that a path function and its dependencies declare."""
+    # Without the scope, FastAPI takes a generator function for a request-scoped dependency, and such a dependency may
+    # not use function-scoped ones.
     dependants = [get_dependant(path=path, call=function, scope="function")]
     dependants += [
         get_dependant(path=path, call=each.dependency, scope=each.scope)
@@ -170,7 +171,7 @@ def is_generator(function: Callable[..., Any]) -> bool:
 
 
 async def call(function: Callable[..., Any], *arguments: Any, **values: Any) -> Any:
-    """Call a function that does not yield. A sync one runs in a worker thread, as FastAPI's do."""
+    """Call a function that does not yield. Sync functions run in a worker thread, as in FastAPI."""
     if inspect.iscoroutinefunction(function):
         return await function(*arguments, **values)
     returned = await run_in_threadpool(function, *arguments, **values)
@@ -178,7 +179,7 @@ async def call(function: Callable[..., Any], *arguments: Any, **values: Any) -> 
 
 
 def checked_source(source: Any, function: Callable[..., Any]) -> Log | Items:
-    """What a function returned, if it is an iterator or a log; TypeError if not."""
+    """Return a function's return value if it is an iterator or a Log; otherwise raise TypeError."""
     if not isinstance(source, Log | AsyncIterable | Iterable) or isinstance(source, str | bytes | dict | BaseModel):
         name = getattr(function, "__qualname__", repr(function))
         raise TypeError(
@@ -197,7 +198,7 @@ async def _stream_at(engine: Engine, name: str) -> Log | None:
 
 
 async def _key(request: Request, principal: Any) -> str | None:
-    """The id of the stream that an Idempotency-Key stands for: another principal's key gives another id."""
+    """Return the id of the stream for an Idempotency-Key. Equal keys of different principals give different ids."""
     key = request.headers.get("idempotency-key")
     if key is None or principal is None:
         return None
@@ -210,11 +211,11 @@ async def _key(request: Request, principal: Any) -> str | None:
 
 
 async def _fingerprint(request: Request) -> bytes:
-    """A digest of what a request asks: its query and its body."""
+    """Return a digest of a request's query and body."""
     digest = hashlib.sha256(remaining_query(request.scope).encode())
     try:
         digest.update(await request.body())
-    except RuntimeError:  # FastAPI has read the body as a form, which it keeps
+    except RuntimeError:  # FastAPI has read the body as a form, and keeps the form
         for name, value in (await request.form()).multi_items():
             digest.update(to_json([name, await _content(value)]))
     return digest.digest()
@@ -247,7 +248,7 @@ def _query_names(dependant: Dependant) -> set[str]:
 
 
 def _parameter_of(signature: inspect.Signature, kind: type, default: str) -> str:
-    """The name of the application's own parameter of a type, because FastAPI fills only one; else `default`."""
+    """Return the name of the application's own parameter of a type, else `default`. FastAPI fills only one per type."""
     for parameter in signature.parameters.values():
         if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, kind):
             return parameter.name
@@ -257,7 +258,10 @@ def _parameter_of(signature: inspect.Signature, kind: type, default: str) -> str
 def _named(
     endpoint: Endpoint, function: Callable[..., Any], parameters: list[inspect.Parameter], doc: str | None = None
 ) -> Endpoint:
-    """`endpoint` as FastAPI should see it. Not functools.wraps: FastAPI would look through it and find a generator."""
+    """Give an endpoint the name, docstring and signature that FastAPI should see.
+
+    Not by functools.wraps: FastAPI unwraps the endpoint and would find the generator.
+    """
     endpoint.__name__ = function.__name__ if doc is None else f"{doc.split()[0].lower()}_{function.__name__}"
     endpoint.__qualname__ = endpoint.__name__
     endpoint.__module__ = function.__module__

@@ -99,16 +99,16 @@ class _RouteOptions(TypedDict, total=False):
 
 
 class RouteOptions(_RouteOptions, total=False):
-    """The keywords of FastAPI's path operations that a stream's route has too.
+    """The keywords that a stream's route shares with FastAPI's path operations.
 
-    `response_model` is the type of an item; default: the declared one.
+    `response_model` is the type of an item. Default: the declared type.
     """
 
     dependencies: Sequence[params.Depends] | None
 
 
 class StreamRouteOptions(StreamOptions, _RouteOptions, total=False):
-    """The keywords of `StreamRouter.stream` that `create_streaming_endpoint` has too."""
+    """The keywords that `StreamRouter.stream` shares with `create_streaming_endpoint`."""
 
 
 _DUMP_OPTIONS = ("include", "exclude", "by_alias", "exclude_unset", "exclude_defaults", "exclude_none")
@@ -116,7 +116,7 @@ _SHARED_OPTIONS = ("dependencies", "tags", "deprecated", "include_in_schema")
 
 
 class StreamIdConvertor(StringConvertor):
-    """A path segment that is a stream's id and nothing else, so that it hides no other route."""
+    """Matches a path segment only if it has the form of a stream's id, so that other routes stay reachable."""
 
     regex = STREAM_ID_PATTERN
 
@@ -127,15 +127,15 @@ _STREAM_ID = "/{stream_id:tailrace_stream}"
 
 
 class StreamRouter(APIRouter):
-    """An APIRouter with `stream`. An application that includes it also drains its streams when the server stops."""
+    """An APIRouter with a `stream` decorator. Including it also makes the application drain its streams on shutdown."""
 
     def __init__(
         self, *, engine: Engine | None = None, origins: Collection[str] = (), **options: Unpack[RouterOptions]
     ) -> None:
-        """`options` are those of APIRouter.
+        """Make a router. `options` are those of APIRouter.
 
         - `engine`: where the streams live. Default: the application's own engine.
-        - `origins`: whose pages may open a WebSocket, in addition to those of the same host.
+        - `origins`: the origins whose pages may open a WebSocket, in addition to those of the same host.
         """
         super().__init__(**options)
         self.engine = engine
@@ -161,13 +161,14 @@ class StreamRouter(APIRouter):
     ) -> Callable[[Function], Function]:
         """Serve a function at `path` that yields (async or sync), or that returns an iterator or a Log.
 
-        A stream is resumed by GET at `path/{stream_id}` and stopped by POST at `path/{stream_id}/stop`, where the
-        function's dependencies run too. `wires` to `cache_control` are the settings of StreamSettings; `options` are
-        those of FastAPI's path operations.
+        Clients resume a stream by GET at `path/{stream_id}` and stop it by POST at `path/{stream_id}/stop`. The
+        function's dependencies run there too. `wires` to `cache_control` are the settings of StreamSettings, and
+        `options` are those of FastAPI's path operations.
 
-        - `principal`: a dependency that gives the id of whoever sends the request, as a str, int or UUID. With it, a
-          request that repeats an Idempotency-Key reads the stream that the first one started. None means nobody.
-        - `websocket`: answer WebSockets at `path`, too. NDJSON must be among the wires.
+        - `principal`: a dependency that returns the id of the user who sends the request, as a str, int or UUID, or
+          None for an anonymous one. It enables the Idempotency-Key header: a repeated request reads the stream that the
+          first request started.
+        - `websocket`: whether to answer WebSockets at `path` too. NDJSON must be among the wires.
         """
         settings = StreamSettings(wires, flow, retention, on_disconnect, grace, status_wait, cache_control)
 
@@ -210,7 +211,7 @@ class StreamRouter(APIRouter):
         shared = {key: given[key] for key in _SHARED_OPTIONS if key in given}
         resumed = {**stream_responses(200, response), **NOT_FOUND}
         add_addresses = partial(self._add_addresses, path, function, endpoint, settings, resumed, shared)
-        # A path that takes slashes would take its streams' addresses, too, if it came first.
+        # A path with a `:path` parameter matches its streams' addresses too, so those must come first.
         takes_all = ":path}" in path
         if takes_all:
             add_addresses()
@@ -230,7 +231,7 @@ class StreamRouter(APIRouter):
             offered = ", ".join(wire.media_type for wire in settings.wires)
             raise ValueError(f"expected NDJSON among the wires of the WebSocket at {path!r}, but got {offered}")
         method = "GET" if "GET" in methods else methods[0]
-        # Starlette takes an ASGI application too, which its annotation does not say.
+        # Starlette also accepts an ASGI application, but its annotation lacks that.
         socket: Any = _SocketEndpoint(method, self._origins)
         self.add_websocket_route(self.prefix + path, socket)
 
@@ -243,7 +244,7 @@ class StreamRouter(APIRouter):
         responses: Any,
         shared: dict[str, Any],
     ) -> None:
-        """Add the addresses at which a stream is resumed and stopped."""
+        """Add the addresses at which clients resume and stop a stream."""
         path = path.rstrip("/") + _STREAM_ID
         if shared.get("dependencies"):
             shared = {**shared, "dependencies": without_body(shared["dependencies"], path)}
@@ -284,7 +285,7 @@ class StreamRouter(APIRouter):
 
 
 def _check(path: str, function: Callable[..., Any], dependencies: Sequence[params.Depends] | None) -> None:
-    """Raise an error for what no request could make work."""
+    """Raise an error for a route that could not work with any request."""
     if not inspect.isroutine(function):
         raise TypeError(f"expected a function to stream from at {path!r}, but got {function!r}")
     if re.search(r"\{stream_id[:}]", path):
@@ -300,7 +301,7 @@ def _allowed(methods: Sequence[str]) -> str:
 
 
 class _StreamRoute(APIRoute):
-    """A route that knows all methods of its path, and keeps the body for a generator that reads it late."""
+    """A route that knows all methods of its path, and that keeps the body for generators that read it late."""
 
     allowed: ClassVar[str]
 
@@ -311,13 +312,13 @@ class _StreamRoute(APIRoute):
 
 
 def _stream_route(own: type[APIRoute], allowed: str) -> type[APIRoute]:
-    """The router's own class of routes, as a stream's."""
+    """Return a subclass of the router's own route class that serves streams."""
     bases = (_StreamRoute,) if own is APIRoute else (_StreamRoute, own)
     return cast("type[APIRoute]", type("StreamRoute", bases, {"allowed": allowed}))
 
 
 class _SocketEndpoint:
-    """An ASGI application: the WebSocket at the path of a stream."""
+    """An ASGI application that serves a stream to a WebSocket."""
 
     def __init__(self, method: str, origins: Collection[str]) -> None:
         self._method = method

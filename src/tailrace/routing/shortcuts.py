@@ -1,4 +1,4 @@
-"""Streams in one call, for routes that are not a StreamRouter's."""
+"""Functions that stream from routes outside of a StreamRouter."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def stream_response(
     engine: Engine | None = None,
     **settings: Unpack[StreamOptions],
 ) -> StreamResponse:
-    """Respond with what a generator yields, async or sync: str, bytes or events. Plain text is the default wire.
+    """Respond with the items of an async or sync generator: str, bytes or events. The default wire is plain text.
 
-    With `media_type` the body has that type and nothing else is on offer; bytes pass through as they are. `settings`
-    are those of StreamSettings. A client that returns to the same path with a cursor resumes the stream.
+    With `media_type`, the body always has that type, and bytes pass through unchanged. `settings` are those of
+    StreamSettings. A client resumes the stream by a request to the same path with a cursor.
     """
     if media_type is not None and "wires" in settings:
         raise TypeError(f"expected either media_type or wires, but got {media_type!r} and wires")
@@ -59,13 +59,13 @@ def create_streaming_endpoint(
     principal: Principal | None = None,
     **options: Unpack[StreamRouteOptions],
 ) -> None:
-    """Add a POST endpoint that passes the form field `message` to `processor` and streams what it yields.
+    """Add a POST endpoint that passes the form field `message` to `processor` and streams the items.
 
-    The values of `dependencies` follow as further arguments, in their order. If `processor` takes the message alone,
-    they are only run, as guards. TypeError if it takes some of them.
+    The values of `dependencies` follow as further arguments, in order. If `processor` takes the message alone, the
+    dependencies only run, as guards. Raise TypeError if it takes some of them but not all.
 
-    `processor` is a generator function, async or sync, or returns an iterator, a Log or a str. `methods`, `principal`
-    and `options` are those of `StreamRouter.stream`; plain text is the default wire.
+    `processor` is an async or sync generator function, or a function that returns an iterator, a Log or a str.
+    `methods`, `principal` and `options` are those of `StreamRouter.stream`. The default wire is plain text.
     """
     passed = _passed(processor, len(dependencies))
     parameters = [inspect.Parameter("message", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=Form())]
@@ -95,7 +95,7 @@ def create_streaming_endpoint(
 
 
 def _passed(processor: Callable[..., Any], dependencies: int) -> int:
-    """How many of the dependencies' values a processor takes: all or none."""
+    """Return how many of the dependencies' values a processor takes: all or none."""
     signature = inspect.signature(processor)
     for passed in (dependencies, 0):
         try:
@@ -111,7 +111,7 @@ def _passed(processor: Callable[..., Any], dependencies: int) -> int:
 
 
 def _text_source(source: Source) -> Source:
-    """The source with its items as text."""
+    """Return a source that gives the same items, but bytes as text."""
     if isinstance(source, Log):
         return source
     if not callable(source):
@@ -127,7 +127,7 @@ def _text_source(source: Source) -> Source:
 
 
 class _TextItems(AsyncIterator[Any]):
-    """Items with bytes read as UTF-8, in which a character may span several of them. Other bytes pass as they are."""
+    """Decodes bytes among items as UTF-8. A character may span several items. Other bytes pass unchanged."""
 
     def __init__(self, items: Items) -> None:
         self._source = as_async(items)
