@@ -18,10 +18,10 @@ from ..wire.base import Encoder, Wire
 
 BATCH_ENTRIES = 1024
 BATCH_BYTES = 128 << 10
-"""The most JSON in a batch of several entries, so that a slow reader is not handed its whole history at once."""
+"""The most bytes of JSON in a batch of several entries. It bounds what a slow reader takes from its history at once."""
 
-# What a log keeps for readers that keep up with each other. A batch may hold one entry of any size, and an application
-# may make a wire for each request, so all three are bounded.
+# Bounds of what a log keeps to share among readers at the same place: a batch may hold one entry of any size, and an
+# application may make a wire for each request.
 SHARED_BATCHES = 8
 SHARED_BYTES = 1 << 20
 SHARED_ENCODERS = 8
@@ -34,8 +34,8 @@ Listener: TypeAlias = Callable[["Log"], None]
 class Log(ABC):
     """An append-only sequence of events with exactly one end.
 
-    Offsets count from 1: `top` is the newest entry, `base` the last one that was trimmed. A log belongs to one event
-    loop.
+    Offsets count from 1: `top` is that of the newest entry, and `base` that of the last trimmed one. A log belongs to
+    one event loop.
     """
 
     def __init__(self, name: str, epoch: str, retention: Retention) -> None:
@@ -47,18 +47,18 @@ class Log(ABC):
         self.base = 0
         self.top = 0
         self.outcome: Outcome | None = None
-        self.passing = False  # whether it is one request's stream, made by `Engine.new_stream`
-        self.fingerprint = b""  # of the request that started the stream, where an idempotency key can repeat it
+        self.passing = False  # True for the stream of one request, made by `Engine.new_stream`
+        self.fingerprint = b""  # a digest of the request that started the stream, if it had an idempotency key
         self.readers = 0
         self.dropped = 0
         self.conflated = 0
         self.resets = 0
         self.furthest = 0  # the position of the fastest reader
-        # A producer that blocks holds its log: trimming by count and size stops at `furthest`, so the log may fill up.
+        # Set by a producer that blocks. Trimming by count and size then stops at `furthest`, so the log can fill up.
         self.held = False
         self.full = False
         self._listeners: tuple[Listener, ...] = ()
-        self._shared: dict[int, _Shared] = {}  # by the offset before the batch; valid while nothing was written since
+        self._shared: dict[int, _Shared] = {}  # by the offset before the batch; valid until the next write
         self._shared_size = 0
         self._encoders: dict[Wire, Encoder] = {}
         self._sleepers: set[asyncio.Future[None]] = set()
@@ -68,7 +68,7 @@ class Log(ABC):
 
     @abstractmethod
     def write(self, event: str | None, json: bytes) -> None:
-        """Append encoded data without waiting. Only the log's sole writer calls this; `flush` makes it durable.
+        """Append encoded data without waiting, for the log's sole writer. `flush` makes it durable.
 
         Raise LogClosed after the end.
         """
@@ -94,10 +94,10 @@ class Log(ABC):
 
     @abstractmethod
     async def close(self, outcome: Outcome = DONE) -> Outcome:
-        """End the log and return its outcome, which is the earlier one if it had ended before."""
+        """End the log and return its outcome. If it has ended already, its outcome does not change."""
 
     def end(self, outcome: Outcome) -> Outcome:
-        """End the log in this process and tell its readers, without asking the store. An earlier outcome stands."""
+        """End the log in this process and tell its readers, without the store. An earlier outcome does not change."""
         if self.outcome is None:
             self.outcome = outcome
             self.wake_readers()
@@ -110,9 +110,9 @@ class Log(ABC):
         return self.top - self.furthest
 
     async def wait_room(self, high: int, *, without_readers: bool) -> None:
-        """Wait until the lag is below `high` and the log is not full, or the log has ended. For the sole writer.
+        """Wait until the lag is below `high` and the log is not full, or until the log ends. For the sole writer.
 
-        `without_readers` tells whether to wait while nobody reads.
+        `without_readers`: whether to wait even while nobody reads.
         """
         self.trim()
         while (self.full or self.lag() >= high) and self.outcome is None and (self.readers or without_readers):
@@ -129,17 +129,17 @@ class Log(ABC):
     def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries | None:
         """Return the entries after an offset: at most `limit`, and at most `size` bytes of JSON unless it is one entry.
 
-        Return None if they must be fetched. Raise LogReset if some of them were trimmed.
+        Return None if they must be fetched from a store. Raise LogReset if some of them were trimmed.
         """
 
     async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
-        """Like `read_nowait`, and fetch what must be fetched. Never wait for entries that are not written yet."""
+        """Do as `read_nowait` does, but fetch entries if necessary. Never wait for entries that are not written yet."""
         entries = self.read_nowait(after, limit, size)
         assert entries is not None, "a log that fetches overrides read"
         return entries
 
     def tail(self, after: Cursor | int | None = None, *, flow: Flow | None = None) -> Tail:
-        """Return a reader of everything after a cursor or offset, by default of everything that is kept.
+        """Return a reader of all entries after a cursor or offset, by default of all that are kept.
 
         Raise LogReset if the cursor cannot be continued.
         """
@@ -149,11 +149,11 @@ class Log(ABC):
         return Tail(self, self.resolve(after) if isinstance(after, Cursor) else after, flow or Flow.log())
 
     def cursor(self, offset: int) -> Cursor:
-        """Return the cursor of a reader that has every entry up to an offset."""
+        """Return the cursor of a reader that has all entries up to an offset."""
         return Cursor(self.stream, self.epoch, offset)
 
     def end_cursor(self) -> Cursor:
-        """Return the cursor of a reader that has every entry and the outcome."""
+        """Return the cursor of a reader that has all entries and the outcome."""
         return Cursor(self.stream, self.epoch, self.top, ended=True)
 
     def resolve(self, cursor: Cursor) -> int:
@@ -167,19 +167,19 @@ class Log(ABC):
         return cursor.offset
 
     def reset(self, reason: ResetReason) -> LogReset:
-        """Return the error for a cursor that cannot be continued. It resumes at the oldest entry that is kept."""
+        """Return the error for a cursor that cannot be continued. Its `resume` leads to the oldest kept entry."""
         self.resets += 1
         return LogReset(self.name, reason, str(self.cursor(self.base)))
 
     def trim(self) -> None:  # noqa: B027 - a log may trim itself
-        """Drop entries that are too old by now or were held. A quiet log needs this call, because no write trims it."""
+        """Drop entries that have become too old, or are no longer held. Writes trim too, but a quiet log has none."""
 
     @abstractmethod
     def size(self) -> tuple[int, int]:
-        """Return how many entries are kept, and how many bytes of JSON they have."""
+        """Return the number of kept entries and the bytes of their JSON."""
 
     def statistics(self) -> LogStatistics:
-        """Return the log's numbers at this moment."""
+        """Return the log's current numbers."""
         entries, size = self.size()
         return LogStatistics(
             name=self.name,
@@ -206,7 +206,7 @@ class Log(ABC):
         self._listeners = tuple(each for each in self._listeners if each != listener)
 
     def wake_readers(self) -> None:
-        """Wake every waiting reader, once for all that is new."""
+        """Wake every waiting reader. Call it once for any number of new entries."""
         if self._sleepers:
             # Setting a result only schedules the waiting task, so no reader joins or leaves during this loop.
             for sleeper in self._sleepers:
@@ -230,7 +230,7 @@ class Log(ABC):
         self._tell_listeners()
 
     def encoder(self, wire: Wire) -> Encoder:
-        """Return the wire's encoder for this log. Readers share it, so that what it encodes can be shared."""
+        """Return the wire's encoder for this log. Readers share the encoder, and so its output."""
         if (encoder := self._encoders.get(wire)) is None:
             if len(self._encoders) == SHARED_ENCODERS:
                 del self._encoders[next(iter(self._encoders))]
@@ -238,7 +238,7 @@ class Log(ABC):
         return encoder
 
     def share(self, after: int, entries: Entries) -> None:
-        """Keep a batch for other readers at the same place, so that it is encoded once for all of them."""
+        """Keep a batch for other readers at the same place, so that it is encoded only once."""
         self._unshare(after)
         size = sum(map(len, entries.json))
         while self._shared and (len(self._shared) == SHARED_BATCHES or self._shared_size + size > SHARED_BYTES):
@@ -256,7 +256,7 @@ class Log(ABC):
 
 
 _Shared: TypeAlias = tuple[int, Entries, int]
-"""The log's top when a batch was read, the batch, and its bytes of JSON."""
+"""The log's top when the batch was read, the batch, and the bytes of its JSON."""
 
 
 def fitting(json: Sequence[bytes], size: int) -> int:
@@ -268,14 +268,14 @@ def fitting(json: Sequence[bytes], size: int) -> int:
 
 
 class Tail:
-    """A reader of a log: its history, then live, without gap or duplicate, in batches of all that is there.
+    """Reads a log, first its history and then new entries, in batches, without a gap or a duplicate.
 
         with log.tail() as tail:
             async for entries in tail:
                 ...
 
-    The iteration raises LogReset when entries were trimmed before they were read, and SlowReader under the policy
-    `disconnect`.
+    The iteration raises LogReset if entries were trimmed before it read them, and SlowReader if the reader falls too
+    far behind under the policy `disconnect`.
     """
 
     __slots__ = (
@@ -298,9 +298,9 @@ class Tail:
         self._flow = flow
         self._prepare = _PREPARE.get(flow.policy)
         self._conflates = flow.policy == "latest"
-        # A reader that starts at the top has nothing to read, so a producer that blocks must not wait for it.
+        # A reader that starts at the top is not behind, so a blocking producer must not wait for it.
         log.furthest = max(log.furthest, min(after, log.top))
-        # History from before the reader joined does not make it slow.
+        # Entries from before the reader joined do not count as being behind.
         self._behind_from = log.top
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
@@ -309,18 +309,18 @@ class Tail:
 
     @property
     def ended(self) -> bool:
-        """Whether the log has ended and everything was read."""
+        """True if the log has ended and this reader has read all entries."""
         return self.log.outcome is not None and self.position >= self.log.top
 
     def read_nowait(self) -> Entries | None:
-        """Return the next batch, which is empty if nothing is new. Return None if it must be fetched."""
+        """Return the next batch, empty if nothing is new. Return None if it must be fetched from a store."""
         log = self.log
         if log.top == self.position:
             return NOTHING
         if self._prepare is not None:
             self._prepare(self)
         after = self.position
-        # A conflated batch is this reader's own.
+        # Do not share a conflated batch: it depends on this reader's position.
         sharing = log.readers > 1 and (not self._conflates or log.top - after == 1)
         if sharing and (shared := log._shared.get(after)) is not None and shared[0] == log.top:
             return self._take(shared[1])
@@ -332,12 +332,12 @@ class Tail:
         return self._take(entries)
 
     async def read(self) -> Entries:
-        """Return the next batch, which is empty if nothing is new."""
+        """Return the next batch, empty if nothing is new."""
         entries = self.read_nowait()
         return self._take(await self.log.read(self.position, *self._bounds())) if entries is None else entries
 
     def arrival(self) -> asyncio.Future[None]:
-        """Return a future that is done as soon as there may be something new: entries, the end, or a `wake`."""
+        """Return a future that completes when entries, the end or a `wake` arrives."""
         log = self.log
         self._waiter = waiter = self._loop.create_future()
         if log.top > self.position or log.outcome is not None:
@@ -390,7 +390,7 @@ class Tail:
             await self.wait()
 
     def _bounds(self) -> tuple[int, int]:
-        # To find the newest entry of each key, `latest` looks at all of them.
+        # Finding the newest entry of each key takes a look at all entries.
         return (self.log.top - self.position, sys.maxsize) if self._conflates else (BATCH_ENTRIES, BATCH_BYTES)
 
     def _forget_waiter(self) -> None:
@@ -412,7 +412,7 @@ class Tail:
         return entries
 
     def _newest(self, entries: Entries) -> Entries:
-        """Keep the newest entry of each key, as many as fit into a batch. The next batch starts behind them."""
+        """Keep the newest entry of each key, as many as fit into a batch. The next batch starts after them."""
         newest = {self._flow.key(entry): entry for entry in entries}
         kept = sorted(newest.values(), key=lambda entry: entry.offset)
         kept = kept[: fitting([entry.json for entry in kept], BATCH_BYTES)]
@@ -445,4 +445,4 @@ _PREPARE: dict[str, Callable[[Tail], None]] = {
     "latest": Tail._skip_trimmed,
     "disconnect": Tail._disconnect,
 }
-"""What a reader does before each read, by flow policy. Under `block` and `log` it just reads."""
+"""The step before each read, by flow policy. `block` and `log` need none."""

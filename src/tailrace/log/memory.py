@@ -20,8 +20,8 @@ _NO_BOUND: Final = 1 << 62
 class MemoryLog(Log):
     """A log that keeps its entries in columns.
 
-    Deleting from the front of a list moves the rest of it, so trimming waits until an eighth more than the retention
-    has come together. That makes a write O(1) on average.
+    Deleting from the front of a list moves the rest of the list. So trimming waits until the log exceeds its retention
+    by an eighth, which makes a write O(1) on average.
     """
 
     def __init__(self, name: str, retention: Retention | None = None, *, epoch: str | None = None) -> None:
@@ -51,14 +51,14 @@ class MemoryLog(Log):
             self.wake_readers()
 
     async def flush(self) -> None:
-        """Return at once: memory is as durable as this log gets."""
+        """Return immediately: this log is never more durable than memory."""
 
     def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
         start = after - self.base
         if start < 0:
             raise self.reset("trimmed")
         if (larger := self._size > size) and limit > 1:
-            # As many as would fit if all were of average size: cutting a slice of too many costs more than encoding it.
+            # Estimate by the average size: slicing many entries too many costs more than encoding those that fit.
             limit = min(limit, max(size * len(self._json) // self._size, 1))
         json = self._json[start : start + limit]
         if larger and len(json) > 1 and sum(map(len, json)) > size:
@@ -113,12 +113,12 @@ def _with_slack(bound: int | None) -> int:
 
 
 class MemoryStore(LogStore):
-    """The store of `memory://`. Its logs are gone with the process."""
+    """The store of `memory://`. Its logs last as long as the process."""
 
     def __init__(self) -> None:
         self._logs: dict[str, MemoryLog] = {}
         self._held: WeakValueDictionary[str, MemoryLog] = WeakValueDictionary()
-        """The same logs, and released ones that the application still holds."""
+        """All logs of the store, and released ones that the application still holds."""
 
     def open(self, name: str, retention: Retention) -> MemoryLog:
         if (log := self._held.get(name)) is None:

@@ -1,4 +1,4 @@
-"""Where logs live, and how long they stay there."""
+"""The contract of a store, and the keeper that forgets logs in time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .base import Log
 
 
 class LogStore(ABC):
-    """Keeps logs by name. Each URL scheme has one."""
+    """Keeps logs by name. Each URL scheme has its own store."""
 
     survives_restart: bool = False
-    """Whether another process can continue a cursor."""
+    """True if another process can continue a cursor."""
 
     @abstractmethod
     def open(self, name: str, retention: Retention) -> Log:
-        """Return the log of a name, and make it if there is none."""
+        """Return the log with a name. Make one if there is none."""
 
     @abstractmethod
     def create(self, name: str, retention: Retention) -> Log:
@@ -29,44 +29,44 @@ class LogStore(ABC):
 
     @abstractmethod
     async def find(self, name: str) -> Log | None:
-        """Return the log of a name, or None."""
+        """Return the log with a name, or None."""
 
     @abstractmethod
     def drop(self, log: Log) -> None:
-        """Forget a log and its entries. Do nothing if its name belongs to another log by now."""
+        """Forget a log and its entries. Do nothing if another log has its name by now."""
 
     @abstractmethod
     def release(self, log: Log) -> None:
-        """Forget a log as soon as the application no longer holds it. Until then it is found by its name."""
+        """Forget a log as soon as the application no longer holds it. Until then, its name still finds it."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Release what the store holds."""
+        """Release the store's resources."""
 
 
 class _Kept(NamedTuple):
-    """An ended log that nobody reads: when to forget it, and its bytes of JSON."""
+    """An ended log without readers: when to forget it, and the bytes of its JSON."""
 
     until: float
     size: int
 
 
 class _Watched(NamedTuple):
-    """An open log: when to look at it again, and its newest entry at the last look."""
+    """An open log: when to check it again, and its `top` at the last check."""
 
     due: float
     top: int
 
 
 class Keeper:
-    """Forgets logs in time, so that a process that makes new ones for ever does not grow.
+    """Forgets logs in time, so that a process can make new ones without growing.
 
-    An ended log is kept for `keep` seconds, counted from its end or from the moment its last reader left, whichever
-    is later. While somebody reads it, it is kept whatever its age, so that a reader whose connection breaks can come
-    back. `count` and `size` bound the ended logs that nobody reads: the one that was left longest ago goes first, and
-    the one that was left last always stays.
+    It keeps an ended log for `keep` seconds after the end or after the last reader left, whichever is later. While a
+    log has readers, it is kept at any age, so that a reader whose connection breaks can come back. `count` and `size`
+    bound the ended logs without readers. The log that was left longest ago goes first; the one that was left last
+    stays.
 
-    An open log is released when nobody has asked for it, read it, written it or produced into it for `idle` seconds.
+    An open log is released after `idle` seconds without use: no lookup, no reader, no write and no producer.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Keeper:
         idle: float | None,
         busy: Callable[[Log], object],
     ) -> None:
-        """`busy` tells whether a log has a producer. `idle=None` keeps open logs for ever."""
+        """Make a keeper. `busy` tells whether a log has a producer. `idle=None` keeps open logs forever."""
         self._store = store
         self._pulse = pulse
         self._keep = keep
@@ -88,19 +88,19 @@ class Keeper:
         self._max_size = size
         self._idle = idle
         self._busy = busy
-        # Both in the order of their times, so that a look at the first ones is enough.
+        # Both are in the order of their times, so `beat` only checks the first ones.
         self._kept: dict[Log, _Kept] = {}
         self._watched: dict[Log, _Watched] = {}
         self._slot: set[Member] = set()
         self.size = 0
-        """Bytes of JSON in the ended logs that nobody reads."""
+        """The bytes of JSON in the ended logs without readers."""
 
     def __len__(self) -> int:
-        """Return how many ended logs are kept that nobody reads."""
+        """Return the number of kept logs that have ended and have no readers."""
         return len(self._kept)
 
     def watch(self, log: Log) -> None:
-        """Look after a log from now on. Asking for an open log is a use of it."""
+        """Look after a log from now on. For an open log, the call counts as a use."""
         log.listen(self.changed)
         if log.outcome is None:
             self._renew(log)
@@ -121,14 +121,14 @@ class Keeper:
             self._forget_ended()
 
     def forget(self, log: Log) -> None:
-        """Forget a log now."""
+        """Forget a log immediately."""
         log.unlisten(self.changed)
         self._watched.pop(log, None)
         self._take_out(log)
         self._store.drop(log)
 
     def clear(self) -> None:
-        """Look after no log any more."""
+        """Stop looking after any log."""
         for log in (*self._kept, *self._watched):
             log.unlisten(self.changed)
         self._kept.clear()
@@ -137,7 +137,7 @@ class Keeper:
         self._slot.discard(self)
 
     def beat(self) -> None:
-        """Forget what is due."""
+        """Forget the logs that are due."""
         self._forget_ended()
         self._release_idle()
         if not (self._kept or self._watched):
@@ -176,6 +176,6 @@ class Keeper:
 
     def _join_pulse(self) -> None:
         if self not in self._slot and (self._kept or self._watched):
-            # A log may be opened before there is a loop. Then its first reader gets here.
+            # A log may be opened before an event loop runs. Then its first reader joins the pulse here.
             with suppress(RuntimeError):
                 self._slot = self._pulse.join(self)

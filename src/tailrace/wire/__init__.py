@@ -1,1 +1,1 @@
-"""Wires: how the events of a log become bytes, and bytes become frames. Nothing here awaits."""
+"""Wires: encoders from a log's events to bytes, and decoders from bytes to frames. Nothing here awaits."""

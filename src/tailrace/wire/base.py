@@ -12,15 +12,15 @@ from ..errors import DecodeError
 from ..events import RESERVED, Dropped, Entries, Farewell, Notice, Outcome, Reset, State, encode_data
 
 MAX_FRAME_BYTES = 1 << 20
-"""The default bound of one frame in a decoder."""
+"""A decoder's default bound for one frame."""
 
 SHARED_BODIES = 8
-"""How many wires' bytes a batch keeps. An application may make a wire for each request."""
+"""How many encoded bodies a batch keeps. They are bounded because an application may make a wire for each request."""
 
 
 @dataclass(slots=True)
 class Frame:
-    """What a wire carries: an event or, under a reserved name, a notice."""
+    """An event on a wire or, under a reserved name, a notice."""
 
     data: Any
     event: str | None = None
@@ -29,31 +29,31 @@ class Frame:
 
 
 class Encoder(ABC):
-    """Turns the entries and notices of one log into bytes, for all its readers on one wire."""
+    """Turns the entries and notices of one log into bytes, for all readers on one wire."""
 
     ping: bytes = b""
-    """Bytes that keep an idle connection alive. Empty if the wire has nothing that clients ignore."""
+    """Bytes that keep an idle connection alive and that clients ignore. Empty if the wire has no such bytes."""
 
     spells_notices: bool = True
-    """False if the wire has no place for notices. Then only an unclean end of the body tells of them."""
+    """False if the wire has no notices. Then only a body that is cut short tells clients of them."""
 
     preamble: bytes = b""
     """Bytes before the first entry."""
 
     @abstractmethod
     def encode(self, entries: Entries) -> bytes:
-        """Encode a batch in one piece. The bytes depend on nothing but the entries, so replay equals live."""
+        """Encode a batch. The bytes depend on the entries alone, so a replay equals the live stream."""
 
     @abstractmethod
     def notice(self, notice: Notice, cursor: str) -> bytes:
-        """Encode a notice. A reader that has seen it continues at `cursor`."""
+        """Encode a notice. A reader continues after it at `cursor`."""
 
     def is_whole(self, outcome: Outcome) -> bool:
-        """Whether the body ends cleanly, so that HTTP clients take what they have for the whole."""
+        """Tell whether the body should end cleanly, so that HTTP clients take it for complete."""
         return outcome.state != "error"
 
     def encode_shared(self, entries: Entries) -> bytes:
-        """Like `encode`, but once for all readers of the same batch, which keeps the bytes."""
+        """Encode a batch once for all its readers. The batch keeps the bytes."""
         body = entries.bodies.get(self)
         if body is None:
             body = self.encode(entries)
@@ -63,48 +63,48 @@ class Encoder(ABC):
 
 
 class Decoder(ABC):
-    """Turns bytes into frames, in whatever pieces they arrive.
+    """Turns bytes into frames, whatever pieces they arrive in.
 
-    Where a decoder has `strict`, True reads what a log writes and refuses all else; False reads any server's bytes.
+    With `strict=True`, a decoder reads only what tailrace writes. With `strict=False`, it reads any server's bytes.
     """
 
     @abstractmethod
     def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that `data` completes; DecodeError for what is not of this wire.
+        """Return the frames that `data` completes. Raise DecodeError for bytes that do not belong on this wire.
 
-        After an error the decoder has lost its place: continue from the last cursor, with a new decoder.
+        After an error, the decoder has lost its place. Continue from the last cursor, with a new decoder.
         """
 
     def close(self) -> list[Frame]:
-        """Return the frames that the end of the bytes completes; Truncated if it cuts one."""
+        """Return the frames that the end of the bytes completes. Raise Truncated if a frame is incomplete."""
         return []
 
 
 class Wire(ABC):
-    """How the events of a log become bytes. Make a wire once for a route: readers of one wire share what it encodes."""
+    """A representation of a log as bytes. Make one wire per route, so that its readers share what it encodes."""
 
     media_type: str
     aliases: ClassVar[tuple[str, ...]] = ()
     content_type: str
     streaming: ClassVar[bool] = True
     names_a_stream: ClassVar[bool] = True
-    """Whether a client that accepts this media type beside a document means a stream."""
+    """True if a client that accepts both this media type and a document wants a stream."""
 
     @abstractmethod
     def encoder(self, stream: str, epoch: str, created: int) -> Encoder:
-        """Return an encoder for a log: `stream` and `epoch` of its cursors, and when it was made, in Unix time."""
+        """Return an encoder for a log: the `stream` and `epoch` of its cursors, and the Unix time when it was made."""
 
     @abstractmethod
     def decoder(self, *, max_bytes: int = MAX_FRAME_BYTES) -> Decoder:
         """Return a decoder for one response. A frame of more than `max_bytes` raises FrameTooLarge."""
 
     def item_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """Return the OpenAPI media type object for items of a schema (OpenAPI 3.2, section 4.14)."""
+        """Return the OpenAPI media type object for items with a schema (OpenAPI 3.2, section 4.14)."""
         return {"itemSchema": schema}
 
 
 def notice_frame(notice: Notice, cursor: str) -> Frame:
-    """Return a notice as a frame: its reserved name, and the data that every wire gives it."""
+    """Return a notice as a frame, with its reserved name and the data that it has on every wire."""
     if isinstance(notice, Outcome):
         return Frame(notice.members, notice.state, cursor)
     if isinstance(notice, Reset):
@@ -129,7 +129,7 @@ def _outcome(state: State, data: dict[str, Any]) -> Outcome:
 
 
 def _text(data: dict[str, Any], member: str) -> str | None:
-    # Other servers number their errors.
+    # Other servers use numbers as error codes.
     return None if (value := data.get(member)) is None else str(value)
 
 
@@ -152,13 +152,13 @@ def read_notice(frame: Frame) -> Notice | None:
 
 
 def frame_members(frame: Frame) -> bytes:
-    """Encode a frame as one JSON object, which NDJSON writes as a line and WebSocket as a message."""
+    """Encode a frame as one JSON object. NDJSON sends it as a line, and WebSocket as a message."""
     members = {"id": frame.id, "event": frame.event, "data": frame.data, "retry": frame.retry}
     return encode_data({key: value for key, value in members.items() if value is not None or key == "data"})
 
 
 def read_members(value: Any) -> Frame:
-    """Read a frame from one JSON object, as `frame_members` writes it; DecodeError for anything else."""
+    """Read a frame from one JSON object, as `frame_members` writes it. Raise DecodeError for anything else."""
     if not isinstance(value, dict) or "data" not in value:
         raise DecodeError(f'expected an object with "data", but got {value!r:.80}')
     frame = Frame(value["data"], value.get("event"), value.get("id"), value.get("retry"))
@@ -172,10 +172,10 @@ def read_members(value: Any) -> Frame:
 
 
 def read_any(value: Any) -> Frame:
-    """Read a frame from any JSON value of a server that gives cursors.
+    """Read a frame from any JSON value of a server that sends cursors.
 
-    An object with a cursor as `id` is an envelope if it has `data`; otherwise it is flat: the object is the data, and a
-    reserved name as its `type` names a notice. Anything else is data without an id.
+    An object with a cursor as its `id` is an envelope if it has `data`. Otherwise the object itself is the data, and if
+    its `type` is a reserved name, it is a notice. Any other value is data without an id.
     """
     if not (isinstance(value, dict) and isinstance(id_ := value.get("id"), str) and is_cursor(id_)):
         return Frame(value)

@@ -13,7 +13,7 @@ from .base import Decoder, Encoder, Frame, Wire
 
 
 class BatchEncoder(Encoder):
-    """Encodes the elements of the list. `document` adds what goes around them."""
+    """Encodes the elements of the list. `document` adds the object around them."""
 
     def encode(self, entries: Entries) -> bytes:
         return b",".join(entries.json)
@@ -23,10 +23,10 @@ class BatchEncoder(Encoder):
 
 
 def document(data: bytes, outcome: Outcome | None, cursor: str, after: str | None = None) -> bytes:
-    """Return the document around a list.
+    """Return the document for a list of entries.
 
-    It has `after`, the cursor before the list, if earlier entries were trimmed; `outcome`, unless the log is done
-    without a result; and `cursor`, while the log is open.
+    It has `after`, the cursor before the list, if earlier entries were trimmed. It has `cursor` while the log is open,
+    and after that `outcome`, unless the log is done without a result.
     """
     head = b'{"data":' + data
     if after is not None:
@@ -39,9 +39,9 @@ def document(data: bytes, outcome: Outcome | None, cursor: str, after: str | Non
 
 
 class BatchDecoder(Decoder):
-    """A document's data as frames, and its outcome as the last of them.
+    """Turns a document's data into frames, followed by its outcome.
 
-    If the beginning of the log is gone, the first frame is `dropped`.
+    If the beginning of the log was trimmed, the first frame is `dropped`.
     """
 
     def __init__(self, *, max_bytes: int) -> None:
@@ -73,7 +73,7 @@ class BatchDecoder(Decoder):
 
 
 def _dropped_frames(after: Any) -> list[Frame]:
-    """What a document says first whose log has lost its beginning: how many entries that was."""
+    """Return a `dropped` frame with the number of entries before the cursor `after`, if there is one."""
     if after is None:
         return []
     if not (isinstance(after, str) and is_cursor(after)):
@@ -89,7 +89,7 @@ def _outcome_frame(outcome: Any) -> Frame:
 
 
 class Batch(Wire):
-    """`application/json`: waits for the end of a stream; of an open log it says what is there, and the cursor."""
+    """`application/json`: the whole stream once it has ended, or an open log's current entries and cursor."""
 
     media_type = "application/json"
     content_type = "application/json"

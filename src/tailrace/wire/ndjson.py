@@ -39,7 +39,7 @@ def _member(events: Mapping[int, str], offset: int) -> bytes:
 
 
 class LinesDecoder(Decoder):
-    """Any server's lines of JSON: each value is the data of a frame. Blank lines are skipped."""
+    """Reads any server's lines of JSON. Each value is the data of a frame; blank lines are skipped."""
 
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -58,7 +58,7 @@ class LinesDecoder(Decoder):
         return frames
 
     def close(self) -> list[Frame]:
-        """Return the frame of a last line without its line end; Truncated if that is not whole."""
+        """Return the frame of a last line without a line end. Raise Truncated if the line is incomplete."""
         rest, self._rest = bytes(self._rest), bytearray()
         if not rest or rest.isspace():
             return []
@@ -97,7 +97,7 @@ class LinesDecoder(Decoder):
 
 
 class NDJSONDecoder(LinesDecoder):
-    """The lines of a server that gives cursors. Strict, each line is an envelope: an object with `data`."""
+    """Reads the lines of a server that sends cursors. If `strict`, each must be an envelope: an object with `data`."""
 
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES, strict: bool = True) -> None:
         super().__init__(max_bytes=max_bytes)
@@ -107,7 +107,7 @@ class NDJSONDecoder(LinesDecoder):
         frames: list[Frame] = []
         try:
             for value in values:
-                frames.append(self._read(value))  # noqa: PERF401 - so that those before a bad one stay
+                frames.append(self._read(value))  # noqa: PERF401 - the frames before a bad one must remain
         except DecodeError as error:
             error.before = frames
             raise
@@ -115,7 +115,7 @@ class NDJSONDecoder(LinesDecoder):
 
 
 class NDJSON(Wire):
-    """`application/x-ndjson`: each line a frame."""
+    """`application/x-ndjson`: one frame per line."""
 
     media_type = "application/x-ndjson"
     aliases = ("application/ndjson", "application/jsonl", "application/x-jsonlines")

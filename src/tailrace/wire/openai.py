@@ -12,15 +12,15 @@ from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 from .sse import SSEDecoder
 
 DONE_MARK = "[DONE]"
-"""The data that says that a stream of chunks is complete."""
+"""The data of the event that completes a stream of chunks."""
 
 _DONE = f"data: {DONE_MARK}\n\n".encode()
 
 
 class OpenAIEncoder(Encoder):
-    """Writes a string as a content delta, and a dict as a delta itself. The `finish_reason` is always `stop`.
+    """Writes a string as a content delta, and a dict as the delta itself. The `finish_reason` is always `stop`.
 
-    There are no ids and no retry, because clients of this API do not expect them.
+    It writes neither ids nor retry, because clients of this API do not expect them.
     """
 
     ping = b": ping\n"
@@ -43,12 +43,12 @@ class OpenAIEncoder(Encoder):
         if isinstance(notice, Reset):
             return _error(f"the stream cannot be continued: {notice.reason}", "stream_reset")
         if isinstance(notice, Farewell):
-            # Clients of this API take any clean end for a complete answer.
+            # Clients of this API take any clean end as a complete answer.
             return _error(f"the server ended the connection before the answer: {notice.reason}", notice.reason)
         return b": dropped %d\n" % notice.count
 
     def _outcome(self, outcome: Outcome) -> bytes:
-        # Whoever stopped an answer has all of it, and this API has no finish_reason for a stop.
+        # A user who stops an answer has all there is of it, and this API has no finish_reason for a stop.
         if outcome.state == "done" or outcome.code == "stopped":
             return self._chunk({}, "stop") + _DONE
         return _error(outcome.message or outcome.state, outcome.code)
@@ -70,7 +70,7 @@ def _error(message: str, code: str | None) -> bytes:
 
 
 class OpenAIDecoder(Decoder):
-    """The chunks as frames. An error chunk is the last frame, named `error`."""
+    """Turns chunks into frames. An error chunk is the last frame, named `error`."""
 
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._events = SSEDecoder(max_bytes=max_bytes)
@@ -103,7 +103,7 @@ class OpenAIDecoder(Decoder):
 
 
 def read_failure(last: Frame | None) -> Outcome | None:
-    """The error that a stream's last event is, if it is one: `{"error": {"message": …, "code": …}}`, without an id."""
+    """Return a stream's failure if its last event is an error, `{"error": {"message": …, "code": …}}` without an id."""
     if last is None or last.id is not None or not isinstance(last.data, dict) or last.data.keys() != {"error"}:
         return None
     error: Any = last.data["error"]
@@ -113,7 +113,7 @@ def read_failure(last: Frame | None) -> Outcome | None:
 
 
 def is_unfinished(last: Frame | None) -> bool:
-    """Whether a stream's last event is a chunk that others must follow: no choice has a reason to be finished."""
+    """Tell whether a stream's last event is a chunk in which no choice has a `finish_reason`, so others must follow."""
     if last is None or not isinstance(last.data, dict) or last.data.get("object") != "chat.completion.chunk":
         return False
     choices = last.data.get("choices")
@@ -132,7 +132,7 @@ class OpenAIChunks(Wire):
     """`chat.completion.chunk` objects as Server-Sent Events, ended by `data: [DONE]`."""
 
     media_type = "text/event-stream"
-    # The official clients say that they accept JSON, also when they ask for a stream.
+    # OpenAI's own clients send `Accept: application/json` even when they ask for a stream.
     aliases = ("application/json",)
     content_type = "text/event-stream; charset=utf-8"
 

@@ -15,20 +15,20 @@ from ..events import Entries, Notice, encode_data
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire, notice_frame
 
 ONLY_RETRY = object()
-"""Stands for data where there is none. Unlike None, it is no JSON value."""
+"""The data of a frame that has only `retry`. Unlike None, it is not a JSON value."""
 
-_CR = ord("\r")  # `in` finds a number in bytes faster than a byte
+_CR = ord("\r")  # `in` searches bytes faster for an int than for a bytes object
 _BOM = b"\xef\xbb\xbf"
-# One event as almost every server writes it. Possessive, so that anything else is given up at its first odd line.
+# One event as almost every server writes it. Possessive quantifiers make any other event fail at its first odd line.
 _EVENT = re.compile(r"(?:id: ?+([^\n\0]*+)\n)?+(?:event: ?+(.*+)\n)?+data: ?+(.*+(?:\ndata: .*+)*+)\n\n")
 _Columns: TypeAlias = tuple[list[str], list[str | None], list[str]]
-"""The texts of events, their names and their ids. Names or ids may be empty."""
-# From this many characters on, looking for blocks that are written alike pays off.
+"""The texts, names and ids of events. The list of names or of ids may be empty."""
+# From this many characters on, reading uniform blocks by column is faster.
 _MANY = 1024
-# What JSON begins with. To try and fail to read anything else as JSON would cost more than all the rest.
+# The first characters of JSON values. A failed attempt to read JSON costs more than the rest of the decoding.
 _BEGINNINGS = frozenset('{["-0123456789tfnNI \t\n')
 _COMMENTS = re.compile(rb"(?::.*\n|\n)*")
-# As many digits as JavaScript holds exactly. int() refuses thousands of them.
+# JavaScript holds 15 digits exactly. A bound is necessary because int() refuses a number of thousands of digits.
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
 
 
@@ -37,8 +37,8 @@ def format_sse(
 ) -> bytes:
     """Encode one event as text/event-stream. Each line of `data` becomes a data field; `retry` is in milliseconds.
 
-    Raise EventError if the event name or the id has a line break or a NUL, and for `retry` without data, which some
-    clients take for an event without data.
+    Raise EventError if the event name or the id has a line break or a NUL. Also raise it for `retry` without data,
+    because some clients take that for an event without data.
     """
     lines = []
     if id is not None:
@@ -65,8 +65,8 @@ def _one_line(field: str, value: str) -> str:
 class SSEEncoder(Encoder):
     """Writes each entry with its cursor as `id`, its name as `event` and its JSON as `data`."""
 
-    # A comment without a blank line. Some decoders, httpx-sse's for one, emit an event for a block with only a comment
-    # once they have seen an id.
+    # A comment without a blank line. If a block has only a comment, some decoders (such as httpx-sse) emit an event for
+    # it once they have seen an id.
     ping = b": ping\n"
 
     def __init__(self, stream: str, epoch: str) -> None:
@@ -93,10 +93,10 @@ def _field(events: Mapping[int, str], offset: int) -> bytes:
 
 
 class SSEDecoder(Decoder):
-    """Any server's events. `Frame.data` is the text of the data fields; `Frame.id` is the last id so far.
+    """Reads any server's events. `Frame.data` is the text of the data fields; `Frame.id` is the last id so far.
 
-    A block with nothing but `retry` becomes a frame without data. An event whose blank line never came is dropped, as
-    the specification says (HTML standard, section 9.2.6).
+    A block with only `retry` becomes a frame without data. An event without its blank line is dropped, as the HTML
+    standard requires (section 9.2.6).
     """
 
     def __init__(self, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
@@ -122,9 +122,9 @@ class SSEDecoder(Decoder):
         return self._read_lines(blocks)
 
     def _gather(self, data: bytes) -> bytes:
-        """Add a piece and return the blocks that are complete now."""
+        """Add a piece. Return the blocks that it completes."""
         buffer = self._buffer
-        # The first of the two line ends that close a block may have come with an earlier piece.
+        # An earlier piece may have brought the first of the two line ends that close a block.
         scanned = max(len(buffer) - 1, 0)
         buffer += data
         if self._at_start and not self._skip_bom():
@@ -155,7 +155,7 @@ class SSEDecoder(Decoder):
         return True
 
     def _skip_comments(self) -> None:
-        # Pings come without a blank line. Kept, those of an idle stream would add up.
+        # Pings have no blank line. If they were kept, an idle stream would fill the buffer with them.
         del self._buffer[: _end_of_comments(self._buffer)]
         if self._buffer.startswith(b":"):
             del self._buffer[1:]
@@ -166,7 +166,7 @@ class SSEDecoder(Decoder):
 
     def _check_blocks(self, blocks: bytes) -> None:
         for block in blocks.split(b"\n\n"):
-            # Count the end of the last line, as `_gather` does while the blank line has yet to come.
+            # Count the last line's end too, as `_gather` does before the blank line arrives.
             self._check_size(len(block) + 1 - _end_of_comments(block))
 
     def _read_one(self, match: re.Match[str]) -> Frame:
@@ -211,7 +211,7 @@ class SSEDecoder(Decoder):
         return frames
 
     def _read_delay(self, retry: int) -> list[Frame]:
-        """The frames for a block with nothing but a delay."""
+        """Return the frames for a block with only a delay."""
         return [Frame(None, None, self._last_id, retry)]
 
     def _read_text(self, text: str) -> Any:
@@ -224,9 +224,10 @@ class SSEDecoder(Decoder):
 
 
 def _read_columns(blocks: str) -> _Columns | None:
-    """Read events that all begin with the same field: an id, a name, and one data line or more, in this order.
+    """Read events with the same fields: an id, a name, and one or more data lines, in this order.
 
-    None if the blocks contain anything else, which shows as a line end too many.
+    All events must begin with the same field. Return None if the blocks contain anything else, which shows in a surplus
+    line end.
     """
     first = blocks[: blocks.find(" ") + 1]
     if first not in ("id: ", "event: ", "data: ") or (first == "id: " and "\0" in blocks):
@@ -246,7 +247,7 @@ def _read_columns(blocks: str) -> _Columns | None:
             ids = heads
         if "\n" in ",".join(ids) or "\n" in ",".join(names):
             return None
-    together = ",".join(texts)  # a comma is in no mark, so that joining makes none
+    together = ",".join(texts)  # no mark has a comma, so joining cannot create one
     if "\n" in together:
         if together.count("\n") != together.count("\ndata: "):
             return None
@@ -255,7 +256,7 @@ def _read_columns(blocks: str) -> _Columns | None:
 
 
 def _partition(texts: list[str], mark: str) -> tuple[list[str], list[str], bool]:
-    """Split each text at its first mark. Returns the parts before it, the parts after it, and whether one has none."""
+    """Split each text at its first mark. Return the parts before, the parts after, and whether any text has no mark."""
     before: list[str] = []
     after: list[str] = []
     missing = False
@@ -269,17 +270,17 @@ def _partition(texts: list[str], mark: str) -> tuple[list[str], list[str], bool]
 
 
 def _end_of_comments(block: bytes | bytearray) -> int:
-    """The place where the blank lines and whole comments before a block end."""
+    """Return the index after the blank lines and complete comments at the beginning of a block."""
     match = _COMMENTS.match(block)
     assert match is not None
     return match.end()
 
 
 class SSEJSONDecoder(SSEDecoder):
-    """Events whose data is JSON.
+    """Reads events whose data is JSON.
 
-    Strict, other data is a DecodeError, and a block with only a delay is no frame. Otherwise other data is the text, or
-    the value of one of the `marks`, and a block with only a delay is a frame with ONLY_RETRY as data.
+    If `strict`, other data raises DecodeError, and a block with only a delay gives no frame. If not, other data becomes
+    text, or the value that `marks` has for it, and a block with only a delay gives a frame with ONLY_RETRY as data.
     """
 
     def __init__(
@@ -310,7 +311,7 @@ class SSEJSONDecoder(SSEDecoder):
 
 
 class SSE(Wire):
-    """`text/event-stream`, each event with its cursor as `id` and its data as JSON."""
+    """`text/event-stream`: each event has its cursor as `id` and its data as JSON."""
 
     media_type = "text/event-stream"
     content_type = "text/event-stream; charset=utf-8"

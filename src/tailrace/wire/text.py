@@ -1,4 +1,4 @@
-"""Plain text: strings and bytes as they are, any other data as a line of JSON."""
+"""Plain text: strings and bytes unchanged, any other data as a line of JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 class TextEncoder(Encoder):
     """Writes the data alone, without ids, names or notices."""
 
-    # Text has no place for anything but itself, so only a clean end tells that it is complete.
+    # Text has no room for notices, so only a clean end tells clients that the text is complete.
     spells_notices = False
 
     def encode(self, entries: Entries) -> bytes:
@@ -40,7 +40,7 @@ def _text(json: bytes) -> bytes:
 
 
 class TextDecoder(Decoder):
-    """Pieces of UTF-8 text, never cut inside a character."""
+    """Turns bytes into pieces of text, never cut inside a UTF-8 character."""
 
     def __init__(self) -> None:
         self._characters = codecs.getincrementaldecoder("utf-8")()
@@ -61,15 +61,15 @@ class TextDecoder(Decoder):
 
 
 class Text(Wire):
-    """`text/plain`, or another media type: the body is the data itself. If a stream fails, its body is cut short."""
+    """`text/plain` or another media type. The body is the data alone, and is cut short if the stream fails."""
 
     media_type = "text/plain"
     content_type = "text/plain; charset=utf-8"
-    # Browsers' HTTP libraries name text/plain beside JSON without meaning anything by it.
+    # Browsers' HTTP libraries send text/plain beside JSON by default, so it expresses no wish.
     names_a_stream = False
 
     def __init__(self, media_type: str = "text/plain") -> None:
-        """`media_type` may have parameters; `text/…` without a charset is sent as UTF-8."""
+        """Make a wire. `media_type` may have parameters; `text/…` without a charset gets `charset=utf-8`."""
         self.media_type = media_type.partition(";")[0].strip().lower()
         needs_charset = self.media_type.startswith("text/") and "charset=" not in media_type.lower()
         self.content_type = f"{media_type}; charset=utf-8" if needs_charset else media_type

@@ -1,6 +1,6 @@
-"""A stream over WebSocket: each message is the JSON object that NDJSON writes as a line.
+"""A stream over WebSocket: each message is a JSON object that would be a line of NDJSON.
 
-Close codes are those of RFC 6455, section 7.4, and its registry.
+The close codes are from RFC 6455, section 7.4, and its registry.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Messages:
         return messages
 
     def close(self) -> list[str]:
-        """Return what is left when the body is complete: a document without a line end."""
+        """Return the rest of a complete body: a document without a line end."""
         rest, self._rest = self._rest, b""
         return [rest.decode()] if rest else []
 
     @property
     def close_code(self) -> int:
-        """The close code for what the last message said. A stream that was cut short has said nothing of its end."""
+        """The close code for the end that the last message tells, or NORMAL if it tells none."""
         try:
             frame = read_message(self._last)
         except DecodeError:
@@ -57,7 +57,7 @@ class Messages:
 
 
 def read_message(text: str | bytes) -> Frame:
-    """Read the frame in a server's message; DecodeError if there is none."""
+    """Read the frame in a server's message. Raise DecodeError if there is none."""
     try:
         value = from_json(text)
     except ValueError as error:
@@ -66,10 +66,10 @@ def read_message(text: str | bytes) -> Frame:
 
 
 class MessageDecoder(Decoder):
-    """The messages of a socket, fed one by one.
+    """Reads the messages of a socket, fed one by one.
 
-    Strict, each is an envelope. Otherwise it is any JSON value, or text; with `has_cursors` it is what a line of such a
-    server would be, or its refusal of the stream.
+    If `strict`, each message must be an envelope. If not, it may be any JSON value, or text. With `has_cursors`, JSON
+    is read as a line from a server that sends cursors, or as that server's refusal of the stream.
     """
 
     def __init__(self, *, strict: bool = True, has_cursors: bool = True) -> None:
@@ -89,7 +89,7 @@ class MessageDecoder(Decoder):
 
 
 def _is_refusal(value: Any) -> bool:
-    """Whether a message stands for HTTP's refusal: the socket is open already, so there is no status to give."""
+    """Tell whether a message stands for an HTTP error. Once the socket is open, the server cannot send a status."""
     return (
         isinstance(value, dict)
         and value.get("event") == "error"
@@ -100,7 +100,7 @@ def _is_refusal(value: Any) -> bool:
 
 
 def read_command(text: str | None) -> Command:
-    """Read a client's command; DecodeError for anything else."""
+    """Read a client's command. Raise DecodeError for anything else."""
     expected = '{"event": "stop"}'
     try:
         value = from_json(text or "")
