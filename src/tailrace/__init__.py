@@ -1,4 +1,4 @@
-"""Streams for FastAPI that survive the network: every stream is a log, a response is a reader of it at a cursor."""
+"""Streams for FastAPI that survive the network. Every stream is a log, and a response reads it from a cursor."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -62,7 +62,7 @@ __all__ = [
     "stream_response",
 ]
 
-# Where the names are, lower layers first: FastAPI comes with the last ones, and a client does not wait for it.
+# The modules of the public names, lower layers first. Only the last ones import FastAPI, which clients do not need.
 _MODULES = (
     *(".errors", ".cursor", ".events", ".flow"),
     *(".wire.base", ".wire.batch", ".wire.ndjson", ".wire.openai", ".wire.sse", ".wire.text"),
@@ -107,10 +107,10 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """A public name, from the module that defines it, which is imported when the name is first asked for."""
+        """Return a public name from the module that defines it. The first access imports the module."""
         for path in _MODULES if name in __all__ else ():
             value = getattr(import_module(path, __name__), name, None)
-            # A constant or a type alias does not say where it is from: its module comes before those that import it.
+            # Constants and type aliases have no `__module__`. The first module with the name defines it.
             home = getattr(value, "__module__", "")
             if value is not None and (home == __name__ + path or not home.startswith(__name__)):
                 globals()[name] = value

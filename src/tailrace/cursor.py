@@ -1,4 +1,4 @@
-"""The cursor: an opaque, URL-safe token for a place in a log."""
+"""Cursors: opaque, URL-safe tokens for a place in a log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STREAM_ID_PATTERN = "[A-Za-z0-9_-]{22}"
 class Cursor:
     """The place after the entry at `offset`, or before the first entry if `offset` is 0.
 
-    `ended` means that the reader has the outcome as well, and needs nothing more.
+    `ended` is True if the reader also has the outcome, and so needs nothing more.
     """
 
     stream: str
@@ -59,7 +59,7 @@ def new_stream_id() -> str:
 
 
 def stream_token(name: str) -> str:
-    """Return a log's name as its cursors have it: the last path segment, or a digest if that is not URL-safe."""
+    """Return a log's name in its cursors: the last path segment, or a digest of it if it is not URL-safe."""
     last = name.rpartition("/")[2]
     if _PLAIN.fullmatch(last):
         return last

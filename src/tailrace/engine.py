@@ -1,4 +1,4 @@
-"""A process's logs, the producers that write them, the connections that read them, and the end of all three."""
+"""A process's logs, their producers and readers, and the shutdown of all three."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .pulse import Pulse
 logger = logging.getLogger("tailrace")
 
 STORES: dict[str, Callable[[str], LogStore]] = {"memory": lambda url: MemoryStore()}
-"""What makes a store, by URL scheme."""
+"""Functions that make a store from a URL, by URL scheme."""
 
 LAST_WORDS = 1.0
-"""Seconds after the shutdown's grace in which readers are told how their streams ended."""
+"""Seconds after the shutdown's grace for telling readers how their streams ended."""
 
 SHUTDOWN = Outcome("cancelled", "shutdown", "the server shut down")
 
@@ -37,15 +37,15 @@ class Reader(Protocol):
     """A connection that reads one of the engine's logs."""
 
     def leave(self) -> None:
-        """Look whether to say farewell: the server is about to stop."""
+        """Decide whether to send a farewell, because the server is about to stop."""
 
     def abandon(self) -> None:
-        """Part now, whatever the client still lacks: the grace is over."""
+        """End the connection now, whatever the client still lacks, because the grace is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """An engine's numbers at one moment."""
+    """An engine's current numbers."""
 
     readers: int
     producers: int
@@ -57,9 +57,9 @@ class EngineStatistics:
 
 
 class Engine:
-    """Logs by name, the producers that write them, and the connections that read them.
+    """Holds logs by name, the producers that write them, and the connections that read them.
 
-    Use one engine for one event loop. The memory engine needs no setup; `aclose` ends what still runs.
+    Use one engine per event loop. A memory engine needs no setup. `aclose` ends everything that still runs.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class Engine:
     ) -> None:
         """Times are in seconds.
 
-        - `retention`: of logs that are made without their own.
-        - `heartbeat`: an idle connection is pinged this often.
-        - `send_timeout`: a connection that takes no byte for so long is closed.
-        - `keep`: how long an ended log can be replayed, from its end or from its last reader's leaving.
-        - `keep_count`, `keep_size`: how many ended logs that nobody reads are kept, and how many bytes of them.
-        - `keep_idle`: an open log that is not read, written or held for so long is forgotten; None keeps it for ever.
-        - `threads`: how many sync generators may run at once; one more is answered 503.
-        - `shutdown_grace`: how long producers may go on once the server is told to stop.
-        - `reconnect`: readers that are sent away come back after a random time in this range.
+        - `retention`: the default retention of logs.
+        - `heartbeat`: how often to ping an idle connection.
+        - `send_timeout`: how long a connection may accept no bytes before it is closed.
+        - `keep`: how long an ended log can be replayed after its end, or after its last reader left.
+        - `keep_count`, `keep_size`: how many ended logs without readers to keep, and how many bytes of them.
+        - `keep_idle`: how long to keep an open log that is not read, written or held. None keeps it forever.
+        - `threads`: how many sync generators may run at once. Further requests get 503.
+        - `shutdown_grace`: how long producers may continue once the server is asked to stop.
+        - `reconnect`: the range of the random delay after which dismissed readers come back.
         """
         scheme = urlsplit(url).scheme
         if scheme not in STORES:
@@ -114,10 +114,10 @@ class Engine:
     # Logs
 
     def log(self, name: str, *, retention: Retention | None = None) -> Log:
-        """Return the log of a name, and make it if there is none.
+        """Return the log with a name. Make one if there is none.
 
-        It is forgotten `keep` seconds after it ended, or after `keep_idle` seconds without use if it is open and your
-        application does not hold it. The next call then makes a new log.
+        The engine forgets a log `keep` seconds after its end. It also forgets an open log after `keep_idle` seconds
+        without use, unless your application holds it. The next call then makes a new log.
         """
         log = self.store.open(name, retention or self.retention)
         self._keeper.watch(log)
@@ -133,9 +133,8 @@ class Engine:
     ) -> Log:
         """Make a log for one request's stream. Its name is the path, a slash and an id.
 
-        The id is unguessable. You may give your own, such as one that you have stored, if it looks the same: 22
-        characters of URL-safe base64. Raise ValueError if it does not, or if the log exists. `fingerprint` is kept on
-        the log.
+        The id is unguessable. You may give your own, such as a stored one, in the same form: 22 characters of URL-safe
+        base64. Raise ValueError if it has another form, or if the log exists. The log keeps `fingerprint`.
         """
         if stream_id is None:
             stream_id = new_stream_id()
@@ -151,16 +150,16 @@ class Engine:
         return log
 
     async def find(self, name: str) -> Log | None:
-        """Return the log of a name, or None if there is none or it was forgotten."""
+        """Return the log with a name, or None if there is none or it was forgotten."""
         return await self.store.find(name)
 
     async def find_stream(self, path: str, stream_id: str) -> Log | None:
-        """Return the stream that `new_stream` made at a path, or None. A named log of the application is none."""
+        """Return the stream that `new_stream` made at a path, or None. Never return a named log of the application."""
         log = await self.store.find(f"{path}/{stream_id}")
         return log if log is not None and log.passing else None
 
     def forget(self, log: Log) -> None:
-        """Forget a log that nobody can ask for again."""
+        """Forget a log immediately, because no client can ask for it again."""
         self._keeper.forget(log)
 
     # Producers
@@ -182,11 +181,11 @@ class Engine:
 
         - `encode`: a function from an item to its event name and its data as one line of JSON.
         - `describe`: a function from an exception to the outcome that clients see.
-        - `flow`: `Flow.block` makes the generator wait for its readers; by default it does unless it is detached.
-        - `on_disconnect`: `detach` the generator from its readers, or `cancel` it when nobody reads.
-        - `grace`: seconds without a reader after which `cancel` cancels.
-        - `patience`: seconds that a cancelled generator may take, and that the store may take to store the end.
-        - `reports`: log an error that its outcome hides. False for a request that raises the error itself.
+        - `flow`: `Flow.block` makes the generator wait for its readers. This is the default unless it is detached.
+        - `on_disconnect`: `detach` lets the generator run without readers; `cancel` stops it.
+        - `grace`: seconds without readers before `cancel` stops the generator.
+        - `patience`: seconds that a cancelled generator may take to end, and that the store may take to store the end.
+        - `reports`: whether to log an error that the outcome hides. Pass False if the request raises the error itself.
         """
         if log.name in self._producers:
             raise ValueError(f"expected log {log.name!r} to have no producer, but one is running")
@@ -228,31 +227,31 @@ class Engine:
     # Readers
 
     def join(self, reader: Reader) -> None:
-        """Note a connection, which will be told when the server stops."""
+        """Register a connection, to notify it when the server stops."""
         self._readers[reader] = None
         self._no_readers.clear()
 
     def part(self, reader: Reader) -> None:
-        """Note that a connection has ended."""
+        """Remove a connection that has ended."""
         self._readers.pop(reader, None)
         if not self._readers:
             self._no_readers.set()
 
     def farewell(self, reason: Literal["shutdown", "slow"]) -> Farewell:
-        """Return a farewell with a reconnect delay of its own, so that not all readers come back at once."""
+        """Return a farewell with a random delay, so that the readers do not all come back at once."""
         return Farewell(reason, round(random.uniform(*self._reconnect) * 1000))
 
     def leaving(self, log: Log) -> bool:
-        """Tell whether readers of a log should go now: the server stops, and what they wait for goes on elsewhere."""
+        """Tell whether readers of a log should leave now: the server stops, and the log can continue elsewhere."""
         return self.draining and (self.store.survives_restart or not log.passing)
 
     # The end
 
     def drain(self, *, grace: float | None = None) -> None:
-        """Send readers away and give producers their grace, by default `shutdown_grace` seconds.
+        """Send readers away and give producers a grace, by default `shutdown_grace` seconds.
 
-        A later call can shorten the grace, never lengthen it: `grace=0` stops producers now and tells their readers.
-        You may call this from a signal's callback in the loop.
+        A later call can only shorten the grace. `grace=0` stops the producers now and tells their readers. You may call
+        this from a signal handler that runs in the event loop.
         """
         if not self.draining:
             self.draining = True
@@ -269,7 +268,7 @@ class Engine:
         self.drain()
         for producer in tuple(self._producers.values()):
             await producer.wait()
-        # Readers that are told to leave do so. The others are abandoned when the grace is over.
+        # The readers in `leave` end by themselves. The others are abandoned when the grace is over.
         await self._no_readers.wait()
         for timer in (self._grace, self._last_words):
             if timer is not None:
@@ -305,7 +304,7 @@ class Engine:
             reader.abandon()
 
     def statistics(self) -> EngineStatistics:
-        """Return the engine's numbers at this moment."""
+        """Return the engine's current numbers."""
         return EngineStatistics(
             readers=len(self._readers),
             producers=len(self._producers),

@@ -1,4 +1,4 @@
-"""Everything that tailrace raises.
+"""The exceptions of tailrace.
 
 TailraceError
 ├── CursorError        a token that is not a cursor (also a ValueError)
@@ -22,7 +22,7 @@ ResetReason = Literal["trimmed", "epoch_changed", "diverged", "ahead"]
 
 
 class TailraceError(Exception):
-    """The root of the tree."""
+    """The base class of all exceptions here."""
 
 
 class CursorError(TailraceError, ValueError):
@@ -54,7 +54,7 @@ class LogClosed(TailraceError):
 
 
 class LogReset(TailraceError):
-    """A cursor that cannot be continued. `resume` is the cursor to go on from: the oldest entry kept, or the end."""
+    """A cursor that cannot be continued. Continue from `resume`, the cursor of the oldest kept entry or of the end."""
 
     def __init__(self, name: str, reason: ResetReason, resume: str) -> None:
         super().__init__(name, reason, resume)
@@ -94,10 +94,10 @@ class NotAcceptable(TailraceError):
 
 
 class StreamError(TailraceError):
-    """Raise this in a generator to tell the client what went wrong: it reads `message` and `code`.
+    """Raise this in a generator to tell the client what went wrong, by `message` and `code`.
 
-    Before the first event, the response gets `status`. Later, an explicit error ends the stream. Clients see any other
-    exception as `internal_error`, without its text.
+    Before the first event, the response gets `status`. After it, an `error` event ends the stream. Clients see any
+    other exception as `internal_error`, without its text.
     """
 
     def __init__(self, message: str, *, code: str = "error", status: int = 500) -> None:
@@ -108,7 +108,7 @@ class StreamError(TailraceError):
 
 
 class DecodeError(TailraceError, ValueError):
-    """Bytes that are not what their wire promises. `before` holds what the same piece decoded to up to that place."""
+    """Bytes that are not what their wire promises. `before` has the frames that precede them in the same piece."""
 
     def __init__(self, *args: object, before: Sequence[Any] = ()) -> None:
         super().__init__(*args)

@@ -1,4 +1,4 @@
-"""What an application yields, what a log keeps, and what a reader is told."""
+"""The items that applications yield, the entries that logs keep, and the notices that readers get."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 State = Literal["done", "error", "cancelled"]
 
 RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "dropped"})
-"""Event names of notices, on every wire. An application's events must have other names."""
+"""The event names of notices on every wire. An application's events must have other names."""
 
 BYTES = "bytes"
-"""The event name of entries whose data is base64, for bytes that are not UTF-8. Plain text carries them as they are."""
+"""The event name of entries with base64 data, for bytes that are not UTF-8. Plain text sends the bytes themselves."""
 
 
 # Without slots: a frozen generic dataclass with slots raises a TypeError for `Event[int](1)` on Python 3.11.
@@ -38,7 +38,7 @@ class Event(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event at its offset in a log. `json` is its data, which was encoded when the event was appended."""
+    """An event at its offset in a log. `json` is its data, encoded when the event was appended."""
 
     offset: int
     event: str | None
@@ -46,14 +46,14 @@ class Entry:
 
     @property
     def data(self) -> Any:
-        """The data, decoded at each access."""
+        """The data. Each access decodes it anew."""
         return from_json(self.json)
 
 
 class Entries(Sequence[Entry]):
-    """A batch of entries in columns, as logs keep them and wires encode them, without an object for each entry.
+    """A batch of entries in columns, without an object per entry. Logs keep this form, and wires encode it.
 
-    `offsets` rise. `events` has the names of the entries that have one, by offset.
+    `offsets` rise. `events` has the event names by offset, for entries that have one.
     """
 
     __slots__ = ("_bodies", "events", "json", "offsets")
@@ -66,7 +66,7 @@ class Entries(Sequence[Entry]):
 
     @property
     def bodies(self) -> dict[object, bytes]:
-        """The bytes of the batch by encoder, for readers that share it."""
+        """The encoded bytes of the batch, by encoder. Its readers share them."""
         if self._bodies is None:
             self._bodies = {}
         return self._bodies
@@ -97,14 +97,14 @@ class Entries(Sequence[Entry]):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The value of a whole stream, such as its statistics. Yield it last: the log's outcome carries `data`."""
+    """The value of a whole stream, such as its statistics. Yield it last. The log's outcome then has its `data`."""
 
     data: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a log ended. Clients see every field. `data` is the value of the generator's Result, as read from JSON."""
+    """The end of a log. Clients see every field. `data` is the value of the generator's Result, as read from JSON."""
 
     state: State
     code: str | None = None
@@ -113,21 +113,24 @@ class Outcome:
 
     @property
     def members(self) -> dict[str, Any]:
-        """The fields besides the state that are not None, as every wire writes them."""
+        """The fields that are not None, without the state, as every wire writes them."""
         fields = {"code": self.code, "message": self.message, "data": self.data}
         return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The cursor cannot be continued. The reader must discard what it has read."""
+    """Tells a reader that its cursor cannot be continued. The reader must discard what it has read."""
 
     reason: ResetReason
 
 
 @dataclass(frozen=True, slots=True)
 class Farewell:
-    """The server ends the connection, not the stream. Come back with the cursor after `retry` milliseconds."""
+    """Tells a reader that the server ends the connection, but not the stream.
+
+    The reader should come back with its cursor after `retry` milliseconds.
+    """
 
     reason: Literal["shutdown", "slow"]
     retry: int
@@ -135,22 +138,22 @@ class Farewell:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The reader was too slow and has missed `count` entries."""
+    """Tells a reader that it was too slow and missed `count` entries."""
 
     count: int
 
 
 Notice: TypeAlias = Outcome | Reset | Farewell | Dropped
-"""What a reader is told besides its entries."""
+"""Everything that a reader gets besides entries."""
 
 Encode: TypeAlias = Callable[[Any], tuple[str | None, bytes]]
-"""A function from an item to its event name and its data as one line of JSON. It raises EventError if it cannot."""
+"""A function from an item to its event name and its data as one line of JSON. It raises EventError if that fails."""
 
 DONE = Outcome("done")
 
 
 def check_event_name(name: str) -> None:
-    """Raise EventError unless a name can stand on every wire."""
+    """Raise EventError unless a name is valid on every wire."""
     if name in RESERVED or name == BYTES:
         raise EventError(f"expected an event name of the application, but {name!r} is reserved for notices and bytes")
     if not name or not name.isprintable():
@@ -160,7 +163,7 @@ def check_event_name(name: str) -> None:
 def encode_event(item: Any) -> tuple[str | None, bytes]:
     """Return the event name and the JSON of an Event or of bare data (pydantic model, dataclass, dict, str, number …).
 
-    Bytes become a string if they are UTF-8; otherwise base64 under the event name `bytes`.
+    UTF-8 bytes become a string. Other bytes become base64, with the event name `bytes`.
     """
     if isinstance(item, Event):
         return item.event, encode_data(item.data)
@@ -173,7 +176,7 @@ def encode_event(item: Any) -> tuple[str | None, bytes]:
 
 
 def encode_data(data: Any) -> bytes:
-    """Encode data as one line of JSON, as FastAPI spells it: aliases by name, NaN and infinities as null.
+    """Encode data as one line of JSON, as FastAPI does: with aliases as names, and with NaN and infinities as null.
 
     Raise EventError if it is not JSON-able.
     """
@@ -185,11 +188,12 @@ def encode_data(data: Any) -> bytes:
 
 
 def escape_line_ends(json: bytes) -> bytes:
-    """Escape U+0085, U+2028 and U+2029 in JSON: clients that read lines by `str.splitlines` would break there.
+    """Escape U+0085, U+2028 and U+2029 in JSON, because clients that use `str.splitlines` would break lines there.
 
-    JSON allows them raw (RFC 8259, section 7), and so does text/event-stream, whose only line ends are CR and LF.
+    JSON allows them raw (RFC 8259, section 7). So does text/event-stream, where only CR and LF end a line.
     """
-    # A look for one byte takes 20 ns, a `replace` 130 ns and more. Quotes and dashes have E2, but rarely the others.
+    # Measured: searching for one byte takes 20 ns, a `replace` at least 130 ns. Text with typographic quotes and dashes
+    # has E2, but rarely the other bytes.
     if (0xE2 in json and (0xA8 in json or 0xA9 in json)) or (0xC2 in json and 0x85 in json):
         for raw, escaped in _LINE_ENDS:
             json = json.replace(raw, escaped)

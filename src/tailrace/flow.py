@@ -1,4 +1,4 @@
-"""What happens to a reader that is slower than its producer, and how much of a log is kept."""
+"""Policies for readers that are slower than their producer, and bounds for the history of a log."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def _by_event(entry: Entry) -> Hashable:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What happens when a reader is slow: a named policy and its bound.
+    """A policy for slow readers, with its bound.
 
-    - `block`: the producer waits while its fastest reader is `high` entries behind. That reader loses nothing; slower
-      ones read history.
-    - `log`: the producer never waits. A reader is reset if its next entry was trimmed.
+    - `block`: the producer waits while its fastest reader is `high` entries behind. That reader loses nothing. Slower
+      readers read the log's history.
+    - `log`: the producer never waits. A reader gets a reset if its next entry was trimmed.
     - `latest`: a reader that is behind gets only the newest entry of each `key`.
-    - `drop`: a reader more than `high` entries behind skips to the newest `high`, and is told how many it missed.
-    - `disconnect`: a reader more than `high` entries behind is sent away with its cursor.
+    - `drop`: a reader more than `high` entries behind skips to the newest `high` ones, and learns how many it missed.
+    - `disconnect`: a reader more than `high` entries behind is disconnected. It can come back with its cursor.
     """
 
     policy: Policy
@@ -44,12 +44,12 @@ class Flow:
 
     @classmethod
     def log(cls) -> Flow:
-        """Let readers fall behind as far as the log's retention reaches."""
+        """Let readers fall behind as far as the log's retention allows."""
         return cls("log")
 
     @classmethod
     def latest(cls, key: Callable[[Entry], Hashable] = _by_event) -> Flow:
-        """Give readers that are behind the newest entry of each key. The key is the event name unless you say else."""
+        """Give readers that are behind only the newest entry of each key. The default key is the event name."""
         return cls("latest", key=key)
 
     @classmethod
@@ -59,13 +59,13 @@ class Flow:
 
     @classmethod
     def disconnect(cls, high: int = 1024) -> Flow:
-        """Send readers away that are behind."""
+        """Disconnect readers that are behind."""
         return cls("disconnect", high)
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much history a log keeps: the newest entries within three bounds, of which None is none.
+    """The bounds of a log's history. A log keeps the newest entries within all three; None means no bound.
 
     `count` is in entries, `size` in bytes of JSON, `age` in seconds. The newest entry is always kept.
     """
@@ -83,7 +83,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class LogStatistics:
-    """A log's numbers at one moment. Offsets count from 1; `base` is the last offset that was trimmed."""
+    """A log's current numbers. Offsets count from 1, and `base` is the last trimmed offset."""
 
     name: str
     state: str

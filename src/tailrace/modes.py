@@ -1,4 +1,4 @@
-"""The wire that a client asks for: `?stream=` first, then Accept (RFC 9110, section 12.5.1)."""
+"""Choose the wire that a client asks for: by `?stream=`, then by Accept (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ResponseMode(StrEnum):
 
 
 class RequestLike(Protocol):
-    """The parts of a request that choose its wire."""
+    """The parts of a request that determine its wire."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -37,10 +37,10 @@ class RequestLike(Protocol):
 
 
 class Accept:
-    """The media ranges of an Accept header with their qualities, for any number of look-ups.
+    """The media ranges of an Accept header, with their qualities.
 
-    Malformed ranges are ignored, and so is everything past MAX_RANGES ranges or MAX_ACCEPT characters: a request costs
-    little, however long its header is.
+    Malformed ranges are ignored. So is everything after MAX_RANGES ranges or MAX_ACCEPT characters, which bounds the
+    cost of a long header.
     """
 
     def __init__(self, header: str | None) -> None:
@@ -54,9 +54,9 @@ class Accept:
                 self._qualities[media] = max(self._qualities.get(media, 0.0), _quality(parameters))
 
     def match(self, media_type: str) -> tuple[int, float]:
-        """How specific the range for a media type is, and its quality: the most specific range decides.
+        """Return the specificity and the quality of the most specific range that matches a media type.
 
-        2 stands for the type itself, 1 for `type/*`, 0 for `*/*`, and -1 for no match.
+        The specificity is 2 for the type itself, 1 for `type/*`, 0 for `*/*`, and -1 if no range matches.
         """
         ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
         for specificity, range_ in zip((2, 1, 0), ranges, strict=True):
@@ -66,7 +66,7 @@ class Accept:
 
 
 def detect_mode(request: RequestLike) -> ResponseMode:
-    """Return the mode that a request asks for; BATCH if it expresses no preference, or accepts neither."""
+    """Return the mode that a request asks for, or BATCH if it has no preference or accepts neither mode."""
     try:
         wire = choose_wire(request, DEFAULT_WIRES)
     except NotAcceptable:
@@ -75,28 +75,28 @@ def detect_mode(request: RequestLike) -> ResponseMode:
 
 
 def choose_wire(request: RequestLike, wires: Sequence[Wire]) -> Wire:
-    """Return the one of `wires` that a request asks for, by `?stream=` and Accept. Raise NotAcceptable if none fits.
+    """Return the wire that a request asks for by `?stream=` and Accept. Raise NotAcceptable if none fits.
 
-    Clients that express no preference get the first.
+    Clients that express no preference get the first of `wires`.
     """
     return negotiate(_accept(request.headers), stream_flag(request.query_params.get("stream")), wires)
 
 
 def _accept(headers: Mapping[str, str]) -> str | None:
-    """The Accept header, which may come in several lines (RFC 9110, section 5.3)."""
+    """Return the Accept header. Several lines of it count as one list (RFC 9110, section 5.3)."""
     lines = [value for name, value in headers.items() if name.lower() == "accept"]
     return ",".join(lines) if lines else None
 
 
 def stream_flag(value: str | None) -> bool | None:
-    """Read `?stream=`; None if it is absent or not a boolean."""
+    """Read `?stream=`. Return None if it is absent or not a boolean."""
     return _FLAGS.get(value.lower()) if value is not None else None
 
 
 def negotiate(accept: str | None, stream: bool | None, wires: Sequence[Wire]) -> Wire:
     """Choose the wire of a response. Clients that express no preference get the first of `wires`.
 
-    `stream` decides whether to stream, whatever Accept says; Accept then only chooses among the wires of that mode.
+    If `stream` is given, it decides whether to stream, and Accept only chooses among the wires of that mode.
     Raise NotAcceptable if none fits.
     """
     ranges = Accept(accept)
@@ -112,7 +112,7 @@ def _best(accept: Accept, wires: Sequence[Wire]) -> Wire | None:
     best_rank = (0.0, 0, False)
     for wire in wires:
         specificity, quality = max(accept.match(media_type) for media_type in (wire.media_type, *wire.aliases))
-        # A client that names a stream beside a document can read the stream; an alias names it only by custom.
+        # A client that lists a stream's own media type beside a document can read the stream. An alias proves less.
         named = wire.names_a_stream and accept.match(wire.media_type)[0] == 2
         rank = (quality, specificity, named)
         if quality > 0 and rank > best_rank:
@@ -125,11 +125,11 @@ def _quality(parameters: Sequence[str]) -> float:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":
             try:
-                return max(0.0, min(float(value), 1.0))  # in this order, nan is 0
+                return max(0.0, min(float(value), 1.0))  # this order turns NaN into 0
             except ValueError:
                 return 0.0
     return 1.0
 
 
 DEFAULT_WIRES: tuple[Wire, ...] = (Batch(), SSE(), NDJSON(), Text())
-"""What a stream offers unless told otherwise, the default first."""
+"""The wires that a stream offers by default. The first one is for clients without a preference."""

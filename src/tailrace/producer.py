@@ -24,18 +24,18 @@ logger = logging.getLogger("tailrace")
 
 Items: TypeAlias = AsyncIterable[Any] | Iterable[Any]
 OnDisconnect: TypeAlias = Literal["cancel", "detach"]
-"""What becomes of a generator that nobody reads: `cancel` cancels it after a grace, `detach` lets it finish."""
+"""The fate of a generator without readers: `cancel` stops it after a grace, and `detach` lets it finish."""
 Describe: TypeAlias = Callable[[Exception], Outcome]
 """A function from an exception to the outcome that clients see."""
 
 CHECKPOINT = 256
-"""Items after which a generator that never suspends lets other tasks run."""
+"""The number of items after which other tasks get to run, even if the generator never suspends."""
 
 CLOSE_DELAY = 0.05
-"""Seconds before a log that could not be ended is asked again. Each further delay is twice as long, at most 1 s."""
+"""Seconds before a failed attempt to end a log is repeated. Each further delay is twice as long, at most 1 s."""
 
 UNTOLD = frozenset({"internal_error", "not_serializable"})
-"""Codes of outcomes that hide the cause from clients, so that the server's log must tell it."""
+"""The codes of outcomes that hide the cause from clients. The server's log must have the cause."""
 
 STOPPED = Outcome("cancelled", "stopped", "the stream was stopped")
 DISCONNECTED = Outcome("cancelled", "disconnected", "every reader left")
@@ -46,7 +46,7 @@ _INTERNAL_ERROR = Outcome("error", "internal_error", "Internal Server Error")
 
 
 def describe_error(error: Exception) -> Outcome:
-    """Return what a client may know of an exception: the words of a StreamError, and of any other that it happened."""
+    """Return the outcome that clients see: the message of a StreamError, but nothing about any other exception."""
     if isinstance(error, StreamError):
         return Outcome("error", error.code, error.message)
     if isinstance(error, EventError):
@@ -57,8 +57,8 @@ def describe_error(error: Exception) -> Outcome:
 class Producer:
     """Owns a generator and is the sole writer of its log.
 
-    The generator is closed in the task that ran it, however it ends: by itself, by an error, by a stop, or because
-    every reader left. Readers are always told the outcome.
+    The task that ran the generator also closes it, whether it ends by itself, by an error, by a stop, or because all
+    readers left. Readers always learn the outcome.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class Producer:
 
         - `encode`: a function from an item to its event name and its data as one line of JSON.
         - `describe`: a function from an exception to the outcome that clients see.
-        - `flow`: `Flow.block` makes the generator wait for its readers; by default it does unless it is detached.
-        - `on_disconnect`: `cancel` the generator when nobody reads, or `detach` it from its readers.
-        - `grace`: seconds without a reader after which `cancel` cancels.
-        - `patience`: seconds that a cancelled generator may take, and that a store may take to store the end.
-        - `reports`: log an error that its outcome hides. False for a request that raises the error itself.
-        - `threads`: bounds how many sync generators run at once. None is no bound.
-        - `on_finish`: called once, when the log has ended.
+        - `flow`: `Flow.block` makes the generator wait for its readers. This is the default unless it is detached.
+        - `on_disconnect`: `cancel` stops a generator without readers; `detach` lets it run.
+        - `grace`: seconds without readers before `cancel` stops the generator.
+        - `patience`: seconds that a cancelled generator may take to end, and that a store may take to store the end.
+        - `reports`: whether to log an error that the outcome hides. Pass False if the request raises the error itself.
+        - `threads`: the bound on sync generators that run at once. None means no bound.
+        - `on_finish`: a function to call once, when the log has ended.
         """
         self.log = log
         self.error: Exception | None = None
@@ -103,9 +103,9 @@ class Producer:
         self._reports = reports
         self._threads = threads
         self._on_finish = on_finish
-        self._outcome: Outcome | None = None  # set by a stop, or else by the end
+        self._outcome: Outcome | None = None  # set by a stop or by the end, whichever is first
         self._result: Any = None  # the data of the generator's Result
-        self._passed_on = False  # whether a stop that arrived during a pause was passed on to the generator
+        self._passed_on = False  # True once a stop that arrived during a pause was passed on to the generator
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -117,14 +117,14 @@ class Producer:
 
     @property
     def finished(self) -> bool:
-        """Whether the log has ended, or the generator was given up."""
+        """True if the log has ended or the generator was given up."""
         return self._finished.is_set()
 
     def stop(self, outcome: Outcome = STOPPED) -> None:
-        """Cancel the generator at the `await` where it is, or at its next one.
+        """Cancel the generator at its current or next `await`.
 
-        What it yields while it ends, within `patience` seconds, is kept. A generator that never suspends is closed
-        within 256 items, and one that has not begun is closed at once.
+        The log keeps the items that the generator yields within `patience` seconds while it ends. A generator that
+        never suspends is closed within 256 items, and one that has not begun is closed immediately.
         """
         if self._outcome is None:
             self._outcome = outcome
@@ -133,7 +133,7 @@ class Producer:
             self.task.cancel()
 
     def hurry(self) -> None:
-        """Give no grace any more, because no reader can come back."""
+        """Drop the grace, because no reader can come back."""
         self._grace = 0.0
         self._readers_changed(self.log)
 
@@ -164,7 +164,7 @@ class Producer:
             if self._outcome is None:
                 await self._end(outcome)
             else:
-                # Another cancellation may be on its way, from a task group for example. It must not break off the end.
+                # Another cancellation may follow, for example from a task group. It must not interrupt the end.
                 self._end_apart(outcome)
 
     async def _write_all(self) -> None:
@@ -181,13 +181,13 @@ class Producer:
         await log.flush()
 
     async def _take_result(self, result: Result) -> None:
-        # The value that a client reads from the wire, whatever type the application gave it.
+        # Keep the value as a client reads it from the wire, whatever its type in the application.
         self._result = from_json(encode_data(result.data))
         async for item in self._items:
             raise EventError(f"expected nothing after a Result, but got {item!r:.80}")
 
     async def _pause(self) -> int:
-        """Let others run, and wait while the readers are too far behind. Return the offset to pause at next."""
+        """Let other tasks run, and wait while the readers are too far behind. Return the offset of the next pause."""
         log = self.log
         try:
             await log.flush()
@@ -197,8 +197,8 @@ class Producer:
         except asyncio.CancelledError:
             if self._outcome is None or self._passed_on:
                 raise
-            # A stop is for the generator. If it were raised here, the generator would be closed at its `yield` and
-            # could yield nothing more. Pass it on once: a generator that never suspends comes by here again.
+            # The stop is meant for the generator. Raised here, it would close the generator at its `yield`, with no
+            # chance to yield more. Pass it on only once, because a generator that never suspends gets here again.
             self._passed_on = True
             self.task.uncancel()
             self.task.cancel()
@@ -237,7 +237,7 @@ class Producer:
     # The end
 
     def _close_unrun(self, _: object) -> None:
-        """Close items that never ran: a task that is cancelled before its first step runs nothing of its coroutine."""
+        """Close items that never ran. A task that is cancelled before its first step never enters its coroutine."""
         if not self.finished and self._ending is None:
             self._closing = asyncio.create_task(self._end_unrun())
 
@@ -248,7 +248,7 @@ class Producer:
             self._end_apart(_CANCELLED)
 
     def _lose_patience(self) -> None:
-        """Give up a generator that ignores its cancellation: let everybody go who waits for it, and cancel it again."""
+        """Give up a generator that ignores its cancellation. Release all who wait for it, and cancel it again."""
         logger.error("log %s: the generator still runs %g s after it was cancelled", self.log.name, self._patience)
         self.stuck = True
         self._end_apart(STOPPED)
@@ -267,7 +267,7 @@ class Producer:
         try:
             await self._close_log(self._outcome)
         finally:
-            # A no-op unless the store refused to the last, or was not asked to the end.
+            # This has no effect unless the store failed to the last, or the attempt was interrupted.
             self.log.end(UNAVAILABLE)
             self.log.unlisten(self._readers_changed)
             self._finished.set()
@@ -275,7 +275,7 @@ class Producer:
                 self._on_finish(self)
 
     async def _close_log(self, outcome: Outcome) -> None:
-        """Let the store end the log. Ask again while it fails, for as long as the producer's patience lasts."""
+        """Let the store end the log. Repeat failed attempts for as long as the producer's patience lasts."""
         failure: Exception | None = None
         delay = CLOSE_DELAY
         try:
@@ -284,7 +284,7 @@ class Producer:
                     try:
                         await self.log.close(outcome)
                         return
-                    except Exception as error:  # whatever a store may raise
+                    except Exception as error:  # a store may raise any error
                         failure = error
                     await asyncio.sleep(delay)
                     delay = min(2 * delay, 1.0)
@@ -309,12 +309,12 @@ def _is_cancelled() -> bool:
 
 
 def as_async(items: Items) -> AsyncIterator[Any]:
-    """Return an async iterator over items. Close it with `close_items`, whether or not it was used."""
+    """Return an async iterator over items. Close it with `close_items`, even if you never use it."""
     return aiter(items) if isinstance(items, AsyncIterable) else _InThread(items)
 
 
 async def close_items(items: AsyncIterator[Any]) -> None:
-    """Close a generator. An iterator of another kind may have nothing to close."""
+    """Close a generator. Do nothing for iterators without `aclose`."""
     if (aclose := getattr(items, "aclose", None)) is not None:
         try:
             await aclose()
@@ -325,10 +325,10 @@ async def close_items(items: AsyncIterator[Any]) -> None:
 
 
 class Threads:
-    """A bound on the sync generators of an engine that run at once. Each takes one worker thread at a time.
+    """A bound on an engine's sync generators that run at once. Each takes one worker thread at a time.
 
-    FastAPI runs `def` routes under anyio's default limiter, which has 40 tokens for the whole process. Forty sync
-    generators that merely wait for their next item would take them all and stop every such route.
+    It is separate from anyio's default limiter, under which FastAPI runs `def` routes. That one has 40 tokens for the
+    whole process, so 40 sync generators that merely wait for their next item would block all such routes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -336,7 +336,7 @@ class Threads:
         self.taken = 0
 
     def take(self) -> None:
-        """Take a place. Raise StreamError (503) if there is none: a stream that waited for one would look stuck."""
+        """Take a place. Raise StreamError (503) if there is none, because a waiting stream would look stuck."""
         if self.taken >= self.limit:
             message = f"expected at most {self.limit} streams from sync generators at once, but all places are taken"
             raise StreamError(message, code="overloaded", status=503)
@@ -347,21 +347,21 @@ class Threads:
         self.taken -= 1
 
 
-# `as_async` may be called deep inside of an application's generator, where only the task tells whose it is.
+# An application's generator may call `as_async` at any depth, where only the task's context tells the engine.
 _THREADS: ContextVar[Threads | None] = ContextVar("tailrace_threads", default=None)
 
 _EXHAUSTED = object()
 
 
 class _InThread:
-    """An async iterator over a sync one, which advances and closes it in worker threads."""
+    """An async iterator that advances and closes a sync iterator in worker threads."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self._iterator = iter(items)
         self._place: Threads | None = None
         self._begun = False
         self._limiter = anyio.CapacityLimiter(1)
-        # Cancelling the wait leaves its thread inside `next`, and a generator cannot be closed while it runs.
+        # Cancelling the wait leaves a thread inside `next`, and a running generator cannot be closed.
         self._running = threading.Lock()
 
     def __aiter__(self) -> _InThread:

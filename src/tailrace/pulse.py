@@ -1,4 +1,4 @@
-"""One timer for everything that must look around now and then."""
+"""One timer for all objects that have periodic work."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ SLOTS = 8
 
 
 class Member(Protocol):
-    """What a pulse calls."""
+    """An object that a pulse calls."""
 
     def beat(self) -> None:
-        """Do what is due. Called once an interval; must not block."""
+        """Do the work that is due. The pulse calls this once an interval. It must not block."""
 
 
 class Pulse:
     """Calls each member's `beat` once every `interval` seconds, an eighth of the members at a time.
 
-    A timer for each connection would cost more than the connection's events. The timer runs only while there are
-    members.
+    One timer per connection would cost more than the connection's events. The timer runs only while there are members.
     """
 
     def __init__(self, interval: float) -> None:
@@ -32,13 +31,13 @@ class Pulse:
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self, member: Member) -> set[Member]:
-        """Add a member to the slot with the fewest, and return the slot. A member leaves by its `discard`.
+        """Add a member to the emptiest slot, and return the slot. Call the slot's `discard` to leave.
 
-        Raise RuntimeError where no event loop runs.
+        Raise RuntimeError if no event loop runs.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            # The timer of an earlier loop went with it, and so did the tasks of its members.
+            # An earlier loop has ended, with its timer and the tasks of its members.
             self._loop, self._timer = loop, None
             for slot in self._slots:
                 slot.clear()
@@ -64,7 +63,7 @@ class Pulse:
             for member in tuple(slot):
                 member.beat()
         finally:
-            # Not before the members: one that joins during the beat would start a second timer.
+            # Keep the timer set until all members have run: a member that joins meanwhile would start a second one.
             self._timer = None
             if any(self._slots):
                 self._schedule(asyncio.get_running_loop())

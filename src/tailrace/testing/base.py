@@ -1,4 +1,4 @@
-"""What the contract suites have in common."""
+"""The common base of the contract suites."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 async def raised(kind: type[E], awaitable: Awaitable[object]) -> E:
-    """Return the exception that an awaitable raises. Raise AssertionError if it raises none of this kind."""
+    """Return the exception that an awaitable raises. Raise AssertionError if it raises none of the given kind."""
     try:
         result = await awaitable
     except kind as error:
@@ -28,13 +28,13 @@ async def raised(kind: type[E], awaitable: Awaitable[object]) -> E:
 
 
 class Contract:
-    """How to get a log, and how to wait for what it does."""
+    """Makes logs for the tests, and bounds every wait for them."""
 
     limit: float = 10.0
-    """Seconds after which a wait has failed."""
+    """Seconds after which a wait fails."""
 
     slack: int = 128
-    """How many entries a log may keep beyond its retention's bound."""
+    """The number of entries that a log may keep beyond its retention's bound."""
 
     age: float = 0.1
     """Seconds to keep entries in the test of retention by age."""
@@ -44,7 +44,7 @@ class Contract:
         raise NotImplementedError(f"expected {type(self).__name__} to define make_log")
 
     async def reopen(self, log: Log) -> Log:
-        """Return the log as another process finds it, or the same log if its store does not outlive the process."""
+        """Return the log as another process would find it, or the same log if its store ends with the process."""
         return log
 
     # Helpers
@@ -54,7 +54,7 @@ class Contract:
             return await awaitable
 
     async def _waiting(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task, and let it run until it waits for something that has not happened yet."""
+        """Start a task, and let it run until it waits for something that is yet to happen."""
         task = asyncio.create_task(work)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -74,7 +74,7 @@ class Contract:
         return offsets
 
     async def _after_reset(self, log: Log, cursor: Cursor, reason: str) -> list[Any]:
-        """Return what a reader gets that goes on from the cursor of a reset."""
+        """Return the data that a reader gets from the `resume` cursor of a reset."""
         reset = await raised(LogReset, self._open(log, cursor))
         assert reset.reason == reason
         with log.tail(Cursor.parse(reset.resume)) as tail:

@@ -15,7 +15,7 @@ from .flows import FlowContract
 
 
 class LogContract(FlowContract):
-    """What every log must do. Inherit it in a test class, define how to make a log, and run it under asyncio.
+    """Tests for any log. Inherit from it in a test class, define how to make a log, and run it under asyncio.
 
         class TestMyLog(LogContract):
             @asynccontextmanager

@@ -12,7 +12,7 @@ from .base import Contract, data_of, raised
 
 
 class FlowContract(Contract):
-    """What every log must do under each flow policy."""
+    """Tests for any log under each flow policy."""
 
     # Flow policies
 

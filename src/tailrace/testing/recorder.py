@@ -16,7 +16,7 @@ Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A message that an application received or sent, and when, by `time.monotonic()`."""
+    """A message that an application received or sent, with its time by `time.monotonic()`."""
 
     time: float
     direction: Literal["received", "sent"]
@@ -25,7 +25,7 @@ class Recorded:
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """What passed between an application and one request or WebSocket."""
+    """The messages between an application and one request or WebSocket."""
 
     scope: Message
     records: list[Recorded] = field(default_factory=list)
@@ -48,12 +48,12 @@ class Exchange:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The response's headers. Of a header that was sent several times, the last."""
+        """The response's headers. For a header that was sent several times, the last value."""
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._start.get("headers", ())}
 
     @property
     def batches(self) -> list[bytes]:
-        """The pieces of the body, as they were sent, without empty ones."""
+        """The pieces of the body as they were sent, without the empty ones."""
         bodies = [message.get("body", b"") for message in self.sent if message["type"] == "http.response.body"]
         return [body for body in bodies if body]
 
@@ -63,7 +63,7 @@ class Exchange:
 
     @property
     def ended(self) -> bool:
-        """Whether the application ended the body cleanly."""
+        """True if the application ended the body cleanly."""
         return any(
             message["type"] == "http.response.body" and not message.get("more_body", False) for message in self.sent
         )

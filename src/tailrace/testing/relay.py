@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 Cut = Literal["close", "reset"]
 How = Literal[Cut, "half_close", "stall"]
 
-# SO_LINGER, on, with a timeout of 0: closing then discards unsent bytes and sends a reset (socket(7)).
+# SO_LINGER with a timeout of 0 makes a close discard unsent bytes and send a reset (socket(7)).
 _RESET = struct.pack("ii", 1, 0)
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -23,12 +23,12 @@ _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to one connection.
+    """A fault of one connection.
 
     Once `after` bytes from the server have passed (None: never), the relay does one of these:
 
     - `close`: it ends both directions;
-    - `reset`: it ends both by a TCP reset, as when a machine fails;
+    - `reset`: it ends both directions by a TCP reset, as when a machine fails;
     - `half_close`: it ends the direction to the client, which can still send;
     - `stall`: it passes nothing more, and leaves the connection open.
 
@@ -66,19 +66,19 @@ class Relay:
         self._links: dict[_Link, asyncio.Task[None]] = {}
         self._refusing = False
         self._last: tuple[int, Cut] | None = None
-        """How many more bytes pass before all connections end, and how they end."""
+        """The bytes that still pass before all connections end, and the way they end."""
         self._news = asyncio.Condition()
 
     def next(self, *faults: Fault) -> None:
-        """Set the faults of the next connections, one each. Later ones get that of `always`, or none."""
+        """Set the faults of the next connections, one each. Later connections get the fault of `always`, or none."""
         self._faults = deque(faults)
 
     def always(self, fault: Fault) -> None:
-        """Set the fault of every connection that `next` has none for."""
+        """Set the fault of all connections to which `next` gives none."""
         self._always = fault
 
     def refuse(self, refusing: bool = True) -> None:
-        """End new connections at once, before a byte reaches the server. Pass False to accept them again."""
+        """End new connections immediately, before a byte reaches the server. Pass False to accept them again."""
         self._refusing = refusing
 
     def cut(self, how: Cut = "reset") -> None:
@@ -92,7 +92,7 @@ class Relay:
         self._last = count, how
 
     def pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:
-        """Write what the server has sent, up to the bytes that may still pass."""
+        """Write the server's bytes, as many as may still pass."""
         if self._last is not None:
             left, how = self._last
             data = data[:left]
@@ -133,7 +133,7 @@ class Relay:
 
 
 class _Link:
-    """A client's connection, and the connection to the server that it causes."""
+    """A client's connection, and the relay's own connection to the server for it."""
 
     def __init__(self, relay: Relay, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._relay = relay
