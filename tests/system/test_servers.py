@@ -123,7 +123,7 @@ async def test_a_stop_ends_the_generator_and_tells_the_reader(client: httpx.Asyn
     async with client.stream("GET", f"/numbers?name={name}&held=true", headers=SSE) as response:
         reader = Reader.of(response)
         await reader.next()
-        stopped = await client.post(f"{response.headers['content-location']}/stop")
+        stopped = await client.post(response.links["stop"]["url"])
         assert stopped.json()["state"] == "cancelled"
         assert read_notice(*await reader.rest()) == Outcome("cancelled", "stopped", "the stream was stopped")
     assert (await life(client, name, closed=1))["cancelled"] == 1
