@@ -1,4 +1,4 @@
-"""The chat server: sessions of many turns with a model, each reply a stream that survives the network."""
+"""The chat server: sessions of many turns with a model. Each reply is a stream that survives the network."""
 
 from .app import create_app
 from .models.base import Message, Model, ModelError, Reasoning, Usage

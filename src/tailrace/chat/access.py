@@ -1,4 +1,4 @@
-"""Who may use the server, and whose a session is."""
+"""Access to the server by API key, and the owners of sessions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _bearer = HTTPBearer(auto_error=False, description="One of the server's API keys
 
 
 class Access:
-    """The digests of the keys that open the server. Without any, everybody is the same owner, who sees everything.
+    """Holds the digests of the server's keys. Without keys, all clients are one owner, who sees everything.
 
-    An administrator's key also sees what belongs to no owner in particular, such as the statistics of all. A key that
-    is the only one is an administrator's.
+    An administrator's key also sees what belongs to no single owner, such as the statistics of all owners. If there is
+    only one key, it is an administrator's.
     """
 
     def __init__(self, keys: Iterable[str] = (), admin_keys: Iterable[str] = ()) -> None:
-        # Digests are compared and stored, so neither the timing nor the database tells a key.
+        # Compare and store only digests, so that neither the timing nor the database reveals a key.
         admins = frozenset(map(digest, admin_keys))
         self._owners = admins | frozenset(map(digest, keys))
         self._admins = admins or (self._owners if len(self._owners) == 1 else frozenset())
@@ -40,7 +40,7 @@ class Access:
         return self._owners or (ANYBODY,)
 
     def owner(self, key: str | None) -> str:
-        """Return whose sessions a key opens. Raises Unauthorized if it opens none."""
+        """Return the owner that a key stands for. Raise Unauthorized if the key is not one of the server's."""
         if self.open:
             return ANYBODY
         owner = digest(key or "")
@@ -49,7 +49,7 @@ class Access:
         return owner
 
     def sees(self, owner: str) -> str | None:
-        """Return whose numbers an owner sees: None stands for everybody's."""
+        """Return the owner whose numbers this owner sees, or None if those are everybody's."""
         return None if self.open or owner in self._admins else owner
 
 
@@ -58,7 +58,7 @@ def digest(key: str) -> str:
 
 
 class KeyedRoute(APIRoute):
-    """Checks the key before the body is read. FastAPI reads the body before it solves dependencies."""
+    """Checks the key before FastAPI reads the body. Dependencies run only after that."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -79,4 +79,4 @@ async def _owner(
 
 
 Owner = Annotated[str, Depends(_owner)]
-"""A parameter of a path function: whose sessions the request is about."""
+"""The type of a path function's parameter for the owner of the request."""

@@ -1,4 +1,4 @@
-"""The turns in progress: each from the moment its message is stored to the moment its end is stored."""
+"""The turns in progress, each from the moment its message is stored until its end is stored."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .turns import Live, RunningTurn, fit_context
 logger = logging.getLogger("tailrace.chat")
 
 CHECKPOINT = 1.0
-"""Seconds of a reply that a sudden death of the server can lose, at most."""
+"""The most seconds of a reply that are lost if the server dies."""
 
 MAX_UNSTORED = 1_000
-"""Turns that wait for the database, at most. Of more the oldest are lost, but for their checkpoints."""
+"""The most turns that wait for the database. If there are more, the oldest ones are lost, except their checkpoints."""
 
 STORAGE_FAILED = StreamError("the reply could not be stored", code="storage_failed")
 
 
 class Answers:
-    """The sole owner of the turns that a server runs, one at a time in a session."""
+    """The sole owner of the server's running turns. A session has at most one."""
 
     def __init__(self, engine: Engine, store: Store, model: Model, observer: Observer, settings: ChatSettings) -> None:
         self._engine = engine
@@ -39,17 +39,17 @@ class Answers:
         self._observer = observer
         self._settings = settings
         self._live: dict[tuple[str, str], Live] = {}  # by owner and session
-        self._streams: dict[str, Live] = {}  # those that have begun
+        self._streams: dict[str, Live] = {}  # by stream; only turns that have begun
         self._unstored = Unstored(store)
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run turns in this block, and end the engine in it.
+        """Run turns in this block. Close the engine within it.
 
-        No turn is left `generating`, neither by an earlier server nor by this one. Raises StoreError at the end if the
-        database has not taken all of them.
+        No turn remains `generating`, neither from an earlier server nor from this one. Raise StoreError at the end if
+        the database has not accepted all replies.
         """
         if interrupted := await self._store.interrupt_turns():
             logger.warning("replies interrupted by the last end of the server: %d", interrupted)
@@ -57,18 +57,18 @@ class Answers:
         try:
             yield
         finally:
-            await asyncio.gather(*self._tasks, return_exceptions=True)  # they log what they raise
+            await asyncio.gather(*self._tasks, return_exceptions=True)  # they log their errors themselves
             checkpoints.cancel()
             await asyncio.wait([checkpoints])
             await self._unstored.store_last()
 
     def __len__(self) -> int:
-        """How many have begun."""
+        """Return how many turns have begun."""
         return len(self._streams)
 
     @property
     def places_taken(self) -> int:
-        """How many have begun or are about to."""
+        """The number of turns that have begun or are about to begin."""
         return len(self._live)
 
     def of_session(self, session_id: str, owner: str) -> Live | None:
@@ -79,16 +79,16 @@ class Answers:
         return live if live is not None and live.question.owner == owner else None
 
     def is_stale(self, turn: Turn, owner: str) -> bool:
-        """Whether a turn that the database calls `generating` is not being answered, or was not when it was read."""
+        """Tell whether a turn is `generating` in the database but not in progress here."""
         live = self.of_session(turn.session_id, owner)
         return turn.state == "generating" and (live is None or live.stream_id != turn.stream_id)
 
     def as_it_ended(self, turn: Turn) -> Turn:
-        """Return a stale turn as its readers saw it end, which the database has not taken."""
+        """Return a stale turn with the end that its readers saw, although the database has not accepted it."""
         return self._unstored.find(turn) or replace(turn, state="interrupted")
 
     async def begin(self, live: Live) -> Turn | None:
-        """Store the message, then ask the model. Returns the turn that the idempotency key already stands for."""
+        """Store the message, then ask the model. If a turn with its idempotency key exists, only return that turn."""
         self._live[live.place] = live
         try:
             begun = await self._store_question(live)
@@ -104,7 +104,7 @@ class Answers:
         await live.begun.wait()
         if live.turn is not None:
             live.turn.stop()
-            # A producer that is cancelled before its first step closes the log without a word. It takes that step here.
+            # Let the producer take its first step. Cancelled before that, it would close the log without a result.
             await asyncio.sleep(0)
             await self._engine.stop(live.log)
         await live.ended.wait()
@@ -139,7 +139,7 @@ class Answers:
             max_messages=settings.context_messages,
             max_characters=settings.context_characters,
         )
-        logged_session.set(live.session_id)  # in this request, and in the task of its turn
+        logged_session.set(live.session_id)  # for this request and for the task of its turn
         watch = self._observer.turn_started(begun.turn, question.owner, question.client, question.transfer)
         live.turn = turn = RunningTurn(
             begun.turn,
@@ -157,12 +157,12 @@ class Answers:
         live.begun.set()
 
     async def _settle(self, turn: RunningTurn) -> None:
-        """Store how a turn ended. From now on its session takes another message."""
+        """Store the end of a turn. After that, its session accepts another message."""
         live = self._streams[turn.turn.stream_id]
         storing = asyncio.create_task(self._store_end(live, turn), name=f"tailrace end of turn {live.stream_id}")
         self._keep(storing)
         while not storing.done():
-            # A stop, or the end of the server, comes too late to undo this end, and waits for it.
+            # A stop or the server's shutdown comes too late to change this end, so it must wait.
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([storing])
         storing.result()
@@ -180,10 +180,10 @@ class Answers:
             self._forget(live)
 
     async def _see_out(self, live: Live, turn: RunningTurn, producer: Producer) -> None:
-        """Settle a turn whose generator did not: it never ran, or ignores its cancellation."""
+        """Settle a turn whose generator did not, because it never ran or because it ignores its cancellation."""
         try:
             await producer.wait()
-            with suppress(StreamError):  # logged where it was raised
+            with suppress(StreamError):  # logged already
                 await turn.end_unheard()
         except Exception:  # nobody else would log it
             logger.exception("stream %s: the end of the reply raised", live.stream_id)
@@ -191,7 +191,7 @@ class Answers:
             live.ended.set()
 
     def _give_up(self, live: Live) -> None:
-        """Forget a turn that does not begin."""
+        """Forget a turn that did not begin."""
         self._forget(live)
         self._engine.forget(live.log)
         live.begun.set()
@@ -211,7 +211,7 @@ class Answers:
         task.add_done_callback(self._tasks.discard)
 
     async def _checkpoint(self) -> None:
-        """Store the text so far of all replies in progress, in one transaction each second."""
+        """Store the partial text of all replies in progress, in one transaction per second."""
         stored: dict[int, int] = {}
         while True:
             await self._busy.wait()
@@ -225,13 +225,13 @@ class Answers:
                 await self._unstored.store_all()
             except StoreError as error:
                 logger.error("the checkpoint of %d replies failed: %s", len(grown), error)
-            except Exception:  # one failure must not be the end of all later checkpoints
+            except Exception:  # one failure must not end all later checkpoints
                 logger.exception("the checkpoint of %d replies failed", len(grown))
             self._rest()
 
 
 class Unstored:
-    """Turns whose end the database refused, kept until it takes them. It may have been full or away for a moment."""
+    """Keeps turns until the database accepts their ends. It may be full or unavailable for a while."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -247,23 +247,23 @@ class Unstored:
             logger.error("stream %s: the reply is lost, because the database does not take it", lost.stream_id)
 
     def find(self, turn: Turn) -> Turn | None:
-        """Return the turn as its readers saw it end, if it is one of these."""
+        """Return the turn with the end that its readers saw, if it is kept here."""
         kept = self._turns.get(turn.number)
         return kept and unstored(kept)
 
     async def store_all(self) -> None:
-        """Try again, for as long as it goes well."""
+        """Try to store all turns, until one attempt fails."""
         for number, turn in tuple(self._turns.items()):
             try:
                 await self._store.end_turn(turn)
-            except StoreError:  # logged when it was tried first
+            except StoreError:  # logged at the first attempt
                 return
-            # Another one may have been dropped in the meantime to make room.
+            # Another task may have dropped the turn in the meantime to make room.
             self._turns.pop(number, None)
             logger.info("stream %s: the reply is stored now", turn.stream_id)
 
     async def store_last(self) -> None:
-        """Try once more, at the end of the server. Raises StoreError if replies are lost."""
+        """Try once more, at the server's shutdown. Raise StoreError if replies are lost."""
         await self.store_all()
         if self._turns:
             streams = ", ".join(turn.stream_id for turn in self._turns.values())
@@ -271,5 +271,5 @@ class Unstored:
 
 
 def unstored(turn: Turn) -> Turn:
-    """Return a turn as readers see it end when the database does not take it."""
+    """Return a turn with the end that its readers see if the database does not accept it."""
     return replace(turn, state="failed", error_code=STORAGE_FAILED.code, error_message=STORAGE_FAILED.message)

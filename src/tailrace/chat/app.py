@@ -1,4 +1,4 @@
-"""The chat server as an application."""
+"""The chat server's FastAPI application."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ lost, resumes without a gap or a duplicate after the `id` of the last object you
 
 
 def create_app(settings: ChatSettings | None = None, *, model: Model | None = None) -> FastAPI:
-    """Create the chat server, by default with the settings of the environment.
+    """Create the chat server, by default with the settings from the environment.
 
-    A `model` of your own answers in place of the one that the settings name. You close it.
+    Pass your own `model` to use it instead of the one that the settings name. You must close it yourself.
 
-    The lifespan opens the database and the model. It raises StoreError or UnusableModel if that fails, and StoreError
-    at its end if replies are lost.
+    The lifespan opens the database and the model. It raises StoreError or UnusableModel if that fails. At its end, it
+    raises StoreError if replies are lost.
     """
     settings = settings or ChatSettings()
     app = FastAPI(
@@ -54,7 +54,7 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
         version=__version__,
         description=DESCRIPTION,
         lifespan=_run,
-        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        docs_url=None,  # FastAPI's own pages load scripts from other sites
         redoc_url=None,
         separate_input_output_schemas=False,
     )
@@ -123,7 +123,7 @@ def _model(given: Model | None, settings: ChatSettings) -> AbstractAsyncContextM
 
 
 def _answer_head(app: FastAPI) -> None:
-    """Answer HEAD wherever there is GET, as load balancers ask. The server leaves the body out."""
+    """Answer HEAD on all paths with GET, because load balancers use it. The server omits the body."""
     for module in (replies, sessions, service):
         for route in module.router.routes:
             if isinstance(route, APIRoute) and route.include_in_schema and "GET" in (route.methods or ()):
@@ -153,14 +153,14 @@ def _not_acceptable(request: Request, error: Exception) -> Response:
 
 
 def _invalid(request: Request, error: Exception) -> Response:
-    """Answer in FastAPI's words, without the input. It may be long, or not JSON: NaN, or half a character."""
+    """Answer as FastAPI does, but without the input, which may be long or no valid JSON (NaN, half a character)."""
     assert isinstance(error, RequestValidationError)
     detail = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
     if detail[0]["loc"] == ("body",) and detail[0]["type"] != "missing" and not _is_json(request):
-        # FastAPI takes a body of another type for a text, and refuses it as one.
+        # FastAPI reads a body of another media type as a string, and would complain about the string.
         got = printable(request.headers.get("content-type", "none")[:80])
         detail[0]["msg"] = f"expected Content-Type: application/json, but got {got}"
-    # Escaped, because a message can quote half a character.
+    # Escape the text, because it may quote half a character.
     body = json.dumps({"detail": detail, "code": "invalid_request"})
     return Response(body, 422, media_type="application/json")
 
@@ -171,14 +171,14 @@ def _is_json(request: Request) -> bool:
 
 
 def _http_error(request: Request, error: Exception) -> Response:
-    """Answer what FastAPI refuses itself: an unknown path or method, a body that it could not read."""
+    """Answer the errors of FastAPI itself: an unknown path or method, or an unreadable body."""
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, Refused):  # why the body could not be read
+    if isinstance(error.__cause__, Refused):  # the reason why the body could not be read
         return _refuse(request, error.__cause__)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        # FastAPI names the methods of one path function only. A path outside of the document has one.
+        # FastAPI names the methods of a single path function. That is enough for paths that are not in the document.
         methods = methods_of(request.app, request.scope["path"]) or sorted([*headers["Allow"].split(", "), "OPTIONS"])
         headers["Allow"] = ", ".join(methods)
         if request.method == "OPTIONS":
@@ -187,7 +187,7 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """Return FastAPI's document, in which no parameter is null, and an open server asks for no key."""
+    """Return FastAPI's OpenAPI document, but without null parameters, and without security if there are no keys."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         for operation in _operations(document):
@@ -200,7 +200,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def methods_of(app: FastAPI, path: str) -> list[str]:
-    """Return the methods of a path, OPTIONS and HEAD included. Empty if the path is not in the document."""
+    """Return the methods of a path, with OPTIONS and HEAD. Return none if the path is not in the document."""
     for template, operations in describe(app)["paths"].items():
         if compile_path(template)[0].match(path):
             return sorted({*map(str.upper, operations), "OPTIONS"} | ({"HEAD"} if "get" in operations else set()))
@@ -213,7 +213,7 @@ def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _forbid_null(parameter: dict[str, Any]) -> None:
-    """Drop null: a path function's None means that the parameter was left out, and in an address `null` is a word."""
+    """Remove null from a parameter's schema. None means that it was omitted, and in a URL `null` is just a word."""
     schema = parameter["schema"]
     kinds = schema.pop("anyOf", ())
     for kind in kinds:

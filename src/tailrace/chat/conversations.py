@@ -1,4 +1,4 @@
-"""Sessions and their replies: who may ask what, and which log has the reply."""
+"""Sessions and their replies: check a question, and find or make the log of its reply."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .turns import Live, Question, replay
 
 PATH = "/chat/stream"
 
-# A reply is as long as its model makes it, and a reader must be able to read it from its beginning.
+# Readers must be able to read a reply from its beginning, however long the model makes it.
 KEEP_ALL = Retention(count=None, size=None)
 
 
 class Conversations:
-    """The sessions of one server. Everything is done in the name of an owner, who sees nothing of another's."""
+    """The sessions of one server. Each call is for one owner, and never shows what belongs to another."""
 
     def __init__(self, engine: Engine, store: Store, model: Model, observer: Observer, settings: ChatSettings) -> None:
         self.engine = engine
@@ -42,20 +42,20 @@ class Conversations:
         self._answers = Answers(engine, store, model, observer, settings)
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Run turns in this block, and end the engine in it. Raises StoreError at the end if replies are lost."""
+        """Run turns in this block, and close the engine within it. Raise StoreError at the end if replies are lost."""
         return self._answers.running()
 
     # Turns
 
     @property
     def active(self) -> int:
-        """How many replies are in progress."""
+        """The number of replies in progress."""
         return len(self._answers)
 
     async def ask(self, question: Question) -> Log:
-        """Return the log of the reply, which has begun. Raises a Refused if it cannot begin.
+        """Begin a reply and return its log. Raise a Refused if it cannot begin.
 
-        A question that repeats an earlier one's idempotency key gets that one's reply.
+        A question with the idempotency key of an earlier one gets the earlier reply.
         """
         if (same := await self._repeated(question)) is not None:
             return same
@@ -67,20 +67,20 @@ class Conversations:
         return await self._known(question, known)
 
     async def find(self, owner: str, stream_id: str) -> Log:
-        """Return the log of a reply, made again from the store if it was forgotten. Raises StreamNotFound."""
+        """Return the log of a reply. Make it again from the store if it was forgotten. Raise StreamNotFound."""
         if (live := self._answers.of_stream(stream_id, owner)) is not None:
             logged_session.set(live.session_id)
             return live.log
         turn = await self._stored(owner, stream_id)
         session = await self.session(owner, turn.session_id)
-        # Nothing may be awaited after this: of two callers, the second has to find the log of the first.
+        # Do not await anything after this, so that the second of two callers finds the log of the first.
         if (log := await self.engine.find(f"{PATH}/{stream_id}")) is None:
             log = self.engine.new_stream(PATH, stream_id=stream_id, retention=KEEP_ALL)
             self.engine.produce(log, replay(turn, 2 * session.turns), encode=encode_object)
         return log
 
     async def stop(self, owner: str, stream_id: str) -> Turn:
-        """Stop the model if it is still writing, and return the turn as it is stored then. Raises StreamNotFound."""
+        """Stop the model if it is still writing, and return the stored turn. Raise StreamNotFound."""
         if (live := self._answers.of_stream(stream_id, owner)) is not None:
             await self._answers.stop(live)
         return await self._stored(owner, stream_id)
@@ -94,22 +94,22 @@ class Conversations:
         return session
 
     async def session(self, owner: str, session_id: str) -> Session:
-        """Raises SessionNotFound."""
+        """Return a session. Raise SessionNotFound."""
         if (session := await self.store.session(session_id, owner)) is None:
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
         return session
 
     async def turns(self, owner: str, session_id: str, *, limit: int, before: str | None = None) -> Page[Turn]:
-        """Return a page of a session's newest turns in order of time. Raises BadToken."""
+        """Return a page of a session's newest turns in order of time. Raise BadToken."""
         page = await self.store.turns(session_id, owner, limit=limit, before=before)
         if any(self._answers.is_stale(turn, owner) for turn in page.items):
-            # One may have ended while it was read.
+            # A turn may have ended while the store read it.
             page = await self.store.turns(session_id, owner, limit=limit, before=before)
         return Page([self._as_it_is(owner, turn) for turn in page.items], page.next)
 
     async def clear(self, owner: str, session_id: str) -> None:
-        """Stop the session's reply, if there is one in progress, and delete all turns. Raises SessionNotFound."""
+        """Stop the session's reply in progress, if any, and delete all turns. Raise SessionNotFound."""
         await self._stop_session(owner, session_id)
         if not await self.store.clear(session_id, owner):
             raise SessionNotFound(session_id)
@@ -117,7 +117,7 @@ class Conversations:
         await self._stop_orphan(owner, session_id)
 
     async def delete(self, owner: str, session_id: str) -> None:
-        """Clear a session, and delete the session itself. Raises SessionNotFound."""
+        """Clear a session, then delete it. Raise SessionNotFound."""
         await self._stop_session(owner, session_id)
         if not await self.store.delete(session_id, owner):
             raise SessionNotFound(session_id)
@@ -125,22 +125,22 @@ class Conversations:
         await self._stop_orphan(owner, session_id)
 
     def stream_of(self, owner: str, session_id: str) -> str | None:
-        """Return the id of the stream that a session is answering with."""
+        """Return the id of the session's stream in progress, or None."""
         live = self._answers.of_session(session_id, owner)
         return live.stream_id if live is not None and live.turn is not None else None
 
-    # What stands in the way
+    # Checks
 
     async def _repeated(self, question: Question) -> Log | None:
-        """Return the log of an earlier reply to the same question. Raises SessionBusy if the session answers another.
+        """Return the log of an earlier reply to the same question. Raise SessionBusy if the session answers another.
 
-        Without a session that is busy, the store finds the earlier reply in the transaction that begins a new one.
+        If the session is not busy, return None: the store finds the earlier reply when it begins the turn.
         """
         if question.session_id is None:
             return None
         session_id, key = question.session_id, question.idempotency_key
         while (live := self._answers.of_session(session_id, question.owner)) is not None and live.turn is None:
-            await live.begun.wait()  # or given up: then the next one tries
+            await live.begun.wait()  # also set if the turn is given up, so check again
         if live is None:
             return None
         if key is not None and key == live.question.idempotency_key:
@@ -168,7 +168,7 @@ class Conversations:
             await self._answers.stop(live)
 
     async def _stop_orphan(self, owner: str, session_id: str) -> None:
-        """Stop a reply that came in between and whose turn was deleted: it could be stored nowhere."""
+        """Stop a reply that began in the meantime and whose turn was deleted, so that it cannot be stored."""
         if (live := self._answers.of_session(session_id, owner)) is not None:
             await live.begun.wait()
             if await self.store.find_turn(live.stream_id, owner) is None:
@@ -177,7 +177,7 @@ class Conversations:
     async def _stored(self, owner: str, stream_id: str) -> Turn:
         turn = await self.store.find_turn(stream_id, owner)
         if turn is not None and self._answers.is_stale(turn, owner):
-            turn = await self.store.find_turn(stream_id, owner)  # it may have ended while it was read
+            turn = await self.store.find_turn(stream_id, owner)  # the turn may have ended while the store read it
         if turn is None:
             raise StreamNotFound(stream_id)
         logged_session.set(turn.session_id)

@@ -1,4 +1,4 @@
-"""Why the chat server refuses a request.
+"""The refusals of the chat server.
 
 Refused
 ├── Unauthorized       no API key, or an unknown one
@@ -29,7 +29,7 @@ from .objects import BusyProblem, Problem
 
 
 class Refused(Exception):
-    """Becomes a response with `status`, the body `problem` and `headers`."""
+    """A refused request. Its response has `status`, `problem` as the body, and `headers`."""
 
     status: ClassVar[int]
     code: ClassVar[str]
@@ -60,7 +60,7 @@ class SessionNotFound(Refused):
 
 
 class SessionBusy(Refused):
-    """`stream_id` is the stream of the reply that is being generated."""
+    """The session is already answering. `stream_id` is the stream of that reply."""
 
     status, code = 409, "session_busy"
 
@@ -126,7 +126,7 @@ class KeyReused(Refused):
 
 
 class BodyTooLarge(Refused):
-    """`got` is the size, or as much of it as was read."""
+    """The body is too large. `got` is its size, or the number of bytes that were read."""
 
     status, code = 413, "body_too_large"
 
@@ -167,7 +167,7 @@ STORE_REFUSALS: dict[type[Exception], Callable[[Any], Refused]] = {
 
 
 def refusal_of(error: Exception) -> Refused:
-    """The refusal for an error of the store."""
+    """Return the refusal for an error of the store."""
     kind = next(kind for kind in STORE_REFUSALS if isinstance(error, kind))
     return STORE_REFUSALS[kind](error)
 

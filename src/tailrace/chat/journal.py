@@ -1,6 +1,6 @@
-"""What the server logs: its start, and the life of each stream, as records with attributes.
+"""Log the server's start and the life of each stream, as records with attributes.
 
-`logs.py` decides how records look.
+`logs.py` formats the records.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .store import Turn
 logger = logging.getLogger("tailrace.chat")
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered, also in the tasks that it started."""
+"""The id of the current request. Tasks that the request starts inherit it."""
 
 session_id: ContextVar[str | None] = ContextVar("session_id", default=None)
-"""The session that the request is about."""
+"""The id of the current request's session."""
 
 FRAMEWORK = f"FastAPI {fastapi.__version__}, HTTP streaming"
 
 EXCERPT = 60
-"""Characters of a message or a chunk that are logged, at most."""
+"""The most characters of a message or a chunk that are logged."""
 
 LogChunks = Literal["some", "all"]
 
@@ -35,17 +35,19 @@ LOGGED: dict[LogChunks, Callable[[int], bool]] = {
     "some": lambda number: number == 1 or number % 10 == 0,
     "all": lambda number: True,
 }
-"""Which chunks are logged, besides the last."""
+"""Functions that choose the chunks to log besides the last, by setting."""
 
 LEVELS = {"failed": logging.WARNING, "interrupted": logging.WARNING}
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says when it starts. `address` is a URL without a path; `database` must not have a password.
+    """The facts that a server logs when it starts.
 
-    - `note`: a sentence on how the model was chosen, if there is one.
-    - `stop`: how the server is stopped.
+    - `address`: the server's URL, without a path.
+    - `database`: the database's URL, without its password.
+    - `note`: a sentence on the choice of the model, if there is one.
+    - `stop`: how to stop the server.
     """
 
     model: str
@@ -58,7 +60,7 @@ class ServerFacts:
 
 
 def announce(facts: ServerFacts) -> None:
-    """Log the facts as one record. On a terminal it becomes the banner."""
+    """Log the facts as one record. On a terminal, it becomes the banner."""
     logger.info(
         "chat server %s on %s with %s",
         facts.status,
@@ -79,7 +81,7 @@ class Journal:
         self.logs_chunk = LOGGED[chunks]
 
     def started(self, turn: Turn, client: str | None, active_streams: int, transfer: str = "chunked") -> None:
-        """Log that a turn begins. `client` is the address that asked; the stream counts among the active ones."""
+        """Log the beginning of a turn. `client` is the client's address; `active_streams` includes the new one."""
         excerpt = excerpt_of(turn.message)
         logger.info(
             "stream started for %s: %s",
@@ -96,7 +98,7 @@ class Journal:
         )
 
     def chunk(self, turn: Turn, number: int, text: str, seconds: float, *, is_final: bool = False) -> None:
-        """Log a chunk, so many seconds after the start of its turn."""
+        """Log a chunk. `seconds` is the time since the start of its turn."""
         excerpt = excerpt_of(text)
         logger.info(
             'Chunk #%d: "%s"%s',
@@ -108,7 +110,7 @@ class Journal:
         )
 
     def ended(self, turn: Turn, active_streams: int) -> None:
-        """Log how a turn ended. Its stream no longer counts among the active ones."""
+        """Log the end of a turn. `active_streams` no longer includes its stream."""
         logger.log(
             LEVELS.get(turn.state, logging.INFO),
             "stream %s: %s chunks in %.3f s",
@@ -129,8 +131,8 @@ class Journal:
 
 
 def excerpt_of(text: str) -> str:
-    """Return the beginning of a text on one line, with nothing in it that a terminal would obey."""
-    # A text may be long; its first words are among its first characters.
+    """Return the beginning of a text on one line, with control characters escaped."""
+    # Cut first, because the text may be long.
     line = printable(" ".join(text[: 8 * EXCERPT].split()))
     whole = len(line) <= EXCERPT and len(text) <= 8 * EXCERPT
     return line if whole else line[: EXCERPT - 1].rstrip() + "…"
@@ -145,13 +147,13 @@ def _named(event: str, turn: Turn) -> dict[str, Any]:
     }
 
 
-# Controls (escape codes among them), invisible formatting (which can reverse what is read), surrogates, line breaks.
+# Controls (which begin escape codes), invisible formatting (which can reverse text), surrogates, and line breaks.
 _HARMFUL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_JOINER = "\u200d"  # holds the parts of an emoji together
+_JOINER = "\u200d"  # joins the parts of an emoji
 
 
 def printable(text: str) -> str:
-    r"""Return the text on one line, with an escape like `\x1b` for each character that a terminal would obey."""
+    r"""Return the text on one line, with an escape like `\x1b` for each character that could control a terminal."""
     if text.isprintable():
         return text
     return "".join(_escaped(char) if category(char) in _HARMFUL and char != _JOINER else char for char in text)

@@ -1,4 +1,4 @@
-"""How log records look: one JSON object a line for programs, frames and plain lines for people."""
+"""Format log records: as one JSON object per line for programs, and as frames and plain lines for people."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ LogFormat = Literal["auto", "rich", "json"]
 
 LOGGERS = ("tailrace", "uvicorn")
 
-# uvicorn logs this for each body that is broken off on purpose. The request's own record tells more.
+# uvicorn logs this for each body that is cut short on purpose. The request's own record has more facts.
 BROKEN_OFF = "ASGI callable returned without completing response."
 
-# The engine logs this for each failed stream. The record of the turn's end tells the same, and more.
+# The engine logs this for each failed stream. The record of the turn's end has the same facts and more.
 FAILED = "log %s failed: %s (%s)"
 STREAMS = "/chat/stream/"
 
-# The attributes of every record. All others came by `extra`.
+# The attributes that every record has. All others come from `extra`.
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 WIDTH = 80
-"""Columns of a frame, where the terminal has as many."""
+"""The width of a frame in columns, if the terminal is wide enough."""
 
 STATE_STYLES = {"complete": "green", "stopped": "yellow", "failed": "red", "interrupted": "magenta"}
 LEVEL_STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 
 def configure_logging(format: LogFormat = "auto", stream: TextIO | None = None) -> logging.Handler:
-    """Make tailrace and uvicorn log to a stream, by default stderr, from INFO on. `auto` is `rich` on a terminal.
+    """Make tailrace and uvicorn log to a stream, by default stderr, at level INFO. `auto` is `rich` on a terminal.
 
-    Start uvicorn with `log_config=None`, or it configures its own loggers over this. Its access log is silent, because
-    the server logs each finished request itself.
+    Start uvicorn with `log_config=None`, otherwise it overrides this configuration. uvicorn's access log is off,
+    because the server logs each finished request itself.
     """
     stream = stream or sys.stderr
     if format == "auto":
@@ -54,7 +54,7 @@ def configure_logging(format: LogFormat = "auto", stream: TextIO | None = None) 
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
-    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)  # an earlier server of this process may have set it
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)  # an earlier server in this process may have set it
     access = logging.getLogger("uvicorn.access")
     access.handlers = []
     access.propagate = False
@@ -62,7 +62,10 @@ def configure_logging(format: LogFormat = "auto", stream: TextIO | None = None) 
 
 
 class JsonFormatter(logging.Formatter):
-    """One line of ASCII: `timestamp`, `level`, `logger`, `message`, `request_id`, `session_id`, then the extras."""
+    """Formats a record as one line of ASCII JSON.
+
+    Its members are `timestamp`, `level`, `logger`, `message`, `request_id`, `session_id`, then those from `extra`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         members: dict[str, Any] = {
@@ -86,9 +89,9 @@ class JsonHandler(logging.StreamHandler[TextIO]):
 
 
 class RichHandler(logging.Handler):
-    """Frames for the banner and for the start and end of streams; plain lines that copy well for the rest.
+    """Writes frames for the banner and for the start and end of streams, and plain lines that copy well for the rest.
 
-    There are no colours if the stream is not a terminal or NO_COLOR is set.
+    It uses no colours if the stream is not a terminal or if NO_COLOR is set.
     """
 
     def __init__(self, stream: TextIO, *, width: int | None = None) -> None:
@@ -103,7 +106,7 @@ class RichHandler(logging.Handler):
                 self._line(_line(record, _exception(record, self.formatter)))
             else:
                 self._framed(render(record))
-        except Exception:  # as every handler of the standard library does: a log must not break what it describes
+        except Exception:  # as in the standard library's handlers, because logging must not break the program
             self.handleError(record)
 
     def _framed(self, what: RenderableType) -> None:
@@ -113,17 +116,17 @@ class RichHandler(logging.Handler):
             self._console.print(what, width=min(WIDTH, self._console.width))
 
     def _line(self, line: Text) -> None:
-        # The terminal wraps it, so it is copied as one line.
+        # Let the terminal wrap the line, so that users copy it as one line.
         self._console.print(line, soft_wrap=True)
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the attributes that came by `extra`."""
+    """Return the attributes that come from `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _ORDINARY}
 
 
 def _exception(record: logging.LogRecord, formatter: logging.Formatter | None) -> str:
-    """Return the traceback. `exc_text` is one that is text already."""
+    """Return the traceback. `exc_text` has one that was formatted before."""
     if record.exc_info and formatter is not None:
         return formatter.formatException(record.exc_info)
     return record.exc_text or ""
@@ -154,7 +157,7 @@ def _line(record: logging.LogRecord, exception: str) -> Text:
 
 
 def frame(title: str, rows: Iterable[tuple[str, object]], style: str) -> Panel:
-    """Return a panel of names and values. Values are text, never markup. Long ones continue on the next line."""
+    """Return a panel of names and values. Values are text, never markup. Long values continue on the next line."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -221,4 +224,4 @@ RENDERERS: dict[str, Callable[[logging.LogRecord], RenderableType]] = {
     "stream_chunk": _stream_chunk,
     "stream_ended": _stream_ended,
 }
-"""How a record looks, by its `event`. All others are lines."""
+"""Functions that format a record as a frame, by its `event`. All other records are lines."""

@@ -1,7 +1,8 @@
-"""What the server counts: the one source of `/stats` and of `/metrics`.
+"""The server's metrics: the only source of `/stats` and `/metrics`.
 
-Names and buckets that language model servers have in common are vLLM's, so dashboards made for it fit. Most metrics
-have the label `owner`, the digest of an API key: so each key can see its own numbers, and an administrator's all.
+Metrics that are common to language model servers have vLLM's names and buckets, so that its dashboards work here. Most
+metrics have the label `owner`, the digest of an API key. So each key sees its own numbers, and an administrator's key
+sees all.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ FINISHED: dict[TurnState, str] = {
     "failed": "error",
     "interrupted": "abort",
 }
-"""The states in which a turn ends, and vLLM's words for them."""
+"""The final states of a turn, with vLLM's names for them."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
-# Names with a colon are valid everywhere, but prometheus_client 0.26 escapes them here unless it is told not to.
+# Names with a colon are valid everywhere, but prometheus_client 0.26 escapes them in OpenMetrics by default.
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8"
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What `/stats` tells. Requests that are still being answered are neither successful nor failed.
+    """The numbers of `/stats`. Requests in progress count as neither successful nor failed.
 
-    The average is over turns that ended in any way; `chunks` are theirs, too.
+    `average_response_time` and `chunks` are of the turns that have ended, in any state.
     """
 
     requests_total: int
@@ -124,11 +125,11 @@ class Metrics:
 
     @property
     def active_streams(self) -> int:
-        """How many replies are in progress, of all owners."""
+        """The number of replies in progress, of all owners."""
         return int(sum(sample.value for metric in self.active.collect() for sample in metric.samples))
 
     def start(self, owners: Collection[str], *, version: str, model: str, framework: str) -> None:
-        """Tell what is measured, so that each series is there from the start, at 0."""
+        """Create each time series at 0, so that it exists from the start."""
         self._build.labels(version, model, framework).set(1)
         for owner in owners:
             latencies = (self.first_chunk, self.gap, self.turn_seconds)
@@ -142,21 +143,21 @@ class Metrics:
                 self.finished.labels(model, owner, reason)
 
     def refuse(self, code: str) -> None:
-        """Count a request that was refused."""
+        """Count a refused request."""
         self.refused.labels(code).inc()
 
     def request_ended(
         self, method: str, route: str, status: int | None, ok: bool, seconds: float, owner: str = ""
     ) -> None:
-        """Count a request. `status` is None if the client left before there was one; `route` is a path's template."""
-        # A client can make up methods; each would be a time series of its own.
+        """Count a request. `route` is a path's template. `status` is None if the client left before the response."""
+        # Clients can invent methods, and each would add a time series.
         method = method if method in METHODS else "other"
         kind = (method, route, "none" if status is None else f"{status // 100}xx", "ok" if ok else "failed", owner)
         self.requests.labels(*kind).inc()
         self.request_seconds.labels(*kind).inc(seconds)
 
     def totals(self, owner: str | None) -> Totals:
-        """Return the numbers of an owner, or of all together."""
+        """Return the numbers of an owner, or of all owners together."""
         samples = list(_of_owner(self._samples(), owner))
         answered = _sum(samples, "tailrace_http_requests_total")
         failed = _sum(samples, "tailrace_http_requests_total", outcome="failed")
@@ -177,7 +178,7 @@ class Metrics:
     ) -> tuple[bytes, str]:
         """Return the body of `/metrics` and its content type: OpenMetrics if `accept` asks for it, else Prometheus'.
 
-        `owner` sees its own series; None sees all. `sessions` is left out if it is None.
+        The body has the series of `owner`, or all if that is None. It has no number of sessions if `sessions` is None.
         """
         self._connections.set(connections)
         self._sessions.clear()
@@ -194,7 +195,7 @@ class Metrics:
 
 
 class _View(Collector):
-    """A registry as an owner sees it, without the times at which each series was created."""
+    """The part of a registry that an owner sees, without the creation times of the series."""
 
     def __init__(self, registry: CollectorRegistry, owner: str | None) -> None:
         self._registry = registry
@@ -218,7 +219,7 @@ def _sum(samples: list[Sample], name: str, **labels: str) -> float:
 
 
 class Observer:
-    """Counts and logs what happens to sessions and turns."""
+    """Counts and logs the events of sessions and turns."""
 
     def __init__(self, metrics: Metrics, journal: Journal) -> None:
         self._metrics = metrics
@@ -245,18 +246,18 @@ class TurnWatch:
         self._owner = owner
         self._metrics = metrics
         self._journal = journal
-        # Asking for these once saves a look at a dictionary, with a lock around it, for each chunk.
+        # Looking these up once saves a lookup under a lock for each chunk.
         self._first = metrics.first_chunk.labels(turn.model, owner).observe
         self._gap = metrics.gap.labels(turn.model, owner).observe
         self._began = self._last = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Seconds since the turn started."""
+        """The seconds since the turn started."""
         return time.perf_counter() - self._began
 
     def chunk(self, number: int, text: str) -> None:
-        """Note that a chunk of the model comes."""
+        """Record the arrival of a chunk from the model."""
         now = time.perf_counter()
         if number == 1:
             self._first(now - self._began)
@@ -267,7 +268,7 @@ class TurnWatch:
             self._journal.chunk(self._turn, number, text, now - self._began)
 
     def final_chunk(self, number: int) -> None:
-        """Note the last chunk, which is the server's own and has no text."""
+        """Record the last chunk, which comes from the server and has no text."""
         self._journal.chunk(self._turn, number, "", self.seconds, is_final=True)
 
     def ended(self, turn: Turn) -> None:

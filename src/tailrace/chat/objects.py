@@ -1,4 +1,4 @@
-"""What a client sends, and what it gets: built from `tailrace.client`, where the objects of a reply are defined."""
+"""The bodies of requests and responses. `tailrace.client` defines the objects of a reply."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..client import Session as SessionSummary
 from .store import Session, Turn
 
 INTERRUPTED = "the server shut down before the reply was complete"
-"""The message of a reply that the end of the server cut, at once and when it is read later."""
+"""The error message of a reply that the server's shutdown interrupted, both live and when it is read later."""
 
 REASONING = "reasoning"
-"""The event name of reasoning in a log. By this name it is left out for readers who did not ask for it."""
+"""The event name of reasoning in a log. Wires use it to omit reasoning for readers who did not ask for it."""
 
 AnyObject = Annotated[
     SessionInfo | Status | Reasoning | Chunk | Complete | Error,
     Field(discriminator="type"),
 ]
-"""Every object of a reply's stream, for the OpenAPI document."""
+"""All objects of a reply's stream, for the OpenAPI document."""
 
 
 # The objects of a stream
@@ -37,17 +37,17 @@ def now() -> datetime:
 
 
 def chunk(text: str, number: int, *, is_final: bool) -> dict[str, Any]:
-    """A Chunk as a plain dict: building the model for each piece of each reply would take time."""
+    """Return a Chunk as a plain dict, because building a pydantic model for each piece would be slow."""
     return {"type": "chunk", "timestamp": now(), "text": text, "chunk_number": number, "is_final": is_final}
 
 
 def reasoning(text: str) -> dict[str, Any]:
-    """A Reasoning as a plain dict."""
+    """Return a Reasoning as a plain dict."""
     return {"type": REASONING, "timestamp": now(), "text": text}
 
 
 def members(item: ChatObject) -> dict[str, Any]:
-    """The members of an object, without the `id` that it gets on its way to a client."""
+    """Return the members of an object, without the `id`, which the wire adds."""
     return item.model_dump(exclude={"id"})
 
 
@@ -90,11 +90,11 @@ SessionId = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$"),
     AfterValidator(_check_session_id),
 ]
-"""The id of a session. Clients may choose it. It means something only together with their key."""
+"""The id of a session. Clients may choose it. Ids are unique only among the sessions of one key."""
 
 
 class ChatRequest(BaseModel):
-    """A message. Unknown fields are refused, because one is probably mistyped."""
+    """A message. Unknown fields are refused, because they are probably mistyped."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"message": "What is a log?", "session_id": "abc123"}]}
@@ -117,7 +117,7 @@ class Reply(PlainReply):
 
 
 class FailedReply(BaseModel):
-    """Why the reply is not complete, and what there is of it."""
+    """The reason why a reply is incomplete, and the part that exists."""
 
     detail: str
     code: str
@@ -125,34 +125,34 @@ class FailedReply(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why a request was refused: `detail` for people, `code` for programs."""
+    """The reason why a request was refused: `detail` for people, `code` for programs."""
 
     detail: str
     code: str
 
 
 class BusyProblem(Problem):
-    """The session is answering. Resume or stop that stream."""
+    """The session is already answering. Resume or stop that stream."""
 
     session_id: str
     stream_id: str
 
 
 def summary(session: Session, stream_id: str | None = None) -> SessionSummary:
-    """A session in a list. `stream_id` is the stream of a reply that is being generated."""
+    """Return a session as a list shows it. `stream_id` is the stream of its reply in progress, if any."""
     return SessionSummary(**_facts(session, stream_id))
 
 
 def details(
     session: Session, turns: Sequence[Turn], earlier: str | None, *, model: str, stream_id: str | None
 ) -> SessionDetails:
-    """A session with the messages of these turns. `earlier` is the token for the page before them."""
+    """Return a session with the messages of these turns. `earlier` is the token of the page before them."""
     messages = [message for turn in turns for message in messages_of(turn)]
     return SessionDetails(**_facts(session, stream_id), model=model, messages=messages, earlier=earlier)
 
 
 def messages_of(turn: Turn) -> tuple[SessionMessage, SessionMessage]:
-    """The message of a turn, and its reply."""
+    """Return the message of a turn, and its reply."""
     asked = SessionMessage(role="user", text=turn.message, timestamp=_from_unix(turn.created))
     answered = SessionMessage(
         role="assistant",

@@ -1,7 +1,4 @@
-"""What is common to all HTTP requests: an id, a record in the log, a place in the metrics, and bounds.
-
-Everything here is ASGI middleware.
-"""
+"""ASGI middleware for all HTTP requests: their ids, log records and metrics, and the bound of their bodies."""
 
 from __future__ import annotations
 
@@ -21,24 +18,24 @@ from .metrics import Metrics
 logger = logging.getLogger("tailrace.chat.requests")
 
 UNMATCHED = "unmatched"
-"""The route of requests whose path matches no template."""
+"""The route for requests whose path matches no template."""
 
 QUIET = frozenset({"/health", "/metrics", "/assets/{path:path}"})
-"""Routes that machines ask for all the time, or many at once."""
+"""Routes that machines request all the time, or in large numbers at once. They are logged at a lower level."""
 
 MAX_PATH = 200
-"""Characters of a path in the log."""
+"""The most characters of a path in the log."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestAccounting:
-    """Gives each HTTP request an id, and counts and logs it when its response has ended.
+    """Gives each HTTP request an id, and counts and logs the request when its response has ended.
 
-    A request failed if its status was 400 or above, or if the server broke its body off. A client that leaves early is
-    no failure. An exception that nobody handled is logged with the id and answered with 500.
+    A request fails if its status is 400 or above, or if the server cuts its body short. A client that leaves early is
+    no failure. An unhandled exception is logged with the id and answered with 500.
 
-    Every response says `nosniff`, and `no-store` unless it has a `Cache-Control` of its own.
+    Every response gets `nosniff`, and `no-store` unless it has its own `Cache-Control`.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -54,7 +51,7 @@ class RequestAccounting:
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, exchange.receive, exchange.send)
-        except Exception as error:  # nobody after this one can answer
+        except Exception as error:  # the last place that can answer
             await exchange.fail(error)
         finally:
             self._account(exchange)
@@ -92,7 +89,7 @@ class RequestAccounting:
 
 
 class _Exchange:
-    """One request and what has become of its response."""
+    """One request, and the state of its response."""
 
     __slots__ = ("_receive", "_send", "began", "complete", "id", "left", "scope", "status")
 
@@ -124,7 +121,7 @@ class _Exchange:
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
-        # Called for each piece of a stream: no coroutine of its own, and the most frequent type comes first.
+        # This runs for each piece of a stream, so it is not a coroutine, and tests for the most frequent type first.
         if message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         elif message["type"] == "http.response.start":
@@ -144,7 +141,7 @@ class _Exchange:
         return headers
 
     async def fail(self, error: Exception) -> None:
-        """Log an exception that nobody handled, and answer if no response has begun. Else the body is broken off."""
+        """Log an unhandled exception, and answer if no response has begun. Otherwise the body is cut short."""
         logger.error(
             "%s %s raised %s",
             self.scope["method"],
@@ -159,8 +156,8 @@ class _Exchange:
 class BodyLimit:
     """Refuses bodies of more than `max_body` bytes with 413, code `body_too_large`.
 
-    A declared length is checked before the body is read. Other bodies are counted: `receive` raises BodyTooLarge,
-    which comes to the application's handler as the cause of what FastAPI makes of it.
+    A declared length is checked before the body is read. Without one, `receive` counts the bytes and raises
+    BodyTooLarge. FastAPI wraps that in an error of its own, whose cause the application's handler reads.
     """
 
     def __init__(self, app: ASGIApp, max_body: int, metrics: Metrics) -> None:
@@ -187,7 +184,7 @@ class BodyLimit:
                     raise BodyTooLarge(self._max_body, size, whole=not message.get("more_body", False))
             return message
 
-        # The server holds a client to the length that it has declared.
+        # The server makes sure that the body has the declared length.
         await self._app(scope, receive if length is not None else counted, send)
 
 
@@ -202,30 +199,30 @@ def response_of(refusal: Refused) -> JSONResponse:
 
 
 def route_of(scope: Scope) -> str:
-    """Return the template of the request's path, such as `/sessions/{session_id}`. There are few of them."""
+    """Return the template of the request's path, such as `/sessions/{session_id}`. There are few templates."""
     path: str | None = getattr(scope.get("route"), "path", None)
     return path or UNMATCHED
 
 
 def _loggable(scope: Scope) -> str:
-    """Return as much of the path as a log needs. Clients make them as long as they like."""
+    """Return as much of the path as a log needs, because clients can send paths of any length."""
     path: str = scope["path"]
     return path if len(path) <= MAX_PATH else path[: MAX_PATH - 1] + "…"
 
 
 def _given_id(scope: Scope) -> str | None:
-    """Return the client's own id of the request, if it is one."""
+    """Return the client's own id for the request, if it is a valid one."""
     given = header_of(scope, b"x-request-id")
     return given.decode("ascii") if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
 def _content_length(scope: Scope) -> int | None:
     length = header_of(scope, b"content-length")
-    # A value that is not a length, or too long for one, is found out by counting.
+    # If the value is no length, or too long for one, `receive` counts the bytes.
     return int(length) if length is not None and length.isdigit() and len(length) < 20 else None
 
 
 def header_of(scope: Scope, name: bytes) -> bytes | None:
-    """Return the first header of this lower-case name."""
+    """Return the value of the first header with a lower-case name."""
     value: bytes | None = next((value for key, value in scope["headers"] if key == name), None)
     return value

@@ -14,14 +14,14 @@ PREFIX = "TAILRACE_"
 
 Keys = Annotated[tuple[SecretStr, ...], NoDecode]
 Names = Annotated[tuple[str, ...], NoDecode]
-"""In the environment these are separated by commas; pydantic-settings would expect JSON."""
+"""Names that are separated by commas in the environment, where pydantic-settings would expect JSON."""
 
 
 class ChatSettings(BaseSettings):
     """The settings of a chat server. Each field is also the environment variable `TAILRACE_<FIELD>`.
 
-    Separate the items of a list by commas. An empty variable counts as none. Times are in seconds, sizes in bytes,
-    lengths in characters. Raises ValidationError for a value that is out of range.
+    Separate the items of a list by commas. An empty variable counts as unset. Times are in seconds, sizes in bytes, and
+    lengths in characters. A value out of range raises ValidationError.
     """
 
     model_config = SettingsConfigDict(
@@ -86,7 +86,7 @@ class ChatSettings(BaseSettings):
 
 
 def database_url(database: str | None) -> str:
-    """Return the SQLAlchemy URL of a file, `sqlite:///…` or `postgresql://…`. Raises ValueError for other URLs."""
+    """Return the SQLAlchemy URL for a file, `sqlite:///…` or `postgresql://…`. Raise ValueError for other URLs."""
     if database is None:
         database = str(platformdirs.user_data_path("tailrace") / "chat.sqlite3")
     scheme, found, rest = database.partition("://")

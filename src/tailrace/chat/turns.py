@@ -1,4 +1,4 @@
-"""A turn: the question, what the model is sent, the generator that writes the log of the reply, and its replay."""
+"""A turn: the question, the model's context, the generator that writes the reply's log, and the replay."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ logger = logging.getLogger("tailrace.chat")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 INTERRUPTION = StreamError(INTERRUPTED, code="interrupted")
-"""The failure of a turn that the end of the server cuts. It is compared by identity, and never raised."""
+"""The failure of a turn that the server's shutdown interrupts. It is compared by identity, and never raised."""
 
 Settle = Callable[["RunningTurn"], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a client asks.
+    """A client's question.
 
     - `session_id`: None begins a new session.
-    - `create`: whether a session that does not exist begins, too.
+    - `create`: whether to begin a session with a `session_id` that does not exist.
     - `client`: the client's address.
-    - `transfer`: how the reply is sent, for the log.
+    - `transfer`: the transfer of the reply, for the log.
     """
 
     owner: str
@@ -46,7 +46,7 @@ class Question:
     transfer: str = "chunked"
 
     def check_repeats(self, message: str, session_id: str) -> None:
-        """Raise KeyReused unless this repeats the question that has its idempotency key."""
+        """Raise KeyReused unless this repeats the earlier question with the same idempotency key."""
         if message != self.message or self.session_id not in (None, session_id):
             raise KeyReused
 
@@ -55,7 +55,7 @@ class Question:
 class Live:
     """A reply in progress: its log, and its turn once that is stored.
 
-    Nobody else reads the log before `begun`, because the turn may still be refused.
+    Until `begun` is set, the turn may still be refused, so nobody reads the log.
     """
 
     question: Question
@@ -71,19 +71,19 @@ class Live:
 
     @property
     def place(self) -> tuple[str, str]:
-        """The owner and the session: another owner may have a session with the same id."""
+        """The owner and the session's id, because another owner may have a session with the same id."""
         return self.question.owner, self.session_id
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the model is sent: messages, the new one last. `dropped` older ones did not fit."""
+    """The messages for the model, the new one last. `dropped` is the number of older messages that did not fit."""
 
     messages: Sequence[Message]
     dropped: int
 
     def describe(self) -> str:
-        """One line for the user."""
+        """Return one line for the user."""
         kept = len(self.messages)
         dropped = f"; the {self.dropped} oldest did not fit" if self.dropped else ""
         return f"Generating response… ({kept} message{'s' if kept > 1 else ''} in context{dropped})"
@@ -92,9 +92,9 @@ class Context:
 def fit_context(
     turns: Sequence[Turn], message: str, *, earlier: int, max_messages: int, max_characters: int
 ) -> Context:
-    """Choose as many of the newest turns as fit beside the message. A turn is sent whole, and the message always.
+    """Choose as many of the newest turns as fit beside the message, which is always sent. Turns are never split.
 
-    `turns` are the newest of all the `earlier` ones, in order of time. A reply without text is left out.
+    `turns` are the newest of all `earlier` turns, in order of time. A reply without text is left out.
     """
     messages: list[Message] = []
     size, used = len(message), 0
@@ -127,7 +127,7 @@ class RunningTurn:
         message_count: int,
         max_reply: int,
     ) -> None:
-        """A turn whose model writes more than `max_reply` characters fails."""
+        """Prepare a turn. It fails if its model writes more than `max_reply` characters."""
         self.turn = turn
         self.settled = False
         self._context = context
@@ -151,11 +151,11 @@ class RunningTurn:
         return "".join(self._texts)
 
     def stop(self) -> None:
-        """Take cancellations as the user's wish from now on."""
+        """Treat cancellations as a stop by the user from now on."""
         self._stopping = True
 
     async def objects(self) -> AsyncGenerator[ChatObject | dict[str, Any] | Result, None]:
-        """Yield the objects of the stream, the last one as its Result. Then raise the failure, if there was one."""
+        """Yield the objects of the stream, the last one as its Result. Then raise the failure, if any."""
         turn, context = self.turn, self._context
         yield SessionInfo(session_id=turn.session_id, stream_id=turn.stream_id, model=turn.model)
         yield Status(
@@ -175,7 +175,7 @@ class RunningTurn:
                 failure = INTERRUPTION
         except Exception as error:
             if self._stopping:
-                # A model that fails because it is being stopped was stopped.
+                # An error that a stop causes in the model does not count as a failure.
                 logger.info("stream %s: the model raised while it was stopped", turn.stream_id, exc_info=error)
             else:
                 failure = error
@@ -183,7 +183,7 @@ class RunningTurn:
             yield self._chunk("", is_final=True)
         failure = await self._finish(failure)
         yield Result(members(_error(failure) if failure is not None else complete(self.turn, self._message_count)))
-        # The end of a stream that was stopped, by its user or with the server, is told already.
+        # If the user or the server's shutdown stopped the stream, its outcome is set already.
         if failure is not None and failure is not INTERRUPTION and not self._stopping:
             raise failure
 
@@ -206,7 +206,7 @@ class RunningTurn:
         await self._settle(self)
 
     async def _finish(self, failure: Exception | None) -> Exception | None:
-        """Settle the turn. Returns how its stream fails, if it does: storing the turn can fail, too."""
+        """Settle the turn. Return the failure of its stream, if any, because storing the turn can fail too."""
         try:
             if failure is None:
                 await self.end("stopped" if self._stopping else "complete")
@@ -219,11 +219,11 @@ class RunningTurn:
         return failure
 
     async def end_unheard(self) -> None:
-        """Settle a turn whose generator was closed before it could do that itself."""
+        """Settle a turn whose generator was closed before it could do so itself."""
         await self.end("stopped" if self._stopping else "interrupted")
 
     def _read(self, piece: object) -> Iterator[dict[str, Any]]:
-        """Yield the objects of a piece. Raises TypeError for one that no model may yield."""
+        """Yield the objects of a piece. Raise TypeError for a piece that models must not yield."""
         if isinstance(piece, str):
             yield from self._bounded(self._join(piece) if self._half or not piece.isascii() else piece)
         elif isinstance(piece, Reasoning):
@@ -238,21 +238,21 @@ class RunningTurn:
             raise TypeError(f"expected model {self.turn.model} to yield str, Reasoning or Usage, but got {got}")
 
     def _close(self) -> Iterator[dict[str, Any]]:
-        """Yield what is left when the model has ended. Raises StreamError if it said nothing."""
+        """Yield the rest when the model has ended. Raise StreamError if it wrote no text."""
         if self._half:
             yield from self._bounded(REPLACEMENT)
         if not self._texts:
             raise StreamError("the model answered without any text", code="model_empty")
 
     def _bounded(self, text: str) -> Iterator[dict[str, Any]]:
-        """Yield a chunk of as much text as there is room for. Raises StreamError if that is not all."""
+        """Yield a chunk with as much of the text as there is room for. Raise StreamError if that is not all."""
         if kept := text[: self._room]:
             yield self._chunk(kept)
         if len(kept) < len(text):
             raise StreamError("the model reached the longest reply that the server takes", code="model_truncated")
 
     def _join(self, piece: str) -> str:
-        """Return the whole characters of a piece. Some servers cut one in two; the first half waits for the other."""
+        """Return the whole characters of a piece. Keep the first half of a character that a server cut in two."""
         text, self._half = self._half + piece, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
@@ -262,7 +262,7 @@ class RunningTurn:
         self._texts.append(text)
         self._room -= len(text)
         number = len(self._texts)
-        if is_final:  # this one is the server's, not the model's
+        if is_final:  # this chunk comes from the server, not from the model
             self.watch.final_chunk(number)
         else:
             self.watch.chunk(number, text)
@@ -270,12 +270,12 @@ class RunningTurn:
 
 
 def _whole(text: str) -> str:
-    """Replace each half of a character, which no wire can carry."""
+    """Replace each half of a surrogate pair, because no wire can carry one."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _told(error: Exception) -> tuple[str, str]:
-    """Return the code and the message that a user may know."""
+    """Return the code and the message that users see."""
     if isinstance(error, StreamError):
         return error.code, error.message
     return "internal_error", "Internal Server Error"
@@ -298,7 +298,7 @@ def complete(turn: Turn, message_count: int) -> Complete:
 
 
 async def replay(turn: Turn, message_count: int) -> AsyncGenerator[ChatObject | dict[str, Any] | Result, None]:
-    """Yield the objects of a stored turn, its text in one piece. It ends as the turn ended."""
+    """Yield the objects of a stored turn, with its text in one piece. The stream ends as the turn did."""
     yield SessionInfo(session_id=turn.session_id, stream_id=turn.stream_id, model=turn.model)
     yield Status(
         message=f"This reply was stored: {turn.state}.", context_messages=turn.context_messages, dropped_messages=0

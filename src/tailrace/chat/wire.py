@@ -1,4 +1,4 @@
-"""How a reply is spelled: flat objects with their cursor, one a line or one an event, or all in one document."""
+"""The wires of a reply: flat objects with their cursor, one per line or per event, or all in one document."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ Notice: TypeAlias = Outcome | Reset | Farewell | Dropped
 
 
 def end_of(outcome: Outcome) -> dict[str, Any]:
-    """The last object of a stream, `complete` or `error`. Usually it is the turn's own result."""
+    """Return the last object of a stream, `complete` or `error`. Usually it is the turn's own result."""
     if isinstance(outcome.data, dict):
         return outcome.data
     code, message = outcome.code or outcome.state, outcome.message or outcome.state
     if code == "shutdown":
-        code, message = "interrupted", INTERRUPTED  # as it will be read from the store
+        code, message = "interrupted", INTERRUPTED  # as the store will have it
     return {"type": "error", "timestamp": now(), "code": code, "message": message}
 
 
 def spell_notice(notice: Notice) -> dict[str, Any]:
-    """A notice as one more object of the stream: how the reply ended, or why this connection did."""
+    """Return a notice as an object of the stream: the end of the reply, or the reason why this connection ends."""
     if isinstance(notice, Outcome):
         return end_of(notice)
     if isinstance(notice, Reset):
@@ -52,7 +52,7 @@ def spell_notice(notice: Notice) -> dict[str, Any]:
 
 
 class ChatEncoder(Encoder):
-    """What lines and events have in common. Without `reasoning`, the objects of what the model thinks are left out."""
+    """The common part of lines and events. Without `reasoning`, it omits the model's reasoning."""
 
     def __init__(self, *, reasoning: bool) -> None:
         self._reasoning = reasoning
@@ -66,16 +66,16 @@ class ChatEncoder(Encoder):
         if self._reasoning:
             return self.spell(Entries(entries.offsets, entries.json))
         rest = [entry for entry in entries if entry.event is None]
-        # A reader without reasoning still sees that the model is alive.
+        # Show readers without reasoning that the model is still at work.
         return self.spell(Entries.of(rest)) if rest else self.ping
 
     @abstractmethod
     def spell(self, entries: Entries) -> bytes:
-        """Spell all of these objects."""
+        """Encode one or more objects."""
 
 
 class LinesEncoder(ChatEncoder):
-    """Each object in a line, with its cursor as `id`."""
+    """Writes each object as a line, with its cursor as `id`."""
 
     ping = b"\n"
 
@@ -85,7 +85,7 @@ class LinesEncoder(ChatEncoder):
 
     def spell(self, entries: Entries) -> bytes:
         prefix, offsets, jsons = self._id, entries.offsets, entries.json
-        if len(jsons) == 1:  # a reader who keeps up: nearly always
+        if len(jsons) == 1:  # almost always the case for a reader that keeps up
             return b'%b%b%d"}\n' % (jsons[0][:-1], prefix, offsets[0])
         return b"".join(
             [b'%b%b%d"}\n' % (json[:-1], prefix, offset) for offset, json in zip(offsets, jsons, strict=True)]
@@ -96,9 +96,9 @@ class LinesEncoder(ChatEncoder):
 
 
 class EventsEncoder(ChatEncoder):
-    """Server-Sent Events. The objects have no event name; the end and other notices have those of every stream.
+    """Writes Server-Sent Events. Objects have no event name. The end and other notices have those of every stream.
 
-    So `done` carries the last object as its `data`.
+    `done` has the last object as the member `data`.
     """
 
     def __init__(self, inner: Encoder, *, reasoning: bool) -> None:
@@ -118,7 +118,7 @@ class EventsEncoder(ChatEncoder):
 
 
 class ChatLines(NDJSON):
-    """`application/x-ndjson`: each line an object with `type`, `timestamp` and `id`."""
+    """`application/x-ndjson`: each line is an object with `type`, `timestamp` and `id`."""
 
     def __init__(self, *, reasoning: bool = False) -> None:
         self.reasoning = reasoning
@@ -128,7 +128,7 @@ class ChatLines(NDJSON):
 
 
 class ChatEvents(SSE):
-    """`text/event-stream`: the data of each event an object with `type` and `timestamp`."""
+    """`text/event-stream`: the data of each event is an object with `type` and `timestamp`."""
 
     def __init__(self, *, reasoning: bool = False) -> None:
         self.reasoning = reasoning
@@ -140,14 +140,14 @@ class ChatEvents(SSE):
 STREAMS: dict[bool, tuple[Wire, ...]] = {
     reasoning: (ChatLines(reasoning=reasoning), ChatEvents(reasoning=reasoning)) for reasoning in (False, True)
 }
-"""The wires of a stream, without and with reasoning. The first one is the default."""
+"""The wires of a stream, without and with reasoning. The first wire is the default."""
 
 WIRES: tuple[Wire, ...] = (*STREAMS[False], Batch())
 """The media types of a reply: streams, and one document."""
 
 
 def stream_content() -> dict[str, Any]:
-    """The media types of a stream, for the OpenAPI document."""
+    """Return the media types of a stream, for the OpenAPI document."""
     schema = TypeAdapter(AnyObject).json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     lines = {"allOf": [schema, {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}]}
@@ -169,11 +169,11 @@ _STATUS = {
     "model_rate_limited": 503,
     "model_unavailable": 503,
 }
-"""The HTTP status by the code of a failure; 502 for whatever else the model can fail with."""
+"""The HTTP status by the code of a failure. Other failures of a model get 502."""
 
 
 async def read_reply(log: Log, *, reasoning: bool = False) -> Response:
-    """Wait for the end, and answer with the whole reply. A failure has a status of its own, and its part as `data`."""
+    """Wait for the end, and answer with the whole reply. A failure has its own status, and a partial reply as data."""
     data: list[dict[str, Any]] = []
     with log.tail() as tail:
         async for entries in tail:

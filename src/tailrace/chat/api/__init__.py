@@ -1,6 +1,6 @@
-"""The endpoints of the chat server, and what they share.
+"""The endpoints of the chat server, and their common dependencies.
 
-The dependencies are `async`, although they do not wait: FastAPI would run others in a thread.
+The dependencies are `async` although they never wait, because FastAPI would run sync ones in a thread.
 """
 
 from __future__ import annotations

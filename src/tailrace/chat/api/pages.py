@@ -1,4 +1,4 @@
-"""The pages: a chat, and the documentation of the API. All that they load comes from this server."""
+"""The web pages: the chat, and the documentation of the API. They load everything from this server."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ POLICY = "; ".join(
 )
 
 HEADERS = {
-    "Cache-Control": "no-cache",  # cached, but revalidated each time, so a page and its modules are of one version
+    "Cache-Control": "no-cache",  # revalidate each time, so that a page and its modules have the same version
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
-# Python takes these from the system, where a script may be text/plain.
+# `mimetypes` reads the system's tables, where a script may be text/plain.
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -59,7 +59,7 @@ async def asset(path: str, request: Request) -> Response:
 
 
 async def _file(files: StaticFiles, path: str, request: Request) -> Response:
-    """Return a file, or 304 if the client has it. Raises HTTPException if there is no such file."""
+    """Return a file, or 304 if the client has it. Raise HTTPException if there is no such file."""
     response = await files.get_response(path, request.scope)
     response.headers.update(HEADERS)
     if response.status_code == 200:

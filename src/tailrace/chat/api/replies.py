@@ -1,4 +1,4 @@
-"""`/chat/stream`: a reply as it is generated, resumed, stopped, or as one document."""
+"""`/chat/stream`: send a message, then read, resume or stop the reply."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ SETTINGS = {reasoning: StreamSettings(wires=wires, cache_control=PRIVATE) for re
 
 STREAM_ID = "^[A-Za-z0-9_-]{22}$"
 CURSOR = r"^([A-Za-z0-9_~-]{1,128}\.[A-Za-z0-9_-]{1,32}\.(0|[1-9][0-9]{0,14})(\.end)?)?$"
-"""What `Cursor.parse` takes, or nothing. This is for the document only: `parse` itself refuses the rest."""
+"""A pattern for cursors or the empty string, for the OpenAPI document only. `Cursor.parse` does the checking."""
 
 
 def _check_stream_id(stream_id: str) -> str:
-    """Answer an id that no stream can have like any other id that is not found."""
+    """Answer 404 to an id that no stream can have, as to any unknown id."""
     if re.fullmatch(STREAM_ID, stream_id) is None:
         raise StreamNotFound(stream_id[:80])
     return stream_id
@@ -132,8 +132,9 @@ async def chat(
     stream: Streamed = None,  # read by choose_wire
     reasoning: Thinking = False,
 ) -> Response:
-    """Send a message and read the reply as it is generated: NDJSON by default, Server-Sent Events or one JSON document
-    by Accept. If the connection is lost, the reply continues: resume at `/chat/stream/{stream_id}?after=`.
+    """Send a message and read the reply while it is generated. The response is NDJSON by default. The `Accept` header
+    can select Server-Sent Events or one JSON document. If the connection is lost, the reply continues: resume it at
+    `/chat/stream/{stream_id}?after=`.
 
     A `session_id` that does not exist begins that session, unless `create` is false. A request with a cursor resumes
     the reply that the cursor names.
@@ -166,8 +167,8 @@ async def resume(
     stream: Streamed = None,
     reasoning: Thinking = False,
 ) -> Response:
-    """Read a reply from its beginning or after a cursor, in progress or later. A document is always complete."""
-    cursor = _cursor(last_event_id, after)  # if it names another stream, the answer is a reset
+    """Read a reply from its beginning or after a cursor, during or after generation. A document is always complete."""
+    cursor = _cursor(last_event_id, after)  # a cursor of another stream gets a reset
     log, wire = await chat.find(owner, stream_id), choose_wire(request, WIRES)
     if request.method == "HEAD" and not wire.streaming:
         return _head_of_document()
@@ -176,7 +177,7 @@ async def resume(
 
 @router.post(PATH + "/{stream_id}/stop", summary="Stop a reply", responses=refusals(Unauthorized, StreamNotFound))
 async def stop(stream_id: StreamId, chat: Chat, owner: Owner) -> Stopped:
-    """Stop the model. The text so far is kept. A reply that has ended stays as it is."""
+    """Stop the model. The server keeps the text so far. A reply that has ended does not change."""
     turn = await chat.stop(owner, stream_id)
     return Stopped(stream_id=turn.stream_id, session_id=turn.session_id, state=turn.state)
 
@@ -194,7 +195,7 @@ async def _answer(log: Log, wire: Wire, chat: Chat, cursor: Cursor | None, *, re
 
 
 def _head_of_document() -> Response:
-    """Return the head that is known before the reply has ended: HEAD does not wait for that."""
+    """Return the headers that are known before the reply ends, because HEAD does not wait for the end."""
     response = Response(media_type="application/json", headers={"Cache-Control": "no-store"})
     del response.headers["Content-Length"]
     return response

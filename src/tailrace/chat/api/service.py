@@ -1,4 +1,4 @@
-"""What the server tells about itself."""
+"""The endpoints about the server itself: information, health, statistics and metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("tailrace.chat")
 router = APIRouter(tags=["service"])
 
 SLOW_LOOP = 0.5
-"""Seconds of one turn of the event loop above which the server is unhealthy."""
+"""The server is unhealthy if one iteration of the event loop takes more seconds than this."""
 
 PAGES = {
     "GET /demo": "A page to talk on",
@@ -33,12 +33,12 @@ PAGES = {
 """Endpoints that are not in the OpenAPI document."""
 
 STREAM = STREAMS[False][0].media_type
-"""A media type of every endpoint that streams."""
+"""The media type by which an endpoint counts as streaming."""
 
 
 @router.get("/", summary="Server information")
 async def information(request: Request, chat: Chat) -> ServerInformation:
-    """What this server is, and its endpoints."""
+    """Describe this server and its endpoints."""
     endpoints = dict(PAGES)
     streaming = []
     for path, operations in request.app.openapi()["paths"].items():
@@ -58,7 +58,7 @@ async def information(request: Request, chat: Chat) -> ServerInformation:
 
 @router.get("/health", summary="Health", responses={503: {"model": Health, "description": "Unhealthy."}})
 async def health(chat: Chat, counted: Counted, response: Response) -> Health:
-    """Tell whether the database can be written to and the event loop is free."""
+    """Tell whether the database accepts writes and the event loop is responsive."""
     began = time.perf_counter()
     await asyncio.sleep(0)
     lag = time.perf_counter() - began
@@ -70,7 +70,7 @@ async def health(chat: Chat, counted: Counted, response: Response) -> Health:
         reachable = True
     except StoreError as error:
         reachable = False
-        logger.error("%s", error)  # it names the database, which is nobody else's business
+        logger.error("%s", error)  # the error names the database, so clients do not see it
         reasons.append("the database cannot be written to")
     if reasons:
         response.status_code = 503
@@ -128,7 +128,7 @@ async def metrics(request: Request, chat: Chat, counted: Counted, access: Known,
 
 
 async def _stored(chat: Conversations, owner: str | None) -> int | None:
-    """Return how many sessions there are. The other figures matter most when the database cannot say."""
+    """Return the number of sessions, or None if the database fails. The other figures matter most then."""
     try:
         return await chat.store.count(owner)
     except StoreError:

@@ -1,4 +1,4 @@
-"""`/sessions`: the conversations that are stored."""
+"""`/sessions`: the stored conversations."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Token = Annotated[str | None, Query(description="A token from an earlier page.")
 
 @router.post("/new", summary="New session", responses=refusals(TooManySessions))
 async def create_session(chat: Chat, owner: Owner) -> Session:
-    """Begin a session. Sending a message to a session that does not exist begins one, too."""
+    """Begin a session. Sending a message to a session that does not exist also begins one."""
     return summary(await chat.create(owner))
 
 
 @router.api_route("/new", methods=["GET", "HEAD", "DELETE"], include_in_schema=False)
 async def refuse_new() -> None:
-    """Otherwise `new` would match `{session_id}`."""
+    """Refuse GET for `new`, which would otherwise match `{session_id}`."""
     raise HTTPException(405)
 
 
 @router.get("", summary="Sessions", responses=refusals(BadPage))
 async def list_sessions(chat: Chat, owner: Owner, limit: Limit = 50, after: Token = None) -> SessionPage:
-    """List your sessions, the last used first."""
+    """List your sessions, the most recently used first."""
     page = await chat.store.sessions(owner, limit=limit, after=after)
     sessions = [summary(session, chat.stream_of(owner, session.id)) for session in page.items]
     return SessionPage(sessions=sessions, total=await chat.store.count(owner), next=page.next)
@@ -45,7 +45,7 @@ async def show_session(
 ) -> SessionDetails:
     """Show a session and its newest messages in order of time: two for each of at most `limit` turns.
 
-    A reply in progress has its `stream_id`. Read it there.
+    A reply in progress has a `stream_id`. Read the reply from that stream.
     """
     session = await chat.session(owner, session_id)
     page = await chat.turns(owner, session_id, limit=limit, before=before)
@@ -54,13 +54,13 @@ async def show_session(
 
 @router.delete("/{session_id}", summary="Delete a session", responses=refusals(SessionNotFound))
 async def delete_session(session_id: Id, chat: Chat, owner: Owner) -> Deleted:
-    """Delete a session and its messages. A reply in progress is stopped first."""
+    """Delete a session and its messages. This stops a reply in progress first."""
     await chat.delete(owner, session_id)
     return Deleted(session_id=session_id)
 
 
 @router.post("/{session_id}/clear", summary="Empty a session", responses=refusals(SessionNotFound))
 async def clear_session(session_id: Id, chat: Chat, owner: Owner) -> Session:
-    """Delete the messages of a session. A reply in progress is stopped first."""
+    """Delete the messages of a session. This stops a reply in progress first."""
     await chat.clear(owner, session_id)
     return summary(await chat.session(owner, session_id))
