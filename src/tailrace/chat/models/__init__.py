@@ -1,4 +1,4 @@
-"""The models that can answer: the demo model, and those of the providers, opened by name."""
+"""Open a model by its name: the demo model, or one of a provider."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ async def open_model(
 ) -> AsyncIterator[Model]:
     """Open the model that `resolve_model` finds, and close its connections at the end of the block.
 
-    A remote model fails after `timeout` seconds of silence, at any time of a reply. `demo_words` and `demo_pace` are
-    for the demo model. Raises UnusableModel.
+    A remote model fails after `timeout` seconds of silence during a reply. `demo_words` and `demo_pace` are for the
+    demo model. Raise UnusableModel.
     """
     resolved = resolve_model(spec, environment)
     if resolved.provider == DEMO:
         yield DemoModel(demo_words, demo_pace)
         return
-    from .remote import open_remote  # loads the vendor's library, which takes a second or more
+    from .remote import open_remote  # imports a vendor's library, which takes a second or more
 
     async with open_remote(resolved, timeout=timeout) as model:
         yield model

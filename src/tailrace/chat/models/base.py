@@ -1,4 +1,4 @@
-"""What every model is: an async generator that writes a reply piece by piece."""
+"""The contract of a model: an async generator that yields a reply piece by piece."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """A piece of what the model thinks before it answers. It is never part of the reply's text."""
+    """A piece of the model's reasoning before it answers. It is never part of the reply's text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a reply cost, in tokens as the model counts them."""
+    """The tokens of a reply, as the model counts them."""
 
     input_tokens: int
     output_tokens: int
 
 
 Piece: TypeAlias = str | Reasoning | Usage
-"""What a model yields: text, and if it has them, its reasoning and, at the end, its usage."""
+"""An item that a model yields: text, reasoning if it has any, or its usage at the end."""
 
 
 class ModelError(StreamError):
@@ -49,16 +49,16 @@ class ModelError(StreamError):
 
 
 class Model(ABC):
-    """What answers a conversation. Subclass it and write `reply`.
+    """Answers conversations. Subclass it and write `reply`.
 
-    `name` is what users see as the model. By default it is the name of the class.
+    `name` is the model's name for users. By default, it is the name of the class.
     """
 
     name: str
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # A name that a base class was given, and not by this, is inherited.
+        # Do not replace a name that a base class defines itself.
         if all(vars(base).get("name", base.__name__) == base.__name__ for base in cls.__mro__):
             cls.name = cls.__name__
 
@@ -66,7 +66,7 @@ class Model(ABC):
     def reply(self, conversation: Sequence[Message]) -> AsyncGenerator[Piece, None]:
         """Yield the reply to the last message of the conversation.
 
-        Raise ModelError if the reply fails or is cut short. To stop the model, the server cancels the generator at an
+        Raise ModelError if the reply fails or is incomplete. To stop the model, the server cancels the generator at an
         `await` and closes it, so end the model's work in a `finally` block.
         """
         ...

@@ -1,4 +1,4 @@
-"""The built-in model. It needs no key and no download, and gives the same reply to the same conversation every time."""
+"""The built-in model. It needs no key and no download, and always gives the same reply to the same conversation."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ EXCERPT = 60
 
 
 class DemoModel(Model):
-    """Prepared Markdown, chosen by the words of the conversation, to try the server with.
+    """Answers with prepared Markdown, chosen by the words of the conversation, so that you can try the server.
 
-    - `words`: how many words come at a time, on average; each time one more or one less. At least one comes.
+    - `words`: the average number of words in a piece. Each piece has at least one, and up to one more or less.
     - `pace`: seconds between the pieces.
 
-    The words `long`, `short`, `table`, `code`, `list` and `quote` in a message choose what the reply is made of. With
-    the word `think` it thinks first. The message `/fail` gets half a reply, and then a ModelError.
+    The words `long`, `short`, `table`, `code`, `list` and `quote` in a message select the parts of the reply. The word
+    `think` makes the model think first. The message `/fail` gets half a reply, and then a ModelError.
     """
 
     def __init__(self, words: float = 4.0, pace: float = 0.1, name: str = "demo") -> None:
@@ -68,20 +68,20 @@ class DemoModel(Model):
 
 
 def cut(text: str, words: float) -> Iterator[str]:
-    """Cut a text into pieces of about `words` words. Joined, they are the text again."""
+    """Cut a text into pieces of about `words` words. The joined pieces equal the text."""
     parts = re.findall(r"\s*\S+\s*", text)
     bits = hashlib.blake2b(text.encode(errors="surrogatepass")).digest()
     start = number = 0
     while start < len(parts):
         number += 1
-        # Each border is up to one word late, so the sizes vary by one and their average stays.
+        # Each border is up to one word late, so the sizes vary by one around their average.
         end = max(start + 1, int(words * number) + (bits[number % len(bits)] & 1))
         yield "".join(parts[start:end])
         start = end
 
 
 def compose(conversation: Sequence[Message]) -> str:
-    """The whole reply to a conversation, whose last message is the user's."""
+    """Return the whole reply to a conversation that ends with the user's message."""
     asked = [message.text for message in conversation if message.role == "user"]
     *earlier, message = asked
     words = _words(message)
@@ -98,7 +98,7 @@ def compose(conversation: Sequence[Message]) -> str:
 
 
 class _Deck:
-    """The parts, shuffled by a text, with those on top that are about its words. No part is dealt twice."""
+    """The parts, shuffled by a seed text. Parts about the given words are on top. No part is dealt twice."""
 
     def __init__(self, seed: str, words: Sequence[str]) -> None:
         self._digest = hashlib.blake2b(seed.encode(errors="surrogatepass")).digest()
@@ -130,7 +130,7 @@ def _greeting(message: str) -> str:
 
 
 def _memory(earlier: Sequence[str], message: str) -> str:
-    """How the message relates to the conversation so far."""
+    """Return a sentence that relates the message to the conversation so far."""
     turn = len(earlier) + 1
     words = set(_words(message))
     for number, text in enumerate(earlier, 1):

@@ -1,4 +1,4 @@
-"""The demo model's texts: pieces of Markdown, and the shapes of the replies that are made of them."""
+"""The demo model's texts: parts in Markdown, and the shapes of its replies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Kind = Literal["essay", "list", "table", "code", "quote"]
 
 
 class Part(NamedTuple):
-    """A block of Markdown. A message with one of the words that it is `about` is likely to get it."""
+    """A block of Markdown. A message that contains one of the words in `about` is likely to get it."""
 
     kind: Kind
     about: frozenset[str]
@@ -19,7 +19,7 @@ def _part(kind: Kind, about: str, text: str) -> Part:
     return Part(kind, frozenset(about.split()), text.strip())
 
 
-# What a reply is made of, by a word of the message. Without such a word it is one of ORDINARY.
+# The shape of a reply, by a word in the message. Without such a word, the shape is one of ORDINARY.
 ASKED: dict[str, tuple[Kind, ...]] = {
     "short": (),
     "long": ("essay", "code", "essay", "table", "list", "quote") * 4,

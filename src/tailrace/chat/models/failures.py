@@ -1,6 +1,6 @@
-"""What went wrong at a provider: one sentence for the user, and the cause for the log.
+"""Turn a provider's failures into one sentence for the user, and log their causes.
 
-The user sees no keys, no stack traces, and no more of an address than its host.
+Users never see keys or stack traces. Of an address, they see only the host.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BROKEN_OFF = _Words("model_truncated", "{host} broke off before the end of the r
 TOO_LONG = _Words("context_too_long", "the conversation is longer than the model {name} can read")
 NO_CONNECTION = _Words("model_unavailable", "cannot connect to {host}{proxy}")
 
-# The first class that matches decides, so the narrow ones come first.
+# The first class that matches decides, so subclasses come before their base classes.
 FAILURES: dict[type[BaseException], _Words] = {
     vendor.ModelNotFoundError: _Words(
         "model_not_found",
@@ -56,7 +56,7 @@ NO_API = _Words("model_error", "{host} answers with {kind}, so it is not a model
 TOO_SLOW = _Words("model_unavailable", "{host} was silent for {seconds} seconds")
 FAULT = _Words("model_error", "{host} {fault}")
 
-# How a reply may end besides `stop`, in pydantic-ai's words.
+# The ends of a reply besides `stop`, by pydantic-ai's finish reasons.
 ENDINGS: dict[str | None, _Words] = {
     "length": _Words("model_truncated", "the model {name} reached its longest reply"),
     "content_filter": _Words("model_refused", "the model {name} refuses to answer this"),
@@ -66,15 +66,15 @@ ODD_ENDING = _Words("model_error", "the model {name} ended its reply for a reaso
 NOTHING = _Words("model_error", "the model {name} answered without any text")
 ONLY_THOUGHTS = _Words("model_error", "the model {name} thought, but did not answer")
 
-# Waiting helps with these, so the message says how long.
+# For these failures, waiting helps, so the message says how long to wait.
 PASSING = {"model_rate_limited", "model_unavailable"}
 
-# Error codes with which servers refuse to answer by an HTTP status.
+# The error codes of servers that refuse content with an HTTP error.
 REFUSALS = {"content_filter", "content_policy_violation"}
 
-# Servers agree on no code for a conversation that is too long: these are the codes and types that some have,
+# Servers have no common code for a conversation that is too long. Some have these codes and types,
 OVERFLOWS = {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
-# and these the sentences of the others.
+# and others only say it in these words.
 _OVERFLOW = re.compile(
     r"""
       maximum\ context\ length                          # OpenAI, vLLM, DeepSeek, Mistral, OpenRouter
@@ -95,7 +95,7 @@ _OVERFLOW = re.compile(
 
 
 class Failures:
-    """Turns each failure of a model into a ModelError, and logs its cause. `seconds` is how long it may be silent."""
+    """Turns each failure of a model into a ModelError, and logs its cause. `seconds` is the bound of its silence."""
 
     def __init__(self, spec: ModelSpec, seconds: float, proxy: Proxy | None) -> None:
         provider = PROVIDERS[spec.provider]
@@ -111,10 +111,10 @@ class Failures:
         }
 
     def of_exception(self, error: Exception, response: httpx2.Response | None, *, began: bool) -> ModelError:
-        """The error for the user; the cause is logged.
+        """Return the error for the user, and log the cause.
 
-        `response` is what the provider had sent. `began` says that part of the reply had come: then a lost connection
-        has cut it.
+        `response` is the provider's response, if there was one. `began` is True if part of the reply had arrived. If
+        so, a lost connection means that the reply is incomplete.
         """
         words = _words(error, began=began)
         kind = _foreign(response) if not began else None
@@ -126,7 +126,7 @@ class Failures:
         return self._error(words, more, kind=kind, fault=str(error))
 
     def of_ending(self, finish_reason: str | None, *, answered: bool, thought: bool) -> ModelError | None:
-        """None if the reply is complete."""
+        """Return the error for a reply's end, or None if the reply is complete."""
         if finish_reason == "stop":
             return None if answered else self._error(ONLY_THOUGHTS if thought else NOTHING)
         return self._error(ENDINGS.get(finish_reason, ODD_ENDING))
@@ -150,7 +150,7 @@ def _words(error: Exception, *, began: bool) -> _Words:
 
 
 def _overflows(error: Exception) -> bool:
-    """Whether the server says that the conversation is too long, by an HTTP status or in its stream."""
+    """Tell whether the server calls the conversation too long, by an HTTP status or in its stream."""
     if not isinstance(error, vendor.ModelAPIError) or isinstance(
         error, vendor.ModelRateLimitError | vendor.ModelQuotaExceededError | vendor.ModelConnectionError
     ):
@@ -162,37 +162,37 @@ def _overflows(error: Exception) -> bool:
 
 
 def _cut(error: Exception, *, began: bool) -> bool:
-    """Whether the connection or the stream ended before the reply did."""
+    """Tell whether the connection or the stream ended before the reply was complete."""
     if isinstance(error, vendor.ModelConnectionError | httpx2.TransportError):
         return began
-    # pydantic-ai's own verdict that no finish reason came: it has no category, and no library raised it.
+    # pydantic-ai raises this itself, without a cause, if no finish reason arrived. It has no class for that.
     return type(error) is vendor.ModelAPIError and error.__cause__ is None
 
 
 def _foreign(response: httpx2.Response | None) -> str | None:
-    """The media type of an answer that is neither a stream nor JSON: a web page, if the address is a wrong one."""
+    """Return the media type of an answer that is neither a stream nor JSON, such as a web page at a wrong address."""
     if response is None or not response.is_success:
         return None
     kind: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     return None if not kind or kind == "text/event-stream" or "json" in kind else kind
 
 
-# Causes, for whoever runs the server
+# Causes, for the server's operator
 
 LONGEST = 1000
-"""Characters of a cause that are logged."""
+"""The most characters of a cause that are logged."""
 
 SHORTEST_KEY = 8
-"""Characters that a key has at least. People set `OPENAI_API_KEY=none` where a server wants no key."""
+"""The least characters of a real key. If a server needs no key, people set something like `OPENAI_API_KEY=none`."""
 
 HIDDEN = "***"
 
-# What looks like a key, although it is not this server's own: a proxy in between may hold one. And passwords in URLs.
+# Strings that look like keys, and passwords in URLs. They need not be this server's own: a proxy may quote its key.
 _SECRETS = re.compile(r"\b(?:sk-|AIza)[\w-]+|(?<=://)[^/?#@\s]+(?=@)")
 
 
 class Causes:
-    """Logs why one model failed, once for each failure, without keys."""
+    """Logs the cause of each failure of one model once, without keys."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._name = spec.name
@@ -200,13 +200,13 @@ class Causes:
         self._secrets = [secret for secret in secrets if secret and len(secret) >= SHORTEST_KEY]
 
     def log(self, error: Exception, response: httpx2.Response | None, *, unknown: bool) -> None:
-        """Log the class, the HTTP status and the vendor's text; for an `unknown` failure the traceback as well."""
+        """Log the class, the HTTP status and the vendor's text, and also the traceback if the failure is `unknown`."""
         if not logger.isEnabledFor(logging.WARNING):
             return
         status = getattr(error, "status_code", None) or (response and response.status_code)
         name = type(error).__name__ + (f" (HTTP {status})" if status else "")
         line = ": ".join(filter(None, (name, "; ".join(_texts(error)))))
-        # The message may quote a key, and so may the traceback; logging would format `exc_info` without hiding it.
+        # The message and the traceback may quote a key, and logging would format `exc_info` without hiding it.
         record = logger.makeRecord(
             logger.name,
             logging.WARNING,
@@ -227,18 +227,18 @@ class Causes:
 
 
 def _texts(error: Exception) -> list[str]:
-    """The vendor's message, or else the message of each exception in the chain, each on one line."""
+    """Return the vendor's message or, without one, the messages of the chain of exceptions, each on one line."""
     said = _said(getattr(error, "body", None))
     lines: list[str] = []
     for text in [said] if said else [str(each) for each in _chain(error)]:
         line = " ".join(text.split())
-        if not any(line in before for before in lines):  # a library's exception often repeats the one below it
+        if not any(line in before for before in lines):  # a library's exception often repeats its cause
             lines.append(line)
     return [line for line in lines if line]
 
 
 def _said(body: object) -> str:
-    """The message in the body of an error; the whole body if it has none."""
+    """Return the message in the body of an error, or the whole body if it has none."""
     if isinstance(body, Mapping):
         message = body.get("message") or body.get("error")
         return message if isinstance(message, str) else _said(message) or str(body)

@@ -1,4 +1,4 @@
-"""Real models, asked through pydantic-ai."""
+"""Models of providers, through pydantic-ai."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from .upstream import TIMEOUT, UpstreamFault, listener, open_client, proxy_for, 
 
 @asynccontextmanager
 async def open_remote(spec: ModelSpec, *, timeout: float) -> AsyncIterator[RemoteModel]:  # noqa: ASYNC109
-    """Open the model of `spec`, and close its connections at the end of the block. `timeout` as in `open_model`."""
+    """Open the model of `spec`, and close its connections at the end of the block. See `open_model` for `timeout`."""
     tls, proxy = tls_for(spec.base_url), proxy_for(spec.base_url)
     async with open_client(spec.base_url, tls, proxy) as client:
         yield RemoteModel(VENDORS[spec.provider](spec, client, tls), spec, Failures(spec, timeout, proxy), timeout)
 
 
 class RemoteModel(Model):
-    """A model at a provider. `silence` is how many seconds its server may send nothing."""
+    """A model of a provider. It fails if its server sends nothing for `silence` seconds."""
 
     def __init__(self, vendor: VendorModel, spec: ModelSpec, failures: Failures, silence: float) -> None:
         self._vendor = vendor
@@ -62,7 +62,7 @@ class RemoteModel(Model):
 
 
 class _Exchange:
-    """One request to a model, and its response as it comes. Every failure is a ModelError."""
+    """One request to a model, and its response as it arrives. All failures become ModelErrors."""
 
     def __init__(self, vendor: VendorModel, failures: Failures, silence: float, thinking: Thinking) -> None:
         self._vendor = vendor
@@ -82,9 +82,9 @@ class _Exchange:
             self._response = await self._stack.enter_async_context(stream)
 
     async def take(self) -> list[Piece]:
-        """The next pieces of the reply; none after the last one.
+        """Return the next pieces of the reply, or none after the last one.
 
-        ModelError if the reply has failed, once everything that came of it is taken.
+        If the reply has failed, raise ModelError, but only after all pieces that arrived.
         """
         while not self._ended:
             if pieces := await self._next():
@@ -94,13 +94,13 @@ class _Exchange:
         return []
 
     async def close(self) -> None:
-        """Close the connection, unless the response was read to its end. Nobody needs the rest."""
-        # The responses first: Google's library would read one to its end before it closes it.
+        """Close the connection unless the response was read to its end, because nobody needs the rest."""
+        # Close the responses first, because Google's library would read them to their end before it closes them.
         for close in (*(response.aclose for response in self._responses), self._stack.aclose):
-            with suppress(Exception):  # what a library says when its connection is taken away
+            with suppress(Exception):  # libraries raise errors of all kinds when their connection is closed
                 await close()
 
-    # What the transport tells
+    # Calls from the transport
 
     def opened(self, response: httpx2.Response) -> None:
         self._responses.append(response)
@@ -134,7 +134,7 @@ class _Exchange:
         return []
 
     def _end(self, failure: ModelError | None) -> list[Piece]:
-        """The last pieces: what was held back, and if all went well the usage."""
+        """Return the last pieces: the text that was held back and, if the reply is complete, the usage."""
         pieces = self._note(self._thinking.close())
         self._ended = True
         self._failure = failure or self._failures.of_ending(
@@ -156,7 +156,7 @@ class _Exchange:
 
     @asynccontextmanager
     async def _step(self) -> AsyncIterator[None]:
-        """Let the library take a step, and turn what it raises into a ModelError: libraries raise all kinds."""
+        """Let the library take a step, within the bound of silence. Turn any error into a ModelError."""
         token = listener.set(self)
         try:
             async with asyncio.timeout(self._silence) as self._timer:
@@ -171,10 +171,10 @@ class _Exchange:
 
 
 def translate(conversation: Sequence[Message]) -> list[ModelMessage]:
-    """The conversation in pydantic-ai's words.
+    """Translate a conversation into pydantic-ai's messages.
 
-    Consecutive messages of one side become one, because some servers insist that the sides take turns. There are such
-    messages where a turn had no reply, or an empty one.
+    Consecutive messages of one side become one message, because some servers require alternating sides. They occur
+    where a turn has no reply or an empty one.
     """
     messages: list[ModelMessage] = []
     said = (message for message in conversation if message.text.strip())
@@ -189,15 +189,15 @@ def translate(conversation: Sequence[Message]) -> list[ModelMessage]:
 
 # Vendors
 #
-# Their libraries are imported when a model of theirs is opened, because each takes a second or so. None of them may
-# retry by itself: a second request may be billed again, its answer would not continue the first one, and the user, who
-# sees what went wrong, can ask again.
+# Each library is imported only when one of its models is opened, because the import takes about a second. The libraries
+# must not retry: a second request may cost twice, and its answer would not continue the first one. The user sees the
+# failure and can ask again.
 
 NO_KEY = "none"
-"""What the library sends where a server wants no key: it insists on something."""
+"""The key for servers that need none, because the library requires one."""
 
 TAGGED = frozenset({"openai", "ollama"})
-"""Providers behind whose protocol a server may write thoughts as `<think>` in the text."""
+"""The providers whose servers may write reasoning as `<think>` in the text."""
 
 
 def _google(spec: ModelSpec, client: httpx2.AsyncClient, tls: ssl.SSLContext) -> VendorModel:
@@ -211,11 +211,11 @@ def _google(spec: ModelSpec, client: httpx2.AsyncClient, tls: ssl.SSLContext) ->
         base_url=spec.base_url,
         timeout=int(TIMEOUT.read * 1000),
         httpx_async_client=client,
-        # For its other clients, which are never used, but would look for proxies and certificates by themselves.
+        # The library never uses its other clients here, but they would read proxies and certificates on creation.
         client_args={"verify": tls, "trust_env": False},
         async_client_args={"ssl": tls},
     )
-    # Without `retry_options` it does not retry.
+    # Without `retry_options`, the library does not retry.
     vendor = Client(vertexai=False, api_key=spec.key, http_options=options)
     return GoogleModel(spec.name, provider=GoogleProvider(client=vendor))
 
@@ -237,9 +237,9 @@ def _openai(spec: ModelSpec, client: httpx2.AsyncClient, tls: ssl.SSLContext) ->
     )
     provider = OllamaProvider if spec.provider == "ollama" else OpenAIProvider
     profile: ModelProfile = OpenAIModelProfile(
-        # Otherwise a stream that was cut off counts as finished.
+        # Otherwise a truncated stream counts as complete.
         openai_chat_streaming_requires_finish_reason=True,
-        # Thinking does this: pydantic-ai finds a tag only as a piece by itself, but anywhere in the text.
+        # Thinking handles the tags. pydantic-ai finds a tag anywhere in the text, but only if it is a whole piece.
         thinking_tags=("\0", "\0"),
         ignore_streamed_leading_whitespace=False,
     )

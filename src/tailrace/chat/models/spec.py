@@ -1,4 +1,4 @@
-"""Which model answers: the one that the command line names, the one that GENAI_MODEL_ID names, or the demo model."""
+"""Choose the model: by the command line, by GENAI_MODEL_ID, or the demo model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEMO = "demo"
 
 
 class UnusableModel(ValueError):
-    """A model that the server cannot use. The message is one line for whoever starts the server.
+    """A model that the server cannot use. The message is one line for the server's operator.
 
     UnusableModel
     ├── UnknownModel   no provider has a model of this name
@@ -27,7 +27,7 @@ class UnknownModel(UnusableModel):
 
 
 class MissingKey(UnusableModel):
-    """The provider wants a key, and none of the environment variables `keys` has one."""
+    """The provider wants a key, but none of the environment variables `keys` has one."""
 
     def __init__(self, model: str, keys: Sequence[str]) -> None:
         super().__init__(model, keys)
@@ -48,7 +48,7 @@ class MissingExtra(UnusableModel):
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model and where to reach it. `note` is a line for whoever starts the server, if the choice may surprise."""
+    """A model and its address. `note` is a line for the server's operator, if the choice may be a surprise."""
 
     provider: str
     name: str
@@ -59,12 +59,13 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """How a provider is recognised, and what it needs.
+    """A provider's names, requirements and address.
 
-    - `names`: a pattern for the model names that belong to this provider even without its prefix.
-    - `keys`: environment variables that may hold the key; the first one that is set counts.
-    - `address`: the environment variable that may hold the base URL; `default` is used without it.
-    - `keyless_elsewhere`: no key is needed at an `address` of your own.
+    - `extra`, `package`: the extra of tailrace that the provider needs, and the package that it installs.
+    - `names`: a pattern for model names that belong to this provider even without its prefix.
+    - `keys`: the environment variables that may hold the key. The first one that is set counts.
+    - `address`: the environment variable for the base URL. Without it, `default` is used.
+    - `keyless_elsewhere`: whether servers at other addresses than `default` need no key.
     """
 
     extra: str
@@ -113,8 +114,8 @@ EXPECTED = f"expected {', '.join(f'{name}:…' for name in PROVIDERS)} or {DEMO}
 def resolve_model(spec: str | None, environment: Mapping[str, str]) -> ModelSpec:
     """Find the model that `spec` names, else the one that GENAI_MODEL_ID names, else the demo model.
 
-    If the model of GENAI_MODEL_ID lacks its key, the demo model takes its place and `note` says so. For any other model
-    that cannot be used, raises UnusableModel. Nothing is opened.
+    If the model of GENAI_MODEL_ID lacks its key, the demo model replaces it, and `note` says so. Raise UnusableModel
+    for any other model that cannot be used. This opens no connection.
     """
     if spec is not None:
         return _resolve(spec, environment)
@@ -133,7 +134,7 @@ def _resolve(spec: str, environment: Mapping[str, str]) -> ModelSpec:
     provider, name = _split(spec)
     settings = PROVIDERS[provider]
     base_url = _base_url(settings, environment)
-    # A key that was read from a file often ends with a line feed, which no header may contain.
+    # A key that comes from a file often ends with a line feed, which headers must not contain.
     key = next(filter(None, (environment.get(variable, "").strip() for variable in settings.keys)), None)
     if key is None and settings.keys and not (settings.keyless_elsewhere and base_url):
         raise MissingKey(f"{provider}:{name}", settings.keys)
@@ -143,7 +144,7 @@ def _resolve(spec: str, environment: Mapping[str, str]) -> ModelSpec:
 
 
 def _split(spec: str) -> tuple[str, str]:
-    """The provider, and what it calls the model."""
+    """Return the provider, and its name for the model."""
     provider, colon, name = spec.partition(":")
     provider = SYNONYMS.get(provider, provider)
     if colon and provider in PROVIDERS and name:
@@ -171,7 +172,7 @@ def _base_url(provider: Provider, environment: Mapping[str, str]) -> str | None:
 def _check_installed(spec: ModelSpec, provider: Provider) -> None:
     try:
         found = find_spec("pydantic_ai") and find_spec(provider.package)
-    except ModuleNotFoundError:  # the parent of a missing package is missing too: `google` of `google.genai`
+    except ModuleNotFoundError:  # the parent package is missing too, such as `google` of `google.genai`
         found = None
     if not found:
         raise MissingExtra(
@@ -181,7 +182,7 @@ def _check_installed(spec: ModelSpec, provider: Provider) -> None:
 
 
 def _unused_key(environment: Mapping[str, str]) -> str | None:
-    """A key alone does not choose a model, because using it costs money; the note says what may have been meant."""
+    """Return a note about a key that is set without a model. A key alone selects no model, because use costs money."""
     keys = (key for provider in PROVIDERS.values() for key in provider.keys)
     key = next((key for key in keys if environment.get(key)), None)
     return key and f"{key} is set, but neither --model nor {VARIABLE} names a model: the demo model answers"

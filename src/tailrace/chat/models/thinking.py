@@ -1,4 +1,4 @@
-"""Thoughts that a model writes between tags in its text, as servers without a parser of their own pass them on."""
+"""Separate the reasoning that a model writes between tags in its text. Some servers do not parse these tags."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from .base import Reasoning
 OPEN, CLOSE = "<think>", "</think>"
 
 MOST_SPACE = 1_000
-"""White space in front of the first word that is held back until it is known what follows."""
+"""The most white space to hold back before the first word, until it is clear whether a tag follows."""
 
 
 class Thinking:
-    """Separates thoughts from text, however the pieces are cut.
+    """Separates reasoning from text, however the pieces are cut.
 
-    Only a reply that begins with `<think>` has thoughts, up to the first `</think>`. Anywhere else the tags are
-    text, as in an answer about them. White space around the tags belongs to neither. Ollama reads replies the same
-    way.
+    Reasoning is only at the beginning of a reply, between `<think>` and the first `</think>`. Anywhere else, the tags
+    are text, as in an answer about them. White space around the tags belongs to neither. Ollama reads replies in the
+    same way.
     """
 
     def __init__(self, *, tagged: bool = True) -> None:
-        """Without `tagged` everything is text."""
+        """Prepare for one reply. Unless `tagged`, everything is text."""
         self._held = ""
         self._step: Callable[[str], Iterator[str | Reasoning]] = self._begin if tagged else self._write
 
     def feed(self, text: str) -> Iterator[str | Reasoning]:
-        """What a piece adds. The beginning of what may be a tag is held back until the next piece."""
+        """Yield the contents of a piece. Hold a possible beginning of a tag back until the next piece."""
         held, self._held = self._held, ""
         return self._step(held + text)
 
     def close(self) -> Iterator[str | Reasoning]:
-        """What is still held back when the reply ends: no tag after all."""
+        """Yield the text that is still held back when the reply ends, because it is no tag."""
         if self._held:
             yield Reasoning(self._held) if self._step == self._think else self._held
 
@@ -73,6 +73,6 @@ class Thinking:
 
 
 def _cut(text: str) -> int:
-    """Where the longest end of a text is with which the closing tag may begin."""
+    """Return the index of the longest suffix of a text that may begin the closing tag, or the text's length."""
     possible = range(max(len(text) - len(CLOSE) + 1, 0), len(text))
     return next((at for at in possible if CLOSE.startswith(text[at:])), len(text))

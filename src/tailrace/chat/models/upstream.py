@@ -1,9 +1,9 @@
-"""The connection to a model server: which way it goes, and how much of what the server sends is believed.
+"""The connection to a model server: its proxy and certificates, and the bounds of its responses.
 
-The vendors' libraries read without bounds. A server that never ended a line grew this process from 138 MB to 1,540 MB
-in ten seconds, and Anthropic's library copies an event again for each of its lines. They also differ in what they take:
-Google's fails at a comment, and at U+2028 in the middle of a text. So every response passes a Sieve first, which gives
-them whole events of bounded size, and nothing else.
+The vendors' libraries read without bounds. Measured: a server that never ended a line made this process grow from
+138 MB to 1,540 MB in ten seconds. Anthropic's library also copies an event again for each of its lines. The libraries
+differ in their parsers too: Google's fails at a comment, and at U+2028 within a text. So every response passes through
+a Sieve first, which gives the libraries whole events of bounded size and nothing else.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ import httpx2
 from .spec import UnusableModel
 
 MAX_EVENT = 1 << 20
-"""Bytes of one event, or of a whole body that is not a stream."""
+"""The most bytes of one event, or of a whole body that is not a stream."""
 
 MAX_LINES = 1_000
-"""Lines of one event."""
+"""The most lines of one event."""
 
 MAX_STREAM = 256 << 20
-"""Bytes of all events of a response. The longest reply takes less, but the libraries keep things besides its text."""
+"""The most bytes of all events of a response. No reply needs more, but the libraries keep more than its text."""
 
-# The vendors stream JSON, where these are escapes of the same characters. Raw, httpx takes them for ends of lines.
+# Escapes of the same characters in JSON, which all vendors stream. httpx would take the raw characters as line ends.
 _ESCAPES = {"\u2028".encode(): rb"\u2028", "\u2029".encode(): rb"\u2029", "\x85".encode(): rb"\u0085"}
 
-# Everything between the vendors' libraries and the network is as generous as this, because the exchange has a timer of
-# its own. Google's library also passes it on to its servers, as the time that the whole reply may take.
+# The timeout between the vendors' libraries and the network is this generous because the exchange has its own timer.
+# Google's library also sends it to the server, as the bound for the whole reply.
 TIMEOUT = httpx2.Timeout(1200.0, connect=30.0)
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
 
 
 class UpstreamFault(Exception):
-    """The server sent something that no model server needs to send. The message has the server's host in front."""
+    """The server sent something that no model server needs to send. The host's name goes in front of the message."""
 
 
 class Listener(Protocol):
-    """What a request is sent for."""
+    """The object on whose behalf a request is sent."""
 
     def opened(self, response: httpx2.Response) -> None:
-        """The server answers."""
+        """Note the server's response."""
 
     def heard(self) -> None:
-        """The server has finished a line, so it is alive. A comment counts too: it says just that."""
+        """Note that the server has finished a line and so is alive. A comment counts too, since that is its purpose."""
 
     def give_up(self, fault: UpstreamFault) -> None:
-        """The response is given up, whatever exception the library turns this into."""
+        """Note why the response is given up, because the library may turn `fault` into another exception."""
 
 
 listener: ContextVar[Listener] = ContextVar("listener")
-"""Who sends requests in the current context."""
+"""The listener for requests in the current context."""
 
 
 class Proxy(NamedTuple):
@@ -68,7 +68,7 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy that the environment names for a URL. This machine is reached without one."""
+    """Return the proxy that the environment names for a URL, but None for this machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if is_loopback(host) or proxy_bypass(parts.netloc.rpartition("@")[2]):
@@ -90,20 +90,20 @@ def is_loopback(host: str) -> bool:
 
 
 def tls_for(url: str) -> ssl.SSLContext:
-    """The certificates to trust; none, and none are loaded, for a plain http:// URL."""
+    """Return a TLS context with the certificates to trust. For an http:// URL, load none."""
     if urlsplit(url).scheme == "http":
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         return httpx2.create_ssl_context()
     except OSError as error:
-        # The same order in which httpx2 looks.
+        # httpx2 looks in the same order.
         name = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
         where = f"{name}={os.environ[name]}" if name else "the system"
         raise UnusableModel(f"cannot read the certificates of {where}: {error}") from None
 
 
 def open_client(url: str, tls: ssl.SSLContext, proxy: Proxy | None) -> httpx2.AsyncClient:
-    """A client for the vendors' libraries. Raises UnusableModel if its proxy cannot be used."""
+    """Return an HTTP client for the vendors' libraries. Raise UnusableModel if its proxy cannot be used."""
     try:
         inner = httpx2.AsyncHTTPTransport(verify=tls, limits=LIMITS, proxy=proxy and proxy.url)
     except ImportError:
@@ -115,13 +115,13 @@ def open_client(url: str, tls: ssl.SSLContext, proxy: Proxy | None) -> httpx2.As
     except ValueError as error:
         assert proxy is not None, "only a proxy's URL is checked here"
         raise UnusableModel(f"cannot use the proxy in {proxy.variable}: {error}") from None
-    # The sieve counts bytes as they arrive; compressed, a few of them could become gigabytes.
+    # The sieve counts bytes as they arrive. A few compressed bytes could become gigabytes.
     headers = {"accept-encoding": "identity"}
     return httpx2.AsyncClient(transport=Transport(inner), timeout=TIMEOUT, headers=headers)
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """Sends requests, and passes each response through a sieve of its own."""
+    """Sends requests, and passes each response through its own sieve."""
 
     def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
         self._inner = inner
@@ -139,7 +139,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
 
 class _Sifted(httpx2.AsyncByteStream):
-    """The body of a response."""
+    """The body of a response, as the sieve lets it pass."""
 
     def __init__(self, response: httpx2.Response, body: httpx2.AsyncByteStream, listening: Listener) -> None:
         self._body = body
@@ -156,7 +156,7 @@ class _Sifted(httpx2.AsyncByteStream):
             if not self._is_success:
                 yield await self._read_whole(first, body)
             elif first.lstrip()[:1] in (b"{", b"["):
-                # No event begins so. LM Studio may answer a request for a stream with an error as plain JSON.
+                # No event begins like this. LM Studio may answer a request for a stream with an error as plain JSON.
                 document = await self._read_whole(first, body)
                 yield b"data: %b\n\n" % document.replace(b"\r", b" ").replace(b"\n", b" ")
             else:
@@ -193,8 +193,9 @@ class _Sifted(httpx2.AsyncByteStream):
 
 
 class Sieve:
-    """Server-Sent Events as every vendor's library can read them: whole, without comments, with \\n as line end.
+    """Rewrites Server-Sent Events so that all vendors' libraries can read them.
 
+    Its output has whole events, no comments, and \\n as line end. See
     https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
     """
 
@@ -205,7 +206,7 @@ class Sieve:
         self._after_cr = False
 
     def feed(self, data: bytes) -> bytes:
-        """The events that `data` completes. UpstreamFault for one that is too large."""
+        """Return the events that `data` completes. Raise UpstreamFault for an event that is too large."""
         if self._after_cr and data[:1] == b"\n":
             data = data[1:]
         if data:
@@ -225,14 +226,14 @@ class Sieve:
         return b"".join(whole)
 
     def close(self) -> bytes:
-        """The event that the end of the body cut. The vendors' libraries decide what it means."""
+        """Return the event that the end of the body cut. The vendors' libraries decide what it means."""
         if self._line:
             self._add(bytes(self._line))
         return b"".join(self._event)
 
     def _add(self, line: bytes) -> None:
         if line.startswith(b"error:"):
-            # llama.cpp spelled an error in this field until 2025.
+            # llama.cpp sent errors in this field until 2025.
             line = b'data: {"error":%b}' % line.removeprefix(b"error:")
         elif not line.startswith((b"data", b"event")):
             return

@@ -1,4 +1,4 @@
-"""Where sessions and turns are kept: SQLite in a file, or PostgreSQL."""
+"""The store of sessions and turns: SQLite in a file, or PostgreSQL."""
 
 from .database import InUse, StoreError
 from .records import (

@@ -1,4 +1,4 @@
-"""What every kind of database has in common: pieces of work, each in a transaction of its own.
+"""The contract of a database: it runs pieces of work, each in its own transaction.
 
 StoreError            the database cannot be opened, reached, read or written: one line, without its password
 ├── InUse             another server has it open
@@ -22,10 +22,10 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 TIMEOUT = 5.0
-"""Seconds that a piece of work may wait for its turn, unless the URL has another `timeout`."""
+"""The seconds that a piece of work may wait for its turn, unless the URL has another `timeout`."""
 
 FRESH = 0.2
-"""Seconds for which a write that went well is proof enough that the next one will."""
+"""The seconds after a successful write in which `ping` need not try another one."""
 
 
 class StoreError(Exception):
@@ -44,7 +44,7 @@ class Conflict(StoreError):
 class Database(ABC):
     """A database. `place` names it in errors, without its password.
 
-    A cancelled caller leaves nothing half done: its work runs as a whole, is undone, or never begins.
+    If a caller is cancelled, its work still runs as a whole, is rolled back, or never begins.
     """
 
     def __init__(self, place: str, timeout: float) -> None:
@@ -55,16 +55,16 @@ class Database(ABC):
 
     @property
     def last_write(self) -> float:
-        """Seconds since a write went well, or since the database was opened."""
+        """The seconds since the last successful write, or since the database was opened."""
         return time.monotonic() - self._written
 
     async def read(self, work: Work[T]) -> T:
-        """Run one SELECT, which needs no transaction. Raises StoreError."""
+        """Run one SELECT, which needs no transaction. Raise StoreError."""
         with self._telling():
             return await self._read(work)
 
     async def write(self, work: Work[T], *, patience: float | None = None) -> T:
-        """Run work in a transaction, which is undone if the work raises. Raises StoreError and Conflict.
+        """Run work in a transaction. Roll back if the work raises an error. Raise StoreError and Conflict.
 
         Waiting for other work and for locks of other processes counts toward one deadline: `patience` seconds, by
         default the `timeout` of the database.
@@ -75,9 +75,9 @@ class Database(ABC):
         return result
 
     async def ping(self, work: Work[None], patience: float) -> None:
-        """Write, unless a write has just gone well. Raises StoreError if that fails or takes longer than `patience`.
+        """Write, unless a write has just succeeded. Raise StoreError if that fails or takes longer than `patience`.
 
-        All callers wait for the same write, so one that hangs does not pile up.
+        All callers wait for the same write, so hanging writes do not pile up.
         """
         if self._pinging is None or self._pinging.done():
             if self.last_write < FRESH:
@@ -96,7 +96,7 @@ class Database(ABC):
 
     @abstractmethod
     async def claim(self) -> None:
-        """Keep other servers out until the database is closed. Raises InUse if one has it open."""
+        """Keep other servers out until the database is closed. Raise InUse if one has it open."""
 
     @abstractmethod
     async def _read(self, work: Work[T]) -> T: ...
@@ -109,7 +109,7 @@ class Database(ABC):
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Put what a driver raises into one line."""
+        """Turn a driver's error into a StoreError of one line."""
         try:
             yield
         except IntegrityError as error:
@@ -119,21 +119,21 @@ class Database(ABC):
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of what a driver says."""
+    """Return the first line of a driver's error message."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_options(url: URL, known: set[str], place: str) -> None:
-    """Raise StoreError if the query of a URL has other options than these."""
+    """Raise StoreError if the query of a URL has options that are not known."""
     if unknown := url.query.keys() - known:
         expected, got = ", ".join(sorted(known)), ", ".join(sorted(unknown))
         raise StoreError(f"{place}: expected only the options {expected}, but got {got}")
 
 
 def timeout_of(url: URL, place: str) -> float:
-    """Return the seconds of the URL's option `timeout`."""
+    """Return the URL's option `timeout`, in seconds."""
     given = url.query.get("timeout", str(TIMEOUT))
     try:
         return float(str(given))

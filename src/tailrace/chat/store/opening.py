@@ -1,4 +1,4 @@
-"""How a database is opened: which kind a URL means, and how its schema comes to the newest version."""
+"""Open the database that a URL names, and upgrade its schema to the newest version."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ SCRIPTS = Path(__file__).parent / "migrations"
 VERSION: Select[str] = select(column("version_num", String)).select_from(table(VERSION_TABLE))
 
 UPGRADING = 3600.0
-"""Seconds that an upgrade may take: it copies tables."""
+"""The seconds that an upgrade may take. It may copy tables."""
 
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[Database]:
-    """Open the database of an SQLAlchemy URL, as it is. Raises StoreError."""
+    """Open the database at an SQLAlchemy URL, without an upgrade. Raise StoreError."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # The error's own message can hold a part of the password.
+        # The error's own message may contain a part of the password.
         raise StoreError("expected the URL of a database, but got one that cannot be read") from None
     database = _database(parsed)
     try:
@@ -49,7 +49,7 @@ def _database(url: URL) -> Database:
 
 def _postgresql(url: URL) -> Database:
     try:
-        # Imported here, because it takes as long as all the rest of SQLAlchemy.
+        # Import it here, because it takes as long as the rest of SQLAlchemy.
         from .postgresql import PostgreSQL
 
         return PostgreSQL(url)
@@ -58,12 +58,12 @@ def _postgresql(url: URL) -> Database:
 
 
 async def upgrade(database: Database, *, scripts: Path = SCRIPTS, head: str = HEAD) -> None:
-    """Bring the schema to its newest version, completely or not at all. Raises StoreError for an unknown version."""
+    """Upgrade the schema to its newest version, completely or not at all. Raise StoreError for an unknown version."""
     found = await database.read(version)
     if found == head:
         return
 
-    # Imported here: it is needed once in the life of a database, and takes longer than the rest of a start.
+    # Import it here, because only upgrades need it, and it takes longer than the rest of the server's start.
     from alembic.util import CommandError
 
     try:
@@ -74,7 +74,7 @@ async def upgrade(database: Database, *, scripts: Path = SCRIPTS, head: str = HE
 
 
 def version(connection: Connection) -> str | None:
-    """Return the version of the schema, None if there is none yet."""
+    """Return the version of the schema, or None if there is no schema yet."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.execute(VERSION).scalar_one_or_none()
@@ -85,7 +85,7 @@ def _run(connection: Connection, scripts: Path) -> None:
     from alembic.config import Config
 
     if connection.dialect.name == "sqlite":
-        # The driver begins a transaction with the first change of data, and an upgrade begins with a table.
+        # The driver begins a transaction only when data changes, but an upgrade first changes tables.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))

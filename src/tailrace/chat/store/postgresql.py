@@ -1,4 +1,4 @@
-"""PostgreSQL, by the driver that its extra installs."""
+"""PostgreSQL, through the driver that the extra installs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ OWNER = text("""
 
 
 class PostgreSQL(Database):
-    """A server's database. Each piece of work, connecting included, may take the URL's `timeout` (5 s).
+    """A database on a PostgreSQL server. Each piece of work, including the connection, may take the URL's `timeout` (5 s).
 
-    Raises ImportError without the extra.
+    Without the extra, this raises ImportError.
     """
 
     OPTIONS: ClassVar = {"host", "port", "sslmode", "ssl", "timeout", "prepared_statement_cache_size"}
@@ -35,14 +35,14 @@ class PostgreSQL(Database):
         check_options(url, self.OPTIONS, place)
         super().__init__(place, timeout_of(url, place))
         options = {name: value for name, value in url.query.items() if name != "timeout"}
-        if "sslmode" in options:  # what other programs call `ssl`
+        if "sslmode" in options:  # other programs' name for `ssl`
             options["ssl"] = options.pop("sslmode")
-        # This is how the owner of the claim is known to others. PostgreSQL keeps 63 bytes.
+        # Other servers see the owner of the claim by this name. PostgreSQL keeps 63 bytes.
         name = f"process {os.getpid()} on {socket.gethostname()}"[:63]
         self._writing = create_async_engine(
             url.set(query=options),
             hide_parameters=True,
-            pool_pre_ping=True,  # the server may have been restarted since
+            pool_pre_ping=True,  # the server may have been restarted in the meantime
             connect_args={"timeout": self.timeout, "server_settings": {"application_name": name}},
         )
         self._reading = self._writing.execution_options(isolation_level="AUTOCOMMIT")
@@ -71,7 +71,7 @@ class PostgreSQL(Database):
         await self._writing.dispose()
 
     async def _keep_claim(self) -> None:
-        """Lock again after the server was restarted or the connection was cut: another may have come in between."""
+        """Lock again if the connection was lost, because another server may have taken the lock in the meantime."""
         if not self._owned:
             return
         async with self._claiming:
@@ -83,11 +83,11 @@ class PostgreSQL(Database):
     async def _release(self) -> None:
         if self._claim is not None:
             claim, self._claim = self._claim, None
-            await claim.invalidate()  # which ends the session, and its lock with it
+            await claim.invalidate()  # ends the session, and its lock with it
             await claim.close()
 
     async def _lock(self) -> None:
-        """A session's advisory lock, on a connection that is used for nothing else."""
+        """Take a session's advisory lock, on a connection with no other use."""
         connection = await self._reading.connect()
         try:
             if not (await connection.execute(CLAIM)).scalar_one():

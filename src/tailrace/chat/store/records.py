@@ -1,4 +1,4 @@
-"""What a store keeps: sessions and their turns, as rows and as records, and the tokens of their pages.
+"""Sessions and turns, as rows and as records, and the tokens of their pages.
 
 SessionLimit          the owner has as many sessions as the server allows
 SessionNotFound       the owner has no such session
@@ -26,7 +26,7 @@ T = TypeVar("T")
 TurnState = Literal["generating", "complete", "stopped", "failed", "interrupted"]
 
 TITLE = 80
-"""Characters of a session's first message that become its title."""
+"""The most characters of a session's first message that become its title."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -37,7 +37,7 @@ class Session:
 
     - `owner`: the digest of an API key; empty if the server has no keys.
     - `title`: the beginning of the first message; empty before there is one.
-    - `turns`: how many turns it has; each is two messages.
+    - `turns`: the number of turns. Each is two messages.
     """
 
     id: str
@@ -71,7 +71,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list. `next` is the token of the following page, None on the last one."""
+    """One page of a list. `next` is the token of the following page, or None on the last page."""
 
     items: Sequence[T]
     next: str | None
@@ -100,8 +100,8 @@ class Begun:
 
     - `session`: the session, this turn included.
     - `context`: the turns before this one, oldest first. Empty for a known turn.
-    - `known`: the earlier turn with the same idempotency key, if there is one. Then nothing was written.
-    - `new_session`: the turn also began its session.
+    - `known`: the earlier turn with the same idempotency key, if there is one. If so, nothing was written.
+    - `new_session`: whether the turn also began its session.
     """
 
     turn: Turn
@@ -147,8 +147,8 @@ class BadToken(ValueError):
         return f"expected a token that a page gave, but got {self.token[:80]!r}"
 
 
-# Rows. The columns are in the order of the fields, so a row becomes a record without a look at names. The two columns
-# of the usage come last.
+# Rows. The columns have the order of the fields, so that a row becomes a record without lookups by name. The two
+# columns of the usage come last.
 
 SESSION: tuple[Column[Any], ...] = (
     sessions.c.id,
@@ -190,9 +190,9 @@ def to_turn(row: Sequence[Any]) -> Turn:
 
 
 def storable(text: str) -> str:
-    """Replace what databases refuse: NUL, and halves of surrogate pairs.
+    """Replace the characters that databases refuse: NUL, and halves of surrogate pairs.
 
-    Two halves that stand side by side become their character: a model may send them in two pieces.
+    Two adjacent halves become their character, because a model may send them in two pieces.
     """
     if not text.isascii():
         try:
@@ -202,7 +202,7 @@ def storable(text: str) -> str:
     return text.replace("\0", REPLACEMENT)
 
 
-# Tokens. Each is the place of a page's last row, opaque to clients.
+# Tokens. Each has the place of a page's last row, and is opaque to clients.
 
 _NUMBER = Struct(">q")
 _TIME = Struct(">d")
@@ -213,7 +213,7 @@ def turn_token(number: int) -> str:
 
 
 def turn_place(token: str) -> int:
-    """Return the number in a token. Raises BadToken."""
+    """Return the number in a token. Raise BadToken."""
     try:
         (number,) = _NUMBER.unpack(_read(token))
     except (ValueError, StructError) as error:
@@ -226,14 +226,14 @@ def session_token(updated: float, session_id: str) -> str:
 
 
 def session_place(token: str) -> tuple[float, str]:
-    """Return the time and the session's id in a token. Raises BadToken."""
+    """Return the time and the session's id in a token. Raise BadToken."""
     try:
         place = _read(token)
         (updated,) = _TIME.unpack_from(place)
         session_id = place[_TIME.size :].decode()
     except (ValueError, StructError) as error:
         raise BadToken(token) from error
-    if "\0" in session_id:  # PostgreSQL refuses it
+    if "\0" in session_id:  # PostgreSQL refuses NUL
         raise BadToken(token)
     return updated, session_id
 

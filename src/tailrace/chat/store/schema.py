@@ -1,4 +1,4 @@
-"""The tables in the newest version of the schema. The scripts in `migrations/` lead there.
+"""The tables of the newest version of the schema. The scripts in `migrations/` upgrade to it.
 
 All names begin with `tailrace_`, because a database may hold more than chats.
 """
@@ -26,10 +26,10 @@ VERSION_TABLE = "tailrace_version"
 
 metadata = MetaData()
 
-# SQLite counts rows up only in a column that is exactly an INTEGER.
+# SQLite numbers rows automatically only in a column whose type is exactly INTEGER.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
-# The number of an owner's sessions is stored, because counting rows takes longer the more there are.
+# Store the number of an owner's sessions, because counting rows takes longer the more there are.
 owners = Table(
     "tailrace_owners",
     metadata,
@@ -37,7 +37,7 @@ owners = Table(
     Column("sessions", Integer, nullable=False),
 )
 
-# Clients may choose the ids of their sessions, so an id means something only together with its owner.
+# Clients may choose the ids of their sessions, so an id is unique only together with its owner.
 sessions = Table(
     "tailrace_sessions",
     metadata,
@@ -73,7 +73,7 @@ turns = Table(
     ForeignKeyConstraint(
         ["owner", "session_id"], [sessions.c.owner, sessions.c.id], name="tailrace_turns_session", ondelete="CASCADE"
     ),
-    sqlite_autoincrement=True,  # without it SQLite gives the number of a deleted turn away again
+    sqlite_autoincrement=True,  # otherwise SQLite reuses the number of a deleted turn
 )
 
 Index("tailrace_turns_by_session", turns.c.owner, turns.c.session_id, turns.c.number)
@@ -89,7 +89,7 @@ Index(
     postgresql_where=has_key,
 )
 
-# There are few at any time, and each start looks for them. With a parameter in place of the literal, the planner would
-# not use the index.
+# Each start looks for these turns, which are always few. The planner would not use the index for a parameter in place
+# of the literal.
 is_generating = turns.c.state == literal_column("'generating'")
 Index("tailrace_turns_generating", turns.c.number, sqlite_where=is_generating, postgresql_where=is_generating)

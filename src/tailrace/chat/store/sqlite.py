@@ -1,4 +1,4 @@
-"""SQLite. It waits for a disk, so each piece of work runs as a whole in a thread."""
+"""SQLite. It blocks on the disk, so each piece of work runs as a whole in a thread."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from .database import Database, InUse, StoreError, T, Work, check_options, reaso
 R = TypeVar("R")
 
 READERS = 4
-"""Threads that read a file."""
+"""The number of threads that read a file."""
 
 CLOSING = 1.0
-"""Seconds that work which has its locks may take when the database is closed."""
+"""The seconds beyond the timeout that running work may take when the database is closed."""
 
 CLAIMING = 0.5
-"""Seconds to wait for another process that is looking at the claim, too."""
+"""The seconds to wait for another process that checks the claim at the same time."""
 
 PRAGMAS = (
     "journal_mode = WAL",  # readers and the writer do not wait for each other
-    # Commits reach the disk when the journal is merged into the file, not one by one. The end of this process, even by
-    # kill -9, loses nothing. A power cut may lose the last moments and leaves the file intact.
+    # Commits reach the disk together, when the journal is merged into the file. If this process dies, even by kill -9,
+    # nothing is lost. A power cut may lose the last moments, but leaves the file intact.
     "synchronous = NORMAL",
     "foreign_keys = ON",
 )
 
 
 class SQLite(Database):
-    """A file, or the memory of this process.
+    """A database in a file, or in the memory of this process.
 
-    SQLite has one writer at a time. Writers of this process take turns. A lock of another process is waited for.
-    Waiting for both counts toward the URL's `timeout` (5 s).
+    SQLite allows one writer at a time. A writer waits for other writers in this process and for the locks of other
+    processes. Both waits count toward the URL's `timeout` (5 s).
 
-    The folder of a file is created. A new file is accessible to its user only.
+    The folder of a file is created if necessary. Only its user can access a new file.
     """
 
     OPTIONS: ClassVar = {"timeout"}
@@ -84,7 +84,7 @@ class SQLite(Database):
 
 
 class _File:
-    """A database's file. It and its journal must stay in place: what is written into a deleted file is lost."""
+    """A database's file. It and its journal must stay in place, because writes to a deleted file are lost."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -94,7 +94,7 @@ class _File:
         except OSError as error:
             raise StoreError(f"{name}: cannot make its folder: {reason(error)}") from error
         _make_private(Path(self.path))
-        # The journal is there as long as a connection is open, so it is known from the first write on.
+        # The journal exists while a connection is open, so the first write finds it.
         self._known = {self.path: _identity(self.path), f"{self.path}-wal": None}
 
     def check(self) -> None:
@@ -119,16 +119,16 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _make_private(file: Path) -> None:
-    """Conversations are for nobody else on the machine. SQLite gives its other files the mode of this one."""
+    """Make a new file that only its user can access. SQLite gives its other files the same mode."""
     if not file.exists():
         with suppress(OSError):  # SQLite says it better
             file.touch(mode=0o600)
 
 
 def _claim(file: _File) -> sqlite3.Connection:
-    """Lock a small database beside the file, which also holds the id of the process. Raises InUse.
+    """Lock a small database beside the file, and store the id of this process there. Raise InUse.
 
-    SQLite's own locks work on every system and file system where the database does. They end with their process.
+    SQLite's locks work wherever the database itself works, and they end with their process.
     """
     beside = Path(f"{os.path.realpath(file.path)}.lock")
     _make_private(beside)
@@ -149,14 +149,14 @@ def _lock(claim: sqlite3.Connection, place: str) -> None:
         claim.execute("BEGIN IMMEDIATE")
         claim.execute(f"PRAGMA user_version = {os.getpid()}")
         claim.execute("COMMIT")
-        claim.execute("BEGIN IMMEDIATE")  # others can read the id of the process, but not lock
+        claim.execute("BEGIN IMMEDIATE")  # others can still read the id of the process, but not lock
     except sqlite3.OperationalError:
         pid = claim.execute("PRAGMA user_version").fetchone()[0]
         raise InUse(place, f"the server with process id {pid}") from None
 
 
 class _Connections:
-    """Connections, with a thread for each."""
+    """A pool of connections, with one thread for each."""
 
     def __init__(self, name: str, count: int, connect: Callable[[], sqlite3.Connection]) -> None:
         self._engine = create_engine(
@@ -166,7 +166,7 @@ class _Connections:
             poolclass=QueuePool,
             pool_size=count,
             max_overflow=0,
-            pool_reset_on_return=None,  # a connection comes back with its transaction ended
+            pool_reset_on_return=None,  # connections come back without an open transaction
         )
         self._threads = Threads(name, count, self._engine.dispose)
 
@@ -182,7 +182,7 @@ class _Connections:
             with self._engine.begin() as connection:
                 if file is not None:
                     file.check()
-                # For locks of other processes there is only what is left of the time.
+                # The wait for locks of other processes gets the rest of the time.
                 connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(left * 1000)}")
                 return work(connection)
 
@@ -196,10 +196,10 @@ def _connect(file: str, patience: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
         file,
         timeout=patience,
-        # The driver begins a transaction with the first INSERT, UPDATE or DELETE. It waits for a lock of another
-        # process there, because later it could only fail.
+        # The driver begins a transaction with the first INSERT, UPDATE or DELETE. It must wait for the write lock at
+        # that point: a later wait would fail immediately if another process had written in between.
         isolation_level="IMMEDIATE",
-        check_same_thread=False,  # it goes from thread to thread, but only one has it at a time
+        check_same_thread=False,  # several threads use it, but only one at a time
     )
     try:
         for pragma in PRAGMAS:
@@ -214,27 +214,27 @@ Call = Callable[[float], Any]
 
 
 class Threads:
-    """Threads that run calls in the order they came. The last one to end calls `last`.
+    """Threads that run calls in the order of arrival. The last thread to end calls `last`.
 
-    The threads of a ThreadPoolExecutor would be joined at the end of the process, even if they hang for ever.
+    A ThreadPoolExecutor would join its threads at the end of the process, even if they hang forever.
     """
 
     def __init__(self, name: str, count: int, last: Callable[[], None]) -> None:
-        # Never more than there are requests, because each waits for its call. None ends the thread that takes it.
+        # There are never more calls than requests, because each request waits for its call. None ends a thread.
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._last = last
         self._running = count
         self._lock = Lock()
         self._ended: Future[None] = Future()
-        self._ended.set_running_or_notify_cancel()  # so that nobody cancels it
+        self._ended.set_running_or_notify_cancel()  # makes cancelling impossible
         self._threads = [Thread(target=self._work, name=name, daemon=True) for _ in range(count)]
         for thread in self._threads:
             thread.start()
 
     async def run(self, call: Callable[[float], R], patience: float) -> R:
-        """Return or raise what the call does. The call gets the seconds that are left of the patience.
+        """Run a call and return its result. The call gets the seconds that are left of the patience.
 
-        Raises TimeoutError if no thread was free in time. Cancelling stops the wait; a call that has begun still
+        Raise TimeoutError if no thread was free in time. Cancelling stops the wait; a call that has begun still
         completes.
         """
         future: Future[R] = Future()
@@ -250,7 +250,7 @@ class Threads:
             waiting.cancel()
 
     async def close(self, patience: float) -> None:
-        """Let the threads end when they have run all calls. One that hangs for longer than `patience` is left alone."""
+        """Let the threads end after they have run all calls. Leave threads alone that take longer than `patience`."""
         for _ in self._threads:
             self._calls.put(None)
         try:
@@ -259,13 +259,13 @@ class Threads:
         except TimeoutError:
             return
         for thread in self._threads:
-            thread.join()  # each has taken its last step
+            thread.join()  # each is at its end
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             if call[0].set_running_or_notify_cancel():
                 _carry_out(*call)
-            del call  # a thread that waits for the next call holds on to nothing
+            del call  # do not keep the call alive while waiting for the next one
         with self._lock:
             self._running -= 1
             is_last = self._running == 0
@@ -276,7 +276,7 @@ class Threads:
 def _carry_out(future: Future[R], call: Callable[[], R]) -> None:
     try:
         result = call()
-    except BaseException as error:  # for the caller that waits
+    except BaseException as error:  # the waiting caller gets it
         future.set_exception(error)
     else:
         future.set_result(result)

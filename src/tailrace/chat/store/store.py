@@ -1,4 +1,4 @@
-"""The store: sessions and their turns, for the one server that uses a database."""
+"""The store of sessions and turns, for the only server that uses a database."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from .records import (
 from .schema import VERSION_TABLE, is_generating, owners, sessions, turns
 
 PATIENCE = 2.0
-"""Seconds after which a database that does not answer counts as unavailable."""
+"""The seconds after which a database that does not answer counts as unavailable."""
 
-# Statements are made once: SQLAlchemy finds the compiled form of a statement it has seen without walking it again.
+# Make each statement only once, because SQLAlchemy finds the compiled form of a known statement faster.
 
 _of_owner = sessions.c.owner == bindparam("of_owner")
 _is_session = _of_owner & (sessions.c.id == bindparam("session_id"))
@@ -57,7 +57,7 @@ _KNOWN = select(*TURN).where(turns.c.owner == bindparam("of_owner"), turns.c.ide
 _COUNT = select(owners.c.sessions).where(owners.c.owner == bindparam("of_owner"))
 _COUNT_ALL = select(func.coalesce(func.sum(owners.c.sessions), 0))
 
-# The row is locked from here to the end of the transaction, so the turns of a session begin one after the other.
+# This locks the row until the end of the transaction, so the turns of a session begin one after the other.
 _ADD_TO_SESSION = (
     update(sessions)
     .where(_is_session, sessions.c.turns < bindparam("turn_limit"))
@@ -74,7 +74,7 @@ _BEGINNING = {"state": "generating", "reply": "", "chunks": 0, "seconds": 0.0, "
 
 _CHECKPOINT = (
     update(turns)
-    .where(_is_turn, is_generating)  # a turn that has ended in the meantime stays as it ended
+    .where(_is_turn, is_generating)  # do not change a turn that has ended in the meantime
     .values(reply=bindparam("reply"), chunks=bindparam("chunks"))
 )
 _END = (
@@ -117,23 +117,23 @@ _ADD_TO_OWNER = {"sqlite": _add_to_owner(sqlite), "postgresql": _add_to_owner(po
 
 
 class Store:
-    """Every method can raise StoreError. None shows an owner what belongs to another."""
+    """Stores sessions and turns. All methods can raise StoreError. None shows an owner what belongs to another."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @property
     def place(self) -> str:
-        """Where the database is, without a password."""
+        """The place of the database, without a password."""
         return self._database.place
 
     @property
     def last_write(self) -> float:
-        """Seconds since a write went well, or since the store was opened."""
+        """The seconds since the last successful write, or since the store was opened."""
         return self._database.last_write
 
     async def create_session(self, session_id: str, owner: str, now: float, *, limit: int) -> Session:
-        """Insert a session without turns. Raises SessionLimit if the owner has `limit` sessions."""
+        """Insert a session without turns. Raise SessionLimit if the owner has `limit` sessions."""
         session = Session(id=session_id, owner=owner, title="", turns=0, created=now, updated=now)
         await self._database.write(lambda connection: _insert_session(connection, session, limit))
         return session
@@ -146,7 +146,7 @@ class Store:
         return await self._database.read(find)
 
     async def sessions(self, owner: str, *, limit: int, after: str | None = None) -> Page[Session]:
-        """Return a page of the sessions, the last updated first. Raises BadToken."""
+        """Return a page of the sessions, the most recently updated first. Raise BadToken."""
         statement, place = _SESSIONS, {"of_owner": owner, "page": limit + 1}
         if after is not None:
             updated, session_id = session_place(after)
@@ -158,7 +158,7 @@ class Store:
         return Page(items, session_token(items[-1].updated, items[-1].id) if len(found) > limit else None)
 
     async def count(self, owner: str | None = None) -> int:
-        """Return how many sessions an owner has, or all owners together."""
+        """Return the number of sessions of an owner, or of all owners together."""
 
         def sum_up(connection: Connection) -> int:
             if owner is None:
@@ -168,7 +168,7 @@ class Store:
         return await self._database.read(sum_up)
 
     async def turns(self, session_id: str, owner: str, *, limit: int, before: str | None = None) -> Page[Turn]:
-        """Return a page of the newest turns in order of time. `next` leads to older ones. Raises BadToken."""
+        """Return a page of the newest turns in order of time. `next` leads to older ones. Raise BadToken."""
         statement, place = _TURNS, {**_place(session_id, owner), "page": limit + 1}
         if before is not None:
             statement, place = _TURNS_BEFORE, {**place, "number": turn_place(before)}
@@ -182,7 +182,7 @@ class Store:
         return await self._find(_TURN, {"stream_id": storable(stream_id), "of_owner": owner})
 
     async def known_turn(self, idempotency_key: str, owner: str) -> Turn | None:
-        """Return the turn that an owner's idempotency key stands for."""
+        """Return the turn with an owner's idempotency key, or None."""
         return await self._find(_KNOWN, {"key": idempotency_key, "of_owner": owner})
 
     async def begin_turn(
@@ -195,30 +195,30 @@ class Store:
         turn_limit: int,
         context_turns: int,
     ) -> Begun:
-        """Insert a turn that is `generating`, and read the last `context_turns` turns before it. All or nothing.
+        """Insert a turn that is `generating`, and read the last `context_turns` turns before it, in one transaction.
 
-        If the owner has a turn with this idempotency key, that turn is returned and nothing is written. A session that
-        does not exist begins if `create` is set. Raises SessionNotFound if it is not, SessionLimit if the owner has
-        `session_limit` sessions, SessionFull if the session has `turn_limit` turns.
+        If the owner has a turn with this idempotency key, return that turn and write nothing. If the session does not
+        exist, make it if `create` is set, and raise SessionNotFound if not. Raise SessionLimit if the owner has
+        `session_limit` sessions, and SessionFull if the session has `turn_limit` turns.
         """
         beginning = _Beginning(turn, owner, create, session_limit, turn_limit, context_turns)
         try:
             return await self._database.write(beginning)
-        except Conflict:  # the same key or session at the same time: now the other one can be seen
+        except Conflict:  # another transaction inserted the same key or session, and is visible now
             return await self._database.write(beginning)
 
     async def checkpoint(self, texts: Sequence[tuple[int, str, int]]) -> None:
-        """Store the number, the text so far and the chunks of each running reply."""
+        """Store the text so far and the number of chunks of each running reply, by the number of its turn."""
         if not texts:
             return
-        # In order, so that two transactions cannot wait for each other's rows.
+        # Keep the order, so that two transactions cannot wait for each other's rows.
         rows = [
             {"of_number": number, "reply": storable(text), "chunks": chunks} for number, text, chunks in sorted(texts)
         ]
         await self._database.write(lambda connection: connection.execute(_CHECKPOINT, rows) and None)
 
     async def end_turn(self, turn: Turn) -> None:
-        """Store how a turn ended. Does nothing if the turn was deleted."""
+        """Store the end of a turn. Do nothing if the turn was deleted."""
         values = {
             "of_number": turn.number,
             "state": turn.state,
@@ -234,11 +234,11 @@ class Store:
         await self._database.write(lambda connection: connection.execute(_END, values))
 
     async def interrupt_turns(self) -> int:
-        """Mark the turns that an earlier server left `generating` as `interrupted`. Returns how many there were."""
+        """Mark turns that an earlier server left `generating` as `interrupted`. Return their number."""
         return await self._database.write(lambda connection: connection.execute(_INTERRUPT).rowcount)
 
     async def clear(self, session_id: str, owner: str) -> bool:
-        """Delete the turns of a session, and its title. False if there is no such session."""
+        """Delete the turns and the title of a session. Return False if there is no such session."""
 
         def empty(connection: Connection) -> bool:
             if connection.execute(_EMPTY_SESSION, _place(session_id, owner)).rowcount == 0:
@@ -249,7 +249,7 @@ class Store:
         return await self._database.write(empty)
 
     async def delete(self, session_id: str, owner: str) -> bool:
-        """Delete a session with its turns. False if there is no such session."""
+        """Delete a session with its turns. Return False if there is no such session."""
 
         def remove(connection: Connection) -> bool:
             if connection.execute(_DELETE_SESSION, _place(session_id, owner)).rowcount == 0:
@@ -260,7 +260,7 @@ class Store:
         return await self._database.write(remove)
 
     async def ping(self, *, patience: float = PATIENCE) -> None:
-        """Raise StoreError if nothing can be written within `patience` seconds."""
+        """Raise StoreError if a write fails or takes longer than `patience` seconds."""
         await self._database.ping(_touch, patience)
 
     async def _find(self, statement: Any, place: dict[str, str]) -> Turn | None:
@@ -291,7 +291,7 @@ class _Beginning:
     context_turns: int
 
     def __call__(self, connection: Connection) -> Begun:
-        """Raises SessionLimit, SessionNotFound or SessionFull."""
+        """Run the transaction. Raise SessionLimit, SessionNotFound or SessionFull."""
         if (known := self._known(connection)) is not None:
             found = connection.execute(_SESSION, _place(known.session_id, self.owner))
             return Begun(known, to_session(found.one()), (), known)
@@ -341,7 +341,7 @@ class _Beginning:
 
 
 def _insert_session(connection: Connection, session: Session, limit: int) -> None:
-    """Raises SessionLimit if the owner has that many."""
+    """Insert a session. Raise SessionLimit if the owner has `limit` sessions."""
     adding = _ADD_TO_OWNER[connection.dialect.name]
     if connection.execute(adding, {"owner": session.owner, "session_limit": limit}).rowcount == 0:
         raise SessionLimit(limit)
@@ -362,7 +362,7 @@ def _insert_session(connection: Connection, session: Session, limit: int) -> Non
 async def open_store(url: str) -> AsyncIterator[Store]:
     """Open the store at an SQLAlchemy URL (`sqlite` or `postgresql+asyncpg`) and upgrade its schema.
 
-    Until it is closed, no other server can open it. Raises StoreError if it cannot be used.
+    No other server can open the store until it is closed. Raise StoreError if it cannot be used.
     """
     async with open_database(url) as database:
         await database.claim()

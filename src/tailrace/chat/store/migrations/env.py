@@ -1,4 +1,4 @@
-"""What Alembic runs for each upgrade: it takes the connection that is open already, and sets up no logging."""
+"""Alembic runs this for each upgrade. It uses the connection that is open already, and leaves logging alone."""
 
 from alembic import context
 

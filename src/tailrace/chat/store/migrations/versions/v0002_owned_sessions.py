@@ -1,4 +1,4 @@
-"""The id of a session is unique among those of its owner, no longer among all."""
+"""Make the id of a session unique among those of its owner, instead of among all."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def _alter() -> None:
 
 
 def _rebuild() -> None:
-    """SQLite cannot change a key, so copy the rows.
+    """Copy the rows to new tables, because SQLite cannot change a key.
 
-    The turns' old table goes first: while it refers to the old sessions, dropping those would delete its rows.
+    Drop the old turns first. While they refer to the old sessions, dropping the sessions would delete their rows.
     """
     _create_sessions()
     _create_turns()
