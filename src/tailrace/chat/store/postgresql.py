@@ -22,7 +22,7 @@ OWNER = text("""
 
 
 class PostgreSQL(Database):
-    """A database on a PostgreSQL server. Each piece of work, including the connection, may take the URL's `timeout` (5 s).
+    """A database on a PostgreSQL server. Connecting and a piece of work together may take the URL's `timeout` (5 s).
 
     Without the extra, this raises ImportError.
     """
