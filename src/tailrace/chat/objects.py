@@ -102,9 +102,9 @@ class ChatRequest(BaseModel):
 
     message: Message
     session_id: SessionId | None = Field(
-        None, description="The session to go on with, or to begin. Without one, the server begins a session by UUID."
+        None, description="The session to continue or to begin. Without one, the server begins a session with a UUID."
     )
-    create: StrictBool = Field(True, description="Begin the session if it does not exist; otherwise that is 404.")
+    create: StrictBool = Field(True, description="Begin the session if it does not exist. If false, answer 404.")
 
 
 # Responses
@@ -121,7 +121,7 @@ class FailedReply(BaseModel):
 
     detail: str
     code: str
-    data: list[AnyObject] = Field(description="The objects of the stream; the first one has the `session_id`.")
+    data: list[AnyObject] = Field(description="The objects of the stream. The first one has the `session_id`.")
 
 
 class Problem(BaseModel):

@@ -29,42 +29,40 @@ class ChatSettings(BaseSettings):
     )
 
     model: str | None = Field(
-        default=None, description="`provider:name`; by default what GENAI_MODEL_ID names, else `demo`."
+        default=None, description="`provider:name`. Default: the model that GENAI_MODEL_ID names, else `demo`."
     )
     database: str | None = Field(
-        default=None, description="A file or a URL; by default a file in the user's data directory."
+        default=None, description="A file or a URL. Default: a file in the user's data directory."
     )
     log_format: Literal["auto", "rich", "json"] = Field(default="auto", description="`auto` is `rich` on a terminal.")
     log_chunks: Literal["some", "all"] = Field(
         default="some",
-        description="Which chunks of a reply are logged; `some` are the first, every tenth and the last.",
+        description="The chunks of a reply to log. `some` are the first, every tenth and the last.",
     )
-    api_keys: Keys = Field(
-        default=(), description="The keys that open the server; without any it is open to everybody."
-    )
+    api_keys: Keys = Field(default=(), description="The server's API keys. Without any, it is open to everybody.")
     admin_keys: Keys = Field(
-        default=(), description="Keys that also see the statistics of all; by default a key that is the only one."
+        default=(), description="The keys that see the statistics of all. Default: the only key, if there is one."
     )
-    cors_origins: Names = Field(default=(), description="Origins whose pages may use the server; by default none.")
+    cors_origins: Names = Field(default=(), description="The origins whose pages may use the server. Default: none.")
     hosts: Names = Field(
-        default=(), description="Names that a server without keys answers to, beside `localhost`; `*` for any."
+        default=(), description="The names that a server without keys answers to, besides `localhost`. `*` means any."
     )
     sessions_on_demand: bool = Field(
         default=True, description="Whether a message to an unknown session begins that session."
     )
 
-    demo_words: float = Field(default=4.0, gt=0, description="Words that the demo model writes at a time, on average.")
-    demo_pace: float = Field(default=0.1, ge=0, description="How long it waits between them.")
+    demo_words: float = Field(default=4.0, gt=0, description="The average number of words per piece of the demo model.")
+    demo_pace: float = Field(default=0.1, ge=0, description="The demo model's pause between pieces.")
 
-    max_message: int = Field(default=32_000, gt=0, description="Length of a message.")
-    max_reply: int = Field(default=1_000_000, gt=0, description="Length of a reply; a longer one fails.")
-    max_body: int = Field(default=1 << 20, gt=0, description="Size of a request's body.")
-    max_sessions: int = Field(default=1_000_000, gt=0, description="Sessions of one owner.")
-    max_turns: int = Field(default=5_000, gt=0, description="Turns of one session.")
-    max_streams: int = Field(default=2_000, gt=0, description="Replies in progress at the same time.")
-    context_messages: int = Field(default=100, gt=0, description="Messages that the model is sent, at most.")
-    context_characters: int = Field(default=200_000, gt=0, description="Their length together, at most.")
-    model_timeout: float = Field(default=120.0, gt=0, description="How long the model may be silent.")
+    max_message: int = Field(default=32_000, gt=0, description="The maximum length of a message.")
+    max_reply: int = Field(default=1_000_000, gt=0, description="The maximum length of a reply. A longer one fails.")
+    max_body: int = Field(default=1 << 20, gt=0, description="The maximum size of a request's body.")
+    max_sessions: int = Field(default=1_000_000, gt=0, description="The maximum number of sessions of an owner.")
+    max_turns: int = Field(default=5_000, gt=0, description="The maximum number of turns of a session.")
+    max_streams: int = Field(default=2_000, gt=0, description="The maximum number of replies in progress.")
+    context_messages: int = Field(default=100, gt=0, description="The maximum messages for the model.")
+    context_characters: int = Field(default=200_000, gt=0, description="The maximum total length of these.")
+    model_timeout: float = Field(default=120.0, gt=0, description="The longest silence of the model.")
 
     @field_validator("api_keys", "admin_keys", "cors_origins", "hosts", mode="before")
     @classmethod

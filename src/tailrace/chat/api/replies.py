@@ -55,16 +55,16 @@ After = Annotated[
     str | None,
     Query(
         json_schema_extra={"pattern": CURSOR},
-        description="A cursor, the `id` of an object: continue after it. "
+        description="A cursor, which is the `id` of an object. The reply continues after it. "
         "The header Last-Event-ID, which browsers send by themselves, takes precedence.",
     ),
 ]
 LastEventId = Annotated[str | None, Header(include_in_schema=False)]
 Streamed = Annotated[
-    bool | None, Query(description="Stream, or answer with one document. Takes precedence over Accept.")
+    bool | None, Query(description="Whether to stream or to answer with one document. It takes precedence over Accept.")
 ]
 Thinking = Annotated[
-    bool, Query(description="Include what the model thinks before it answers, as objects of type `reasoning`.")
+    bool, Query(description="Whether to include the model's reasoning, as objects of type `reasoning`.")
 ]
 Key = Annotated[
     str | None,
