@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import random
 import re
+import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
+
+from pydantic_core import to_json
 
 from .cursor import STREAM_ID_PATTERN, new_stream_id
 from .events import Encode, Farewell, Outcome, encode_event
@@ -103,6 +108,7 @@ class Engine:
         )
         self._threads = Threads(threads)
         self._reconnect = reconnect
+        self._secret = secrets.token_bytes(32)
         self._readers: dict[Reader, None] = {}
         self._no_readers = asyncio.Event()
         self._no_readers.set()
@@ -148,6 +154,11 @@ class Engine:
         log.fingerprint = fingerprint
         self._keeper.watch(log)
         return log
+
+    def derive_id(self, *parts: str) -> str:
+        """Return the stream id that stands for some texts. Nobody who lacks the engine's secret can compute it."""
+        digest = hmac.digest(self._secret, to_json(parts), "sha256")
+        return urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
     async def find(self, name: str) -> Log | None:
         """Return the log with a name, or None if there is none or it was forgotten."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tailrace import Event, Flow, OpenAIChunks, Outcome, Retention, StreamError, StreamResponse, StreamSettings
-from tailrace.asgi.connection import Connection
+from tailrace.asgi.connection import MAX_SEND, Connection
 from tailrace.events import Entries
 from tailrace.log.base import Log
 from tailrace.log.memory import MemoryLog
@@ -346,6 +346,18 @@ async def test_each_send_is_timed_by_itself() -> None:
         server.gone.set()
         await answering
     assert not server.whole
+
+
+async def test_a_large_event_is_sent_in_pieces_that_are_timed_by_themselves() -> None:
+    server = Server()
+    engine = small_engine()
+    large = "x" * (3 * MAX_SEND)
+    async with asyncio.timeout(BOUND):
+        answering = asyncio.create_task(of(large, "y", engine=engine)(server.scope, server.receive, server.send))
+        await answering
+        await engine.aclose()
+    assert values(server.body) == [large, "y", "done"]
+    assert max(len(message.get("body", b"")) for message in server.messages) <= MAX_SEND
 
 
 async def test_a_half_closed_connection_counts_as_gone() -> None:

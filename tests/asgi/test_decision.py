@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tailrace import Engine, Flow, Log, MemoryLog, Retention, StreamError, StreamResponse, StreamSettings
+from tailrace import Engine, Log, MemoryLog, Retention, StreamError, StreamResponse, StreamSettings
 from tailrace.asgi.decision import (
     MAX_QUERY,
     Decision,
@@ -243,14 +243,11 @@ async def test_each_request_without_a_cursor_starts_a_stream_of_its_own(engine: 
     names = [read_of(await planned(faucet.run, engine, SSE())).log.name for faucet in faucets]
     assert names[0] != names[1]
     assert all(name.startswith("/x/") for name in names)
-    assert engine.statistics().producers == 2
 
 
 async def test_a_cursor_finds_the_stream_that_it_names_and_calls_nothing(engine: Engine) -> None:
-    started = read_of(await planned(Faucet([1, 2]).run, engine, SSE()))
-    with started.log.tail() as tail:
-        async with asyncio.timeout(BOUND):
-            await tail.wait()
+    started = read_of(await planned(Faucet().run, engine, SSE()))
+    await started.log.extend([1, 2])
     found = read_of(await planned(uncallable, engine, SSE(), f"after={started.log.cursor(1)}".encode()))
     assert found == Read(started.log, 1)
 
@@ -392,6 +389,26 @@ async def test_two_requests_at_once_start_a_stream_once(engine: Engine) -> None:
         assert second == await first
 
 
+async def test_a_key_stands_for_no_log_of_the_application_s(engine: Engine) -> None:
+    board = engine.log("board")
+    called = asyncio.Event()
+    proceed = asyncio.Event()
+
+    async def function() -> Log:
+        called.set()
+        await proceed.wait()
+        return board
+
+    async with asyncio.timeout(BOUND):
+        first = asyncio.create_task(planned(function, engine, SSE(), stream_id=NAME))
+        await called.wait()
+        second = read_of(await planned(uncallable, engine, SSE(), stream_id=NAME))
+        proceed.set()
+        assert await first == Read(board, 0)
+        assert second.log.outcome is not None
+        assert second.log.outcome.code == "not_a_stream"
+
+
 async def test_who_waits_for_a_stream_that_does_not_start_is_told(engine: Engine) -> None:
     called = asyncio.Event()
     proceed = asyncio.Event()
@@ -415,18 +432,3 @@ async def test_who_waits_for_a_stream_that_does_not_start_is_told(engine: Engine
 async def test_a_document_is_made_anew_whatever_its_id(engine: Engine) -> None:
     logs = [read_of(await planned([1], engine, Batch(), stream_id=NAME)).log for _ in range(2)]
     assert logs[0] is not logs[1]
-
-
-@pytest.mark.parametrize("flow", [Flow.drop(1), Flow.latest(), Flow.disconnect(1), Flow.log()])
-async def test_the_reader_of_a_document_misses_nothing_whatever_the_flow(engine: Engine, flow: Flow) -> None:
-    # This process reads it: no slow client can hold the producer up.
-    async def never_suspends() -> AsyncIterator[int]:
-        for number in range(1000):
-            yield number
-
-    settings = {"flow": flow, "retention": Retention(count=10)}
-    log = read_of(await planned(never_suspends, engine, Batch(), settings=settings)).log
-    with log.tail() as tail:
-        async with asyncio.timeout(BOUND):
-            data = [entry.data async for entries in tail for entry in entries]
-    assert data == list(range(1000))

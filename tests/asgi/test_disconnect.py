@@ -6,7 +6,8 @@ import logging
 import pytest
 from starlette.types import Message
 
-from tailrace.asgi.disconnect import MAX_KEPT, Disconnected, Inbox, run_until_disconnect, wait_disconnect
+from tailrace.asgi import disconnect
+from tailrace.asgi.disconnect import MAX_KEPT, Disconnected, Inbox, disconnect_of, run_until_disconnect
 from tests.raw import BOUND
 from tests.sources import turns
 
@@ -26,7 +27,7 @@ class Client:
         return await self._messages.get()
 
     async def left(self) -> None:
-        await wait_disconnect({"path": "/x"}, self.receive)
+        await disconnect_of({"path": "/x"}, self.receive)()
 
 
 class Work:
@@ -204,6 +205,34 @@ async def test_no_more_of_a_body_is_kept_than_a_server_would() -> None:
         await waiting
 
 
+async def test_a_body_that_nobody_reads_does_not_hide_the_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disconnect, "READ_WITHIN", 0.01)
+    client = Client()
+    inbox = Inbox(client.receive)
+    for piece in (b"a" * MAX_KEPT, b"b", b"c"):
+        client.say("http.request", piece)
+    client.say("http.disconnect")
+    async with asyncio.timeout(BOUND):
+        await inbox.wait_disconnect()
+    assert not inbox._kept
+
+
+async def test_a_body_that_is_read_too_late_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disconnect, "READ_WITHIN", 0.01)
+    client = Client()
+    inbox = Inbox(client.receive)
+    client.say("http.request", b"a" * MAX_KEPT)
+    client.say("http.request", b"b")
+    waiting = asyncio.create_task(inbox.wait_disconnect())
+    async with asyncio.timeout(BOUND):
+        while not inbox._dropped:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        with pytest.raises(RuntimeError, match="expected a body of this size to be read"):
+            await inbox()
+        client.say("http.disconnect")
+        await waiting
+
+
 async def test_a_body_that_nobody_can_read_any_more_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     client = Client("http.request")
     client.say("http.request", b"lost")
@@ -221,4 +250,4 @@ async def test_a_connection_has_one_inbox() -> None:
     inbox = Inbox.of(scope, client.receive)
     assert Inbox.of(scope, client.receive) is inbox
     async with asyncio.timeout(BOUND):
-        await wait_disconnect(scope, Client().receive)
+        await disconnect_of(scope, Client().receive)()

@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import from_json
 from starlette.background import BackgroundTask
 
-from tailrace import Event, Log, Outcome, StreamError, StreamResponse, StreamSettings
+from tailrace import Event, Log, Outcome, Retention, StreamError, StreamResponse, StreamSettings
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.producer import OnDisconnect
 from tests.asgi.apps import ACCEPTED, SSE_HEADERS, STREAMED, Served, Server, of, small_engine
@@ -51,6 +51,31 @@ async def test_one_generator_is_every_wire_to_the_byte(media_type: str) -> None:
     assert answer.headers["content-type"] == WIRES[media_type].content_type
     streams = media_type != "application/json"
     assert answer.headers["cache-control"] == ("no-cache, no-transform" if streams else "no-store")
+
+
+async def test_an_application_by_itself_resumes_its_streams() -> None:
+    faucet = Faucet([1])
+    async with (
+        serving(StreamResponse(faucet.run), lifespan="off") as url,
+        exchange(url, "/x", SSE_HEADERS) as first,
+    ):
+        await first.until(b"data: 1")
+        async with exchange(url, f"/x?after={first.headers['tailrace-cursor']}", SSE_HEADERS) as second:
+            faucet.end()
+            assert values(await second.rest()) == [1, "done"]
+
+
+@pytest.mark.parametrize(("accept", "status"), [("text/plain", 410), ("text/event-stream", 200)])
+async def test_a_stream_that_is_trimmed_before_its_reader_could_read_is_a_reset(accept: str, status: int) -> None:
+    async def never_suspends() -> AsyncIterator[int]:
+        for number in range(200):
+            yield number
+
+    settings = StreamSettings(on_disconnect="detach", retention=Retention(count=10))
+    async with serving(Served(x=StreamResponse(never_suspends, settings))) as url:
+        answer, body = await fetch(url, "/x", {"Accept": accept})
+    assert answer.status == status
+    assert b"trimmed" in body
 
 
 async def test_headers_status_and_background_are_those_of_any_response() -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
 
+import httpx
 import pytest
-from fastapi import Depends, FastAPI, Form, Header, HTTPException, Request, UploadFile
+from fastapi import Depends, FastAPI, Form, Header, HTTPException, Query, Request, UploadFile
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from tailrace import NDJSON, Flow, Log, Retention, StreamError, StreamRouter
-from tests.asgi.apps import SSE_HEADERS
+from tailrace.asgi import disconnect
+from tests.asgi.apps import SSE_HEADERS, small_engine
 from tests.raw import BOUND, values
 from tests.routing.apps import NDJSON_HEADERS, Recording, client_of
 from tests.sources import Faucet
@@ -128,6 +135,35 @@ async def test_without_a_principal_a_key_is_ignored(options: dict[str, Any]) -> 
     assert len(asked.questions) == 2
 
 
+async def test_nobody_can_compute_the_address_of_another_s_stream() -> None:
+    asked = Asked(principal=user)
+    async with client_of(asked.app) as client:
+        address = (await client.post("/ask", json={"text": "a"}, headers=ALICE)).headers["content-location"]
+    told = to_json(["/ask", "POST", "1", "str", "alice"])
+    guesses = [hashlib.sha256(told).digest(), hmac.digest(b"", told, "sha256")]
+    ids = [urlsafe_b64encode(guess[:16]).rstrip(b"=").decode() for guess in guesses]
+    assert address.removeprefix("/ask/") not in ids
+    other = small_engine()
+    assert other.derive_id("a") == other.derive_id("a") != small_engine().derive_id("a")
+
+
+async def test_a_body_that_a_dependency_has_consumed_leaves_no_key() -> None:
+    async def consume(request: Request) -> bytes:
+        return b"".join([piece async for piece in request.stream()])
+
+    router = StreamRouter()
+
+    @router.stream("/ask", methods=["POST"], principal=user)
+    async def ask(body: bytes = Depends(consume)) -> AsyncIterator[str]:
+        yield body.decode()
+
+    async with client_of(Recording(router)) as client:
+        for content_type in ("text/plain", "application/x-www-form-urlencoded"):
+            for text in ("one", "two"):
+                headers = {**ALICE, "Content-Type": content_type}
+                assert values((await client.post("/ask", content=text, headers=headers)).content) == [text, "done"]
+
+
 @pytest.mark.parametrize("principal", [7, UUID(int=7)])
 async def test_a_principal_is_a_number_or_a_uuid_as_well(principal: Any) -> None:
     asked = Asked(principal=lambda: principal)
@@ -137,11 +173,21 @@ async def test_a_principal_is_a_number_or_a_uuid_as_well(principal: Any) -> None
     assert len(asked.questions) == 1
 
 
-async def test_a_principal_of_another_type_is_the_application_s_error() -> None:
-    asked = Asked(principal=lambda: Question(text="no id"))
+@pytest.mark.parametrize("principal", [True, "", Question(text="no id")])
+async def test_a_principal_that_names_nobody_is_the_application_s_error(principal: Any) -> None:
+    asked = Asked(principal=lambda: principal)
     async with client_of(asked.app) as client:
         assert (await client.post("/ask", json={"text": "a"}, headers=ALICE)).status_code == 500
-    assert "expected the route's principal to give a str, int, UUID or None, but got Question" in str(asked.app.raised)
+    assert "expected as principal a non-empty str, an int, a UUID or None, but got" in str(asked.app.raised)
+
+
+async def test_a_number_and_its_digits_are_two_principals() -> None:
+    given: list[Any] = [1, "1"]
+    asked = Asked(principal=lambda: given.pop())
+    async with client_of(asked.app) as client:
+        for _ in range(2):
+            await client.post("/ask", json={"text": "a"}, headers=ALICE)
+    assert len(asked.questions) == 2
 
 
 async def test_a_principal_that_is_refused_refuses_the_request() -> None:
@@ -232,6 +278,22 @@ async def test_the_addresses_keep_the_query_that_dependencies_need() -> None:
 # The body
 
 
+async def test_a_client_that_leaves_an_unread_body_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disconnect, "READ_WITHIN", 0.05)
+    faucet = Faucet([1])
+    router = StreamRouter()
+
+    @router.stream("/x", methods=["POST"], grace=0.0)
+    async def x() -> AsyncIterator[Any]:
+        async for item in faucet.run():
+            yield item
+
+    async with client_of(Recording(router)) as client, asyncio.timeout(BOUND):
+        async with client.stream("POST", "/x", content=b"a" * 300_000, headers=SSE_HEADERS) as answer:
+            await anext(answer.aiter_bytes())
+        await faucet.closed.wait()
+
+
 @pytest.mark.parametrize("size", [0, 3, 300_000])
 async def test_a_generator_can_read_the_body_itself(size: int) -> None:
     router = StreamRouter()
@@ -272,6 +334,72 @@ async def test_a_client_that_leaves_is_noticed_although_its_body_is_unread() -> 
         async with client.stream("POST", "/x", content=b"a" * 1000, headers=SSE_HEADERS) as answer:
             await anext(answer.aiter_bytes())
         await faucet.closed.wait()
+
+
+# Dependencies
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+async def test_a_stream_has_a_reader_before_its_time_without_one_is_counted(accept: str) -> None:
+    async def slowly() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(0.05)
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+            await asyncio.sleep(0.02)
+
+    router = StreamRouter()
+
+    @router.stream("/x", grace=0.0)
+    async def x(session: None = Depends(slowly, scope="function")) -> AsyncIterator[int]:
+        return items()
+
+    async with client_of(Recording(router)) as client:
+        answer = await client.get("/x", headers={"Accept": accept})
+        assert answer.status_code == 200
+        read = answer.json()["data"] if "json" in accept else values(answer.content)[:-1]
+        assert read == [0, 1, 2]
+
+
+async def test_a_request_that_is_cancelled_keeps_its_dependencies_until_the_generator_is_done() -> None:
+    order: list[str] = []
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            order.append("session closed")
+
+    router = StreamRouter()
+
+    @router.stream("/x", dependencies=[Depends(session)])
+    async def x() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            order.append("generator closed")
+
+    class Deadline:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self.app(scope, receive, send)
+
+    app = Recording(router)
+    app.add_middleware(Deadline)
+    async with client_of(app) as client:
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            await client.get("/x", headers=SSE_HEADERS)
+    assert order == ["generator closed", "session closed"]
 
 
 # Mistakes
@@ -336,8 +464,17 @@ def test_a_cursor_s_name_is_no_parameter_of_a_function() -> None:
     async def given(page: int = Depends(page)) -> AsyncIterator[int]:
         yield page
 
+    class Page(BaseModel):
+        after: int = 0
+
+    async def modelled(page: Annotated[Page, Query()]) -> AsyncIterator[int]:
+        yield page.after
+
     expected = "expected no query parameter `after` at '/x', because that is the cursor"
-    for function in (own, given):
+    with pytest.raises(ValueError, match=expected):
+        StreamRouter(dependencies=[Depends(page)]).stream("/x")(takes_nothing)
+    modelled.__annotations__["page"] = Annotated[Page, Query()]
+    for function in (own, given, modelled):
         with pytest.raises(ValueError, match=expected):
             router.stream("/x")(function)
     with pytest.raises(ValueError, match=expected):
@@ -348,10 +485,12 @@ async def takes_nothing() -> AsyncIterator[int]:
     yield 1
 
 
-@pytest.mark.parametrize("path", ["/x/{stream_id}", "/x/{stream_id:int}/y"])
-def test_a_path_has_no_stream_id_of_its_own(path: str) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "path"), [("", "/x/{stream_id}"), ("", "/x/{stream_id:int}/y"), ("/{stream_id}", "/x")]
+)
+def test_a_path_has_no_stream_id_of_its_own(prefix: str, path: str) -> None:
     with pytest.raises(ValueError, match=r"expected a path without \{stream_id\}"):
-        StreamRouter().stream(path)(takes_nothing)
+        StreamRouter(prefix=prefix).stream(path)(takes_nothing)
 
 
 async def test_an_application_s_openapi_extra_stands_beside_the_cursor() -> None:

@@ -265,6 +265,21 @@ async def test_a_stop_never_breaks_off_the_teardown_of_its_dependencies() -> Non
     assert sorted(order) == ["stop committed", "stream committed"]
 
 
+async def test_a_stop_that_comes_before_the_headers_is_kept_for_them() -> None:
+    faucet = Faucet()
+    router = StreamRouter()
+
+    @router.stream("/post", methods=["POST"], websocket=True, status_wait=0.1)
+    async def post(start: Start) -> AsyncIterator[Any]:
+        async for item in faucet.run():
+            yield item
+
+    async with serving(Recording(router)) as url, connected(url, "/post") as connection:
+        await connection.send('{"n": 1}')
+        await connection.send('{"event": "stop"}')
+        assert said(await receive_all(connection)) == ["cancelled"]
+
+
 async def test_a_stop_that_fails_is_logged_and_the_stream_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     faucet = Faucet([1])
 

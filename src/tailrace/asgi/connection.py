@@ -17,9 +17,13 @@ from ..events import Dropped, Notice, Outcome, Reset
 from ..log.base import Tail
 from ..producer import UNTOLD, Producer
 from ..wire.batch import Batch, document
+from ..wire.text import Text
 from .decision import StreamRequest
 from .reply import Header, refusal_of
 from .settings import StreamSettings
+
+MAX_SEND = 1 << 18
+"""Bytes of one ASGI message: a single event may be larger, and `send_timeout` is for a message."""
 
 _FIELDS = (b'"data:', b'"event:', b'"id:', b'"retry:', b'": ')
 
@@ -50,11 +54,13 @@ class Reading:
         return None
 
     def _warn_of_frames(self) -> None:
+        if isinstance(self.request.wire, Text):
+            return  # which sends what it gets
         first = self.tail.log.read_nowait(0, 1) if self.tail.log.base == 0 else None
         if first and first.json[0].startswith(_FIELDS) and first.json[0].endswith(b'\\n\\n"'):
             warnings.warn(
-                f"the stream at {self.request.path} yields text that is framed as Server-Sent Events already, and it "
-                "is framed again: yield the data alone, as tailrace frames it for every client",
+                f"the stream at {self.request.route} yields text that is framed as Server-Sent Events already, and "
+                "it is framed again: yield the data alone, as tailrace frames it for every client",
                 stacklevel=1,
             )
 
@@ -103,6 +109,8 @@ class Connection:
                     if log.outcome is not None and tail.ended:
                         return await self._finish(body)
                     self._idle = False
+                    if len(body) > MAX_SEND:
+                        body = await self._send_but_last(body)
                     self._sending = 1
                     await send({"type": "http.response.body", "body": body, "more_body": True})
                     self._sending = 0
@@ -170,7 +178,16 @@ class Connection:
         clean = clean and (encoder.spells_notices or (isinstance(notice, Outcome) and notice.state == "done"))
         await self._body(body + encoder.notice(notice, cursor), more=not clean)
 
+    async def _send_but_last(self, body: bytes) -> bytes:
+        """Send a large body in pieces, so that a slow client is seen to move. Return the last piece."""
+        *starts, last = range(0, len(body), MAX_SEND)
+        for start in starts:
+            await self._body(body[start : start + MAX_SEND])
+        return body[last:]
+
     async def _body(self, body: bytes, *, more: bool = True) -> None:
+        if len(body) > MAX_SEND:
+            body = await self._send_but_last(body)
         self._sending = 1
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
         self._sending = 0

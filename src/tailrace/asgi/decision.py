@@ -23,7 +23,8 @@ MAX_QUERY = 16 << 10
 class StreamRequest:
     """A request for a stream: its path, the wire it asks for, and its cursor if it has one.
 
-    `query` is the request's query without `after` and `stream`. The stream's other addresses repeat it.
+    `query` is the request's query without `after` and `stream`. The stream's other addresses repeat it. `route` is the
+    path as the application declared it, if a router found it.
     """
 
     method: str
@@ -31,6 +32,7 @@ class StreamRequest:
     wire: Wire
     cursor: Cursor | None = None
     query: str = ""
+    route: str = ""
 
     @classmethod
     def read(cls, scope: Scope, wires: Sequence[Wire]) -> StreamRequest:
@@ -51,6 +53,7 @@ class StreamRequest:
             wire=negotiate(accept, stream_flag(asked.get("stream")), wires),
             cursor=Cursor.parse(token) if token else None,
             query=_without_cursor(query),
+            route=getattr(scope.get("route"), "path", ""),
         )
 
 

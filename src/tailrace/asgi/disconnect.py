@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.types import Message, Receive, Scope
@@ -16,6 +17,9 @@ logger = logging.getLogger("tailrace")
 MAX_KEPT = 64 << 10
 """The most bytes of a body to buffer for the application while waiting for the disconnect. uvicorn's bound is equal."""
 
+READ_WITHIN = 10.0
+"""Seconds in which the application must begin to read a body that exceeds MAX_KEPT."""
+
 _KEY = "tailrace.inbox"
 
 
@@ -24,20 +28,22 @@ class Disconnected(Exception):
 
 
 class Inbox:
-    """Shares a connection's `receive` between an application and its response.
+    """Shares a connection's `receive` between two tasks that need it at the same time.
 
-    The application calls the inbox in place of `receive` and can read the body at any time. Meanwhile, the response
-    waits in `wait_disconnect`, which keeps the body for the application.
+    The application calls the inbox as its own `receive`, to read the body whenever it wants to. The response waits in
+    `wait_disconnect` and leaves the body alone. A body that exceeds MAX_KEPT and stays unread for READ_WITHIN seconds
+    is dropped, because the disconnect arrives behind it.
     """
 
-    __slots__ = ("_gone", "_kept", "_receive", "_room", "_size", "_turn")
+    __slots__ = ("_dropped", "_gone", "_kept", "_receive", "_room", "_size", "_turn")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._kept: list[Message] = []
         self._size = 0
         self._gone: Message | None = None
-        self._turn = asyncio.Lock()  # held by whichever of the two is receiving
+        self._dropped = False
+        self._turn = asyncio.Lock()  # only one of the two receives at a time
         self._room: asyncio.Future[None] | None = None
 
     @classmethod
@@ -52,40 +58,59 @@ class Inbox:
         while not self._kept:
             if self._gone is not None:
                 return self._gone
-            await self._fetch()
+            if self._dropped:
+                raise RuntimeError(f"expected a body of this size to be read within {READ_WITHIN:g} s, but it was not")
+            async with self._turn:
+                if not self._kept and self._gone is None:
+                    self._keep(await self._receive())
         message = self._kept.pop(0)
         self._size -= len(message.get("body", b""))
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        self._make_room()
         return message
 
     async def wait_disconnect(self) -> None:
+        # In one frame, without a timeout of asyncio's: each idle connection waits here.
         while self._gone is None:
             if self._size > MAX_KEPT:
-                # Receiving more would defeat the server's own backpressure.
-                self._room = asyncio.get_running_loop().create_future()
-                await self._room
+                # Receiving more would lift the server's own backpressure.
+                loop = asyncio.get_running_loop()
+                self._room = loop.create_future()
+                timer = loop.call_later(READ_WITHIN, self._drop)
+                try:
+                    await self._room
+                finally:
+                    timer.cancel()
             else:
-                await self._fetch(len(self._kept))
+                known = len(self._kept)
+                async with self._turn:
+                    if self._gone is None and len(self._kept) <= known:
+                        self._keep(await self._receive())
 
-    async def _fetch(self, known: int = 0) -> None:
-        """Receive one more message, unless the other side received one in the meantime."""
-        async with self._turn:
-            if self._gone is None and len(self._kept) <= known:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    self._gone = message
-                else:
-                    self._kept.append(message)
-                    self._size += len(message.get("body", b""))
+    def _keep(self, message: Message) -> None:
+        if message["type"] == "http.disconnect":
+            self._gone = message
+        elif not self._dropped:
+            self._kept.append(message)
+            self._size += len(message.get("body", b""))
+
+    def _drop(self) -> None:
+        self._dropped = True
+        self._kept.clear()
+        self._size = 0
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
 
-async def wait_disconnect(scope: Scope, receive: Receive) -> None:
-    """Return when the client has left."""
+def disconnect_of(scope: Scope, receive: Receive) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Return a coroutine function that ends when the client has left."""
     inbox: Inbox | None = scope.get(_KEY)
-    if inbox is not None:
-        await inbox.wait_disconnect()
-        return
+    return inbox.wait_disconnect if inbox is not None else partial(_receive_disconnect, scope, receive)
+
+
+async def _receive_disconnect(scope: Scope, receive: Receive) -> None:
     warned = False
     while (message := await receive())["type"] != "http.disconnect":
         if message.get("body") and not warned:

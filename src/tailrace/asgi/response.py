@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 
@@ -17,12 +17,13 @@ from starlette.types import Receive, Scope, Send
 
 from ..engine import Engine
 from ..errors import StreamError, TailraceError
+from ..events import Outcome
 from ..flow import Flow
 from ..log.base import Log
 from ..producer import UNTOLD, Items, Producer, as_async, close_items
 from .connection import Connection, Document, Reading
-from .decision import Decision, Ended, Headers, Read, Refuse, ResetTo, Start, StreamRequest, decide
-from .disconnect import Disconnected, run_until_disconnect, wait_disconnect
+from .decision import Decision, Ended, Read, Refuse, ResetTo, Start, StreamRequest, decide
+from .disconnect import Disconnected, disconnect_of, run_until_disconnect
 from .lifespan import engine_of
 from .reply import Header, cursor_header, refusal_of, reset_of, stream_headers
 from .settings import StreamSettings
@@ -32,6 +33,10 @@ Given: TypeAlias = Log | Items
 Source: TypeAlias = Given | Callable[[], Given | Awaitable[Given]]
 
 _LISTS = {b"vary", b"link"}
+
+_CANCELLED = Outcome("cancelled", "disconnected", "the request was cancelled")
+
+_SHARED = StreamError("the answer is a log that many read: send the request again without a key", code="not_a_stream")
 
 logger = logging.getLogger("tailrace")
 
@@ -43,7 +48,7 @@ class Plan:
     engine: Engine
     request: StreamRequest | None
     decision: Decision
-    producer: Producer | None = None
+    items: Items | None = None
 
 
 class StreamResponse(Response):
@@ -110,7 +115,7 @@ class StreamResponse(Response):
     # Decide
 
     async def _plan_for(self, scope: Scope) -> Plan:
-        engine, source = self._engine or engine_of(scope), self.source
+        engine, source = self._engine_for(scope), self.source
         try:
             request = StreamRequest.read(scope, self.settings.wires)
         except TailraceError as error:
@@ -121,14 +126,22 @@ class StreamResponse(Response):
         found = await self._find(engine, request)
         same = found is None or request.cursor is not None or found.fingerprint == self._fingerprint
         plan = Plan(engine, request, decide(request, found, whole=True, same=same, draining=engine.draining))
-        if found is None and callable(source) and not (_yields(source) or isinstance(plan.decision, Ended | Headers)):
+        unknown = found is None and isinstance(plan.decision, Start | ResetTo)
+        if unknown and callable(source) and not _yields(source):
             await self._call_source(plan, request, source)
         elif isinstance(plan.decision, Start):
-            items = cast("Items", source() if callable(source) else source)
-            self._start(plan, request, self._new_log(plan, request), items)
+            plan.items = cast("Items", source() if callable(source) else source)
+            plan.decision = Read(self._new_log(engine, request), 0)
         else:
             await _close_unused(source)
         return plan
+
+    def _engine_for(self, scope: Scope) -> Engine:
+        engine = self._engine or engine_of(scope)
+        if "app" not in scope:
+            # A response that is an application by itself keeps its streams, so that they can be resumed.
+            self._engine = engine
+        return engine
 
     async def _find(self, engine: Engine, request: StreamRequest) -> Log | None:
         """Return the stream that the request's cursor or the response's `stream_id` names, or None."""
@@ -143,49 +156,36 @@ class StreamResponse(Response):
     ) -> None:
         """Run a function that may return one of the application's logs. The request's cursor may belong to that log."""
         # Make the stream before the function runs, so that a repeated request finds it.
-        log = self._new_log(plan, request) if isinstance(plan.decision, Start) else None
+        log = self._new_log(plan.engine, request) if isinstance(plan.decision, Start) else None
         try:
             given = source()
             if inspect.isawaitable(given):
                 given = await given
         except BaseException as error:
-            if log is not None:
-                failure = error if isinstance(error, Exception) else StreamError("the request was cancelled")
-                await log.close(self.settings.describe(failure))
-                plan.engine.forget(log)
+            await self._discard(plan.engine, log, error)
             raise
-        if log is not None and not isinstance(given, Log):
-            self._start(plan, request, log, given)
-            return
-        if log is not None:
-            plan.engine.forget(log)
         if isinstance(given, Log):
+            await self._discard(plan.engine, log, _SHARED)
             plan.decision = decide(request, given, whole=given.passing)
+        elif log is not None:
+            plan.decision, plan.items = Read(log, 0), given
         else:
             await _close_unused(given)
 
-    def _new_log(self, plan: Plan, request: StreamRequest) -> Log:
-        return plan.engine.new_stream(
+    def _new_log(self, engine: Engine, request: StreamRequest) -> Log:
+        return engine.new_stream(
             request.path,
             stream_id=self._stream_id if request.wire.streaming else None,
             retention=self.settings.retention,
             fingerprint=self._fingerprint,
         )
 
-    def _start(self, plan: Plan, request: StreamRequest, log: Log, items: Items) -> None:
-        settings, streaming = self.settings, request.wire.streaming
-        plan.producer = plan.engine.produce(
-            log,
-            items,
-            encode=settings.encode,
-            describe=settings.describe,
-            flow=settings.flow if streaming else Flow.block(),
-            on_disconnect=settings.on_disconnect,
-            reports=False,
-            # A document has no address, so its reader cannot come back.
-            grace=settings.grace if streaming else 0.0,
-        )
-        plan.decision = Read(log, 0)
+    async def _discard(self, engine: Engine, log: Log | None, error: BaseException) -> None:
+        """End and forget a stream that does not start. A repeated request may be reading it already."""
+        if log is not None:
+            failure = error if isinstance(error, Exception) else StreamError("the request was cancelled")
+            await log.close(self.settings.describe(failure))
+            engine.forget(log)
 
     # Answer
 
@@ -212,20 +212,26 @@ class StreamResponse(Response):
     ) -> None:
         # This process reads the document itself and is never slow, so no flow policy applies.
         flow = self.settings.flow if request.wire.streaming else None
+        # The reader comes before the producer, which would otherwise count the time without one.
         tail = read.log.tail(read.after, flow=flow)
-        reading = Reading(plan.engine, request, self.settings, tail, plan.producer)
         failure: Exception | None = None
+        producer: Producer | None = None
         try:
-            await run_until_disconnect(
-                self._send(reading, scope, receive, send), partial(wait_disconnect, scope, receive)
-            )
+            producer = await self._start(plan, request, read.log)
+            reading = Reading(plan.engine, request, self.settings, tail, producer)
+            await run_until_disconnect(self._send(reading, scope, receive, send), disconnect_of(scope, receive))
         except Disconnected:
             pass
+        except asyncio.CancelledError:
+            # By a middleware's timeout, or a server that ends. The dependencies close when this returns.
+            if producer is not None and self.settings.on_disconnect == "cancel":
+                producer.stop(_CANCELLED)
+                await producer.wait()
+            raise
         except Exception as error:
             failure = error
         finally:
             tail.close()
-        producer = plan.producer
         if producer is not None:
             # FastAPI closes the request's dependencies when this returns. The generator may use them until its end.
             await producer.wait()
@@ -236,11 +242,37 @@ class StreamResponse(Response):
         if failure is not None and (own or not isinstance(failure, OSError)):
             raise failure
 
+    async def _start(self, plan: Plan, request: StreamRequest, log: Log) -> Producer | None:
+        """Run the items into the log, if the request starts a stream."""
+        if plan.items is None:
+            return None
+        settings, streaming = self.settings, request.wire.streaming
+        try:
+            return plan.engine.produce(
+                log,
+                plan.items,
+                encode=settings.encode,
+                describe=settings.describe,
+                flow=settings.flow if streaming else Flow.block(),
+                on_disconnect=settings.on_disconnect,
+                reports=False,
+                # A document has no address, so its reader cannot come back.
+                grace=settings.grace if streaming else 0.0,
+            )
+        except Exception as error:
+            await self._discard(plan.engine, log, error)
+            raise
+
     async def _send(self, reading: Reading, scope: Scope, receive: Receive, send: Send) -> None:
         if not reading.request.wire.streaming:
             await Document(reading, self.status_code, self._headers_of(reading)).send(scope, receive, send)
         elif (failure := await reading.first_failure()) is None:
-            await Connection(reading, send, self.status_code, self._headers_of(reading)).run()
+            tail, headers = reading.tail, self._headers_of(reading)
+            if reading.producer is not None and tail.log.base > tail.position:
+                reset = reset_of(tail.log.reset("trimmed"), reading.request, self.status_code, headers)
+                await reset(scope, receive, send)
+            else:
+                await Connection(reading, send, self.status_code, headers).run()
         else:
             # The status is the whole answer. A request sent again under the same key must be able to succeed.
             reading.engine.forget(reading.tail.log)

@@ -66,6 +66,7 @@ class _Bridge:
         self._headers: Iterable[tuple[bytes, bytes]] = ()
         self._refusal = b""
         self._stop_url: str | None = None
+        self._stop_asked = False
         self._stop: asyncio.Task[None] | None = None
         self._messages = Messages()
         self._ended = False
@@ -140,9 +141,10 @@ class _Bridge:
 
     async def _obey(self, command: Command) -> None:
         assert command == "stop", command
-        if self._stop_url is None:
+        self._stop_asked = True
+        if self._stop_url is None and self._status:
             await self._close(POLICY_VIOLATION, "this stream cannot be stopped by its reader")
-        elif self._stop is None:
+        elif self._stop_url is not None and self._stop is None:
             # Stop in a task of its own. The stream's end cancels the task that waits here, and that must not interrupt
             # the teardown of the stop's dependencies.
             url = urlsplit(self._stop_url)
@@ -163,6 +165,8 @@ class _Bridge:
             self._headers = message.get("headers", ())
             if self._status < 300:
                 await self._accept(self._headers)
+                if self._stop_asked:  # before the headers said where to stop
+                    await self._obey("stop")
         elif self._status < 300:
             await self._pass_on(message.get("body", b""), message.get("more_body", False))
         else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -37,6 +36,8 @@ from .openapi import StopResult
 
 Endpoint = Callable[..., Awaitable[Response]]
 Principal = Callable[..., Any]
+
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 _REQUEST = "tailrace_request"
 _RESPONSE = "tailrace_response"
@@ -70,14 +71,14 @@ def stream_endpoint(
         request: Request = values[asked]
         answer: Response = values[told]
         arguments = {name: value for name, value in values.items() if name in own}
-        key = await _key(request, values.get(_PRINCIPAL))
+        stream_id, fingerprint = await _key(engine, request, values.get(_PRINCIPAL))
         response = StreamResponse(
             partial(function, **arguments) if generates else partial(_checked, function, arguments),
             settings,
             engine=engine,
             addressed=addressed,
-            stream_id=key,
-            fingerprint=await _fingerprint(request) if key is not None else b"",
+            stream_id=stream_id,
+            fingerprint=fingerprint,
         )
         if not generates:
             # Call the function now: FastAPI closes function-scoped dependencies before it sends the response.
@@ -197,26 +198,37 @@ async def _stream_at(engine: Engine, name: str) -> Log | None:
     return await engine.find_stream(path, stream_id)
 
 
-async def _key(request: Request, principal: Any) -> str | None:
-    """Return the id of the stream for an Idempotency-Key. Equal keys of different principals give different ids."""
+async def _key(engine: Engine | None, request: Request, principal: Any) -> tuple[str | None, bytes]:
+    """Return the id of the stream for an Idempotency-Key, and a digest of what the request asks.
+
+    Equal keys of different principals give different ids. There is no id without a key or a principal, or if a
+    dependency has consumed the body, which must be compared.
+    """
     key = request.headers.get("idempotency-key")
     if key is None or principal is None:
-        return None
-    if not isinstance(principal, str | int | UUID):
-        raise TypeError(
-            f"expected the route's principal to give a str, int, UUID or None, but got {type(principal).__qualname__}"
-        )
-    told = to_json([address(request.scope), request.method, key, str(principal)])
-    return urlsafe_b64encode(hashlib.sha256(told).digest()[:16]).rstrip(b"=").decode()
+        return None, b""
+    # A bool says that somebody is logged in, not who.
+    if not isinstance(principal, str | int | UUID) or isinstance(principal, bool) or principal == "":
+        raise TypeError(f"expected as principal a non-empty str, an int, a UUID or None, but got {principal!r:.80}")
+    if (fingerprint := await _fingerprint(request)) is None:
+        return None, b""
+    parts = (address(request.scope), request.method, key, type(principal).__name__, str(principal))
+    return (engine or app_engine(request.app)).derive_id(*parts), fingerprint
 
 
-async def _fingerprint(request: Request) -> bytes:
-    """Return a digest of a request's query and body."""
+async def _fingerprint(request: Request) -> bytes | None:
+    """Return a digest of a request's query and body, or None if the body is gone."""
     digest = hashlib.sha256(remaining_query(request.scope).encode())
     try:
         digest.update(await request.body())
-    except RuntimeError:  # FastAPI has read the body as a form, and keeps the form
-        for name, value in (await request.form()).multi_items():
+    except RuntimeError:  # somebody has read the body as a stream
+        if not request.headers.get("content-type", "").startswith(_FORMS):
+            return None
+        try:
+            form = await request.form()  # FastAPI has read it so, and keeps it
+        except RuntimeError:
+            return None
+        for name, value in form.multi_items():
             digest.update(to_json([name, await _content(value)]))
     return digest.digest()
 
@@ -244,6 +256,10 @@ def _reads_body(dependant: Dependant) -> bool:
 
 def _query_names(dependant: Dependant) -> set[str]:
     names = {field.alias for field in dependant.query_params}
+    for field in dependant.query_params:
+        model = field.field_info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            names.update(each.alias or name for name, each in model.model_fields.items())
     return names.union(*(_query_names(child) for child in dependant.dependencies))
 
 

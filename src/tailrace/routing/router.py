@@ -192,7 +192,7 @@ class StreamRouter(APIRouter):
         **options: Unpack[RouteOptions],
     ) -> None:
         """Do as `stream` does, without a decorator."""
-        _check(path, function, options.get("dependencies"))
+        _check(self.prefix + path, function, [*self.dependencies, *(options.get("dependencies") or ())])
         methods = [method.upper() for method in methods]
         given = cast("dict[str, Any]", options)
         declared, status = given.pop("response_model", None), int(given.pop("status_code", None) or 200)
@@ -284,13 +284,13 @@ class StreamRouter(APIRouter):
             yield state
 
 
-def _check(path: str, function: Callable[..., Any], dependencies: Sequence[params.Depends] | None) -> None:
+def _check(path: str, function: Callable[..., Any], dependencies: Sequence[params.Depends]) -> None:
     """Raise an error for a route that could not work with any request."""
     if not inspect.isroutine(function):
         raise TypeError(f"expected a function to stream from at {path!r}, but got {function!r}")
     if re.search(r"\{stream_id[:}]", path):
         raise ValueError(f"expected a path without {{stream_id}}, which names the streams below it, but got {path!r}")
-    if "after" in query_names(function, path, dependencies or ()):
+    if "after" in query_names(function, path, dependencies):
         raise ValueError(
             f"expected no query parameter `after` at {path!r}, because that is the cursor: give yours another name"
         )
