@@ -103,6 +103,7 @@ class Engine:
         self.send_timeout = send_timeout
         self.shutdown_grace = shutdown_grace
         self.draining = False
+        self.warned = False  # True once the engine's owner was warned of other workers
         self._keeper = Keeper(
             self.store, self.pulse, keep=keep, count=keep_count, size=keep_size, idle=keep_idle, busy=self.producer
         )

@@ -264,10 +264,39 @@ def test_workers_are_counted_by_the_command_line(command: str, environment: dict
     assert worker_count(command.split(), environment) == expected
 
 
-async def test_several_workers_are_warned_of_once(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text(
-        "from fastapi import FastAPI\nfrom tailrace import lifespan\n\napp = FastAPI(lifespan=lifespan)\n"
-    )
+DEFAULT_ENGINE = """
+from fastapi import FastAPI
+from tailrace import lifespan
+
+app = FastAPI(lifespan=lifespan)
+"""
+OWN_ENGINES = """
+from fastapi import FastAPI
+from tailrace import Engine, StreamRouter
+
+app = FastAPI()
+app.state.tailrace_engine = Engine()
+for _ in range(2):
+    app.include_router(StreamRouter())
+"""
+
+
+def test_only_a_store_that_dies_with_its_process_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/uvicorn", "main:app", "--workers", "2"])
+    app = FastAPI()
+    app.state.tailrace_engine = shared = small_engine()
+    shared.store.survives_restart = True
+    app_engine(app)
+    assert not caplog.records
+    app.state.tailrace_engine = small_engine()
+    app_engine(app)
+    app_engine(app)
+    assert [record.getMessage()[:36] for record in caplog.records] == ["2 workers serve this application, but"[:36]]
+
+
+@pytest.mark.parametrize("program", [DEFAULT_ENGINE, OWN_ENGINES])
+async def test_several_workers_are_warned_of_once(program: str, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(program)
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(tmp_path), "--port", "0", "--workers", "2", "main:app"]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None

@@ -36,11 +36,11 @@ def app_engine(app: Any) -> Engine:
     """
     engine = getattr(app.state, _STATE, None)
     if engine is None:
-        _warn_of_workers()
         engine = Engine()
         setattr(app.state, _STATE, engine)
     if not isinstance(engine, Engine):
         raise TypeError(f"expected app.state.{_STATE} to be an Engine, but got {engine!r}")
+    _warn_of_workers(engine)
     return engine
 
 
@@ -67,6 +67,7 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
 @asynccontextmanager
 async def running(engine: Engine) -> AsyncIterator[None]:
     """Drain the engine at SIGTERM or SIGINT. Close it on exit."""
+    _warn_of_workers(engine)
     with _heard_signals(engine):
         try:
             yield
@@ -107,8 +108,11 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _warn_of_workers() -> None:
-    """Warn if several processes serve the application, because each has its own streams. Only the first one warns."""
+def _warn_of_workers(engine: Engine) -> None:
+    """Warn if several processes serve an engine's streams, but each has its own. Only the first one warns, and once."""
+    if engine.warned or engine.store.survives_restart:
+        return
+    engine.warned = True
     count = worker_count(sys.argv, os.environ)
     # uvicorn's workers are SpawnProcess-1, -2 and so on. gunicorn's forks have no number.
     if count > 1 and multiprocessing.current_process().name in ("MainProcess", "SpawnProcess-1"):
