@@ -19,6 +19,7 @@ from tailrace.events import (
     Entry,
     Event,
     Outcome,
+    Result,
     check_event_name,
     encode_data,
     encode_event,
@@ -71,6 +72,7 @@ JSON_ABLE = [
     ("é\x85\u2028\u2029–\xa0", '"é\\u0085\\u2028\\u2029–\xa0"'.encode()),
     ({"\u2028": ["\\\u2028"]}, b'{"\\u2028":["\\\\\\u2028"]}'),
     (b"bytes", b'"bytes"'),
+    (bytearray(b"bytes"), b'"bytes"'),
     (10**30, b"1" + b"0" * 30),
     ({"a": [1, None]}, b'{"a":[1,null]}'),
     ((1, 2), b"[1,2]"),
@@ -128,10 +130,26 @@ def test_any_json_data_is_one_line_even_for_splitlines(data: Any) -> None:
         (Event[int](1, event="n"), ("n", b"1")),
         ({"data": 1, "event": "n"}, (None, b'{"data":1,"event":"n"}')),
         (None, (None, b"null")),
+        (b"\xc3\xa9", (None, '"é"'.encode())),
+        (memoryview(b"\xc3\xa9"), (None, '"é"'.encode())),
+        (b"\xff", ("bytes", b'"/w=="')),
+        (bytearray(b"\xff"), ("bytes", b'"/w=="')),
+        (memoryview(b"\xff"), ("bytes", b'"/w=="')),
+        (Event(b"\xff"), ("bytes", b'"/w=="')),
     ],
 )
 def test_an_item_is_an_event_or_bare_data(item: object, encoded: tuple[str | None, bytes]) -> None:
     assert encode_event(item) == encoded
+
+
+def test_bytes_that_are_no_text_cannot_have_a_name_of_their_own() -> None:
+    with pytest.raises(EventError, match="expected JSON-able data, but got bytes"):
+        encode_event(Event(b"\xff", "image"))
+
+
+def test_a_result_has_no_subclasses() -> None:
+    with pytest.raises(TypeError, match="expected no subclass of Result, but got Statistics: put the value into"):
+        type("Statistics", (Result,), {})
 
 
 @pytest.mark.parametrize("name", ["tick", "a b", " a", "a:b", "é", "温度", "done!", "Done", "\u200d🙂"[1:]])

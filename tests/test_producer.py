@@ -342,6 +342,13 @@ async def test_a_sync_iterable_need_not_be_a_generator() -> None:
     assert kept(producer.log) == [1, 2]
 
 
+@pytest.mark.parametrize("items", ["ab", b"ab", bytearray(b"ab"), memoryview(b"ab")])
+async def test_a_str_or_bytes_is_one_item(items: Any) -> None:
+    producer = produce(items)
+    assert await ended(producer) == Outcome("done")
+    assert kept(producer.log) == ["ab"]
+
+
 async def test_an_exception_in_a_thread_ends_the_log_as_an_error() -> None:
     def items() -> Iterator[int]:
         yield 1

@@ -6,7 +6,7 @@ from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Final, Generic, Literal, NoReturn, TypeAlias, TypeVar, final, overload
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -18,6 +18,8 @@ State = Literal["done", "error", "cancelled"]
 
 RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "dropped"})
 """The event names of notices on every wire. An application's events must have other names."""
+
+BYTES_LIKE: Final = (bytes, bytearray, memoryview)
 
 BYTES = "bytes"
 """The event name of entries with base64 data, for bytes that are not UTF-8. Plain text sends the bytes themselves."""
@@ -95,11 +97,16 @@ class Entries(Sequence[Entry]):
         return f"Entries({list(self)!r})"
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Result:
     """The value of a whole stream, such as its statistics. Yield it last. The log's outcome then has its `data`."""
 
     data: Any
+
+    def __init_subclass__(cls) -> NoReturn:
+        # The producer recognises a Result by its exact type, because it checks each item.
+        raise TypeError(f"expected no subclass of Result, but got {cls.__qualname__}: put the value into its data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +172,24 @@ def encode_event(item: Any) -> tuple[str | None, bytes]:
 
     UTF-8 bytes become a string. Other bytes become base64, with the event name `bytes`.
     """
+    event = None
     if isinstance(item, Event):
-        return item.event, encode_data(item.data)
+        event, item = item.event, item.data
     try:
-        return None, encode_data(item)
+        return event, encode_data(item)
     except EventError:
-        if not isinstance(item, bytes | bytearray | memoryview):
+        if event is not None or not isinstance(item, BYTES_LIKE):
             raise
-        return BYTES, b'"%b"' % b2a_base64(item, newline=False)
+        return encode_bytes(item)
+
+
+def encode_bytes(data: bytes | bytearray | memoryview) -> tuple[str | None, bytes]:
+    """Return the JSON of UTF-8 bytes as a string, or of other bytes as base64 with the event name `bytes`."""
+    raw = bytes(data)
+    try:
+        return None, encode_data(raw)
+    except EventError:
+        return BYTES, b'"%b"' % b2a_base64(raw, newline=False)
 
 
 def encode_data(data: Any) -> bytes:

@@ -16,7 +16,7 @@ import anyio.to_thread
 from pydantic_core import from_json
 
 from .errors import EventError, LogClosed, StreamError
-from .events import DONE, Encode, Outcome, Result, encode_data, encode_event
+from .events import BYTES_LIKE, DONE, Encode, Outcome, Result, encode_data, encode_event
 from .flow import Flow
 from .log.base import Log
 
@@ -309,7 +309,12 @@ def _is_cancelled() -> bool:
 
 
 def as_async(items: Items) -> AsyncIterator[Any]:
-    """Return an async iterator over items. Close it with `close_items`, even if you never use it."""
+    """Return an async iterator over items. A str or bytes is one item.
+
+    Close the iterator with `close_items`, even if you never use it.
+    """
+    if isinstance(items, (str, *BYTES_LIKE)):
+        items = (items,)
     return aiter(items) if isinstance(items, AsyncIterable) else _InThread(items)
 
 

@@ -5,13 +5,13 @@ import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pytest
 from fastapi.exceptions import ResponseValidationError
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_serializer
 
-from tailrace import Event, EventError, Log, Result, StreamRouter
+from tailrace import SSE, Event, EventError, Log, Result, StreamRouter, Text
 from tailrace.events import encode_event
 from tailrace.routing.items import item_encoder, item_type
 from tests.asgi.apps import SSE_HEADERS
@@ -33,6 +33,30 @@ class Aliased(BaseModel):
 
     left_over: int = Field(alias="leftOver")
     note: str | None = None
+
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class AnyTick(Event):  # type: ignore[type-arg]  # as users write it
+    pass
+
+
+class Tick(Event[int]):
+    pass
+
+
+class Tagged(Event[T]):
+    pass
+
+
+class Tuned(Tagged[list[T]], Generic[S, T]):
+    pass
+
+
+class Deep(Tuned[str, int]):
+    pass
 
 
 class Cat(BaseModel):
@@ -76,6 +100,13 @@ def returning(annotation: Any) -> Callable[[], Any]:
         (AsyncIterator[Event[User]], User),
         (AsyncIterator[Event], Any),  # type: ignore[type-arg]  # as users write it
         (AsyncIterator[Event[User] | str], User | str),
+        (AsyncIterator[AnyTick], Any),
+        (AsyncIterator[Tick], int),
+        (AsyncIterator[Tick | None], int | None),
+        (AsyncIterator[Tagged[User]], User),
+        (AsyncIterator[Tagged], Any),  # type: ignore[type-arg]
+        (AsyncIterator[Tuned[str, User]], list[User]),
+        (AsyncIterator[Deep], list[int]),
         (AsyncIterator[User | Event[User]], User),
         (AsyncIterator[Event[User] | None], User | None),
         (AsyncIterator[User | Result], User),
@@ -136,6 +167,7 @@ def test_items_are_validated_and_filtered_by_their_declared_type(declared: Any, 
     encode = item_encoder(declared)
     assert encode(item) == (None, expected)
     assert encode(Event(item, "named")) == ("named", expected)
+    assert encode(AnyTick(item, "named")) == ("named", expected)
 
 
 def test_an_instance_of_the_very_class_is_not_validated_again() -> None:
@@ -180,6 +212,12 @@ def test_an_item_of_another_type_is_an_error(declared: Any, item: Any) -> None:
         encode(Event(item))
 
 
+@pytest.mark.parametrize("declared", [bytes, bytes | str, str | bytes, bytes | None, Any])
+@pytest.mark.parametrize("item", [b"\xff", bytearray(b"\xff"), Event(b"\xff")])
+def test_bytes_that_are_no_text_are_base64_and_named(declared: Any, item: Any) -> None:
+    assert item_encoder(declared, by_alias=True)(item) == ("bytes", b'"/w=="')
+
+
 class Faulty(BaseModel):
     value: int = 1
 
@@ -219,7 +257,7 @@ def nested(depth: int) -> list[Any]:
         (list[Any], nested(100_000)),
         (list[Any], ["\ud800"]),
         (str, "\ud800"),
-        (bytes, b"\xff"),
+        (bytes, Event(b"\xff", "named")),
     ],
 )
 def test_an_item_that_cannot_be_serialised_is_an_event_error(declared: Any, item: Any) -> None:
@@ -285,6 +323,21 @@ async def test_an_item_that_fails_validation_later_is_an_error_in_band(item: Any
     assert frames(body)[-1].data["code"] == code
     assert b"nam" not in body.replace(b'"name"', b"")
     assert not answer.whole
+
+
+async def test_declared_bytes_are_any_bytes() -> None:
+    router = StreamRouter()
+
+    @router.stream("/x", wires=[Text("image/png"), SSE()])
+    async def x() -> AsyncIterator[bytes]:
+        yield b"\x89PNG"
+        yield b"\r\n"
+
+    async with client_of(Recording(router)) as client:
+        assert (await client.get("/x")).content == b"\x89PNG\r\n"
+        answer = await client.get("/x", headers=SSE_HEADERS)
+    told = [(frame.event, frame.data) for frame in frames(answer.content)]
+    assert told[:2] == [("bytes", "iVBORw=="), (None, "\r\n")]
 
 
 async def test_unions_are_told_apart() -> None:

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 
-from tailrace import SSE, Engine, Event, Log, StreamResponse, StreamRouter, create_streaming_endpoint, stream_response
+from tailrace import (
+    SSE,
+    Engine,
+    Event,
+    Log,
+    Result,
+    StreamError,
+    StreamResponse,
+    StreamRouter,
+    create_streaming_endpoint,
+    stream_response,
+)
 from tailrace.modes import DEFAULT_WIRES
 from tests.asgi.apps import SSE_HEADERS
 from tests.raw import fetch, frames, values
@@ -118,6 +129,40 @@ async def test_bytes_that_are_no_text_pass_as_they_are(source: list[Any]) -> Non
     whole = b"".join(item.encode() if isinstance(item, str) else bytes(item) for item in source)
     async with client_of(responding(source)) as client:
         assert (await client.get("/0")).content == whole
+
+
+@pytest.mark.parametrize(
+    ("follows", "expected"),
+    [
+        ("STR", b"A\xe2\x82STR\xac!"),
+        (Event("E"), b"A\xe2\x82E\xac!"),
+        ({"n": 1}, b'A\xe2\x82{"n":1}\n\xac!'),
+        (None, b"A\xe2\x82null\n\xac!"),
+    ],
+)
+async def test_bytes_of_a_cut_character_keep_their_place(follows: Any, expected: bytes) -> None:
+    async with client_of(responding([b"A\xe2\x82", follows, b"\xac!"])) as client:
+        assert (await client.get("/0")).content == expected
+
+
+async def test_bytes_of_a_cut_character_precede_a_result_or_an_error() -> None:
+    async def failing() -> AsyncIterator[Any]:
+        yield b"A\xe2"
+        raise StreamError("no more", code="over")
+
+    async with serving(responding([b"A\xe2", Result({"n": 1})], failing)) as url:
+        for number, end in ((0, ("done", {"data": {"n": 1}})), (1, ("error", {"code": "over", "message": "no more"}))):
+            _, body = await fetch(url, f"/{number}", SSE_HEADERS)
+            told = [(frame.event, frame.data) for frame in frames(body)]
+            assert told == [(None, "A"), ("bytes", "4g=="), end]
+
+
+@pytest.mark.parametrize("source", ["aé", "aé".encode(), bytearray("aé".encode()), memoryview("aé".encode())])
+async def test_a_str_or_bytes_is_one_item(source: Any) -> None:
+    async with client_of(responding(source, lambda: source)) as client:
+        for path in ("/0", "/1"):
+            answer = await client.get(path, headers=SSE_HEADERS)
+            assert values(answer.content) == ["aé", "done"]
 
 
 async def test_elsewhere_bytes_that_are_no_text_are_base64_and_named() -> None:
@@ -269,6 +314,10 @@ def as_bytes(message: str) -> bytes:
     return message.encode()
 
 
+def as_bytearray(message: str) -> bytearray:
+    return bytearray(message.encode())
+
+
 async def as_list(message: str) -> list[str]:
     return message.split()
 
@@ -286,6 +335,7 @@ class Processor:
         (spell, ["a", " ", "b"]),
         (spell_sync, ["a", " ", "b"]),
         (as_bytes, ["a b"]),
+        (as_bytearray, ["a b"]),
         (as_list, ["a", "b"]),
         (Processor(), ["a", " ", "b"]),
         (lambda message: spell(message), ["a", " ", "b"]),

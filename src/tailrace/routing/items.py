@@ -6,6 +6,7 @@ import inspect
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from functools import partial
+from itertools import zip_longest
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from fastapi.exceptions import ResponseValidationError
@@ -13,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ..errors import EventError
-from ..events import Encode, Event, Result, encode_event, escape_line_ends
+from ..events import BYTES_LIKE, Encode, Event, Result, encode_bytes, encode_event, escape_line_ends
 
 _STREAMS = (AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator)
 _UNIONS = (Union, types.UnionType)
@@ -27,14 +28,28 @@ def item_type(function: Callable[..., Any]) -> Any:
 
 
 def _without_event(annotation: Any) -> Any:
-    if annotation is Event:
-        return Any
-    if get_origin(annotation) is Event:
-        return get_args(annotation)[0]
+    if _is_event(annotation):
+        return _data_type(annotation)
     if get_origin(annotation) in _UNIONS:
         items = [_without_event(member) for member in get_args(annotation) if member is not Result]
         return Union[tuple(items)]  # noqa: UP007
     return annotation
+
+
+def _is_event(annotation: Any) -> bool:
+    kind = get_origin(annotation) or annotation
+    return isinstance(kind, type) and issubclass(kind, Event)
+
+
+def _data_type(event: Any) -> Any:
+    """Return the type of an event's data: int for `Event[int]`, and for Tick of `class Tick(Event[int])`."""
+    kind = get_origin(event) or event
+    given = dict(zip_longest(kind.__parameters__, get_args(event), fillvalue=Any))
+    if kind is Event:
+        return next(iter(given.values()))
+    base = next(filter(_is_event, vars(kind).get("__orig_bases__", kind.__bases__)))
+    open_parameters = tuple(given.get(parameter, Any) for parameter in base.__parameters__)
+    return _data_type(base[open_parameters] if open_parameters else base)
 
 
 def item_encoder(declared: Any, **options: Any) -> Encode:
@@ -55,13 +70,15 @@ def item_encoder(declared: Any, **options: Any) -> Encode:
     def encode(item: Any) -> tuple[str | None, bytes]:
         event = None
         if type(item) is not exact:
-            if type(item) is Event:
+            if isinstance(item, Event):
                 event, item = item.event, item.data
             if type(item) is not exact:
                 item = _validated(adapter, item)
         try:
             json = dump(item, by_alias=by_alias)
         except (PydanticSerializationError, UnicodeDecodeError) as error:
+            if event is None and isinstance(item, BYTES_LIKE):
+                return encode_bytes(item)
             raise EventError(f"expected data of {declared} that is JSON-able, but got {error}") from error
         return event, json if json.isascii() else escape_line_ends(json)
 

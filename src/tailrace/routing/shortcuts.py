@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Form, params
 from ..asgi.response import Source, StreamResponse
 from ..asgi.settings import StreamOptions, StreamSettings
 from ..engine import Engine
+from ..events import BYTES_LIKE
 from ..log.base import Log
 from ..modes import DEFAULT_WIRES
 from ..producer import Items, as_async, close_items
@@ -76,7 +77,7 @@ def create_streaming_endpoint(
     async def endpoint(message: str, **values: Any) -> Log | Items:
         arguments = [message, *(values[f"dependency_{number}"] for number in range(passed))]
         items = processor(*arguments) if is_generator(processor) else await call(processor, *arguments)
-        source = checked_source([items] if isinstance(items, str | bytes) else items, processor)
+        source = checked_source([items] if isinstance(items, (str, *BYTES_LIKE)) else items, processor)
         return source if isinstance(source, Log) else _TextItems(source)
 
     endpoint.__name__ = getattr(processor, "__name__", "processor")
@@ -127,21 +128,41 @@ def _text_source(source: Source) -> Source:
 
 
 class _TextItems(AsyncIterator[Any]):
-    """Decodes bytes among items as UTF-8. A character may span several items. Other bytes pass unchanged."""
+    """Decodes bytes among items as UTF-8. A character may span several items. Other bytes pass unchanged.
+
+    Bytes of an incomplete character pass unchanged too, before whatever follows: another item, the end or an error.
+    """
 
     def __init__(self, items: Items) -> None:
         self._source = as_async(items)
         self._characters = codecs.getincrementaldecoder("utf-8")()
+        self._next: list[Any] = []  # the item that follows incomplete bytes
+        self._end: Exception | None = None
 
     async def __anext__(self) -> Any:
-        async for item in self._source:
-            if not isinstance(item, bytes | bytearray | memoryview):
-                return item
-            if piece := self._decode(bytes(item)):
-                return piece
-        if rest := self._undecoded():
+        if self._next:
+            return self._next.pop()
+        if self._end is not None:
+            raise self._end
+        try:
+            return await self._following()
+        except Exception as error:
+            if not (rest := self._undecoded()):
+                raise
+            self._end = error
             return rest
-        raise StopAsyncIteration
+
+    async def _following(self) -> Any:
+        while True:
+            item = await anext(self._source)
+            if isinstance(item, BYTES_LIKE):
+                if piece := self._decode(bytes(item)):
+                    return piece
+            elif rest := self._undecoded():
+                self._next.append(item)
+                return rest
+            else:
+                return item
 
     async def aclose(self) -> None:
         await close_items(self._source)
