@@ -275,6 +275,23 @@ async def test_the_addresses_keep_the_query_that_dependencies_need() -> None:
             assert (await client.get(address.partition("?")[0])).status_code == 422
 
 
+async def test_a_router_s_dependency_that_reads_the_body_is_not_asked_at_the_addresses() -> None:
+    def password(password: str = Form()) -> str:
+        return password
+
+    router = StreamRouter(dependencies=[Depends(password)])
+
+    @router.stream("/x", methods=["POST"])
+    async def x() -> AsyncIterator[int]:
+        yield 1
+
+    async with client_of(Recording(router)) as client:
+        assert (await client.post("/x", headers=SSE_HEADERS)).status_code == 422
+        first = await client.post("/x", data={"password": "p"}, headers=SSE_HEADERS)
+        assert (await client.get(first.headers["content-location"], headers=SSE_HEADERS)).content == first.content
+        assert (await client.post(first.links["stop"]["url"])).json()["state"] == "done"
+
+
 # The body
 
 

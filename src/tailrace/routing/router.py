@@ -248,6 +248,23 @@ class StreamRouter(APIRouter):
         path = path.rstrip("/") + _STREAM_ID
         if shared.get("dependencies"):
             shared = {**shared, "dependencies": without_body(shared["dependencies"], path)}
+        # FastAPI adds the router's own dependencies to each route as it is made.
+        dependencies, self.dependencies = self.dependencies, without_body(self.dependencies, path)
+        try:
+            self._add_resume(path, function, endpoint, settings, responses, shared)
+            self._add_stop(path, function, endpoint, shared)
+        finally:
+            self.dependencies = dependencies
+
+    def _add_resume(
+        self,
+        path: str,
+        function: Callable[..., Any],
+        endpoint: Endpoint,
+        settings: StreamSettings,
+        responses: Any,
+        shared: dict[str, Any],
+    ) -> None:
         parameters = shared_parameters(endpoint, path)
         resume = resume_endpoint(function, parameters, settings, self.engine)
         extra = {"parameters": [*CURSOR_PARAMETERS, STREAM_PARAMETER]}
@@ -255,7 +272,9 @@ class StreamRouter(APIRouter):
         self._add(path, resume, "GET", reading, responses=responses, openapi_extra=extra, **shared)
         self._add(path, resume, "HEAD", reading, **{**shared, "include_in_schema": False})
         self._add_options(path, reading)
-        stop = stop_endpoint(function, parameters, self.engine)
+
+    def _add_stop(self, path: str, function: Callable[..., Any], endpoint: Endpoint, shared: dict[str, Any]) -> None:
+        stop = stop_endpoint(function, shared_parameters(endpoint, path), self.engine)
         stopped = {200: {"model": StopResult}, 202: {"model": StopResult}, **NOT_FOUND}
         stopping = _allowed(["POST"])
         self._add(f"{path}/stop", stop, "POST", stopping, responses=stopped, **shared)
