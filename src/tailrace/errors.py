@@ -10,7 +10,7 @@ TailraceError
 ├── StreamError        an application's own failure, with a message for the client
 └── DecodeError        bytes that are not what their wire promises
     ├── FrameTooLarge  a frame beyond the decoder's bound
-    └── Truncated      bytes that stop inside a frame, or before the end was said
+    └── Truncated      bytes that stop inside a frame, or before the end of the stream
 """
 
 from __future__ import annotations
@@ -128,4 +128,4 @@ class FrameTooLarge(DecodeError):
 
 
 class Truncated(DecodeError):
-    """Bytes that stop inside a frame, or before the end was said."""
+    """Bytes that stop inside a frame, or before the end of the stream."""

@@ -43,7 +43,7 @@ class Inbox:
         self._size = 0
         self._gone: Message | None = None
         self._dropped = False
-        self._turn = asyncio.Lock()  # only one of the two receives at a time
+        self._turn = asyncio.Lock()  # held by the side that is receiving
         self._room: asyncio.Future[None] | None = None
 
     @classmethod

@@ -66,7 +66,7 @@ ODD_ENDING = _Words("model_error", "the model {name} ended its reply for a reaso
 NOTHING = _Words("model_error", "the model {name} answered without any text")
 ONLY_THOUGHTS = _Words("model_error", "the model {name} thought, but did not answer")
 
-# For these failures, waiting helps, so the message says how long to wait.
+# For these failures, waiting helps, so the message includes how long to wait.
 PASSING = {"model_rate_limited", "model_unavailable"}
 
 # The error codes of servers that refuse content with an HTTP error.

@@ -113,7 +113,7 @@ class _File:
 def _identity(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
-    except OSError:  # SQLite says it better
+    except OSError:  # SQLite has a better message
         return None
     return found.st_dev, found.st_ino
 
@@ -121,7 +121,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 def _make_private(file: Path) -> None:
     """Make a new file that only its user can access. SQLite gives its other files the same mode."""
     if not file.exists():
-        with suppress(OSError):  # SQLite says it better
+        with suppress(OSError):  # SQLite has a better message
             file.touch(mode=0o600)
 
 

@@ -1,4 +1,4 @@
-// The chat page: what is done, and what the page says of it.
+// The chat page: its actions, and the states that it shows.
 
 import { Messages } from "./messages.js";
 import { readReply, Unreachable } from "./reply.js";
@@ -22,7 +22,7 @@ let loaded = false; // whether the messages of the session are on the page
 let hasty = false; // whether a message was submitted before they were
 let shown = 0; // counts what is shown, so that answers that come too late are not
 
-// What fails
+// Failures
 
 function showControls() {
   page.send.hidden = running !== null;
@@ -32,7 +32,7 @@ function showControls() {
   page.empty.hidden = !(loaded && messages.empty);
 }
 
-/** Does what may fail, and says so if it does. */
+/** Calls a function, and shows its error if it fails. */
 async function trying(what) {
   try {
     await what();
@@ -51,7 +51,7 @@ function failed(error, again) {
 
 // Sessions
 
-/** Shows a session as the server has it, and reads on the reply that it is writing. */
+/** Shows a session as the server has it, and continues its reply in progress. */
 async function load(sessionId) {
   const turn = ++shown;
   if (running?.waiting && !running.streamId) page.message.value ||= unsent.message; // it may not have been sent
@@ -121,7 +121,7 @@ async function showEarlier() {
   if (page.earlier.hidden) page.log.focus();
 }
 
-/** Goes to a session, or to a new one. */
+/** Opens a session, or a new one. */
 function open(sessionId, { replace = false } = {}) {
   history[replace ? "replaceState" : "pushState"](null, "", addressOf(sessionId));
   toggleSide(false);
@@ -148,7 +148,7 @@ async function remove(session) {
 
 // Replies
 
-/** Sends a message. The same message to the same session, sent again after a failure, is not asked twice. */
+/** Sends a message. If it repeats a failed message to the same session, it has the same key, so it is answered once. */
 function send(message) {
   if (running) return;
   page.notice.hidden = true;
@@ -161,7 +161,7 @@ function send(message) {
   follow(what, reply, asked);
 }
 
-/** 128 random bits; randomUUID is there on secure origins only. */
+/** Returns 128 random bits. randomUUID exists on secure origins only. */
 function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -193,7 +193,7 @@ async function follow(what, reply, asked = null) {
   }
 }
 
-/** What each object of a reply's stream does. */
+/** The handlers for the objects of a reply's stream, by type. */
 const take = {
   session_info(run, { session_id: sessionId, stream_id: streamId, model: name }) {
     run.streamId = streamId;
@@ -230,7 +230,7 @@ const take = {
   },
 };
 
-/** After a reset the old text stays until there is some to take its place, or the end says that there is none. */
+/** Clears the text from before a reset. It stays visible until new text or the end arrives. */
 function renew(run) {
   if (!run.stale) return;
   run.stale = false;
@@ -275,7 +275,7 @@ function connected(run, { state, seconds: wait, reason }) {
   }
 }
 
-/** A reply that cannot be read, or a message that was not taken. The message goes back to its field. */
+/** Handles a reply that cannot be read, or a message that was refused. The message goes back to its field. */
 function broken(run, error, what, asked) {
   if (run.streamId) {
     if (run.leave.signal.aborted) return;
@@ -306,7 +306,7 @@ function broken(run, error, what, asked) {
   return notice(words, { label: "Send again", act: submit });
 }
 
-/** Stops the model; the end of the reply then comes in its stream. */
+/** Stops the model. The end of the reply then arrives in its stream. */
 function stop() {
   const run = running;
   if (!run || run.stopping) return;
@@ -327,7 +327,7 @@ async function askToStop(run) {
   }
 }
 
-// What the user does
+// The user's actions
 
 function submit() {
   const message = page.message.value;
@@ -349,7 +349,7 @@ page.composer.addEventListener("submit", (event) => {
   submit();
 });
 page.message.addEventListener("keydown", (event) => {
-  // While letters are composed, Enter chooses one of them; Safari says so by the code 229 only.
+  // While the user composes characters, Enter selects one of them. Safari reports this only by the key code 229.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   submit();

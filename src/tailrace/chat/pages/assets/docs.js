@@ -1,4 +1,4 @@
-// The page of the API, made from what the server says of itself in openapi.json.
+// The page of the API, generated from the server's openapi.json.
 
 import { element } from "./dom.js";
 import { Growing, renderLine } from "./render.js";
@@ -67,7 +67,7 @@ function parameterTable(parameters) {
   );
 }
 
-/** A parameter that may be left out is declared as one that may be null, which cannot be sent. */
+/** Removes null from a schema. It means that the parameter may be omitted, but null itself cannot be sent. */
 function withoutNull(schema) {
   const choices = (schema.anyOf ?? []).filter((one) => one.type !== "null");
   return choices.length ? { ...schema, anyOf: choices } : schema;
@@ -87,7 +87,7 @@ function responseTable(responses) {
   return table(["Status", "Media type", "What"], rows);
 }
 
-/** Sentences, as nodes; those that are empty are left out. */
+/** Returns sentences as nodes, without the empty ones. */
 function said(...parts) {
   return renderLine(parts.filter(Boolean).map(sentence).join(" "));
 }
@@ -96,7 +96,7 @@ function code(text) {
   return element("code", {}, [text]);
 }
 
-/** Lines for a shell. What is streamed is also shown as the other things that one can ask for. */
+/** Returns shell commands. For a stream, there is one for each media type, and one to resume it. */
 function curls({ method, path, requestBody, responses, parameters = [] }) {
   const address = new URL(path.slice(1), URL_OF_SERVER).href;
   const url = decodeURI(address).replaceAll(/\{(\w+)\}/g, (_, name) => `$${name.toUpperCase()}`);
@@ -142,7 +142,7 @@ try {
   operations(api).forEach(showOperation);
   Object.entries(api.components.schemas).forEach(showSchema);
   page.state.remove();
-  // What the address names was not there when the browser looked for it.
+  // The target of the URL's fragment did not exist yet when the browser looked for it.
   if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 } catch (error) {
   page.state.textContent = `The API could not be read. ${problem(error)} Reload the page to try again.`;

@@ -1,4 +1,4 @@
-// Nodes of a document, made one by one: no text is ever read as HTML.
+// Makes the nodes of a document one by one, so that no text is ever parsed as HTML.
 
 export function element(name, attributes = {}, children = []) {
   const made = document.createElement(name);

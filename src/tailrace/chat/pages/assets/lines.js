@@ -1,12 +1,12 @@
-// Lines of text from bytes that come in any pieces.
+// Decodes lines of text from bytes that arrive in any pieces.
 
 export class Lines {
   #decoder = new TextDecoder();
   #rest = ""; // not a line yet
 
-  /** The lines that these bytes end, without those that are blank. */
+  /** Returns the lines that these bytes complete, without blank ones. */
   push(bytes) {
-    // A letter that was cut in half stays in the decoder, a line that was cut stays here.
+    // The decoder keeps an incomplete character, and this object keeps an incomplete line.
     const parts = this.#decoder.decode(bytes, { stream: true }).split("\n");
     parts[0] = this.#rest + parts[0];
     this.#rest = parts.pop();

@@ -1,7 +1,7 @@
-// Markdown as a tree of plain objects. What is not Markdown, HTML above all, is text.
+// Parses Markdown into a tree of plain objects. Everything else, above all HTML, is text.
 //
-// Blocks: {type, from, ...}, `from` the line on which a block of the outermost level begins.
-// Inlines: strings, and {type, children, ...}. Every step is linear in the length of the text, whatever the text is.
+// Blocks: {type, from, ...}. `from` is the line on which a block of the outermost level begins.
+// Inlines: strings, and {type, children, ...}. Each step takes time linear in the length of the text, for any text.
 
 const DEEPEST = 8; // of quotes and lists in each other
 const BLANK = /^\s*$/;
@@ -12,7 +12,7 @@ const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])( +|$)/;
 const DELIMITER = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 
-/** The blocks of some lines. */
+/** Returns the blocks of some lines. */
 export function parseBlocks(lines, depth = 0) {
   const blocks = [];
   for (let at = 0; at < lines.length; ) {
@@ -94,7 +94,7 @@ function list(lines, from, depth) {
   return { type: "list", start: first.start, ordered: first.ordered, loose, items, to };
 }
 
-/** The line after an item: what is indented belongs to it, and what goes on its last paragraph. */
+/** Returns the line after an item. Indented lines and lines that continue the last paragraph belong to the item. */
 function itemEnd(lines, from, head, depth) {
   let to = from + 1;
   for (let next = to; next < lines.length; next++) {
@@ -154,7 +154,7 @@ function starts(line) {
   return FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line);
 }
 
-/** Whether a line ends the paragraph before it. A number does so only as the first of a list. */
+/** Tells whether a line ends the paragraph before it. A numbered item does so only if its number is 1. */
 function interrupts(lines, at, depth) {
   if (FENCE.test(lines[at]) || HEADING.test(lines[at]) || RULE.test(lines[at]) || isTable(lines, at)) return true;
   if (depth >= DEEPEST) return false;
@@ -178,7 +178,7 @@ function dedent(line, width) {
 }
 
 const SPECIAL = /[\\`*_~[!<\n]|https?:\/\//g;
-// The length of a label and of an address is bounded, and an address has one pair of parentheses at most.
+// Labels and addresses have a bounded length, and an address has at most one pair of parentheses.
 const ADDRESS = /[^\s()<>]{1,2000}(?:\([^\s()<>]{0,2000}\)[^\s()<>]{0,2000})?/;
 const LINK = new RegExp(`!?\\[([^[\\]]{0,1000})\\]\\(\\s*<?(${ADDRESS.source})>?(?:\\s+"[^"]*")?\\s*\\)`, "y");
 const ANGLED = /<(https?:\/\/[^\s<>]{1,2000})>/y;
@@ -186,7 +186,7 @@ const BARE = /https?:\/\/[^\s<>"|`*]{1,2000}/y;
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
 const OPEN = 20; // emphases in each other
 
-/** The inlines of a text. */
+/** Returns the inlines of a text. */
 export function parseInline(text) {
   const spans = new Spans(text);
   let from = 0;
@@ -200,7 +200,7 @@ export function parseInline(text) {
   return spans.end();
 }
 
-/** Adds what begins at a special place; how many letters that took. */
+/** Adds the inline that begins at a special character. Returns the number of characters that it took. */
 function special(text, at, spans) {
   const letter = text[at];
   if (letter === "\\" && text[at + 1] === "\n") return spans.add({ type: "break" }, 2);
@@ -221,7 +221,7 @@ function match(pattern, text, at) {
   return pattern.exec(text);
 }
 
-/** Inlines as they are found, and the emphases that have begun but not ended. */
+/** Collects inlines, and keeps the open emphases. */
 class Spans {
   #text;
   #open = [{ children: [] }]; // the outermost one is the text itself
@@ -241,7 +241,7 @@ class Spans {
   }
 
   link(length, url, label) {
-    // A label has no marks but those of emphasis and code, which are of little use in it.
+    // Remove marks of emphasis and code from a label, where they are of little use.
     return this.add({ type: "link", url, children: [label.replaceAll(/[*`]/g, "")] }, length);
   }
 
@@ -278,9 +278,9 @@ class Spans {
     return length;
   }
 
-  /** Ends the innermost emphasis that it can; how many letters that took, 0 if there is none. */
+  /** Closes the innermost emphasis that fits. Returns the number of characters that it took, or 0 if none fits. */
   #close(letter, length, left, opens) {
-    // What could begin as well as end ends only its like: `**a*b**`.
+    // A mark that can both open and close matches only certain lengths (CommonMark's rule of three): `**a*b**`.
     const fits = (one) => !((opens || one.both) && (one.length + length) % 3 === 0);
     const found = this.#open.findLastIndex((one) => one.letter === letter && fits(one));
     if (found < 0) return 0;
@@ -297,7 +297,7 @@ class Spans {
     return used;
   }
 
-  /** What has begun from a place on did not end: its marks are text. */
+  /** Turns the marks of open emphases into text, from an index on. */
   #flatten(from) {
     const target = this.#open[from - 1].children;
     for (const one of this.#open.splice(from)) {
@@ -312,7 +312,7 @@ class Spans {
   }
 }
 
-/** How often the letter at a place is repeated there. */
+/** Returns how often the character at an index is repeated from there on. */
 function run(text, at) {
   let end = at + 1;
   while (text[end] === text[at]) end++;

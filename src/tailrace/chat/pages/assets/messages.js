@@ -1,4 +1,4 @@
-// The messages of a conversation on the page, drawn once a frame, and scrolled along only for who reads the end.
+// The messages of a conversation on the page. They are drawn once per frame, and scroll only if the user is at the end.
 
 import { element } from "./dom.js";
 import { Growing } from "./render.js";
@@ -14,7 +14,7 @@ export class Messages {
   #changed = new Set();
   #frame = 0;
 
-  /** `list` takes the messages, `scroller` shows them, `newest` is the button that leads to the end. */
+  /** `list` holds the messages, `scroller` scrolls them, and `newest` is the button that leads to the end. */
   constructor(list, scroller, newest) {
     this.#list = list;
     this.#scroller = scroller;
@@ -41,7 +41,7 @@ export class Messages {
     this.#follow();
   }
 
-  /** What the user said. */
+  /** Adds the user's message. */
   said(text) {
     const item = message("user", "You");
     item.lastChild.textContent = text;
@@ -50,7 +50,7 @@ export class Messages {
     return item;
   }
 
-  /** A reply: `facts` as in words.js, `again` is called when the user wants to ask again. */
+  /** Adds a reply. `facts` are those of words.js. `again` is called when the user wants to ask again. */
   reply(model, text, facts, again = null) {
     const reply = new Reply(model, this);
     reply.append(text);
@@ -61,7 +61,7 @@ export class Messages {
     return reply;
   }
 
-  /** Puts what `fill` adds before the messages that are there, which stay where they are on the screen. */
+  /** Inserts the messages that `fill` adds before the existing ones, which keep their place on the screen. */
   before(fill) {
     const [first, height] = [this.#list.firstChild, this.#scroller.scrollHeight];
     const there = [...this.#list.childNodes];
@@ -140,7 +140,7 @@ class Reply {
     const { facts, again } = this.#told;
     this.#told = null;
     this.#facts.classList.toggle("bad", facts.state === "failed" || facts.state === "interrupted");
-    // While it grows its figures are said below, so that nothing flickers here.
+    // While the reply grows, its figures are shown below, so that nothing flickers here.
     this.#facts.textContent = facts.state === "generating" ? stateOf(facts) : factsOf(facts);
     if (again) this.#facts.append(button("Ask again", again));
   }

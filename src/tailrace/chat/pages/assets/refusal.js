@@ -1,6 +1,6 @@
-// What a server says when it does not do what it was asked.
+// The refusals of a server.
 
-/** `status` is HTTP's, `code` the server's word for programs, `problem` all that it said. */
+/** A refusal. `status` is the HTTP status, `code` is for programs, and `problem` is the whole answer. */
 export class Refusal extends Error {
   constructor(status, problem, retryAfter = null) {
     super(words(problem.detail) ?? `the server answered with status ${status}`);
@@ -18,7 +18,7 @@ export class Refusal extends Error {
   }
 }
 
-/** `detail` is a sentence, or a list of what is wrong with each field. */
+/** Returns one line for `detail`, which is a sentence or a list of mistakes in fields. */
 function words(detail) {
   if (Array.isArray(detail)) return detail.map((one) => `${one.loc?.at(-1)}: ${one.msg}`).join("; ");
   return typeof detail === "string" ? detail : undefined;

@@ -1,9 +1,9 @@
-// Markdown as nodes of a document, while it is still growing.
+// Renders Markdown as nodes of a document, while the text is still growing.
 
 import { element } from "./dom.js";
 import { parseBlocks, parseInline } from "./markdown.js";
 
-/** Markdown in an element. `append` takes more of the text, `render` shows it. */
+/** Markdown in an element. `append` adds text, and `render` shows it. */
 export class Growing {
   #element;
   #text = ""; // of the blocks that may still change
@@ -17,7 +17,7 @@ export class Growing {
     this.#text += text;
   }
 
-  /** Begins anew; what is shown stays until it is rendered again. */
+  /** Clears the text. The element keeps its contents until the next `render`. */
   clear() {
     this.#text = "";
     this.#settled = 0;
@@ -36,7 +36,7 @@ export class Growing {
     this.#settle(lines, blocks);
   }
 
-  /** A block is settled when two whole lines of the next one are there: no block needs more to show where it begins. */
+  /** Settles the blocks that cannot change: two whole lines of the next block are enough to know where it begins. */
   #settle(lines, blocks) {
     const count = blocks.findLastIndex((block) => block.from + 2 < lines.length);
     if (count < 1) return;
@@ -45,12 +45,12 @@ export class Growing {
   }
 }
 
-/** A line of Markdown, without blocks. */
+/** Returns the nodes of a line of Markdown, without blocks. */
 export function renderLine(text) {
   return [...inlines(element("span"), parseInline(text)).childNodes];
 }
 
-/** Makes a node equal to a fresh one, and keeps what is equal already: a selection in it stays. */
+/** Makes a node equal to a fresh one. Equal parts are kept, so that a selection in them survives. */
 function patch(node, fresh) {
   if (!node.cloneNode(false).isEqualNode(fresh.cloneNode(false))) {
     if (node.nodeType !== Node.TEXT_NODE || fresh.nodeType !== Node.TEXT_NODE) return node.replaceWith(fresh);
@@ -68,13 +68,13 @@ function patch(node, fresh) {
 }
 
 const BLOCKS = {
-  // The page has two levels of headings of its own.
+  // The page itself has two levels of headings.
   heading: ({ level, children }) => inlines(element(`h${Math.min(6, level + 2)}`), children),
   paragraph: ({ children }) => inlines(element("p"), children),
   rule: () => element("hr"),
   quote: ({ children }) => element("blockquote", {}, children.map(buildBlock)),
   code: ({ language, text }) =>
-    // What is wider than the page is scrolled, also by keys.
+    // A wide code block scrolls, also by keys.
     element("pre", { tabindex: "0", role: "group", "aria-label": language ? `Code, ${language}` : "Code" }, [
       element("code", {}, [text]),
     ]),
@@ -127,7 +127,7 @@ function buildInline({ type, text, url, children }) {
   return inlines(element(INLINES[type]), children);
 }
 
-/** A link to the web; anything else stays text, and says where it would have gone. */
+/** Returns a link to the web. Any other address becomes text that names it. */
 function link(url, children) {
   if (!/^https?:\/\//i.test(url) || !URL.canParse(url)) {
     return inlines(element("span"), children[0] === url ? children : [...children, ` (${url})`]);

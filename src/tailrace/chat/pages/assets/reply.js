@@ -1,21 +1,21 @@
-// Reads a reply to its end, over as many connections as that takes. It knows nothing of a page.
+// Reads a reply to its end, over any number of connections. It does not depend on a page.
 
 import { Lines } from "./lines.js";
 import { Refusal } from "./refusal.js";
 
 const NDJSON = "application/x-ndjson";
 const ENDS = new Set(["complete", "error"]);
-const BUSY = new Set([408, 429, 502, 503, 504]); // what passes by itself
-const SHORTEST = 500; // milliseconds before the first new try; doubled for each that follows
+const BUSY = new Set([408, 429, 502, 503, 504]); // statuses of failures that may pass
+const SHORTEST = 500; // milliseconds before the first new try, doubled for each further one
 const LONGEST = 10_000;
-const AT_ONCE = 3_000; // milliseconds in which the document of a reply that has ended is there
+const AT_ONCE = 3_000; // milliseconds in which the server returns the document of an ended reply
 
-/** A message could not be sent. Whether the server has it is not known: the same key does not ask twice. */
+/** A message got no answer, so the server may have it. Sending it again with the same key is safe. */
 export class Unreachable extends Error {
   name = "Unreachable";
 }
 
-/** A connection that ended before the reply did, for reasons that may pass. */
+/** A connection ended before the reply did, for reasons that may pass. */
 class Lost extends Error {
   constructor(message, wait = null) {
     super(message);
@@ -24,32 +24,32 @@ class Lost extends Error {
 }
 
 /**
- * The objects of a reply, each once and in order. The last one is a `complete` or an `error`; without either, the
- * server said that there is nothing after the cursor. A `reset` means: forget what came before it.
+ * Yields the objects of a reply, each once and in order. The last one is a `complete` or an `error`. Without either,
+ * the server has nothing after the cursor. A `reset` means that you must discard everything before it.
  *
- * `what` is a message to send, {message, sessionId, key}, or a reply to read on, {streamId, after}. A message is sent
- * again, with its idempotency key, until the server has answered it; from then on its reply is read on.
+ * `what` is a message to send, {message, sessionId, key}, or a reply to continue, {streamId, after}. A message is sent
+ * again, with its idempotency key, until the server answers. After that, its reply is continued.
  *
  * Options:
- * - `url`: of the server, with a slash at its end.
- * - `headers`: a function that gives more headers for each request.
- * - `signal`: ends the reading. The reply itself goes on.
- * - `onConnection`: is told {state}, "connecting", "connected", or "waiting" with `seconds` and `reason`.
- * - `wake`: a function of a signal that gives a promise; when it is fulfilled, a wait ends early.
- * - `silence`: milliseconds after which a connection that says nothing is lost; the server pings every 15 seconds.
- * - `patience`: milliseconds for which a message is sent again. Reading on is tried without an end.
+ * - `url`: the address of the server, with a trailing slash.
+ * - `headers`: a function that returns more headers for each request.
+ * - `signal`: ends the reading. The reply itself continues.
+ * - `onConnection`: called with {state}: "connecting", "connected", or "waiting" with `seconds` and `reason`.
+ * - `wake`: a function from a signal to a promise. When the promise is fulfilled, a wait ends early.
+ * - `silence`: milliseconds after which a silent connection is lost. The server pings every 15 seconds.
+ * - `patience`: milliseconds in which a message is sent again. A reply is continued without a bound.
  *
- * Throws Refusal for what the server refuses, and Unreachable.
+ * Throws Refusal if the server refuses the request, and Unreachable.
  */
 export async function* readReply(what, options) {
   const { signal, onConnection = () => {}, wake, patience = 30_000 } = options;
   let { streamId, after } = what;
   const began = Date.now();
-  let resets = 0; // those that nothing followed
+  let resets = 0; // the number of resets in a row
   for (let tries = 0; ; tries++) {
     let lost;
     let silent = false;
-    let reset = false; // whether the last object of this connection is one
+    let reset = false; // whether the last object of this connection is a reset
     onConnection({ state: "connecting" });
     const connection = new Connection(options);
     try {
@@ -77,12 +77,12 @@ export async function* readReply(what, options) {
     } finally {
       connection.close();
     }
-    // A reply that failed is broken off after its last object, and a browser may throw away what came just before that.
+    // The body of a failed reply is cut short after its last object, and a browser may discard the bytes before a cut.
     const rest = silent && streamId ? await endOf(streamId, after, options) : [];
     yield* rest;
     if (rest.length) return;
     if (!streamId && Date.now() - began > patience) throw new Unreachable(lost.message);
-    // A reset is an answer: what was lost before it is no reason to wait. Only resets in a row are.
+    // A reset is an answer, so earlier losses are no reason to wait. Only several resets in a row are.
     if (reset && resets === 1 && lost.wait === null) continue;
     tries = Math.max(tries, resets - 2);
     const wait = lost.wait ?? Math.min(LONGEST, SHORTEST * 2 ** tries) * (0.5 + Math.random() / 2);
@@ -105,12 +105,12 @@ function resume(streamId, after) {
   return { path: `chat/stream/${encodeURIComponent(streamId)}${query}` };
 }
 
-/** The id of the stream that a response is of, if it says so. */
+/** Returns the id of a response's stream, if its headers name it. */
 function streamOf(response) {
   return response.headers.get("content-location")?.split("/").at(-1);
 }
 
-/** The objects after a cursor of a reply that has ended; none while it is written. */
+/** Returns the objects after a cursor of a reply that has ended, or none while it is in progress. */
 async function endOf(streamId, after, { url, signal, headers = () => ({}) }) {
   const soon = AbortSignal.timeout(AT_ONCE);
   let reply;
@@ -132,7 +132,7 @@ async function endOf(streamId, after, { url, signal, headers = () => ({}) }) {
   return rest;
 }
 
-/** One request and its response, given up when it has been silent for too long. */
+/** One request and its response. It is given up if it is silent for too long. */
 class Connection {
   #abort = new AbortController();
   #options;
@@ -175,7 +175,7 @@ class Connection {
     this.#abort.abort();
   }
 
-  /** Waits for a promise of the network: whatever becomes of it but its value is a loss. */
+  /** Waits for a promise of the network. Any failure counts as a lost connection. */
   async #alive(promise) {
     const { silence = 40_000 } = this.#options;
     clearTimeout(this.#timer);
@@ -197,7 +197,7 @@ async function refused(response) {
   return new Lost(refusal.message, refusal.retryAfter === null ? null : refusal.retryAfter * 1000);
 }
 
-/** Waits so many milliseconds, or until it is woken. Throws as soon as the signal is aborted. */
+/** Waits for some milliseconds, or until `wake` ends the wait. Throws as soon as the signal is aborted. */
 async function pause(milliseconds, signal, wake) {
   signal?.throwIfAborted();
   const over = new AbortController();

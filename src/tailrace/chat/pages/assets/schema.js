@@ -1,4 +1,4 @@
-// What an OpenAPI schema says, as words and links.
+// Describes OpenAPI schemas in words and links.
 
 import { element } from "./dom.js";
 
@@ -6,7 +6,7 @@ export function schemaId(name) {
   return `object-${name}`;
 }
 
-/** The nodes that say of what type something is. */
+/** Returns the nodes that name the type of a schema. */
 export function typeOf(schema) {
   if (schema.$ref) return [linkTo(schema.$ref.split("/").at(-1))];
   const choices = schema.oneOf ?? schema.anyOf;
@@ -20,13 +20,13 @@ export function typeOf(schema) {
   return [schema.format ? `${schema.type} (${schema.format})` : (schema.type ?? "anything")];
 }
 
-/** The nodes that say what comes as a media type: one document, or one thing after another. */
+/** Returns the nodes that describe the content of a media type: one document, or a sequence of items. */
 export function contentOf({ schema, itemSchema }) {
   if (schema) return typeOf(schema);
   return itemSchema ? ["one after another: ", ...typeOf(itemSchema)] : ["text"];
 }
 
-/** What is allowed beyond the type, in words. */
+/** Returns the limits of a schema besides its type, in words. */
 export function limitsOf(schema) {
   const inner = [schema, ...(schema.anyOf ?? [])];
   const limits = { minimum: "at least", maximum: "at most", minLength: "length from", maxLength: "length to" };

@@ -19,7 +19,7 @@ export function headers() {
   return key === null ? {} : { Authorization: `Bearer ${key}` };
 }
 
-/** The JSON that the server answers. Throws Refusal, or TypeError where it cannot be reached. */
+/** Returns the JSON of the server's answer. Throws Refusal, or TypeError if the server cannot be reached. */
 export async function ask(method, path, query = {}) {
   const url = new URL(path, URL_OF_SERVER);
   url.search = new URLSearchParams(query);

@@ -10,7 +10,7 @@ export function titleOf(session) {
   return session.title || "New session";
 }
 
-/** The address of this page with a session, or with none. */
+/** Returns the address of this page with a session, or without one. */
 export function addressOf(sessionId) {
   const url = new URL(location.href);
   url.search = sessionId === null ? "" : new URLSearchParams({ session: sessionId });
@@ -24,14 +24,14 @@ export class Sessions {
   #next = null;
   #latest = 0;
 
-  /** `page` has the elements list, more and none; `act` is told what is chosen: open(id), remove(session). */
+  /** `page` has the elements list, more and none. `act` has the actions open(id) and remove(session). */
   constructor(page, act) {
     this.#page = page;
     this.#act = act;
     page.more.addEventListener("click", () => this.#act.trying(() => this.#more()));
   }
 
-  /** Marks the session that is shown. */
+  /** Marks the current session. */
   mark(sessionId) {
     this.#current = sessionId;
     for (const link of this.#page.list.querySelectorAll("a")) {
@@ -40,7 +40,7 @@ export class Sessions {
     }
   }
 
-  /** The newest sessions, as the server has them now. */
+  /** Loads the newest sessions from the server. */
   async refresh() {
     const turn = ++this.#latest;
     const found = await ask("GET", "sessions", { limit: PAGE });

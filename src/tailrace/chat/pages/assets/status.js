@@ -1,22 +1,22 @@
-// What the page says of itself, and its form for an API key.
+// The status and notices of the page, and its form for an API key.
 
 import { hasKey, keepKey } from "./server.js";
 
 /** The elements of the page by their ids. */
 export const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 
-/** How things stand, always in words; `kind` is busy, good or bad. */
+/** Shows the state in words. `kind` is busy, good or bad. */
 export function say(words, kind = "good") {
   page.state.textContent = words;
   page.state.dataset.kind = kind;
 }
 
-/** For those who hear the page. */
+/** Announces a text to screen readers. */
 export function announce(words) {
   page.announcer.textContent = words;
 }
 
-/** What happened, what was kept, and what to do: {label, act}. */
+/** Shows what happened and what was kept, with an action for the user: {label, act}. */
 export function notice(words, action = null) {
   page.notice.hidden = false;
   page.notice.firstElementChild.textContent = words;
@@ -28,7 +28,7 @@ export function notice(words, action = null) {
   };
 }
 
-/** Asks for an API key, and keeps it; then does what needed it. */
+/** Asks for an API key and keeps it. Then repeats the action that needed it. */
 export function askForKey(then) {
   page.key.hidden = false;
   page.notice.hidden = !hasKey();

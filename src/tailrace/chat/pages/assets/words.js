@@ -1,4 +1,4 @@
-// How things are said to the user.
+// Texts for the user.
 
 import { Unreachable } from "./reply.js";
 import { Refusal } from "./refusal.js";
@@ -19,13 +19,13 @@ const STATES = {
   interrupted: "Interrupted",
 };
 
-/** How a reply is, in a word. */
+/** Returns the state of a reply in a word. */
 export function stateOf({ state }) {
   return STATES[state];
 }
 
-/** How a reply is, in a line: {state, text, chunks, seconds, context, dropped, error}. `text` is whether
- * there is some; what is not known is left out. */
+/** Describes a reply in a line: {state, text, chunks, seconds, context, dropped, error}. `text` tells whether the reply
+ * has any. Unknown facts are left out. */
 export function factsOf({ state, chunks, seconds: time, context, dropped, error, text }) {
   const facts = [STATES[state]];
   if (chunks) facts.push(count(chunks, "chunk"));
@@ -42,7 +42,7 @@ function kept(text) {
   return text ? "What came before is kept." : "Your message is kept.";
 }
 
-/** What went wrong with a request. */
+/** Describes the failure of a request. */
 export function problem(error) {
   if (error instanceof Refusal) return sentence(error.message);
   if (error instanceof Unreachable) return sentence(`The server cannot be reached: ${error.message}`);
