@@ -103,7 +103,7 @@ class Engine:
         self.send_timeout = send_timeout
         self.shutdown_grace = shutdown_grace
         self.draining = False
-        self.warned = False  # True once the engine's owner was warned of other workers
+        self.warned = False  # True after the warning of several workers
         self._keeper = Keeper(
             self.store, self.pulse, keep=keep, count=keep_count, size=keep_size, idle=keep_idle, busy=self.producer
         )
@@ -157,7 +157,7 @@ class Engine:
         return log
 
     def derive_id(self, *parts: str) -> str:
-        """Return the stream id that stands for some texts. Nobody who lacks the engine's secret can compute it."""
+        """Return the stream id for some texts. It is unguessable, because it depends on the engine's secret."""
         digest = hmac.digest(self._secret, to_json(parts), "sha256")
         return urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 

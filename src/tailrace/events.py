@@ -105,7 +105,7 @@ class Result:
     data: Any
 
     def __init_subclass__(cls) -> NoReturn:
-        # The producer recognises a Result by its exact type, because it checks each item.
+        # The producer checks each item, so it recognises a Result by its exact type, which is fast.
         raise TypeError(f"expected no subclass of Result, but got {cls.__qualname__}: put the value into its data")
 
 
@@ -184,7 +184,7 @@ def encode_event(item: Any) -> tuple[str | None, bytes]:
 
 
 def encode_bytes(data: bytes | bytearray | memoryview) -> tuple[str | None, bytes]:
-    """Return the JSON of UTF-8 bytes as a string, or of other bytes as base64 with the event name `bytes`."""
+    """Return UTF-8 bytes as a JSON string, or other bytes as base64 with the event name `bytes`."""
     raw = bytes(data)
     try:
         return None, encode_data(raw)

@@ -23,7 +23,7 @@ from .reply import Header, refusal_of
 from .settings import StreamSettings
 
 MAX_SEND = 1 << 18
-"""Bytes of one ASGI message: a single event may be larger, and `send_timeout` is for a message."""
+"""The most bytes of one ASGI message. `send_timeout` applies to each message, and a single event may be larger."""
 
 _FIELDS = (b'"data:', b'"event:', b'"id:', b'"retry:', b'": ')
 
@@ -55,7 +55,7 @@ class Reading:
 
     def _warn_of_frames(self) -> None:
         if isinstance(self.request.wire, Text):
-            return  # which sends what it gets
+            return  # plain text may contain any framing
         first = self.tail.log.read_nowait(0, 1) if self.tail.log.base == 0 else None
         if first and first.json[0].startswith(_FIELDS) and first.json[0].endswith(b'\\n\\n"'):
             warnings.warn(
@@ -179,7 +179,7 @@ class Connection:
         await self._body(body + encoder.notice(notice, cursor), more=not clean)
 
     async def _send_but_last(self, body: bytes) -> bytes:
-        """Send a large body in pieces, so that a slow client is seen to move. Return the last piece."""
+        """Send a large body in pieces, so that a slow client shows progress. Return the last piece unsent."""
         *starts, last = range(0, len(body), MAX_SEND)
         for start in starts:
             await self._body(body[start : start + MAX_SEND])

@@ -18,7 +18,7 @@ MAX_KEPT = 64 << 10
 """The most bytes of a body to buffer for the application while waiting for the disconnect. uvicorn's bound is equal."""
 
 READ_WITHIN = 10.0
-"""Seconds in which the application must begin to read a body that exceeds MAX_KEPT."""
+"""The seconds in which the application must begin to read a body that exceeds MAX_KEPT."""
 
 _KEY = "tailrace.inbox"
 
@@ -28,11 +28,11 @@ class Disconnected(Exception):
 
 
 class Inbox:
-    """Shares a connection's `receive` between two tasks that need it at the same time.
+    """Shares a connection's `receive` between an application and its response.
 
-    The application calls the inbox as its own `receive`, to read the body whenever it wants to. The response waits in
-    `wait_disconnect` and leaves the body alone. A body that exceeds MAX_KEPT and stays unread for READ_WITHIN seconds
-    is dropped, because the disconnect arrives behind it.
+    The application calls the inbox in place of `receive` and can read the body at any time. Meanwhile, the response
+    waits in `wait_disconnect`, which keeps the body for the application. A body that exceeds MAX_KEPT and stays unread
+    for READ_WITHIN seconds is dropped, because the disconnect arrives after it.
     """
 
     __slots__ = ("_dropped", "_gone", "_kept", "_receive", "_room", "_size", "_turn")
@@ -69,10 +69,10 @@ class Inbox:
         return message
 
     async def wait_disconnect(self) -> None:
-        # In one frame, without a timeout of asyncio's: each idle connection waits here.
+        # Each idle connection waits here, so save memory: use one frame, and no asyncio.timeout().
         while self._gone is None:
             if self._size > MAX_KEPT:
-                # Receiving more would lift the server's own backpressure.
+                # Receiving more would defeat the server's own backpressure.
                 loop = asyncio.get_running_loop()
                 self._room = loop.create_future()
                 timer = loop.call_later(READ_WITHIN, self._drop)

@@ -109,7 +109,7 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
 
 
 def _warn_of_workers(engine: Engine) -> None:
-    """Warn if several processes serve an engine's streams, but each has its own. Only the first one warns, and once."""
+    """Warn once if several processes serve the application but do not share streams. Only the first process warns."""
     if engine.warned or engine.store.survives_restart:
         return
     engine.warned = True

@@ -139,7 +139,7 @@ class StreamResponse(Response):
     def _engine_for(self, scope: Scope) -> Engine:
         engine = self._engine or engine_of(scope)
         if "app" not in scope:
-            # A response that is an application by itself keeps its streams, so that they can be resumed.
+            # If the response is used as an application itself, keep its engine, so that streams can be resumed.
             self._engine = engine
         return engine
 
@@ -212,7 +212,7 @@ class StreamResponse(Response):
     ) -> None:
         # This process reads the document itself and is never slow, so no flow policy applies.
         flow = self.settings.flow if request.wire.streaming else None
-        # The reader comes before the producer, which would otherwise count the time without one.
+        # Add the reader before the producer starts, or the grace without readers would begin.
         tail = read.log.tail(read.after, flow=flow)
         failure: Exception | None = None
         producer: Producer | None = None
@@ -223,7 +223,7 @@ class StreamResponse(Response):
         except Disconnected:
             pass
         except asyncio.CancelledError:
-            # By a middleware's timeout, or a server that ends. The dependencies close when this returns.
+            # A middleware's timeout or the server's end cancels this. The dependencies close when this returns.
             if producer is not None and self.settings.on_disconnect == "cancel":
                 producer.stop(_CANCELLED)
                 await producer.wait()
@@ -243,7 +243,7 @@ class StreamResponse(Response):
             raise failure
 
     async def _start(self, plan: Plan, request: StreamRequest, log: Log) -> Producer | None:
-        """Run the items into the log, if the request starts a stream."""
+        """If the request starts a stream, run its items into the log and return their producer."""
         if plan.items is None:
             return None
         settings, streaming = self.settings, request.wire.streaming

@@ -165,7 +165,7 @@ class _Bridge:
             self._headers = message.get("headers", ())
             if self._status < 300:
                 await self._accept(self._headers)
-                if self._stop_asked:  # before the headers said where to stop
+                if self._stop_asked:  # the stop came before the headers with its address
                     await self._obey("stop")
         elif self._status < 300:
             await self._pass_on(message.get("body", b""), message.get("more_body", False))

@@ -199,15 +199,15 @@ async def _stream_at(engine: Engine, name: str) -> Log | None:
 
 
 async def _key(engine: Engine | None, request: Request, principal: Any) -> tuple[str | None, bytes]:
-    """Return the id of the stream for an Idempotency-Key, and a digest of what the request asks.
+    """Return the id of the stream for an Idempotency-Key, and a digest of the request's query and body.
 
-    Equal keys of different principals give different ids. There is no id without a key or a principal, or if a
-    dependency has consumed the body, which must be compared.
+    Equal keys of different principals give different ids. There is no id without a key or a principal. There is none
+    either if a dependency has consumed the body, because repeated requests must have the same body.
     """
     key = request.headers.get("idempotency-key")
     if key is None or principal is None:
         return None, b""
-    # A bool says that somebody is logged in, not who.
+    # A bool only tells that somebody is logged in, but not who.
     if not isinstance(principal, str | int | UUID) or isinstance(principal, bool) or principal == "":
         raise TypeError(f"expected as principal a non-empty str, an int, a UUID or None, but got {principal!r:.80}")
     if (fingerprint := await _fingerprint(request)) is None:
@@ -221,11 +221,11 @@ async def _fingerprint(request: Request) -> bytes | None:
     digest = hashlib.sha256(remaining_query(request.scope).encode())
     try:
         digest.update(await request.body())
-    except RuntimeError:  # somebody has read the body as a stream
+    except RuntimeError:  # a dependency has consumed the body as a stream
         if not request.headers.get("content-type", "").startswith(_FORMS):
             return None
         try:
-            form = await request.form()  # FastAPI has read it so, and keeps it
+            form = await request.form()  # FastAPI has read the body as a form, and keeps the form
         except RuntimeError:
             return None
         for name, value in form.multi_items():

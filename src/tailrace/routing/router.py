@@ -248,7 +248,7 @@ class StreamRouter(APIRouter):
         path = path.rstrip("/") + _STREAM_ID
         if shared.get("dependencies"):
             shared = {**shared, "dependencies": without_body(shared["dependencies"], path)}
-        # FastAPI adds the router's own dependencies to each route as it is made.
+        # FastAPI adds the router's own dependencies to each new route, so remove those that read the body meanwhile.
         dependencies, self.dependencies = self.dependencies, without_body(self.dependencies, path)
         try:
             self._add_resume(path, function, endpoint, settings, responses, shared)

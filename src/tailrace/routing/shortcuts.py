@@ -130,7 +130,7 @@ def _text_source(source: Source) -> Source:
 class _TextItems(AsyncIterator[Any]):
     """Decodes bytes among items as UTF-8. A character may span several items. Other bytes pass unchanged.
 
-    Bytes of an incomplete character pass unchanged too, before whatever follows: another item, the end or an error.
+    Bytes of an incomplete character also pass unchanged, before the next item, the end or an error.
     """
 
     def __init__(self, items: Items) -> None:
