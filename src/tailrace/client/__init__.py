@@ -1,7 +1,7 @@
 """A client for streams. It reconnects without a gap or a duplicate until the stream has ended.
 
 It needs the extra `client`: httpx, and websockets for `ws://` and `wss://`. The models, the settings and the errors
-need neither: a name is imported when it is first used.
+need neither, because each name is imported only when it is first used.
 """
 
 from importlib import import_module
@@ -49,7 +49,7 @@ __all__ = [
     "tail",
 ]
 
-# The modules that define these names, lower layers first: httpx comes with the last ones.
+# The modules that define these names, lower layers first. Only the last ones import httpx.
 _MODULES = ("..wire.base", ".settings", ".errors", ".objects", ".stream", ".chat")
 
 if TYPE_CHECKING:

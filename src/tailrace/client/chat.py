@@ -1,6 +1,6 @@
-"""`ChatClient`: the chat server's endpoints, typed.
+"""`ChatClient`: a typed client for the chat server's endpoints.
 
-Each request is written once, as a core without I/O. `AsyncChat` and `Chat` drive the cores.
+Each request is written once, as a core without I/O. `AsyncChat` and `Chat` run the cores.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ P = ParamSpec("P")
 A = TypeVar("A", covariant=True)
 S = TypeVar("S", covariant=True)
 
-# Reading what the server answers
+# Reading answers
 
 
 def read_object(frame: Frame) -> ChatObject:
-    """Read the object in an event; DecodeError if there is none."""
+    """Read the object in an event. Raise DecodeError if there is none."""
     data = frame.data
     if not isinstance(data, dict):
         raise DecodeError(f"expected an object of a reply, but got {data!r:.80}")
@@ -62,7 +62,7 @@ def read_object(frame: Frame) -> ChatObject:
 
 
 def read_json(model: type[M], body: bytes) -> M:
-    """Read a response body as its model; DecodeError if it is something else."""
+    """Read a response body as its model. Raise DecodeError if it is something else."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -113,11 +113,11 @@ class _Gathered:
         )
 
 
-# Methods that are written once
+# Methods that both chats share
 
 
 class _Method(Generic[P, A, S]):
-    """A method of both chats: `AsyncChat` gives an A for it, `Chat` an S. `drive` names the driver of its core."""
+    """A method of both chats. It returns an A in `AsyncChat` and an S in `Chat`. `drive` names the core's driver."""
 
     def __init__(self, core: Callable[Concatenate[Any, P], object], drive: str) -> None:
         self._core = core
@@ -145,25 +145,25 @@ _Request: TypeAlias = _Method[P, Coroutine[Any, Any, R], R]
 
 
 def _request(core: Callable[Concatenate[Any, P], Flow[R]]) -> _Request[P, R]:
-    """A method with one request and its answer."""
+    """Make a method with one request and its answer."""
     return _Method(core, "_converse")
 
 
 def _pages(
     core: Callable[Concatenate[Any, P], Generator[Flow[SessionPage], SessionPage, None]],
 ) -> _Method[P, AsyncIterator[Session], Iterator[Session]]:
-    """A method that iterates over what its requests bring, a page at a time."""
+    """Make a method that iterates over the items of its requests, one page at a time."""
     return _Method(core, "_iterate")
 
 
 def _gathering(core: Callable[Concatenate[Any, P], _Gathered]) -> _Request[P, Reply]:
-    """A method that reads a stream to its end."""
+    """Make a method that reads a stream to its end."""
     return _Method(core, "_gather")
 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """Where the chat server is, and how to talk to it."""
+    """The address of a chat server, and the settings of requests to it."""
 
     url: str
     headers: Mapping[str, str]
@@ -214,11 +214,12 @@ class Chatting:
     ) -> Tail[ChatObject]:
         """Send a message and follow the reply, by `with` or `async with`. Without a `session_id`, a session begins.
 
-        So does a session that does not exist, unless `create` is false: then it is StreamRefused with status 404.
+        A `session_id` that does not exist also begins a session. If `create` is false, it raises StreamRefused with
+        status 404 instead.
 
-        However often the message is sent, the server answers it once: it knows it by your key, or by one made for it.
-        With `reasoning`, the reply includes what the model thinks before it answers.
-        StreamFailed if the model fails, SessionBusy if the session is already answering.
+        The server answers the message once, however often the client sends it, because it recognises the idempotency
+        key, which is yours or a new one. With `reasoning`, the reply includes the model's reasoning. Raise StreamFailed
+        if the model fails, and SessionBusy if the session is already answering.
         """
         body = encode(_said(message=message, session_id=session_id, create=None if create else False))
         key = idempotency_key or new_key()
@@ -241,7 +242,7 @@ class Chatting:
 
     @_request
     def stop(self, stream_id: str) -> Flow[Stopped]:
-        """Stop a reply. What the model has written is kept."""
+        """Stop a reply. The server keeps the text so far."""
         return self._ask(Stopped, "POST", _path("chat", "stream", stream_id, "stop"))
 
     @_request
@@ -251,7 +252,7 @@ class Chatting:
 
     @_pages
     def sessions(self, page: int = 50) -> Generator[Flow[SessionPage], SessionPage, None]:
-        """Iterate over all sessions, the most recently used first. Each request gets a page of so many."""
+        """Iterate over all sessions, the most recently used first. `page` is the number of sessions per request."""
         token = None
         while True:
             got = yield self._ask(SessionPage, "GET", "/sessions", limit=page, after=token)
@@ -271,12 +272,12 @@ class Chatting:
     @_request
     def delete(self, session_id: str) -> Flow[None]:
         """Delete a session and all its messages."""
-        # Not repeatable: a second request would be told that there is no such session.
+        # Do not repeat the request: the second answer would be that there is no such session.
         yield from self._ask(Deleted, "DELETE", _path("sessions", session_id), repeatable=False)
 
     @_request
     def health(self) -> Flow[Health]:
-        """Get the server's health. An unhealthy server answers, too."""
+        """Get the server's health. An unhealthy server also answers."""
         return self._ask(Health, "GET", "/health", accepted=(503,))
 
     @_request
@@ -286,7 +287,7 @@ class Chatting:
 
     @_request
     def info(self) -> Flow[ServerInformation]:
-        """Get what the server is, and its endpoints."""
+        """Get a description of the server and its endpoints."""
         return self._ask(ServerInformation, "GET", "/")
 
     def _ask(
@@ -308,7 +309,7 @@ class Chatting:
 
 
 class AsyncChat(Chatting):
-    """A chat server, with asyncio."""
+    """A client of a chat server, with asyncio."""
 
     async def _converse(self, flow: Flow[R]) -> R:
         return await AsyncHTTP(self._clients).converse(flow)
@@ -329,7 +330,7 @@ class AsyncChat(Chatting):
 
 
 class Chat(Chatting):
-    """A chat server, without asyncio."""
+    """A client of a chat server, without asyncio."""
 
     def _converse(self, flow: Flow[R]) -> R:
         return SyncHTTP(self._clients).converse(flow)
@@ -349,7 +350,7 @@ class Chat(Chatting):
 
 
 def _advance(core: Generator[Flow[SessionPage], Any, None], got: SessionPage | None) -> Flow[SessionPage] | None:
-    """The next request of a core that has got an answer; None after the last."""
+    """Give a core its answer, and return its next request, or None after the last one."""
     try:
         return core.send(got)
     except StopIteration:
@@ -357,9 +358,9 @@ def _advance(core: Generator[Flow[SessionPage], Any, None], got: SessionPage | N
 
 
 class ChatClient:
-    """A client of the chat server at `url`: `async with ChatClient(url) as chat`, or the same without `async`.
+    """A client of the chat server at `url`. Enter it with `async with ChatClient(url) as chat`, or without `async`.
 
-    `api_key` is one of the server's keys, if it has any. A `client` of yours stays open.
+    `api_key` is one of the server's keys, if it has any. If you pass a `client`, it stays open.
     """
 
     def __init__(

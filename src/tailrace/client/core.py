@@ -1,4 +1,4 @@
-"""Follows a stream across connections: what to request, what to deliver, when to wait and when to end. No I/O."""
+"""Follow a stream across connections. Decide what to request and deliver, and when to wait and end, without I/O."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .transport import Close, Ended, Failed, Flow, Give, Open, Opened, Read, Sle
 
 _READ = Read()
 _MOMENT = 0.01
-"""Seconds by which a timer may be early."""
+"""The seconds by which a timer may be early."""
 _PART = 1 << 13
-"""Bytes to decode at once. The objects of a larger part live long enough to slow the garbage collector down."""
+"""The most bytes to decode at once. The objects of a larger part live so long that garbage collection gets slower."""
 
 
 def _parts(data: bytes) -> list[bytes]:
@@ -33,7 +33,7 @@ def _parts(data: bytes) -> list[bytes]:
 
 
 def _decode(decoder: Decoder, part: bytes | None) -> tuple[list[Frame], DecodeError | None]:
-    """Decode a part, or the end if it is None. Returns the frames and what is wrong after them."""
+    """Decode a part, or the end if it is None. Return the frames, and the error after them if there is one."""
     try:
         return decoder.close() if part is None else decoder.feed(part), None
     except DecodeError as error:
@@ -46,9 +46,10 @@ def _members(said: Frame | None) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Drop:
-    """This connection is of no more use, but the stream may go on.
+    """The end of a connection whose stream may continue.
 
-    The next attempt is due after exactly `told` seconds, or after `at_least` so many. `ours` is no failure.
+    The next attempt is due after exactly `told` seconds, or else after at least `at_least` seconds. If `ours`, the
+    application ended the connection, and that is no failure.
     """
 
     loss: Loss
@@ -67,7 +68,7 @@ class Following:
     def __init__(self, plan: Plan, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.outcome: Outcome | None = None
         self.address: str | None = None
-        """Where to resume the stream, once a response has named it."""
+        """The address for resuming the stream, once a response has named it."""
         self.stop_address: str | None = None
         self.media_type: str | None = None
         self.plan = plan
@@ -80,11 +81,11 @@ class Following:
 
     @property
     def cursor(self) -> str | None:
-        """The id of the last event, or where the response begins."""
+        """The id of the last event, or the cursor at which the response begins."""
         return self._sorting.position.token
 
     def run(self) -> Flow[None]:
-        """Follow the stream until it has ended. A ClientError says why that is impossible."""
+        """Follow the stream until it has ended. Raise ClientError if that is impossible."""
         try:
             while True:
                 drop = yield from self._connect()
@@ -96,7 +97,7 @@ class Following:
             raise self._lost(Loss("overdue", str(overdue))) from None
 
     def _connect(self) -> Flow[_Drop | None]:
-        """Read one connection; None means that the stream is over."""
+        """Read one connection. Return None if the stream is over."""
         reply = yield from send(self._open(), self._deadline)
         if isinstance(reply, Failed):
             return self._judge_failure(reply)
@@ -117,7 +118,7 @@ class Following:
         return drop
 
     def _judge_failure(self, failed: Failed) -> _Drop:
-        # A proxy that has worked before may work again.
+        # If the proxy has worked before, it may work again.
         if failed.error is not None and not self._has_opened:
             raise failed.error
         if failed.final:
@@ -136,7 +137,7 @@ class Following:
         headers = {"accept": ACCEPT, "accept-encoding": "identity", "cache-control": "no-store"}
         headers.update({name.lower(): value for name, value in plan.headers.items()})
         if address is not None:
-            # These describe the body of the first request. This one has none.
+            # These headers describe the body of the first request. This request has no body.
             headers = {name: value for name, value in headers.items() if not name.startswith("content-")}
         elif plan.key is not None:
             headers["idempotency-key"] = plan.key
@@ -150,7 +151,7 @@ class Following:
 
     @property
     def _may_repeat(self) -> bool:
-        """Whether the next request starts nothing for a second time."""
+        """True if the next request cannot start the stream a second time."""
         if self.plan.is_safe or self.address is not None:
             return True
         position = self._sorting.position
@@ -159,14 +160,14 @@ class Following:
     # The head of the response
 
     def _note(self, head: Opened) -> None:
-        """Note what the head says of the stream."""
+        """Keep the facts about the stream from the head of a response."""
         headers = head.headers
         cursor = headers.get("tailrace-cursor")
         is_document = self.media_type == Batch.media_type
         self._sorting.begin(cursor if cursor is not None and is_cursor(cursor) else None, is_document=is_document)
         if self.plan.is_socket:
-            return  # its address is one of HTTP, and a message stops it
-        # Requests to these addresses carry the caller's credentials, which are for nobody but who was asked.
+            return  # the stream's address is for HTTP, and a message stops it
+        # Requests to these addresses carry the caller's credentials, so they must have the origin of the request.
         location, link = headers.get("content-location"), stop_link(headers.get("link", ""))
         self.address = named_address(location, by=head.url, asked=head.asked) or self.address
         self.stop_address = named_address(link, by=head.url, asked=head.asked) or self.stop_address
@@ -184,7 +185,7 @@ class Following:
             return (yield from self._restart(str(error.members.get("reason")), cursor if is_given else None))
         if error.status not in UNAVAILABLE:
             raise error
-        # A proxy says so, too, if it cannot reach the server.
+        # A proxy also sends these statuses if it cannot reach the server.
         loss = Loss("unavailable", str(error), through)
         if self._may_repeat or (error.status in NOT_DEALT_WITH and retry_after is not None):
             return _Drop(loss, at_least=retry_after or 0.0)
@@ -196,7 +197,7 @@ class Following:
 
     def _read_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:
         sort = self._sorting.sort
-        # If each piece is an event, it must stay whole.
+        # Where each piece is an event, do not divide it.
         is_divisible = not (self.media_type == Text.media_type or self.plan.is_socket)
         may_wait = self._may_wait
         read = self._next_read(True)
@@ -213,7 +214,7 @@ class Following:
                 if end is not None:
                     return (yield from self._obey(end, said))
             if is_new and may_wait:
-                # The clock is not read at each event: it runs from the first read that brings none.
+                # Do not read the clock at each event. The time counts from the first read without one.
                 read, self._quiet_since = _READ, None
             else:
                 read = self._next_read(is_new)
@@ -229,14 +230,14 @@ class Following:
 
     @property
     def _may_wait(self) -> bool:
-        """Whether a read after a new event needs no bound: HTTP's silence ends it before any other timeout."""
-        # A socket's silence does not: its pings are answered elsewhere.
+        """True if a read after a new event needs no bound, because the `idle` timeout always comes first."""
+        # This never holds for a socket with an `event` timeout, because its library answers pings itself.
         timeouts = self.plan.timeouts
         is_idle_first = timeouts.event is None or (timeouts.event >= timeouts.idle and not self.plan.is_socket)
         return self._deadline.is_never and is_idle_first
 
     def _next_read(self, is_new: bool) -> Read:
-        """The next read, as long as the timeouts allow; StreamLost if no new event came for too long."""
+        """Return the next read, bounded by the timeouts. Raise StreamLost if no new event came for too long."""
         deadline, idle, limit = self._deadline, self.plan.timeouts.idle, self.plan.timeouts.event
         if limit is None:
             return _READ if deadline.is_never else Read(deadline.within(idle))
@@ -250,7 +251,7 @@ class Following:
         return Read(deadline.within(left if self.plan.is_socket else min(left, idle)))
 
     def _end_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:
-        """Judge what it means that the body has ended."""
+        """Decide whether the end of the body is the end of the stream."""
         sorting = self._sorting
         given, end, said = sorting.sort(*_decode(decoder, None))
         if given:
@@ -268,10 +269,10 @@ class Following:
             return None
         return _drop("broken", "the response ended, but the stream has not")
 
-    # What the server has said
+    # Ends
 
     def _obey(self, end: End, said: Frame | None = None) -> Flow[_Drop | None]:
-        """Act on what ends a response, now that the application has everything before it."""
+        """Act on the end of a response, after the application has got everything before it."""
         if isinstance(end, DecodeError):
             raise end
         if isinstance(end, StreamRefused):
@@ -292,7 +293,7 @@ class Following:
         return None
 
     def _restart(self, reason: str, cursor: str | None) -> Flow[_Drop]:
-        """Go on from a reset's cursor if the caller wants that. A `reset` event says that earlier events are void."""
+        """Continue from a reset's cursor if the caller wants that. A `reset` event voids the earlier events."""
         if self.plan.on_reset == "raise":
             raise StreamReset(reason, cursor)
         self._sorting.restart(cursor)
@@ -300,25 +301,25 @@ class Following:
         return _Drop(Loss("reset", f"the stream was reset ({reason})"), told=0.0)
 
     def _judge_close(self, code: int, reason: str) -> _Drop | None:
-        """Judge what a socket's close code means without an outcome before it."""
+        """Decide what a socket's close code means if no outcome came before it."""
         if code == POLICY_VIOLATION:
             raise StreamRefused(code, "policy_violation", reason or None)
         sorting = self._sorting
-        # A server that says outcomes closes without one only where the client has had the end.
+        # A server that sends outcomes closes without one only if the client has the end already.
         if sorting.position.is_at_end if sorting.says_outcomes else code in (NORMAL, NO_STATUS):
             self._end_without_events()
             return None
         return _drop("broken", f"the socket was closed with {code} {reason}".rstrip())
 
     def _end_without_events(self) -> None:
-        """The server has nothing more. After a reset that means that nothing is left of the stream."""
+        """End the stream, because the server has no more events. Raise StreamLost if none came since a reset."""
         if not self._sorting.gave_since_reset:
             raise self._lost(Loss("reset", "nothing is left of the stream after its reset"))
 
-    # Going on
+    # Continuing
 
     def _check_resumable(self, loss: Loss) -> None:
-        """StreamLost if going on could leave a gap, repeat an event or start the stream for a second time."""
+        """Raise StreamLost if continuing could leave a gap, repeat an event or start the stream a second time."""
         token = self.cursor
         if not (self._sorting.can_go_on or self.plan.allow_gaps):
             raise self._lost(loss, "its last event has no id after which it could go on")
@@ -339,6 +340,6 @@ class Following:
             self.plan.on_reconnect(backoff.failures, delay, drop.loss)
         until = self._clock() + delay
         left = delay
-        # Who gives up waiting for an event does not make the server wait less.
+        # A cancelled wait for an event must not shorten the delay.
         while isinstance((yield Sleep(self._deadline.within(left))), Failed):
             left = max(0.0, until - self._clock())

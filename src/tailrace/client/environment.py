@@ -1,7 +1,7 @@
-"""What the environment says of proxies and certificates. Nothing here needs httpx or websockets.
+"""The proxies and certificates that the environment names. Nothing here needs httpx or websockets.
 
-A loopback host is never behind a proxy. What a variable names is checked before it is used, so that a mistake is one
-clear error and not some library's traceback.
+A loopback host is never behind a proxy. The values of variables are checked before use, so that a mistake gives one
+clear error instead of a library's traceback.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .errors import UnusableEnvironment
 
 _SYSTEM = "the system's proxy setting"
 _OFFERS = {
-    # As httpx: https://www.python-httpx.org/environment_variables/.
+    # As in httpx: https://www.python-httpx.org/environment_variables/.
     "http": ("http", "all"),
     "https": ("https", "all"),
-    # As websockets: RFC 6455, section 4.1, prefers SOCKS, then the proxy for HTTPS, which tunnels.
+    # As in websockets. RFC 6455, section 4.1, prefers SOCKS, then the proxy for HTTPS, which tunnels.
     "ws": ("ws", "socks", "https", "http", "all"),
     "wss": ("wss", "socks", "https", "all"),
 }
@@ -44,11 +44,11 @@ class Proxy:
         return urlunsplit(parts._replace(netloc=f"{parts.username}:…@{parts.netloc.rpartition('@')[2]}"))
 
     def failed(self, reason: str, host: str) -> UnusableEnvironment:
-        """The error for a proxy that does not do its work for a host."""
+        """Return the error for a proxy that fails for a host."""
         return self._unusable(reason, f"correct it, or add {host} to NO_PROXY")
 
     def check(self, socks_package: str, install: str) -> None:
-        """UnusableEnvironment unless this can be a proxy, and the package for SOCKS is there where it is needed."""
+        """Raise UnusableEnvironment if this cannot be a proxy, or if it needs a package for SOCKS that is missing."""
         try:
             parts = urlsplit(self.url)
             is_address = bool(parts.hostname) and parts.port != 0
@@ -66,7 +66,7 @@ class Proxy:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy that the environment names for a URL; None where the way is direct."""
+    """Return the proxy that the environment names for a URL, or None for a direct connection."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     named = f"[{host}]" if ":" in host else host
@@ -75,7 +75,7 @@ def proxy_for(url: str) -> Proxy | None:
     proxies = getproxies()
     for offer in _OFFERS.get(parts.scheme, ()):
         if address := proxies.get(offer):
-            # What has no scheme is a host and a port; one of a system's SOCKS setting is no HTTP proxy.
+            # A value without a scheme is a host and a port. A system's SOCKS setting is not an HTTP proxy.
             scheme = "socks5h" if offer == "socks" else "http"
             bare = address.removeprefix("http://") if offer == "socks" else address
             return Proxy(bare if "://" in bare else f"{scheme}://{bare}", _variable(f"{offer}_proxy", address))
@@ -83,12 +83,12 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def _variable(name: str, value: str) -> str:
-    """The spelling of a variable's name under which the environment has a value."""
+    """Return the spelling of a variable's name that the environment has a value for."""
     return next((each for each in (name, name.upper()) if os.environ.get(each) == value), _SYSTEM)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: 127.0.0.0/8, ::1, or localhost (RFC 6761, section 6.3)."""
+    """Tell whether a host is this machine: 127.0.0.0/8, ::1, or localhost (RFC 6761, section 6.3)."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -99,20 +99,20 @@ def is_loopback(host: str) -> bool:
 
 
 def tls_context(default: str | None) -> ssl.SSLContext:
-    """A context that trusts the environment's certificates, else those of the file `default`, else the system's.
+    """Return a context that trusts the environment's certificates, else those in the file `default`, else the system's.
 
-    UnusableEnvironment if a variable names what cannot be used.
+    Raise UnusableEnvironment if the value of a variable cannot be used.
     """
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     try:
         if file:
             return ssl.create_default_context(cafile=file)
         if folder:
-            # OpenSSL looks into a folder only when it needs a certificate, and says nothing where there is none.
+            # OpenSSL reads a folder only when it needs a certificate, and does not report a missing one.
             os.listdir(folder)
             return ssl.create_default_context(capath=folder)
         return ssl.create_default_context(cafile=default)
-    except OSError as error:  # which an ssl.SSLError is, too
+    except OSError as error:  # ssl.SSLError is a subclass
         raise _unusable_file(error, file, folder) from None
 
 

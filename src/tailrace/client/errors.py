@@ -1,4 +1,4 @@
-"""Everything that the client raises, below tailrace.TailraceError.
+"""The exceptions of the client, all of them subclasses of tailrace.TailraceError.
 
 ClientError
 ├── StreamFailed         the stream ended as `error`
@@ -27,16 +27,16 @@ from ..errors import TailraceError
 from .settings import Loss, LossKind
 
 _LONGEST = 300
-"""The most characters of a server's words in an error's text."""
+"""The most characters of a server's message in an error's text."""
 _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 
 
 class ClientError(TailraceError):
-    """The root of what goes wrong between a client and its server."""
+    """The base class for failures between a client and its server."""
 
 
 class StreamFailed(ClientError):
-    """The stream ended as `error`. `code` and `message` are the server's words; `members` is everything it said."""
+    """The stream ended as `error`. `code` and `message` are the server's; `members` is all data of its error."""
 
     def __init__(self, code: str | None, message: str | None, members: Mapping[str, Any] | None = None) -> None:
         super().__init__(code, message)
@@ -49,7 +49,7 @@ class StreamFailed(ClientError):
 
 
 class StreamReset(ClientError):
-    """The stream cannot be continued from the client's cursor. What the server still has begins at `cursor`."""
+    """The stream cannot be continued from the client's cursor. The server's remaining events begin at `cursor`."""
 
     def __init__(self, reason: str, cursor: str | None) -> None:
         super().__init__(reason, cursor)
@@ -63,7 +63,7 @@ class StreamReset(ClientError):
 class StreamLost(ClientError):
     """The client has given up, after `attempts` failures in a row. Another client may continue from `cursor`.
 
-    `loss` is what happened last; `note` says why the client could not go on, if more was in its way.
+    `loss` is the last failure. `note` gives a further reason why the client could not continue, if there is one.
     """
 
     def __init__(self, loss: Loss, cursor: str | None = None, attempts: int = 0, note: str = "") -> None:
@@ -89,8 +89,8 @@ class StreamLost(ClientError):
 class StreamRefused(ClientError):
     """The server refuses the request.
 
-    `status` is HTTP's, or the close code of a socket. `code` and `detail` are the server's words; `members` is
-    everything it said.
+    `status` is the HTTP status, or the close code of a socket. `code` and `detail` are the server's; `members` is all
+    data of its answer.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class StreamRefused(ClientError):
 
 
 class SessionBusy(StreamRefused):
-    """The session is already answering: resume or stop the reply with `stream_id`."""
+    """The session is already answering. Resume or stop the reply with `stream_id`."""
 
     @property
     def session_id(self) -> str:
@@ -139,7 +139,7 @@ class NotStoppable(ClientError):
 
 
 class Unreachable(ClientError):
-    """A request got no answer after `attempts` attempts. `loss` is what happened last."""
+    """A request got no answer in `attempts` attempts. `loss` is the last failure."""
 
     def __init__(self, loss: Loss, attempts: int, note: str = "") -> None:
         super().__init__(loss, attempts, note)
@@ -163,7 +163,7 @@ class Unreachable(ClientError):
 class UnusableEnvironment(ClientError):
     """An environment variable names a proxy or certificates that cannot be used.
 
-    `value` is what it says, without passwords; `reason` is what is wrong with that, and `remedy` what to do about it.
+    `value` is its value without passwords, `reason` is the fault in it, and `remedy` tells how to mend it.
     """
 
     def __init__(self, variable: str, value: str, reason: str, remedy: str) -> None:
@@ -181,7 +181,7 @@ def _with_note(loss: Loss, note: str) -> str:
     return f"{loss}; {note}" if note else str(loss)
 
 
-# What a refusal says
+# Reading refusals
 
 
 _KINDS: dict[str, type[StreamRefused]] = {"session_busy": SessionBusy}
@@ -206,7 +206,7 @@ def redirection(status: int, location: str) -> StreamRefused:
 def told_refusal(status: int, members: Mapping[str, Any]) -> StreamRefused:
     """Make an error of a refusal's members. A socket's refusal has a `message`."""
     inner = members.get("error")
-    said = inner if isinstance(inner, Mapping) else members  # OpenAI's API has everything inside
+    said = inner if isinstance(inner, Mapping) else members  # OpenAI's API nests all members in `error`
     code = said.get("code")
     kind = _KINDS.get(code, StreamRefused) if isinstance(code, str) else StreamRefused
     return kind(status, None if code is None else str(code), _read_detail(said), members)
@@ -220,14 +220,14 @@ def _read_detail(said: Mapping[str, Any]) -> str | None:
 
 
 def _read_mistake(mistake: Any) -> str:
-    """One of the mistakes that FastAPI finds in a request."""
+    """Return one line for a mistake that FastAPI found in a request."""
     if not isinstance(mistake, dict) or not isinstance(mistake.get("loc"), list):
         return str(mistake)
     return f"{'.'.join(map(str, mistake['loc']))}: {mistake.get('msg', 'no reason given')}"
 
 
 def _read_text(text: str) -> str | None:
-    """A text for people; the title of a page."""
+    """Return a text for people, or the title of a web page."""
     if not text.lstrip().startswith("<"):
         return text[:500].strip()
     title = _TITLE.search(text)
@@ -235,6 +235,6 @@ def _read_text(text: str) -> str | None:
 
 
 def _line(said: str) -> str:
-    """A server's words as one printable line."""
+    """Return a server's message as one printable line."""
     words = " ".join("".join(c if c.isprintable() else " " for c in said[: 2 * _LONGEST]).split())
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"

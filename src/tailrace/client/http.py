@@ -1,4 +1,4 @@
-"""HTTP by httpx."""
+"""The HTTP transports, with httpx."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ HTTPClient: TypeAlias = httpx.Client | httpx.AsyncClient
 
 _ENDED = Ended()
 _NO_HTTP = "illegal status line"
-"""How h11's message begins if the server speaks something else, such as TLS."""
+"""The beginning of h11's error message if the server speaks another protocol, such as TLS."""
 
 _NO_LOCATION = "Invalid URL in location header"
-"""How httpx's message begins at a bad Location, which it reads even without following it. Some raise UnicodeError."""
+"""The beginning of httpx's error message for a bad Location, which it reads even without following redirections.
+
+Some values raise UnicodeError instead.
+"""
 
 _UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _UNSENT = (*_UNCONNECTED, httpx.PoolTimeout)
@@ -58,9 +61,10 @@ C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 
 class Clients(Generic[C]):
-    """The caller's client, or our own: one for each proxy, with and without TLS, each made when it is needed.
+    """The caller's client, or our own clients, each made on demand: one per proxy, with and without TLS.
 
-    With the environment, httpx would make all of them at once and fail at certificates and proxies that nobody uses.
+    If httpx read the environment itself, it would make all of them at once, and fail for certificates and proxies that
+    no request uses.
     """
 
     def __init__(self, kind: type[C], given: HTTPClient | None, **options: Any) -> None:
@@ -73,11 +77,11 @@ class Clients(Generic[C]):
 
     @property
     def follows(self) -> bool:
-        """Whether to follow redirections. A caller's client decides that itself."""
+        """True if the client should follow redirections. A caller's client decides that itself."""
         return self._given is None or self._given.follow_redirects
 
     def of(self, url: str) -> tuple[C, Proxy | None]:
-        """The client for a URL, and the proxy that it uses; UnusableEnvironment if there cannot be one."""
+        """Return the client for a URL, and its proxy. Raise UnusableEnvironment if the environment prevents that."""
         if self._given is not None:
             return self._given, None
         proxy, is_tls = proxy_for(url), urlsplit(url).scheme == "https"
@@ -85,13 +89,13 @@ class Clients(Generic[C]):
             proxy.check("socksio", "pip install 'httpx[socks]'")
         key = (is_tls, None if proxy is None else proxy.url)
         if key not in self._own:
-            # Without TLS there is nothing to verify, and no certificates are loaded.
+            # Without TLS, do not load certificates.
             verify = self._context() if is_tls else False
             self._own[key] = self._make(verify=verify, proxy=None if proxy is None else self._proxy(proxy))
         return self._own[key], proxy
 
     def drain(self) -> list[C]:
-        """Our own clients, to be closed."""
+        """Remove our own clients and return them, so that the caller can close them."""
         own, self._own = list(self._own.values()), {}
         return own
 
@@ -104,7 +108,7 @@ class Clients(Generic[C]):
 
 
 AnyClients: TypeAlias = HTTPClient | Clients[httpx.Client] | Clients[httpx.AsyncClient] | None
-"""A caller's client, clients that several requests share, or None for new ones."""
+"""A caller's client, clients that several requests share, or None for new clients."""
 
 
 def _clients(kind: type[C], given: AnyClients, **options: Any) -> Clients[C]:
@@ -125,10 +129,10 @@ def _check_kind(expected: type[HTTPClient], got: type[HTTPClient]) -> None:
 def _request(client: HTTPClient, request: Open) -> httpx.Request:
     timeout = httpx.Timeout(request.idle, connect=request.connect, pool=request.connect)
     try:
-        # An id is sent back as it came, in UTF-8: the HTML standard, "Last-Event-ID".
+        # Send an id back as it came, in UTF-8 (HTML standard, "Last-Event-ID").
         headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
         if request.is_foreign:
-            # `build_request` would add the client's headers, cookies and parameters, which are the caller's, too.
+            # `build_request` would add the client's headers, cookies and parameters, which also belong to the caller.
             extensions = {"timeout": timeout.as_dict()}
             return httpx.Request(
                 request.method, request.url, headers=headers, content=request.content, extensions=extensions
@@ -155,8 +159,8 @@ def _opened(response: httpx.Response, follows: bool, proxy: Proxy | None) -> Ope
 
 
 def _is_plain(response: httpx.Response) -> bool:
-    """Whether to read the bytes as they come, which costs less for each piece."""
-    # A response that is already in memory, like that of a test's transport, is only there decoded.
+    """Tell whether to read the bytes as they come, which costs less per piece."""
+    # A response that is already in memory, such as that of a test's transport, is only available decoded.
     return "content-encoding" not in response.headers and not response.is_stream_consumed
 
 
@@ -188,7 +192,7 @@ def _failed_proxy(reason: str, request: httpx.Request, proxy: Proxy) -> Failed:
 
 
 class AsyncHTTP(AsyncTransport):
-    """HTTP with asyncio, by a caller's client, which stays open, or by clients of its own."""
+    """HTTP with asyncio. It uses the caller's client, which stays open, or its own clients."""
 
     def __init__(self, clients: AnyClients = None) -> None:
         super().__init__()
@@ -243,18 +247,18 @@ class AsyncHTTP(AsyncTransport):
         if self._response is not None:
             response, self._response = self._response, None
             try:
-                if not self._pieces.ag_running:  # otherwise another task is reading, which ends with the response
+                if not self._pieces.ag_running:  # otherwise another task reads, until the response is closed
                     await self._pieces.aclose()
             finally:
                 await response.aclose()
 
 
 class SyncHTTP(SyncTransport):
-    """HTTP without asyncio, by a caller's client, which stays open, or by clients of its own."""
+    """HTTP without asyncio. It uses the caller's client, which stays open, or its own clients."""
 
     def __init__(self, clients: AnyClients = None) -> None:
         super().__init__()
-        # Each connection is used once, because httpcore names the socket to shut only when it connects.
+        # Use each connection only once, because httpcore gives `Watch` the socket only when it connects.
         limits = httpx.Limits(max_keepalive_connections=0)
         self.clients = _clients(httpx.Client, clients, limits=limits)
         self._is_own = self.clients is not clients
@@ -298,7 +302,7 @@ class SyncHTTP(SyncTransport):
                 return next(self._pieces, _ENDED)
             with Watch(within, self._response.extensions.get("network_stream")) as watch:
                 piece = next(self._pieces, _ENDED)
-                # If the watch has shut the socket, a body without a length seems to have ended.
+                # If the watch has shut the socket, a body without a length looks complete.
                 return NOTHING_IN_TIME if watch.is_over and piece is _ENDED else piece
         except httpx.RequestError as error:
             return NOTHING_IN_TIME if within is not None and within < self._idle else _failed(error)
@@ -310,9 +314,9 @@ class SyncHTTP(SyncTransport):
 
 
 class Watch:
-    """Shuts a request's socket when the time is over, which wakes the thread that reads from it.
+    """Shuts a request's socket when its time is over. That wakes the thread that reads from the socket.
 
-    Without asyncio, httpx bounds each read, but not all of them together.
+    Without asyncio, httpx bounds each read, but not all reads together.
     """
 
     def __init__(self, seconds: float, stream: Any = None) -> None:
@@ -334,17 +338,17 @@ class Watch:
             self._forget()
 
     def trace(self, name: str, info: dict[str, Any]) -> None:
-        """Called by httpcore: https://www.encode.io/httpcore/extensions/#trace."""
+        """Keep a new connection's socket. httpcore calls this: https://www.encode.io/httpcore/extensions/#trace."""
         if name in ("connection.connect_tcp.complete", "socks.connect_tcp.complete"):
             self._watch(info["return_value"])
 
     def _watch(self, stream: Any) -> None:
         connected = stream.get_extra_info("socket")
-        if connected is None:  # a caller's transport may have none
+        if connected is None:  # a caller's transport may have no socket
             return
         with self._lock:
             self._forget()
-            # Keep a duplicate, because TLS takes over the socket itself.
+            # Keep a duplicate, because TLS takes the socket itself over.
             with suppress(OSError):
                 self._socket = socket.socket(fileno=socket.dup(connected.fileno()))
         if self.is_over:

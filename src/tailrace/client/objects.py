@@ -1,7 +1,7 @@
-"""What a chat server answers: the objects of a reply's stream, and the bodies of its other responses.
+"""The answers of a chat server: the objects of a reply's stream, and the bodies of its other responses.
 
-The server builds these models and the client reads them. The client ignores nothing: members that a newer server adds
-are kept in `model_extra`. For the same reason a state is a plain `str`; its known values are in the schema.
+The server builds these models, and the client reads them. The client keeps members that a newer server adds in
+`model_extra`. For the same reason, a state is a plain `str`. The schema has its known values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TurnState: TypeAlias = Annotated[str, _known("generating", "complete", "stopped"
 
 
 class Answered(BaseModel):
-    """The base of everything that a chat server answers."""
+    """The base class of all answers of a chat server."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -36,7 +36,7 @@ class Answered(BaseModel):
 class ChatObject(Answered):
     """One object of a reply's stream. `id` is its cursor.
 
-    An object whose type this client does not know is a plain `ChatObject`.
+    An object of a type that this client does not know is a plain `ChatObject`.
     """
 
     type: str
@@ -45,7 +45,7 @@ class ChatObject(Answered):
 
 
 class SessionInfo(ChatObject):
-    """The first object. It names the session, and the stream: resume or stop the reply by its `stream_id`."""
+    """The first object. It names the session and the stream. Resume or stop the reply by its `stream_id`."""
 
     type: Literal["session_info"] = "session_info"
     session_id: str
@@ -54,7 +54,7 @@ class SessionInfo(ChatObject):
 
 
 class Status(ChatObject):
-    """What the model is sent. The oldest `dropped_messages` of the session did not fit."""
+    """The context that the model gets. The oldest `dropped_messages` messages of the session did not fit."""
 
     type: Literal["status"] = "status"
     message: str
@@ -72,14 +72,14 @@ class Chunk(ChatObject):
 
 
 class Reasoning(ChatObject):
-    """A piece of what the model thinks before it answers. It is not part of the reply's text."""
+    """A piece of the model's reasoning before it answers. It is not part of the reply's text."""
 
     type: Literal["reasoning"] = "reasoning"
     text: str
 
 
 class Complete(ChatObject):
-    """The last object of a reply that is complete or was stopped. The reply has been stored."""
+    """The last object of a reply that is complete or was stopped. The server has stored the reply."""
 
     type: Literal["complete"] = "complete"
     total_chunks: int
@@ -90,7 +90,7 @@ class Complete(ChatObject):
 
 
 class Error(ChatObject):
-    """The last object of a reply that failed. The text before it has been stored."""
+    """The last object of a reply that failed. The server has stored the text before it."""
 
     type: Literal["error"] = "error"
     code: str
@@ -126,7 +126,7 @@ class Reply(Answered):
 
 
 class Stopped(Answered):
-    """How a stopped reply ended."""
+    """The end of a stopped reply."""
 
     stream_id: str
     session_id: str
@@ -145,7 +145,7 @@ class Session(Answered):
 
 
 class Message(Answered):
-    """A message of a session. A reply also has a state, its model and how long it took."""
+    """A message of a session. A reply also has its state, its model and its duration."""
 
     role: Annotated[str, _known("user", "assistant")]
     text: str
@@ -182,7 +182,7 @@ class Deleted(Answered):
 
 
 class Health(Answered):
-    """How the server is. An unhealthy one answers with status 503."""
+    """The health of the server. An unhealthy server answers with status 503."""
 
     status: Annotated[str, _known("healthy", "unhealthy")]
     reason: str | None = Field(default=None, description="Why the server is unhealthy.")
@@ -197,7 +197,7 @@ class Health(Answered):
 
 
 class Requests(Answered):
-    """Counts of requests. Those still being answered are neither successful nor failed."""
+    """Counts of requests. Requests in progress are neither successful nor failed."""
 
     total: int
     successful: int
@@ -205,7 +205,7 @@ class Requests(Answered):
 
 
 class Stats(Answered):
-    """What the server has counted since it started."""
+    """The server's statistics since it started."""
 
     uptime: float = Field(description="Seconds.")
     requests: Requests
@@ -219,7 +219,7 @@ class Stats(Answered):
 
 
 class ServerInformation(Answered):
-    """What the server is, and its endpoints."""
+    """A description of the server and its endpoints."""
 
     name: str = "tailrace"
     version: str

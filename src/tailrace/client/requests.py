@@ -13,13 +13,13 @@ from .settings import Backoff, Deadline, Loss, Overdue, Retry, Spent, read_retry
 from .transport import Close, Failed, Flow, Open, Opened, Read, Sleep
 
 UNAVAILABLE = frozenset({429, 502, 503, 504})
-"""Statuses that say: try again."""
+"""The statuses that mean: try again."""
 NOT_DEALT_WITH = frozenset({429, 503})
-"""Those that also say that the request has started nothing."""
+"""The statuses among them that also mean that the request has started nothing."""
 
 MAX_REFUSAL = 1 << 16
 MAX_ANSWER = 64 << 20
-"""Bounds of the bodies that are read, in bytes."""
+"""The most bytes to read of an answer's body, and of a refusal's."""
 MAX_REDIRECTS = 10
 
 UNKNOWN = "it is unknown whether the request has arrived"
@@ -33,15 +33,15 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def check_url(url: str, *, is_whole: bool = True) -> None:
-    """ValueError if nothing can be requested there. Unless `is_whole`, a client may know the rest of the address."""
-    # Here and not above, so that what only reads addresses does not wait for it.
+    """Raise ValueError if nothing can be requested at a URL. Unless `is_whole`, a client may know the rest of it."""
+    # Import it here, so that modules that only read addresses need not wait for it.
     import httpx
 
     try:
         urlsplit(url)
         parts = httpx.URL(url)
         expected = _missing_in(parts, is_whole)
-        # This is how a resolver will write it.
+        # A resolver will encode the name like this.
         parts.raw_host.decode("ascii").encode("idna")
     except (httpx.InvalidURL, ValueError) as error:
         raise ValueError(f"expected a URL, but got {url[:80]!r}: {error}") from None
@@ -60,7 +60,7 @@ def _missing_in(parts: Any, is_whole: bool) -> str | None:
 
 
 def stop_link(header: str) -> str | None:
-    """The target with the relation `stop` in the value of a Link header."""
+    """Return the target with the relation `stop` in the value of a Link header."""
     for link in _LINK.finditer(header):
         rel = _REL.search(link[2])
         if rel is not None and "stop" in (rel[1] or rel[2] or "").lower().split():
@@ -69,22 +69,22 @@ def stop_link(header: str) -> str | None:
 
 
 def named_address(reference: str | None, *, by: str, asked: str) -> str | None:
-    """The address that a response from the URL `by` names, if that may have what was sent to `asked`."""
+    """Return the address that a response from the URL `by` names, if it may get the headers for `asked`."""
     if reference is None:
         return None
     try:
         address = urljoin(by, reference)
         check_url(address)
-    except ValueError:  # a stream that can be read is not lost for a header that cannot
+    except ValueError:  # do not give up a readable stream for an unreadable header
         return None
     origin = _origin(address)
     return address if origin == _origin(asked) or (origin == _origin(by) and is_same(asked, by)) else None
 
 
 def is_same(asked: str, other: str) -> bool:
-    """Whether what was meant for the origin of `asked` may be sent to `other`: to the same, or to its default by TLS.
+    """Tell whether `other` may get what was meant for `asked`: it has the same origin, or is its default for TLS.
 
-    The second is what httpx allows, too: a server that answers http:// with a redirection to https://.
+    The second case is a server that redirects from http:// to https://. httpx allows it too.
     """
     one, two = _origin(asked), _origin(other)
     return one == two or (one[1] == two[1] and (one[0], one[2], two[0], two[2]) in _BY_TLS)
@@ -100,14 +100,14 @@ def _origin(url: str) -> _Origin:
 
 
 def with_parameter(url: str, name: str, value: str) -> str:
-    """The URL with the parameter in place of any others of that name."""
+    """Return the URL with a parameter, which replaces all others with its name."""
     parts = urlsplit(url)
     query = [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0] != name]
     return urlunsplit(parts._replace(query="&".join([*query, urlencode({name: value})])))
 
 
 def with_parameters(url: str, params: Mapping[str, Any] | None) -> str:
-    """The URL with parameters added. A list stands for several values; None stands for no value."""
+    """Return the URL with added parameters. A list means several values, and None means no value."""
     said = {name: _spelled(value) for name, value in (params or {}).items() if value is not None}
     if not said:
         return url
@@ -124,7 +124,7 @@ def _spelled(value: Any) -> Any:
 # Redirections
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Any other header may be a secret, whatever its name, so it stays with the origin that it was meant for.
+# Any other header may be a secret, whatever its name, so only the intended origin gets it.
 _FOR_ANY_ORIGIN = frozenset(
     {
         *("accept", "accept-encoding", "accept-language", "cache-control", "idempotency-key", "last-event-id"),
@@ -134,7 +134,7 @@ _FOR_ANY_ORIGIN = frozenset(
 
 
 def send(request: Open, deadline: Deadline) -> Flow[Opened | Failed]:
-    """Send a request and follow redirections. Their bodies are never read, and the deadline holds for all of it."""
+    """Send a request and follow redirections, all within the deadline. Never read the bodies of redirections."""
     asked: str | None = None
     for _ in range(MAX_REDIRECTS + 1):
         head = yield bounded(request, deadline)
@@ -154,7 +154,7 @@ def send(request: Open, deadline: Deadline) -> Flow[Opened | Failed]:
 
 
 def bounded(request: Open, deadline: Deadline) -> Open:
-    """The request with timeouts that the deadline allows; Overdue if there is no time left."""
+    """Return the request with timeouts within the deadline. Raise Overdue if there is no time left."""
     if deadline.is_never:
         return request
     within = deadline.within
@@ -162,7 +162,7 @@ def bounded(request: Open, deadline: Deadline) -> Open:
 
 
 def _redirected(request: Open, head: Opened, location: str) -> Open:
-    """The next request after a redirection: RFC 9110, section 15.4."""
+    """Return the next request after a redirection (RFC 9110, section 15.4)."""
     url = urldefrag(urljoin(head.url, location)).url
     check_url(url)
     here, there = urlsplit(head.url).scheme, urlsplit(url).scheme
@@ -207,7 +207,7 @@ def read_body(limit: int, deadline: Deadline) -> Flow[bytes | Failed]:
 
 
 def read_refusal(head: Opened, deadline: Deadline) -> Flow[StreamRefused]:
-    """Read a response as an error. If its body breaks off or is late, the status says enough."""
+    """Read a response as an error. If its body is cut short or late, the status is enough."""
     if 300 <= head.status < 400 and (location := head.headers.get("location")):
         return redirection(head.status, location)
     body = yield from read_body(MAX_REFUSAL, deadline)
@@ -220,9 +220,10 @@ def read_refusal(head: Opened, deadline: Deadline) -> Flow[StreamRefused]:
 def ask(
     request: Open, retry: Retry, *, repeatable: bool, accepted: Collection[int] = (), total: float | None = None
 ) -> Flow[Answer]:
-    """Send a request and return its answer. StreamRefused unless it succeeds or is `accepted`; Unreachable without one.
+    """Send a request and return its answer.
 
-    Unless `repeatable`, a request that may have arrived is not sent again. `total` bounds all of it, in seconds.
+    Raise StreamRefused unless the status is a success or one of `accepted`, and Unreachable if no answer comes. Unless
+    `repeatable`, a request that may have arrived is not sent again. `total` bounds everything, in seconds.
     """
     backoff, deadline = Backoff(retry), Deadline(total)
     try:
@@ -244,7 +245,7 @@ def ask(
 def _ask_once(
     request: Open, deadline: Deadline, repeatable: bool, accepted: Collection[int]
 ) -> Flow[Answer | tuple[Loss, float]]:
-    """The answer, or why there is none yet and how many seconds to wait at least."""
+    """Return the answer, or the reason why there is none yet and the least seconds to wait."""
     head = yield from send(request, deadline)
     if isinstance(head, Failed):
         if head.error is not None:

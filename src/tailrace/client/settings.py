@@ -1,4 +1,4 @@
-"""How long a client waits, how often it tries, and what a lost connection is called."""
+"""The timeouts and retries of a client, and the kinds of lost connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..wire.base import MAX_FRAME_BYTES
 OnReset = Literal["raise", "restart"]
 
 LossKind = Literal["unsent", "broken", "silent", "unavailable", "farewell", "reset", "stalled", "overdue", "misled"]
-"""What happened to a connection:
+"""The kind of a lost connection:
 
 - `unsent`: nothing of the request reached the server
 - `broken`: the connection ended too early
@@ -32,7 +32,7 @@ LossKind = Literal["unsent", "broken", "silent", "unavailable", "farewell", "res
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Why a connection is gone. As a `str` it is one sentence; `detail` is what another library said of it."""
+    """The reason why a connection is lost. Its `str` is one sentence. `detail` is another library's message."""
 
     kind: LossKind
     reason: str
@@ -43,36 +43,35 @@ class Loss:
 
 
 OnReconnect: TypeAlias = Callable[[int, float, Loss], None]
-"""Called with the attempt (1, 2, …), the seconds until it, and why it is needed."""
+"""A function to call with the attempt (1, 2, …), the seconds until it, and the reason for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Timeouts in seconds.
 
-    - `connect`: for a connection
-    - `head`: until the head of a response is complete, whatever comes before it; and as long again for the body of a
-      response that is no stream
-    - `idle`: for which the server may send nothing at all; its pings count as life
-    - `event`: for which a response may bring no new event; pings and repeated events do not count. None is no bound
-    - `total`: for the whole stream, or for one request of ChatClient with all its repetitions. None is no bound
+    - `connect`: until a connection is made.
+    - `head`: until the head of a response is complete. The body of a response that is no stream gets as long again.
+    - `idle`: without any bytes from the server. Its pings count.
+    - `event`: without a new event. Pings and repeated events do not count. None means no bound.
+    - `total`: for the whole stream, or for one request of ChatClient with all its repetitions. None means no bound.
     """
 
     connect: float = 10.0
     head: float = 120.0
     idle: float = 45.0
-    # Ten minutes, as OpenAI's and Anthropic's clients wait for a model that thinks.
+    # OpenAI's and Anthropic's clients also wait ten minutes for a model that is thinking.
     event: float | None = 600.0
     total: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What a client spends between two new events: `limit` failures in a row, and `seconds`.
+    """The retry budget of a client between two new events: `limit` failures in a row, within `seconds`.
 
-    Before each attempt it waits a random time up to `base` seconds, doubled with each failure up to `cap`. A server may
-    ask for up to `longest` seconds: a longer SSE `retry` is cut to that, and after a longer `Retry-After` or farewell
-    the client gives up.
+    Before each attempt, the client waits a random time up to `base` seconds, doubled with each failure up to `cap`. A
+    server may ask for up to `longest` seconds: a longer SSE `retry` is cut to that, and after a longer `Retry-After` or
+    farewell the client gives up.
     """
 
     limit: int = 8
@@ -84,9 +83,9 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The first request of a stream. `key` is its idempotency key; `after` is the id to begin after.
+    """The first request of a stream. `key` is its idempotency key; `after` is the id of the event to begin after.
 
-    With `gives_result`, the value that a stream ends with is given as its last event.
+    With `gives_result`, the stream's result becomes its last event.
     """
 
     url: str
@@ -109,7 +108,7 @@ class Plan:
 
     @property
     def is_safe(self) -> bool:
-        """Whether the request starts nothing when it is repeated."""
+        """True if repeating the request cannot start anything a second time."""
         return self.method in _SAFE or self.key is not None
 
 
@@ -121,7 +120,7 @@ class Overdue(Exception):
 
 
 class Deadline:
-    """`total` seconds from now, or never."""
+    """A deadline `total` seconds from now, or never if that is None."""
 
     def __init__(self, total: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total
@@ -131,16 +130,16 @@ class Deadline:
 
     @property
     def left(self) -> float | None:
-        """The seconds left, at least 0; None if there is no end."""
+        """The seconds left, at least 0, or None without an end."""
         return None if self._at is None else max(0.0, self._at - self._clock())
 
     def at_most(self, seconds: float) -> Deadline:
-        """The same deadline, or one so many seconds from now if that is sooner."""
+        """Return an equal deadline, or one in so many seconds if that is sooner."""
         left = self.left
         return Deadline(seconds if left is None else min(left, seconds), clock=self._clock)
 
     def within(self, seconds: float) -> float:
-        """That many seconds, or what is left; Overdue if nothing is."""
+        """Return `seconds`, or the seconds left if those are fewer. Raise Overdue if no time is left."""
         if (left := self.left) is None:
             return seconds
         if left == 0:
@@ -149,7 +148,7 @@ class Deadline:
 
 
 class Spent(Exception):
-    """There is nothing more to try. Raised inside the client only; its text says so if the server wanted that."""
+    """The retry budget is used up. Raised inside the client only. If the server caused it, the text tells so."""
 
 
 class Backoff:
@@ -167,13 +166,13 @@ class Backoff:
         self._since = self._clock()
 
     def heed(self, milliseconds: int) -> None:
-        """Wait at least so long before any attempt, as the server asks; but only as long as is sane."""
+        """Wait at least as long as the server asks before each attempt, but no longer than `longest`."""
         self._floor = min(seconds_of(milliseconds), self._retry.longest)
 
     def fail(self, told: float | None = None, *, at_least: float = 0.0) -> float:
-        """Count a failure and return the seconds to wait: what the server `told`, or a random time, but `at_least`.
+        """Count a failure and return the seconds to wait: `told` by the server, or a random time from `at_least` on.
 
-        Spent if there is nothing more to try, or if the server asks for longer than the caller allows.
+        Raise Spent if the budget is used up, or if the server asks for more time than the caller allows.
         """
         self.failures += 1
         retry = self._retry
@@ -182,7 +181,7 @@ class Backoff:
         wanted = at_least if told is None else told
         if wanted > retry.longest:
             raise Spent(f"the server asks for {wanted:.0f} s of rest, and Retry(longest={retry.longest:g}) allows less")
-        # 2.0**n overflows where a limit allows more than a thousand failures.
+        # 2.0**n would overflow if a limit allowed more than a thousand failures.
         bound = min(retry.cap, retry.base * 2.0 ** min(self.failures - 1, 60))
         delay = max(at_least, max(0.0, self._floor) + random.uniform(0, bound)) if told is None else max(0.0, told)
         if retry.seconds is not None and self._clock() + delay > self._since + retry.seconds:
@@ -191,7 +190,7 @@ class Backoff:
 
 
 def seconds_of(milliseconds: int) -> float:
-    """Milliseconds as seconds, bounded where a float cannot hold them."""
+    """Return milliseconds as seconds, bounded to numbers that a float can hold."""
     return max(-_MANY, min(milliseconds, _MANY)) / 1000
 
 
@@ -199,7 +198,7 @@ _MANY = 1 << 62
 
 
 def read_retry_after(value: str | None) -> float | None:
-    """The seconds of a Retry-After header, which has a number or a date; None if it has neither."""
+    """Return the seconds of a Retry-After header with a number or a date, or None if it has neither."""
     if value is None:
         return None
     if value.isascii() and value.isdigit():
@@ -208,5 +207,5 @@ def read_retry_after(value: str | None) -> float | None:
         at = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return None
-    # RFC 9110, section 5.6.7: dates are in GMT, whether or not they say so.
+    # Dates are in GMT, whether or not they name it (RFC 9110, section 5.6.7).
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -1,4 +1,4 @@
-"""WebSocket by websockets."""
+"""The WebSocket transports, with websockets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .transport import (
     hopeless,
 )
 
-# The client's errors say more than what websockets logs. Where logging is not set up, it stays off the terminal.
+# The client's errors tell more than the records of websockets, which would reach the terminal without logging set up.
 _LOGGER = logging.getLogger("tailrace.client")
 _LOGGER.addHandler(logging.NullHandler())
 
@@ -50,7 +50,7 @@ _IMPOSSIBLE = (InvalidURI, InvalidProxy, SecurityError, OverflowError, ValueErro
 _NOT_OF_A_HANDSHAKE = frozenset({"accept", "accept-encoding", "cache-control", "content-length", "content-type"})
 
 
-# Redirections are followed by hand, as those of HTTP: websockets would send along all headers that it does not know.
+# The client follows redirections itself, as for HTTP, because websockets would pass on all headers it does not know.
 class _Connect(connect):
     def process_redirect(self, exc: Exception) -> Exception:
         return exc
@@ -62,7 +62,7 @@ class _ConnectSync(reconnect):
 
 
 def _options(request: Open, max_bytes: int, proxy: Proxy | None) -> dict[str, Any]:
-    """Our own pings replace the server's: a connection that does not answer them has been silent for too long."""
+    """Return the options of a connection. The client sends pings, and drops a connection that does not answer them."""
     headers = {name: value for name, value in request.headers.items() if name not in _NOT_OF_A_HANDSHAKE}
     tls = {"ssl": tls_context(None)} if urlsplit(request.url).scheme == "wss" else {}
     return {
@@ -94,7 +94,7 @@ def _opened(url: str, response: Response | None) -> Opened:
 
 
 def _ended(closed: ConnectionClosed, max_bytes: int) -> Ended | Failed:
-    """How the socket ended; FrameTooLarge if a message was too large for this client."""
+    """Return the reply for the end of a socket. Raise FrameTooLarge if a message was too large for this client."""
     if closed.sent is not None and closed.sent.code == _TOO_BIG and not closed.rcvd_then_sent:
         raise FrameTooLarge(max_bytes, max_bytes + 1)
     if closed.rcvd is None:

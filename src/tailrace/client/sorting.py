@@ -1,4 +1,4 @@
-"""What the bytes of a stream mean: events for the application, or something that the server has to say. No I/O."""
+"""Sort the contents of a stream into events for the application and notices from the server, without I/O."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .settings import Backoff, Loss, Plan
 # Decoders
 
 SOCKET = "websocket"
-"""The media type under which a driver gives the messages of a WebSocket, one with each reading."""
+"""The media type for the messages of a WebSocket. A driver returns one message per read."""
 
 
 class _Make(Protocol):
@@ -37,7 +37,7 @@ _DECODERS: dict[str, _Make] = {
     **dict.fromkeys(_LINES, LinesDecoder),
     Batch.media_type: lambda max_bytes: Batch().decoder(),
     Text.media_type: Text().decoder,
-    # The transport bounds a message.
+    # The transport bounds the size of a message.
     SOCKET: lambda max_bytes: MessageDecoder(strict=False, has_cursors=False),
 }
 
@@ -48,7 +48,7 @@ _WITH_CURSORS: dict[str, _Make] = {
 
 EXPECTED = ", ".join((SSE.media_type, NDJSON.media_type, Batch.media_type, Text.media_type))
 ACCEPT = f"{SSE.media_type}, {NDJSON.media_type};q=0.9, {Batch.media_type};q=0.5, {Text.media_type};q=0.3"
-"""What a client accepts unless its caller says otherwise."""
+"""The Accept header of a client, unless its caller gives another."""
 
 
 def media_type_of(content_type: str) -> str:
@@ -56,7 +56,7 @@ def media_type_of(content_type: str) -> str:
 
 
 def decoder_for(media_type: str, max_bytes: int, *, has_cursors: bool) -> Decoder:
-    """Make a decoder for any server's events; NotAStream for a media type that cannot carry events."""
+    """Make a decoder for any server's events. Raise NotAStream for a media type that cannot carry events."""
     make = _DECODERS.get(media_type)
     if make is None:
         raise NotAStream(media_type, EXPECTED)
@@ -71,22 +71,22 @@ _FIELD_VALUE = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-
 
 
 def can_be_sent(token: str) -> bool:
-    """Whether an id, which may be another server's, can be the value of a header (RFC 9110, section 5.5)."""
+    """Tell whether an id from any server can be the value of a header (RFC 9110, section 5.5)."""
     return _FIELD_VALUE.fullmatch(token) is not None
 
 
 class Elsewhere(Exception):
-    """An event belongs to another stream, or to another life of this one. Raised inside the client only."""
+    """An event belongs to another stream, or to another epoch of this one. Raised inside the client only."""
 
 
 class AtEnd(Exception):
-    """An event's cursor says that it is the last. Raised inside the client only."""
+    """An event is the last one, by its cursor. Raised inside the client only."""
 
 
 class Position:
-    """The id of the last event. Any server's ids are kept; of cursors it is known which comes after which.
+    """The id of the last event, from any server. Only cursors have an order.
 
-    An id is a cursor only where the server gives cursors: other servers' ids may look like one.
+    An id is a cursor only if the server sends cursors, because other servers' ids may look like one.
     """
 
     def __init__(self, token: str | None = None, *, gives_cursors: bool = False) -> None:
@@ -99,16 +99,16 @@ class Position:
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the server has said that there is nothing more."""
+        """True if the last cursor is that of the end."""
         return self.gives_cursors and self.token is not None and is_cursor(self.token) and self.token.endswith(".end")
 
     def begin(self, token: str) -> None:
-        """Note that a response begins at a cursor. That changes the place only where there is none yet."""
+        """Note that a response begins at a cursor. This sets the position only if there is none yet."""
         self.gives_cursors = True
         self.move(self.token or token)
 
     def move(self, token: str) -> None:
-        """Go there, wherever it is."""
+        """Move to an id, whether it is before or after the current one."""
         self.token = token
         self._stem, self._offset = "", -1
         if self.gives_cursors and is_cursor(token):
@@ -116,15 +116,15 @@ class Position:
             self._stem, self._offset = _stem(cursor), cursor.offset
 
     def advance(self, token: str) -> bool:
-        """Go on to an event's id; False if the event was there before.
+        """Advance to an event's id. Return False if the event was received before.
 
-        Elsewhere if it belongs to another stream, AtEnd if it is the last.
+        Raise Elsewhere if the event belongs to another stream, and AtEnd if it is the last one.
         """
         if not self.gives_cursors:
             self.token = token
             return True
         stem, _, offset = token.rpartition(".")
-        # As is_cursor has it, for the rest of a token whose stem is known: this is done for every event.
+        # This runs for every event, so it checks only the part of the token after the known stem, as `is_cursor` does.
         if stem == self._stem and len(offset) <= 15 and offset.isascii() and offset.isdecimal():
             if (number := int(offset)) <= self._offset:
                 return False
@@ -149,54 +149,54 @@ def _stem(cursor: Cursor) -> str:
     return f"{cursor.stream}.{cursor.epoch}"
 
 
-# Events and what else there is
+# Events and ends
 
 KNOWN = 1000
-"""Ids of other servers' events that are remembered, to notice those that are sent again."""
+"""The number of ids to remember, so that events that another server repeats are recognised."""
 
 End: TypeAlias = Notice | StreamRefused | DecodeError
 
 Sorted: TypeAlias = tuple[list[Frame], End | None, Frame | None]
-"""The events to give, what ends the response after them, and the frame that says so."""
+"""The events to deliver, the end of the response after them, and the frame with that end."""
 
 
 class Sorting:
     """Sorts the frames of one stream, across all its connections."""
 
     def __init__(self, plan: Plan, backoff: Backoff) -> None:
-        # Before it has had the message that is its request's body, a socket cannot say what it gives.
+        # A socket cannot tell whether it sends cursors before it has the message with its request's body.
         self.position = Position(plan.after, gives_cursors=plan.is_socket and plan.method != "GET")
         self.last: Frame | None = None
-        """The last event given."""
+        """The last event that was delivered."""
         self.can_go_on = True
-        """Whether the next connection can go on after that event."""
+        """True if the next connection can continue after that event."""
         self.gave_since_reset = True
         self._plan = plan
         self._backoff = backoff
         self._known: deque[str] = deque([] if plan.after is None else [plan.after], KNOWN)
         self._first_id: str | None = None
-        self._is_fresh = False  # whether everything in this response so far may have come before
-        self._gave_id = False  # in this response
+        self._is_fresh = False  # True while all events of this response may be repetitions
+        self._gave_id = False  # True once this response has had an event with an id
         self._is_document = False
 
     @property
     def says_outcomes(self) -> bool:
-        """Whether the server says how a stream ends."""
+        """True if the server tells how a stream ends."""
         return self._is_document or (self.position.gives_cursors and self.position.token is not None)
 
     def begin(self, cursor: str | None, *, is_document: bool = False) -> None:
-        """Note that a response begins, at a cursor if its server gives cursors. A document says itself how it ended."""
+        """Note that a response begins, at a cursor if its server sends cursors. A document tells its outcome itself."""
         self._is_fresh, self._gave_id, self._is_document = bool(self._known), False, is_document
         if cursor is not None:
             self.position.begin(cursor)
 
     def restart(self, cursor: str | None) -> None:
-        """Forget what was, after a reset."""
+        """Forget the earlier events, after a reset."""
         self.position = Position(cursor, gives_cursors=True)
         self.can_go_on, self.gave_since_reset = True, False
 
     def sort(self, frames: list[Frame], failure: DecodeError | None = None) -> Sorted:
-        """Return the events to deliver, then what ends the response. `failure` is what the decoder found after them."""
+        """Return the events to deliver, then the end of the response. `failure` is the decoder's error after them."""
         if self._is_fresh and not self.position.gives_cursors:
             frames = self._without_known(frames)
         given: list[Frame] = []
@@ -218,14 +218,14 @@ class Sorting:
         except Elsewhere:
             end = Reset("epoch_changed")
         except AtEnd:
-            # No notice, but the last event: it is the value that the stream ends with.
+            # This is no notice, but the last event. Its data is the stream's result.
             given.append(frame)
             end, said = Outcome("done", data=frame.data), frame
         except DecodeError as error:
             end = error
         if given:
             self._give(given)
-        if end is DONE:  # OpenAI's failure comes before its mark that nothing more does
+        if end is DONE:  # OpenAI's API sends a failure as an event before the mark of the end
             end = read_failure(self.last) or end
         return given, end, said
 
@@ -242,15 +242,15 @@ class Sorting:
             self._gave_id = True
             self._first_id = self._first_id or ids[0]
         if last.id is not None:
-            # Two with the same id: the second has none of its own.
+            # If two events have the same id, the second one has no id of its own.
             self.can_go_on = before is None or before.id != last.id
         elif self._gave_id or self.position.token is None:
             self.can_go_on = False
 
     def _without_known(self, frames: list[Frame]) -> list[Frame]:
-        """Drop the first frames of a response that came before. For cursors, `Position` knows that at each frame.
+        """Drop the first frames of a response that the client has already. For cursors, `Position` does that.
 
-        Some servers begin with the very event that the client has, or with the last few whatever it asks for.
+        Some servers begin with the last event that the client has, or always with their last few events.
         """
         new: list[Frame] = []
         token = self.position.token
@@ -266,13 +266,13 @@ class Sorting:
         return new
 
     def _heed_retry(self, frame: Frame) -> bool:
-        """Note a delay; True if the frame says nothing else. A farewell's delay counts only once."""
+        """Note a delay. Return True if the frame has nothing else. A farewell's delay counts only once."""
         if frame.event != "farewell" and frame.retry is not None:
             self._backoff.heed(frame.retry)
         return frame.data is ONLY_RETRY
 
     def _read_notice(self, frame: Frame) -> Notice | StreamRefused | None:
-        """What a frame says, unless its server means something else by the name."""
+        """Return the notice in a frame, unless its server may use the name for something else."""
         is_mark = frame.data is DONE
         if is_mark:
             return DONE

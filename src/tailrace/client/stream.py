@@ -1,4 +1,4 @@
-"""`tail`: follow a stream, with asyncio or without."""
+"""`tail`: follow a stream, with or without asyncio."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def tail(
 ) -> Tail[Frame]:
     """Follow a stream: `async with tail(url) as events: async for event in events`, or both without `async`.
 
-    An event is a Frame with `data`, `event` (its name, or None) and `id`. Errors are a ClientError or a DecodeError.
+    An event is a Frame with `data`, `event` (its name, or None) and `id`. Failures raise ClientError or DecodeError.
 
     - `after`: continue after the event with this id.
     - `method`: POST if there is a body, otherwise GET.
     - `params`, `json`, `content`: query parameters and the body, for the first request only.
-    - `headers`: for every request to the origin of `url`. They are never sent to another origin.
-    - `idempotency_key`: a name for the request, so that repeating it starts nothing twice; True makes one.
-    - `on_reset`: "raise" StreamReset, or "restart": deliver an event `reset`, then what the server still has.
-    - `on_reconnect`: called with the attempt, the seconds until it, and why it is needed.
-    - `allow_gaps`: reconnect even if events have no ids, so that some may be missed or repeated.
-    - `max_bytes`: the largest event.
-    - `client`: an httpx client of yours, which stays open.
+    - `headers`: for all requests to the origin of `url`. No other origin gets them.
+    - `idempotency_key`: a name for the request, so that repeating it starts nothing twice. True makes a new one.
+    - `on_reset`: "raise" StreamReset, or "restart": deliver an event `reset`, then the server's remaining events.
+    - `on_reconnect`: a function to call with the attempt, the seconds until it, and the reason for it.
+    - `allow_gaps`: whether to reconnect even if events have no ids, so that some may be missed or repeated.
+    - `max_bytes`: the bound for one event.
+    - `client`: your own httpx client, which stays open.
     """
     if json is not None and content is not None:
         raise TypeError("expected json or content, but got both")
@@ -83,7 +83,7 @@ def tail(
 
 
 def encode(value: Any) -> bytes:
-    """Encode a value as JSON; ValueError if that is impossible."""
+    """Encode a value as JSON. Raise ValueError if that is impossible."""
     try:
         return to_json(value)
     except PydanticSerializationError as error:
@@ -98,12 +98,12 @@ def _in_utf8(text: str) -> bytes:
 
 
 def new_key() -> str:
-    """Make an idempotency key that nobody else has."""
+    """Make a unique idempotency key."""
     return secrets.token_urlsafe(16)
 
 
 class Tail(Generic[T]):
-    """A stream to follow. Entering it connects. You can enter it again after you have left it."""
+    """A stream to follow. Entering it connects. After leaving it, you can enter it again."""
 
     def __init__(self, plan: Plan, convert: Callable[[Frame], T] | None, clients: AnyClients) -> None:
         if plan.is_socket:
@@ -165,7 +165,7 @@ def _check_socket(plan: Plan, client: AnyClients) -> None:
 
 
 class Reading(Generic[T]):
-    """A stream that is being read. Nothing is read before you ask for it: at most one piece is kept.
+    """A stream during reading. It reads only when you ask for an event, and buffers at most one piece.
 
     Without `convert`, events are frames.
     """
@@ -183,12 +183,12 @@ class Reading(Generic[T]):
 
     @property
     def cursor(self) -> str | None:
-        """The id of the last event that you got. Pass it as `after` to continue later."""
+        """The id of the last event that you received. Pass it as `after` to continue later."""
         return self._cursor if self._pending else self._core.cursor
 
     @property
     def outcome(self) -> Outcome | None:
-        """How the stream ended; None before the end, or if the server does not say."""
+        """The outcome of the stream. None before the end, or if the server does not tell."""
         return self._core.outcome
 
     @property
@@ -198,7 +198,7 @@ class Reading(Generic[T]):
 
     @property
     def media_type(self) -> str | None:
-        """The media type of the response, like `text/event-stream`, or `websocket`; None before a response."""
+        """The media type of the response, such as `text/event-stream`, or `websocket`. None before a response."""
         return self._core.media_type
 
     def _pop(self) -> T:
@@ -209,7 +209,7 @@ class Reading(Generic[T]):
         return event
 
     def _begin(self) -> None:
-        """Start to wait for events. Only one reader may wait at a time, and not after an error or after leaving."""
+        """Start to wait for events. Only one reader may wait at a time, and none after an error or after leaving."""
         if self._is_busy or self._is_left or self._error is not None:
             self._refuse()
         self._is_busy = True
@@ -222,7 +222,7 @@ class Reading(Generic[T]):
         raise RuntimeError("expected one reader of a stream at a time, but another one waits for its next event")
 
     def _next_command(self) -> Command | None:
-        """The core's next command; None at the end, or if the stream was left meanwhile."""
+        """Return the core's next command, or None at the end or if the stream was left in the meantime."""
         if self._is_left:
             return None
         reply, self._reply = self._reply, None
@@ -232,19 +232,19 @@ class Reading(Generic[T]):
             return None
 
     def _take(self, frames: Sequence[Frame]) -> None:
-        """Keep what the core gives. No frames mean that the stream is open."""
+        """Keep the frames from the core. No frames mean that the stream is open."""
         if frames:
             self._pending.extend(frames)
         else:
             self._cursor = self._core.cursor
 
     def _break_off(self, error: BaseException) -> None:
-        """Note that a command was not finished. After an error that is the end; else the core connects again."""
+        """Note that a command was interrupted. After an error, the stream ends; otherwise the core connects again."""
         self._error = error if isinstance(error, Exception) else None
         self._reply = Failed(Loss("broken", "the reading was interrupted"), ours=True)
 
     def _stopping(self) -> Flow[None]:
-        """Ask the server to stop the stream; NotStoppable if it has named no way."""
+        """Ask the server to stop the stream. Raise NotStoppable if it has named no address for that."""
         plan = self._core.plan
         if plan.is_socket:
             reply = yield Say(STOP)
@@ -260,7 +260,7 @@ class Reading(Generic[T]):
 
 
 class AsyncEvents(Reading[T], Generic[T]):
-    """A stream's events for `async for`, across as many connections as it takes."""
+    """A stream's events for `async for`, across any number of connections."""
 
     def __init__(self, core: Following, convert: Callable[[Frame], T] | None, transport: AsyncTransport) -> None:
         super().__init__(core, convert)
@@ -284,7 +284,7 @@ class AsyncEvents(Reading[T], Generic[T]):
             raise
 
     async def close(self) -> None:
-        """Leave the stream, which goes on without you. A task that waits for the next event finds the end."""
+        """Leave the stream, which continues without you. If a task waits for the next event, its iteration ends."""
         self._is_left = True
         await self._transport.leave()
 
@@ -293,7 +293,7 @@ class AsyncEvents(Reading[T], Generic[T]):
         await self._transport.beside().converse(self._stopping())
 
     async def _fill(self) -> bool:
-        """Go on until there are events or the stream is open; False at the end."""
+        """Run the core until there are events or the stream is open. Return False at the end."""
         self._begin()
         try:
             while (command := self._next_command()) is not None:
@@ -304,18 +304,18 @@ class AsyncEvents(Reading[T], Generic[T]):
                     self._reply = await self._transport.read(command.within)
                 else:
                     self._reply = await self._transport.perform(command)
-        except BaseException as error:  # the stream's, or a cancellation: either way this connection is finished
+        except BaseException as error:  # after an error or a cancellation, this connection is useless
             self._break_off(error)
             await self._transport.close()
             raise
         finally:
             self._is_busy = False
-        await self._transport.close()  # it may have been opened while the stream was left
+        await self._transport.close()  # it may have been opened while another task left the stream
         return False
 
 
 class Events(Reading[T], Generic[T]):
-    """A stream's events for `for`, across as many connections as it takes."""
+    """A stream's events for `for`, across any number of connections."""
 
     def __init__(self, core: Following, convert: Callable[[Frame], T] | None, transport: SyncTransport) -> None:
         super().__init__(core, convert)
@@ -339,9 +339,9 @@ class Events(Reading[T], Generic[T]):
             raise
 
     def close(self) -> None:
-        """Leave the stream, which goes on without you.
+        """Leave the stream, which continues without you.
 
-        Another thread that waits for the next event finds the end, but not before its read has returned.
+        For another thread that waits for the next event, the iteration ends as soon as its read has returned.
         """
         self._is_left = True
         self._transport.leave()
@@ -361,7 +361,7 @@ class Events(Reading[T], Generic[T]):
                     self._reply = self._transport.read(command.within)
                 else:
                     self._reply = self._transport.perform(command)
-        except BaseException as error:  # the stream's, or Ctrl-C: either way this connection is finished
+        except BaseException as error:  # after an error or Ctrl-C, this connection is useless
             self._break_off(error)
             self._transport.close()
             raise

@@ -1,7 +1,7 @@
-"""What a core without I/O asks of its driver, and the drivers' common part.
+"""The commands of a core without I/O to its driver, and the common part of the drivers.
 
-A core is a generator: it yields commands and is sent their replies. HTTP and WebSocket each have a transport with
-asyncio and one without.
+A core is a generator that yields commands and gets their replies. HTTP and WebSocket each have a transport with asyncio
+and one without.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .settings import Loss
 class Open:
     """Send a request. The reply is Opened or Failed.
 
-    Timeouts are in seconds: `idle` bounds each read, `within` all until the head of the response. A foreign request
-    goes to another origin than the caller meant: nothing that belongs to the caller's client may go with it.
+    Timeouts are in seconds. `idle` bounds each read, and `within` bounds everything until the head of the response. A
+    foreign request goes to an origin that the caller did not mean, so it must have nothing from the caller's client.
     """
 
     method: str
@@ -42,7 +42,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read on, for at most `within` seconds. The reply is bytes, Ended or Failed."""
+    """Read more, for at most `within` seconds. The reply is bytes, Ended or Failed."""
 
     within: float | None = None
 
@@ -66,7 +66,7 @@ class Sleep:
 
 @dataclass(slots=True)
 class Give:
-    """Hand these frames to the application, and go on when it wants more. No frames mean that the stream is open."""
+    """Give frames to the application, and continue when it wants more. No frames mean that the stream is open."""
 
     frames: Sequence[Frame]
 
@@ -78,10 +78,10 @@ Command: TypeAlias = Open | Read | Say | Close | Sleep | Give
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The head of a response; header names are in lower case. `asked` is the URL before redirections.
+    """The head of a response, with header names in lower case. `asked` is the URL before redirections.
 
-    Unless `is_framed`, the end of the connection is the end of the body, complete or not. `follows` says whether the
-    client follows redirections, `through` by which proxy the response came.
+    Unless `is_framed`, the body ends with the connection, complete or not. `follows` tells whether the client follows
+    redirections, and `through` names the proxy that the response came through.
     """
 
     status: int
@@ -103,10 +103,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The connection is gone.
+    """The connection is lost.
 
-    `final` says that repeating does not help, `ours` that the application interrupted it, which is no failure. `error`
-    is given where the caller's environment is to blame.
+    If `final`, repeating does not help. If `ours`, the application interrupted it, which is no failure. `error` is set
+    if the cause is the caller's environment.
     """
 
     loss: Loss
@@ -116,7 +116,7 @@ class Failed:
 
     @property
     def sent(self) -> bool:
-        """Whether the server may have seen the request."""
+        """True if the server may have seen the request."""
         return self.loss.kind != "unsent"
 
 
@@ -133,7 +133,7 @@ NOT_CONNECTED = Failed(Loss("broken", "there is no connection now"))
 
 
 def hopeless(error: BaseException | None) -> str | None:
-    """Why repeating does not help after this error, if it is an error of TLS that does not heal."""
+    """Return why repeating does not help, if this is a permanent error of TLS; otherwise None."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"the server's certificate cannot be verified: {error.verify_message}"
@@ -156,19 +156,19 @@ class AsyncTransport(ABC):
     @abstractmethod
     async def close(self) -> None: ...
     async def leave(self) -> None:
-        """Close everything that is this transport's own, and end any wait."""
+        """Close all of this transport's own resources, and end any wait."""
         self._left.set()
         await self.close()
 
     @abstractmethod
     def beside(self) -> AsyncTransport:
-        """Another transport, for a request while this one is read from."""
+        """Return another transport, for a request while this one is being read."""
 
     async def say(self, text: str) -> Failed | None:
         raise NotImplementedError("only sockets have something to say")
 
     async def perform(self, command: Command) -> Any:
-        """Obey a command and return the reply."""
+        """Carry out a command and return the reply."""
         if isinstance(command, Read):
             return await self.read(command.within)
         if isinstance(command, Open):
@@ -186,7 +186,7 @@ class AsyncTransport(ABC):
                 await self._left.wait()
 
     async def converse(self, flow: Flow[T]) -> T:
-        """Obey all commands of a flow and return its result."""
+        """Carry out all commands of a flow and return its result."""
         reply = None
         try:
             while True:
@@ -209,7 +209,7 @@ class SyncTransport(ABC):
     @abstractmethod
     def close(self) -> None: ...
     def leave(self) -> None:
-        """Close everything that is this transport's own, and end any wait."""
+        """Close all of this transport's own resources, and end any wait."""
         self._left.set()
         self.close()
 
@@ -220,7 +220,7 @@ class SyncTransport(ABC):
         raise NotImplementedError("only sockets have something to say")
 
     def perform(self, command: Command) -> Any:
-        """Obey a command and return the reply."""
+        """Carry out a command and return the reply."""
         if isinstance(command, Read):
             return self.read(command.within)
         if isinstance(command, Open):
@@ -234,7 +234,7 @@ class SyncTransport(ABC):
         return self.close()
 
     def converse(self, flow: Flow[T]) -> T:
-        """Obey all commands of a flow and return its result."""
+        """Carry out all commands of a flow and return its result."""
         reply = None
         try:
             while True:
