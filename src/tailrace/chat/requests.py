@@ -109,7 +109,7 @@ class _Exchange:
 
     @property
     def end(self) -> str:
-        """How the response ended, in words."""
+        """The end of the response, in words."""
         if self.complete:
             return "complete"
         return "client left" if self.left else "broken off"

@@ -35,13 +35,13 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Chat until the user leaves, or send one message; return the exit status."""
+    """Chat until the user leaves, or send one message. Return the exit status."""
     if sys.stdout is None:
         raise CommandError("the standard output is closed")
     url = _url(options.url or os.environ.get(URL_VARIABLE) or URL)
     key = _key(options.key or os.environ.get(KEY_VARIABLE) or None)
     session_id, message = _session_id(options.session), _message(options)
-    # Looked for but not imported: the prompt does not need all of it.
+    # Look for the package without importing it, because the prompt does not need all of it.
     for name in EXTRA:
         if find_spec(name) is None:
             raise UsageError(f"needs the extra cli, but there is no {name}: pip install 'tailrace[cli]'")
@@ -69,7 +69,7 @@ def _message(options: Namespace) -> str | None:
         message = sys.stdin.buffer.read().decode(sys.stdin.encoding, "replace")
     if message is None or not message.strip():
         raise UsageError("expected a message from --message or from the input, but got none")
-    # Bytes of the command line that are not valid in its encoding cannot be sent.
+    # Bytes that are invalid in the command line's encoding cannot be sent.
     return message.encode(errors="replace").decode()
 
 
@@ -82,7 +82,7 @@ def _session_id(value: str | None) -> str | None:
 
 
 def _url(value: str) -> str:
-    """A URL without the slash at its end; `host:port` will do."""
+    """Return a URL without a trailing slash. `host:port` counts as a URL too."""
     url = (value if "://" in value else f"http://{value}").rstrip("/")
     try:
         parts = urlsplit(url)

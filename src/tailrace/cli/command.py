@@ -1,4 +1,4 @@
-"""A command of `tailrace`: its options, its failures, and what it says on the standard error."""
+"""A command of `tailrace`: its options, its failures, and its notices on the standard error."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Command:
     """`tailrace NAME`.
 
     - `summary`: its line in the list of commands.
-    - `configure`: adds its options to a parser. It runs for every command, and so does the import of its module:
-      both have to be quick.
-    - `run`: runs the command and returns the exit status. Raises CommandError if it fails.
+    - `configure`: a function that adds its options to a parser. It runs for every command, and so does the import of
+      its module, so both must be quick.
+    - `run`: a function that runs the command and returns the exit status. It raises CommandError if it fails.
     """
 
     name: str
@@ -31,19 +31,19 @@ class Command:
 
 
 class CommandError(Exception):
-    """A command failed while it ran. The text is the one line that the user sees."""
+    """A command failed while it ran. The text is one line for the user."""
 
     status = 1
 
 
 class UsageError(CommandError):
-    """The command line makes no sense, or something is missing that the user can provide."""
+    """The command line is wrong, or it needs something that the user can provide."""
 
     status = 2
 
 
 def say(text: str) -> None:
-    """Print a line on the standard error. It is no failure if nobody can read it."""
+    """Print a line on the standard error. Ignore errors if nobody can read it."""
     if sys.stderr is None:  # closed; `print` would then write to the standard output
         return
     try:
@@ -53,7 +53,7 @@ def say(text: str) -> None:
 
 
 class Notices:
-    """What a command says about its work, unless it is told to be quiet."""
+    """Prints notices about a command's work, unless the user wants none."""
 
     def __init__(self, command: str, *, quiet: bool) -> None:
         self._command = command

@@ -1,4 +1,4 @@
-"""The command line of `tailrace`: its commands, and what runs them."""
+"""The command line of `tailrace`: its commands and its parser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMANDS: tuple[Command, ...] = (SERVE, CHAT, TAIL)
 
 
 class Parser(ArgumentParser):
-    """Reports an error in one line, without the usage."""
+    """A parser that reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         say(f"{self.prog}: {message}; see {self.prog} --help")
@@ -41,12 +41,12 @@ def make_parser() -> Parser:
 def run(arguments: Sequence[str] | None) -> int:
     """Run a command line, by default that of the process, and return the exit status."""
     if isinstance(sys.stdout, TextIOWrapper):
-        # A character that the output cannot encode, as ASCII cannot encode an ellipsis, is no failure.
+        # Do not fail for a character that the output cannot encode, such as an ellipsis in ASCII.
         sys.stdout.reconfigure(errors="replace")
     options, unknown = make_parser().parse_known_args(arguments)
     command: Command = options.command
     if unknown:
-        # The command's own parser reports them, because its help lists the options that it has.
+        # Let the command's own parser report unknown options, because its help lists the known ones.
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return command.run(options)

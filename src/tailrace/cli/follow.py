@@ -1,4 +1,4 @@
-"""What `tailrace tail` does: it asks for a stream, prints its events, and says how to continue."""
+"""The work of `tailrace tail`: request a stream, print its events, and tell the user how to continue."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from .text import SafeStream, safe, safe_json
 SOCKETS = ("ws", "wss")
 
 BROKEN_PIPE = 141
-"""The exit status if nobody reads the output any more: 128 plus SIGPIPE, as in a shell."""
+"""The exit status if nobody reads the output: 128 plus the number of SIGPIPE, as in a shell."""
 
 
 def follow(options: Namespace) -> int:
-    """Print the events until the stream ends or the options say so; return the exit status."""
+    """Print the events until the stream ends or the options say to stop. Return the exit status."""
     notices = Notices("tail", quiet=options.quiet)
     try:
         follower = Follower(options, notices, open_stream(options, notices.tell_reconnect))
         return _run(follower)
-    except ValueError as error:  # the client's word for an impossible request
+    except ValueError as error:  # the client raises this for an impossible request
         raise UsageError(str(error)) from None
 
 
@@ -64,7 +64,7 @@ class Follower:
         self._printer = Printer(objects=options.json, terminal=sys.stdout.isatty())
 
     async def run(self) -> None:
-        """Print to the end; CommandError if the stream does not end as the options want."""
+        """Print to the end. Raise CommandError if the stream does not end as the options want."""
         try:
             await self._output.during(self._follow())
         except TailraceError as error:
@@ -86,7 +86,7 @@ class Follower:
                 if left == 0 or self._is_last(event):
                     return
                 self._way_on.note(events.address)
-        # Some wires have the value of the whole stream as an event, others only in its end.
+        # On some wires, the stream's result is an event. On others, only the end has it.
         if (outcome := events.outcome) is not None and outcome.data is not None:
             result = Frame(outcome.data, None, events.cursor)
             if event is None or event.data != result.data:
@@ -109,9 +109,9 @@ class Follower:
 
 
 class Printer:
-    """Turns events into lines: text as it is and everything else as JSON, or all of them as objects.
+    """Turns events into lines: text unchanged and everything else as JSON, or all of them as objects.
 
-    On a terminal, control characters are made visible. Elsewhere nothing is changed.
+    On a terminal, it makes control characters visible. Elsewhere, it changes nothing.
     """
 
     def __init__(self, *, objects: bool, terminal: bool) -> None:
@@ -125,14 +125,14 @@ class Printer:
         elif not isinstance(event.data, str):
             line = self._json(event.data)
         elif media_type == Text.media_type:
-            # Plain text has its own line breaks, anywhere in its pieces.
+            # Plain text has its own line breaks, at any place in its pieces.
             return (self._text.feed(event.data) if self._is_terminal else event.data).encode("utf-8", "replace")
         else:
             line = safe(event.data) if self._is_terminal else event.data
         return f"{line}\n".encode("utf-8", "replace")
 
     def _json(self, value: Any) -> str:
-        # JSON has no infinity, which a large number becomes; a browser's JSON.stringify writes null too.
+        # A large number becomes infinity, which JSON lacks. Write null, as a browser's JSON.stringify does.
         line = to_json(value, inf_nan_mode="null").decode()
         return safe_json(line) if self._is_terminal else line
 
@@ -141,7 +141,7 @@ class Printer:
 
 
 def open_stream(options: Namespace, on_reconnect: OnReconnect) -> Tail[Frame]:
-    """Make the stream that the options describe; UsageError if there is no such request."""
+    """Make the stream that the options describe. Raise UsageError if they describe no possible request."""
     headers = _join(options.header)
     body = None if options.data is None else _read(options.data)
     if urlsplit(options.url).scheme in SOCKETS:
@@ -156,7 +156,7 @@ def open_stream(options: Namespace, on_reconnect: OnReconnect) -> Tail[Frame]:
         content=body,
         idempotency_key=options.idempotency_key,
         retry=None if options.retries is None else Retry(limit=options.retries),
-        timeouts=Timeouts(idle=options.idle, event=None),  # like `tail -f`, wait without a limit
+        timeouts=Timeouts(idle=options.idle, event=None),  # wait without a limit, as `tail -f` does
         on_reconnect=on_reconnect,
         allow_gaps=options.allow_gaps,
         max_bytes=MAX_FRAME_BYTES if options.max_bytes is None else options.max_bytes,
@@ -164,7 +164,7 @@ def open_stream(options: Namespace, on_reconnect: OnReconnect) -> Tail[Frame]:
 
 
 def _join(fields: list[tuple[str, str]]) -> dict[str, str]:
-    """Join headers of the same name (RFC 9110, section 5.3; for cookies RFC 6265, section 5.4)."""
+    """Join headers with the same name (RFC 9110, section 5.3; for cookies RFC 6265, section 5.4)."""
     headers: dict[str, str] = {}
     for name, value in fields:
         between = "; " if name == "cookie" else ", "
@@ -205,20 +205,20 @@ def _is_text(body: bytes) -> bool:
 def _is_json(body: bytes) -> bool:
     try:
         json.loads(body)
-    except (ValueError, RecursionError):  # invalid UTF-8 is a ValueError too
+    except (ValueError, RecursionError):  # also for invalid UTF-8
         return False
     return True
 
 
 # How to continue
 
-# These describe the request. It must not be repeated, because the stream that it started has its own address.
+# These options describe the first request. Do not repeat them, because the stream that it started has its own address.
 OF_THE_REQUEST = ("url", "after", "data", "method", "idempotency_key")
 
 _FLAGS = ("json", "allow_gaps", "quiet")
 _VALUES = ("max", "until", "retries", "idle", "max_bytes")
 
-# Any other header may be secret, and notices may end up in a log.
+# Any other header may be a secret, and notices may end up in a log.
 _PUBLIC = frozenset({"accept", "accept-language", "user-agent"})
 _HIDDEN = "…"
 
@@ -228,7 +228,7 @@ _WITHOUT_EVENTS = ("", "HEAD", "OPTIONS")
 
 
 class WayOn:
-    """How to continue from any place of a stream, as a command for a shell."""
+    """Tells the user how to continue from any place in a stream, as a shell command."""
 
     def __init__(self, options: Namespace) -> None:
         self._options = options
@@ -236,20 +236,20 @@ class WayOn:
         self._asks_once = options.data is not None or options.method not in (None, "GET")
 
     def note(self, address: str | None) -> None:
-        """Remember the stream's own address, once its server has said it."""
+        """Remember the stream's own address, once its server has named it."""
         self._address = address or self._address
 
     def after(self, token: str | None) -> str | None:
-        """Say how to continue after this cursor; None if nothing can follow."""
+        """Tell how to continue after a cursor. Return None if nothing can follow."""
         cursor = _parse(token)
         if token is None or (cursor is not None and cursor.ended):
             return None
-        # The cursor may begin with a dash, so an equals sign must come before it.
+        # Write an equals sign before the cursor, because it may begin with a dash.
         after = f"--after={quote(token)}"
         if self._asks_once and self._address != self._options.url:
             return f"continue with: {' '.join(['tailrace tail', quote(self._address), *self._repeated(), after])}"
         if self._asks_once and cursor is None:
-            return None  # another server may well start a new stream instead
+            return None  # another server may start a new stream instead
         return f"continue with {after}"
 
     def _repeated(self) -> Iterator[str]:
@@ -266,7 +266,7 @@ class WayOn:
 
 
 def explain(error: TailraceError, options: Namespace, way: WayOn, mark: str | None) -> str:
-    """Say in one line what went wrong and how to continue after `mark`, the id of the last event that was printed."""
+    """Describe a failure in one line, and how to continue after `mark`, the id of the last printed event."""
     if isinstance(error, StreamReset):
         return f"the stream was reset ({error.reason}); {way.after(error.cursor) or GONE}"
     if isinstance(error, FrameTooLarge):
@@ -279,7 +279,7 @@ def explain(error: TailraceError, options: Namespace, way: WayOn, mark: str | No
 
 
 def _advice(error: StreamRefused, options: Namespace, way_on: str | None) -> str | None:
-    """What to do about a refusal. There is a way on only if an earlier request of this stream was answered."""
+    """Return advice about a refusal. `way_on` is set only if an earlier request for this stream was answered."""
     if way_on is not None:
         return GONE if error.status in _GONE_STATUSES else way_on
     if error.status == 405:

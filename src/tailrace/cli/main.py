@@ -1,4 +1,4 @@
-"""The entry point of `tailrace`. It imports everything else where it already answers Ctrl-C."""
+"""The entry point of `tailrace`. It imports everything else only after it can handle Ctrl-C."""
 
 from __future__ import annotations
 

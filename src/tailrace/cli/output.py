@@ -1,4 +1,4 @@
-"""Lines on their way to a pipe, a socket, a terminal or a file. Slow reading there holds up nothing else."""
+"""Write lines to a pipe, a socket, a terminal or a file. A slow reader there does not block the event loop."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .command import CommandError
 T = TypeVar("T")
 
 PIECE = 4096
-"""Bytes that a writable pipe takes without blocking: PIPE_BUF on Linux. Elsewhere a write may block for a moment."""
+"""The bytes that a writable pipe takes without blocking: PIPE_BUF on Linux. Elsewhere, a write may block briefly."""
 
 MAX_WAITING = 1 << 16
-"""Bytes of lines that may wait. Beyond them `put` waits too."""
+"""The most bytes of waiting lines. Beyond them, `put` waits too."""
 
 
 class NobodyReads(Exception):
@@ -26,15 +26,15 @@ class NobodyReads(Exception):
 
 
 class Output:
-    """Writes lines to a file descriptor, those that are there together in one write.
+    """Writes lines to a file descriptor, all waiting lines in one write.
 
-    It notices that the reader has gone even while there is nothing to write: `tailrace tail URL | head -n 1` ends
+    It notices that the reader has left even while there is nothing to write. So `tailrace tail URL | head -n 1` ends
     without waiting for a second event.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.mark: str | None = None
-        """The mark of the last line that was written whole and had one."""
+        """The mark of the last line with a mark that was written completely."""
         self._descriptor = descriptor
         self._lines: deque[tuple[bytes, str | None]] = deque()
         self._size = 0
@@ -42,11 +42,11 @@ class Output:
         self._empty = asyncio.Event()
         self._complete = False
         self._is_broken = False
-        # Terminals and files have no reader that could leave, and Windows cannot tell whether a pipe's has.
+        # Terminals and files have no reader that can leave, and Windows cannot tell whether a pipe's reader has left.
         self._has_reader = os.name == "posix" and _is_read_by_another(os.fstat(descriptor).st_mode)
 
     async def put(self, line: bytes, mark: str | None) -> None:
-        """Queue a line. Its mark replaces the one before, unless it is None. Waits while the queue is full."""
+        """Queue a line. Unless its mark is None, it replaces the previous one. Wait while the queue is full."""
         self._lines.append((line, mark))
         self._size += len(line)
         self._wanted.set()
@@ -55,9 +55,9 @@ class Output:
             await self._empty.wait()
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run the work, write its lines meanwhile and afterwards, and return its result.
+        """Run the work, write its lines during and after it, and return its result.
 
-        NobodyReads cancels the work, and so does CommandError if the lines cannot be written.
+        If nobody reads the lines, or if they cannot be written, cancel the work and raise NobodyReads or CommandError.
         """
         working, writing = asyncio.create_task(work), asyncio.create_task(self._write_all())
         try:
@@ -90,7 +90,7 @@ class Output:
                 loop.remove_reader(self._descriptor)
 
     def _take(self) -> tuple[bytes, str | None]:
-        """Lines for one write, and the mark after them."""
+        """Take lines for one write. Return them and the mark after them."""
         taken: list[bytes] = []
         size, mark = 0, self.mark
         while self._lines and (not taken or size + len(self._lines[0][0]) <= PIECE):
@@ -125,9 +125,9 @@ class Output:
             loop.remove_writer(self._descriptor)
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look whether the other end is closed. If it has something else to say, ignore it from now on.
+        """Check whether the other end is closed. If not, ignore further events of the descriptor.
 
-        Under sshd the socket is the input as well, and the end of the input says nothing about the output.
+        Under sshd, the socket is also the input, and the end of the input does not mean the end of the output.
         """
         loop.remove_reader(self._descriptor)
         self._is_broken = bool(_poll(self._descriptor, 0))
@@ -139,7 +139,7 @@ def _is_read_by_another(mode: int) -> bool:
 
 
 def _poll(descriptor: int, events: int) -> int:
-    """Which of the events, or which errors, the descriptor has now."""
+    """Return those of the events that the descriptor has now, and its errors."""
     poll = select.poll()
     poll.register(descriptor, events)
     return sum(found for _, found in poll.poll(0))

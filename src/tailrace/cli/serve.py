@@ -16,9 +16,9 @@ from .command import Command, CommandError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option that sets an environment variable, which is how the application and the reloader's processes learn it.
+    """An option that sets an environment variable, which the application and the reloader's processes read.
 
-    `default` is for the help only.
+    `default` is for the help text only.
     """
 
     flag: str
@@ -36,7 +36,7 @@ HOST = Option("--host", "ADDRESS", "TAILRACE_HOST", "the address to listen on", 
 PORT = Option("--port", "PORT", "TAILRACE_PORT", "the port; 0 picks a free one", "8000")
 HOSTS = "TAILRACE_HOSTS"
 COMMAND_VARIABLES = (HOST.variable, PORT.variable, URL_VARIABLE, KEY_VARIABLE)
-"""Variables that the commands read, and that are no settings of the server."""
+"""The variables that the commands read, but that are no settings of the server."""
 
 OPTIONS = (
     HOST,
@@ -113,7 +113,7 @@ def run(options: Namespace) -> int:
             f"anyone who can reach {host} could chat: set TAILRACE_API_KEYS to the keys that you give out, "
             "or say --allow-anonymous"
         )
-    # The application and the reloader's processes read it from the environment.
+    # The application and the reloader's processes read this from the environment.
     os.environ[HOSTS] = ",".join(_hosts(settings.hosts, host, options.allow_anonymous))
     warn_of_unknown(os.environ, COMMAND_VARIABLES, settings.log_format)
     with listen(host, port) as listener:
@@ -125,7 +125,7 @@ SERVE = Command("serve", "Run the chat server.", configure, run)
 
 
 def _hosts(given: tuple[str, ...], host: str, allow_anonymous: bool) -> tuple[str, ...]:
-    """The names that a browser may call the server by: its address, and any name if it is open to other machines."""
+    """Return the names that browsers may use for the server: its address, or any name if it is open to all machines."""
     if not given and allow_anonymous and not is_loopback(host):
         return ("*",)
     return (*given, host)
@@ -145,11 +145,11 @@ REFUSALS: dict[int | None, str] = {
     errno.EADDRINUSE: "port {port} on {host} is taken: choose another with --port {other}",
     errno.EACCES: "port {port} on {host} needs administrator rights: choose one above 1023, such as --port 8000",
 }
-"""What to say when the address cannot be used, by the number of the error."""
+"""The message for an address that cannot be used, by the number of the error."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address: 127.0.0.0/8, ::1 or localhost."""
+    """Tell whether only this machine can reach an address: 127.0.0.0/8, ::1 or localhost."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -157,15 +157,15 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket that accepts connections; CommandError if that is impossible.
+    """Open a socket that accepts connections. Raise CommandError if that is impossible.
 
-    A name stands for its first IPv4 address if it has one, otherwise for its first IPv6 address.
+    A name means its first IPv4 address if it has one, otherwise its first IPv6 address.
     """
     family, address = _resolve(host, port)
-    # asyncio sets TCP_NODELAY only on a socket whose protocol is given as TCP.
+    # Name TCP as the protocol, because asyncio sets TCP_NODELAY only on such sockets.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # On POSIX it lets a server restart at once. On Windows it would share the port with another program.
+        # On POSIX, this lets a server restart immediately. On Windows, it would share the port with other programs.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -176,7 +176,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(host: str, listener: socket.socket) -> str:
-    """The URL of a listening socket for a browser on this machine."""
+    """Return the URL of a listening socket for a browser on this machine."""
     address, port = listener.getsockname()[:2]
     bound = ipaddress.ip_address(address)
     if bound.is_unspecified:
@@ -187,7 +187,7 @@ def url_of(host: str, listener: socket.socket) -> str:
 def _resolve(host: str, port: int) -> tuple[int, Any]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:  # the IDNA encoding refuses a label that is empty or too long
+    except (OSError, UnicodeError) as error:  # the IDNA encoding refuses empty and long labels
         raise _refusal(host, port, error) from None
     family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     return family, address

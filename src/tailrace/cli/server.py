@@ -1,4 +1,4 @@
-"""The chat server's process: what is checked before it starts, and uvicorn as `tailrace serve` runs it."""
+"""The chat server's process: the checks before its start, and uvicorn as `tailrace serve` runs it."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ uvicorn_logger = logging.getLogger("uvicorn.error")
 PACKAGE = Path(__file__).parents[1]
 
 SECRET = frozenset({"api_keys", "admin_keys", "database"})
-"""Settings whose value is never shown."""
+"""The settings whose values are never shown."""
 
 GRACEFUL_END = 20
-"""Seconds that connections get to close. After the engine's grace only clients that read nothing are left."""
+"""The seconds in which connections must close. After the engine's grace, only clients that read nothing remain."""
 
 RELOAD = getattr(signal, "SIGUSR1", None)
-"""How the reloader tells its process that the code has changed. Windows has no signal for it."""
+"""The signal by which the reloader tells its process that the code has changed. Windows has no such signal."""
 
 
 # Before the start
 
 
 def read_settings(names: Mapping[str, str]) -> ChatSettings:
-    """Read the settings. UsageError names a wrong value by its option in `names`, or by its variable."""
+    """Read the settings. Raise UsageError for a wrong value, and name its option from `names` or its variable."""
     try:
         return ChatSettings()
     except ValidationError as error:
@@ -63,12 +63,12 @@ def read_settings(names: Mapping[str, str]) -> ChatSettings:
 
 
 def warn_of_unknown(environment: Mapping[str, str], known: Iterable[str], log_format: LogFormat) -> None:
-    """Warn of variables that begin like settings but are none, which is often a typing error."""
+    """Warn of variables that have the prefix of settings but are none. They are often misspelt."""
     settings = [field.upper() for field in ChatSettings.model_fields]
     given = {name.removeprefix(PREFIX) for name, value in environment.items() if value and name.startswith(PREFIX)}
     unknown = sorted(given.difference(settings, (name.removeprefix(PREFIX) for name in known)))
     if unknown:
-        configure_logging(log_format)  # otherwise the process that serves does it
+        configure_logging(log_format)  # otherwise the serving process configures it
     for name in unknown:
         close = get_close_matches(name, settings, n=1)
         hint = f": did you mean {PREFIX}{close[0]}?" if close else ""
@@ -78,8 +78,8 @@ def warn_of_unknown(environment: Mapping[str, str], known: Iterable[str], log_fo
 def check(settings: ChatSettings, environment: Mapping[str, str], address: str) -> ServerFacts:
     """Open the model and the database once, and close them again. This upgrades the database's schema.
 
-    UsageError if one of them cannot be used as it is named or is not installed; CommandError if the database cannot be
-    opened.
+    Raise UsageError if the name of one of them is wrong or a package is missing, and CommandError if the database
+    cannot be opened.
     """
     try:
         url = settings.database_url
@@ -88,14 +88,14 @@ def check(settings: ChatSettings, environment: Mapping[str, str], address: str) 
     try:
         return asyncio.run(_open(settings, environment, address, url))
     except asyncio.CancelledError:  # pragma: no cover - needs Ctrl-C within a moment of a driver's timeout
-        # Only Ctrl-C cancels it, and a driver whose own timeout is running can hide that from asyncio.run.
+        # Only Ctrl-C cancels this, and a driver's own timeout can hide that from asyncio.run.
         raise KeyboardInterrupt from None
     except UnusableModel as error:
         raise UsageError(error) from None
     except InUse as error:
         raise CommandError(f"cannot use the database: {error}") from None
     except StoreError as error:
-        # An error of the database itself is the cause; without one it was never asked.
+        # An error with a cause comes from the database itself. Without a cause, the database was not asked.
         kind = UsageError if isinstance(error.__cause__, ModuleNotFoundError | None) else CommandError
         raise kind(f"cannot use the database: {error}") from None
 
@@ -117,7 +117,7 @@ async def _open(settings: ChatSettings, environment: Mapping[str, str], address:
 
 
 class Config(uvicorn.Config):
-    """Keeps the application that the factory makes: the server starts it, ends it, and asks it what still runs."""
+    """Keeps the application that the factory makes, because the server starts it, ends it and reads its statistics."""
 
     application: Any = None
 
@@ -132,10 +132,10 @@ class Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """Ends in steps, one for each signal.
+    """A server that ends in steps, one for each signal.
 
-    The first SIGTERM or SIGINT lets running replies go on for the engine's grace. The second one interrupts them and
-    stores what there is. The third one ends the process. A reload interrupts them at once.
+    After the first SIGTERM or SIGINT, running replies continue for the engine's grace. The second signal interrupts
+    them and stores their text so far. The third signal ends the process. A reload interrupts replies immediately.
     """
 
     config: Config
@@ -150,12 +150,12 @@ class Server(uvicorn.Server):
         self._hurries = False
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        # Here, because the reloader's processes start here.
+        # Configure logging here, because the reloader's processes start here.
         _configure_logging()
         try:
             super().run(sockets)
         except (StoreError, UnusableModel) as error:
-            # After the start, only the end of the application raises: it could not store all replies.
+            # After the start, only the end of the application raises this, if it could not store all replies.
             logger.error("%s%s", "" if self.started else "cannot start: ", error)
             sys.exit(CommandError.status)
 
@@ -187,7 +187,7 @@ class Server(uvicorn.Server):
         self._reloads = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Before the message, so that a signal sent in response to it is heard.
+        # Set the loop before the message, so that a signal in response to the message has an effect.
         self._loop = asyncio.get_running_loop()
         if self._reloads:
             self._hurry()
@@ -216,9 +216,9 @@ class Server(uvicorn.Server):
 
 
 class Reloader(ChangeReload):  # type: ignore[valid-type, misc]  # one of two classes
-    """Tells its process that the code has changed, so that open streams do not hold up the reload.
+    """Tells its process that the code has changed, so that open streams do not delay the reload.
 
-    uvicorn only sends SIGTERM. With a stream open, each saved file then took the whole grace: 11 seconds.
+    uvicorn only sends SIGTERM. Measured: with an open stream, each saved file then took the whole grace, 11 seconds.
     """
 
     def restart(self) -> None:
@@ -263,13 +263,13 @@ def _count(replies: int) -> str:
 
 def _configure_logging() -> None:
     configure_logging(ChatSettings().log_format)
-    # The server logs its own start and end.
+    # The server logs its own start and end, so uvicorn need not.
     uvicorn_logger.setLevel(logging.WARNING)
 
 
 def _config(**options: Any) -> Config:
     return Config(
-        f"{create_app.__module__}:{create_app.__name__}",  # a name, which the reloader's processes can import
+        f"{create_app.__module__}:{create_app.__name__}",  # a name that the reloader's processes can import
         factory=True,
         http=BoundedProtocol,
         lifespan="off",  # see Server.startup

@@ -100,7 +100,7 @@ def run(options: Namespace) -> int:
 TAIL = Command("tail", "Print the events of a stream as they arrive.", configure, run)
 
 
-# The values of options: each function turns a text into a value, or raises ArgumentTypeError
+# The values of options. Each function turns a text into a value, or raises ArgumentTypeError
 
 _SCHEMES = ("http", "https", "ws", "wss")
 
@@ -127,7 +127,7 @@ def _url(value: str) -> str:
 
 
 def _header(value: str) -> tuple[str, str]:
-    """A name in lower case, and its value."""
+    """Return a header's name in lower case, and its value."""
     if (match := _HEADER.fullmatch(value)) is None:
         raise ArgumentTypeError(f"expected 'Name: value' in ASCII, but got {value!r}")
     name = match[1].lower()
@@ -137,7 +137,7 @@ def _header(value: str) -> tuple[str, str]:
 
 
 def _field(value: str) -> str:
-    """The value of a header."""
+    """Return the value of a header."""
     if _FIELD.fullmatch(value) is None:
         raise ArgumentTypeError(f"expected printable ASCII, but got {value!r}")
     return value

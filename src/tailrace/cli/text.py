@@ -1,4 +1,4 @@
-"""Text for a terminal: other people's text made harmless, and numbers and times in words."""
+"""Text for a terminal: make other people's text harmless, and format numbers and times."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _REPLACEMENT = "\ufffd"
 
 
 def _harmless() -> dict[int, str]:
-    table = {code: chr(0x2400 + code) for code in range(0x20)}  # the control pictures: ␛ is no escape
+    table = {code: chr(0x2400 + code) for code in range(0x20)}  # control pictures, such as ␛ for an escape
     del table[ord("\t")], table[ord("\n")]
     table[0x7F] = "\u2421"
     table |= dict.fromkeys(range(0x80, 0xA0), _REPLACEMENT)  # C1 controls: some terminals obey them like escapes
-    # Bidirectional controls can make a text read differently from what it is (Unicode TR 36, section 3.5).
+    # Bidirectional controls can make a text look different from its contents (Unicode TR 36, section 3.5).
     table |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], _REPLACEMENT)
     table |= dict.fromkeys(range(0xD800, 0xE000), _REPLACEMENT)  # lone surrogates, which UTF-8 cannot encode
     table |= dict.fromkeys((0x2028, 0x2029), "\n")
@@ -22,34 +22,34 @@ def _harmless() -> dict[int, str]:
 _TABLE = _harmless()
 _LINE = {**_TABLE, ord("\t"): " ", ord("\n"): " ", 0x2028: " ", 0x2029: " "}
 
-# JSON may have these unescaped, but some terminals obey them.
+# JSON may contain these unescaped, but some terminals obey them.
 _JSON = {code: f"\\u{code:04x}" for code in _TABLE if code >= 0x7F}
 
 
 def safe(text: str) -> str:
-    """The text with its lines and tabs, but without anything that a terminal obeys."""
+    """Return a text with its lines and tabs, but without characters that control a terminal."""
     return text.replace("\r\n", "\n").replace("\r", "\n").translate(_TABLE)
 
 
 def safe_line(text: str) -> str:
-    """The text on one line, without anything that a terminal obeys."""
+    """Return a text on one line, without characters that control a terminal."""
     return text.translate(_LINE)
 
 
 def safe_json(line: str) -> str:
-    """A line of JSON with the same values, escaped where a terminal would obey a character."""
+    """Return a line of JSON with the same values, in which characters that control a terminal are escaped."""
     return line.translate(_JSON)
 
 
 class SafeStream:
-    """Makes a text harmless that comes in pieces."""
+    """Makes a text that arrives in pieces harmless."""
 
     def __init__(self) -> None:
         self._after_return = False
 
     def feed(self, piece: str) -> str:
         if self._after_return:
-            # The carriage return before it has already become a line break.
+            # The carriage return before this line feed has already become a line break.
             piece = piece.removeprefix("\n") if piece else piece
         self._after_return = piece.endswith("\r") or (self._after_return and not piece)
         return safe(piece)
@@ -59,8 +59,8 @@ class SafeStream:
 
 
 def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`."""
-    if seconds < 59.95:  # anything above would be rounded to 60.0
+    """Return seconds as `4.2 s`, `3 min 5 s`, `2 h 10 min` or `3 d 4 h`."""
+    if seconds < 59.95:  # larger numbers would be rounded to 60.0
         return f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds + 0.05), 60)
     if minutes < 60:
@@ -73,20 +73,20 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 message`, `2 messages`."""
+    """Return a number with its noun: `1 message`, `2 messages`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def moment(at: datetime) -> str:
-    """A time in the user's own time zone."""
+    """Return a time in the user's own time zone."""
     return in_zone(at).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def in_zone(at: datetime) -> datetime:
-    """A time with a time zone, which is UTC if it has none."""
+    """Return a time with its time zone, or with UTC if it has none."""
     return at.replace(tzinfo=at.tzinfo or UTC)
 
 
 def short(session_id: str) -> str:
-    """The beginning of an id, which is enough for people."""
+    """Return the beginning of an id, which is enough for people."""
     return session_id[:8]

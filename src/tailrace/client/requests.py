@@ -171,7 +171,7 @@ def _redirected(request: Open, head: Opened, location: str) -> Open:
     if (here, there) == ("wss", "ws"):
         raise ValueError(f"expected an address with TLS, as before: {url}")
     is_foreign = request.is_foreign or not is_same(head.url, url)
-    # As browsers do, a POST that has moved becomes a GET.
+    # As in browsers, a redirected POST becomes a GET.
     is_get = head.status == 303 or (head.status in (301, 302) and request.method == "POST")
     method, content = ("GET", None) if is_get and request.method != "HEAD" else (request.method, request.content)
     headers = {

@@ -107,7 +107,7 @@ def _broken(closed: ConnectionClosed) -> Failed:
 
 
 def _unopened(error: Exception, request: Open, proxy: Proxy | None) -> Failed:
-    # Nothing of the application runs before the handshake has succeeded, or has been refused with a status.
+    # The server runs nothing of its application before the handshake succeeds or is refused with a status.
     if (why := hopeless(error)) is not None:
         return Failed(Loss("unsent", why), final=True)
     loss = Loss("unsent", "no connection", str(error))

@@ -22,7 +22,7 @@ class Refusal(BaseModel):
 
 
 class StopResult(BaseModel):
-    """How a stream ended."""
+    """The end of a stream, after a stop."""
 
     stream_id: str
     state: str = Field(description="`done`, `error` or `cancelled`; `open` if this process cannot stop it.")

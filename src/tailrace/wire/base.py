@@ -15,7 +15,7 @@ MAX_FRAME_BYTES = 1 << 20
 """A decoder's default bound for one frame."""
 
 SHARED_BODIES = 8
-"""How many encoded bodies a batch keeps. They are bounded because an application may make a wire for each request."""
+"""The most encoded bodies that a batch keeps. The bound matters if an application makes a wire for each request."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""A chat on a terminal, as its commands see it, and its connection with the server."""
+"""A chat on a terminal, as its commands see it, and its connection to the server."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from .server import Server
 
 COMPLETION_SECONDS = 2.0
-"""How long the completion of an id may take to ask the server."""
+"""The seconds in which the server must answer for the completion of an id."""
 
 
 class App:
-    """A chat with the server at `url`. It ends once `leaving` is set; `is_silent` until something is said."""
+    """A chat with the server at `url`. It ends once `leaving` is set. `is_silent` is True until it prints something."""
 
     def __init__(self, url: str, connection: Connection, confirm: Callable[[str], Awaitable[bool]]) -> None:
         self.url = url
@@ -51,16 +51,16 @@ class App:
         return await self._confirm(question)
 
     async def server(self) -> Server:
-        """Wait until the server can be asked something."""
+        """Wait until the server can be asked, and return it."""
         return await self._connection.server()
 
     async def model(self) -> str:
-        """Ask the server for the name of its model. Unlike `/`, the statistics need the API key."""
+        """Ask the server for the name of its model. Use the statistics, because unlike `/`, they need the API key."""
         server = await self.server()
         return (await server.chat.stats()).model
 
     async def greeting(self) -> tuple[str, str]:
-        """A line that says whether the server can be used, and its style."""
+        """Return a line that tells whether the server can be used, and the line's style."""
         server = await self.server()
         from .server import ERRORS
 
@@ -70,7 +70,7 @@ class App:
             return server.wording.sentence(error), "red"
 
     async def conversation(self) -> Conversation:
-        """A conversation in the current session, or in a new one."""
+        """Return a conversation in the current session, or in a new one."""
         server = await self.server()
         from .conversation import Conversation
         from .view import view_for
@@ -78,7 +78,7 @@ class App:
         return Conversation(server, view_for(self.console), self.state)
 
     async def open(self, session_id: str) -> None:
-        """Make a session the current one, say what it is, and show the reply that it may be generating."""
+        """Make a session the current one, describe it, and show its reply in progress if it has one."""
         server = await self.server()
         found = await server.chat.session(session_id, limit=1)
         self.state.session_id = found.session_id
@@ -90,9 +90,9 @@ class App:
 
 
 class Connection:
-    """Makes the server that the chat talks with, behind the prompt.
+    """Makes the chat's server in the background, while the user sees the prompt.
 
-    It imports what talking needs, which takes longer than the prompt: nobody should wait for that before typing.
+    The necessary imports take longer than showing the prompt, and users should not wait for them before they type.
     """
 
     def __init__(self, url: str, key: str | None) -> None:
@@ -108,24 +108,24 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._making is not None:
-            # A thread that imports cannot be stopped.
+            # A thread cannot be stopped during an import.
             await asyncio.wait([self._making])
         await self._stack.aclose()
 
     def begin(self) -> None:
-        """Start making the server, unless that has begun."""
+        """Start making the server, unless it has begun already."""
         if self._making is None:
             self._making = asyncio.create_task(self._make())
 
     async def server(self) -> Server:
-        """Wait for the server."""
+        """Wait for the server and return it."""
         self.begin()
         assert self._making is not None
-        # One who stops waiting must not cancel it for the others.
+        # A cancelled wait must not cancel the server for the other waiters.
         return await asyncio.shield(self._making)
 
     async def sessions(self) -> AsyncIterator[Session]:
-        """The sessions that the server lists within COMPLETION_SECONDS, the last used first."""
+        """Yield the sessions that the server lists within COMPLETION_SECONDS, the most recently used first."""
         server = await self.server()
         from .server import ERRORS
 

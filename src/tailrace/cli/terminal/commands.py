@@ -1,4 +1,4 @@
-"""The commands of the chat. One list makes /help, the completion and what runs."""
+"""The commands of the chat. One list is the source of /help, of the completion and of the commands themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .app import App
 
 LISTED = 500
-"""How many sessions are listed."""
+"""The most sessions to list."""
 
 KEYS = (
     ("Enter", "send"),
@@ -27,16 +27,16 @@ KEYS = (
 )
 
 ALIASES = {"exit": "quit"}
-"""Names from other programs."""
+"""The names of commands in other programs."""
 
 
 class CommandFailed(Exception):
-    """A command cannot be done. The text is the one line that the user sees."""
+    """A command is impossible. The text is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCommand:
-    """`/NAME`. `argument` is `ID` if the command needs a session, `[ID]` if it takes the current one without."""
+    """`/NAME`. `argument` is `ID` if the command needs a session, and `[ID]` if its default is the current one."""
 
     name: str
     summary: str
@@ -49,7 +49,7 @@ class ChatCommand:
 
 
 async def run_command(app: App, line: str) -> None:
-    """Run a line that begins with a slash, and say if that is impossible. Errors of the server are raised."""
+    """Run a line that begins with a slash. If that is impossible, print why. Raise the errors of the server."""
     try:
         command, argument = _parse(line)
         await command.run(app, argument)
@@ -58,7 +58,7 @@ async def run_command(app: App, line: str) -> None:
 
 
 def find_command(name: str) -> ChatCommand | None:
-    """The command with this name, in upper or lower case."""
+    """Return the command with a name, in upper or lower case, or None."""
     return COMMANDS.get(ALIASES.get(name.lower(), name.lower()))
 
 
@@ -75,7 +75,7 @@ def _parse(line: str) -> tuple[ChatCommand, str]:
 
 
 def _advice(name: str) -> str:
-    # Imported here because it is rarely needed.
+    # Import it here, because it is rarely needed.
     from difflib import get_close_matches
 
     close = get_close_matches(name.lower(), [*COMMANDS, *ALIASES], n=1)
@@ -103,7 +103,7 @@ async def _stats(app: App, _: str) -> None:
 
 
 async def _current(app: App) -> Facts:
-    """The current session. The server counts its messages, because other clients may use it too."""
+    """Return the facts about the current session. The server counts its messages, because other clients may use it."""
     session_id = app.state.session_id
     if session_id is None:
         return [("Current session", "none yet")]
@@ -137,12 +137,12 @@ async def _demo(app: App, _: str) -> None:
 
 
 async def _browse(app: App, path: str) -> None:
-    # Imported here because the prompt should not wait for it.
+    # Import it here, because the prompt should not wait for it.
     import webbrowser
 
     address = app.url + path
     app.say(address)
-    # In a thread, because some browsers block until they are closed.
+    # Use a thread, because some browsers block until they are closed.
     if not await asyncio.to_thread(webbrowser.open, address):
         app.say("No browser could be opened here; open the address in yours.", "yellow")
 
@@ -171,12 +171,12 @@ async def _sessions(app: App, _: str) -> None:
     if shown:
         app.say(f"  {count(shown, 'session')}", "dim")
     else:
-        app.state.session_id = None  # deleted elsewhere
+        app.state.session_id = None  # another client deleted it
         app.say("No sessions yet: write a message to begin one.")
 
 
 def _of_session(run: Callable[[App, str], Awaitable[None]]) -> Callable[[App, str], Awaitable[None]]:
-    """Make a command that takes the beginning of an id, or nothing for the current session."""
+    """Make a command whose argument is the beginning of a session's id. The default is the current session."""
 
     async def run_with_id(app: App, argument: str) -> None:
         session_id = await _find(app, argument)
@@ -190,7 +190,7 @@ def _of_session(run: Callable[[App, str], Awaitable[None]]) -> Callable[[App, st
 @contextmanager
 def _noticing(app: App, session_id: str) -> Iterator[None]:
     """Leave the current session if it turns out to be deleted."""
-    # Imported here because it comes with the server.
+    # Import it here, because it is loaded together with the server.
     from ...client import StreamRefused
 
     try:
@@ -254,11 +254,11 @@ COMMANDS: dict[str, ChatCommand] = {
 }
 
 
-# What they share
+# Helpers of the commands
 
 
 async def _find(app: App, argument: str) -> str:
-    """The id of the session that an argument means: the one that it is or begins, or without one the current."""
+    """Return the session's id that an argument is or begins. Without an argument, return the current session's."""
     if not argument:
         if app.state.session_id is None:
             raise CommandFailed("no session yet: write a message to begin one, or /open one of /sessions")
@@ -277,7 +277,7 @@ async def _find(app: App, argument: str) -> str:
 
 
 def _whole(argument: str) -> str | None:
-    """The id, if it is a whole UUID in any notation; None otherwise."""
+    """Return the id if the argument is a whole UUID in any notation, otherwise None."""
     from uuid import UUID
 
     try:

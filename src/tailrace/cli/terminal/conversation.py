@@ -1,4 +1,4 @@
-"""Messages and replies of a session, and what can come between them."""
+"""The messages and replies of a session, and everything that can go wrong between them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ BUSY = "This session is generating another reply, so your message waits. The rep
 
 
 class Conversation:
-    """Talks in the session of a state, or in the one that its first message begins."""
+    """Sends messages in the session of a state, or in the session that the first message begins."""
 
     def __init__(self, server: Server, view: View, state: State) -> None:
         self.state = state
         self.interrupted = False
-        """Whether Ctrl-C was pressed during the last reply."""
+        """True if Ctrl-C was pressed during the last reply."""
         self._server = server
         self._view = view
 
     async def ask(self, text: str, *, once: bool = False) -> Ended:
-        """Send a message and show the reply, or the one that the session is generating already.
+        """Send a message and show the reply. If the session is busy, show its reply in progress instead.
 
         With `once`, a busy session is a failure, and a session that does not exist begins.
         """
         message = self._message(text)
         running = RunningReply(self._server, self._view, message)
         error = await running.read(
-            # In a chat, a session that was deleted elsewhere must not begin again, without its messages.
+            # In a chat, do not begin a deleted session again, because its messages would be missing.
             lambda chat: chat.stream(
                 text, message.session_id, create=once, idempotency_key=message.key, on_reset="restart"
             )
@@ -45,13 +45,13 @@ class Conversation:
         return self._conclude(running, error)
 
     async def join(self, stream_id: str) -> Ended:
-        """Show a reply that is being generated, from its beginning."""
+        """Show a reply in progress from its beginning."""
         running = RunningReply(self._server, self._view)
         error = await running.read(lambda chat: chat.resume(stream_id, on_reset="restart"))
         return self._conclude(running, error)
 
     def _message(self, text: str) -> Message:
-        """A new message, or the unanswered one again, which the server then answers only once."""
+        """Return a new message, or the same unanswered one again, so that the server answers it only once."""
         again, self.state.unanswered = self.state.unanswered, None
         if again is not None and again.is_repeated_by(text, self.state.session_id):
             return again
@@ -72,7 +72,7 @@ class Conversation:
             self._view.end(running.reply.summary("complete"))
             return "complete"
         self.state.statistics.stopped += 1
-        # Another client may also have deleted it.
+        # Another client may also have deleted the session.
         kept = "the text so far is kept" if running.interrupted else "another client stopped it"
         self._view.end(running.reply.summary("stopped", kept))
         return "stopped"
@@ -112,7 +112,7 @@ class Conversation:
         return "failed"
 
     def _keep(self, message: Message | None) -> str:
-        """Keep a message for the next prompt, and say what became of it."""
+        """Keep a message for the next prompt, and return the end of a sentence about it."""
         if message is None:
             return ""
         self.state.unsent = message.text
@@ -121,14 +121,14 @@ class Conversation:
         return f"; {self._server.wording.perhaps_sent(message)}"
 
     def _forget(self, message: Message, line: str) -> str:
-        """Leave a session that was deleted, keep the message for the next prompt, and say so."""
+        """Leave a deleted session, keep the message for the next prompt, and return a line that tells so."""
         self.state.session_id = None
         self.state.unsent = message.text
         return self._server.wording.without_session(line)
 
 
 def _as_object(error: Exception, line: str, cursor: str | None) -> ChatObject:
-    """An error as an object of the stream: the server's own, or one made of the line."""
+    """Return an error as an object of the stream: the server's own object, or a new one with the line."""
     members = {"type": "error", "code": code_of(error), "message": line}
     if isinstance(error, StreamFailed):
         members |= {"id": cursor} if cursor is not None else {}

@@ -1,6 +1,6 @@
-"""The chat on a terminal: it prompts, and does what is typed.
+"""The chat on a terminal: it shows a prompt, and runs what the user types.
 
-The prompt comes first. What is only needed to talk with the server is loaded behind it.
+The prompt comes first. Meanwhile, the modules for the connection to the server are imported in the background.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from .tty import interruptible, unseen
 HINT = "/help lists the commands, Alt-Enter starts a new line, Ctrl-D leaves."
 
 PATIENCE = 2.0
-"""Seconds without an answer after which a command says that it waits."""
+"""The seconds without an answer after which a command tells the user that it waits."""
 
 
 class Dialogue:
-    """One run of `tailrace chat` on a terminal. With a `session_id` it continues that session."""
+    """One run of `tailrace chat` on a terminal. With a `session_id`, it continues that session."""
 
     def __init__(self, url: str, key: str | None, session_id: str | None = None) -> None:
         self._connection = Connection(url, key)
         self._input = Input(self._connection.sessions, self._begin)
         self._app = App(url, self._connection, self._input.confirm)
         self._first = "" if session_id is None else f"/open {session_id}"
-        # A terminal that cannot move its cursor prints nothing above a prompt.
+        # A terminal that cannot move its cursor cannot print above a prompt.
         self._greets_later = not (self._first or is_dumb_terminal())
         self._greeting: asyncio.Task[None] | None = None
 
@@ -44,7 +44,7 @@ class Dialogue:
         width = max(2, get_terminal_size().columns - 1)
         for line in (f"tailrace chat · {self._app.url}", HINT):
             print(fill(line, width, break_long_words=False, break_on_hyphens=False))
-        # Between prompts too: otherwise the terminal echoes what is typed, and Ctrl-C ends the chat.
+        # Hold this between prompts too. Otherwise the terminal would echo input, and Ctrl-C would end the chat.
         with unseen(), interruptible(lambda: None):
             async with self._connection:
                 try:
@@ -59,12 +59,12 @@ class Dialogue:
             await self._obey(line)
 
     async def _read(self) -> str | None:
-        """What was typed, or None if the user leaves."""
+        """Return the user's input, or None if the user leaves."""
         state = self._app.state
         unsent, state.unsent = state.unsent, ""
         try:
             line = await self._input.read(state.name, f"/{unsent}" if unsent.startswith("/") else unsent)
-            # A terminal that does not speak UTF-8 may give bytes that cannot be sent.
+            # A terminal without UTF-8 may return bytes that cannot be sent.
             return line.encode(errors="replace").decode()
         except KeyboardInterrupt:
             self._app.say("Ctrl-D or /quit leaves.", "dim")
@@ -106,14 +106,14 @@ class Dialogue:
     # The greeting
 
     def _begin(self) -> None:
-        """The prompt is there: connect, and say above it that the server is there too."""
+        """Connect once the prompt is shown, and print the greeting above it."""
         self._connection.begin()
         if self._greeting is None and self._greets_later:
             self._greeting = asyncio.create_task(self._greet())
 
     async def _greet(self) -> None:
         line, style = await self._app.greeting()
-        # A reply that has begun meanwhile says it too.
+        # A reply that has begun in the meantime also shows that the server works.
         if self._input.is_reading:
             await self._input.print_above(lambda: self._app.say(line, style))
 
@@ -126,7 +126,7 @@ class Dialogue:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """The errors of a server, which are imported with it."""
+    """Return the errors of a server. They are imported together with it."""
     from .server import ERRORS
 
     return ERRORS
@@ -134,7 +134,7 @@ def _errors() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def fitting_output() -> Iterator[None]:
-    """Have what starts inside write plain text if the terminal cannot move its cursor."""
+    """Make everything that starts inside write plain text if the terminal cannot move its cursor."""
     if not is_dumb_terminal():
         yield
         return

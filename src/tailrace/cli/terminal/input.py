@@ -1,4 +1,4 @@
-"""What the user types: a prompt with history, completion and several lines."""
+"""The user's input: a prompt with history, completion and several lines."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ Sessions = Callable[[], "AsyncIterator[Session]"]
 YES = ("y", "yes")
 
 PAUSE = 0.1
-"""Seconds without a key after which a burst is over."""
+"""The seconds without a key after which a burst is over."""
 
 
 def history_path(environment: Mapping[str, str]) -> Path:
-    """The file for what was typed, in the place where the system keeps such state."""
+    """Return the file for the history of inputs, in the system's place for such state."""
     base = environment.get("XDG_STATE_HOME") or environment.get("LOCALAPPDATA") or "~/.local/state"
     return Path(base).expanduser() / "tailrace" / "history"
 
@@ -81,9 +81,9 @@ class CommandCompleter(Completer):
 
 
 class Input:
-    """Reads lines from a terminal. EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C at an empty prompt.
+    """Reads lines from a terminal. Ctrl-D raises EOFError, and Ctrl-C at an empty prompt raises KeyboardInterrupt.
 
-    `on_shown` is called whenever the prompt has been drawn.
+    It calls `on_shown` whenever it has drawn the prompt.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Input:
         self._session.app.after_render += lambda _: on_shown()
 
     async def read(self, name: str, default: str = "") -> str:
-        """A message or a command, stripped. It is empty if Ctrl-C has discarded what was typed."""
+        """Return a message or a command, stripped. It is empty if Ctrl-C discarded the input."""
         self.is_reading = True
         try:
             return (await self._session.prompt_async(f"{name}> ", default=default)).strip()
@@ -120,7 +120,7 @@ class Input:
             self._burst.end()
 
     async def confirm(self, question: str) -> bool:
-        """Ask a question. Only what is typed after it can answer it."""
+        """Ask a question. Discard all earlier input, so that it cannot be the answer."""
         session: PromptSession[str] = PromptSession(enable_suspend=True)
         forget_typed(session.input)
         self.is_reading = True
@@ -133,32 +133,32 @@ class Input:
         return answer.strip().lower() in YES
 
     async def print_above(self, write: Callable[[], None]) -> None:
-        """Print something above the prompt, which is then drawn again."""
+        """Print something above the prompt, and draw the prompt again."""
         await run_in_terminal(write)
 
     def _make_room(self) -> None:
-        """Leave room below the prompt for the list of commands, as far as the terminal has rows."""
+        """Leave room below the prompt for the list of commands, if the terminal has enough rows."""
         rows = self._session.output.get_size().rows
         self._session.reserve_space_for_menu = max(1, min(len(COMMANDS) + 1, rows - 1))
 
 
 class Burst:
-    """Tells pasted text from typed text where the terminal does not mark it.
+    """Distinguishes pasted text from typed text if the terminal does not mark it.
 
-    Without bracketed paste each line of a pasted text ends with Enter, and would be a message. But its keys come many
-    at a time, where typed ones come one by one. So Enter among other keys is a line of the text. Behind the last one it
-    sends the text, unless more keys follow at once. A command is one line, and Enter always runs it.
+    Without bracketed paste, each line of a pasted text ends with Enter, and would become a message. But pasted keys
+    arrive many at a time, and typed keys arrive one by one. So Enter among other keys is a line break. Enter as the
+    last key sends the text, unless more keys follow immediately. A command is one line, and Enter always runs it.
     """
 
     def __init__(self) -> None:
-        self._follows = False  # whether the last key came together with others before it
-        self._continues = False  # and with others after it
+        self._follows = False  # True if the last key came together with keys before it
+        self._continues = False  # True if it came together with keys after it
         self._waiting: tuple[asyncio.TimerHandle, Buffer] | None = None
 
     def note(self, keys: KeyProcessor) -> None:
-        """A key was pressed. If Enter came just before it, that was not the end."""
+        """Note that a key was pressed. If Enter came just before it, that Enter was a line break."""
         self._follows = self._continues
-        # The terminal answers the question where the cursor is as if that were a key.
+        # The terminal reports the position of the cursor as if it were a key.
         self._continues = any(each.key != Keys.CPRResponse for each in keys.input_queue)
         if self._waiting is not None:
             timer, buffer = self._waiting
@@ -167,7 +167,7 @@ class Burst:
             buffer.insert_text("\n")
 
     def bindings(self) -> KeyBindings:
-        """The keys of a message. While the user searches the history, they belong to the search."""
+        """Return the key bindings of a message. They are off while the user searches the history."""
         keys = KeyBindings()
         in_message = has_focus(DEFAULT_BUFFER)
 
@@ -192,13 +192,13 @@ class Burst:
         return keys
 
     def end(self) -> None:
-        """The prompt has ended, and with it whatever was waited for."""
+        """End the wait for further keys, because the prompt has ended."""
         if self._waiting is not None:
             self._waiting[0].cancel()
             self._waiting = None
 
     def _is_in_text(self) -> bool:
-        """Whether a tab can only be part of a pasted text."""
+        """Tell whether a tab can only be part of a pasted text."""
         return (self._follows or self._continues) and not get_app().current_buffer.text.startswith("/")
 
     def _send(self) -> None:
@@ -209,7 +209,7 @@ class Burst:
 
 
 def forget_typed(terminal: Terminal) -> None:
-    """Discard what was typed but not read yet."""
+    """Discard input that was typed but not read yet."""
     clear_typeahead(terminal)
     try:
         import termios
@@ -219,18 +219,18 @@ def forget_typed(terminal: Terminal) -> None:
 
 
 def is_command(text: str) -> bool:
-    """Whether a text is one line that begins with a command."""
+    """Tell whether a text is one line that begins with a command."""
     name, _, rest = text[1:].partition(" ")
     return text.startswith("/") and "\n" not in rest and find_command(name) is not None
 
 
 def commands_that_begin(text: str) -> list[ChatCommand]:
-    """The commands that begin with a text; none if the text is more than part of a name."""
+    """Return the commands that begin with a text, or none if the text is more than a part of a name."""
     if not text.startswith("/") or text.startswith("//") or any(char.isspace() for char in text):
         return []
     return [command for command in COMMANDS.values() if f"/{command.name}".startswith(text.lower())]
 
 
 def completed(command: ChatCommand) -> str:
-    """The command as completion inserts it: with a space if an argument has to follow."""
+    """Return the command as completion inserts it, with a space if an argument must follow."""
     return f"/{command.name} " if command.argument == "ID" else f"/{command.name}"

@@ -1,6 +1,6 @@
-"""Markdown on a terminal: a text that arrives in pieces is cut into blocks, and a block becomes lines.
+"""Markdown on a terminal: cut a text that arrives in pieces into blocks, and render each block as lines.
 
-The lines are plain enough to be copied, and none of the text is left out.
+The lines are plain enough to be copied, and contain all of the text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rich.text import Text
 
 from ..text import safe_line
 
-# HTML stays text. So do link definitions, because a text can use them before it defines them.
+# HTML remains text. So do link definitions, because a text can use them before it defines them.
 PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable("reference")
 
 LISTS = frozenset({"bullet_list_open", "ordered_list_open"})
@@ -40,7 +40,7 @@ _ENDED_BY_BLANK = frozenset({"paragraph_open", "heading_open", "hr", "table_open
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The tokens of a block. `goes_on` marks items of a list that an earlier block began."""
+    """The tokens of a block. `goes_on` is True for later items of a list that an earlier block began."""
 
     tokens: Sequence[Token]
     goes_on: bool = False
@@ -49,21 +49,21 @@ class Block:
 class Blocks:
     """Cuts a text into blocks that no later piece can change.
 
-    A block is complete when its end is known: at an empty line outside a fence, perhaps at the line after it. Each item
-    of a list is complete when the next one begins. `pending` is the text that is not complete yet.
+    A block is complete when its end is known: at an empty line outside a fence, or at the line after it. Each item of a
+    list is complete when the next one begins. `pending` is the incomplete text.
     """
 
     def __init__(self) -> None:
         self.pending = ""
         self._whole = 0  # characters of `pending` that are whole lines
-        self._blank = False  # whether the last whole line is empty
-        self._fence = ""  # what closes the open fence
-        self._items = 0  # of the list that `pending` begins with: how many items were complete before
-        self._number = 1  # and the number of its first pending item
+        self._blank = False  # True if the last whole line is empty
+        self._fence = ""  # the line that closes the open fence
+        self._items = 0  # the number of complete items, if `pending` continues a list
+        self._number = 1  # the number of the first pending item of that list
 
     @property
     def goes_on(self) -> bool:
-        """Whether `pending` begins with a later item of a list."""
+        """True if `pending` begins with a later item of a list."""
         return self._items > 0
 
     def feed(self, piece: str) -> list[Block]:
@@ -78,14 +78,14 @@ class Blocks:
         return given
 
     def flush(self) -> list[Block]:
-        """Return what is left, at the end of the text."""
+        """Return the remaining blocks at the end of the text."""
         blocks = self._blocks(PARSER.parse(self.pending))
         self.pending = ""
         self._settle(0)
         return blocks
 
     def _may_end_block(self, line: str) -> bool:
-        """Whether a block may end at this line, so that it pays to parse."""
+        """Tell whether a block may end at this line. If not, parsing would be wasted."""
         was_blank, self._blank = self._blank, not line.strip()
         if self._fence:
             return line.lstrip().startswith(self._fence)
@@ -133,7 +133,7 @@ class Blocks:
         return blocks
 
     def _is_ended(self, token: Token) -> bool:
-        """Whether the next line cannot belong to the last block."""
+        """Tell whether the next line cannot belong to the last block."""
         if token.type == "fence":
             return not self._fence
         return self._blank and token.type in _ENDED_BY_BLANK
@@ -156,23 +156,23 @@ def _first_line(token: Token) -> int:
 
 
 def _is_open_fence(token: Token) -> bool:
-    """Whether it is a fence at the top level that is still open."""
+    """Tell whether a token is an open fence at the top level."""
     if token.type != "fence" or token.level:
         return False
     begin, end = token.map or (0, 0)
-    return token.content.count("\n") == end - begin - 1  # a closed one has one more line: its end
+    return token.content.count("\n") == end - begin - 1  # a closed fence has one more line, its end
 
 
 # Lines
 
 CODE_THEME = "ansi_dark"
-"""Uses the terminal's own colours."""
+"""A theme with the terminal's own colours."""
 
 NARROWEST = 10
-"""Columns that a nested block gets at least, even if it then reaches beyond the edge."""
+"""The least columns of a nested block, even if it extends beyond the edge of the terminal."""
 
 CELL = 6
-"""Columns that a cell of a table needs."""
+"""The least columns of a cell in a table."""
 
 Lines = list[list[Segment]]
 
@@ -180,7 +180,7 @@ _IN_LINES = re.compile(r"[^\n\t]+")
 
 
 class Heading(RichHeading):
-    """Aligned to the left."""
+    """A heading that is aligned to the left."""
 
     LEVEL_ALIGN: ClassVar[dict[str, Any]] = {}
 
@@ -193,7 +193,7 @@ class HorizontalRule(RichHorizontalRule):
 
 
 class CodeBlock(RichCodeBlock):
-    """Keeps the fences. The terminal wraps long lines and shows tabs, so that both can be copied."""
+    """A code block with its fences. The terminal wraps long lines and shows tabs, so that both can be copied."""
 
     def __init__(self, lexer_name: str, theme: str) -> None:
         super().__init__(lexer_name, theme)
@@ -208,7 +208,7 @@ class CodeBlock(RichCodeBlock):
         name = "" if self.lexer_name == "text" else self.lexer_name
         mark = "`" * max(3, 1 + _longest_run(code))
         yield Text(f"{mark}{name}", style="dim", overflow="fold")
-        # Keep tabs: a Makefile does not work with spaces.
+        # Keep tabs, because a Makefile does not work with spaces.
         text = Syntax("", self.lexer_name, theme=self.theme, tab_size=0).highlight(code)
         text.rstrip()
         if self._inside:
@@ -216,13 +216,13 @@ class CodeBlock(RichCodeBlock):
             text.justify, text.no_wrap, text.overflow, text.tab_size = "left", False, "fold", 4
             yield text
         else:
-            # Not laid out, because the layout replaces tabs by spaces.
+            # Skip rich's layout, because it replaces tabs by spaces.
             yield from text.render(console, end="\n")
         yield Text(mark, style="dim")
 
 
 class BlockQuote(RichBlockQuote):
-    """Keeps its paragraphs apart."""
+    """A quotation with space between its paragraphs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ class BlockQuote(RichBlockQuote):
 
 
 class ListItem(RichListItem):
-    """Looks the same whatever items follow, so that it can be printed before they arrive."""
+    """An item that does not depend on later items, so that it can be printed before they arrive."""
 
     def render_marked(self, console: Console, options: ConsoleOptions, mark: str) -> RenderResult:
         style = console.get_style("markdown.item.bullet")
@@ -267,7 +267,7 @@ class ListElement(RichListElement):
 
 
 class TableElement(RichTableElement):
-    """A table with a line below its head. If it is too narrow, each cell has a line of its own."""
+    """A table with a line below its head. On a narrow terminal, each cell has its own line."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         names = [] if self.header is None or self.header.row is None else _cells(self.header.row)
@@ -302,7 +302,7 @@ class ChatMarkdown(Markdown):
     }
 
     def __init__(self, tokens: Sequence[Token]) -> None:
-        # A terminal hides the address of a hyperlink, which may differ from what the text says.
+        # A terminal hides the address of a hyperlink, which may differ from the address in the text.
         super().__init__("", code_theme=CODE_THEME, hyperlinks=False)
         for token in tokens:
             if token.children:
@@ -326,7 +326,7 @@ def render(tokens: Sequence[Token], console: Console, width: int) -> Lines:
 
 
 def _harmless(text: str) -> str:
-    """Keep line breaks and tabs, and make everything else harmless: an HTML entity can stand for any character."""
+    """Make a text harmless except for line breaks and tabs, because an HTML entity can be any character."""
     return _IN_LINES.sub(lambda found: safe_line(found[0]), text)
 
 
@@ -342,7 +342,7 @@ def _without_end(line: list[Segment]) -> list[Segment]:
 
 
 def _spoken(tokens: Iterable[Token]) -> Iterator[Token]:
-    """Inline tokens for a reader: an image as its text and address, an automatic link as its text alone."""
+    """Yield readable inline tokens: an image as its text and address, and an automatic link as its text alone."""
     for token in tokens:
         if token.type == "image":
             yield Token("text", "", 0, content=f"{token.content} ({token.attrs.get('src', '')})")
@@ -357,7 +357,7 @@ def _cells(row: TableRowElement) -> list[Text]:
 
 
 def _stacked(names: Sequence[Text], rows: Sequence[Sequence[Text]]) -> Iterator[Text]:
-    """A line for each cell, after the name of its column."""
+    """Yield a line for each cell, after the name of its column."""
     for number, cells in enumerate(rows):
         if number:
             yield Text()
@@ -366,5 +366,5 @@ def _stacked(names: Sequence[Text], rows: Sequence[Sequence[Text]]) -> Iterator[
 
 
 def _longest_run(code: str) -> int:
-    """The largest number of backquotes at the beginning of a line."""
+    """Return the largest number of backquotes at the beginning of a line."""
     return max((len(line) - len(line.lstrip("`")) for line in map(str.lstrip, code.split("\n"))), default=0)

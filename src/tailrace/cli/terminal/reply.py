@@ -1,4 +1,4 @@
-"""A reply: from the objects of its stream to what is shown, and the task that reads it."""
+"""A reply: show the objects of its stream, and run the task that reads it."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
 Ended = Literal["complete", "stopped", "failed", "left"]
 
 Begin = Callable[["AsyncChat"], "Tail[ChatObject]"]
-"""Asks for a reply."""
+"""A function that requests a reply."""
 
 SILENCE = 2.0
-"""Seconds without text after which a sign of life is shown."""
+"""The seconds without text after which a sign of life appears."""
 
 
 class Reply:
-    """Shows each piece of the text once, even if a restarted server begins the stream again with what it has kept."""
+    """Shows each piece of the text once, even if a restarted server begins the stream again with its stored text."""
 
     def __init__(self, view: View, clock: Callable[[], float] = time.monotonic) -> None:
         self.info: SessionInfo | None = None
         self.complete: Complete | None = None
         self.chunks = 0
         self.lost = False
-        """Whether the connection is lost, and the view has said so."""
+        """True if the connection is lost and the view has shown that."""
         self._view = view
         self._clock = clock
         self._began = self._heard = clock()
         self._is_begun = asyncio.Event()
         self._context: int | None = None
         self._shown = ""
-        self._again: str | None = None  # after a reset, the text that has come again
+        self._again: str | None = None  # the text that has arrived since a reset
 
     @property
     def seconds(self) -> float:
-        """How long ago it was asked for."""
+        """The seconds since the request."""
         return self._clock() - self._began
 
     async def stream_id(self) -> str:
-        """Wait until the stream is known."""
+        """Wait until the stream is known, and return its id."""
         await self._is_begun.wait()
         assert self.info is not None
         return self.info.stream_id
@@ -70,14 +70,14 @@ class Reply:
             self.info = each
             self._is_begun.set()
         elif isinstance(each, Status):
-            # After a reset it describes the repetition, for which the model was not asked.
+            # After a reset, the status describes the repetition, for which the model got no context.
             self._context = each.context_messages if self._context is None else self._context
             self.tick()
         elif isinstance(each, Complete):
             self.complete = each
 
     def tick(self) -> None:
-        """Show a sign of life while there is no text yet, and whenever none has come for a while."""
+        """Show a sign of life before the first text, and whenever no text has come for a while."""
         is_silent = self._clock() - self._heard >= SILENCE
         if self.lost or self.complete is not None:
             return
@@ -89,7 +89,7 @@ class Reply:
             self._view.wait(f"generating · {self.seconds:.0f} s · {context}")
 
     def lose(self, attempt: int, attempts: int, seconds: float) -> bool:
-        """The connection is lost, and the next attempt follows in so many seconds. Returns whether that is news."""
+        """Show that the connection is lost, and when the next attempt follows. Return True if the loss is new."""
         is_news, self.lost = not self.lost, True
         if is_news:
             self._view.note("no connection; trying again …" if self.info is None else "connection lost; reconnecting …")
@@ -97,7 +97,7 @@ class Reply:
         return is_news
 
     def summary(self, ended: Ended, reason: str = "") -> str:
-        """The line below the reply."""
+        """Return the line below the reply."""
         seconds = self.seconds if self.complete is None else self.complete.processing_time
         facts = [ended, count(self.chunks, "chunk"), f"{seconds:.1f} s", count(self._context or 0, "context message")]
         line = " · ".join(facts)
@@ -130,16 +130,16 @@ class Reply:
 
 
 class RunningReply:
-    """Reads a reply to its end. The first Ctrl-C stops the model, the second one leaves the reply.
+    """Reads a reply to its end. The first Ctrl-C stops the model, and the second one leaves the reply.
 
-    If the message has not been sent, there is nothing to stop, and the first one leaves.
+    If the message has not been sent, nothing can be stopped, so the first Ctrl-C leaves the reply.
     """
 
     def __init__(self, server: Server, view: View, message: Message | None = None) -> None:
         self.reply = Reply(view)
         self.message = message
         self.interrupted = False
-        """Whether Ctrl-C was pressed."""
+        """True if Ctrl-C was pressed."""
         self.left = False
         self.reconnections = 0
         self.cursor: str | None = None
@@ -148,7 +148,7 @@ class RunningReply:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def read(self, begin: Begin) -> Exception | None:
-        """Read until the reply ends or is left. Returns what went wrong with the server."""
+        """Read until the reply ends or the user leaves it. Return the server's error, if any."""
         reading = asyncio.create_task(self._read(begin))
         ticking = asyncio.create_task(self._tick())
         self._tasks = [reading]
@@ -163,7 +163,7 @@ class RunningReply:
         return self._known(next((end for end in ends if isinstance(end, Exception)), None))
 
     def _known(self, error: Exception | None) -> Exception | None:
-        """The error, if it is one of talking with a server."""
+        """Return the error if it comes from the server or the connection. Raise any other error."""
         if error is not None and not isinstance(error, ERRORS):
             raise error
         if isinstance(error, StreamLost) and self.message is not None:
@@ -180,7 +180,7 @@ class RunningReply:
                 self.cursor = objects.cursor
 
     async def _tick(self) -> None:
-        """Once a second, on the second."""
+        """Call the reply's `tick` at each full second."""
         while True:
             await asyncio.sleep(1.0 - self.reply.seconds % 1.0)
             self.reply.tick()
@@ -194,7 +194,7 @@ class RunningReply:
             self._tasks[0].cancel()
 
     async def _stop(self) -> None:
-        """Stop the model, as soon as the stream is known."""
+        """Stop the model as soon as the stream is known."""
         if self.reply.info is None:
             self._view.note("stopping when the reply begins; press Ctrl-C again to leave it")
         try:

@@ -1,4 +1,4 @@
-"""The server that the chat talks with, and its errors in plain words."""
+"""The server of the chat, and its errors in plain words."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from .state import Message
 
 QUICK = Retry(limit=1, base=0.3)
-"""For a command, while which the user sees nothing."""
+"""The retries of a command, because the user sees nothing while it waits."""
 
 PATIENT = Retry()
-"""For a reply, which shows every attempt."""
+"""The retries of a reply, which shows every attempt."""
 
 ERRORS = (ClientError, DecodeError)
-"""What can go wrong with any request."""
+"""The errors that any request can raise."""
 
 
 class Lost:
-    """Tells the reply that is being read when its connection is lost."""
+    """Tells the current reply when its connection is lost."""
 
     def __init__(self) -> None:
         self.tell: OnReconnect | None = None
@@ -50,8 +50,9 @@ class Lost:
 class Server:
     """A chat server.
 
-    - `chat` answers or fails soon; `patient` reconnects, and tells `lost` about it.
-    - `wording` has the sentences for its errors.
+    - `chat`: a client that answers or fails soon.
+    - `patient`: a client that reconnects, and calls `lost` before each attempt.
+    - `wording`: the sentences for its errors.
     """
 
     def __init__(self, chat: AsyncChat, patient: AsyncChat, lost: Lost, wording: Wording) -> None:
@@ -61,13 +62,13 @@ class Server:
         self.wording = wording
 
     def sessions(self) -> AsyncIterator[Session]:
-        """All sessions, the last used first, in as few requests as possible."""
+        """Iterate over all sessions, the most recently used first, with few requests."""
         return self.chat.sessions(200)
 
 
 @asynccontextmanager
 async def connected(url: str, key: str | None, *, in_chat: bool = True) -> AsyncIterator[Server]:
-    """Give a server. It is connected to when it is first asked something."""
+    """Yield a server. The first request to it connects."""
     lost = Lost()
     async with (
         ChatClient(url, api_key=key, retry=QUICK) as chat,
@@ -85,7 +86,7 @@ _REFUSALS = {
     "stream_not_found": "the server no longer has this reply",
 }
 
-# What the user can do about it, as commands of the chat.
+# Advice for the user, with commands of the chat.
 _ADVICE = {
     "session_not_found": "/new begins another, /sessions lists them",
     "session_full": "/reset clears it, /new begins another",
@@ -93,11 +94,11 @@ _ADVICE = {
 
 _ELSEWHERE = frozenset({301, 302, 303, 307, 308, 404, 405, 501})
 _NOTHING = ("", "not_found", "method_not_allowed")
-"""Statuses and codes by which another kind of server says that it has no such endpoint."""
+"""The statuses and codes by which another kind of server tells that it has no such endpoint."""
 
 
 class Wording:
-    """Makes a line of each error: what happened and, in a chat, what the user can do."""
+    """Describes each error in one line and, in a chat, tells the user what to do."""
 
     def __init__(self, url: str, *, has_key: bool = False, in_chat: bool = True) -> None:
         self._url = url
@@ -119,17 +120,17 @@ class Wording:
         return str(error)
 
     def goes_on(self, session_id: str) -> str:
-        """What becomes of a reply that is left."""
+        """Return what happens to a reply that the user leaves."""
         return f"/open {short(session_id)} continues it" if self._in_chat else "the server may still be generating it"
 
     def perhaps_sent(self, message: Message) -> str:
-        """What became of a message without a reply."""
+        """Return what happened to a message without a reply."""
         if not message.may_have_arrived:
             return "your message was not sent"
         return "your message may have arrived" + (": resending is safe" if self._in_chat else "")
 
     def without_session(self, line: str) -> str:
-        """What to do about a message to a session that was deleted."""
+        """Return advice about a message to a deleted session."""
         return "this session was deleted: send your message again to begin a new one" if self._in_chat else line
 
     def _refusal(self, error: StreamRefused) -> str:
@@ -143,12 +144,12 @@ class Wording:
 
 
 def plain(error: StreamLost | Unreachable) -> str:
-    """Why there is no connection, without the words of another library."""
+    """Return the reason why there is no connection, without another library's message."""
     return f"{error.loss.reason}; {error.note}" if error.note else error.loss.reason
 
 
 def code_of(error: Exception) -> str:
-    """The error's code for programs."""
+    """Return the error's code for programs."""
     code = getattr(error, "code", None)
     if isinstance(code, str):
         return code

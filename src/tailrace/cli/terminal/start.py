@@ -1,4 +1,4 @@
-"""Starts a chat, or sends one message, and makes an exit status of how it ends."""
+"""Start a chat, or send one message, and turn its end into an exit status."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from urllib.parse import urlsplit
 from ..command import CommandError
 from .tty import interruptible
 
-# Exit statuses of programs that a signal has ended: 128 plus its number, as in a shell.
+# The exit statuses of programs that a signal ended: 128 plus its number, as in a shell.
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
 
 KNOCK_SECONDS = 5.0
-"""How long a server may take to accept a connection."""
+"""The seconds in which a server must accept a connection."""
 
 PROXIES = ("all_proxy", "http_proxy", "https_proxy")
 
 
 def chat(url: str, key: str | None, session_id: str | None) -> int:
-    """Talk on the terminal, and return the exit status; CommandError if there is no server."""
+    """Chat on the terminal, and return the exit status. Raise CommandError if there is no server."""
     return _run(_chat(url, key, session_id))
 
 
 def send(url: str, key: str | None, session_id: str | None, message: str, *, json: bool) -> int:
-    """Send one message, print the reply, and return the exit status; CommandError if there is no server."""
+    """Send one message, print the reply, and return the exit status. Raise CommandError if there is no server."""
     return _run(_send(url, key, session_id, message, json=json))
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
     if sys.stderr is None:
-        # Otherwise notices would be printed between the lines of the reply.
+        # Otherwise notices would appear between the lines of the reply.
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal cannot show becomes another one.
+        # Replace characters that the terminal cannot show.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         return asyncio.run(work)
@@ -48,13 +48,13 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         _forget_output()
         return BROKEN_PIPE
     except OSError as error:  # pragma: no cover - for the same reason
-        # Errors of the connection are no OSError.
+        # This is an error of the output: errors of the connection are no OSErrors.
         _forget_output()
         raise CommandError(f"cannot write to the output: {error.strerror}") from None
 
 
 def _forget_output() -> None:  # pragma: no cover - for the same reason
-    """Discard what is still buffered; flushing it at exit would raise the error again."""
+    """Discard buffered output, because flushing it at exit would raise the error again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -64,7 +64,7 @@ async def _chat(url: str, key: str | None, session_id: str | None) -> int:
     await knock(url)
     with fitting_output():
         running = asyncio.create_task(Dialogue(url, key, session_id).run())
-    # SIGTERM would leave the terminal without echo.
+    # Handle SIGTERM, which would otherwise leave the terminal without echo.
     with interruptible(running.cancel, signal.SIGTERM):
         await asyncio.wait([running])
     if running.cancelled():
@@ -90,9 +90,9 @@ async def _send(url: str, key: str | None, session_id: str | None, message: str,
 
 
 async def knock(url: str) -> None:
-    """CommandError unless something accepts connections there. Behind a proxy only a request can tell."""
+    """Raise CommandError unless something accepts connections at a URL. Behind a proxy, only a request can tell."""
     if any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
-        # Imported here because few need it.
+        # Import it here, because few users need it.
         from ...client.environment import proxy_for
 
         if proxy_for(url) is not None:
@@ -109,7 +109,7 @@ async def knock(url: str) -> None:
 
 
 def why(error: Exception) -> str:
-    """Say in plain words why there is no connection."""
+    """Return in plain words why there is no connection."""
     if isinstance(error, gaierror | UnicodeError):
         return "there is no such host"
     if isinstance(error, TimeoutError):

@@ -1,4 +1,4 @@
-"""What a chat keeps from one message to the next: the session, a message without a reply, and what it has counted."""
+"""The state of a chat between two messages: the session, a message without a reply, and statistics."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Message:
 
     @property
     def may_have_arrived(self) -> bool:
-        """False if every attempt so far failed to connect, and the next one has not begun."""
+        """False if all attempts so far failed to connect and the next one has not begun."""
         return self._was_sent or self.clock() >= self._next
 
     def miss(self, loss: Loss, seconds: float) -> None:
-        """An attempt has failed, and the next one begins in so many seconds."""
+        """Note that an attempt has failed and that the next one begins in `seconds`."""
         self._was_sent |= loss.kind != "unsent"
         self._next = self.clock() + seconds
 
@@ -41,7 +41,7 @@ class Message:
 
 @dataclass
 class State:
-    """What the chat keeps from one message to the next.
+    """The state of a chat between two messages.
 
     - `session_id`: None until the first message begins a session.
     - `unsent`: a message for the next prompt, because the server may not have it.
@@ -55,16 +55,16 @@ class State:
 
     @property
     def name(self) -> str:
-        """The session as the prompt shows it."""
+        """The session's name in the prompt."""
         return "new" if self.session_id is None else short(self.session_id)
 
 
 @dataclass
 class ClientStatistics:
-    """What this client has counted since it started.
+    """The statistics of this client since it started.
 
-    A stream counts once it has begun; a message that was refused has none. `chunks` are all that arrived. The averages
-    are those of complete replies, because one that was stopped or lost does not tell how long a reply is.
+    A stream counts once it has begun, so a refused message has none. `chunks` counts all chunks that arrived. The
+    averages are those of complete replies, because a stopped or lost reply does not tell how long replies are.
     """
 
     clock: Callable[[], float] = time.monotonic

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Facts = list[tuple[str, str]]
 
 ROOM = 20
-"""Columns that a long value needs beside its name. If there are fewer, it stands below."""
+"""The least columns for a long value beside its name. With fewer columns, the value is below the name."""
 
 
 def of_server(url: str, stats: Stats) -> Facts:
@@ -47,7 +47,7 @@ def of_health(health: Health) -> Facts:
 
 
 def of_session(found: SessionDetails) -> Facts:
-    # A message and its reply count from the moment that the reply begins.
+    # A message and its reply count as soon as the reply begins.
     replies = found.message_count // 2
     until = _last_used(found)
     return [
@@ -65,7 +65,7 @@ def of_session(found: SessionDetails) -> Facts:
 
 
 def _last_used(found: SessionDetails) -> datetime:
-    """When the last reply ended, or now if one is being generated. `updated` is when the last reply began."""
+    """Return when the last reply ended, or the current time during a reply. `updated` is when the last reply began."""
     times = [in_zone(found.updated), *(in_zone(message.timestamp) for message in found.messages)]
     return max([*times, datetime.now(UTC)] if found.stream_id else times)
 
@@ -75,7 +75,7 @@ def _between(begin: datetime, end: datetime) -> str:
 
 
 def aligned(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
-    """Lines of two columns, names and values. A word that is longer than a line, such as an id, stays whole."""
+    """Yield lines of two columns, names and values. A word that is longer than a line, such as an id, stays whole."""
     column = 4 + max(len(name) for name, _ in rows)
     for name, value in rows:
         label = f"  {name}".ljust(column)
@@ -100,7 +100,7 @@ def _wrapped(value: str, width: int, first: str, others: str) -> list[str]:
 
 
 TITLE = 16
-"""Columns that a title needs on the line of its session. If there are fewer, a second line has the times."""
+"""The least columns for a title on its session's line. With fewer columns, a second line has the times."""
 
 
 class Listing:
@@ -141,8 +141,8 @@ def _title(session: Session, columns: int) -> str:
 
 
 def cut(text: str, columns: int) -> str:
-    """As much of a text as fits, with an ellipsis if something is missing."""
-    # Imported here because rich comes with the server.
+    """Return as much of a text as fits, with an ellipsis if something is missing."""
+    # Import it here, because rich is loaded together with the server.
     from rich.text import Text
 
     line = Text(text)

@@ -1,4 +1,4 @@
-"""The terminal while no prompt reads from it: what is typed is kept, and Ctrl-C and Ctrl-Z have a meaning."""
+"""The terminal while no prompt reads from it: keep the user's input, and handle Ctrl-C and Ctrl-Z."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 LOCAL = 3
-"""The index of the local modes in what termios returns."""
+"""The index of the local modes in the list from termios."""
 
 
 @contextmanager
 def unseen() -> Iterator[None]:
-    """Keep what is typed without showing it, and pass Ctrl-C on as a signal."""
+    """Keep the user's input without showing it, and let Ctrl-C send a signal."""
     try:
         import termios
     except ModuleNotFoundError:  # pragma: no cover - Windows shows nothing that is typed while nobody reads
@@ -24,7 +24,7 @@ def unseen() -> Iterator[None]:
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     quiet = [*before]
-    # Without NOFLSH, Ctrl-C would discard what was typed before it.
+    # Without NOFLSH, Ctrl-C would discard the input before it.
     quiet[LOCAL] = quiet[LOCAL] & ~(termios.ECHO | termios.ICANON) | termios.NOFLSH
     termios.tcsetattr(descriptor, termios.TCSADRAIN, quiet)
     try:
@@ -60,7 +60,7 @@ def suspendable(before: Callable[[], None], after: Callable[[], None]) -> Iterat
         modes = _modes()
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTSTP)
-        # `fg` continues here.
+        # The program continues here after `fg`.
         signal.signal(signal.SIGTSTP, handler)
         if modes is not None:
             import termios
@@ -73,7 +73,7 @@ def suspendable(before: Callable[[], None], after: Callable[[], None]) -> Iterat
 
 
 def _modes() -> list[Any] | None:
-    """The modes of the terminal that the user types at; None if the input is no terminal."""
+    """Return the modes of the user's terminal, or None if the input is no terminal."""
     import termios
 
     return termios.tcgetattr(sys.stdin.fileno()) if sys.stdin is not None and sys.stdin.isatty() else None

@@ -1,4 +1,4 @@
-"""Where a conversation is shown: a terminal, or a pipe that gets plain text or JSON."""
+"""Show a conversation on a terminal, or write it to a pipe as plain text or JSON."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .markdown import Block, Blocks
 
 WIDTH = 80
-"""Columns of text at most, because longer lines are harder to read."""
+"""The most columns of text, because longer lines are harder to read."""
 
 ROWS = 6
-"""Rows of unfinished text that are shown."""
+"""The most rows of unfinished text to show."""
 
 LONGEST = 8192
-"""Characters at the end of an unfinished text that are looked at, however long it is."""
+"""The most characters to process at the end of an unfinished text, however long it is."""
 
 
 class View(ABC):
@@ -36,27 +36,27 @@ class View(ABC):
 
     @abstractmethod
     def begin(self, heading: str) -> None:
-        """A reply begins."""
+        """Show that a reply begins."""
 
     @abstractmethod
     def piece(self, text: str) -> None:
-        """More of the reply's text."""
+        """Show more of the reply's text."""
 
     @abstractmethod
     def note(self, line: str) -> None:
-        """Something happened that the user should know."""
+        """Show a line that the user should know."""
 
     @abstractmethod
     def wait(self, line: str) -> None:
-        """What the user waits for, until the next object comes."""
+        """Show what the user waits for, until the next object comes."""
 
     @abstractmethod
     def end(self, summary: str) -> None:
-        """The reply is over."""
+        """Show that the reply is over."""
 
     @abstractmethod
     def fail(self, summary: str) -> None:
-        """The reply failed, perhaps before it began."""
+        """Show that the reply failed, perhaps before it began."""
 
     def hide(self) -> None:
         """Leave the terminal to another program."""
@@ -68,13 +68,13 @@ class View(ABC):
 
     @abstractmethod
     def take(self, each: ChatObject) -> None:
-        """An object as the server sent it, before anything is made of it."""
+        """Take an object as the server sent it, before other calls show its contents."""
 
 
 class TerminalView(View):
-    """Prints each block once, when it is finished. Below them it draws the end of the unfinished text, again and again.
+    """Prints each block once, when it is finished, and keeps redrawing the end of the unfinished text below.
 
-    So nothing that was printed moves, and the cost does not grow with the length of the reply.
+    So printed text never moves, and the cost does not grow with the length of the reply.
     """
 
     def __init__(self, console: Console) -> None:
@@ -88,7 +88,7 @@ class TerminalView(View):
         self._waits_for = ""
 
     def begin(self, heading: str) -> None:
-        # Imported here because a command should not wait for it.
+        # Import it here, because a command should not wait for it.
         from .markdown import Blocks
 
         self._text = SafeStream()
@@ -142,7 +142,7 @@ class TerminalView(View):
         return [list(each.render(self._console)) for each in wrapped]
 
     def _write(self, lines: Sequence[list[Segment]]) -> None:
-        """Print lines, and draw the preview below them, in one write so that nothing flickers."""
+        """Print lines and draw the preview below them. Use one write, so that nothing flickers."""
         out = self._preview.erase()
         if lines:
             segments = [segment for line in lines for segment in (*line, Segment.line())]
@@ -161,10 +161,10 @@ class TerminalView(View):
 
 
 class Preview:
-    """Rows below the printed lines that can be erased. Its methods return what to write to the terminal.
+    """Rows below the printed lines that can be erased. Its methods return the text to write to the terminal.
 
-    Each row ends before the edge of the terminal. When the terminal becomes narrower, most of them wrap those rows, and
-    then there are more rows to erase. Some cut them off instead. There is no way to ask, so `wraps` has to know.
+    Each row ends before the edge of the terminal. When a terminal becomes narrower, it usually wraps these rows, so
+    there are more rows to erase. Some terminals cut them off instead. They cannot be asked, so `wraps` tells which.
     """
 
     def __init__(self, console: Console, *, wraps: bool | None = None) -> None:
@@ -173,7 +173,7 @@ class Preview:
         self._drawn: list[str] = []
 
     def erase(self) -> str:
-        """Return to where it began."""
+        """Erase the rows, and return to the place where they began."""
         if not self._drawn:
             return ""
         columns = self._console.width
@@ -185,7 +185,7 @@ class Preview:
     def draw(self, text: str, width: int, *, gap: bool = True, below: str = "") -> str:
         """Draw the end of a text, with an empty row before it for a `gap`, and one dim row `below`.
 
-        It draws nothing if there is neither. What was drawn before has to be erased first.
+        Draw nothing if there is neither text nor `below`. Erase the earlier rows first.
         """
         limit = min(ROWS, self._console.height - 3)
         rows = last_rows(text, width, limit, self._console) if text.strip() else []
@@ -208,9 +208,9 @@ class Preview:
 
 
 def wraps_on_resize(environment: Mapping[str, str]) -> bool:
-    """Whether the terminal wraps lines again when it is resized, as most do.
+    """Tell whether the terminal wraps lines again when it is resized, as most terminals do.
 
-    xterm, rxvt, GNU screen and the Linux console do not. tmux does, wherever it runs.
+    xterm, rxvt, GNU screen and the Linux console do not. tmux does, in any terminal.
     """
     if environment.get("TMUX"):
         return True
@@ -219,7 +219,7 @@ def wraps_on_resize(environment: Mapping[str, str]) -> bool:
 
 
 def last_rows(text: str, width: int, limit: int, console: Console) -> list[str]:
-    """The last rows of a text, at most `limit` of them and of at most `width` columns."""
+    """Return the last rows of a text: at most `limit` rows of at most `width` columns."""
     width, limit = max(2, width), max(1, limit)
     rows: list[str] = []
     for line in reversed(text[-LONGEST:].rstrip().split("\n")):
@@ -231,7 +231,7 @@ def last_rows(text: str, width: int, limit: int, console: Console) -> list[str]:
 
 
 class PlainView(View):
-    """Writes the text as it comes and nothing else to `out`; notes go to `beside`."""
+    """Writes the text, and nothing else, to `out` as it arrives. Notes go to `beside`."""
 
     def __init__(self, out: TextIO, beside: TextIO) -> None:
         self._out = out
@@ -267,7 +267,7 @@ class PlainView(View):
 
 
 class DumbView(PlainView):
-    """Adds the heading and the summary, for a terminal that cannot move its cursor."""
+    """A PlainView with heading and summary, for a terminal that cannot move its cursor."""
 
     def begin(self, heading: str) -> None:
         super().begin(heading)
@@ -282,7 +282,7 @@ class DumbView(PlainView):
 
 
 class JSONView(View):
-    """Writes the objects as they come to `out`, one a line; notes go to `beside`."""
+    """Writes the objects to `out` as they arrive, one per line. Notes go to `beside`."""
 
     def __init__(self, out: TextIO, beside: TextIO) -> None:
         self._out = out
@@ -314,7 +314,7 @@ THEME = Theme(
         "markdown.link_url": "dim",
     }
 )
-"""One accent colour. Backgrounds would not fit both light and dark terminals."""
+"""A theme with one accent colour, and without backgrounds, which do not suit both light and dark terminals."""
 
 
 def make_console() -> Console:
@@ -322,7 +322,7 @@ def make_console() -> Console:
 
 
 def view_for(console: Console) -> View:
-    """The view that the output can show."""
+    """Return the view that suits the output."""
     if not console.is_terminal:
         return PlainView(sys.stdout, sys.stderr)
     return DumbView(sys.stdout, sys.stdout) if console.is_dumb_terminal else TerminalView(console)
