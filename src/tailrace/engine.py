@@ -82,7 +82,7 @@ class Engine:
         shutdown_grace: float = 10.0,
         reconnect: tuple[float, float] = (0.5, 3.0),
     ) -> None:
-        """Times are in seconds.
+        """Make an engine. Times are in seconds.
 
         - `retention`: the default retention of logs.
         - `heartbeat`: how often to ping an idle connection.
@@ -189,7 +189,7 @@ class Engine:
         patience: float = 5.0,
         reports: bool = True,
     ) -> Producer:
-        """Run a generator into a log. Raise ValueError if the log has a producer.
+        """Run a generator and write its items to a log. Raise ValueError if the log already has a producer.
 
         - `encode`: a function from an item to its event name and its data as one line of JSON.
         - `describe`: a function from an exception to the outcome that clients see.

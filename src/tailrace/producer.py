@@ -1,4 +1,4 @@
-"""The one task that runs an application's generator into a log."""
+"""The task that runs an application's generator and writes its items to a log."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Producer:
         self._readers_changed(self.log)
 
     async def wait(self) -> None:
-        """Wait until the log has ended, or the generator was given up."""
+        """Wait until the log has ended or the generator was given up."""
         await self._finished.wait()
 
     # The generator

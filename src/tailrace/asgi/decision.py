@@ -64,7 +64,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read a log that exists, after an offset."""
+    """Read an existing log, after an offset."""
 
     log: Log
     after: int

@@ -26,7 +26,7 @@ _STATE = "tailrace_engine"
 
 _SERVERS = frozenset({"fastapi", "granian", "gunicorn", "hypercorn", "uvicorn"})
 _HEEDING = frozenset({"fastapi", "gunicorn", "uvicorn"})
-"""Servers that read WEB_CONCURRENCY."""
+"""The servers that read WEB_CONCURRENCY."""
 
 
 def app_engine(app: Any) -> Engine:

@@ -4,15 +4,15 @@ Refused
 ├── Unauthorized       no API key, or an unknown one
 ├── SessionNotFound    the owner has no such session
 ├── SessionBusy        the session is already answering
-├── SessionFull        the session has its most turns
-├── TooManySessions    the owner has the most sessions
-├── TooManyStreams     the server is generating its most replies
-├── ShuttingDown       the server takes no new messages
+├── SessionFull        the session has the maximum number of turns
+├── TooManySessions    the owner has the maximum number of sessions
+├── TooManyStreams     the server is generating the maximum number of replies
+├── ShuttingDown       the server accepts no new messages, because it is shutting down
 ├── StreamNotFound     the owner has no such stream
 ├── MessageTooLong     the message is too long
-├── KeyReused          the idempotency key stands for another message
+├── KeyReused          the idempotency key belongs to another message
 ├── BodyTooLarge       the body is too large
-├── InternalError      nobody handled an exception
+├── InternalError      an exception was not handled
 ├── BadPage            no earlier page gave this token
 └── StorageFailed      the database cannot be used
 

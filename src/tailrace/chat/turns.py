@@ -114,7 +114,7 @@ def _messages(turn: Turn) -> list[Message]:
 
 
 class RunningTurn:
-    """Asks the model and yields the objects of the reply's stream. By its end, `settle` has stored the turn."""
+    """Asks the model and yields the objects of the reply's stream. At the end, it calls `settle` to store the turn."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class RunningTurn:
             raise failure
 
     async def end(self, state: TurnState, code: str | None = None, message: str | None = None) -> None:
-        """Settle the turn, once."""
+        """Settle the turn. Further calls do nothing."""
         if self.settled:
             return
         self.settled = True

@@ -1,4 +1,4 @@
-"""`tailrace chat`: talk with a chat server."""
+"""`tailrace chat`: chat with a model through a chat server."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ class Following:
         left = self._quiet_since + limit - now
         if left < _MOMENT:
             reason = f"no new event came for {limit:g} s, though the server is there"
-            raise self._lost(Loss("stalled", reason), "Timeouts(event=None) waits for ever")
+            raise self._lost(Loss("stalled", reason), "Timeouts(event=None) waits forever")
         return Read(deadline.within(left if self.plan.is_socket else min(left, idle)))
 
     def _end_body(self, decoder: Decoder, *, is_framed: bool) -> Flow[_Drop | None]:

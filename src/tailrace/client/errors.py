@@ -2,13 +2,13 @@
 
 ClientError
 ├── StreamFailed         the stream ended as `error`
-├── StreamReset          the cursor cannot be continued: forget what was built from the stream
-├── StreamLost           the stream may go on, but this client can no longer follow it
-├── StreamRefused        the server answered with a status that is not worth repeating the request for
+├── StreamReset          the cursor cannot be continued: discard everything that you read from the stream
+├── StreamLost           the stream may continue, but this client can no longer follow it
+├── StreamRefused        the server answered with a status after which repeating the request is useless
 │   └── SessionBusy      the chat session is already answering
 ├── NotAStream           the response has a media type that is no stream
-├── NotStoppable         the server has named no way to stop the stream
-├── Unreachable          a request beside streams got no answer
+├── NotStoppable         the server has named no address at which to stop the stream
+├── Unreachable          a request other than for a stream got no answer
 └── UnusableEnvironment  an environment variable names a proxy or certificates that cannot be used
 
 A stream that breaks its wire raises tailrace.DecodeError.

@@ -26,7 +26,7 @@ UNKNOWN = "it is unknown whether the request has arrived"
 
 # Addresses
 
-# RFC 8288: a URI in angle brackets, then parameters, of which `rel` has one or more words.
+# A URI in angle brackets, then parameters. The value of `rel` is one or more words (RFC 8288, sections 3 and 3.3).
 _LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[\w*-]+\s*(?:=\s*(?:"[^"]*"|[^\s",;]+))?)*)')
 _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s",;]+))', re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}

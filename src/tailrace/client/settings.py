@@ -18,7 +18,7 @@ OnReset = Literal["raise", "restart"]
 LossKind = Literal["unsent", "broken", "silent", "unavailable", "farewell", "reset", "stalled", "overdue", "misled"]
 """The kind of a lost connection:
 
-- `unsent`: nothing of the request reached the server
+- `unsent`: no part of the request reached the server
 - `broken`: the connection ended too early
 - `silent`: the server sent nothing for too long
 - `unavailable`: the server answered that it cannot serve the request now

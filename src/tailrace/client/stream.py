@@ -123,7 +123,7 @@ class Tail(Generic[T]):
         self._entered = events = AsyncEvents(Following(plan), self._convert, transport)
         try:
             await events.start()
-        except BaseException:  # whatever the reason, it is not entered
+        except BaseException:  # after any error, the stream is not entered
             self._entered = None
             raise
         return events
@@ -140,7 +140,7 @@ class Tail(Generic[T]):
         self._entered = events = Events(Following(plan), self._convert, transport)
         try:
             events.start()
-        except BaseException:  # whatever the reason, it is not entered
+        except BaseException:  # after any error, the stream is not entered
             self._entered = None
             raise
         return events

@@ -354,7 +354,7 @@ class Tail:
             self._forget_waiter()
 
     def wake(self) -> None:
-        """Wake the reader although nothing is new."""
+        """Wake the reader even if nothing is new."""
         if (waiter := self._waiter) is not None and not waiter.done():
             self.log._sleepers.discard(waiter)
             waiter.set_result(None)

@@ -15,7 +15,7 @@ from ..wire.base import Wire
 
 
 class Refusal(BaseModel):
-    """Why a stream was refused."""
+    """The reason why a stream was refused."""
 
     detail: str
     code: str

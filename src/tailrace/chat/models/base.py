@@ -38,7 +38,7 @@ Piece: TypeAlias = str | Reasoning | Usage
 
 
 class ModelError(StreamError):
-    """The model failed. Clients see `message` and `code`.
+    """A failure of the model. Clients see `message` and `code`.
 
     The server's own models use the codes `model_unavailable`, `model_rate_limited`, `model_unauthorized`,
     `model_not_found`, `model_refused`, `model_truncated`, `context_too_long` and `model_error`.

@@ -2,7 +2,7 @@
 
 StoreError            the database cannot be opened, reached, read or written: one line, without its password
 ├── InUse             another server has it open
-└── Conflict          it refuses a row because of another one
+└── Conflict          it refuses a row because of another row
 """
 
 from __future__ import annotations

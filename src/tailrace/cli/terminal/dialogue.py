@@ -40,7 +40,7 @@ class Dialogue:
         self._greeting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Talk until the user leaves."""
+        """Chat until the user leaves."""
         width = max(2, get_terminal_size().columns - 1)
         for line in (f"tailrace chat · {self._app.url}", HINT):
             print(fill(line, width, break_long_words=False, break_on_hyphens=False))

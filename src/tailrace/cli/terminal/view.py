@@ -59,7 +59,7 @@ class View(ABC):
         """Show that the reply failed, perhaps before it began."""
 
     def hide(self) -> None:
-        """Leave the terminal to another program."""
+        """Clear the way for another program on the terminal."""
         return
 
     def show(self) -> None:
