@@ -382,6 +382,23 @@ async def test_a_sync_generator_that_is_stopped_in_the_middle_is_closed_when_its
     assert kept(producer.log) == [1]
 
 
+async def test_an_error_in_a_thread_after_a_stop_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    computing, go_on = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        computing.set()
+        assert go_on.wait(LIMIT)
+        raise ValueError("sensor lost")
+        yield 1  # pragma: no cover
+
+    producer = produce(items())
+    assert await asyncio.to_thread(computing.wait, LIMIT)
+    producer.stop()
+    go_on.set()
+    assert await ended(producer) == STOPPED
+    assert "log test: the generator raised while it was stopped" in caplog.messages
+
+
 class Waiting:
     """Sync generators that wait in their threads until `go_on` is set."""
 
@@ -458,6 +475,79 @@ async def test_a_sync_generator_within_an_async_one_takes_a_place_too() -> None:
     waiting.go_on.set()
     assert await ended(first) == Outcome("done")
     assert threads.taken == 0
+
+
+async def test_a_sync_generator_that_was_given_up_keeps_its_place_until_its_thread_returns() -> None:
+    threads, waiting = Threads(2), Waiting()
+    before = set(threading.enumerate())
+    given_up = [produce(waiting.items(), threads=threads, patience=0.01) for _ in range(2)]
+    async with asyncio.timeout(LIMIT):
+        while len(set(threading.enumerate()) - before) < 2:  # noqa: ASYNC110 - a thread tells nobody that it has begun
+            await asyncio.sleep(0.001)
+    for producer in given_up:
+        producer.stop()
+        assert await ended(producer) == STOPPED
+        assert producer.stuck
+    assert (threads.taken, waiting.closed) == (2, 0)
+    for refused in [produce(waiting.items(), threads=threads) for _ in range(3)]:
+        outcome = await ended(refused)
+        assert outcome is not None
+        assert outcome.code == "overloaded"
+    assert len(set(threading.enumerate()) - before) == 2
+    waiting.go_on.set()
+    async with asyncio.timeout(LIMIT):
+        while threads.taken:  # noqa: ASYNC110 - a place tells nobody that it is free
+            await asyncio.sleep(0.001)
+    assert waiting.closed == 2
+    assert await ended(produce([1], threads=threads)) == Outcome("done")
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_close_that_is_cancelled_at_any_moment_still_happens(turns: int) -> None:
+    threads, waiting = Threads(1), Waiting()
+    waiting.go_on.set()
+
+    async def items() -> AsyncIterator[int]:
+        inner = as_async(waiting.items())
+        try:
+            yield await anext(inner)
+        finally:
+            closing.set()
+            await close_items(inner)
+
+    closing = asyncio.Event()
+    producer = produce(items(), threads=threads, patience=LIMIT)
+    async with asyncio.timeout(LIMIT):
+        await closing.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        producer.task.cancel()
+        await asyncio.wait([producer.task])
+        while threads.taken:  # noqa: ASYNC110 - a place tells nobody that it is free
+            await asyncio.sleep(0)
+    assert waiting.closed == 1
+
+
+async def test_an_item_whose_wait_was_cancelled_comes_with_the_next_call() -> None:
+    waiting = Waiting()
+    items = as_async(waiting.items())
+    before = set(threading.enumerate())
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(items), 0.01)
+    assert len(set(threading.enumerate()) - before) == 1
+    waiting.go_on.set()
+    assert [item async for item in items] == [1]
+    await close_items(items)
+    assert waiting.closed == 1
+
+
+async def test_a_closed_sync_iterator_has_no_more_items() -> None:
+    items = as_async(iter([1, 2]))
+    assert await anext(items) == 1
+    await close_items(items)
+    await close_items(items)
+    assert [item async for item in items] == []
 
 
 async def test_a_sync_iterator_that_was_not_used_is_closed() -> None:

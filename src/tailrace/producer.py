@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
-import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
@@ -332,6 +333,8 @@ async def close_items(items: AsyncIterator[Any]) -> None:
 class Threads:
     """A bound on an engine's sync generators that run at once. Each takes one worker thread at a time.
 
+    A generator that was given up keeps its place until its thread returns, so this bounds the threads too.
+
     It is separate from anyio's default limiter, under which FastAPI runs `def` routes. That one has 40 tokens for the
     whole process, so 40 sync generators that merely wait for their next item would block all such routes.
     """
@@ -359,43 +362,84 @@ _EXHAUSTED = object()
 
 
 class _InThread:
-    """An async iterator that advances and closes a sync iterator in worker threads."""
+    """An async iterator that advances and closes a sync iterator in worker threads, in one at a time.
+
+    Cancelling the wait for a thread does not end the thread. So an item that arrives later is kept for the next call,
+    and the iterator is closed, and its place given back, only after the thread has left it.
+    """
 
     def __init__(self, items: Iterable[Any]) -> None:
         self._iterator = iter(items)
         self._place: Threads | None = None
         self._begun = False
         self._limiter = anyio.CapacityLimiter(1)
-        # Cancelling the wait leaves a thread inside `next`, and a running generator cannot be closed.
-        self._running = threading.Lock()
+        self._call: Future[Any] | None = None  # a call of `next` whose outcome was not taken yet
+        self._closing: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> _InThread:
         return self
 
     async def __anext__(self) -> Any:
+        if self._closing is not None:
+            raise StopAsyncIteration
         if not self._begun:
             self._begun = True
             if (threads := _THREADS.get()) is not None:
                 threads.take()
                 self._place = threads
-        if (item := await anyio.to_thread.run_sync(self._take, limiter=self._limiter)) is _EXHAUSTED:
+        call = await self._advance()
+        self._call = None
+        if (item := call.result()) is _EXHAUSTED:
             raise StopAsyncIteration
         return item
 
     async def aclose(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._closing)
+
+    async def _advance(self) -> Future[Any]:
+        """Return a call of `next` that is done: the one whose wait was cancelled, if any, or a new one."""
+        if (call := self._call) is not None:
+            await _returned(call)
+            return call
+        self._call = call = Future()
         try:
-            if hasattr(self._iterator, "close"):
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._close, limiter=self._limiter)
+            await anyio.to_thread.run_sync(self._take, call, limiter=self._limiter)
+        except BaseException:
+            if call.cancel():  # the thread has not begun, and leaves the iterator alone if it still begins
+                self._call = None
+            raise
+        return call
+
+    def _take(self, call: Future[Any]) -> None:
+        if call.set_running_or_notify_cancel():
+            try:
+                call.set_result(next(self._iterator, _EXHAUSTED))
+            except BaseException as error:
+                call.set_exception(error)
+
+    async def _close(self) -> None:
+        try:
+            if self._call is not None:
+                await _returned(self._call)
+            if _needs_close(self._iterator):
+                await anyio.to_thread.run_sync(self._iterator.close, limiter=self._limiter)  # type: ignore[attr-defined]
+            if self._call is not None:
+                self._call.result()
         finally:
             if self._place is not None:
                 self._place.give_back()
-                self._place = None
 
-    def _take(self) -> Any:
-        with self._running:
-            return next(self._iterator, _EXHAUSTED)
 
-    def _close(self) -> None:
-        with self._running:
-            self._iterator.close()  # type: ignore[attr-defined]
+def _needs_close(iterator: Iterator[Any]) -> bool:
+    if inspect.isgenerator(iterator):
+        # Only a suspended generator has code left to run. In particular, refused ones need no thread.
+        return inspect.getgeneratorstate(iterator) == inspect.GEN_SUSPENDED
+    return hasattr(iterator, "close")
+
+
+async def _returned(call: Future[Any]) -> None:
+    """Wait until a call that has begun is done, without raising its error."""
+    await asyncio.gather(asyncio.wrap_future(call), return_exceptions=True)
