@@ -362,7 +362,7 @@ _EXHAUSTED = object()
 
 
 class _InThread:
-    """An async iterator that advances and closes a sync iterator in worker threads, in one at a time.
+    """An async iterator that advances and closes a sync iterator in worker threads, one thread at a time.
 
     Cancelling the wait for a thread does not end the thread. So an item that arrives later is kept for the next call,
     and the iterator is closed, and its place given back, only after the thread has left it.
@@ -373,7 +373,7 @@ class _InThread:
         self._place: Threads | None = None
         self._begun = False
         self._limiter = anyio.CapacityLimiter(1)
-        self._call: Future[Any] | None = None  # a call of `next` whose outcome was not taken yet
+        self._call: Future[Any] | None = None  # a call of `next` whose outcome has not been taken yet
         self._closing: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> _InThread:
@@ -400,7 +400,7 @@ class _InThread:
             await asyncio.shield(self._closing)
 
     async def _advance(self) -> Future[Any]:
-        """Return a call of `next` that is done: the one whose wait was cancelled, if any, or a new one."""
+        """Return a completed call of `next`: the one whose wait was cancelled, or else a new one."""
         if (call := self._call) is not None:
             await _returned(call)
             return call
@@ -408,7 +408,7 @@ class _InThread:
         try:
             await anyio.to_thread.run_sync(self._take, call, limiter=self._limiter)
         except BaseException:
-            if call.cancel():  # the thread has not begun, and leaves the iterator alone if it still begins
+            if call.cancel():  # the thread has not begun, and will not touch the iterator
                 self._call = None
             raise
         return call
@@ -435,11 +435,11 @@ class _InThread:
 
 def _needs_close(iterator: Iterator[Any]) -> bool:
     if inspect.isgenerator(iterator):
-        # Only a suspended generator has code left to run. In particular, refused ones need no thread.
+        # Only a suspended generator has code left to run, so others need no thread.
         return inspect.getgeneratorstate(iterator) == inspect.GEN_SUSPENDED
     return hasattr(iterator, "close")
 
 
 async def _returned(call: Future[Any]) -> None:
-    """Wait until a call that has begun is done, without raising its error."""
+    """Wait until a running call is done. Do not raise its error."""
     await asyncio.gather(asyncio.wrap_future(call), return_exceptions=True)

@@ -43,7 +43,7 @@ logger = logging.getLogger("tailrace")
 
 @dataclass(slots=True)
 class Plan:
-    """The answer to one request. `producer` is set if the request started a stream."""
+    """The answer to one request. `items` is set if the request starts a stream."""
 
     engine: Engine
     request: StreamRequest | None

@@ -51,7 +51,7 @@ async def serve_socket(
 
 
 class _Bridge:
-    """Connects an HTTP application to a WebSocket: a server to the former, an application to the latter's server."""
+    """Acts as the server of an HTTP application, and as the application of a WebSocket server."""
 
     def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, method: str) -> None:
         self._app = app
