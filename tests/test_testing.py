@@ -102,7 +102,7 @@ class Untold(MemoryLog):
 class Hoards(MemoryLog):
     """Trims nothing."""
 
-    def _trim(self, count: int) -> None:
+    def _trim(self, count: int, size: int) -> None:
         pass
 
 
@@ -110,7 +110,7 @@ class KeepsNothing(MemoryLog):
     def write(self, event: str | None, json: bytes) -> None:
         super().write(event, json)
         if self.retention.count != Retention().count or self.retention.age:
-            self._trim(len(self._json))
+            self._trim(len(self._json), 0)
 
 
 class Gullible(MemoryLog):

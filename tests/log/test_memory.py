@@ -97,6 +97,10 @@ def write_all(log: MemoryLog, total: int, json: bytes = b"1", event: str | None 
         log.write(event, json)
 
 
+def test_a_log_has_no_dict() -> None:
+    assert not hasattr(MemoryLog("slots"), "__dict__")
+
+
 class CountsMoves(MemoryLog):
     """Counts the entries that trimming moves or inspects."""
 
@@ -106,9 +110,9 @@ class CountsMoves(MemoryLog):
         self.moved += len(self._json)
         super()._trim_excess()
 
-    def _trim(self, count: int) -> None:
+    def _trim(self, count: int, size: int) -> None:
         self.moved += len(self._json)
-        super()._trim(count)
+        super()._trim(count, size)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,14 @@ class Log(ABC):
     one event loop.
     """
 
+    # Measured: without slots, a write takes a tenth longer. CPython 3.11 reads attributes fast only while instances
+    # share the keys of their dicts. With the 30 attributes of a MemoryLog, they do not.
+    __slots__ = (
+        "__weakref__", "_encoders", "_listeners", "_room", "_shared", "_shared_size", "_sleepers",
+        "base", "conflated", "created", "dropped", "epoch", "fingerprint", "full", "furthest", "held",
+        "name", "outcome", "passing", "readers", "resets", "retention", "stream", "top",
+    )  # fmt: skip
+
     def __init__(self, name: str, epoch: str, retention: Retention) -> None:
         self.name = name
         self.epoch = epoch

@@ -24,6 +24,8 @@ class MemoryLog(Log):
     by an eighth, which makes a write O(1) on average.
     """
 
+    __slots__ = ("_events", "_json", "_max_age", "_size", "_times", "_trim_count", "_trim_size")
+
     def __init__(self, name: str, retention: Retention | None = None, *, epoch: str | None = None) -> None:
         super().__init__(name, epoch or new_epoch(), retention or Retention())
         self._json: list[bytes] = []
@@ -38,11 +40,12 @@ class MemoryLog(Log):
         if self.outcome is not None:
             raise LogClosed(self.name, self.outcome.state)
         self.top += 1
-        self._json.append(json)
+        kept = self._json
+        kept.append(json)
         self._size += len(json)
         if event is not None:
             self._events[self.top] = event
-        if self._size > self._trim_size or len(self._json) > self._trim_count:
+        if self._size > self._trim_size or len(kept) > self._trim_count:
             self._trim_excess()
         if self._max_age is not None:
             self._times.append(time.monotonic())
@@ -90,17 +93,19 @@ class MemoryLog(Log):
         while size > (retention.size or _NO_BOUND) and excess < last:
             size -= len(self._json[excess])
             excess += 1
-        self._trim(excess)
+        self._trim(excess, size)
         over = self._size > self._trim_size or len(self._json) > self._trim_count
         self.full = over and self.held and self.furthest < self.top
 
     def _trim_old(self, max_age: float, slack: int) -> None:
         expired = bisect_left(self._times, time.monotonic() - max_age)
         if expired > slack:
-            self._trim(min(expired, len(self._json) - 1))
+            count = min(expired, len(self._json) - 1)
+            self._trim(count, self._size - sum(map(len, self._json[:count])))
 
-    def _trim(self, count: int) -> None:
-        self._size -= sum(map(len, self._json[:count]))
+    def _trim(self, count: int, size: int) -> None:
+        """Drop `count` entries. Those that remain have `size` bytes."""
+        self._size = size
         del self._json[:count], self._times[:count]
         if self._events:
             for offset in range(self.base + 1, self.base + 1 + count):
