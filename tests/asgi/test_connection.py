@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tailrace import Event, Flow, OpenAIChunks, Outcome, Retention, StreamError, StreamResponse, StreamSettings
+from tailrace import Event, Flow, OpenAIChunks, Outcome, Result, Retention, StreamError, StreamResponse, StreamSettings
 from tailrace.asgi.connection import MAX_SEND, Connection
 from tailrace.events import Entries
 from tailrace.log.base import Log
@@ -357,6 +357,16 @@ async def test_a_large_event_is_sent_in_pieces_that_are_timed_by_themselves() ->
         await answering
         await engine.aclose()
     assert values(server.body) == [large, "y", "done"]
+    assert max(len(message.get("body", b"")) for message in server.messages) <= MAX_SEND
+
+
+async def test_a_large_result_is_sent_in_pieces_as_well() -> None:
+    server = Server()
+    engine = small_engine()
+    async with asyncio.timeout(BOUND):
+        await of(1, Result("x" * (2 * MAX_SEND)), engine=engine)(server.scope, server.receive, server.send)
+        await engine.aclose()
+    assert values(server.body) == [1, "done"]
     assert max(len(message.get("body", b"")) for message in server.messages) <= MAX_SEND
 
 

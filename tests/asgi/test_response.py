@@ -53,6 +53,15 @@ async def test_one_generator_is_every_wire_to_the_byte(media_type: str) -> None:
     assert answer.headers["cache-control"] == ("no-cache, no-transform" if streams else "no-store")
 
 
+async def test_a_source_that_gives_no_items_is_the_application_s_error_and_leaves_no_stream() -> None:
+    app = Served(x=StreamResponse(lambda: 5, stream_id="a" * 22))  # type: ignore[arg-type, return-value]
+    async with serving(app) as url:
+        answer, _ = await fetch(url, "/x", SSE_HEADERS)
+        assert answer.status == 500
+        assert await app.engine.find_stream("/x", "a" * 22) is None
+    assert "'int' object is not" in str(app.raised[0])
+
+
 async def test_an_application_by_itself_resumes_its_streams() -> None:
     faucet = Faucet([1])
     async with (
