@@ -186,6 +186,27 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
     assert positions == sorted(positions)
 
 
+async def test_a_client_that_leaves_is_noticed_although_a_request_waits() -> None:
+    class Endless(Application):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await receive()
+            leaving = asyncio.create_task(receive())
+            while not leaving.done():
+                await send({"type": "http.response.body", "body": b".", "more_body": True})
+                await asyncio.sleep(0.01)
+            assert leaving.result()["type"] == "http.disconnect"
+            self.ended.set()
+
+    app = Endless()
+    async with serving(app) as address:
+        async with connected(address) as (reader, writer):
+            writer.write(request("/first") + request("/second"))
+            await reader.readuntil(b".")
+        async with asyncio.timeout(PATIENCE):
+            await app.ended.wait()
+
+
 async def test_too_many_pipelined_requests_are_answered_in_part() -> None:
     app = Application()
     app.gate.clear()

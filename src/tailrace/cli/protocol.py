@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 
 class Refused(Exception):
@@ -62,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._running: RequestResponseCycle | None = None  # what is being answered; `cycle` is what came last
         self._timer: asyncio.TimerHandle | None = None
         self._began = 0.0
         self._in_head = True
@@ -78,6 +79,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        # uvicorn tells only the last request that its client has left, which may still wait behind this one.
+        if (running := self._running) is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -113,6 +118,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._pending = 0
         super().on_headers_complete()
         self._in_head = False
+        if not self.pipeline:
+            self._running = self.cycle
 
     def on_body(self, body: bytes) -> None:
         self._pending = 0
@@ -131,6 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # Calls from the application
 
     def on_response_complete(self) -> None:
+        self._running = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
         if not self.transport.is_closing():
             self.flow.resume_reading()
