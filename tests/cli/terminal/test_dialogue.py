@@ -250,7 +250,10 @@ def test_a_busy_session_shows_the_running_reply_and_keeps_the_message(chat_serve
         screen.type("ctrl-c")
         screen.wait("stopped ·")
         httpx.delete(f"{chat_server.url}/sessions/{session_id}")
-        screen.ask("short hello", "this session was deleted: send your message again to begin a new one")
+        screen.send("short hello")
+        deleted = "this session was deleted: send your message again to begin a new one"
+        # Not `ask`: the message is in the prompt again, and its text begins behind it.
+        screen.until(lambda: deleted in screen.text, "expected the session to be gone")
         screen.until(lambda: screen.text.endswith("new> short hello"), "expected the message once more")
         screen.type("enter")
         screen.wait("You wrote “short hello”", "complete ·")
