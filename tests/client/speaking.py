@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -45,11 +46,19 @@ async def speaking(speak: Speak, *, tls: ssl.SSLContext | None = None) -> AsyncI
         await server.wait_closed()
 
 
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """Read a request, and return its head. Closing a socket whose body is unread would reset the connection."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    await reader.readexactly(int(length[1]) if length is not None else 0)
+    return head
+
+
 def saying(*pieces: bytes, every: float = 0.0, then: Speak | None = None) -> Speak:
     """Answers each request with these pieces, so many seconds apart."""
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        await read_request(reader)
         for piece in pieces:
             writer.write(piece)
             await writer.drain()

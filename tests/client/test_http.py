@@ -20,7 +20,7 @@ from tailrace import FrameTooLarge
 from tailrace.client import ChatClient, Retry, StreamLost, StreamRefused, Timeouts, Unreachable, tail
 from tailrace.client.http import Watch
 from tests.client.drivers import Driver, Got
-from tests.client.speaking import SSE_HEAD, own_certificate, saying, speaking, until_left
+from tests.client.speaking import SSE_HEAD, own_certificate, read_request, saying, speaking, until_left
 from tests.raw import BOUND
 from tests.serving import serving
 
@@ -264,7 +264,7 @@ class TestRedirections:
         """The address of a server that redirects to another origin, whose requests are kept."""
 
         async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            heads.append(await read_request(reader))
             writer.write(answer)
 
         async with speaking(keep) as there:
