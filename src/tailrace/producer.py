@@ -407,7 +407,7 @@ class _InThread:
         self._call = call = Future()
         try:
             await anyio.to_thread.run_sync(self._take, call, limiter=self._limiter)
-        except BaseException:
+        except BaseException:  # a cancellation of the wait, above all
             if call.cancel():  # the thread has not begun, and will not touch the iterator
                 self._call = None
             raise
@@ -417,7 +417,7 @@ class _InThread:
         if call.set_running_or_notify_cancel():
             try:
                 call.set_result(next(self._iterator, _EXHAUSTED))
-            except BaseException as error:
+            except BaseException as error:  # whoever waits for the call raises it
                 call.set_exception(error)
 
     async def _close(self) -> None:

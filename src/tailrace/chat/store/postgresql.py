@@ -93,7 +93,7 @@ class PostgreSQL(Database):
             if not (await connection.execute(CLAIM)).scalar_one():
                 owner = (await connection.execute(OWNER)).scalar()
                 raise InUse(self.place, f"the server {owner or 'that has just ended'}")
-        except BaseException:
+        except BaseException:  # a cancellation too: a connection without a claim must not stay open
             await connection.close()
             raise
         self._claim = connection

@@ -136,7 +136,7 @@ def _claim(file: _File) -> sqlite3.Connection:
         claim = sqlite3.connect(beside, timeout=CLAIMING, isolation_level=None, check_same_thread=False)
         try:
             _lock(claim, file.name)
-        except BaseException:
+        except BaseException:  # an interrupt too: an open connection could keep its lock
             claim.close()
             raise
     except sqlite3.Error as error:
