@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"errors"},
     {"cursor", "events"},
     {"flow", "wire"},
-    {"client", "modes", "pulse"},
+    {"client", "iterators", "modes", "pulse"},
     {"log"},
     {"producer"},
     {"engine"},

@@ -19,10 +19,11 @@ from pydantic_core import to_json
 from .cursor import STREAM_ID_PATTERN, new_stream_id
 from .events import Encode, Farewell, Outcome, encode_event
 from .flow import Flow, Retention
+from .iterators import Items, Threads
 from .log.base import Log
 from .log.memory import MemoryStore
 from .log.store import Keeper, LogStore
-from .producer import Describe, Items, OnDisconnect, Producer, Threads, describe_error
+from .producer import Describe, OnDisconnect, Producer, describe_error
 from .pulse import Pulse
 
 logger = logging.getLogger("tailrace")

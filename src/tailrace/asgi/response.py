@@ -19,8 +19,9 @@ from ..engine import Engine
 from ..errors import StreamError, TailraceError
 from ..events import Outcome
 from ..flow import Flow
+from ..iterators import Items, as_async, close_items
 from ..log.base import Log
-from ..producer import UNTOLD, Items, Producer, as_async, close_items
+from ..producer import UNTOLD, Producer
 from .connection import Connection, Document, Reading
 from .decision import Decision, Ended, Read, Refuse, ResetTo, Start, StreamRequest, decide
 from .disconnect import Disconnected, disconnect_of, run_until_disconnect

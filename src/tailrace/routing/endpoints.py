@@ -30,8 +30,9 @@ from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine import Engine
 from ..events import Outcome
+from ..iterators import Items
 from ..log.base import Log
-from ..producer import Items, describe_error
+from ..producer import describe_error
 from .openapi import StopResult
 
 Endpoint = Callable[..., Awaitable[Response]]

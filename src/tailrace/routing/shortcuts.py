@@ -14,9 +14,9 @@ from ..asgi.response import Source, StreamResponse
 from ..asgi.settings import StreamOptions, StreamSettings
 from ..engine import Engine
 from ..events import BYTES_LIKE
+from ..iterators import Items, as_async, close_items
 from ..log.base import Log
 from ..modes import DEFAULT_WIRES
-from ..producer import Items, as_async, close_items
 from ..wire.base import Wire
 from ..wire.text import Text
 from .endpoints import Principal, call, checked_source, is_generator
