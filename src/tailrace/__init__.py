@@ -10,6 +10,7 @@ __all__ = [
     "NDJSON",
     "SSE",
     "Batch",
+    "Control",
     "Cursor",
     "CursorError",
     "DecodeError",
@@ -26,11 +27,16 @@ __all__ = [
     "Flow",
     "Frame",
     "FrameTooLarge",
+    "Keeping",
     "Log",
     "LogClosed",
+    "LogExists",
+    "LogFenced",
     "LogReset",
     "LogStatistics",
+    "LogStore",
     "MemoryLog",
+    "MemoryStore",
     "NotAcceptable",
     "Notice",
     "OnDisconnect",
@@ -38,11 +44,13 @@ __all__ = [
     "OriginGuard",
     "Outcome",
     "Producer",
+    "ProducerOptions",
     "Reset",
     "ResponseMode",
     "Result",
     "Retention",
     "SlowReader",
+    "StoreUnavailable",
     "StreamError",
     "StreamResponse",
     "StreamRouter",
@@ -52,6 +60,7 @@ __all__ = [
     "Text",
     "Truncated",
     "Wire",
+    "Writer",
     "choose_wire",
     "create_streaming_endpoint",
     "detect_mode",
@@ -66,7 +75,8 @@ __all__ = [
 _MODULES = (
     *(".errors", ".cursor", ".events", ".flow"),
     *(".wire.base", ".wire.batch", ".wire.ndjson", ".wire.openai", ".wire.sse", ".wire.text"),
-    *(".modes", ".log.base", ".log.memory", ".producer", ".engine"),
+    *(".modes", ".log.base", ".log.writer", ".log.store", ".log.memory", ".producer"),
+    *(".engine.engine", ".engine.producers"),
     *(".asgi.settings", ".asgi.lifespan", ".asgi.origins", ".asgi.response", ".routing.router", ".routing.shortcuts"),
 )
 
@@ -76,24 +86,30 @@ if TYPE_CHECKING:
     from .asgi.response import StreamResponse
     from .asgi.settings import StreamSettings
     from .cursor import Cursor
-    from .engine import Engine, EngineStatistics
+    from .engine.engine import Engine, EngineStatistics
+    from .engine.producers import ProducerOptions
     from .errors import (
         CursorError,
         DecodeError,
         EventError,
         FrameTooLarge,
         LogClosed,
+        LogExists,
+        LogFenced,
         LogReset,
         NotAcceptable,
         SlowReader,
+        StoreUnavailable,
         StreamError,
         TailraceError,
         Truncated,
     )
     from .events import Dropped, Entries, Entry, Event, Farewell, Notice, Outcome, Reset, Result, encode_data
     from .flow import Flow, LogStatistics, Retention
-    from .log.base import Log, Tail
-    from .log.memory import MemoryLog
+    from .log.base import Control, Log, Tail
+    from .log.memory import MemoryLog, MemoryStore
+    from .log.store import Keeping, LogStore
+    from .log.writer import Writer
     from .modes import DEFAULT_WIRES, ResponseMode, choose_wire, detect_mode
     from .producer import OnDisconnect, Producer
     from .routing.router import StreamRouter

@@ -4,9 +4,12 @@ TailraceError
 ├── CursorError        a token that is not a cursor (also a ValueError)
 ├── EventError         an event that cannot become an entry (also a ValueError)
 ├── LogClosed          an append to a log that has ended
+├── LogExists          a log whose name is taken (also a ValueError)
+├── LogFenced          an append to a log that somebody else writes
 ├── LogReset           a cursor that cannot be continued: trimmed, epoch_changed, diverged, ahead
 ├── SlowReader         a reader that fell too far behind, under the flow policy disconnect
 ├── NotAcceptable      no wire satisfies the Accept header
+├── StoreUnavailable   a store that does not answer
 ├── StreamError        an application's own failure, with a message for the client
 └── DecodeError        bytes that are not what their wire promises
     ├── FrameTooLarge  a frame beyond the decoder's bound
@@ -53,6 +56,29 @@ class LogClosed(TailraceError):
         return f"expected log {self.name!r} to be open, but it has ended as {self.state!r}"
 
 
+class LogExists(TailraceError, ValueError):
+    """A log that cannot be made, because there is one with its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"expected no log named {self.name!r} yet, but there is one"
+
+
+class LogFenced(TailraceError):
+    """An append to a log that somebody else writes, or a second lease of it. `fence` is the number of its lease."""
+
+    def __init__(self, name: str, fence: int) -> None:
+        super().__init__(name, fence)
+        self.name = name
+        self.fence = fence
+
+    def __str__(self) -> str:
+        return f"expected to be the writer of log {self.name!r}, but it belongs to the holder of lease {self.fence}"
+
+
 class LogReset(TailraceError):
     """A cursor that cannot be continued. Continue from `resume`, the cursor of the oldest kept entry or of the end."""
 
@@ -91,6 +117,18 @@ class NotAcceptable(TailraceError):
 
     def __str__(self) -> str:
         return f"expected Accept to allow one of {', '.join(self.available)}, but got {self.accept[:200]!r}"
+
+
+class StoreUnavailable(TailraceError):
+    """A store that does not answer. The call may or may not have taken effect."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"expected the store to answer about log {self.name!r}, but it did not: {self.reason}"
 
 
 class StreamError(TailraceError):

@@ -55,15 +55,23 @@ class Entry:
 class Entries(Sequence[Entry]):
     """A batch of entries in columns, without an object per entry. Logs keep this form, and wires encode it.
 
-    `offsets` rise. `events` has the event names by offset, for entries that have one.
+    `offsets` rise. `events` has the event names by offset, for entries that have one. `places` has the offsets with
+    their tags, as cursors spell them (`12~Ab3d`), if the log has tags.
     """
 
-    __slots__ = ("_bodies", "events", "json", "offsets")
+    __slots__ = ("_bodies", "events", "json", "offsets", "places")
 
-    def __init__(self, offsets: Sequence[int], json: Sequence[bytes], events: Mapping[int, str] = MappingProxyType({})):
+    def __init__(
+        self,
+        offsets: Sequence[int],
+        json: Sequence[bytes],
+        events: Mapping[int, str] = MappingProxyType({}),
+        places: Sequence[bytes] | None = None,
+    ) -> None:
         self.offsets = offsets
         self.json = json
         self.events = events
+        self.places = places
         self._bodies: dict[object, bytes] | None = None
 
     @property
@@ -73,12 +81,23 @@ class Entries(Sequence[Entry]):
             self._bodies = {}
         return self._bodies
 
+    @property
+    def spelled(self) -> Sequence[bytes]:
+        """The places as cursors spell them, whether or not they have tags."""
+        return [b"%d" % offset for offset in self.offsets] if self.places is None else self.places
+
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Entries:
         """Put entries into columns."""
         rows = list(entries)
         names = {entry.offset: entry.event for entry in rows if entry.event is not None}
         return cls([entry.offset for entry in rows], [entry.json for entry in rows], names)
+
+    def pick(self, indices: Sequence[int]) -> Entries:
+        """Return the entries at some indices, which must rise."""
+        places = None if self.places is None else [self.places[index] for index in indices]
+        offsets = [self.offsets[index] for index in indices]
+        return Entries(offsets, [self.json[index] for index in indices], self.events, places)
 
     def __len__(self) -> int:
         return len(self.json)
@@ -89,7 +108,8 @@ class Entries(Sequence[Entry]):
     def __getitem__(self, index: slice) -> Entries: ...
     def __getitem__(self, index: int | slice) -> Entry | Entries:
         if isinstance(index, slice):
-            return Entries(self.offsets[index], self.json[index], self.events)
+            places = None if self.places is None else self.places[index]
+            return Entries(self.offsets[index], self.json[index], self.events, places)
         offset = self.offsets[index]
         return Entry(offset, self.events.get(offset), self.json[index])
 

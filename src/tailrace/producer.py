@@ -16,6 +16,7 @@ from .events import DONE, Encode, Outcome, Result, encode_data, encode_event
 from .flow import Flow
 from .iterators import THREADS, Items, Threads, as_async, close_items
 from .log.base import Log
+from .log.writer import Writer
 
 logger = logging.getLogger("tailrace")
 
@@ -27,15 +28,12 @@ Describe: TypeAlias = Callable[[Exception], Outcome]
 CHECKPOINT = 256
 """The number of items after which other tasks get to run, even if the generator never suspends."""
 
-CLOSE_DELAY = 0.05
-"""Seconds before a failed attempt to end a log is repeated. Each further delay is twice as long, at most 1 s."""
-
 UNTOLD = frozenset({"internal_error", "not_serializable"})
 """The codes of outcomes that hide the cause from clients. The server's log must have the cause."""
 
 STOPPED = Outcome("cancelled", "stopped", "the stream was stopped")
 DISCONNECTED = Outcome("cancelled", "disconnected", "every reader left")
-UNAVAILABLE = Outcome("error", "unavailable", "the end of the stream could not be stored")
+LOST = Outcome("error", "producer_lost", "the stream has another producer")
 
 _CANCELLED = Outcome("cancelled", "cancelled", "the producer was cancelled")
 _INTERNAL_ERROR = Outcome("error", "internal_error", "Internal Server Error")
@@ -59,7 +57,7 @@ class Producer:
 
     def __init__(
         self,
-        log: Log,
+        writer: Writer,
         items: Items,
         *,
         encode: Encode = encode_event,
@@ -84,7 +82,8 @@ class Producer:
         - `threads`: the bound on sync generators that run at once. None means no bound.
         - `on_finish`: a function to call once, when the log has ended.
         """
-        self.log = log
+        self._writer = writer
+        self.log = log = writer.log
         self.error: Exception | None = None
         self.stuck = False
         self._items = as_async(items)
@@ -164,17 +163,18 @@ class Producer:
                 self._end_apart(outcome)
 
     async def _write_all(self) -> None:
-        log, write, encode = self.log, self.log.write, self._encode
-        pause_at = log.top + min(CHECKPOINT, self._high)
+        log, write, encode = self.log, self._writer.write, self._encode
+        count, pause_at = 0, min(CHECKPOINT, self._high)
         async for item in self._items:
             if type(item) is Result:
                 await self._take_result(item)
                 break
             event, json = encode(item)
             write(event, json)
-            if log.top >= pause_at or log.full:
-                pause_at = await self._pause()
-        await log.flush()
+            count += 1
+            if count >= pause_at or log.full:
+                count, pause_at = 0, await self._pause()
+        await self._writer.flush()
 
     async def _take_result(self, result: Result) -> None:
         # Keep the value as a client reads it from the wire, whatever its type in the application.
@@ -183,13 +183,11 @@ class Producer:
             raise EventError(f"expected nothing after a Result, but got {item!r:.80}")
 
     async def _pause(self) -> int:
-        """Let other tasks run, and wait while the readers are too far behind. Return the offset of the next pause."""
-        log = self.log
+        """Let other tasks run, and wait while the readers are too far behind. Return how many items may follow."""
         try:
-            await log.flush()
             await asyncio.sleep(0)
             if self._outcome is None:
-                await log.wait_room(self._high, without_readers=not self._detached)
+                await self._writer.wait_room(self._high, without_readers=not self._detached)
         except asyncio.CancelledError:
             if self._outcome is None or self._passed_on:
                 raise
@@ -198,8 +196,8 @@ class Producer:
             self._passed_on = True
             self.task.uncancel()
             self.task.cancel()
-        room = self._high - log.lag()
-        return log.top + (min(CHECKPOINT, room) if room > 0 else CHECKPOINT)
+        room = self._high - self._writer.lag()
+        return min(CHECKPOINT, room) if room > 0 else CHECKPOINT
 
     def _fail(self, error: Exception, cause: BaseException | None = None) -> Outcome:
         name = self.log.name
@@ -222,7 +220,13 @@ class Producer:
     def _readers_changed(self, log: Log) -> None:
         if self._outcome is not None:
             return
-        read = log.readers > 0
+        if log.control.stopping:
+            self.stop()
+            return
+        if self._writer.lost:
+            self.stop(log.outcome or LOST)
+            return
+        read = log.readers + log.control.elsewhere > 0
         log.held = self._blocks and (read or not self._detached)
         if not self._detached:
             self._set_timer(None if read else self._grace, self._abandon)
@@ -261,32 +265,12 @@ class Producer:
         if self._result is not None:
             self._outcome = replace(self._outcome, data=self._result)
         try:
-            await self._close_log(self._outcome)
+            await self._writer.end(self._outcome, patience=self._patience)
         finally:
-            # This has no effect unless the store failed to the last, or the attempt was interrupted.
-            self.log.end(UNAVAILABLE)
             self.log.unlisten(self._readers_changed)
             self._finished.set()
             if self._on_finish is not None:
                 self._on_finish(self)
-
-    async def _close_log(self, outcome: Outcome) -> None:
-        """Let the store end the log. Repeat failed attempts for as long as the producer's patience lasts."""
-        failure: Exception | None = None
-        delay = CLOSE_DELAY
-        try:
-            async with asyncio.timeout(self._patience):
-                while True:
-                    try:
-                        await self.log.close(outcome)
-                        return
-                    except Exception as error:  # a store may raise any error
-                        failure = error
-                    await asyncio.sleep(delay)
-                    delay = min(2 * delay, 1.0)
-        except TimeoutError:
-            told = "log %s: the end as %r could not be stored within %g s"
-            logger.error(told, self.log.name, outcome.state, self._patience, exc_info=failure)
 
     def _set_timer(self, delay: float | None, action: Callable[[], None] | None = None) -> None:
         if self._timer is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..engine import Engine
+from ..engine.engine import Engine
 from ..errors import LogReset, SlowReader, StreamError
 from ..events import Dropped, Notice, Outcome, Reset
 from ..log.base import Tail
@@ -94,7 +94,7 @@ class Connection:
         self._task = asyncio.current_task()
         engine, tail, encoder, send = self._engine, self._tail, self._encoder, self._send
         log = tail.log
-        engine.join(self)
+        engine.readers.join(self)
         slot = engine.pulse.join(self)
         try:
             await self._start()
@@ -120,7 +120,7 @@ class Connection:
                 elif log.outcome is not None:
                     return await self._finish(b"")
                 elif engine.draining and engine.leaving(log):
-                    return await self._end(b"", engine.farewell("shutdown"), self._cursor())
+                    return await self._end(b"", engine.readers.farewell("shutdown"), str(tail.cursor()))
                 elif self._ping_due:
                     self._ping_due = False
                     await self._body(encoder.ping)
@@ -129,10 +129,10 @@ class Connection:
         except LogReset as reset:
             await self._end(b"", Reset(reset.reason), reset.resume)
         except SlowReader:
-            await self._end(b"", engine.farewell("slow"), self._cursor())
+            await self._end(b"", engine.readers.farewell("slow"), str(tail.cursor()))
         finally:
             slot.discard(self)
-            engine.part(self)
+            engine.readers.part(self)
 
     def beat(self) -> None:
         """Abandon a client that reads nothing, and ping one that was sent nothing. Called once an interval."""
@@ -196,9 +196,6 @@ class Connection:
         cursor = str(self._tail.log.cursor(next_offset - 1))
         return self._encoder.notice(Dropped(self._tail.take_dropped()), cursor)
 
-    def _cursor(self) -> str:
-        return str(self._tail.log.cursor(self._tail.position))
-
 
 class Document:
     """A response with a log as one JSON document.
@@ -232,12 +229,12 @@ class Document:
         finally:
             if started:
                 # A document has no address of its own, so no client can ask for this log again.
-                self._reading.engine.forget(tail.log)
+                await self._reading.engine.forget(tail.log)
         outcome = tail.log.outcome if tail.ended else None
         if started and outcome is not None and outcome.state != "done":
             return self._failed(outcome, data)
         after = str(tail.log.cursor(first)) if first > 0 and self._reading.request.cursor is None else None
-        response = Response(document(data, outcome, str(tail.log.cursor(tail.position)), after), self._status)
+        response = Response(document(data, outcome, str(tail.cursor()), after), self._status)
         response.raw_headers += self._headers
         return response
 

@@ -97,12 +97,29 @@ class Refuse:
 Decision: TypeAlias = Start | Read | Ended | Headers | ResetTo | Refuse
 
 
+async def place_of(cursor: Cursor | None, log: Log | None) -> int | LogReset | None:
+    """Return the offset that a request's cursor has in the log it names, or the reset if there is no such place."""
+    if cursor is None or cursor.ended or log is None:
+        return None
+    try:
+        return await log.resolve(cursor)
+    except LogReset as reset:
+        return reset
+
+
 def decide(
-    request: StreamRequest, log: Log | None, *, whole: bool = False, same: bool = True, draining: bool = False
+    request: StreamRequest,
+    log: Log | None,
+    place: int | LogReset | None = None,
+    *,
+    whole: bool = False,
+    same: bool = True,
+    draining: bool = False,
 ) -> Decision:
     """Decide how to answer a request, given the log it names. This opens, calls and starts nothing.
 
     - `log`: the application's own log, or the stream named by the cursor, the address or the idempotency key, if any.
+    - `place`: what `place_of` returns for the request's cursor.
     - `whole`: whether a reader without a cursor must get the log from its beginning.
     - `same`: whether the request has the same query and body as the request that started the log.
     - `draining`: whether the server refuses new streams.
@@ -114,7 +131,7 @@ def decide(
     if request.method == "HEAD":
         return Headers()
     if log is not None:
-        return _continue(cursor, log, whole) if same else Refuse(_key_reused())
+        return _continue(log, place, whole) if same else Refuse(_key_reused())
     if cursor is not None:
         return ResetTo(LogReset(request.path, "epoch_changed", str(replace(cursor, ended=True))))
     if draining:
@@ -122,16 +139,11 @@ def decide(
     return Start()
 
 
-def _continue(cursor: Cursor | None, log: Log, whole: bool) -> Decision:
-    log.trim()
-    try:
-        if cursor is not None:
-            return Read(log, log.resolve(cursor))
-        if whole and log.base > 0:
-            raise log.reset("trimmed")
-    except LogReset as reset:
-        return ResetTo(reset)
-    return Read(log, log.base)
+def _continue(log: Log, place: int | LogReset | None, whole: bool) -> Decision:
+    if place is None:
+        log.trim()
+        place = log.reset("trimmed") if whole and log.base > 0 else log.base
+    return ResetTo(place) if isinstance(place, LogReset) else Read(log, place)
 
 
 def _key_reused() -> StreamError:

@@ -18,7 +18,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from ..engine import Engine
+from ..engine.engine import Engine
 
 logger = logging.getLogger("tailrace")
 

@@ -15,15 +15,15 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..engine import Engine
-from ..errors import StreamError, TailraceError
+from ..engine.engine import Engine
+from ..errors import LogExists, StreamError, TailraceError
 from ..events import Outcome
 from ..flow import Flow
 from ..iterators import Items, as_async, close_items
 from ..log.base import Log
 from ..producer import UNTOLD, Producer
 from .connection import Connection, Document, Reading
-from .decision import Decision, Ended, Read, Refuse, ResetTo, Start, StreamRequest, decide
+from .decision import Decision, Ended, Read, Refuse, ResetTo, Start, StreamRequest, decide, place_of
 from .disconnect import Disconnected, disconnect_of, run_until_disconnect
 from .lifespan import engine_of
 from .reply import Header, cursor_header, refusal_of, reset_of, stream_headers
@@ -123,16 +123,14 @@ class StreamResponse(Response):
             await _close_unused(source)
             return Plan(engine, None, Refuse(error))
         if isinstance(source, Log):
-            return Plan(engine, request, decide(request, source, whole=source.passing))
-        found = await self._find(engine, request)
-        same = found is None or request.cursor is not None or found.fingerprint == self._fingerprint
-        plan = Plan(engine, request, decide(request, found, whole=True, same=same, draining=engine.draining))
-        unknown = found is None and isinstance(plan.decision, Start | ResetTo)
+            return Plan(engine, request, await _decide_shared(request, source))
+        decision, log = await self._claim(engine, request)
+        plan = Plan(engine, request, decision)
+        unknown = isinstance(decision, Start) or (isinstance(decision, ResetTo) and log is None)
         if unknown and callable(source) and not _yields(source):
-            await self._call_source(plan, request, source)
-        elif isinstance(plan.decision, Start):
-            plan.items = cast("Items", source() if callable(source) else source)
-            plan.decision = Read(self._new_log(engine, request), 0)
+            await self._call_source(plan, request, source, log)
+        elif isinstance(decision, Start) and log is not None:
+            plan.decision, plan.items = Read(log, 0), cast("Items", source() if callable(source) else source)
         else:
             await _close_unused(source)
         return plan
@@ -144,6 +142,30 @@ class StreamResponse(Response):
             self._engine = engine
         return engine
 
+    async def _claim(self, engine: Engine, request: StreamRequest) -> tuple[Decision, Log | None]:
+        """Decide, and return the log that the request names. If the request starts a stream, make its log.
+
+        So a repeated request finds the log before anything of the application's runs. Of several requests with one key
+        at once, in whatever processes, one makes the log and the others read it.
+        """
+        while True:
+            log = await self._find(engine, request)
+            same = log is None or request.cursor is not None or log.fingerprint == self._fingerprint
+            place = await place_of(request.cursor, log)
+            decision = decide(request, log, place, whole=True, same=same, draining=engine.draining)
+            if not isinstance(decision, Start):
+                return decision, log
+            try:
+                return decision, await engine.new_stream(
+                    request.path,
+                    stream_id=self._stream_id if request.wire.streaming else None,
+                    retention=self.settings.retention,
+                    fingerprint=self._fingerprint,
+                )
+            except LogExists:
+                if await self._find(engine, request) is None:
+                    raise  # a generator that was given up still runs under this name
+
     async def _find(self, engine: Engine, request: StreamRequest) -> Log | None:
         """Return the stream that the request's cursor or the response's `stream_id` names, or None."""
         if request.cursor is not None:
@@ -153,11 +175,12 @@ class StreamResponse(Response):
         return None
 
     async def _call_source(
-        self, plan: Plan, request: StreamRequest, source: Callable[[], Given | Awaitable[Given]]
+        self, plan: Plan, request: StreamRequest, source: Callable[[], Given | Awaitable[Given]], log: Log | None
     ) -> None:
-        """Run a function that may return one of the application's logs. The request's cursor may belong to that log."""
-        # Make the stream before the function runs, so that a repeated request finds it.
-        log = self._new_log(plan.engine, request) if isinstance(plan.decision, Start) else None
+        """Run a function that may return one of the application's logs. The request's cursor may belong to that log.
+
+        `log` is the request's own stream, if it starts one.
+        """
         try:
             given = source()
             if inspect.isawaitable(given):
@@ -167,26 +190,18 @@ class StreamResponse(Response):
             raise
         if isinstance(given, Log):
             await self._discard(plan.engine, log, _SHARED)
-            plan.decision = decide(request, given, whole=given.passing)
+            plan.decision = await _decide_shared(request, given)
         elif log is not None:
             plan.decision, plan.items = Read(log, 0), given
         else:
             await _close_unused(given)
-
-    def _new_log(self, engine: Engine, request: StreamRequest) -> Log:
-        return engine.new_stream(
-            request.path,
-            stream_id=self._stream_id if request.wire.streaming else None,
-            retention=self.settings.retention,
-            fingerprint=self._fingerprint,
-        )
 
     async def _discard(self, engine: Engine, log: Log | None, error: BaseException) -> None:
         """End and forget a stream that does not start. A repeated request may be reading it already."""
         if log is not None:
             failure = error if isinstance(error, Exception) else StreamError("the request was cancelled")
             await log.close(self.settings.describe(failure))
-            engine.forget(log)
+            await engine.forget(log)
 
     # Answer
 
@@ -249,7 +264,7 @@ class StreamResponse(Response):
             return None
         settings, streaming = self.settings, request.wire.streaming
         try:
-            return plan.engine.produce(
+            return await plan.engine.produce(
                 log,
                 plan.items,
                 encode=settings.encode,
@@ -276,7 +291,7 @@ class StreamResponse(Response):
                 await Connection(reading, send, self.status_code, headers).run()
         else:
             # The status is the whole answer. A request sent again under the same key must be able to succeed.
-            reading.engine.forget(reading.tail.log)
+            await reading.engine.forget(reading.tail.log)
             if not isinstance(failure, StreamError):
                 raise failure
             await refusal_of(failure)(scope, receive, send)
@@ -286,7 +301,7 @@ class StreamResponse(Response):
         headers = stream_headers(request, self.settings.cache_control)
         # If the request started the stream, its document is whole, so there is nothing to continue.
         if request.wire.streaming or reading.producer is None:
-            headers.append(cursor_header(tail.log.cursor(tail.position)))
+            headers.append(cursor_header(tail.cursor()))
         if self._addressed and request.wire.streaming and tail.log.passing:
             headers += _addresses(request, tail.log.name)
         return self._with_own(headers)
@@ -304,6 +319,11 @@ def _addresses(request: StreamRequest, name: str) -> list[Header]:
         (b"content-location", f"{path}{query}".encode()),
         (b"link", f'<{path}/stop{query}>; rel="stop"'.encode()),
     ]
+
+
+async def _decide_shared(request: StreamRequest, log: Log) -> Decision:
+    """Decide how to answer a request with a log that the application returned, or that its address names."""
+    return decide(request, log, await place_of(request.cursor, log), whole=log.passing)
 
 
 def _yields(source: Callable[..., Any]) -> bool:

@@ -93,10 +93,10 @@ class Answers:
         try:
             begun = await self._store_question(live)
             if begun.known is None:
-                self._start(live, begun)
+                await self._start(live, begun)
         finally:
             if live.turn is None:
-                self._give_up(live)
+                await self._give_up(live)
         return begun.known
 
     async def stop(self, live: Live) -> None:
@@ -127,7 +127,7 @@ class Answers:
             context_turns=settings.context_messages // 2,
         )
 
-    def _start(self, live: Live, begun: Begun) -> None:
+    async def _start(self, live: Live, begun: Begun) -> None:
         question, settings = live.question, self._settings
         if begun.new_session:
             self._observer.session_created(question.owner)
@@ -152,7 +152,7 @@ class Answers:
         )
         self._streams[live.stream_id] = live
         self._busy.set()
-        producer = self._engine.produce(live.log, turn.objects(), encode=encode_object)
+        producer = await self._engine.produce(live.log, turn.objects(), encode=encode_object)
         self._keep(asyncio.create_task(self._see_out(live, turn, producer), name=f"tailrace turn {live.stream_id}"))
         live.begun.set()
 
@@ -190,10 +190,10 @@ class Answers:
         finally:
             live.ended.set()
 
-    def _give_up(self, live: Live) -> None:
+    async def _give_up(self, live: Live) -> None:
         """Forget a turn that did not begin."""
         self._forget(live)
-        self._engine.forget(live.log)
+        await self._engine.forget(live.log)
         live.begun.set()
         live.ended.set()
 

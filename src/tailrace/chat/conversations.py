@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
-from .. import Engine, Log, Retention
+from .. import Engine, Log, LogExists, Retention
 from .answers import Answers
 from .errors import (
     MessageTooLong,
@@ -61,7 +61,7 @@ class Conversations:
             return same
         self._check_limits(question)
         session_id = question.session_id or str(uuid4())
-        live = Live(question, session_id, self.engine.new_stream(PATH, retention=KEEP_ALL))
+        live = Live(question, session_id, await self.engine.new_stream(PATH, retention=KEEP_ALL))
         if (known := await self._answers.begin(live)) is None:
             return live.log
         return await self._known(question, known)
@@ -73,10 +73,14 @@ class Conversations:
             return live.log
         turn = await self._stored(owner, stream_id)
         session = await self.session(owner, turn.session_id)
-        # Do not await anything after this, so that the second of two callers finds the log of the first.
-        if (log := await self.engine.find(f"{PATH}/{stream_id}")) is None:
-            log = self.engine.new_stream(PATH, stream_id=stream_id, retention=KEEP_ALL)
-            self.engine.produce(log, replay(turn, 2 * session.turns), encode=encode_object)
+        log = await self.engine.find(f"{PATH}/{stream_id}")
+        while log is None:
+            try:
+                log = await self.engine.new_stream(PATH, stream_id=stream_id, retention=KEEP_ALL)
+            except LogExists:  # another caller was faster
+                log = await self.engine.find(f"{PATH}/{stream_id}")
+            else:
+                await self.engine.produce(log, replay(turn, 2 * session.turns), encode=encode_object)
         return log
 
     async def stop(self, owner: str, stream_id: str) -> Turn:

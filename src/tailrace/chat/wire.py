@@ -64,10 +64,10 @@ class ChatEncoder(Encoder):
         if not entries.events:
             return self.spell(entries)
         if self._reasoning:
-            return self.spell(Entries(entries.offsets, entries.json))
-        rest = [entry for entry in entries if entry.event is None]
+            return self.spell(Entries(entries.offsets, entries.json, places=entries.places))
+        rest = [index for index, offset in enumerate(entries.offsets) if offset not in entries.events]
         # Show readers without reasoning that the model is still at work.
-        return self.spell(Entries.of(rest)) if rest else self.ping
+        return self.spell(entries.pick(rest)) if rest else self.ping
 
     @abstractmethod
     def spell(self, entries: Entries) -> bytes:
@@ -84,12 +84,10 @@ class LinesEncoder(ChatEncoder):
         self._id = f',"id":"{stream}.{epoch}.'.encode()
 
     def spell(self, entries: Entries) -> bytes:
-        prefix, offsets, jsons = self._id, entries.offsets, entries.json
+        prefix, places, jsons = self._id, entries.spelled, entries.json
         if len(jsons) == 1:  # almost always the case for a reader that keeps up
-            return b'%b%b%d"}\n' % (jsons[0][:-1], prefix, offsets[0])
-        return b"".join(
-            [b'%b%b%d"}\n' % (json[:-1], prefix, offset) for offset, json in zip(offsets, jsons, strict=True)]
-        )
+            return b'%b%b%b"}\n' % (jsons[0][:-1], prefix, places[0])
+        return b"".join([b'%b%b%b"}\n' % (json[:-1], prefix, place) for place, json in zip(places, jsons, strict=True)])
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
         return encode_data({**spell_notice(notice), "id": cursor}) + b"\n"

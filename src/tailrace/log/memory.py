@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
 from ..cursor import new_epoch
-from ..errors import LogClosed
+from ..errors import LogClosed, LogExists, LogFenced
 from ..events import DONE, Entries, Outcome
 from ..flow import Retention
-from .base import BATCH_BYTES, Log, fitting
-from .store import LogStore
+from ..pulse import Pulse
+from .base import BATCH_BYTES, Log, Row, fitting
+from .keeper import Keeper
+from .store import Keeping, LogStore
+from .writer import Writer
 
 _NO_BOUND: Final = 1 << 62
 
 
 class MemoryLog(Log):
-    """A log that keeps its entries in columns.
+    """A log that keeps its entries in columns. It is the stream itself, not only a view of it.
 
     Deleting from the front of a list moves the rest of the list. So trimming waits until the log exceeds its retention
     by an eighth, which makes a write O(1) on average.
@@ -36,7 +40,26 @@ class MemoryLog(Log):
         self._trim_size = _with_slack(self.retention.size)
         self._max_age = self.retention.age
 
+    async def add(self, rows: Sequence[Row], *, fence: int | None = None) -> range:
+        if self.outcome is not None:
+            raise LogClosed(self.name, self.outcome.state)
+        self._check_fence(fence)
+        first = self.top + 1
+        for event, json in rows:
+            self.write(event, json)
+        return range(first, self.top + 1)
+
+    async def close(self, outcome: Outcome = DONE, *, fence: int | None = None) -> Outcome:
+        if self.outcome is None and fence is not None:
+            self._check_fence(fence)
+        return self.end(outcome)
+
+    async def stop(self) -> None:
+        if self.outcome is None:
+            self.set_control(stopping=True)
+
     def write(self, event: str | None, json: bytes) -> None:
+        """Append one entry, whoever the writer is. Raise LogClosed after the end."""
         if self.outcome is not None:
             raise LogClosed(self.name, self.outcome.state)
         self.top += 1
@@ -53,9 +76,6 @@ class MemoryLog(Log):
         if self._sleepers:
             self.wake_readers()
 
-    async def flush(self) -> None:
-        """Return immediately: this log is never more durable than memory."""
-
     def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
         start = after - self.base
         if start < 0:
@@ -71,9 +91,6 @@ class MemoryLog(Log):
             return Entries(offsets, json)
         return Entries(offsets, json, {offset: self._events[offset] for offset in offsets if offset in self._events})
 
-    async def close(self, outcome: Outcome = DONE) -> Outcome:
-        return self.end(outcome)
-
     def size(self) -> tuple[int, int]:
         return len(self._json), self._size
 
@@ -82,6 +99,11 @@ class MemoryLog(Log):
             self._trim_excess()
         if self._max_age is not None:
             self._trim_old(self._max_age, slack=0)
+
+    def _check_fence(self, fence: int | None) -> None:
+        control = self.control
+        if fence != (control.fence if control.leased else None):
+            raise LogFenced(self.name, control.fence)
 
     def _trim_excess(self) -> None:
         retention = self.retention
@@ -117,38 +139,94 @@ def _with_slack(bound: int | None) -> int:
     return _NO_BOUND if bound is None else bound + bound // 8
 
 
+class MemoryWriter(Writer):
+    """Writes into the log directly, so there is nothing to flush."""
+
+    log: MemoryLog
+
+    def __init__(self, log: MemoryLog, fence: int) -> None:
+        super().__init__(log, fence)
+        self.write = log.write
+
+    @property
+    def top(self) -> int:
+        return self.log.top
+
+    async def flush(self) -> None:
+        """Return immediately: this log is never more durable than memory."""
+
+    async def close(self, outcome: Outcome) -> Outcome:
+        return await self.log.close(outcome, fence=self.fence)
+
+    async def release(self) -> None:
+        self.write = self._refuse
+        if not self.lost:
+            self.log.set_control(leased=False)
+
+    def _refuse(self, event: str | None, json: bytes) -> None:
+        raise LogFenced(self.log.name, self.log.control.fence)
+
+
 class MemoryStore(LogStore):
     """The store of `memory://`. Its logs last as long as the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeping: Keeping | None = None, pulse: Pulse | None = None) -> None:
+        """Make a store. `pulse` is how often to look for logs to forget, by default every 15 s."""
         self._logs: dict[str, MemoryLog] = {}
         self._held: WeakValueDictionary[str, MemoryLog] = WeakValueDictionary()
         """All logs of the store, and released ones that the application still holds."""
-
-    def open(self, name: str, retention: Retention) -> MemoryLog:
-        if (log := self._held.get(name)) is None:
-            return self.create(name, retention)
-        self._logs[name] = log
-        return log
-
-    def create(self, name: str, retention: Retention) -> MemoryLog:
-        if name in self._held:
-            raise ValueError(f"expected no log named {name!r} yet, but there is one")
-        log = self._logs[name] = self._held[name] = MemoryLog(name, retention)
-        return log
+        self._keeper = Keeper(keeping or Keeping(), pulse or Pulse(15.0), drop=self._drop, release=self._release)
 
     async def find(self, name: str) -> MemoryLog | None:
         return self._held.get(name)
 
-    def drop(self, log: Log) -> None:
+    async def attach(self, name: str, retention: Retention) -> MemoryLog:
+        log = self._held.get(name) or MemoryLog(name, retention)
+        self._logs[name] = self._held[name] = log
+        self._keeper.watch(log)
+        return log
+
+    async def create(
+        self, name: str, retention: Retention, *, epoch: str | None = None, fingerprint: bytes = b""
+    ) -> MemoryLog:
+        if name in self._held:
+            raise LogExists(name)
+        log = self._logs[name] = self._held[name] = MemoryLog(name, retention, epoch=epoch)
+        log.passing = True
+        log.fingerprint = fingerprint
+        self._keeper.watch(log)
+        return log
+
+    async def lease(self, log: Log) -> MemoryWriter:
+        assert isinstance(log, MemoryLog), f"expected a log of this store, but got {log!r}"
+        if log.outcome is not None:
+            raise LogClosed(log.name, log.outcome.state)
+        if log.control.leased:
+            raise LogFenced(log.name, log.control.fence)
+        fence = log.control.fence + 1
+        log.set_control(fence=fence, leased=True)
+        return MemoryWriter(log, fence)
+
+    async def expire(self, log: Log, seconds: float) -> None:
+        self._keeper.expire(log, seconds)
+
+    async def drop(self, log: Log) -> None:
+        self._keeper.forget(log)
+
+    async def aclose(self) -> None:
+        self._keeper.clear()
+        self._logs.clear()
+        self._held.clear()
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        return len(self._keeper), self._keeper.size
+
+    def _drop(self, log: Log) -> None:
         if self._held.get(log.name) is log:
             self._logs.pop(log.name, None)
             del self._held[log.name]
 
-    def release(self, log: Log) -> None:
+    def _release(self, log: Log) -> None:
         if self._held.get(log.name) is log:
             self._logs.pop(log.name, None)
-
-    async def aclose(self) -> None:
-        self._logs.clear()
-        self._held.clear()

@@ -28,7 +28,7 @@ from ..asgi.lifespan import app_engine
 from ..asgi.reply import refusal
 from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
-from ..engine import Engine
+from ..engine.engine import Engine
 from ..events import Outcome
 from ..iterators import Items
 from ..log.base import Log

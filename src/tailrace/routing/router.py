@@ -24,7 +24,7 @@ from ..asgi.lifespan import app_engine, running
 from ..asgi.settings import StreamOptions, StreamSettings
 from ..asgi.socket import serve_socket
 from ..cursor import STREAM_ID_PATTERN
-from ..engine import Engine
+from ..engine.engine import Engine
 from ..flow import Flow, Retention
 from ..modes import DEFAULT_WIRES
 from ..producer import OnDisconnect

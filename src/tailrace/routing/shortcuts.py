@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Form, params
 
 from ..asgi.response import Source, StreamResponse
 from ..asgi.settings import StreamOptions, StreamSettings
-from ..engine import Engine
+from ..engine.engine import Engine
 from ..events import BYTES_LIKE
 from ..iterators import Items, as_async, close_items
 from ..log.base import Log

@@ -77,11 +77,11 @@ class Contract:
         """Return the data that a reader gets from the `resume` cursor of a reset."""
         reset = await raised(LogReset, self._open(log, cursor))
         assert reset.reason == reason
-        with log.tail(Cursor.parse(reset.resume)) as tail:
+        with log.tail(await log.resolve(Cursor.parse(reset.resume))) as tail:
             return data_of(await tail.read())
 
     async def _open(self, log: Log, cursor: Cursor) -> Tail:
-        return log.tail(cursor)
+        return log.tail(await log.resolve(cursor))
 
     async def _fill(self, log: Log) -> None:
         """Append 1, 2, 3 … until an entry is trimmed."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from ..errors import SlowReader
 from ..events import Event
 from ..flow import Flow, Retention
@@ -19,7 +17,7 @@ class FlowContract(Contract):
     async def test_latest_gives_the_newest_of_each_key(self) -> None:
         async with self.make_log(Retention()) as log:
             with log.tail(flow=Flow.latest()) as tail:
-                await log.extend([Event(1, "a"), Event(2, "b"), Event(3, "a"), 4, 5])
+                await log.append(Event(1, "a"), Event(2, "b"), Event(3, "a"), 4, 5)
                 assert [(entry.offset, entry.event) for entry in await tail.read()] == [(2, "b"), (3, "a"), (5, None)]
                 await log.append(6)
                 assert data_of(await tail.read()) == [6]
@@ -29,7 +27,7 @@ class FlowContract(Contract):
         async with self.make_log(Retention()) as log:
             with log.tail(flow=Flow.latest()) as tail:
                 large = "x" * (BATCH_BYTES // 2)
-                await log.extend([Event(0, "b"), *[Event(large, name) for name in "abcab"]])
+                await log.append(*[Event(0, "b"), *[Event(large, name) for name in "abcab"]])
                 assert [entry.offset for entry in await tail.read()] == [4]
                 assert log.statistics().conflated == 3
                 assert [entry.offset for entry in await tail.read()] == [5]
@@ -47,9 +45,9 @@ class FlowContract(Contract):
     async def test_drop_jumps_to_the_newest_and_counts(self) -> None:
         async with self.make_log(Retention()) as log:
             with log.tail(flow=Flow.drop(3)) as tail:
-                await log.extend([1, 2, 3])
+                await log.append(1, 2, 3)
                 assert data_of(await tail.read()) == [1, 2, 3]
-                await log.extend([4, 5, 6, 7, 8])
+                await log.append(4, 5, 6, 7, 8)
                 assert data_of(await tail.read()) == [6, 7, 8]
                 assert (tail.take_dropped(), tail.take_dropped()) == (2, 0)
             assert log.statistics().dropped == 2
@@ -64,17 +62,17 @@ class FlowContract(Contract):
     async def test_disconnect_sends_a_slow_reader_away_at_its_place(self) -> None:
         async with self.make_log(Retention()) as log:
             with log.tail(flow=Flow.disconnect(3)) as tail:
-                await log.extend([1, 2, 3])
+                await log.append(1, 2, 3)
                 assert data_of(await tail.read()) == [1, 2, 3]
-                await log.extend([4, 5, 6, 7])
+                await log.append(4, 5, 6, 7)
                 slow = await raised(SlowReader, tail.read())
                 assert (slow.behind, slow.high, tail.position) == (4, 3, 3)
 
     async def test_history_from_before_the_reader_is_not_slowness(self) -> None:
         async with self.make_log(Retention()) as log:
-            await log.extend(range(10))
+            await log.append(*range(10))
             with log.tail(flow=Flow.disconnect(3)) as patient, log.tail(flow=Flow.drop(3)) as dropping:
-                await log.extend(range(10, 13))
+                await log.append(*range(10, 13))
                 assert data_of(await patient.read()) == list(range(13))
                 assert data_of(await dropping.read()) == list(range(13))
                 assert dropping.take_dropped() == 0
@@ -86,42 +84,3 @@ class FlowContract(Contract):
                     await log.append(number)
                     assert data_of(await self._soon(fast.read())) == [number]
                 assert data_of(await slow.read()) == list(range(5))
-
-    async def test_room_is_made_by_the_fastest_reader(self) -> None:
-        async with self.make_log(Retention()) as log:
-            with log.tail(), log.tail() as fast:
-                await log.extend([1, 2])
-                await self._soon(log.wait_room(3, without_readers=False))
-                await log.append(3)
-                waiting = await self._waiting(log.wait_room(3, without_readers=False))
-                await fast.read()
-                await self._soon(waiting)
-                assert log.lag() == 0
-
-    async def test_room_is_not_waited_for_without_readers_or_after_the_end(self) -> None:
-        async with self.make_log(Retention()) as log:
-            with log.tail():
-                await log.extend([1, 2])
-                left = await self._waiting(log.wait_room(2, without_readers=False))
-            await self._soon(left)
-            waiting = await self._waiting(log.wait_room(2, without_readers=True))
-            await log.close()
-            await self._soon(waiting)
-            await self._soon(log.wait_room(2, without_readers=True))
-
-    async def test_a_cancelled_wait_for_room_leaves_nothing_behind(self) -> None:
-        async with self.make_log(Retention()) as log:
-            with log.tail() as tail:
-                await log.extend([1, 2])
-                first = await self._waiting(log.wait_room(2, without_readers=False))
-                first.cancel()
-                await asyncio.wait([first])
-                second = await self._waiting(log.wait_room(2, without_readers=False))
-                await tail.read()
-                await self._soon(second)
-
-    async def test_a_reader_that_starts_live_leaves_room(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.extend([1, 2])
-            with log.tail(log.top):
-                await self._soon(log.wait_room(2, without_readers=False))

@@ -23,11 +23,12 @@ class NDJSONEncoder(Encoder):
 
     def encode(self, entries: Entries) -> bytes:
         prefix, events = self._id, entries.events
-        rows = zip(entries.offsets, entries.json, strict=True)
-        if not events:
-            return b"".join([b'%b%d","data":%b}\n' % (prefix, offset, json) for offset, json in rows])
+        if not events and entries.places is None:
+            plain = zip(entries.offsets, entries.json, strict=True)
+            return b"".join([b'%b%d","data":%b}\n' % (prefix, offset, json) for offset, json in plain])
+        rows = zip(entries.spelled, entries.offsets, entries.json, strict=True)
         return b"".join(
-            [b'%b%d"%b,"data":%b}\n' % (prefix, offset, _member(events, offset), json) for offset, json in rows]
+            [b'%b%b"%b,"data":%b}\n' % (prefix, place, _member(events, offset), json) for place, offset, json in rows]
         )
 
     def notice(self, notice: Notice, cursor: str) -> bytes:

@@ -74,13 +74,14 @@ class SSEEncoder(Encoder):
 
     def encode(self, entries: Entries) -> bytes:
         prefix, events = self._id, entries.events
-        if not events and len(entries.json) == 1:
-            return b"%b%d\ndata: %b\n\n" % (prefix, entries.offsets[0], entries.json[0])
-        rows = zip(entries.offsets, entries.json, strict=True)
-        if not events:
-            return b"".join([b"%b%d\ndata: %b\n\n" % (prefix, offset, json) for offset, json in rows])
+        if not events and entries.places is None:
+            if len(entries.json) == 1:
+                return b"%b%d\ndata: %b\n\n" % (prefix, entries.offsets[0], entries.json[0])
+            plain = zip(entries.offsets, entries.json, strict=True)
+            return b"".join([b"%b%d\ndata: %b\n\n" % (prefix, offset, json) for offset, json in plain])
+        rows = zip(entries.spelled, entries.offsets, entries.json, strict=True)
         return b"".join(
-            [b"%b%d\n%bdata: %b\n\n" % (prefix, offset, _field(events, offset), json) for offset, json in rows]
+            [b"%b%b\n%bdata: %b\n\n" % (prefix, place, _field(events, offset), json) for place, offset, json in rows]
         )
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
