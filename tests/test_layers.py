@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"errors"},
     {"cursor", "events"},
     {"flow", "wire"},
-    {"client", "iterators", "modes", "pulse"},
+    {"client", "iterators", "modes", "pulse", "stepping"},
     {"log"},
     {"producer"},
     {"engine"},

@@ -29,8 +29,8 @@ class Deaf(MemoryLog):
 
 class WakesOne(MemoryLog):
     def wake_readers(self) -> None:
-        if self._sleepers:
-            self._sleepers.pop().set_result(None)
+        for sleeper in [*self._sleepers][:1]:
+            sleeper.wake()
 
 
 class WakesAgain(MemoryLog):

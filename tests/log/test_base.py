@@ -11,6 +11,8 @@ from tailrace.events import Entries
 from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES, SHARED_BYTES, SHARED_ENCODERS
 from tailrace.testing import LogContract
 
+LIMIT = 10.0
+
 
 class FetchingLog(MemoryLog):
     """A log that must fetch its entries."""
@@ -91,39 +93,44 @@ async def test_latest_reads_the_whole_history_at_once() -> None:
         assert tail.position == 5_000
 
 
-async def test_an_arrival_is_done_at_once_if_there_is_something() -> None:
-    log = MemoryLog("arrival")
+async def test_a_wait_ends_at_once_if_there_is_something() -> None:
+    log = MemoryLog("news")
     with log.tail() as tail:
         await log.append(1)
-        assert tail.arrival().done()
+        await tail.wait()
         await tail.read()
-        arrival = tail.arrival()
-        assert not arrival.done()
+        waiting = asyncio.create_task(tail.wait())
+        await asyncio.sleep(0)
+        assert len(log._sleepers) == 1
         tail.wake()
         tail.wake()
-        assert arrival.done()
+        await asyncio.wait_for(waiting, LIMIT)
         await log.close()
-        assert tail.arrival().done()
+        await tail.wait()
     assert not log._sleepers
 
 
-async def test_a_cancelled_arrival_does_not_disturb_the_others() -> None:
-    log = MemoryLog("arrival")
+async def test_a_cancelled_wait_does_not_disturb_the_others() -> None:
+    log = MemoryLog("news")
     with log.tail() as first, log.tail() as second:
-        cancelled, arrival = first.arrival(), second.arrival()
+        cancelled, waiting = asyncio.create_task(first.wait()), asyncio.create_task(second.wait())
+        await asyncio.sleep(0)
         cancelled.cancel()
         await log.append(1)
-        assert arrival.done()
+        await asyncio.wait_for(waiting, LIMIT)
+        assert cancelled.cancelled()
 
 
-async def test_a_closed_tail_waits_for_nothing() -> None:
+async def test_a_tail_that_is_closed_ends_its_wait() -> None:
     log = MemoryLog("closed")
     tail = log.tail()
-    tail.arrival()
+    waiting = asyncio.create_task(tail.wait())
+    await asyncio.sleep(0)
     tail.close()
     tail.close()
     assert not log._sleepers
     assert log.readers == 0
+    await asyncio.wait_for(waiting, LIMIT)
 
 
 async def test_one_encoder_serves_all_readers_of_a_wire() -> None:

@@ -93,7 +93,7 @@ class Connection:
         """Send the response. The generator's error is sent as a notice, and also raised if the notice hides it."""
         self._task = asyncio.current_task()
         engine, tail, encoder, send = self._engine, self._tail, self._encoder, self._send
-        log = tail.log
+        log, news = tail.log, tail.news
         engine.readers.join(self)
         slot = engine.pulse.join(self)
         try:
@@ -125,7 +125,7 @@ class Connection:
                     self._ping_due = False
                     await self._body(encoder.ping)
                 else:
-                    await tail.arrival()
+                    await news
         except LogReset as reset:
             await self._end(b"", Reset(reset.reason), reset.resume)
         except SlowReader:

@@ -15,6 +15,7 @@ from ..cursor import Cursor, stream_token
 from ..errors import LogReset, ResetReason, SlowReader
 from ..events import DONE, Entries, Outcome, encode_event
 from ..flow import Flow, LogStatistics, Retention
+from ..stepping import Sleepers
 from ..wire.base import Encoder, Wire
 
 BATCH_ENTRIES = 1024
@@ -91,7 +92,7 @@ class Log(ABC):
         self._shared: dict[int, _Shared] = {}  # by the offset before the batch; valid until the next write
         self._shared_size = 0
         self._encoders: dict[Wire, Encoder] = {}
-        self._sleepers: set[asyncio.Future[None]] = set()
+        self._sleepers = Sleepers()
         self._room: asyncio.Future[None] | None = None
 
     # Writing
@@ -254,12 +255,7 @@ class Log(ABC):
 
     def wake_readers(self) -> None:
         """Wake every waiting reader. Call it once for any number of new entries."""
-        if self._sleepers:
-            # Setting a result only schedules the waiting task, so no reader joins or leaves during this loop.
-            for sleeper in self._sleepers:
-                if not sleeper.done():
-                    sleeper.set_result(None)
-            self._sleepers.clear()
+        self._sleepers.wake_all()
 
     async def wait_change(self) -> None:
         """Wait until a reader reads, joins or leaves, until the log ends, or until `make_room`. For the sole writer."""
@@ -338,12 +334,11 @@ class Tail:
         "_closed",
         "_conflates",
         "_flow",
-        "_loop",
         "_prepare",
         "_tag",
-        "_waiter",
         "dropped",
         "log",
+        "news",
         "position",
     )
 
@@ -359,9 +354,8 @@ class Tail:
         log.furthest = max(log.furthest, min(after, log.top))
         # Entries from before the reader joined do not count as being behind.
         self._behind_from = log.top
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        self.news = log._sleepers.sleeper()  # await it, where nothing is new, as `wait` does
         log.count_readers(1)
 
     @property
@@ -395,28 +389,14 @@ class Tail:
         entries = self.read_nowait()
         return self._take(await self.log.read(self.position, *self._bounds())) if entries is None else entries
 
-    def arrival(self) -> asyncio.Future[None]:
-        """Return a future that completes when entries, the end or a `wake` arrives."""
-        log = self.log
-        self._waiter = waiter = self._loop.create_future()
-        if log.top > self.position or log.outcome is not None:
-            waiter.set_result(None)
-        else:
-            log._sleepers.add(waiter)
-        return waiter
-
     async def wait(self) -> None:
-        """Wait for the next arrival."""
-        try:
-            await self.arrival()
-        finally:
-            self._forget_waiter()
+        """Wait for entries, the end or a `wake`."""
+        if self.log.top <= self.position and self.log.outcome is None:
+            await self.news
 
     def wake(self) -> None:
         """Wake the reader even if nothing is new."""
-        if (waiter := self._waiter) is not None and not waiter.done():
-            self.log._sleepers.discard(waiter)
-            waiter.set_result(None)
+        self.news.wake()
 
     def cursor(self) -> Cursor:
         """Return the cursor of what was read."""
@@ -432,7 +412,7 @@ class Tail:
         """Leave the log. Further calls do nothing."""
         if not self._closed:
             self._closed = True
-            self._forget_waiter()
+            self.wake()
             self.log.count_readers(-1)
 
     def __enter__(self) -> Tail:
@@ -456,11 +436,6 @@ class Tail:
     def _bounds(self) -> tuple[int, int]:
         # Finding the newest entry of each key takes a look at all entries.
         return (self.log.top - self.position, sys.maxsize) if self._conflates else (BATCH_ENTRIES, BATCH_BYTES)
-
-    def _forget_waiter(self) -> None:
-        if self._waiter is not None:
-            self.log._sleepers.discard(self._waiter)
-            self._waiter = None
 
     def _take(self, entries: Entries) -> Entries:
         if not entries.json:
