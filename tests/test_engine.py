@@ -14,8 +14,10 @@ from fastapi import FastAPI
 
 from tailrace import (
     Engine,
+    EngineStatistics,
     Flow,
     Log,
+    LogFenced,
     Outcome,
     Producer,
     Retention,
@@ -24,7 +26,7 @@ from tailrace import (
     create_streaming_endpoint,
     stream_response,
 )
-from tailrace.engine import SHUTDOWN, EngineStatistics
+from tailrace.engine.producers import SHUTDOWN
 from tailrace.log.memory import MemoryStore
 from tailrace.producer import STOPPED
 from tests.raw import exchange
@@ -71,14 +73,14 @@ async def stubborn(release: asyncio.Event) -> AsyncIterator[int]:
 
 async def play(engine: Engine, count: int = 1, item: Any = 1) -> Log:
     """Return a stream that has ended."""
-    log = engine.new_stream("/play")
-    await asyncio.wait_for(engine.produce(log, items(count, item)).wait(), LIMIT)
+    log = await engine.new_stream("/play")
+    await asyncio.wait_for((await engine.produce(log, items(count, item))).wait(), LIMIT)
     return log
 
 
 async def started(engine: Engine, source: AsyncIterator[int], **options: Any) -> Producer:
     """Return a producer whose generator has yielded its first item and waits."""
-    producer = engine.produce(engine.new_stream("/started"), source, **options)
+    producer = await engine.produce(await engine.new_stream("/started"), source, **options)
     with producer.log.tail() as tail:
         await asyncio.wait_for(anext(tail), LIMIT)
     return producer
@@ -100,16 +102,16 @@ def test_an_unknown_url_scheme_is_refused(url: str) -> None:
 async def test_a_name_always_finds_the_same_log() -> None:
     engine = Engine(retention=Retention(count=7))
     assert await engine.find("room") is None
-    log = engine.log("room")
-    assert engine.log("room") is log
+    log = await engine.log("room")
+    assert await engine.log("room") is log
     assert await engine.find("room") is log
     assert log.retention == Retention(count=7)
-    assert engine.log("other", retention=Retention(count=3)).retention == Retention(count=3)
+    assert (await engine.log("other", retention=Retention(count=3))).retention == Retention(count=3)
 
 
 async def test_streams_have_unguessable_names_below_their_path() -> None:
     engine = Engine()
-    first, second = engine.new_stream("/a/b"), engine.new_stream("/a/b", retention=Retention(count=3))
+    first, second = await engine.new_stream("/a/b"), await engine.new_stream("/a/b", retention=Retention(count=3))
     assert first.name != second.name
     path, _, stream = first.name.rpartition("/")
     assert (path, len(stream)) == ("/a/b", 22)
@@ -121,10 +123,10 @@ async def test_streams_have_unguessable_names_below_their_path() -> None:
 async def test_a_stream_can_have_an_id_that_the_application_knows_already() -> None:
     engine = Engine()
     known = "an-id_of-22_characters"
-    log = engine.new_stream("/a/b", stream_id=known, retention=Retention(count=3))
+    log = await engine.new_stream("/a/b", stream_id=known, retention=Retention(count=3))
     assert (log.name, log.stream, log.retention) == (f"/a/b/{known}", known, Retention(count=3))
     assert await engine.find(log.name) is log
-    assert engine.new_stream("/a/c", stream_id=known) is not log
+    assert await engine.new_stream("/a/c", stream_id=known) is not log
 
 
 @pytest.mark.parametrize(
@@ -133,20 +135,20 @@ async def test_a_stream_can_have_an_id_that_the_application_knows_already() -> N
 async def test_an_id_of_another_form_is_refused(stream_id: str) -> None:
     engine = Engine()
     with pytest.raises(ValueError, match=r"expected a stream id of the form .*\{22\}, but got "):
-        engine.new_stream("/a", stream_id=stream_id)
+        await engine.new_stream("/a", stream_id=stream_id)
     assert await engine.find(f"/a/{stream_id}") is None
 
 
 async def test_a_stream_is_found_at_its_path_and_a_named_log_is_not() -> None:
     engine = Engine()
-    stream, _ = engine.new_stream("/a", fingerprint=b"f"), engine.log("/a/named")
+    stream, _ = await engine.new_stream("/a", fingerprint=b"f"), await engine.log("/a/named")
     assert stream.fingerprint == b"f"
     assert await engine.find_stream("/a", stream.stream) is stream
     assert await engine.find_stream("/a", "named") is None
     assert await engine.find_stream("/b", stream.stream) is None
     await stream.close()
     assert await engine.find_stream("/a", stream.stream) is stream
-    engine.forget(stream)
+    await engine.forget(stream)
     assert await engine.find_stream("/a", stream.stream) is None
     await engine.aclose()
 
@@ -156,12 +158,12 @@ async def test_an_id_is_taken_until_its_stream_is_forgotten() -> None:
     log = await play(engine)
     path, _, stream_id = log.name.rpartition("/")
     with pytest.raises(ValueError, match=f"expected no log named '{log.name}' yet"):
-        engine.new_stream(path, stream_id=stream_id)
+        await engine.new_stream(path, stream_id=stream_id)
     assert await engine.find(log.name) is log
-    engine.forget(log)
-    again = engine.new_stream(path, stream_id=stream_id)
+    await engine.forget(log)
+    again = await engine.new_stream(path, stream_id=stream_id)
     assert again is not log
-    await asyncio.wait_for(engine.produce(again, items(2)).wait(), LIMIT)
+    await asyncio.wait_for((await engine.produce(again, items(2))).wait(), LIMIT)
     assert (again.top, engine.statistics().kept) == (2, 1)
 
 
@@ -169,20 +171,20 @@ async def test_an_id_is_taken_while_its_forgotten_stream_still_runs() -> None:
     engine = Engine()
     producer = await started(engine, endless())
     path, _, stream_id = producer.log.name.rpartition("/")
-    engine.forget(producer.log)
-    with pytest.raises(ValueError, match=f"expected no producer of log '{producer.log.name}', but one is still"):
-        engine.new_stream(path, stream_id=stream_id)
+    await engine.forget(producer.log)
+    with pytest.raises(ValueError, match=f"expected no log named '{producer.log.name}' yet, but there is one"):
+        await engine.new_stream(path, stream_id=stream_id)
     producer.stop()
     await asyncio.wait_for(producer.wait(), LIMIT)
-    assert engine.new_stream(path, stream_id=stream_id).top == 0
+    assert (await engine.new_stream(path, stream_id=stream_id)).top == 0
 
 
 async def test_a_forgotten_stream_is_gone_at_once() -> None:
     engine = Engine()
-    ended, fresh = await play(engine), engine.new_stream()
+    ended, fresh = await play(engine), await engine.new_stream()
     for log in (ended, fresh):
-        engine.forget(log)
-        engine.forget(log)
+        await engine.forget(log)
+        await engine.forget(log)
         assert await missing(engine, log)
     assert (engine.statistics().kept, engine.statistics().kept_size) == (0, 0)
 
@@ -190,7 +192,7 @@ async def test_a_forgotten_stream_is_gone_at_once() -> None:
 async def test_a_stream_forgotten_while_it_runs_is_not_kept() -> None:
     engine = Engine()
     producer = await started(engine, endless())
-    engine.forget(producer.log)
+    await engine.forget(producer.log)
     producer.stop()
     await asyncio.wait_for(producer.wait(), LIMIT)
     assert engine.statistics().kept == 0
@@ -205,16 +207,16 @@ async def test_a_log_has_one_producer_at_a_time() -> None:
     engine = Engine()
     producer = await started(engine, endless())
     assert engine.producer(producer.log) is producer
-    with pytest.raises(ValueError, match="to have no producer, but one is running"):
-        engine.produce(producer.log, items(1))
+    with pytest.raises(LogFenced, match=r"to be the writer of log .*, but it belongs to the holder of lease 1"):
+        await engine.produce(producer.log, items(1))
     assert await asyncio.wait_for(engine.stop(producer.log), LIMIT) == STOPPED
     assert engine.producer(producer.log) is None
 
 
 async def test_a_producer_takes_its_options() -> None:
     engine = Engine()
-    log = engine.new_stream()
-    producer = engine.produce(log, items(9), on_disconnect="cancel", flow=Flow.block(4))
+    log = await engine.new_stream()
+    producer = await engine.produce(log, items(9), on_disconnect="cancel", flow=Flow.block(4))
     for _ in range(5):
         await asyncio.sleep(0)
     assert log.top == 4
@@ -224,7 +226,7 @@ async def test_a_producer_takes_its_options() -> None:
 
 async def test_stopping_a_log_without_a_producer_returns_its_outcome() -> None:
     engine = Engine()
-    log = engine.log("quiet")
+    log = await engine.log("quiet")
     assert await engine.stop(log) is None
     await log.close()
     assert await engine.stop(log) == Outcome("done")
@@ -321,19 +323,19 @@ async def test_kept_logs_are_bounded_by_count_and_size() -> None:
 async def test_ended_logs_are_forgotten_while_nothing_else_happens() -> None:
     engine = Engine(keep=0.01, heartbeat=0.008)
     logs = [await play(engine) for _ in range(2)]
-    for named in (engine.log("produced"), engine.log("closed")):
+    for named in (await engine.log("produced"), await engine.log("closed")):
         logs.append(named)
         await named.append(1)
-    await asyncio.wait_for(engine.produce(logs[2], items(1)).wait(), LIMIT)
+    await asyncio.wait_for((await engine.produce(logs[2], items(1))).wait(), LIMIT)
     await logs[3].close()
-    by_hand = engine.new_stream("/by-hand")
+    by_hand = await engine.new_stream("/by-hand")
     logs.append(by_hand)
     await by_hand.close()
     async with asyncio.timeout(LIMIT):
         while engine.statistics().kept:  # noqa: ASYNC110 - time itself is what is waited for
             await asyncio.sleep(0.005)
     assert [await missing(engine, log) for log in logs] == [True] * 5
-    assert engine.log("closed") is not logs[3]
+    assert await engine.log("closed") is not logs[3]
     await engine.aclose()
 
 
@@ -366,13 +368,13 @@ async def test_a_slow_reader_of_an_ended_stream_can_come_back() -> None:
 async def test_idle_named_logs_are_forgotten_unless_they_are_held_or_produced_into() -> None:
     engine = Engine(keep_idle=0.01, heartbeat=0.008)
     for number in range(5):
-        engine.log(f"/rooms/{number}")
-    held = engine.log("/held")
+        await engine.log(f"/rooms/{number}")
+    held = await engine.log("/held")
     producer = await started(engine, endless())
     async with asyncio.timeout(LIMIT):
         while await engine.find("/rooms/4") is not None:  # noqa: ASYNC110 - time itself is what is waited for
             await asyncio.sleep(0.005)
-    assert engine.log("/held") is held
+    assert await engine.log("/held") is held
     assert engine.producer(producer.log) is producer
     assert await engine.find(producer.log.name) is producer.log
     producer.stop()
@@ -385,15 +387,15 @@ async def test_idle_named_logs_are_forgotten_unless_they_are_held_or_produced_in
 async def test_readers_are_told_once_that_the_server_stops() -> None:
     engine = Engine()
     stays, left = Reader(), Reader()
-    engine.join(stays)
-    engine.join(left)
-    engine.part(left)
-    engine.part(left)
+    engine.readers.join(stays)
+    engine.readers.join(left)
+    engine.readers.part(left)
+    engine.readers.part(left)
     assert engine.statistics().readers == 1
     engine.drain()
     engine.drain()
     assert (stays.told, left.told) == (1, 0)
-    engine.part(stays)
+    engine.readers.part(stays)
     await engine.aclose()
 
 
@@ -402,16 +404,16 @@ async def test_readers_that_do_not_leave_are_abandoned_after_the_grace() -> None
 
     class Stalled(Reader):
         def abandon(self) -> None:
-            engine.part(self)
+            engine.readers.part(self)
 
-    engine.join(Stalled())
+    engine.readers.join(Stalled())
     await asyncio.wait_for(engine.aclose(), LIMIT)
     assert engine.statistics().readers == 0
 
 
 async def test_farewells_differ_within_their_range() -> None:
     engine = Engine(reconnect=(0.5, 3.0))
-    farewells = [engine.farewell("shutdown") for _ in range(100)]
+    farewells = [engine.readers.farewell("shutdown") for _ in range(100)]
     assert {farewell.reason for farewell in farewells} == {"shutdown"}
     assert all(500 <= farewell.retry <= 3_000 for farewell in farewells)
     assert len({farewell.retry for farewell in farewells}) > 10
@@ -420,7 +422,7 @@ async def test_farewells_differ_within_their_range() -> None:
 async def test_readers_of_a_stream_that_is_still_produced_may_stay() -> None:
     engine = Engine()
     producer = await started(engine, endless())
-    quiet = engine.log("quiet")
+    quiet = await engine.log("quiet")
     assert not engine.leaving(quiet)
     engine.drain()
     assert engine.leaving(quiet)
@@ -459,9 +461,9 @@ async def test_a_stream_that_nobody_reads_is_not_waited_for_at_the_end() -> None
 
 async def test_readers_of_a_shared_log_go_although_its_producer_has_its_grace() -> None:
     engine = Engine(shutdown_grace=LIMIT)
-    shared, requested = engine.log("shared"), engine.new_stream("/requested")
+    shared, requested = await engine.log("shared"), await engine.new_stream("/requested")
     for log in (shared, requested):
-        engine.produce(log, endless())
+        await engine.produce(log, endless())
     assert not engine.leaving(shared)
     engine.drain()
     assert engine.leaving(shared)
@@ -492,13 +494,13 @@ async def test_the_grace_can_be_shortened(shorter: float) -> None:
     assert engine.shutdown_grace == LIMIT
     producer = await started(engine, endless())
     reader = Reader()
-    engine.join(reader)
+    engine.readers.join(reader)
     engine.drain()
     engine.drain(grace=shorter)
     await asyncio.wait_for(producer.wait(), LIMIT / 2)
     assert producer.log.outcome == SHUTDOWN
     assert reader.told == 1
-    engine.part(reader)
+    engine.readers.part(reader)
     await engine.aclose()
 
 
@@ -524,8 +526,8 @@ async def test_a_producer_that_starts_after_the_grace_is_stopped() -> None:
     engine = Engine()
     engine.drain(grace=0)
     engine.drain(grace=0)
-    log = engine.new_stream()
-    await asyncio.wait_for(engine.produce(log, endless()).wait(), LIMIT / 2)
+    log = await engine.new_stream()
+    await asyncio.wait_for((await engine.produce(log, endless())).wait(), LIMIT / 2)
     assert log.outcome == SHUTDOWN
     await engine.aclose()
 
@@ -542,7 +544,7 @@ async def test_a_generator_that_is_left_running_is_named(caplog: pytest.LogCaptu
 
 async def test_a_closed_engine_is_empty_and_can_be_used_again() -> None:
     engine = Engine(heartbeat=0.008, keep=0.01)
-    old, never_produced = await play(engine), engine.new_stream()
+    old, never_produced = await play(engine), await engine.new_stream()
     assert engine.statistics().kept == 1
     await engine.aclose()
     await engine.aclose()
@@ -568,11 +570,11 @@ async def test_statistics_count_readers_producers_and_kept_logs() -> None:
     engine = Engine()
     producer = await started(engine, endless())
     reader = Reader()
-    engine.join(reader)
+    engine.readers.join(reader)
     await play(engine, 2)
     assert engine.statistics() == EngineStatistics(
         readers=1, producers=1, stuck=0, threads=0, kept=1, kept_size=2, draining=False
     )
     producer.stop()
-    engine.part(reader)
+    engine.readers.part(reader)
     await engine.aclose()

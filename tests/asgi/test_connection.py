@@ -10,7 +10,6 @@ import pytest
 from tailrace import Event, Flow, OpenAIChunks, Outcome, Result, Retention, StreamError, StreamResponse, StreamSettings
 from tailrace.asgi.connection import MAX_SEND, Connection
 from tailrace.events import Entries
-from tailrace.log.base import Log
 from tailrace.log.memory import MemoryLog
 from tailrace.modes import DEFAULT_WIRES
 from tests.asgi.apps import SSE_HEADERS, STREAMED, TEXT_HEADERS, Served, Server, of, small_engine
@@ -50,7 +49,7 @@ async def test_a_stream_stopped_before_its_first_event_says_so() -> None:
     app = Served(x=StreamResponse(faucet.run))
     async with serving(app) as url, exchange(url, "/x", SSE_HEADERS, head=False) as got:
         await soon(faucet.started)
-        (producer,) = app.engine._producers.values()
+        (producer,) = app.engine.producers._running.values()
         producer.stop()
         await got.read_head()
         assert got.status == 200
@@ -144,7 +143,7 @@ async def test_a_busy_connection_is_not_pinged() -> None:
 @pytest.mark.parametrize("media_type", STREAMED)
 async def test_readers_of_a_log_get_a_farewell_at_once(media_type: str) -> None:
     engine = small_engine(reconnect=(0.5, 0.7))
-    log = engine.log("news")
+    log = await engine.log("news")
     await log.append(1)
     app = Served(engine, x=StreamResponse(log))
     async with serving(app) as url, exchange(url, "/x", {"Accept": media_type}) as got:
@@ -166,8 +165,8 @@ async def test_readers_of_a_log_get_a_farewell_at_once(media_type: str) -> None:
 
 async def test_who_comes_to_a_log_while_the_server_leaves_gets_what_is_there_and_the_farewell() -> None:
     engine = small_engine()
-    log = engine.log("news")
-    await log.extend([1, 2])
+    log = await engine.log("news")
+    await log.append(1, 2)
     async with serving(Served(engine, x=StreamResponse(log))) as url:
         engine.drain()
         _, body = await fetch(url, "/x", SSE_HEADERS)
@@ -202,8 +201,8 @@ async def test_a_producer_beyond_its_grace_is_cancelled_with_the_reason() -> Non
 
 async def test_a_server_whose_send_never_suspends_does_not_hold_the_loop() -> None:
     engine = small_engine()
-    log = engine.log("history", retention=Retention(count=None, size=None))
-    await log.extend(["x" * 1000] * 3000)
+    log = await engine.log("history", retention=Retention(count=None, size=None))
+    await log.append(*["x" * 1000] * 3000)
     await log.close()
     server = Server()
     others = 0
@@ -290,8 +289,8 @@ async def test_a_client_that_takes_nothing_is_given_up() -> None:
 
 async def test_a_client_that_takes_nothing_holds_no_shutdown_beyond_its_grace() -> None:
     engine = small_engine(shutdown_grace=0.1)
-    log = engine.log("large")
-    await log.extend("x" * 1_000_000 for _ in range(5))
+    log = await engine.log("large")
+    await log.append(*("x" * 1_000_000 for _ in range(5)))
     app = Served(engine, x=StreamResponse(log))
     async with serving(app) as url, exchange(url, "/x", SSE_HEADERS, window=4096) as got:
         await got.reader.readexactly(1000)
@@ -318,7 +317,7 @@ async def test_a_client_that_takes_a_little_is_not_given_up() -> None:
 
 async def test_each_send_is_timed_by_itself() -> None:
     engine = small_engine(heartbeat=10.0, send_timeout=20.0)
-    log = engine.log("news")
+    log = await engine.log("news")
     server, permits, sending = Server(), asyncio.Semaphore(0), asyncio.Event()
 
     async def send(message: Any) -> None:
@@ -330,7 +329,7 @@ async def test_each_send_is_timed_by_itself() -> None:
     async with asyncio.timeout(BOUND):
         answering = asyncio.create_task(StreamResponse(log, engine=engine)(server.scope, server.receive, send))
         await sending.wait()
-        (connection,) = engine._readers
+        (connection,) = engine.readers._readers
         assert isinstance(connection, Connection)
         for number in range(50):  # ten minutes in which a send is under way at every beat, and a new one each time
             connection.beat()
@@ -407,7 +406,7 @@ async def test_a_generator_that_ignores_its_cancellation_is_left_behind() -> Non
 async def test_a_slow_client_slows_no_other() -> None:
     count, fast_count = 400, 3
     engine = small_engine()
-    log = engine.log("news", retention=Retention(count=None, size=None))
+    log = await engine.log("news", retention=Retention(count=None, size=None))
     app = Served(engine, x=StreamResponse(log))
     item = "x" * 20_000
     async with (
@@ -450,7 +449,7 @@ class Slow:
     def __init__(self, flow: Flow, **retention: Any) -> None:
         self.engine = small_engine()
         keep = Retention(**{"count": None, "size": None, **retention})
-        self.log: Log = self.engine.log("news", retention=keep)
+        self.log = MemoryLog("news", keep)
         self.app = Served(self.engine, x=StreamResponse(self.log, StreamSettings(flow=flow)))
 
     async def write(self, count: int, event: str | None = None) -> None:
@@ -569,7 +568,7 @@ class FetchingLog(MemoryLog):
 
 async def test_entries_may_have_to_be_fetched() -> None:
     log = FetchingLog("news")
-    await log.extend([1, 2])
+    await log.append(1, 2)
     async with serving(Served(x=StreamResponse(log))) as url, exchange(url, "/x", SSE_HEADERS) as got:
         await got.until(b"data: 2")
         await log.append(3)
@@ -589,7 +588,7 @@ async def test_a_reader_is_told_of_the_end_that_comes_with_the_last_event_in_one
 @pytest.mark.parametrize("state", ["error", "cancelled"])
 async def test_text_breaks_off_unless_it_is_done(state: Any) -> None:
     engine = small_engine()
-    log = engine.log("news")
+    log = await engine.log("news")
     await log.append("half")
     await log.close(Outcome(state, "code", "message"))
     async with serving(Served(engine, x=StreamResponse(log))) as url:
@@ -600,7 +599,7 @@ async def test_text_breaks_off_unless_it_is_done(state: Any) -> None:
 
 async def test_the_error_of_another_s_producer_is_said_but_not_raised() -> None:
     engine = small_engine()
-    log = engine.log("news")
+    log = await engine.log("news")
     await log.close(Outcome("error", "dry", "no more"))
     app = Served(engine, x=StreamResponse(log))
     async with serving(app) as url:

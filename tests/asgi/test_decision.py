@@ -20,6 +20,7 @@ from tailrace.asgi.decision import (
     StreamRequest,
     address,
     decide,
+    place_of,
     remaining_query,
 )
 from tailrace.cursor import Cursor
@@ -204,12 +205,12 @@ DECISIONS: list[tuple[str, str, str | None, str | None, dict[str, bool], object]
     [row[1:] for row in DECISIONS],
     ids=[row[0] for row in DECISIONS],
 )
-def test_a_request_and_what_is_known_decide(
+async def test_a_request_and_what_is_known_decide(
     method: str, cursor: str | None, known: str | None, facts: dict[str, bool], expected: object
 ) -> None:
     asked = replace(request(SSE(), cursor), method=method)
     log = {None: None, TRIMMED: Known().log, WHOLE: Known().whole}[known]
-    assert kind(decide(asked, log, **facts)) == expected
+    assert kind(decide(asked, log, await place_of(asked.cursor, log), **facts)) == expected
 
 
 # How a response finds out what is known
@@ -247,13 +248,13 @@ async def test_each_request_without_a_cursor_starts_a_stream_of_its_own(engine: 
 
 async def test_a_cursor_finds_the_stream_that_it_names_and_calls_nothing(engine: Engine) -> None:
     started = read_of(await planned(Faucet().run, engine, SSE()))
-    await started.log.extend([1, 2])
+    await started.log.append(1, 2)
     found = read_of(await planned(uncallable, engine, SSE(), f"after={started.log.cursor(1)}".encode()))
     assert found == Read(started.log, 1)
 
 
 async def test_a_named_log_is_no_stream_of_a_path(engine: Engine) -> None:
-    board = engine.log("/x/board")
+    board = await engine.log("/x/board")
     await board.append("the merger closes on Friday")
     decision = await planned(Faucet().run, engine, SSE(), f"after={board.cursor(0)}".encode())
     assert kind(decision) == ("reset", "epoch_changed", f"{board.cursor(0)}.end")
@@ -261,8 +262,8 @@ async def test_a_named_log_is_no_stream_of_a_path(engine: Engine) -> None:
 
 
 async def test_a_log_that_a_function_returns_is_resumed_by_its_own_cursor(engine: Engine) -> None:
-    board = engine.log("board")
-    await board.extend([1, 2])
+    board = await engine.log("board")
+    await board.append(1, 2)
 
     async def function() -> Log:
         return board
@@ -390,7 +391,7 @@ async def test_two_requests_at_once_start_a_stream_once(engine: Engine) -> None:
 
 
 async def test_a_key_stands_for_no_log_of_the_application_s(engine: Engine) -> None:
-    board = engine.log("board")
+    board = await engine.log("board")
     called = asyncio.Event()
     proceed = asyncio.Event()
 

@@ -83,7 +83,7 @@ async def test_a_cancelled_stream_is_not_shown_as_whole() -> None:
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
         asking = asyncio.create_task(client.get("/x"))
         await soon(faucet.started)
-        (producer,) = app.engine._producers.values()
+        (producer,) = app.engine.producers._running.values()
         producer.stop(Outcome("cancelled", "maintenance", "come back later"))
         answer = await asking
     assert answer.status_code == 503
@@ -97,7 +97,7 @@ async def test_a_cancelled_stream_may_have_no_words() -> None:
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
         asking = asyncio.create_task(client.get("/x"))
         await soon(faucet.started)
-        (producer,) = app.engine._producers.values()
+        (producer,) = app.engine.producers._running.values()
         producer.stop(Outcome("cancelled"))
         answer = await asking
     assert answer.json() == {"detail": "", "code": "cancelled", "data": []}
@@ -108,8 +108,8 @@ async def test_a_document_beyond_the_wire_s_bound_is_refused(shared: bool) -> No
     settings = StreamSettings(wires=[Batch(max_bytes=100)])
     engine = small_engine()
     if shared:
-        log = engine.log("news")
-        await log.extend(["a" * 50] * 3)
+        log = await engine.log("news")
+        await log.append(*["a" * 50] * 3)
         app = Served(engine, x=StreamResponse(log, settings))
     else:
         app = Served(engine, x=of(*["a" * 50] * 3, settings=settings))
@@ -132,8 +132,8 @@ async def test_a_document_too_large_stops_its_stream() -> None:
 
 async def test_of_an_open_log_a_document_says_what_is_there_and_the_cursor() -> None:
     app = Served()
-    log = app.engine.log("news")
-    await log.extend([1, 2])
+    log = await app.engine.log("news")
+    await log.append(1, 2)
     app = Served(app.engine, x=StreamResponse(log))
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
         first = (await client.get("/x")).json()
@@ -155,7 +155,7 @@ async def test_of_an_open_log_a_document_says_what_is_there_and_the_cursor() -> 
 )
 async def test_of_an_ended_log_a_document_says_how_it_ended(outcome: Outcome, expected: Any) -> None:
     engine = small_engine()
-    log = engine.log("news")
+    log = await engine.log("news")
     await log.append(1)
     await log.close(outcome)
     answer = await get(Served(engine, x=StreamResponse(log)), "/x")
@@ -165,11 +165,11 @@ async def test_of_an_ended_log_a_document_says_how_it_ended(outcome: Outcome, ex
 
 async def test_a_log_that_is_trimmed_before_it_was_read_is_a_reset() -> None:
     engine = small_engine()
-    log = engine.log("news", retention=Retention(count=2))
+    log = await engine.log("news", retention=Retention(count=2))
     await log.append(1)
     server = Server()
     reading = Reading(engine, request(Batch()), StreamSettings(), log.tail())
-    await log.extend(range(2, 11))
+    await log.append(*range(2, 11))
     await Document(reading, 200, []).send(server.scope, server.receive, server.send)
     assert server.messages[0]["status"] == 410
     assert f'"cursor":"{log.cursor(8)}"'.encode() in server.body
@@ -196,8 +196,8 @@ async def test_a_function_answers_anew_each_time() -> None:
 
 async def test_a_document_says_where_it_begins_when_what_was_before_is_gone() -> None:
     engine = small_engine()
-    log = engine.log("news", retention=Retention(count=2))
-    await log.extend(["a", "b", "c", "d"])
+    log = await engine.log("news", retention=Retention(count=2))
+    await log.append("a", "b", "c", "d")
     await log.close()
     app = StreamResponse(log, engine=engine)
     assert (await get(app, "/")).json() == {"data": ["c", "d"], "after": str(log.cursor(2))}

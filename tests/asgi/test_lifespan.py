@@ -78,10 +78,10 @@ async def test_a_signal_drains_and_is_passed_on(number: int, heard: list[int]) -
     before = signal.getsignal(number)
     async with running(engine):
         reader = Leaving(left)
-        engine.join(reader)
+        engine.readers.join(reader)
         os.kill(os.getpid(), number)
         await soon(left)
-        engine.part(reader)
+        engine.readers.part(reader)
         assert engine.draining
         assert heard == [number]
     assert signal.getsignal(number) is before
@@ -135,7 +135,7 @@ async def test_the_engine_is_closed_even_if_the_application_fails() -> None:
 
     async def application() -> None:
         async with running(engine):
-            engine.produce(engine.log("x"), faucet.run())
+            await engine.produce(await engine.log("x"), faucet.run())
             await soon(faucet.started)
             raise ValueError("broken")
 
@@ -146,7 +146,7 @@ async def test_the_engine_is_closed_even_if_the_application_fails() -> None:
 
 async def test_readers_get_their_farewell_before_the_server_ends_the_lifespan(heard: list[int]) -> None:
     engine = small_engine()
-    log = engine.log("news")
+    log = await engine.log("news")
     async with serving(Served(engine, x=StreamResponse(log))) as url, exchange(url, "/x", SSE_HEADERS) as got:
         await log.append(1)
         await got.until(b"data: 1")
@@ -208,7 +208,7 @@ async def test_streams_can_still_be_finished_while_the_application_s_own_things_
             order.append("stream ends")
 
     async with app.router.lifespan_context(app):
-        engine.produce(engine.log("x"), last_words())
+        await engine.produce(await engine.log("x"), last_words())
         await asyncio.sleep(0)
     assert order == ["app starts", "stream ends", "app ends"]
 
@@ -220,7 +220,7 @@ async def test_a_router_may_have_an_engine_of_its_own() -> None:
     app.include_router(router)
     faucet = Faucet()
     async with app.router.lifespan_context(app):
-        own.produce(own.log("x"), faucet.run())
+        await own.produce(await own.log("x"), faucet.run())
         await soon(faucet.started)
     assert faucet.closed.is_set()
     assert not hasattr(app.state, "tailrace_engine")

@@ -134,7 +134,7 @@ def test_an_application_chooses_how_its_stream_is_cached(wire: Wire) -> None:
 
 
 async def test_a_response_says_where_its_body_begins() -> None:
-    log = small_engine().log("weather")
+    log = await small_engine().log("weather")
     assert cursor_header(log.cursor(2)) == (b"tailrace-cursor", str(log.cursor(2)).encode())
 
 
@@ -145,8 +145,8 @@ WIRES = {wire.media_type: wire for wire in DEFAULT_WIRES}
 
 
 async def shared(engine: Engine) -> Log:
-    log = engine.log("news", retention=Retention(count=2))
-    await log.extend(range(10))
+    log = await engine.log("news", retention=Retention(count=2))
+    await log.append(*range(10))
     await log.close()
     return log
 

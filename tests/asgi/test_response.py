@@ -186,7 +186,7 @@ async def test_who_has_the_end_already_gets_204(media_type: str, method: str) ->
 
 async def test_two_readers_of_one_log_read_the_same() -> None:
     engine = small_engine()
-    log = engine.log("news")
+    log = await engine.log("news")
     app = Served(engine, x=StreamResponse(log))
     await log.append(1)
     async with (
@@ -301,7 +301,7 @@ async def test_an_item_that_cannot_be_serialised_is_an_error_in_band() -> None:
 @pytest.mark.parametrize("state", ["done", "cancelled"])
 async def test_text_ends_cleanly_only_when_it_is_whole(state: Any) -> None:
     engine = small_engine()
-    log = engine.log("news")
+    log = await engine.log("news")
     await log.append("abc")
     await log.close(Outcome(state))
     async with serving(Served(engine, x=StreamResponse(log))) as url:
@@ -348,7 +348,7 @@ async def test_without_an_application_each_response_has_an_engine_of_its_own() -
 
 async def test_a_log_may_outlive_its_readers() -> None:
     engine = small_engine()
-    log: Log = engine.log("news")
+    log: Log = await engine.log("news")
     async with serving(Served(engine, x=StreamResponse(log))) as url:
         async with exchange(url, "/x", SSE_HEADERS):
             pass

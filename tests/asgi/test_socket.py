@@ -104,7 +104,7 @@ async def test_a_document_is_one_message() -> None:
 )
 async def test_the_close_code_says_how_the_stream_ended(outcome: Outcome, code: int) -> None:
     engine = small_engine()
-    log = engine.log("news")
+    log = await engine.log("news")
     await log.append(1)
     await log.close(outcome)
     async with serving(Served(engine, x=socketed(log))) as url, connected(url) as connection:
@@ -130,7 +130,7 @@ async def test_a_failure_between_events_is_said_and_raised_for_the_server() -> N
 @pytest.mark.parametrize("reason", ["shutdown", "slow"])
 async def test_a_farewell_has_a_close_code_of_its_own(reason: Any) -> None:
     engine = small_engine()
-    log = engine.log("news")
+    log = await engine.log("news")
     app = Served(engine, x=socketed(log, StreamSettings(flow=Flow.disconnect(1))))
     async with serving(app) as url, connected(url) as connection:
         await log.append(1)
@@ -139,7 +139,7 @@ async def test_a_farewell_has_a_close_code_of_its_own(reason: Any) -> None:
         if reason == "shutdown":
             engine.drain()
         else:
-            await log.extend([2, 3, 4])
+            await log.append(2, 3, 4)
         farewell = from_json(await connection.recv())
         assert (farewell["event"], farewell["data"]["reason"]) == ("farewell", reason)
         assert farewell["id"] == str(log.cursor(1))
@@ -247,7 +247,7 @@ async def test_any_other_message_than_a_command_closes_with_1008(message: str | 
 
 async def test_a_stream_without_an_address_cannot_be_stopped_by_its_reader() -> None:
     engine = small_engine()
-    log = engine.log("news")
+    log = await engine.log("news")
     await log.append(1)
     app = Served(engine, x=socketed(log))
     async with serving(app) as url, connected(url) as connection:

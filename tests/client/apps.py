@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sse_starlette import EventSourceResponse as OtherEventSourceResponse
 
-from tailrace import Engine, Event, Flow, Log, OpenAIChunks, Retention, StreamError, StreamRouter
+from tailrace import Engine, Event, Flow, Log, MemoryLog, OpenAIChunks, Retention, StreamError, StreamRouter
 
 LETTERS = ["a", "b", "c"]
 NAMES = ["één", "twee", "drieë"]
@@ -23,7 +23,7 @@ def tailrace_app() -> FastAPI:
     engine = Engine()
     router = StreamRouter(engine=engine)
     runs: Counter[str] = Counter()
-    feed = engine.log("/feed", retention=Retention(count=3))
+    feed = MemoryLog("/feed", Retention(count=3))
 
     @router.stream("/letters", websocket=True)
     async def letters() -> AsyncIterator[str]:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tailrace import NDJSON, SSE, Flow, Log, LogReset, MemoryLog, Retention
+from tailrace import NDJSON, SSE, Flow, Log, LogReset, MemoryLog, MemoryStore, Retention
 from tailrace.events import Entries
 from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES, SHARED_BYTES, SHARED_ENCODERS
 from tailrace.testing import LogContract
@@ -49,7 +49,7 @@ async def test_a_fetch_may_find_nothing() -> None:
 
 async def test_a_tail_without_a_place_starts_at_what_is_kept() -> None:
     log = MemoryLog("trimmed", Retention(count=2))
-    await log.extend(range(1, 6))
+    await log.append(*range(1, 6))
     with log.tail() as tail:
         assert [entry.data for entry in await tail.read()] == [4, 5]
     with log.tail(0) as tail, pytest.raises(LogReset):
@@ -58,21 +58,21 @@ async def test_a_tail_without_a_place_starts_at_what_is_kept() -> None:
 
 async def test_small_batches_are_bounded_by_count() -> None:
     log = MemoryLog("long")
-    await log.extend([1] * 5_000)
+    await log.append(*[1] * 5_000)
     with log.tail() as tail:
         assert len(await tail.read()) == BATCH_ENTRIES
 
 
 async def test_large_batches_are_bounded_by_size() -> None:
     log = MemoryLog("large")
-    await log.extend(["x" * 1022] * 1_000)
+    await log.append(*["x" * 1022] * 1_000)
     with log.tail() as tail:
         assert len(await tail.read()) == BATCH_BYTES // 1024
 
 
 async def test_a_batch_of_giants_has_one_entry() -> None:
     log = MemoryLog("giants", Retention(size=None))
-    await log.extend(["x" * (2 * BATCH_BYTES)] * 40)
+    await log.append(*["x" * (2 * BATCH_BYTES)] * 40)
     with log.tail() as tail:
         assert len(await tail.read()) == 1
 
@@ -87,7 +87,7 @@ async def test_empty_data_does_not_stop_a_reader() -> None:
 
 async def test_latest_reads_the_whole_history_at_once() -> None:
     log = MemoryLog("latest")
-    await log.extend(range(5_000))
+    await log.append(*range(5_000))
     with log.tail(flow=Flow.latest()) as tail:
         assert [entry.data for entry in await tail.read()] == [4_999]
         assert tail.position == 5_000
@@ -173,7 +173,7 @@ async def test_a_conflated_batch_is_shared_only_if_nothing_was_left_out() -> Non
     with log.tail(flow=Flow.latest()) as first, log.tail(flow=Flow.latest()) as second:
         await log.append(1)
         assert first.read_nowait() is second.read_nowait()
-        await log.extend([2, 3])
+        await log.append(2, 3)
         batches = first.read_nowait(), second.read_nowait()
         assert batches[0] is not batches[1]
         assert [[entry.data for entry in batch or ()] for batch in batches] == [[3], [3]]
@@ -190,11 +190,14 @@ async def test_only_a_furthest_reader_makes_room() -> None:
 
 
 async def test_a_full_log_has_no_room() -> None:
-    log = MemoryLog("full", Retention(count=4))
+    store = MemoryStore()
+    log = await store.attach("full", Retention(count=4))
+    writer = await store.lease(log)
     log.held = True
     with log.tail() as tail:
-        await log.extend(range(6))
-        waiting = asyncio.create_task(log.wait_room(100, without_readers=False))
+        for number in range(6):
+            writer.write(None, b"%d" % number)
+        waiting = asyncio.create_task(writer.wait_room(100, without_readers=False))
         await asyncio.sleep(0)
         assert not waiting.done()
         await tail.read()
@@ -203,10 +206,13 @@ async def test_a_full_log_has_no_room() -> None:
 
 
 async def test_room_that_was_made_before_the_wait_counts() -> None:
-    log = MemoryLog("full", Retention(count=4))
+    store = MemoryStore()
+    log = await store.attach("full", Retention(count=4))
+    writer = await store.lease(log)
     log.held = True
     with log.tail() as tail:
-        await log.extend(range(6))
+        for number in range(6):
+            writer.write(None, b"%d" % number)
         await tail.read()
         assert log.full
-        await asyncio.wait_for(log.wait_room(100, without_readers=False), 10)
+        await asyncio.wait_for(writer.wait_room(100, without_readers=False), 10)

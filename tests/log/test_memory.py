@@ -211,7 +211,7 @@ async def test_what_is_conflated_for_one_reader_is_not_for_another() -> None:
 
 async def test_only_named_entries_have_names() -> None:
     log = MemoryLog("names", Retention(count=2))
-    await log.extend([Event(1, "a"), 2, Event(3, "b"), 4])
+    await log.append(Event(1, "a"), 2, Event(3, "b"), 4)
     assert [entry.event for entry in log.read_nowait(2, 10)] == ["b", None]
 
 

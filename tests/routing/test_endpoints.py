@@ -131,11 +131,11 @@ async def test_returned_iterators_and_logs_are_streamed() -> None:
 
     @router.stream("/log")
     async def returns_log() -> Log:
-        return app.engine.log("news")
+        return await app.engine.log("news")
 
     app.include_router(router)
-    await app.engine.log("news").append(1)
-    await app.engine.log("news").close()
+    await (await app.engine.log("news")).append(1)
+    await (await app.engine.log("news")).close()
     async with client_of(app) as client:
         for path in ("/async", "/sync", "/list", "/log"):
             assert (await client.get(path)).json() == {"data": [1]}

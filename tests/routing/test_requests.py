@@ -213,7 +213,7 @@ async def test_a_log_of_the_application_s_is_not_below_a_public_path() -> None:
         yield "lobby"
 
     app = Recording(router)
-    secret = app.engine.log("/rooms/board")
+    secret = await app.engine.log("/rooms/board")
 
     @router.stream("/rooms/board", flow=Flow.log(), dependencies=[Depends(admin)])
     async def board() -> Log:

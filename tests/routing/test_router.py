@@ -210,7 +210,7 @@ async def test_stopping_what_is_done_changes_nothing() -> None:
 
 async def test_an_open_stream_that_is_written_elsewhere_cannot_be_stopped_here() -> None:
     app = countdown_app()
-    log = app.engine.new_stream("/countdown")
+    log = await app.engine.new_stream("/countdown")
     async with client_of(app) as client:
         stopped = await client.post(f"{log.name}/stop")
     assert stopped.status_code == 202

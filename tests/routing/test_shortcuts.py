@@ -207,7 +207,7 @@ def test_a_misspelt_option_is_a_type_error(misspelt: dict[str, Any]) -> None:
 
 async def test_a_function_may_give_the_source() -> None:
     app = Recording()
-    log: Log = app.engine.log("news")
+    log: Log = await app.engine.log("news")
     await log.append("new")
     await log.close()
 
@@ -229,8 +229,8 @@ async def test_a_function_may_give_the_source() -> None:
 
 async def test_a_log_is_read_as_it_is() -> None:
     app = Recording()
-    log: Log = app.engine.log("news")
-    await log.extend(["one ", "two"])
+    log: Log = await app.engine.log("news")
+    await log.append("one ", "two")
     await log.close()
 
     @app.get("/x")
@@ -358,7 +358,7 @@ async def test_a_processor_may_return_a_log() -> None:
     app = Recording()
 
     async def processor(message: str) -> Log:
-        log = app.engine.log(message)
+        log = await app.engine.log(message)
         await log.append(message)
         await log.close()
         return log

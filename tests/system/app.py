@@ -160,13 +160,13 @@ async def finishing(request: Request) -> AsyncIterator[Number]:
     """Needs only a little longer when the server is told to stop."""
     engine: Engine = request.app.state.tailrace_engine
     leaving = Leaving()
-    engine.join(leaving)
+    engine.readers.join(leaving)
     try:
         yield Number(n=1)
         await leaving.wait()
         yield Number(n=2)
     finally:
-        engine.part(leaving)
+        engine.readers.part(leaving)
 
 
 @router.stream("/endless", status_wait=0.1, websocket=True)
@@ -178,7 +178,7 @@ async def endless() -> AsyncIterator[Number]:
 @router.stream("/room", websocket=True)
 async def room(request: Request) -> Log:
     engine: Engine = request.app.state.tailrace_engine
-    return engine.log("/room")
+    return await engine.log("/room")
 
 
 # A model
@@ -213,7 +213,8 @@ control = APIRouter()
 @control.post("/room")
 async def publish(request: Request, number: Number) -> dict[str, int]:
     engine: Engine = request.app.state.tailrace_engine
-    return {"offset": await engine.log("/room").append(number)}
+    log = await engine.log("/room")
+    return {"offset": (await log.append(number))[-1]}
 
 
 @control.post("/lives/{name}/release")

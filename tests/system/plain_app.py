@@ -13,9 +13,10 @@ app.state.tailrace_engine = engine = Engine(reconnect=(0.1, 0.5))
 
 @app.get("/room")
 async def room() -> StreamResponse:
-    return StreamResponse(engine.log("/room"))
+    return StreamResponse(await engine.log("/room"))
 
 
 @app.post("/room")
 async def publish(number: dict[str, int]) -> None:
-    await engine.log("/room").append(number)
+    log = await engine.log("/room")
+    await log.append(number)

@@ -323,7 +323,7 @@ async def _forget(chat: Chat, stream_id: str) -> None:
     engine = chat.app.state.tailrace_engine
     log = await engine.find(f"/chat/stream/{stream_id}")
     assert log is not None
-    engine.forget(log)
+    await engine.forget(log)
 
 
 async def test_a_stream_that_was_forgotten_is_made_again(tmp_path: Path) -> None:

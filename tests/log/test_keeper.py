@@ -7,97 +7,27 @@ from typing import Any
 
 import pytest
 
-from tailrace import Log, Retention
-from tailrace.log.memory import MemoryStore
-from tailrace.log.store import Keeper
+from tailrace import Keeping, MemoryLog, MemoryStore, Retention
 from tailrace.pulse import Pulse
 
 UNBOUNDED = Retention(count=None, size=None)
 
 
-# The store
-
-
-async def test_a_store_keeps_logs_by_name() -> None:
-    store = MemoryStore()
-    assert await store.find("a") is None
-    log = store.open("a", UNBOUNDED)
-    assert store.open("a", Retention()) is log
-    with pytest.raises(ValueError, match="expected no log named 'a' yet, but there is one"):
-        store.create("a", UNBOUNDED)
-    assert log.retention is UNBOUNDED
-    assert await store.find("a") is log
-    store.drop(log)
-    store.drop(log)
-    assert await store.find("a") is None
-    held = store.open("b", UNBOUNDED)
-    await store.aclose()
-    assert await store.find(held.name) is None
-    assert not store.survives_restart
-
-
-async def test_a_released_log_stays_while_the_application_holds_it() -> None:
-    store = MemoryStore()
-    held = store.open("a", UNBOUNDED)
-    store.release(held)
-    store.release(held)
-    gc.collect()
-    assert await store.find("a") is held
-    with pytest.raises(ValueError, match="expected no log named 'a' yet"):
-        store.create("a", UNBOUNDED)
-    del held
-    gc.collect()
-    assert await store.find("a") is None
-
-
-async def test_a_released_log_that_is_opened_again_stays() -> None:
-    store = MemoryStore()
-    log = store.open("a", UNBOUNDED)
-    epoch = log.epoch
-    store.release(log)
-    store.open("a", UNBOUNDED)
-    del log
-    gc.collect()
-    assert store.open("a", UNBOUNDED).epoch == epoch
-
-
-async def test_only_the_log_itself_is_dropped_or_released_by_its_name() -> None:
-    store = MemoryStore()
-    old = store.open("a", UNBOUNDED)
-    store.drop(old)
-    new = store.open("a", UNBOUNDED)
-    store.drop(old)
-    store.release(old)
-    epoch = new.epoch
-    del new
-    gc.collect()
-    found = await store.find("a")
-    assert found is not None
-    assert found.epoch == epoch
-
-
-# The keeper
-
-
 class Kept:
-    """A keeper over a store in memory, with a clock that the test sets."""
+    """A store in memory with a clock that the test sets."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **bounds: Any) -> None:
         self.now = 100.0
-        monkeypatch.setattr("tailrace.log.store.time", SimpleNamespace(monotonic=lambda: self.now))
-        self.store = MemoryStore()
+        monkeypatch.setattr("tailrace.log.keeper.time", SimpleNamespace(monotonic=lambda: self.now))
         self.pulse = Pulse(60)
-        self.busy: set[Log] = set()
-        defaults: dict[str, Any] = {"keep": 10, "count": 100, "size": 1_000, "idle": 50}
-        self.keeper = Keeper(self.store, self.pulse, busy=self.busy.__contains__, **{**defaults, **options})
+        self.store = MemoryStore(Keeping(**{"keep": 10, "count": 100, "size": 1_000, "idle": 50, **bounds}), self.pulse)
+        self.keeper = self.store._keeper
 
-    def open(self, name: str) -> Log:
-        log = self.store.open(name, Retention())
-        self.keeper.watch(log)
-        return log
+    async def open(self, name: str) -> MemoryLog:
+        return await self.store.attach(name, Retention())
 
-    async def ended(self, name: str, size: int = 1) -> Log:
-        log = self.open(name)
+    async def ended(self, name: str, size: int = 1) -> MemoryLog:
+        log = await self.open(name)
         log.write(None, b"1" * size)
         await log.close()
         return log
@@ -115,7 +45,7 @@ async def test_an_ended_log_is_forgotten_after_its_time(monkeypatch: pytest.Monk
     kept = Kept(monkeypatch)
     log = await kept.ended("a", 3)
     kept.pass_time(5)
-    assert kept.open("a") is log
+    assert await kept.open("a") is log
     await kept.ended("b", 4)
     assert (len(kept.keeper), kept.keeper.size) == (2, 7)
     kept.pass_time(5)
@@ -127,7 +57,7 @@ async def test_an_ended_log_is_forgotten_after_its_time(monkeypatch: pytest.Monk
 
 async def test_the_time_counts_from_the_last_readers_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch)
-    log = kept.open("a")
+    log = await kept.open("a")
     first, second = log.tail(), log.tail()
     await log.close()
     kept.pass_time(1_000)
@@ -179,31 +109,32 @@ async def test_the_log_that_was_left_last_stays_whatever_its_size(monkeypatch: p
 
 async def test_an_open_log_is_forgotten_when_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch)
-    kept.open("idle")
-    kept.busy.add(kept.open("produced"))
-    reading = kept.open("read").tail()
-    kept.open("written")
-    held = kept.open("held")
+    await kept.open("idle")
+    writer = await kept.store.lease(await kept.open("produced"))
+    reading = (await kept.open("read")).tail()
+    await kept.open("written")
+    held = await kept.open("held")
     kept.pass_time(40)
     (await kept.store.find("written")).write(None, b"1")  # type: ignore[union-attr]  # it is there
     kept.pass_time(10)
     assert await kept.there("idle", "produced", "read", "written", "held") == [False, True, True, True, True]
-    kept.busy.clear()
+    await writer.release()
+    del writer
     reading.close()
     del reading
     kept.pass_time(49)
     assert await kept.there("produced", "read", "written") == [True, True, True]
     kept.pass_time(1)
     assert await kept.there("produced", "read", "written", "held") == [False, False, False, True]
-    assert kept.open("held") is held
+    assert await kept.open("held") is held
 
 
 async def test_a_log_that_was_read_or_asked_for_in_between_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch)
     for name in ("read", "asked", "idle"):
-        kept.open(name)
+        await kept.open(name)
     kept.pass_time(40)
-    kept.open("asked")
+    await kept.open("asked")
     (await kept.store.find("read")).tail().close()  # type: ignore[union-attr]  # it is there
     kept.pass_time(49)
     assert await kept.there("read", "asked", "idle") == [True, True, False]
@@ -213,9 +144,9 @@ async def test_a_log_that_was_read_or_asked_for_in_between_is_not_idle(monkeypat
 
 async def test_a_held_log_that_is_opened_again_is_looked_after_again(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch)
-    held = kept.open("a")
+    held = await kept.open("a")
     kept.pass_time(50)
-    kept.open("a")
+    await kept.open("a")
     del held
     kept.pass_time(49)
     assert await kept.there("a") == [True]
@@ -225,7 +156,7 @@ async def test_a_held_log_that_is_opened_again_is_looked_after_again(monkeypatch
 
 async def test_open_logs_may_be_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch, idle=None)
-    kept.open("a")
+    await kept.open("a")
     kept.pass_time(1e9)
     assert await kept.there("a") == [True]
     assert not any(kept.pulse._slots)
@@ -233,13 +164,13 @@ async def test_open_logs_may_be_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_a_log_is_forgotten_on_request_and_not_kept_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch)
-    log = kept.open("a")
-    kept.keeper.forget(log)
-    kept.keeper.forget(log)
+    log = await kept.open("a")
+    await kept.store.drop(log)
+    await kept.store.drop(log)
     await log.close()
     assert len(kept.keeper) == 0
     ended = await kept.ended("b")
-    kept.keeper.forget(ended)
+    await kept.store.drop(ended)
     ended.tail().close()
     assert (len(kept.keeper), kept.keeper.size) == (0, 0)
     assert await kept.there("a", "b") == [False, False]
@@ -249,7 +180,7 @@ async def test_the_pulse_is_joined_only_while_there_is_something_to_look_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = Kept(monkeypatch)
-    kept.open("a")
+    await kept.open("a")
     assert any(kept.pulse._slots)
     kept.pass_time(50)
     assert not any(kept.pulse._slots)
@@ -263,7 +194,8 @@ async def test_the_pulse_is_joined_only_while_there_is_something_to_look_after(
 
 def test_a_log_that_was_opened_before_there_was_a_loop_is_looked_after_later(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch)
-    log = kept.open("a")
+    log = MemoryLog("a")
+    kept.keeper.watch(log)
     assert not any(kept.pulse._slots)
 
     async def read() -> None:
