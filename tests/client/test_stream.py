@@ -160,7 +160,7 @@ async def test_a_saved_cursor_is_where_another_goes_on(relay: Relay, driver: Dri
 
 async def test_a_reset_is_an_error_or_a_new_beginning(relay: Relay, driver: Driver, app: FastAPI) -> None:
     feed = app.state.feed
-    await feed.extend([1, 2, 3, 4, 5, 6, 7, 8])
+    await feed.append(*range(1, 9))
     first = str(feed.cursor(1))
     got = await driver.read(f"{relay.url}/feed", after=first)
     assert isinstance(got.error, StreamReset)

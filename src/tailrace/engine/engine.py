@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import re
-import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +91,6 @@ class Engine:
         self.readers = Readers(reconnect)
         self.producers = Producers(self.store, threads)
         self._shutdown = Shutdown(self.readers, self.producers, shutdown_grace)
-        self._secret = secrets.token_bytes(32)
 
     # Logs
 
@@ -128,9 +126,9 @@ class Engine:
             raise LogExists(name)
         return await self.store.create(name, retention or self.retention, epoch=epoch, fingerprint=fingerprint)
 
-    def derive_id(self, *parts: str) -> str:
-        """Return the stream id for some texts. It is unguessable, because it depends on the engine's secret."""
-        digest = hmac.digest(self._secret, to_json(parts), "sha256")
+    async def derive_id(self, *parts: str) -> str:
+        """Return the stream id for some texts. It is unguessable, because it depends on the store's secret."""
+        digest = hmac.digest(await self.store.secret(), to_json(parts), "sha256")
         return urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
     async def find(self, name: str) -> Log | None:

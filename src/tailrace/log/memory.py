@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from secrets import token_bytes
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -175,6 +176,7 @@ class MemoryStore(LogStore):
         self._logs: dict[str, MemoryLog] = {}
         self._held: WeakValueDictionary[str, MemoryLog] = WeakValueDictionary()
         """All logs of the store, and released ones that the application still holds."""
+        self._secret = token_bytes(32)
         self._keeper = Keeper(keeping or Keeping(), pulse or Pulse(15.0), drop=self._drop, release=self._release)
 
     async def find(self, name: str) -> MemoryLog | None:
@@ -212,6 +214,9 @@ class MemoryStore(LogStore):
 
     async def drop(self, log: Log) -> None:
         self._keeper.forget(log)
+
+    async def secret(self) -> bytes:
+        return self._secret
 
     async def aclose(self) -> None:
         self._keeper.clear()

@@ -68,6 +68,10 @@ class LogStore(ABC):
         """Forget a log and its entries now. Do nothing if another log has its name by now."""
 
     @abstractmethod
+    async def secret(self) -> bytes:
+        """Return 32 random bytes that are the same in every process, to derive unguessable names from."""
+
+    @abstractmethod
     async def aclose(self) -> None:
         """Release the store's resources. You can use the store again afterwards."""
 

@@ -214,7 +214,7 @@ async def _key(engine: Engine | None, request: Request, principal: Any) -> tuple
     if (fingerprint := await _fingerprint(request)) is None:
         return None, b""
     parts = (address(request.scope), request.method, key, type(principal).__name__, str(principal))
-    return (engine or app_engine(request.app)).derive_id(*parts), fingerprint
+    return await (engine or app_engine(request.app)).derive_id(*parts), fingerprint
 
 
 async def _fingerprint(request: Request) -> bytes | None:
