@@ -18,12 +18,13 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from tailrace import NDJSON, Flow, Log, Retention, StreamError, StreamRouter
+from tailrace import NDJSON, Engine, Flow, Log, MemoryLog, MemoryStore, Retention, StreamError, StreamRouter
 from tailrace.asgi import disconnect
+from tailrace.engine.engine import STORES
 from tests.asgi.apps import SSE_HEADERS, small_engine
 from tests.raw import BOUND, values
 from tests.routing.apps import NDJSON_HEADERS, Recording, client_of
-from tests.sources import Faucet
+from tests.sources import Faucet, turns
 
 NDJSON_WIRE = NDJSON()
 USERS = {"ka": "alice", "kb": "bob"}
@@ -72,6 +73,26 @@ async def test_a_repeated_key_of_a_principal_reads_the_same_stream() -> None:
         assert first.content == again.content
         assert first.headers["content-location"] == again.headers["content-location"]
     assert asked.questions == ["alice: a"]
+
+
+async def test_of_equal_requests_at_once_one_starts_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Far(MemoryStore):
+        """A store that answers late, so that all requests ask before the first one has made the stream."""
+
+        async def find(self, name: str) -> MemoryLog | None:
+            found = await super().find(name)
+            await turns(20)
+            return found
+
+    monkeypatch.setitem(STORES, "far", lambda url, keeping, pulse: Far(keeping, pulse))
+    asked = Asked(principal=user)
+    asked.app.state.tailrace_engine = Engine("far://")
+    async with client_of(asked.app) as client:
+        requests = [client.post("/ask", json={"text": "a"}, headers=ALICE) for _ in range(4)]
+        answers = await asyncio.gather(*requests)
+    assert asked.questions == ["alice: a"]
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert values(answers[0].content) == ["alice asked a", "done"]
 
 
 async def test_another_principal_s_key_is_another_stream() -> None:
