@@ -8,16 +8,16 @@ By default, the client gets one document when the function has finished. `Accept
     {"left":2}
     {"left":1}
     $ curl -sN -H "Accept: application/x-ndjson" "http://127.0.0.1:8000/countdown?n=1"
-    {"id":"rkKZZxdIPUFTbrPizAzBYQ.jUkJvvFn.1","data":{"left":1}}
-    {"id":"rkKZZxdIPUFTbrPizAzBYQ.jUkJvvFn.1.end","event":"done","data":{}}
+    {"id":"rkKZZxdIPUFTbrPizAzBYQ.0.1","data":{"left":1}}
+    {"id":"rkKZZxdIPUFTbrPizAzBYQ.0.1.end","event":"done","data":{}}
     $ curl -sN "http://127.0.0.1:8000/countdown?n=2&stream=true"
-    id: 9E_ToNQWIE0eA4vaCDMr8g.ObmsHKRF.1
+    id: 9E_ToNQWIE0eA4vaCDMr8g.0.1
     data: {"left":2}
 
-    id: 9E_ToNQWIE0eA4vaCDMr8g.ObmsHKRF.2
+    id: 9E_ToNQWIE0eA4vaCDMr8g.0.2
     data: {"left":1}
 
-    id: 9E_ToNQWIE0eA4vaCDMr8g.ObmsHKRF.2.end
+    id: 9E_ToNQWIE0eA4vaCDMr8g.0.2.end
     event: done
     data: {}
 
@@ -25,10 +25,10 @@ An id is a cursor. Here the client disconnects after the first event, then resum
 
     $ first=$(curl -sN "http://127.0.0.1:8000/countdown?n=2&stream=true" | grep -m 1 "^id: " | cut -c 5-)
     $ curl -sN -H "Last-Event-ID: $first" "http://127.0.0.1:8000/countdown?stream=true"
-    id: BrYkUxqH4zJzxPF6DritLw.4a9u625y.2
+    id: BrYkUxqH4zJzxPF6DritLw.0.2
     data: {"left":1}
 
-    id: BrYkUxqH4zJzxPF6DritLw.4a9u625y.2.end
+    id: BrYkUxqH4zJzxPF6DritLw.0.2.end
     event: done
     data: {}
 

@@ -309,6 +309,7 @@ def test_the_reference_names_nothing_that_is_not_public() -> None:
         ("Engine", tailrace.Engine),
         ("Flow", tailrace.Flow),
         ("Retention", tailrace.Retention),
+        ("Keeping", tailrace.Keeping),
         ("Producer", tailrace.Producer),
         ("stream_response", tailrace.stream_response),
         ("create_streaming_endpoint", tailrace.create_streaming_endpoint),
@@ -335,7 +336,9 @@ def _holds_objects(default: object) -> bool:
     return isinstance(default, tuple) and any(not isinstance(each, str | float) for each in default)
 
 
-@pytest.mark.parametrize("title", ["LogStatistics", "Event", "Outcome", "Frame", "Farewell", "Dropped", "Reset"])
+@pytest.mark.parametrize(
+    "title", ["LogStatistics", "Control", "Event", "Outcome", "Frame", "Farewell", "Dropped", "Reset"]
+)
 def test_every_field_is_in_the_reference(title: str) -> None:
     fields = {field.name for field in dataclasses.fields(getattr(tailrace, title))}
     assert fields <= set(rows(section(title)))

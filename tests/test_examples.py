@@ -61,7 +61,7 @@ def comparable(text: str) -> list[str]:
     order: dict[str, str] = {}
     text = re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", text)
     text = re.sub(r'"dropped":\d+', "DROPPED", text)
-    text = re.sub(r"[\w-]{22}\.[\w-]{8}(?=\.\d)", lambda id: order.setdefault(id[0], f"STREAM-{len(order)}"), text)
+    text = re.sub(r"[\w-]{22}(?=\.0\.\d)", lambda id: order.setdefault(id[0], f"STREAM-{len(order)}"), text)
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

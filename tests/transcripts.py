@@ -19,7 +19,7 @@ ADDRESS = "127.0.0.1:8000"
 
 # A stream's id, or the epoch in a cursor.
 _ID = re.compile(
-    r"(?<![A-Za-z0-9_-])(?:chatcmpl-)?([A-Za-z0-9_-]{22})(?![A-Za-z0-9_-])|(?<=[a-z0-9_-]\.)([A-Za-z0-9_-]{8})(?=\.\d)",
+    r"(?<![A-Za-z0-9_-])(?:chatcmpl-)?([A-Za-z0-9_-]{22})(?![A-Za-z0-9_-])|(?<=[a-z0-9_-]\.)([A-Za-z0-9_-]{6})(?=\.\d)",
     re.IGNORECASE,
 )
 _VOLATILE = [

@@ -6,13 +6,19 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from benchmarks.servers.reading import Reading
-from tailrace import Engine, Retention, StreamResponse, StreamRouter
+from tailrace import Engine, Log, Retention, StreamResponse, StreamRouter
 
 app = FastAPI()
 engine = Engine()
 router = StreamRouter(engine=engine)
-feed = engine.log("feed")
-history = engine.log("history", retention=Retention(count=None, size=None))
+
+
+async def feed() -> Log:
+    return await engine.log("feed")
+
+
+async def history() -> Log:
+    return await engine.log("history", retention=Retention(count=None, size=None))
 
 
 @router.stream("/sse")
@@ -36,23 +42,25 @@ async def paced(n: int, pace: float) -> AsyncIterator[Reading]:
 
 @app.get("/feed")
 async def read_feed() -> StreamResponse:
-    return StreamResponse(feed, engine=engine)
+    return StreamResponse(await feed(), engine=engine)
 
 
 @app.post("/publish", status_code=202)
 async def publish(reading: Reading) -> None:
-    await feed.append(reading)
+    log = await feed()
+    await log.append(reading)
 
 
 @app.post("/fill", status_code=202)
 async def fill(n: int) -> None:
-    await history.extend(Reading(id=id, name="sensor", value=3.25) for id in range(n))
-    await history.close()
+    log = await history()
+    await log.append(*(Reading(id=id, name="sensor", value=3.25) for id in range(n)))
+    await log.close()
 
 
 @app.get("/replay")
 async def replay() -> StreamResponse:
-    return StreamResponse(history, engine=engine)
+    return StreamResponse(await history(), engine=engine)
 
 
 app.include_router(router)

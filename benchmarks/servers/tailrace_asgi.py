@@ -3,11 +3,13 @@
 from starlette.types import Receive, Scope, Send
 
 from benchmarks.servers.reading import Reading
-from tailrace import Engine, StreamResponse
+from tailrace import Engine, Log, StreamResponse
 
 engine = Engine()
-feed = engine.log("feed")
-read_feed = StreamResponse(feed, engine=engine)
+
+
+async def feed() -> Log:
+    return await engine.log("feed")
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -16,11 +18,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["method"] == "POST":
         await publish(receive, send)
     else:
-        await read_feed(scope, receive, send)
+        response = StreamResponse(await feed(), engine=engine)
+        await response(scope, receive, send)
 
 
 async def publish(receive: Receive, send: Send) -> None:
     message = await receive()
-    await feed.append(Reading.model_validate_json(message["body"]))
+    log = await feed()
+    await log.append(Reading.model_validate_json(message["body"]))
     await send({"type": "http.response.start", "status": 202, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
