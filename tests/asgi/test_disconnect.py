@@ -27,7 +27,7 @@ class Client:
         return await self._messages.get()
 
     async def left(self) -> None:
-        await disconnect_of({"path": "/x"}, self.receive)()
+        await disconnect_of({"path": "/x"}, self.receive)
 
 
 class Work:
@@ -50,7 +50,7 @@ async def test_the_work_s_result_ends_the_wait_for_the_client() -> None:
         return "done"
 
     async with asyncio.timeout(BOUND):
-        assert await run_until_disconnect(work(), Client().left) == "done"
+        assert await run_until_disconnect(work(), Client().left()) == "done"
     this = asyncio.current_task()
     assert this is not None
     assert this.cancelling() == 0
@@ -62,12 +62,12 @@ async def test_the_work_s_exception_comes_out() -> None:
 
     async with asyncio.timeout(BOUND):
         with pytest.raises(ValueError, match="broken"):
-            await run_until_disconnect(work(), Client().left)
+            await run_until_disconnect(work(), Client().left())
 
 
 async def test_a_client_that_goes_ends_the_work() -> None:
     work, client = Work(), Client("http.request", "http.request")
-    running = asyncio.create_task(run_until_disconnect(work.run(), client.left))
+    running = asyncio.create_task(run_until_disconnect(work.run(), client.left()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         client.say("http.disconnect")
@@ -80,13 +80,13 @@ async def test_a_client_that_has_gone_already_does_not_let_the_work_begin() -> N
     work = Work()
     async with asyncio.timeout(BOUND):
         with pytest.raises(Disconnected):
-            await run_until_disconnect(work.run(), Client("http.disconnect").left)
+            await run_until_disconnect(work.run(), Client("http.disconnect").left())
     assert not work.started.is_set()
 
 
 async def test_work_that_ends_while_the_client_goes_is_done() -> None:
     work, client = Work(), Client()
-    running = asyncio.create_task(run_until_disconnect(work.run(), client.left))
+    running = asyncio.create_task(run_until_disconnect(work.run(), client.left()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         await turns()
@@ -97,7 +97,7 @@ async def test_work_that_ends_while_the_client_goes_is_done() -> None:
 
 async def test_cancelling_from_outside_cancels_the_work() -> None:
     work = Work()
-    running = asyncio.create_task(run_until_disconnect(work.run(), Client().left))
+    running = asyncio.create_task(run_until_disconnect(work.run(), Client().left()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         running.cancel()
@@ -108,7 +108,7 @@ async def test_cancelling_from_outside_cancels_the_work() -> None:
 
 async def test_cancelling_from_outside_is_not_lost_when_the_work_ends_at_the_same_time() -> None:
     work = Work()
-    running = asyncio.create_task(run_until_disconnect(work.run(), Client().left))
+    running = asyncio.create_task(run_until_disconnect(work.run(), Client().left()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         await turns()
@@ -125,7 +125,7 @@ async def test_a_work_that_cancels_itself_counts_as_a_client_gone() -> None:
 
     async with asyncio.timeout(BOUND):
         with pytest.raises(Disconnected):
-            await run_until_disconnect(work(), Client().left)
+            await run_until_disconnect(work(), Client().left())
 
 
 async def test_a_receive_that_fails_ends_the_work() -> None:
@@ -137,7 +137,7 @@ async def test_a_receive_that_fails_ends_the_work() -> None:
 
     async with asyncio.timeout(BOUND):
         with pytest.raises(ConnectionError):
-            await run_until_disconnect(work.run(), left)
+            await run_until_disconnect(work.run(), left())
     assert work.cancelled.is_set()
 
 
@@ -250,4 +250,4 @@ async def test_a_connection_has_one_inbox() -> None:
     inbox = Inbox.of(scope, client.receive)
     assert Inbox.of(scope, client.receive) is inbox
     async with asyncio.timeout(BOUND):
-        await disconnect_of(scope, Client().receive)()
+        await disconnect_of(scope, Client().receive)

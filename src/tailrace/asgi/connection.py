@@ -156,7 +156,9 @@ class Connection:
         self._task.cancel()
 
     async def _start(self) -> None:
-        await self._send({"type": "http.response.start", "status": self._status, "headers": self._headers})
+        # Do not keep the headers while the client waits: they are a tenth of what it takes.
+        headers, self._headers = self._headers, []
+        await self._send({"type": "http.response.start", "status": self._status, "headers": headers})
         if self._encoder.preamble and self._tail.position == 0:
             await self._body(self._encoder.preamble)
         elif self._tail.position == self._tail.log.top:

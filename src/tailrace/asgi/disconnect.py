@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.types import Message, Receive, Scope
@@ -104,10 +103,10 @@ class Inbox:
             self._room.set_result(None)
 
 
-def disconnect_of(scope: Scope, receive: Receive) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Return a coroutine function that ends when the client has left."""
+def disconnect_of(scope: Scope, receive: Receive) -> Coroutine[Any, Any, None]:
+    """Return a coroutine that ends when the client has left."""
     inbox: Inbox | None = scope.get(_KEY)
-    return inbox.wait_disconnect if inbox is not None else partial(_receive_disconnect, scope, receive)
+    return inbox.wait_disconnect() if inbox is not None else _receive_disconnect(scope, receive)
 
 
 async def _receive_disconnect(scope: Scope, receive: Receive) -> None:
@@ -122,32 +121,45 @@ async def _receive_disconnect(scope: Scope, receive: Receive) -> None:
             )
 
 
-async def run_until_disconnect(work: Coroutine[Any, Any, T], left: Callable[[], Awaitable[None]]) -> T:
+class _Interrupt:
+    """Ends a task's wait by cancelling the task, as `asyncio.timeout` does.
+
+    To wait for both the client and the work in `asyncio.wait` would need a third task.
+    """
+
+    __slots__ = ("_task", "came")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task: asyncio.Task[Any] | None = task
+        self.came = False
+
+    def __call__(self, done: object) -> None:
+        if self._task is not None:
+            self.came = True
+            self._task.cancel()
+
+    def end(self) -> None:
+        """Do nothing any more: the wait is over."""
+        self._task = None
+
+
+async def run_until_disconnect(work: Coroutine[Any, Any, T], left: Coroutine[Any, Any, None]) -> T:
     """Run `work` in a task of its own while this task waits for `left`. Raise Disconnected if `left` returns first.
 
     In this task, each resumption of the work would go through every frame of the application's stack.
     """
     this = asyncio.current_task()
     assert this is not None
-    task = asyncio.create_task(work)
-    waiting = True
-    interrupted = False
-
-    def interrupt(_: object) -> None:
-        # This cancels itself as asyncio.timeout() does. Waiting for both in `asyncio.wait` would need a third task.
-        nonlocal interrupted
-        if waiting:
-            interrupted = True
-            this.cancel()
-
+    interrupt = _Interrupt(this)
+    task = asyncio.create_task(work, name="tailrace connection")
     task.add_done_callback(interrupt)
     try:
-        await left()
+        await left
     except asyncio.CancelledError:
-        if not interrupted or this.uncancel() > 0:
+        if not interrupt.came or this.uncancel() > 0:
             raise
     finally:
-        waiting = False
+        interrupt.end()
         if not task.done():
             task.cancel()
             await asyncio.wait([task])

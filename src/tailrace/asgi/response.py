@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
@@ -109,7 +109,10 @@ class StreamResponse(Response):
             await send({"type": "websocket.close", "code": 1008, "reason": "expected an HTTP request"})
         else:
             plan = self._plan or await self._plan_for(scope)
-            await self._answer(plan, scope, receive, send)
+            if isinstance(plan.decision, Read):
+                await self._read(plan, plan.decision, scope, receive, send)
+            else:
+                await self._refuse(plan)(scope, receive, send)
             if self.background is not None:
                 await self.background()
 
@@ -205,27 +208,23 @@ class StreamResponse(Response):
 
     # Answer
 
-    async def _answer(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> None:
+    def _refuse(self, plan: Plan) -> Response:
+        """Return the answer to a request that reads nothing."""
         decision, request = plan.decision, plan.request
         if isinstance(decision, Refuse):
-            await refusal_of(decision.error)(scope, receive, send)
-            return
+            return refusal_of(decision.error)
         assert request is not None
         assert not isinstance(decision, Start)
-        if isinstance(decision, Read):
-            await self._read(plan, request, decision, scope, receive, send)
-            return
         headers = self._with_own(stream_headers(request, self.settings.cache_control))
         if isinstance(decision, ResetTo):
-            response = reset_of(decision.error, request, self.status_code, headers)
-        else:
-            response = Response(status_code=204 if isinstance(decision, Ended) else self.status_code)
-            response.raw_headers = headers
-        await response(scope, receive, send)
+            return reset_of(decision.error, request, self.status_code, headers)
+        response = Response(status_code=204 if isinstance(decision, Ended) else self.status_code)
+        response.raw_headers = headers
+        return response
 
-    async def _read(
-        self, plan: Plan, request: StreamRequest, read: Read, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _read(self, plan: Plan, read: Read, scope: Scope, receive: Receive, send: Send) -> None:
+        request = plan.request
+        assert request is not None
         # This process reads the document itself and is never slow, so no flow policy applies.
         flow = self.settings.flow if request.wire.streaming else None
         # Add the reader before the producer starts, or the grace without readers would begin.
@@ -235,7 +234,8 @@ class StreamResponse(Response):
         try:
             producer = await self._start(plan, request, read.log)
             reading = Reading(plan.engine, request, self.settings, tail, producer)
-            await run_until_disconnect(self._send(reading, scope, receive, send), disconnect_of(scope, receive))
+            work = self._send(reading, scope, receive, send)
+            await run_until_disconnect(work, disconnect_of(scope, receive))
         except Disconnected:
             pass
         except asyncio.CancelledError:
@@ -279,22 +279,30 @@ class StreamResponse(Response):
             await self._discard(plan.engine, log, error)
             raise
 
-    async def _send(self, reading: Reading, scope: Scope, receive: Receive, send: Send) -> None:
+    def _send(self, reading: Reading, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if not reading.request.wire.streaming:
-            await Document(reading, self.status_code, self._headers_of(reading)).send(scope, receive, send)
-        elif (failure := await reading.first_failure()) is None:
-            tail, headers = reading.tail, self._headers_of(reading)
-            if reading.producer is not None and tail.log.base > tail.position:
-                reset = reset_of(tail.log.reset("trimmed"), reading.request, self.status_code, headers)
-                await reset(scope, receive, send)
-            else:
-                await Connection(reading, send, self.status_code, headers).run()
-        else:
+            document = Document(reading, self.status_code, self._headers_of(reading))
+            return document.send(scope, receive, send)
+        if reading.producer is None:
+            # Each frame between a connection and its task takes memory and time, and a log may have many readers.
+            return Connection(reading, send, self.status_code, self._headers_of(reading)).run()
+        return self._send_own(reading, scope, receive, send)
+
+    async def _send_own(self, reading: Reading, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream that this request started."""
+        if (failure := await reading.first_failure()) is not None:
             # The status is the whole answer. A request sent again under the same key must be able to succeed.
             await reading.engine.forget(reading.tail.log)
             if not isinstance(failure, StreamError):
                 raise failure
             await refusal_of(failure)(scope, receive, send)
+            return
+        tail, headers = reading.tail, self._headers_of(reading)
+        if tail.log.base > tail.position:
+            reset = reset_of(tail.log.reset("trimmed"), reading.request, self.status_code, headers)
+            await reset(scope, receive, send)
+        else:
+            await Connection(reading, send, self.status_code, headers).run()
 
     def _headers_of(self, reading: Reading) -> list[Header]:
         request, tail = reading.request, reading.tail
