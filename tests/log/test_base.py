@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from tailrace import NDJSON, SSE, Flow, Log, LogReset, MemoryLog, MemoryStore, Retention
+from tailrace import NDJSON, SSE, Flow, LogReset, MemoryLog, MemoryStore, Retention
 from tailrace.events import Entries
 from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES, SHARED_BYTES, SHARED_ENCODERS
-from tailrace.testing import LogContract
+from tests.storing import MemoryContract
 
 LIMIT = 10.0
 
@@ -25,14 +23,10 @@ class FetchingLog(MemoryLog):
         return super().read_nowait(after, limit, size)
 
 
-class TestFetchingLog(LogContract):
+class TestFetchingLog(MemoryContract):
     """A log that fetches keeps the same contract."""
 
-    slack = 2
-
-    @asynccontextmanager
-    async def make_log(self, retention: Retention) -> AsyncIterator[Log]:
-        yield FetchingLog("contract", retention)
+    log_type = FetchingLog
 
 
 async def test_a_fetch_may_find_nothing() -> None:

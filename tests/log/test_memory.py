@@ -2,27 +2,30 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tailrace import Entry, Event, Flow, Log, LogClosed, LogReset, MemoryLog, Outcome, Retention
+from tailrace import (
+    Entry,
+    Event,
+    Flow,
+    LogClosed,
+    LogReset,
+    MemoryLog,
+    Outcome,
+    Retention,
+)
 from tailrace.log.base import SHARED_BATCHES
-from tailrace.testing import LogContract
+from tests.storing import MemoryContract
 
 UNBOUNDED = Retention(count=None, size=None)
 
 
-class TestMemoryLog(LogContract):
-    slack = 2
-
-    @asynccontextmanager
-    async def make_log(self, retention: Retention) -> AsyncIterator[Log]:
-        yield MemoryLog("contract", retention)
+class TestMemoryStore(MemoryContract):
+    pass
 
 
 class Clock:

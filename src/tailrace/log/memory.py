@@ -171,6 +171,8 @@ class MemoryWriter(Writer):
 class MemoryStore(LogStore):
     """The store of `memory://`. Its logs last as long as the process."""
 
+    log_type: type[MemoryLog] = MemoryLog
+
     def __init__(self, keeping: Keeping | None = None, pulse: Pulse | None = None) -> None:
         """Make a store. `pulse` is how often to look for logs to forget, by default every 15 s."""
         self._logs: dict[str, MemoryLog] = {}
@@ -183,7 +185,7 @@ class MemoryStore(LogStore):
         return self._held.get(name)
 
     async def attach(self, name: str, retention: Retention) -> MemoryLog:
-        log = self._held.get(name) or MemoryLog(name, retention)
+        log = self._held.get(name) or self.log_type(name, retention)
         self._logs[name] = self._held[name] = log
         self._keeper.watch(log)
         return log
@@ -193,7 +195,7 @@ class MemoryStore(LogStore):
     ) -> MemoryLog:
         if name in self._held:
             raise LogExists(name)
-        log = self._logs[name] = self._held[name] = MemoryLog(name, retention, epoch=epoch)
+        log = self._logs[name] = self._held[name] = self.log_type(name, retention, epoch=epoch)
         log.passing = True
         log.fingerprint = fingerprint
         self._keeper.watch(log)

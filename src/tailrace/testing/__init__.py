@@ -1,4 +1,4 @@
-"""Tools for tests: a contract suite for logs, a recorder for ASGI applications, and a relay with faults.
+"""Tools for tests: a contract suite for stores, a recorder for ASGI applications, and a relay with faults.
 
 pytest explains failed asserts of the suite if a conftest calls `pytest.register_assert_rewrite("tailrace.testing")`.
 """

@@ -1,319 +1,367 @@
-"""The contract of a log, as tests."""
+"""The contract of a store and of its logs, as tests."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 from ..cursor import Cursor
-from ..errors import EventError, LogClosed, LogReset
-from ..events import DONE, Event, Outcome
+from ..errors import LogExists, LogReset, StoreUnavailable
+from ..events import DONE
 from ..flow import Retention
-from ..log.base import BATCH_BYTES, Log
-from .base import data_of, raised
+from ..log.base import Log
+from ..log.store import LogStore
+from .base import NAME, cursors_of, raised, turns, watched, write
+from .entries import EntryContract
 from .flows import FlowContract
+from .writers import WriterContract
 
 
-class LogContract(FlowContract):
-    """Tests for any log. Inherit from it in a test class, define how to make a log, and run it under asyncio.
+class LogContract(EntryContract, FlowContract, WriterContract):
+    """Tests for any store. Inherit from it in a test class, define how to open the store, and run it under asyncio.
 
-        class TestMyLog(LogContract):
+        class TestMyStore(LogContract):
+            cannot = {"rollback": "it acknowledges nothing that it may lose"}
+
             @asynccontextmanager
-            async def make_log(self, retention: Retention) -> AsyncIterator[Log]:
-                yield MyLog("contract", retention)
+            async def open_stores(self) -> AsyncIterator[Sequence[LogStore]]:
+                self.server = await start_server()
+                one, other = MyStore(self.server.url), MyStore(self.server.url)
+                yield one, other
+                await one.aclose()
+                await other.aclose()
+                await self.server.stop()
+
+            async def disconnect(self, store: LogStore) -> None:
+                self.server.cut_connections()
+
+            def refuse(self) -> AbstractAsyncContextManager[None]:
+                return self.server.read_only()
+
+            async def kill(self, store: LogStore) -> None:
+                store.abort()
 
     Works with pytest-asyncio in auto mode, and with anyio's plugin under `pytest.mark.anyio` and the asyncio backend.
     """
 
-    # Writing
+    # Logs by name
 
-    async def test_append_gives_consecutive_offsets_from_1(self) -> None:
-        async with self.make_log(Retention()) as log:
-            assert [list(await log.append(number)) for number in range(3)] == [[1], [2], [3]]
-            assert (log.base, log.top) == (0, 3)
+    async def test_processes_find_one_log_by_its_name(self) -> None:
+        """All processes that attach to a name have the same log, as the first one made it."""
+        async with self.open_stores() as (one, other):
+            assert await self._soon(one.find(NAME)) is None
+            here = await self._soon(one.attach(NAME, Retention(count=7)))
+            there = await self._soon(other.attach(NAME, Retention()))
+            for log in (here, there, await self._find(one, NAME), await self._find(other, NAME)):
+                assert (log.name, log.epoch, log.stream) == (NAME, here.epoch, here.stream)
+                assert (log.created, log.retention) == (here.created, Retention(count=7))
+                assert (log.passing, log.fingerprint) == (False, b"")
+                assert (log.top, log.outcome) == (0, None)
+            assert await self._soon(other.find(NAME + "s")) is None
 
-    async def test_append_gives_the_offsets_of_its_own_items(self) -> None:
-        async with self.make_log(Retention()) as log:
-            assert await log.append(*"abc") == range(1, 4)
-            assert await log.append() == range(4, 4)
-            assert await log.append("d") == range(4, 5)
-            assert data_of(await log.read(0, 10)) == ["a", "b", "c", "d"]
+    async def test_processes_that_attach_at_once_have_one_log(self) -> None:
+        """Of a name that many processes attach to at the same time, there is one log."""
+        async with self.open_stores() as (one, other):
+            for number in range(10):
+                name = f"/attached-{number}"
+                attaching = [store.attach(name, Retention()) for store in (one, other, other, one)]
+                logs = await self._soon(asyncio.gather(*attaching))
+                assert len({log.epoch for log in logs}) == 1
+                await asyncio.gather(*(log.append(index) for index, log in enumerate(logs)))
+                read = [await self._read(log, 4) for log in logs]
+                assert sorted(read[0]) == [0, 1, 2, 3]
+                assert read == [read[0]] * 4
 
-    async def test_append_appends_nothing_if_one_item_cannot_be_encoded(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await raised(EventError, log.append(1, 2, object()))
-            assert log.top == 0
-            assert await log.append(3) == range(1, 2)
+    async def test_of_two_that_make_a_stream_at_once_one_does(self) -> None:
+        """Of requests with one idempotency key, in whatever processes, one makes the stream. The others find it."""
+        async with self.open_stores() as (one, other):
+            for number in range(10):
+                name = f"/made-{number}"
+                making = [
+                    store.create(name, Retention(), fingerprint=b"%d" % index)
+                    for index, store in enumerate((one, other, one, other))
+                ]
+                made = await self._soon(asyncio.gather(*making, return_exceptions=True))
+                assert [error.name for error in made if isinstance(error, LogExists)] == [name] * 3
+                [index] = [index for index, log in enumerate(made) if isinstance(log, Log)]
+                for store in (one, other):
+                    found = await self._find(store, name)
+                    assert (found.passing, found.fingerprint) == (True, b"%d" % index)
 
-    async def test_an_entry_is_what_was_appended(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(Event({"left": [1, None, "ü\n"]}, event="tick"))
-            await log.append("bare")
-            entries = [(entry.offset, entry.event, entry.data) for entry in await log.read(0, 10)]
-            assert entries == [(1, "tick", {"left": [1, None, "ü\n"]}), (2, None, "bare")]
+    async def test_a_stream_is_not_made_where_a_log_is(self) -> None:
+        """A name that is taken, by a log of whatever kind and in whatever state, is not taken again."""
+        async with self.open_stores() as (one, other):
+            named = await self._soon(one.attach("/named", Retention()))
+            made = await self._soon(one.create("/made", Retention(), epoch="first"))
+            assert made.epoch == "first"
+            await made.close()
+            for store in (one, other):
+                for log in (named, made):
+                    assert (await raised(LogExists, self._soon(store.create(log.name, Retention())))).name == log.name
+                    assert (await self._find(store, log.name)).epoch == log.epoch
 
-    # The end
+    async def test_a_process_that_comes_late_has_the_whole_history(self) -> None:
+        """A process that finds a log late reads what came before, then what comes, without a gap or a duplicate."""
+        async with self.open_stores() as (one, other):
+            here = await self._soon(one.attach(NAME, Retention()))
+            for number in range(0, 300, 3):
+                await here.append(number, number + 1, number + 2)
+            there = await self._find(other, NAME)
+            assert (there.top, there.base) == (300, 0)
+            with there.tail(150) as tail:
+                for number in range(300, 310):
+                    await here.append(number)
+                assert await self._take(tail, 160) == list(range(150, 310))
+            assert await self._read(there, 310) == list(range(310))
 
-    async def test_the_first_outcome_wins(self) -> None:
-        async with self.make_log(Retention()) as log:
-            first = Outcome("error", "broken", "it broke")
-            assert await log.close(first) == first
-            assert await log.close(DONE) == first
-            assert log.outcome == first
+    async def test_a_process_that_comes_while_others_write_misses_nothing(self) -> None:
+        """A process that finds a log in the middle of its events reads each of them once."""
+        chance = random.Random(3)
+        async with self.open_stores() as (one, other):
+            for number in range(10):
+                name = f"/busy-{number}"
+                here = await self._soon(one.attach(name, Retention()))
 
-    async def test_append_after_the_end_raises_and_appends_nothing(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(1)
-            await log.close(Outcome("cancelled"))
-            assert (await raised(LogClosed, log.append(2))).state == "cancelled"
-            assert (await raised(LogClosed, log.append(2, 3))).name == log.name
-            assert log.top == 1
+                async def publish(log: Log) -> None:
+                    for count in range(40):
+                        await log.append(count)
+                        await turns(chance.randrange(3))
 
-    async def test_the_end_is_durable(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(1, 2)
-            await log.close(Outcome("error", "broken"))
-            found = await self.reopen(log)
-            assert found.outcome == Outcome("error", "broken")
-            with found.tail() as tail:
-                assert await self._rest(tail) == [1, 2]
-            await raised(LogClosed, found.append(3))
+                publishing = asyncio.create_task(publish(here))
+                await turns(chance.randrange(100))
+                there = await self._find(other, name)
+                assert await self._read(there, 40) == list(range(40))
+                await self._soon(publishing)
 
-    # Reading
+    async def test_an_event_that_comes_during_an_attach_arrives(self) -> None:
+        """An event of a quiet stream that comes while a process attaches reaches its readers, with none behind it."""
+        async with self.open_stores() as (one, other):
+            for number in range(60):
+                name = f"/quiet-{number}"
+                here = await self._soon(one.attach(name, Retention()))
+                attaching = asyncio.create_task(other.attach(name, Retention()))
+                await turns(number)
+                await self._soon(here.append(number))
+                there = await self._soon(attaching)
+                async with asyncio.timeout(self.prompt):
+                    assert await self._read(there, 1) == [number]
 
-    async def test_read_is_bounded_by_after_and_limit(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(*range(1, 6))
-            assert data_of(await log.read(0, 2)) == [1, 2]
-            assert data_of(await log.read(2, 2)) == [3, 4]
-            assert data_of(await log.read(4, 2)) == [5]
+    # Forgetting
 
-    async def test_read_is_bounded_by_size_but_gives_one_entry(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(*["x" * 8] * 5)
-            assert [len(await log.read(0, 10, size)) for size in (1, 10, 29, 30, 50, 51)] == [1, 1, 2, 3, 5, 5]
+    async def test_a_log_that_is_dropped_is_gone_everywhere(self) -> None:
+        """The name of a log that was dropped is free. A cursor of the old log is reset in the new one."""
+        async with self.open_stores() as (one, other):
+            old = await self._soon(one.attach(NAME, Retention()))
+            await self._append(old, 1, 2)
+            await self._find(other, NAME)
+            cursor = cursors_of(old, await self._soon(old.read(0, 2)))[0]
+            await self._soon(one.drop(old))
+            await self._gone(NAME, one, other)
+            new = await self._soon(other.attach(NAME, Retention()))
+            assert (new.top, new.epoch != old.epoch) == (0, True)
+            await self._append(new, "new")
+            assert await self._after_reset(new, cursor, "epoch_changed", 1) == ["new"]
+            await self._soon(one.drop(old))
+            assert (await self._find(one, NAME)).epoch == new.epoch
 
-    async def test_read_does_not_wait_for_entries_that_are_not_written(self) -> None:
-        async with self.make_log(Retention()) as log:
-            assert len(await self._soon(log.read(0, 10))) == 0
-            await log.append(1)
-            assert len(await self._soon(log.read(1, 10))) == 0
-            with log.tail(1) as tail:
-                assert len(await self._soon(tail.read())) == 0
+    async def test_a_log_that_nobody_uses_expires(self) -> None:
+        """A log is forgotten when its time is over."""
+        async with self.open_stores() as (one, other):
+            for store, name in ((one, "/open"), (other, "/ended")):
+                log = await self._soon(one.attach(name, Retention()))
+                await self._append(log, 1)
+                if name == "/ended":
+                    await log.close()
+                await self._soon(store.expire(await self._find(store, name), 0.05))
+            del log
+            await self._gone("/open", one, other)
+            await self._gone("/ended", one, other)
 
-    async def test_a_tail_reads_all_that_is_there_at_once(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(*range(20))
-            with log.tail() as tail:
-                assert data_of(await self._soon(tail.read())) == list(range(20))
+    async def test_a_log_that_is_used_anywhere_does_not_expire(self) -> None:
+        """While any process has a reader or a writer of a log, the log is not forgotten."""
+        async with self.open_stores() as (one, other):
+            for name in ("/read", "/leased", "/unused"):
+                await self._soon(one.attach(name, Retention()))
+            writer = await self._soon(other.lease(await self._find(other, "/leased")))
+            with (await self._find(other, "/read")).tail() as tail:
+                await self._told(await self._find(one, "/leased"), lambda log: log.control.leased)
+                await self._told(await self._find(one, "/read"), watched)
+                for name, seconds in (("/read", 0.05), ("/leased", 0.05), ("/unused", 0.1)):
+                    await self._soon(one.expire(await self._find(one, name), seconds))
+                await self._gone("/unused", one, other)
+                for name in ("/read", "/leased"):
+                    assert await self._soon(one.find(name)) is not None
+                await (await self._find(one, "/read")).append(1)
+                assert await self._take(tail, 1) == [1]
+                write(writer, 2)
+                assert await self._read(await self._find(one, "/leased"), 1) == [2]
+            del tail
+            await self._soon(one.expire(await self._find(one, "/read"), 0))
+            await self._gone("/read", one, other)
 
-    async def test_a_long_history_comes_in_batches(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(*("x" * 4096 for _ in range(200)))
-            await log.close()
-            with log.tail() as tail:
-                batches = [len(entries) async for entries in tail]
-            assert sum(batches) == 200
-            assert len(batches) > 1
+    async def test_a_later_expiry_counts(self) -> None:
+        """The last time that was set for a log is the one that counts."""
+        async with self.open_stores() as (one, other):
+            for name in ("/later", "/now"):
+                await self._soon(one.attach(name, Retention()))
+            await self._soon(one.expire(await self._find(one, "/later"), 0.05))
+            await self._soon(other.expire(await self._find(other, "/later"), 60))
+            await self._soon(one.expire(await self._find(one, "/now"), 0.1))
+            await self._gone("/now", one, other)
+            assert await self._soon(one.find("/later")) is not None
 
-    async def test_a_batch_of_few_large_entries_is_bounded_in_bytes(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(*["x" * BATCH_BYTES, *["x" * (BATCH_BYTES // 3)] * 5])
-            await log.close()
-            with log.tail() as alone:
-                assert [len(entries) async for entries in alone] == [1, 2, 2, 1]
-            with log.tail() as first, log.tail() as second:
-                assert [len(await tail.read()) for tail in (first, second) * 4] == [1, 1, 2, 2, 2, 2, 1, 1]
+    async def test_a_store_can_be_used_after_it_was_closed(self) -> None:
+        """A store that was closed opens again when it is used."""
+        async with self.open_stores() as (one, _):
+            await self._append(await self._soon(one.attach("/before", Retention())), 1)
+            await self._soon(one.aclose())
+            log = await self._soon(one.attach("/after", Retention()))
+            await self._append(log, 2)
+            assert await self._read(log, 1) == [2]
 
-    async def test_a_tail_goes_on_from_a_cursor(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(1, 2, 3)
-            await log.close()
-            cursor = Cursor.parse(str(log.cursor(2)))
-            with log.tail(await log.resolve(cursor)) as tail:
-                assert await self._rest(tail) == [3]
-            with log.tail(await log.resolve(log.end_cursor())) as tail:
-                assert tail.ended
-                assert await self._rest(tail) == []
+    # A connection that breaks
 
-    # Waiting
+    async def test_a_lost_connection_does_not_harm_a_stream(self) -> None:
+        """While connections break, a stream loses, doubles and reorders nothing, and its end is stored."""
+        self._needs("disconnect")
+        async with self.open_stores() as (one, other):
+            writer = await self._lease(one)
+            there = await self._find(other, NAME)
+            reading = [await self._waiting(self._rest(log.tail())) for log in (writer.log, there)]
+            for number in range(200):
+                write(writer, number)
+                if number % 20 == 10:
+                    await self._soon(self.disconnect((one, other)[number // 20 % 2]))
+                await turns(number % 4)
+            assert await self._soon(writer.end(DONE, patience=self.limit)) == DONE
+            for rest in reading:
+                assert await self._soon(rest) == list(range(200))
 
-    async def test_a_waiting_tail_wakes_once_for_a_batch(self) -> None:
-        async with self.make_log(Retention()) as log:
-            with log.tail() as tail:
-                first = await self._waiting(anext(tail))
-                await log.append(1, 2, 3)
-                assert data_of(await self._soon(first)) == [1, 2, 3]
-                second = await self._waiting(anext(tail))
-                await log.append(4)
-                assert data_of(await self._soon(second)) == [4]
+    async def test_a_lost_connection_does_not_harm_a_room(self) -> None:
+        """While connections break, an item that was acknowledged is there once, and any other at most once."""
+        self._needs("disconnect")
+        async with self.open_stores() as (one, other):
+            here, there = [await self._soon(store.attach(NAME, Retention())) for store in (one, other)]
+            known: dict[int, list[int]] = {}
+            unknown: list[list[int]] = []
+            chance = random.Random(5)
 
-    async def test_every_waiting_tail_wakes(self) -> None:
-        async with self.make_log(Retention()) as log:
-            tails = [log.tail() for _ in range(10)]
-            waiting = [await self._waiting(anext(tail)) for tail in tails]
-            await log.append(1)
-            assert [data_of(await self._soon(batch)) for batch in waiting] == [[1]] * 10
-            for tail in tails:
-                tail.close()
+            async def publish(publisher: int, log: Log, store: LogStore) -> None:
+                for number in range(40):
+                    if number % 10 == 5 + publisher:
+                        await self.disconnect(store)
+                    try:
+                        [offset] = await log.append([publisher, number])
+                    except StoreUnavailable:
+                        unknown.append([publisher, number])
+                    else:
+                        known[offset] = [publisher, number]
+                    await turns(chance.randrange(5))
 
-    async def test_the_end_wakes_a_waiting_tail(self) -> None:
-        async with self.make_log(Retention()) as log:
-            tail = log.tail()
-            waiting = await self._waiting(self._rest(tail))
-            await log.close()
-            assert await self._soon(waiting) == []
-            assert tail.ended
-            assert log.readers == 0
+            reading = [await self._waiting(self._rest(log.tail())) for log in (here, there)]
+            async with asyncio.timeout(self.limit), asyncio.TaskGroup() as group:
+                for publisher, (log, store) in enumerate([(here, one), (there, other)] * 2):
+                    group.create_task(publish(publisher, log, store))
+            await self._soon(here.close())
+            items = await self._soon(reading[0])
+            assert items == await self._soon(reading[1])
+            assert {offset: items[offset - 1] for offset in known} == known
+            assert all(items.count(item) == 1 for item in known.values())
+            rest = [item for offset, item in enumerate(items, 1) if offset not in known]
+            assert all(item in unknown and rest.count(item) == 1 for item in rest)
+            for publisher in range(4):
+                numbers = [number for of, number in items if of == publisher]
+                assert numbers == sorted(numbers)
 
-    async def test_a_waiting_tail_can_be_woken_without_news(self) -> None:
-        async with self.make_log(Retention()) as log:
-            with log.tail() as tail:
-                tail.wake()
-                waiting = await self._waiting(tail.wait())
-                tail.wake()
-                await self._soon(waiting)
-                assert len(await tail.read()) == 0
+    async def test_news_that_came_while_the_connection_was_lost_arrives(self) -> None:
+        """A reader gets what was appended, and said, while its process had no connection, with no event behind it."""
+        self._needs("disconnect")
+        async with self.open_stores() as (one, other):
+            for number in range(10):
+                here = await self._soon(one.attach(f"/cut-{number}", Retention()))
+                there = await self._soon(other.attach(f"/cut-{number}", Retention()))
+                with there.tail() as tail:
+                    await self._soon(here.append(1))
+                    assert await self._take(tail, 1) == [1]
+                    cutting = asyncio.create_task(self.disconnect(other))
+                    await self._soon(here.append(2))
+                    if number % 2:
+                        await self._soon(here.stop())
+                    await self._soon(cutting)
+                    assert await self._take(tail, 1) == [2]
+                    if number % 2:
+                        await self._told(there, lambda log: log.control.stopping)
+                await self._soon(here.close())
+                await self._ended(there)
 
-    async def test_a_cancelled_waiter_leaves_nothing_behind(self) -> None:
-        async with self.make_log(Retention()) as log:
-            with log.tail() as cancelled, log.tail() as other:
-                first = await self._waiting(cancelled.wait())
-                second = await self._waiting(anext(other))
-                first.cancel()
-                await asyncio.wait([first])
-                await log.append(1)
-                assert data_of(await self._soon(second)) == [1]
-                assert data_of(await self._soon(anext(cancelled))) == [1]
-            assert not log._sleepers
-            assert log.readers == 0
+    # A store that loses writes
 
-    async def test_history_then_live_has_no_gap_and_no_duplicate(self) -> None:
-        total, writers, readers = 400, 4, 25
-        chance = random.Random(7)
-        async with self.make_log(Retention()) as log:
-            reading: list[asyncio.Task[list[int]]] = []
-            left = iter(range(total))
+    async def test_a_reader_of_lost_entries_is_reset(self) -> None:
+        """A reader that has entries which the store has lost gets a reset, not what is now in their place."""
+        self._needs("rollback")
+        async with self.open_stores() as (one, other):
+            here, there = [await self._soon(store.attach(NAME, Retention())) for store in (one, other)]
+            await self._append(here, 1, 2, at=[there])
+            with here.tail() as near, there.tail() as far:
+                async with self.rollback():
+                    await self._soon(here.append(3, 4))
+                    for tail in (near, far):
+                        assert await self._take(tail, 4) == [1, 2, 3, 4]
+                for tail in (near, far):
+                    assert (await raised(LogReset, self._soon(anext(tail)))).reason == "diverged"
+            await self._continues(one, other)
 
-            async def write() -> None:
-                for number in left:
-                    if len(reading) < readers and chance.random() < 0.2:
-                        tail = log.tail(chance.choice([0, log.top]))
-                        reading.append(reading_group.create_task(self._offsets(tail, chance)))
-                    await log.append(number)
-                    for _ in range(chance.randrange(3)):
-                        await asyncio.sleep(0)
+    async def test_a_cursor_of_a_lost_entry_is_reset(self) -> None:
+        """A cursor of an entry that the store has lost is refused, also when another entry is in its place by now."""
+        self._needs("rollback")
+        async with self.open_stores() as (one, other):
+            here = await self._soon(one.attach(NAME, Retention()))
+            await self._append(here, 1, 2)
+            async with self.rollback():
+                await self._append(here, 3, 4)
+                lost = cursors_of(here, await self._soon(here.read(2, 2)))
+            kept = await self._continues(one, other)
+            for store in (one, other):
+                log = await self._find(store, NAME)
+                for cursor in lost:
+                    reset = await raised(LogReset, self._soon(log.resolve(cursor)))
+                    assert reset.reason in ("diverged", "epoch_changed")
+                    after = await self._soon(log.resolve(Cursor.parse(reset.resume)))
+                    assert await self._read(log, len(kept), after) == kept
 
-            async with asyncio.timeout(self.limit), asyncio.TaskGroup() as reading_group:
-                async with asyncio.TaskGroup() as writing_group:
-                    for _ in range(writers):
-                        writing_group.create_task(write())
-                await log.close()
-            for offsets in [task.result() for task in reading]:
-                assert offsets == list(range(total - len(offsets) + 1, total + 1))
-            assert len(reading) == readers
-            assert log.readers == 0
+    async def test_a_writer_does_not_continue_behind_lost_entries(self) -> None:
+        """A writer whose items the store has lost writes nothing behind the gap, and its readers are reset."""
+        self._needs("rollback")
+        async with self._stream() as (writer, there):
+            await self._write(writer, 1, 2)
+            with there.tail() as tail:
+                assert await self._take(tail, 2) == [1, 2]
+                async with self.rollback():
+                    await self._write(writer, 3, 4)
+                    assert await self._take(tail, 2) == [3, 4]
+                await self._told(writer.log, lambda log: log.lost or log.outcome)
+                assert writer.lost
+                assert (await raised(LogReset, self._soon(anext(tail)))).reason == "diverged"
 
-    # Cursors that cannot be continued
+    async def _continues(self, one: LogStore, other: LogStore) -> list[Any]:
+        """Append to a log that has lost entries, and check that both handles continue it alike. Return what it has."""
+        log = await self._soon(one.attach(NAME, Retention()))
+        await self._soon(log.append("a", "b"))
+        everything: list[list[Any]] = []
+        for store in (one, other):
+            log = await self._find(store, NAME)
+            everything.append(await self._read(log, log.top - await self._base(log), await self._base(log)))
+            assert everything[-1][-2:] == ["a", "b"]
+            assert 3 not in everything[-1]
+        assert everything[0] == everything[1]
+        return everything[0]
 
-    async def test_a_cursor_of_another_epoch_is_reset(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(1, 2)
-            other = Cursor(log.stream, "another", 1)
-            assert await self._after_reset(log, other, "epoch_changed") == [1, 2]
+    # Helpers
 
-    async def test_a_cursor_of_another_stream_is_reset(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(1)
-            assert await self._after_reset(log, Cursor("another", log.epoch, 1), "epoch_changed") == [1]
-
-    async def test_a_cursor_beyond_the_top_is_reset(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append(1)
-            assert await self._after_reset(log, log.cursor(2), "ahead") == [1]
-
-    async def test_a_trimmed_cursor_is_reset(self) -> None:
-        async with self.make_log(Retention(count=4)) as log:
-            await self._fill(log)
-            kept = list(range(log.base + 1, log.top + 1))
-            assert await self._after_reset(log, log.cursor(log.base - 1), "trimmed") == kept
-            with log.tail(await log.resolve(log.cursor(log.base))) as tail:
-                assert data_of(await tail.read()) == kept
-
-    async def test_a_reader_that_falls_behind_what_is_kept_is_reset(self) -> None:
-        async with self.make_log(Retention(count=4)) as log:
-            with log.tail() as tail:
-                await self._fill(log)
-                reset = await raised(LogReset, tail.read())
-                assert (reset.reason, reset.resume) == ("trimmed", str(log.cursor(log.base)))
-                assert (await raised(LogReset, log.read(0, 1))).name == log.name
-            assert log.statistics().resets == 2
-
-    # Retention
-
-    async def test_retention_by_count_keeps_the_newest(self) -> None:
-        async with self.make_log(Retention(count=10)) as log:
-            await self._fill(log)
-            entries, _ = log.size()
-            assert 10 <= entries <= 10 + self.slack
-            assert data_of(await log.read(log.top - 10, 20)) == list(range(log.top - 9, log.top + 1))
-
-    async def test_retention_by_size_keeps_the_newest(self) -> None:
-        item = "x" * 98
-        async with self.make_log(Retention(size=1_000)) as log:
-            while log.base == 0:
-                assert (await log.append(item))[-1] <= 10 + self.slack + 1
-            entries, size = log.size()
-            assert size == 100 * entries
-            assert 10 <= entries <= 10 + self.slack
-
-    async def test_retention_by_age_drops_the_old(self) -> None:
-        async with self.make_log(Retention(age=self.age)) as log:
-            await log.append(*["old"] * (self.slack + 1))
-            await asyncio.sleep(2 * self.age)
-            await log.append("new")
-            with log.tail() as tail:
-                kept = data_of(await tail.read())
-            assert kept[-1] == "new"
-            assert len(kept) <= self.slack
-            assert log.base > 0
-
-    async def test_the_newest_entry_is_always_kept(self) -> None:
-        async with self.make_log(Retention(size=10, age=self.age)) as log:
-            await log.append("x" * 100)
-            await asyncio.sleep(2 * self.age)
-            with log.tail() as tail:
-                assert data_of(await tail.read()) == ["x" * 100]
-
-    # Statistics
-
-    async def test_statistics_count_what_is_there(self) -> None:
-        async with self.make_log(Retention()) as log:
-            await log.append("ab", "cd")
-            with log.tail():
-                now = log.statistics()
-            assert (now.name, now.state, now.base, now.top) == (log.name, "open", 0, 2)
-            assert (now.entries, now.size, now.readers) == (2, 8, 1)
-            assert (now.dropped, now.conflated, now.resets) == (0, 0, 0)
-            await log.close()
-            assert (log.statistics().state, log.statistics().readers) == ("done", 0)
-
-    async def test_a_listener_hears_of_readers_and_of_the_end(self) -> None:
-        async with self.make_log(Retention()) as log:
-            heard: list[tuple[int, bool]] = []
-
-            def listener(of: Log) -> None:
-                heard.append((of.readers, of.outcome is not None))
-
-            log.listen(listener)
-            log.listen(listener)
-            first = log.tail()
-            with log.tail():
-                first.close()
-                first.close()
-            await log.close()
-            await log.close()
-            assert heard == [(1, False), (2, False), (1, False), (0, False), (0, True)]
-            log.unlisten(listener)
-            log.tail().close()
-            assert len(heard) == 5
+    async def _gone(self, name: str, *stores: LogStore) -> None:
+        """Wait until stores do not find a log any more. Nothing tells when a store forgets it."""
+        async with asyncio.timeout(self.limit):
+            for store in stores:
+                while await store.find(name) is not None:  # noqa: ASYNC110 - there is no event
+                    await asyncio.sleep(0.01)
