@@ -1,0 +1,1 @@
+"""Logs in Redis, shared by processes and machines."""

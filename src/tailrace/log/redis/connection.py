@@ -1,0 +1,303 @@
+"""One connection to a Redis server: commands go out in order, and each reply goes to its command.
+
+The asyncio client of redis-py connects again without telling its caller, repeats commands that may have run, and needs
+a connection for each command in flight. This protocol does none of that.
+
+The failures of a command:
+
+Unreachable     the connection is gone (also a ConnectionError)
+├── NotSent     no part of the command left this process: it may be repeated
+└── Lost        the command may have run
+Refused         the server answered with an error
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, cast
+
+from hiredis import ProtocolError, PushNotification, Reader, pack_command
+
+from .address import Address, Part
+
+OnPush = Callable[[list[Any]], object]
+"""A function to call with each push, such as `[b"message", channel, data]`. It must only file the push: the server cuts
+off a subscriber that reads too slowly."""
+
+NOTHING = object()
+"""What hiredis returns when the next reply is not complete."""
+
+CHECKS = 8
+"""How many times within `Limits.silence` a connection checks that replies come."""
+
+
+class Unreachable(ConnectionError):
+    """A command without a reply, because the connection is gone."""
+
+
+class NotSent(Unreachable):
+    """A command of which no part left this process. It may be repeated."""
+
+
+class Lost(Unreachable):
+    """A command whose connection ended before the reply came. It may have run."""
+
+
+class Refused(Exception):
+    """An error that the server answered. `code` is its first word, such as NOSCRIPT, MOVED, OOM, READONLY or NOPERM."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message.partition(" ")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The time and memory that a connection may take.
+
+    - `connect`: the seconds until a server has accepted a connection, with TLS and authentication.
+    - `silence`: the seconds without a reply while commands wait for one. After them the connection is dropped.
+    - `unsent`: the bytes of commands that wait for the socket. A command beyond them is NotSent.
+    - `reply`: the bytes of one reply or push. The connection is dropped when more come. It is more than `unsent`, so
+      that whatever can be written can be read.
+    """
+
+    connect: float = 5.0
+    silence: float = 2.0
+    unsent: int = 64 << 20
+    reply: int = 128 << 20
+
+
+LIMITS = Limits()
+
+
+class Confirmation(asyncio.Future[None]):
+    """Waits until the server has confirmed that it subscribed channels, or unsubscribed them.
+
+    The server confirms by one push a channel, but refuses by one plain reply. Without a place in the queue for that
+    reply, each later reply would go to the wrong command.
+    """
+
+    def __init__(self, kind: bytes, channels: Collection[bytes], *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._kind = kind
+        self._missing = set(channels)
+
+    def count(self, push: list[Any]) -> bool:
+        """Return True if a push confirms one of the channels."""
+        if push[0] != self._kind or push[1] not in self._missing:
+            return False
+        self._missing.remove(push[1])
+        return True
+
+    @property
+    def complete(self) -> bool:
+        return not self._missing
+
+
+class Connection(asyncio.Protocol):
+    """A connection that is made once, and not again. `connect` makes it.
+
+    Commands that are called in one turn of the event loop leave in one write. A command whose future is cancelled is
+    still sent, and its reply is skipped.
+    """
+
+    _transport: asyncio.Transport
+
+    def __init__(self, on_push: OnPush, limits: Limits) -> None:
+        self._on_push = on_push
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._reader = Reader(replyError=Refused, notEnoughData=NOTHING)
+        self._incomplete = 0  # bytes of a reply that has not arrived in full
+        self._waiting: deque[asyncio.Future[Any]] = deque()  # in the order of the commands, the unsent ones last
+        self._out: list[bytes] = []
+        self._unsent = 0
+        self._paused = False
+        self._silent = 0  # checks since the last reply
+        self._check: asyncio.TimerHandle | None = None
+        self._end: str | None = None
+        self._closed = asyncio.Event()
+
+    @property
+    def usable(self) -> bool:
+        """False once the connection has begun to end. Commands are then NotSent."""
+        return self._end is None
+
+    def call(self, *parts: Part) -> asyncio.Future[Any]:
+        """Send a command, and return a future of its reply, which may raise Refused, Lost or NotSent.
+
+        Raise NotSent at once if the connection has ended, or more than `Limits.unsent` bytes wait already.
+        """
+        return self._send(parts, self._loop.create_future())
+
+    def subscribe(self, channels: Collection[bytes]) -> asyncio.Future[None]:
+        """Subscribe channels. The future is done when the server has confirmed each. Their pushes may come earlier."""
+        return self._confirmed("SUBSCRIBE", channels)
+
+    def unsubscribe(self, channels: Collection[bytes]) -> asyncio.Future[None]:
+        """Unsubscribe channels. The future is done when the server has confirmed each."""
+        return self._confirmed("UNSUBSCRIBE", channels)
+
+    def close(self, reason: str = "this process closed it") -> None:
+        """Drop the connection at once, also if the server does not respond."""
+        if self._end is None:
+            self._end = reason
+            self._transport.abort()
+
+    async def wait_closed(self) -> str:
+        """Wait for the end of the connection, and return the reason."""
+        await self._closed.wait()
+        assert self._end is not None
+        return self._end
+
+    def _confirmed(self, command: str, channels: Collection[bytes]) -> asyncio.Future[None]:
+        confirmation = Confirmation(command.lower().encode(), channels, loop=self._loop)
+        if not channels:  # UNSUBSCRIBE alone would mean all channels
+            confirmation.set_result(None)
+            return confirmation
+        return self._send((command, *channels), confirmation)
+
+    def _send(self, parts: tuple[Part, ...], future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+        if self._end is not None:
+            raise NotSent(f"expected a connection, but {self._end}")
+        packed: bytes = pack_command(parts)  # type: ignore[arg-type]  # its stub says a tuple of one part
+        unsent = self._unsent + len(packed)
+        if self._paused:  # otherwise the transport has at most some 64 KiB left to write
+            unsent += self._transport.get_write_buffer_size()
+        if unsent > self._limits.unsent:
+            raise NotSent(f"expected at most {self._limits.unsent} unsent bytes, but this command makes it {unsent}")
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(packed)
+        self._unsent += len(packed)
+        self._waiting.append(future)
+        return future
+
+    def _flush(self) -> None:
+        # A transport that closes drops what it is given. Kept here, it is known to be unsent.
+        if self._paused or not self._out or self._transport.is_closing():
+            return
+        if self._check is None:
+            self._silent = 0
+            self._schedule_check()
+        packed = b"".join(self._out)
+        self._out.clear()
+        self._unsent = 0
+        self._transport.write(packed)
+
+    def _schedule_check(self) -> None:
+        self._check = self._loop.call_later(self._limits.silence / CHECKS, self._check_silence)
+
+    def _check_silence(self) -> None:
+        # Checks are counted, not seconds: after the loop stood still, replies that wait in the socket are read first.
+        self._check = None
+        if not self._waiting:
+            return
+        self._silent += 1
+        if self._silent > CHECKS:
+            self.close(f"no reply came within {self._limits.silence} s")
+        else:
+            self._schedule_check()
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of it
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        gets = self._reader.gets
+        self._reader.feed(data)
+        self._incomplete += len(data)
+        try:
+            while (reply := gets()) is not NOTHING:
+                self._incomplete = 0
+                if type(reply) is PushNotification:
+                    self._pushed(reply)
+                else:
+                    self._answered(reply)
+        except ProtocolError as error:
+            self.close(f"the server broke the protocol: {error}")
+        if self._incomplete > self._limits.reply:
+            self.close(f"the server sent more than {self._limits.reply} bytes in one reply")
+
+    def eof_received(self) -> None:
+        self.close("the server closed it")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._end is None:
+            self._end = f"it broke: {error!r}"
+        if self._check is not None:
+            self._check.cancel()
+        while len(self._waiting) > len(self._out):
+            _fail(self._waiting.popleft(), Lost(f"expected a reply, but {self._end}"))
+        while self._waiting:
+            _fail(self._waiting.popleft(), NotSent(f"expected a connection, but {self._end}"))
+        self._closed.set()
+
+    def _pushed(self, push: list[Any]) -> None:
+        waiting = self._waiting
+        if not waiting or type(first := waiting[0]) is not Confirmation or not first.count(push):
+            self._on_push(push)
+            return
+        self._silent = 0
+        if first.complete:
+            waiting.popleft()
+            if not first.done():
+                first.set_result(None)
+
+    def _answered(self, reply: Any) -> None:
+        if not self._waiting:
+            self.close(f"the server sent a reply without a command: {reply!r:.100}")
+            return
+        self._silent = 0
+        future = self._waiting.popleft()
+        if isinstance(reply, Refused):
+            _fail(future, reply)
+        elif not future.done():  # one that was cancelled has kept its place until now
+            future.set_result(reply)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # marks it as retrieved: perhaps nobody waits any more
+
+
+async def connect(address: Address, *, name: str = "", on_push: OnPush, limits: Limits) -> Connection:
+    """Make a connection that the server knows by a name. Raise NotSent or Refused if there is none to be had."""
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> Connection:
+        return Connection(on_push, limits)
+
+    try:
+        async with asyncio.timeout(limits.connect):
+            if address.path is not None:
+                _, connection = await loop.create_unix_connection(protocol, address.path)
+            else:
+                _, connection = await loop.create_connection(protocol, address.host, address.port, ssl=address.tls)
+            await _greet(connection, address.greeting(name))
+            return connection
+    except TimeoutError:
+        raise NotSent(f"expected {address} to accept a connection within {limits.connect} s, but it did not") from None
+    except OSError as error:
+        raise NotSent(f"expected {address} to accept a connection, but got: {error}") from error
+
+
+async def _greet(connection: Connection, greeting: list[tuple[Part, ...]]) -> None:
+    try:
+        await asyncio.gather(*(connection.call(*command) for command in greeting))
+    except BaseException:
+        connection.close()
+        raise

@@ -1,0 +1,183 @@
+"""Redis servers for tests: each in a folder that goes away, on addresses of its own, with faults on demand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as NotServing
+from redis.retry import Retry
+
+from tests.client.speaking import own_certificate
+
+PATIENCE = 20.0
+"""The seconds that a server has to start, to end, or to answer the test."""
+
+
+class RedisServer:
+    """A server that a test may stop, kill, freeze and start again. It keeps its addresses.
+
+    `url` is its address by TCP, or by TLS if it was made so, and `unix_url` that of its socket. It keeps nothing on
+    disk. Without persistence, each start finds it empty: add `--appendonly yes` to change that.
+    """
+
+    def __init__(self, folder: Path, *options: str, tls: bool = False) -> None:
+        self.folder = folder
+        self.port = 0
+        self.unix_url = f"unix://{folder}/socket"
+        self._options = [*_tls_options(folder), *options] if tls else list(options)
+        self._tls = tls
+        self._process: subprocess.Popen[bytes] | None = None
+        # The test's own connection, by another client than the one that is tested.
+        self._admin = Redis(
+            unix_socket_path=f"{folder}/socket", socket_timeout=PATIENCE, retry=Retry(NoBackoff(), 0), protocol=2
+        )
+
+    @property
+    def url(self) -> str:
+        if self._tls:
+            return f"rediss://127.0.0.1:{self.port}?ssl_ca_certs={self.folder}/own.pem"
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "expected a server that runs"
+        return self._process.pid
+
+    def ask(self, *parts: Any) -> Any:
+        """Return the reply to a command of the test's own."""
+        return self._admin.execute_command(*parts)  # type: ignore[no-untyped-call]
+
+    def clients(self) -> list[dict[str, str]]:
+        """The fields of CLIENT LIST for each connection but the test's own."""
+        own = str(self._admin.client_id())
+        return [client for client in self._admin.client_list() if client["id"] != own]
+
+    def kill_clients(self, name: str | None = None) -> int:
+        """Close the connections with a name, or all but the test's own. Return how many there were."""
+        found = [client["id"] for client in self.clients() if name in (None, client["name"])]
+        return sum(int(self.ask("CLIENT", "KILL", "ID", client)) for client in found)
+
+    def start(self) -> None:
+        """Start the server, and return as soon as it serves."""
+        chosen = self.port
+        for _ in range(5):
+            self.port = chosen or _free_port()
+            if self._started():
+                return
+            # Perhaps somebody else took the port before it could.
+        pytest.fail(f"expected redis-server to start, but it ended and said:\n{self._log.read_text()}")
+
+    def stop(self) -> None:
+        """Let the server shut down in order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the server, frozen or not."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Kill the server and start it again."""
+        self.kill()
+        self.start()
+
+    def freeze(self) -> None:
+        """Freeze the server's process. The system still accepts connections for it, and some bytes of commands."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)  # returns once it is frozen
+
+    def thaw(self) -> None:
+        """Let the server go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freeze the server for as long as the block takes."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def close(self) -> None:
+        """End the server and the test's own connection."""
+        self._admin.close()
+        if self._process is not None:
+            self.kill()
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
+
+    def _started(self) -> bool:
+        """Whether the server serves. False if it has ended instead."""
+        listen = ["--port", "0", "--tls-port", str(self.port)] if self._tls else ["--port", str(self.port)]
+        place = ["--bind", "127.0.0.1", "--unixsocket", f"{self.folder}/socket", "--dir", str(self.folder)]
+        nothing = ["--save", "", "--appendonly", "no"]
+        command = [_program(), *listen, *place, *nothing, *self._options]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + PATIENCE
+        while self._process.poll() is None:
+            try:
+                return bool(self.ask("PING"))
+            except NotServing:  # also while it loads its data
+                assert time.monotonic() < deadline, f"expected redis-server to serve within {PATIENCE} s"
+                time.sleep(0.002)
+        return False
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self._process is not None, "expected a server that runs"
+        process, self._process = self._process, None
+        process.send_signal(how)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+@contextmanager
+def redis_server(*options: str, tls: bool = False) -> Iterator[RedisServer]:
+    """A running server, with options of redis-server, which ends with the block."""
+    # Not in pytest's folder, whose name is too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="tailrace-") as folder:
+        server = RedisServer(Path(folder), *options, tls=tls)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.close()
+
+
+def _program() -> str:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.fail("expected redis-server, but it is not installed: run `make test`, which sees to that")
+    return program
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _tls_options(folder: Path) -> list[str]:
+    own_certificate(folder)
+    file = f"{folder}/own.pem"  # with its key
+    files = ["--tls-cert-file", file, "--tls-key-file", file, "--tls-ca-cert-file", file]
+    return [*files, "--tls-auth-clients", "no"]
