@@ -32,7 +32,8 @@ class Address:
         self.path: str | None = getattr(parsed, "path", None)
         self.host: str = getattr(parsed, "host", "")
         self.port: int = getattr(parsed, "port", 0)
-        self._user, self._password, self._database = parsed.username, parsed.password, parsed.db
+        self.database: int = parsed.db or 0
+        self._user, self._password = parsed.username, parsed.password
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
@@ -44,4 +45,4 @@ class Address:
             hello += ["AUTH", self._user or "default", self._password or ""]
         if name:
             hello += ["SETNAME", name]
-        return [tuple(hello), *([("SELECT", self._database)] if self._database else [])]
+        return [tuple(hello), *([("SELECT", self.database)] if self.database else [])]

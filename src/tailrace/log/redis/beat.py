@@ -1,0 +1,141 @@
+"""Which processes live: each one counts, and sees whether the others do.
+
+| key | what it holds |
+|---|---|
+| `<prefix>:processes` | a hash: each process and its counter |
+| `<prefix>:used:<process>` | a set: the names of the logs that the process reads or writes |
+| `<prefix>:to:<process>` | no key, but a channel: to this process |
+
+A process whose counter stood still for three rounds of another one is dead to that one, which buries it: it ends the
+streams that the dead one wrote, and removes the dead one from those that it read. No clock takes part. So nothing
+happens when a clock jumps, and a Redis that stood still buries nobody: rounds that fail do not count. The counter is
+raised in the event loop that produces, so that a loop which stands still counts as dead as well.
+
+Each round also sends a number from the command connection to the channel of its own process. If it does not come back
+by the next round, the subscription is deaf, or the two connections have different servers. A PING would show neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ...events import Outcome
+from .connection import Refused, Unreachable
+from .frames import encode_outcome
+from .link import Link
+from .scripts import BURY, Keys
+
+logger = logging.getLogger("tailrace.log.redis")
+
+DEAD_AFTER = 3
+"""The number of rounds for which the counter of a dead process stands still."""
+
+PRODUCER_LOST = Outcome("error", "producer_lost", "the process that produced the stream is gone")
+
+
+class Beat:
+    """Raises this process's counter once in `interval` seconds, and buries processes whose counters stand still."""
+
+    def __init__(
+        self,
+        commands: Link,
+        prefix: str,
+        process: bytes,
+        *,
+        interval: float,
+        keep_ms: int,
+        tend: Callable[[], Awaitable[None]],
+        deaf: Callable[[str], object],
+        buried: Callable[[], object],
+    ) -> None:
+        """Make the beat of a process. `keep_ms` is how long to keep the streams of the dead.
+
+        It calls `tend` in each round, `deaf` when a number did not come back, and `buried` when this process finds that
+        others took it for dead.
+        """
+        self.process = process
+        self.channel = f"{prefix}:to:{process.decode()}".encode()
+        self._commands = commands
+        self._prefix = prefix
+        self._processes = f"{prefix}:processes"
+        self._interval = interval
+        self._keep_ms = keep_ms
+        self._tend = tend
+        self._deaf = deaf
+        self._buried = buried
+        self._count = 0
+        self._sent = self._heard = b""
+        self._others: dict[bytes, tuple[bytes, int]] = {}  # counter, and for how many rounds it has stood still
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            try:
+                await self._round()
+            except (Unreachable, Refused) as error:
+                logger.debug("a round failed: %s", error)
+            await asyncio.sleep(self._interval)
+
+    def hear(self, number: bytes) -> None:
+        """Note that a number came back."""
+        self._heard = number
+
+    def use(self, name: str) -> None:
+        """Note that this process uses a log, in the same write as the next command. Raise NotSent."""
+        if not self._count:
+            self._commands.call("HSETNX", self._processes, self.process, 0)
+        self._commands.call("SADD", self._used(self.process), name)
+
+    def leave_off(self, name: str) -> None:
+        """Note that this process uses a log no more. Raise NotSent."""
+        self._commands.call("SREM", self._used(self.process), name)
+
+    def _used(self, process: bytes) -> str:
+        return f"{self._prefix}:used:{process.decode()}"
+
+    async def leave(self) -> None:
+        """Take this process out, in order: with it go its readers, and streams that it should have ended."""
+        await self._bury(self.process)
+
+    async def _round(self) -> None:
+        if self._sent != self._heard:
+            self._deaf("what was published did not come back")
+            self._sent = self._heard = b""
+            return
+        await self._commands.ready(self._interval)
+        call, number = self._commands.call, b"%d" % (self._count + 1)
+        counting = call("HINCRBY", self._processes, self.process, 1)
+        reading = call("HGETALL", self._processes)
+        publishing = call("PUBLISH", self.channel, number)
+        self._sent = number
+        counted, counters, _ = await asyncio.gather(counting, reading, publishing)
+        if counted != self._count + 1 and self._count:
+            self._buried()
+        self._count = counted
+        await self._look_at(counters)
+        await self._tend()
+
+    async def _look_at(self, counters: dict[bytes, bytes]) -> None:
+        """Compare the counters of the others with those of the last round."""
+        before, self._others = self._others, {}
+        for process, count in counters.items():
+            if process != self.process:
+                was, rounds = before.get(process, (b"", 0))
+                still = rounds + 1 if count == was else 0
+                self._others[process] = count, still
+                if still >= DEAD_AFTER:
+                    logger.warning("process %s is gone, and its streams end", process.decode())
+                    await self._bury(process)
+
+    async def _bury(self, process: bytes) -> None:
+        """Remove a process from everything. Others may do the same meanwhile, so each step can be repeated."""
+        names = await self._commands.call("SMEMBERS", self._used(process))
+        outcome = encode_outcome(PRODUCER_LOST)
+        for name in names:
+            keys = Keys.of(self._prefix, name.decode())
+            await self._commands.run(BURY, (keys.meta, keys.log), process, outcome, self._keep_ms)
+        await asyncio.gather(
+            self._commands.call("DEL", self._used(process)), self._commands.call("HDEL", self._processes, process)
+        )

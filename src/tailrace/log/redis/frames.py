@@ -1,0 +1,147 @@
+"""What is kept of a batch in Redis, and what is published on a stream's channel.
+
+| frame | meaning |
+|---|---|
+| `+ epoch top n tag prev base floor cum time`, a line each for rows | a batch of `n` entries that ends at `top` |
+| `= epoch top tag outcome` | the end, behind `top` |
+| `! epoch version fence leased stop readers…` | who writes, whether it shall stop, and which processes read |
+| `x epoch` | this incarnation was dropped |
+
+The rows of a batch are the JSON of its entries. If one of them has an event name, the names come first, in as many
+lines, empty for an entry without. Neither a name nor JSON holds a line end. A tag is random. It names its batch, and as
+`prev` the batch before, so that a mirror can check that it has that one.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from pydantic_core import from_json, to_json
+
+from ...events import Outcome
+from ..base import Row
+
+NO_TAG = b"-"
+"""The tag of the place before the first batch."""
+
+
+class Batch(NamedTuple):
+    """Entries that were appended in one step. `base`, `floor` and `cum` are those of the stream with this batch."""
+
+    epoch: bytes
+    top: int
+    tag: bytes
+    prev: bytes
+    base: int
+    floor: int
+    cum: int
+    json: list[bytes]
+    names: list[bytes] | None = None
+
+    @property
+    def start(self) -> int:
+        """The offset before its first entry."""
+        return self.top - len(self.json)
+
+
+class Rows(NamedTuple):
+    """The columns of a batch that is to be appended, and its tag."""
+
+    tag: bytes
+    json: list[bytes]
+    names: list[bytes] | None
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Rows:
+        """Put rows into columns, and give them a tag."""
+        named = any(name is not None for name, _ in rows)
+        names = [(name or "").encode() for name, _ in rows] if named else None
+        return cls(new_tag(), [json for _, json in rows], names)
+
+    @property
+    def size(self) -> int:
+        """The bytes of JSON."""
+        return sum(map(len, self.json))
+
+    @property
+    def body(self) -> bytes:
+        """The lines of the frame."""
+        return b"\n".join(self.json if self.names is None else [*self.names, *self.json])
+
+
+class End(NamedTuple):
+    """The end of a stream."""
+
+    epoch: bytes
+    top: int
+    tag: bytes
+    outcome: Outcome
+
+
+class Facts(NamedTuple):
+    """What `Control` says, as of a version, with the processes that have readers."""
+
+    epoch: bytes
+    version: int
+    fence: int
+    leased: bool
+    stopping: bool
+    readers: frozenset[bytes]
+
+
+class Dropped(NamedTuple):
+    """The end of an incarnation."""
+
+    epoch: bytes
+
+
+Frame: TypeAlias = Batch | End | Facts | Dropped
+
+
+def new_tag() -> bytes:
+    """Return a name for a batch: 30 random bits, in 5 characters that a cursor may hold."""
+    return secrets.token_urlsafe(4)[:5].encode()
+
+
+def parse(frame: bytes) -> Frame:
+    """Read a frame."""
+    return _PARSE[frame[:1]](frame)
+
+
+def parse_batch(frame: bytes) -> Batch:
+    """Read the frame of a batch."""
+    head, *rows = frame.split(b"\n")
+    _, epoch, top, n, tag, prev, base, floor, cum, _ = head.split(b" ")
+    names = None
+    if (count := int(n)) != len(rows):
+        names, rows = rows[:count], rows[count:]
+    return Batch(epoch, int(top), tag, prev, int(base), int(floor), int(cum), rows, names)
+
+
+def _end(frame: bytes) -> End:
+    _, epoch, top, tag, outcome = frame.split(b" ", 4)
+    return End(epoch, int(top), tag, decode_outcome(outcome))
+
+
+def _facts(frame: bytes) -> Facts:
+    _, epoch, version, fence, leased, stop, readers = frame.split(b" ", 6)
+    return Facts(epoch, int(version), int(fence), leased == b"1", stop == b"1", frozenset(readers.split()))
+
+
+def _dropped(frame: bytes) -> Dropped:
+    return Dropped(frame[2:])
+
+
+_PARSE: dict[bytes, Callable[[bytes], Frame]] = {b"+": parse_batch, b"=": _end, b"!": _facts, b"x": _dropped}
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """Return an outcome as JSON."""
+    return to_json({"state": outcome.state, **outcome.members})
+
+
+def decode_outcome(json: bytes) -> Outcome:
+    """Read an outcome."""
+    return Outcome(**from_json(json))

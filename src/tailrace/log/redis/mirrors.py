@@ -1,0 +1,183 @@
+"""A process's mirrors: found or made by name, fed by one subscribed connection, and dropped when nobody uses them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from weakref import WeakValueDictionary
+
+from ..base import Log
+from ..keeper import Keeper
+from .connection import NotSent, Unreachable
+from .frames import parse
+from .link import Link
+from .log import CONNECT, EARLY_BYTES, LOADED_BYTES, Home, RedisLog, answering
+from .scripts import LOAD, Keys
+
+CHUNK = 256
+"""How many mirrors are refreshed at once."""
+
+
+@dataclass(slots=True)
+class _Early:
+    """Frames that came while their mirror was loaded."""
+
+    frames: list[bytes]
+    size: int = 0
+    incomplete: bool = False
+
+    def take(self, frame: bytes) -> None:
+        self.size += len(frame)
+        if self.size > EARLY_BYTES:
+            self.incomplete = True
+        else:
+            self.frames.append(frame)
+
+
+class Mirrors:
+    """The mirrors of a process, by the name of their log and by their channel.
+
+    A mirror subscribes first and loads then, so that it misses nothing in between. It is detached some time after its
+    last use. If an application still holds it then, the next use attaches it again: there is never a second one.
+    """
+
+    def __init__(self, home: Home, prefix: str, keeper: Keeper) -> None:
+        self._home = home
+        self._prefix = prefix
+        self._keeper = keeper
+        self._known: WeakValueDictionary[str, RedisLog] = WeakValueDictionary()
+        self._attached: dict[bytes, RedisLog] = {}
+        self._attaching: dict[str, asyncio.Task[RedisLog | None]] = {}
+        self._arriving: dict[bytes, _Early] = {}
+        self.connects = 0
+        self.commands: Link
+        self.news: Link
+
+    def __iter__(self) -> Iterator[RedisLog]:
+        """Iterate over those that are attached."""
+        return iter(tuple(self._attached.values()))
+
+    @property
+    def held(self) -> list[RedisLog]:
+        """All mirrors that somebody holds, attached or not."""
+        return list(self._known.values())
+
+    async def find(self, name: str) -> RedisLog | None:
+        """Return the mirror of a log, or None if there is no such log. Raise StoreUnavailable."""
+        log = self._known.get(name)
+        if log is not None and log.lost is None:
+            if log.attached and (log.readers or log.writer is not None):
+                return log  # neither can it expire, nor can others have made a new one without this process hearing it
+            await self.attach(log)
+            if log.lost is None:
+                return log
+        if (attaching := self._attaching.get(name)) is None:
+            attaching = self._attaching[name] = self._home.spawn(self._make(name))
+            attaching.add_done_callback(lambda _: self._attaching.pop(name))
+        return await asyncio.shield(attaching)
+
+    async def attach(self, log: RedisLog) -> None:
+        """Bring a mirror up to date, and keep it so."""
+        if not log.attached:
+            self._enlist(log)
+            await self._subscribe(log.name, log.channel)
+        await log.refresh()
+
+    def detach(self, log: Log) -> None:
+        """Let go of a mirror that nobody uses."""
+        assert isinstance(log, RedisLog)
+        if log.attached:
+            log.attached = False
+            log.unlisten(self._changed)
+            del self._attached[log.channel]
+            # Written at once, so that it stays before a later SUBSCRIBE of the same channel.
+            with suppress(NotSent):
+                self.news.unsubscribe([log.channel])
+
+    def clear(self) -> None:
+        """Let go of all mirrors."""
+        for log in self:
+            log.attached = False
+            log.unlisten(self._changed)
+        self._attached.clear()
+
+    def push(self, channel: bytes, data: bytes) -> None:
+        """Take a frame."""
+        if (log := self._attached.get(channel)) is not None:
+            log.receive(parse(data))
+        elif (early := self._arriving.get(channel)) is not None:
+            early.take(data)
+
+    async def renew(self, *others: bytes) -> None:
+        """Subscribe all channels on a new connection, with `others`, and load what was missed."""
+        self.connects += 1
+        for log in self:
+            log.stale = True
+        with suppress(Unreachable):  # another connection will do it
+            await self.news.subscribe([*others, *self._attached, *self._arriving])
+            await self.refresh_stale()
+
+    async def refresh_stale(self) -> None:
+        """Refresh the mirrors that may have missed something, not all at once."""
+        await _in_chunks([log.refresh for log in self if log.stale])
+
+    async def probe(self) -> None:
+        """Compare the mirrors that had no news since the last probe with the store: the last news may be lost."""
+        quiet = [log for log in self if not log.fresh]
+        for log in self:
+            log.fresh = False
+        await _in_chunks([partial(self._probe, log) for log in quiet])
+
+    async def _probe(self, log: RedisLog) -> None:
+        place = await self.commands.call("HMGET", log.keys.meta, "epoch", "top", "tag", "version", "out")
+        if not log.is_at(*place):
+            log.suspect()
+
+    async def _make(self, name: str) -> RedisLog | None:
+        keys = Keys.of(self._prefix, name)
+        channel = keys.log.encode()
+        connects, early = self.connects, _Early([])
+        self._arriving[channel] = early
+        try:
+            await self._subscribe(name, channel)
+            answer = await self._home.run(name, keys, LOAD, b"", 0, 0, LOADED_BYTES)
+        finally:
+            del self._arriving[channel]
+        if answer[0] != b"ok":
+            with suppress(NotSent):
+                self.news.unsubscribe([channel])
+            return None
+        log = self._known[name] = RedisLog.load(self._home, name, keys, answer)
+        self._enlist(log)
+        for data in early.frames:
+            log.receive(parse(data))
+        if early.incomplete or connects != self.connects:
+            log.suspect()
+        return log
+
+    def _enlist(self, log: RedisLog) -> None:
+        log.attached = True
+        self._attached[log.channel] = log
+        log.listen(self._changed)
+        self._keeper.watch(log)
+
+    async def _subscribe(self, name: str, channel: bytes) -> None:
+        with answering(name):
+            if not self.news.connected:
+                await self.news.ready(CONNECT)
+            await self.news.subscribe([channel])
+
+    def _changed(self, log: Log) -> None:
+        if log.lost is not None:
+            self._keeper.forget(log)  # which detaches it
+
+
+async def _in_chunks(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    for start in range(0, len(calls), CHUNK):
+        results = await asyncio.gather(*(call() for call in calls[start : start + CHUNK]), return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result

@@ -1,0 +1,368 @@
+"""What Redis does in one step: the Lua scripts of a stream, and the keys they work on.
+
+A stream has two keys under one hash tag, so that they are in one slot of a cluster:
+
+- `log` is a Redis Stream. Each of its entries is a batch of events, and the id of a batch is `<last offset>-0`. So
+  `XRANGE <offset + 1> +` begins with the batch that holds the next event, wherever a reader stopped. The one field of
+  an entry is its frame (`frames.py` has the format). The key's name is also the channel on which frames are published.
+- `meta` is a hash: everything else that all processes must agree on.
+
+| field | meaning |
+|---|---|
+| `epoch` | the incarnation. No meta, or one of another epoch, is `gone`: each script compares it first |
+| `top`, `tag` | the last offset, and the tag of the batch that ends there (`-` before the first) |
+| `base`, `floor` | the last trimmed offset, and how many bytes of JSON were appended up to it |
+| `cum` | how many bytes of JSON were appended in all; `cum - floor` are kept |
+| `since` | when the oldest kept batch was appended, in ms of the server's clock; only of streams that forget by age |
+| `count`, `size`, `age` | the retention, 0 for no bound; `age` in ms |
+| `out` | the outcome as JSON, empty while the stream is open |
+| `fence`, `owner` | the number of the newest lease, and the process that holds it, empty if nobody does |
+| `stop` | 1 once somebody asked the writer to stop |
+| `readers` | the processes that have readers, each with a space behind it |
+| `version` | counts the changes of the four fields above, so that older news cannot replace newer ones |
+| `passing`, `print`, `made` | facts of its creation |
+
+Redis runs a script alone, but undoes nothing of one that fails half-way. Therefore:
+
+- All checks and all searches stand before the first write. Refusals are answers, not errors.
+- The first write is one that needs memory (HSET, XADD). Redis refuses a script above `maxmemory` only at such a
+  command: with a DEL before it, the script ran on and wrote (measured on 7.0).
+- A batch's tag is its idempotency id. An append that is sent again says which `top` was known before the first try,
+  and the script looks for the tag behind it. A first try stores nothing for this and searches nothing.
+- Nothing expires in an append, of which expiries are a sixth. `touch` renews them.
+
+Trimming drops whole batches, and only once the stream exceeds a bound by an eighth, so nearly all appends search
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .link import Script
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of one stream's keys."""
+
+    meta: str
+    log: str
+
+    @classmethod
+    def of(cls, prefix: str, name: str) -> Keys:
+        """Name the keys of a stream. Braces in its name would move the hash tag, so they are escaped."""
+        escaped = name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+        log = f"{prefix}:{{{escaped}}}"
+        return cls(f"{log}:meta", log)
+
+
+_HEAD = """
+local meta, log = KEYS[1], KEYS[2]
+local call = redis.call
+local function int(number) return string.format('%.0f', number) end
+"""
+
+_KNOWN = (
+    _HEAD
+    + """
+if call('HGET', meta, 'epoch') ~= ARGV[1] then return {'gone'} end
+"""
+)
+"""The beginning of a script that is about one incarnation, `ARGV[1]`."""
+
+_TELL = """
+local function tell()
+  local version = call('HINCRBY', meta, 'version', 1)
+  local m = call('HMGET', meta, 'epoch', 'fence', 'owner', 'stop', 'readers')
+  local frame = {'!', m[1], version, m[2], m[3] == '' and '0' or '1', m[4], m[5]}
+  call('PUBLISH', log, table.concat(frame, ' '))
+end
+"""
+"""Publish a control frame, after a change of fence, owner, stop or readers."""
+
+_EXPIRE = """
+local function expire(ms)
+  if ms == '0' then
+    call('PERSIST', meta)
+    call('PERSIST', log)
+  else
+    call('PEXPIRE', meta, ms)
+    call('PEXPIRE', log, ms)
+  end
+end
+"""
+
+CREATE = Script(
+    _HEAD
+    + _EXPIRE
+    + """
+-- ARGV: epoch, passing, fingerprint, creation time, count, size, age, expiry in ms or 0
+local found = call('HMGET', meta, 'epoch', 'print')
+if found[1] then return {'exists', found[1]} end
+call('HSET', meta, 'epoch', ARGV[1], 'passing', ARGV[2], 'print', ARGV[3], 'made', ARGV[4],
+  'count', ARGV[5], 'size', ARGV[6], 'age', ARGV[7],
+  'top', '0', 'tag', '-', 'base', '0', 'floor', '0', 'cum', '0', 'since', '0',
+  'out', '', 'fence', '0', 'owner', '', 'stop', '0', 'readers', '', 'version', '0')
+call('UNLINK', log)
+expire(ARGV[8])
+return {'ok', ARGV[1]}
+"""
+)
+"""Make a stream, or answer `exists` and the epoch of what is there. An earlier one may have left its entries.
+
+The log has no key before its first batch. So `append` gives it the expiry of the meta then.
+"""
+
+LOAD = Script(
+    _HEAD
+    + """
+-- ARGV: epoch or empty, top and bytes of what the mirror knows, the most bytes to answer
+local m = call('HGETALL', meta)
+if #m == 0 then return {'gone'} end
+local facts = {}
+for i = 1, #m, 2 do facts[m[i]] = m[i + 1] end
+if ARGV[1] ~= '' and ARGV[1] ~= facts.epoch then return {'gone'} end
+local known = tonumber(ARGV[2])
+local behind = tonumber(facts.cum) - math.max(tonumber(ARGV[3]), tonumber(facts.floor))
+local at, news = {}, {}
+if known > 0 then at = call('XRANGE', log, ARGV[2], ARGV[2]) end
+if behind <= tonumber(ARGV[4]) then
+  news = call('XRANGE', log, int(known + 1), '+')
+else
+  news = call('XREVRANGE', log, '+', '-', 'COUNT', 1)
+end
+return {'ok', m, at, news}
+"""
+)
+"""Answer the meta, the batch at which a mirror stands, and those behind it: only the newest if they are too many."""
+
+APPEND = Script(
+    _HEAD
+    + """
+-- ARGV: epoch, fence, expected tag or empty, known top of a repeated try or empty, tag, count, bytes of JSON, rows
+local epoch, fence, expected, known, tag, n, bytes, rows = unpack(ARGV)
+local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'fence', 'top', 'tag',
+  'base', 'floor', 'cum', 'count', 'size', 'age', 'since')
+if m[1] ~= epoch then return {'gone'} end
+
+-- The frame's first line: + epoch top n tag prev base floor cum time
+local function parse(entry)
+  local top, _, tag, prev, _, _, cum, time =
+    string.match(entry[2][2], '^%+ %S+ (%d+) (%d+) (%S+) (%S+) (%d+) (%d+) (%d+) (%d+)')
+  return {top = tonumber(top), tag = tag, prev = prev, cum = tonumber(cum), time = tonumber(time)}
+end
+
+if known ~= '' then
+  local after, page = tonumber(known)
+  repeat
+    page = call('XRANGE', log, int(after + 1), '+', 'COUNT', 64)
+    for _, entry in ipairs(page) do
+      local batch = parse(entry)
+      if batch.tag == tag then return {'ok', int(batch.top), batch.prev, m[7], m[8], int(batch.cum)} end
+      after = batch.top
+    end
+  until #page < 64
+end
+if m[2] ~= '' then return {'closed', m[2]} end
+if fence ~= (m[3] ~= '' and m[4] or '') then return {'fenced', m[4]} end
+if expected ~= '' and expected ~= m[6] then return {'diverged', m[5], m[6]} end
+
+local last, base, floor = tonumber(m[5]), tonumber(m[7]), tonumber(m[8])
+local top, cum = last + tonumber(n), tonumber(m[9]) + tonumber(bytes)
+local count, size, age, since = tonumber(m[10]), tonumber(m[11]), tonumber(m[12]), tonumber(m[13])
+local now = 0
+if age > 0 then
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The newest batch that ends at or before an offset.
+local function before(offset)
+  local entry = call('XREVRANGE', log, int(offset), '-', 'COUNT', 1)[1]
+  return entry and parse(entry)
+end
+
+-- The newest batch that a test calls old. Batches become old in their order, so this halves the range.
+local function newest_old(is_old)
+  local low, high, found = base, last, nil
+  while low < high do
+    local middle = math.ceil((low + high) / 2)
+    local batch = before(middle)
+    if not batch or batch.top <= low then low = middle
+    elseif is_old(batch) then found, low = batch, middle
+    else high = batch.top - 1 end
+  end
+  return found
+end
+
+local cuts = {}
+if count > 0 and top - base > count + math.floor(count / 8) then
+  table.insert(cuts, before(math.min(top - count, last)) or nil)
+end
+if size > 0 and cum - floor > size + math.floor(size / 8) then
+  table.insert(cuts, newest_old(function(batch) return cum - batch.cum >= size end) or nil)
+end
+if age > 0 and since > 0 and since < now - age - age / 8 then
+  table.insert(cuts, newest_old(function(batch) return batch.time < now - age end) or nil)
+end
+local trimmed = false
+for _, cut in ipairs(cuts) do
+  if cut.top > base then base, floor, trimmed = cut.top, cut.cum, true end
+end
+if age > 0 and (trimmed or since == 0) then
+  local entry = call('XRANGE', log, int(base + 1), '+', 'COUNT', 1)[1]
+  since = entry and parse(entry).time or now
+end
+
+local frame = table.concat({'+', epoch, int(top), n, tag, m[6], int(base), int(floor), int(cum), int(now)}, ' ')
+  .. '\\n' .. rows
+if trimmed then
+  call('XADD', log, 'MINID', '=', int(base + 1), int(top) .. '-0', 'f', frame)
+else
+  call('XADD', log, int(top) .. '-0', 'f', frame)
+end
+call('HSET', meta, 'top', int(top), 'tag', tag, 'base', int(base), 'floor', int(floor), 'cum', int(cum),
+  'since', int(since))
+if last == base then
+  local left = call('PTTL', meta)
+  if left > 0 then call('PEXPIRE', log, left) end
+end
+call('PUBLISH', log, frame)
+return {'ok', int(top), m[6], int(base), int(floor), int(cum)}
+"""
+)
+"""Append one batch, and publish its frame. The key of the log may be new, and then gets the expiry of the meta."""
+
+END = Script(
+    _HEAD
+    + _TELL
+    + _EXPIRE
+    + """
+-- ARGV: epoch, fence or empty, expected tag or empty, outcome, expiry in ms or 0
+local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'fence', 'top', 'tag')
+if m[1] ~= ARGV[1] then return {'gone'} end
+if m[2] ~= '' then return {'closed', m[2]} end
+if ARGV[2] ~= '' and ARGV[2] ~= (m[3] ~= '' and m[4] or '') then return {'fenced', m[4]} end
+if ARGV[3] ~= '' and ARGV[3] ~= m[6] then return {'diverged', m[5], m[6]} end
+call('HSET', meta, 'out', ARGV[4], 'owner', '')
+call('PUBLISH', log, '= ' .. m[1] .. ' ' .. m[5] .. ' ' .. m[6] .. ' ' .. ARGV[4])
+tell()
+expire(ARGV[5])
+return {'ok', m[5], m[6]}
+"""
+)
+"""End a stream. Its writer sends its fence and the tag it expects; anybody else neither."""
+
+LEASE = Script(
+    _HEAD
+    + _TELL
+    + """
+-- ARGV: epoch, process
+local m = call('HMGET', meta, 'epoch', 'out', 'owner')
+if m[1] ~= ARGV[1] then return {'gone'} end
+if m[2] ~= '' then return {'closed', m[2]} end
+if m[3] ~= '' and m[3] ~= ARGV[2] then return {'fenced', call('HGET', meta, 'fence')} end
+call('HSET', meta, 'owner', ARGV[2], 'stop', '0')
+local fence = call('HINCRBY', meta, 'fence', 1)
+tell()
+local now = call('HMGET', meta, 'version', 'top', 'tag', 'readers')
+return {'ok', int(fence), now[1], now[2], now[3], now[4]}
+"""
+)
+"""Take the lease. The process that holds it may take it again: the answer to its first call may have been lost."""
+
+RELEASE = Script(
+    _KNOWN
+    + _TELL
+    + """
+-- ARGV: epoch, fence
+local m = call('HMGET', meta, 'owner', 'fence')
+if m[1] == '' or m[2] ~= ARGV[2] then return {'fenced', m[2]} end
+call('HSET', meta, 'owner', '')
+tell()
+return {'ok'}
+"""
+)
+
+STOP = Script(
+    _KNOWN
+    + _TELL
+    + """
+-- ARGV: epoch
+local m = call('HMGET', meta, 'out', 'stop')
+if m[1] ~= '' then return {'closed', m[1]} end
+if m[2] ~= '1' then
+  call('HSET', meta, 'stop', '1')
+  tell()
+end
+return {'ok'}
+"""
+)
+
+READERS = Script(
+    _KNOWN
+    + _TELL
+    + _EXPIRE
+    + """
+-- ARGV: epoch, process, 1 if it has readers or 0, expiry in ms or 0
+local readers, mine = call('HGET', meta, 'readers'), ARGV[2] .. ' '
+local from, to = string.find(readers, mine, 1, true)
+if from and ARGV[3] == '0' then
+  call('HSET', meta, 'readers', string.sub(readers, 1, from - 1) .. string.sub(readers, to + 1))
+  tell()
+elseif not from and ARGV[3] == '1' then
+  call('HSET', meta, 'readers', readers .. mine)
+  tell()
+end
+expire(ARGV[4])
+return {'ok'}
+"""
+)
+"""Note that a process got its first reader, or lost its last one, and renew the expiry."""
+
+BURY = Script(
+    _HEAD
+    + _TELL
+    + _EXPIRE
+    + """
+-- ARGV: process, outcome, expiry in ms or 0
+local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'top', 'tag', 'readers')
+if not m[1] then return {'gone'} end
+local from, to = string.find(m[6], ARGV[1] .. ' ', 1, true)
+if from then
+  call('HSET', meta, 'readers', string.sub(m[6], 1, from - 1) .. string.sub(m[6], to + 1))
+end
+if m[3] == ARGV[1] then
+  call('HSET', meta, 'out', ARGV[2], 'owner', '')
+  call('PUBLISH', log, '= ' .. m[1] .. ' ' .. m[4] .. ' ' .. m[5] .. ' ' .. ARGV[2])
+  expire(ARGV[3])
+end
+if from or m[3] == ARGV[1] then tell() end
+return {'ok'}
+"""
+)
+"""Remove a dead process from a stream, and end the stream if that process was its writer."""
+
+TOUCH = Script(
+    _KNOWN
+    + _EXPIRE
+    + """
+-- ARGV: epoch, expiry in ms or 0
+expire(ARGV[2])
+return {'ok'}
+"""
+)
+
+DROP = Script(
+    _KNOWN
+    + """
+-- ARGV: epoch
+call('UNLINK', meta, log)
+call('PUBLISH', log, 'x ' .. ARGV[1])
+return {'ok'}
+"""
+)
+"""Forget a stream. Its first write frees memory, and there is no other."""
+
+SCRIPTS = (CREATE, LOAD, APPEND, END, LEASE, RELEASE, STOP, READERS, BURY, TOUCH, DROP)

@@ -1,0 +1,352 @@
+"""The store of `redis://`: streams that many processes share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ...cursor import new_epoch
+from ...errors import LogClosed, LogExists, LogFenced, StoreUnavailable
+from ...flow import Retention
+from ...pulse import Pulse
+from ..base import Log
+from ..keeper import Keeper
+from ..store import Keeping, LogStore
+from .address import Address, Part
+from .beat import Beat
+from .connection import LIMITS, Limits, NotSent, Refused, Unreachable
+from .frames import Batch, Facts
+from .link import Link, Script
+from .log import CONNECT, RedisLog, answering, batches_of, repeatedly
+from .mirrors import Mirrors
+from .scripts import CREATE, DROP, LEASE, READERS, SCRIPTS, TOUCH, Keys
+from .writer import RedisWriter
+
+logger = logging.getLogger("tailrace.log.redis")
+
+T = TypeVar("T")
+
+EXPIRY_ROUNDS = 5
+"""The least expiry of a log that is in use, in rounds of the beat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How soon a store notices things. Times are in seconds.
+
+    - `interval`: between two rounds of the beat. A dead process is found after three, a lost message after two.
+    - `linger`: for how long the mirror of a log stays up to date after its last use.
+    - `patience`: for how long a call is repeated while Redis does not answer.
+    """
+
+    interval: float = 1.0
+    linger: float = 10.0
+    patience: float = 5.0
+
+
+class RedisStore(LogStore):
+    """Streams in Redis. Each process has a mirror of those that it uses, and two connections for all of them.
+
+    Nothing is connected before the first use. Redis forgets what nobody uses: each process that uses a log renews its
+    expiry. `Keeping.count` and `Keeping.size` bound the mirrors that a process keeps without readers.
+    """
+
+    survives_restart = True
+
+    def __init__(
+        self,
+        url: str,
+        keeping: Keeping | None = None,
+        pulse: Pulse | None = None,
+        *,
+        prefix: str = "tailrace",
+        pace: Pace = Pace(),
+        limits: Limits = LIMITS,
+    ) -> None:
+        """Make a store. `pulse` is how often to look for mirrors to let go of, by default every 15 s.
+
+        All keys and channels begin with `prefix`, and with the number of the database if it is not 0: channels are
+        common to all databases of a server.
+        """
+        self._address = Address(url)
+        database = self._address.database
+        self._prefix = f"{prefix}:{database}" if database else prefix
+        self._keeping = keeping or Keeping()
+        self._least_ms = round(EXPIRY_ROUNDS * pace.interval * 1000)
+        self._pace = pace
+        self._limits = limits
+        self.patience = pace.patience
+        self.process = b""
+        held = Keeping(pace.linger, self._keeping.count, self._keeping.size, pace.linger)
+        self._keeper = Keeper(held, pulse or Pulse(15.0), drop=self._let_go, release=self._let_go)
+        self._mirrors = Mirrors(self, self._prefix, self._keeper)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._commands: Link | None = None
+
+    # Logs
+
+    async def find(self, name: str) -> RedisLog | None:
+        self._open()
+        return await repeatedly(lambda: self._mirrors.find(name), self.patience)
+
+    async def attach(self, name: str, retention: Retention) -> RedisLog:
+        while (log := await self.find(name)) is None:
+            await self._create(name, retention, new_epoch())
+        self.written(log)
+        return log
+
+    async def create(
+        self, name: str, retention: Retention, *, epoch: str | None = None, fingerprint: bytes = b""
+    ) -> RedisLog:
+        epoch = epoch or new_epoch()
+        if not await self._create(name, retention, epoch, passing=True, fingerprint=fingerprint):
+            raise LogExists(name)
+        log = await self.find(name)
+        if log is None or log.epoch != epoch:
+            raise StoreUnavailable(name, "it was forgotten as soon as it was made")
+        return log
+
+    async def lease(self, log: Log) -> RedisWriter:
+        assert isinstance(log, RedisLog), f"expected a log of this store, but got {log!r}"
+        if log.outcome is not None:
+            raise LogClosed(log.name, log.outcome.state)
+        if log.leasing or log.writer is not None:
+            raise LogFenced(log.name, log.control.fence)
+        log.leasing = True
+        try:
+            writer = log.writer = await repeatedly(lambda: self._lease(log), self.patience)
+        finally:
+            log.leasing = False
+        return writer
+
+    async def expire(self, log: Log, seconds: float) -> None:
+        assert isinstance(log, RedisLog), f"expected a log of this store, but got {log!r}"
+        await self._touch(log, max(round(seconds * 1000), self._least_ms if _in_use(log) else 1))
+        log.touched = 0.0  # so that the next use renews it
+
+    async def drop(self, log: Log) -> None:
+        assert isinstance(log, RedisLog), f"expected a log of this store, but got {log!r}"
+        with suppress(LogClosed):
+            await repeatedly(lambda: log.run(DROP), self.patience)
+        log.lose("epoch_changed")
+
+    async def secret(self) -> bytes:
+        secret: bytes = await repeatedly(self._secret, self.patience)
+        return secret
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        return len(self._keeper), self._keeper.size
+
+    async def aclose(self) -> None:
+        if (commands := self._commands) is None:
+            return
+        self._beating.cancel()
+        if commands.connected:
+            with suppress(Unreachable, Refused):
+                await self._beat.leave()
+        self._commands = None
+        for task in (tasks := tuple(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._keeper.clear()
+        self._mirrors.clear()
+        await asyncio.gather(commands.aclose(), self._mirrors.news.aclose())
+
+    async def _create(
+        self, name: str, retention: Retention, epoch: str, *, passing: bool = False, fingerprint: bytes = b""
+    ) -> bool:
+        """Make a stream. Return False if there is one already."""
+        self._open()
+        keys, repeated = Keys.of(self._prefix, name), False
+        bounds = retention.count or 0, retention.size or 0, round((retention.age or 0) * 1000)
+
+        async def attempt() -> bool:
+            nonlocal repeated
+            again, repeated = repeated, True
+            arguments = (epoch, int(passing), fingerprint, int(time.time()), *bounds, self._keep_ms(ended=False))
+            word, found = await self.run(name, keys, CREATE, *arguments)
+            # An earlier attempt of this very call may have made it.
+            return bool(word == b"ok" or (again and found == epoch.encode()))
+
+        return await repeatedly(attempt, self.patience)
+
+    async def _secret(self) -> bytes:
+        # Not kept here: when Redis loses its data, all processes must agree on a new one.
+        key = f"{self._prefix}:secret"
+        with answering(key):
+            commands = await self._connected()
+            setting = commands.call("SET", key, secrets.token_bytes(32), "NX")
+            _, found = await asyncio.gather(setting, commands.call("GET", key))
+        return bytes(found)
+
+    async def _lease(self, log: RedisLog) -> RedisWriter:
+        # The name is noted first, in the same write: were this process to die in between, it would be buried in vain.
+        with answering(log.name):
+            await self._connected()
+            self._beat.use(log.name)
+        fence, version, top, tag, readers = await log.run(LEASE, self.process)
+        await log.reach(int(top))
+        leased = Facts(log.wire_epoch, int(version), int(fence), True, False, frozenset(readers.split()))
+        log.receive(leased)
+        return RedisWriter(log, int(fence), self, top=int(top), tag=tag)
+
+    # What mirrors need: Home
+
+    async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
+        with answering(name):
+            commands = await self._connected()
+            answer: list[Any] = await commands.run(script, (keys.meta, keys.log), *arguments)
+        return answer
+
+    async def fetch(self, log: RedisLog, after: int, count: int) -> list[Batch]:
+        with answering(log.name):
+            commands = await self._connected()
+            entries = await commands.call("XRANGE", log.keys.log, after + 1, "+", "COUNT", count)
+        return batches_of(entries)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+        return task
+
+    def used(self, log: RedisLog) -> None:
+        if self._commands is not None:
+            self.spawn(self._tell(log))
+
+    def written(self, log: RedisLog) -> None:
+        if self._is_due(log):
+            log.touched = time.monotonic()
+            self.spawn(self._touch(log, self.keep_ms(log, ended=log.outcome is not None)))
+
+    def keep_ms(self, log: RedisLog, *, ended: bool) -> int:
+        keep = self._keep_ms(ended=ended)
+        # What is in use must not expire before the next rounds renew it.
+        return max(keep, self._least_ms) if keep and _in_use(log) else keep
+
+    # Connections
+
+    def _open(self) -> None:
+        if self._commands is not None:
+            return
+        self.process = secrets.token_urlsafe(6).encode()
+        name = f"tailrace-{self.process.decode()}"
+        self._commands = Link(
+            self._address, name=name, scripts=SCRIPTS, on_connect=self._commands_connected, limits=self._limits
+        )
+        news = Link(
+            self._address, name=name, on_push=self._pushed, on_connect=self._news_connected, limits=self._limits
+        )
+        self._mirrors.commands, self._mirrors.news = self._commands, news
+        self._beat = Beat(
+            self._commands,
+            self._prefix,
+            self.process,
+            interval=self._pace.interval,
+            keep_ms=self._keep_ms(ended=True),
+            tend=self._tend,
+            deaf=self._deaf,
+            buried=self._buried,
+        )
+        self._commands.open()
+        news.open()
+        self._beating = self.spawn(self._beat.run())
+
+    async def _connected(self) -> Link:
+        self._open()
+        assert self._commands is not None
+        if not self._commands.connected:
+            await self._commands.ready(CONNECT)
+        return self._commands
+
+    def _commands_connected(self) -> None:
+        self.spawn(self._mirrors.refresh_stale())
+        for log in self._mirrors:
+            if log.told != (log.readers > 0):
+                self.used(log)
+
+    def _news_connected(self) -> None:
+        self.spawn(self._mirrors.renew(self._beat.channel))
+
+    def _pushed(self, push: list[Any]) -> None:
+        if push[0] == b"message":
+            _, channel, data = push
+            if channel == self._beat.channel:
+                self._beat.hear(data)
+            else:
+                self._mirrors.push(channel, data)
+
+    def _deaf(self, reason: str) -> None:
+        assert self._commands is not None
+        self._commands.drop(reason)
+        self._mirrors.news.drop(reason)
+
+    # In each round
+
+    async def _tend(self) -> None:
+        await self._mirrors.refresh_stale()
+        await self._mirrors.probe()
+        for log in self._mirrors.held:
+            # An application that holds an open log may use it again.
+            if log.readers or log.writer is not None or not (log.attached or log.outcome):
+                self.written(log)
+            if log.told != (log.readers > 0):
+                self.used(log)
+
+    def _is_due(self, log: RedisLog) -> bool:
+        """Tell whether the expiry of a log should be renewed: a third of it is over, or unknown."""
+        if log.lost is not None or self._commands is None:
+            return False
+        keep = self.keep_ms(log, ended=log.outcome is not None)
+        return not log.touched or (keep > 0 and time.monotonic() - log.touched > keep / 3000)
+
+    async def _touch(self, log: RedisLog, keep_ms: int) -> None:
+        with suppress(LogClosed):
+            await repeatedly(lambda: log.run(TOUCH, keep_ms), self.patience)
+
+    def _keep_ms(self, *, ended: bool) -> int:
+        seconds = self._keeping.keep if ended else self._keeping.idle
+        return 0 if seconds is None else max(round(seconds * 1000), 1)
+
+    def _buried(self) -> None:
+        """Come back from the dead: streams that this process wrote have ended, and its readers are not counted."""
+        for log in self._mirrors:
+            log.told = False
+            log.suspect()
+
+    async def _tell(self, log: RedisLog) -> None:
+        """Tell the store whether this process has readers of a log, or writes it, and renew the expiry."""
+        has_readers = log.readers > 0
+        with suppress(LogClosed, StoreUnavailable, NotSent):
+            if has_readers and not log.attached:
+                await self._mirrors.attach(log)
+            if has_readers:
+                self._beat.use(log.name)
+            if log.lost is None and (has_readers or log.told):
+                log.touched = time.monotonic()
+                keep_ms = self.keep_ms(log, ended=log.outcome is not None)
+                await log.run(READERS, self.process, int(has_readers), keep_ms)
+                log.told = has_readers
+            if not (log.readers or log.writer is not None or log.leasing):
+                self._beat.leave_off(log.name)
+
+    def _let_go(self, log: Log) -> None:
+        self._mirrors.detach(log)
+
+    def _spawned(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, (StoreUnavailable, Unreachable, LogClosed, LogFenced)):
+            logger.error("%s failed", task.get_coro(), exc_info=error)
+
+
+def _in_use(log: RedisLog) -> bool:
+    """Tell whether any process reads or writes a log."""
+    return log.readers > 0 or log.control.leased or log.control.elsewhere > 0
