@@ -28,7 +28,21 @@ from .shutdown import Shutdown
 
 OpenStore: TypeAlias = Callable[[str, Keeping, Pulse], LogStore]
 
-STORES: dict[str, OpenStore] = {"memory": lambda url, keeping, pulse: MemoryStore(keeping, pulse)}
+
+def _open_memory(_: str, keeping: Keeping, pulse: Pulse) -> LogStore:
+    return MemoryStore(keeping, pulse)
+
+
+def _open_redis(url: str, keeping: Keeping, pulse: Pulse) -> LogStore:
+    try:
+        from ..log.redis.store import RedisStore
+    except ModuleNotFoundError as error:
+        needs = f"a redis:// URL needs the extra redis, but there is no {error.name}: pip install 'tailrace[redis]'"
+        raise ModuleNotFoundError(needs, name=error.name) from error
+    return RedisStore(url, keeping, pulse)
+
+
+STORES: dict[str, OpenStore] = {"memory": _open_memory, "redis": _open_redis, "rediss": _open_redis}
 """Functions that make a store from a URL, by URL scheme. Nothing is connected before the store is used."""
 
 _STREAM_ID = re.compile(STREAM_ID_PATTERN, re.ASCII)

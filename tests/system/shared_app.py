@@ -1,0 +1,41 @@
+"""An application whose streams live in Redis, so that several of its processes serve the same ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI
+
+from tailrace import Engine, StreamRouter
+
+PACE = 0.01
+"""Seconds between two numbers."""
+
+app = FastAPI()
+app.state.tailrace_engine = engine = Engine(os.environ["REDIS_URL"])
+router = StreamRouter()
+
+
+def somebody() -> str:
+    return "somebody"
+
+
+@router.stream("/numbers", on_disconnect="detach", principal=somebody)
+async def numbers() -> AsyncIterator[int]:
+    """1, 2, 3 … until it is stopped."""
+    number = 0
+    while True:
+        yield (number := number + 1)
+        await asyncio.sleep(PACE)
+
+
+@app.get("/statistics")
+async def statistics() -> dict[str, Any]:
+    return asdict(engine.statistics())
+
+
+app.include_router(router)

@@ -1,0 +1,117 @@
+"""Two server processes over one Redis: what one of them began, the other resumes, stops and outlives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from tailrace import Frame, Outcome, read_notice
+from tests.log.redis.redis_server import redis_server
+from tests.system.servers import UVICORN, Reader, Running, running
+
+APP = "tests.system.shared_app:app"
+NDJSON = {"accept": "application/x-ndjson"}
+
+BURIED = 6.0
+"""Seconds after which the readers of a dead process know: three rounds of a second, on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with redis_server() as redis:
+        yield redis.url
+
+
+@pytest.fixture
+def first(url: str) -> Iterator[Running]:
+    with running(UVICORN, APP, REDIS_URL=url) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def second(url: str) -> Iterator[Running]:
+    with running(UVICORN, APP, REDIS_URL=url) as server:
+        yield server
+
+
+@asynccontextmanager
+async def reading(client: httpx.AsyncClient, url: str, **headers: str) -> AsyncIterator[Reader]:
+    async with client.stream("GET", url, headers={**NDJSON, **headers}) as response:
+        assert response.status_code == 200, response.status_code
+        yield Reader.of(response)
+
+
+async def take(reader: Reader, count: int) -> list[Frame]:
+    return [await reader.next() for _ in range(count)]
+
+
+def stream_of(reader: Reader) -> str:
+    """Return the address below which the stream is resumed."""
+    address: str = reader.response.links["stop"]["url"]
+    return address.removesuffix("/stop")
+
+
+async def begin(client: httpx.AsyncClient) -> tuple[str, str]:
+    """Start a stream, read three numbers, and leave. Return its address and the cursor."""
+    async with reading(client, "/numbers") as reader:
+        frames = await take(reader, 3)
+        assert [frame.data for frame in frames] == [1, 2, 3]
+        return stream_of(reader), str(frames[-1].id)
+
+
+async def test_a_stream_is_resumed_and_stopped_from_another_process(first: Running, second: Running) -> None:
+    async with first.client() as one, second.client() as other:
+        address, cursor = await begin(one)
+        async with reading(other, f"{address}?after={cursor}") as there, reading(one, address) as here:
+            numbers = [frame.data for frame in await take(there, 20)]
+            assert numbers == list(range(4, 24))
+            stopped = (await other.post(f"{address}/stop")).json()
+            assert stopped["state"] == "cancelled"
+            rest = {}
+            for reader in (there, here):
+                *frames, end = await reader.rest()
+                assert read_notice(end) == Outcome("cancelled", "stopped", "the stream was stopped")
+                rest[reader] = [frame.data for frame in frames]
+            top = rest[here][-1]
+            assert rest[here] == list(range(1, top + 1))
+            assert rest[there] == list(range(24, top + 1))
+        assert (await one.get("/statistics")).json()["producers"] == 0
+        replayed = await other.get(address)
+        assert len(replayed.json()["data"]) == top
+
+
+async def test_equal_requests_to_two_processes_start_one_stream(first: Running, second: Running) -> None:
+    key = {"idempotency-key": "once"}
+    async with (
+        first.client() as one,
+        second.client() as other,
+        reading(one, "/numbers", **key) as here,
+        reading(other, "/numbers", **key) as there,
+    ):
+        assert stream_of(here).rpartition("/")[2] == stream_of(there).rpartition("/")[2]
+        for reader in (here, there):
+            assert [frame.data for frame in await take(reader, 3)] == [1, 2, 3]
+        await one.post(f"{stream_of(there)}/stop")
+
+
+async def test_readers_are_told_when_the_producers_process_is_killed(first: Running, second: Running) -> None:
+    async with first.client() as one, second.client() as other:
+        address, cursor = await begin(one)
+        async with reading(other, f"{address}?after={cursor}") as there:
+            await take(there, 10)
+            first.process.kill()
+            killed = time.monotonic()
+            numbers, notice = [], None
+            while notice is None:
+                frame = await there.next()
+                notice = read_notice(frame)
+                numbers.append(frame.data)
+            assert notice == Outcome("error", "producer_lost", "the process that produced the stream is gone")
+            assert time.monotonic() - killed < BURIED
+            assert numbers[:-1] == list(range(14, 13 + len(numbers)))
+            with pytest.raises(httpx.RemoteProtocolError):  # as after every error
+                await there.next()
