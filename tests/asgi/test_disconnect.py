@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import pytest
 from starlette.types import Message
 
 from tailrace.asgi import disconnect
-from tailrace.asgi.disconnect import MAX_KEPT, Disconnected, Inbox, disconnect_of, run_until_disconnect
+from tailrace.asgi.disconnect import MAX_KEPT, Disconnected, Inbox, Work, disconnect_of
 from tests.raw import BOUND
 from tests.sources import turns
+
+T = TypeVar("T")
 
 
 class Client:
@@ -30,7 +34,7 @@ class Client:
         await disconnect_of({"path": "/x"}, self.receive)
 
 
-class Work:
+class Held:
     def __init__(self) -> None:
         self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -43,6 +47,12 @@ class Work:
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+
+
+async def run_until_disconnect(running: Coroutine[Any, Any, T], left: Coroutine[Any, Any, None]) -> T:
+    async with Work(running) as work:
+        await left
+    return work.result()
 
 
 async def test_the_work_s_result_ends_the_wait_for_the_client() -> None:
@@ -66,7 +76,7 @@ async def test_the_work_s_exception_comes_out() -> None:
 
 
 async def test_a_client_that_goes_ends_the_work() -> None:
-    work, client = Work(), Client("http.request", "http.request")
+    work, client = Held(), Client("http.request", "http.request")
     running = asyncio.create_task(run_until_disconnect(work.run(), client.left()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
@@ -77,7 +87,7 @@ async def test_a_client_that_goes_ends_the_work() -> None:
 
 
 async def test_a_client_that_has_gone_already_does_not_let_the_work_begin() -> None:
-    work = Work()
+    work = Held()
     async with asyncio.timeout(BOUND):
         with pytest.raises(Disconnected):
             await run_until_disconnect(work.run(), Client("http.disconnect").left())
@@ -85,7 +95,7 @@ async def test_a_client_that_has_gone_already_does_not_let_the_work_begin() -> N
 
 
 async def test_work_that_ends_while_the_client_goes_is_done() -> None:
-    work, client = Work(), Client()
+    work, client = Held(), Client()
     running = asyncio.create_task(run_until_disconnect(work.run(), client.left()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
@@ -96,7 +106,7 @@ async def test_work_that_ends_while_the_client_goes_is_done() -> None:
 
 
 async def test_cancelling_from_outside_cancels_the_work() -> None:
-    work = Work()
+    work = Held()
     running = asyncio.create_task(run_until_disconnect(work.run(), Client().left()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
@@ -107,7 +117,7 @@ async def test_cancelling_from_outside_cancels_the_work() -> None:
 
 
 async def test_cancelling_from_outside_is_not_lost_when_the_work_ends_at_the_same_time() -> None:
-    work = Work()
+    work = Held()
     running = asyncio.create_task(run_until_disconnect(work.run(), Client().left()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
@@ -129,7 +139,7 @@ async def test_a_work_that_cancels_itself_counts_as_a_client_gone() -> None:
 
 
 async def test_a_receive_that_fails_ends_the_work() -> None:
-    work = Work()
+    work = Held()
 
     async def left() -> None:
         await work.started.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ class Connection:
         "_send", "_sending", "_status", "_tail", "_task",
     )  # fmt: skip
 
-    def __init__(self, reading: Reading, send: Send, status: int, headers: list[Header]) -> None:
+    def __init__(self, reading: Reading, send: Send, status: int, headers: Sequence[Header]) -> None:
         self._reading = reading
         self._engine = reading.engine
         self._tail = reading.tail
@@ -157,7 +157,7 @@ class Connection:
 
     async def _start(self) -> None:
         # Do not keep the headers while the client waits: they are a tenth of what it takes.
-        headers, self._headers = self._headers, []
+        headers, self._headers = self._headers, ()
         await self._send({"type": "http.response.start", "status": self._status, "headers": headers})
         if self._encoder.preamble and self._tail.position == 0:
             await self._body(self._encoder.preamble)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.types import Message, Receive, Scope
 
@@ -119,50 +119,47 @@ async def _receive_disconnect(scope: Scope, receive: Receive) -> None:
                 "read the body before you return the response, or serve the generator by a StreamRouter",
                 scope["path"],
             )
+        del message  # each idle connection waits here, and would keep it
 
 
-class _Interrupt:
-    """Ends a task's wait by cancelling the task, as `asyncio.timeout` does.
+class Work(Generic[T]):
+    """Runs work in a task of its own while the current task waits for something else, until either is done.
 
-    To wait for both the client and the work in `asyncio.wait` would need a third task.
+        async with Work(run()) as work:
+            await client_has_left()
+        return work.result()
+
+    In the current task, each resumption of the work would go through every frame of the application's stack.
     """
 
-    __slots__ = ("_task", "came")
+    # Each idle connection has one of these, so it takes no frame of a coroutine while it waits.
+    __slots__ = ("_came_first", "_task", "_waiting")
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self._task: asyncio.Task[Any] | None = task
-        self.came = False
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._waiting = asyncio.current_task()  # None when the wait is over
+        self._came_first = False
+        self._task = asyncio.create_task(work, name="tailrace connection")
+        self._task.add_done_callback(self._interrupt)
 
-    def __call__(self, done: object) -> None:
-        if self._task is not None:
-            self.came = True
+    def result(self) -> T:
+        """Return the work's result, or raise its error. Raise Disconnected if the work was not done in time."""
+        if self._task.cancelled():
+            raise Disconnected
+        return self._task.result()
+
+    async def __aenter__(self) -> Work[T]:
+        return self
+
+    async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        waiting, self._waiting = self._waiting, None
+        assert waiting is not None
+        if not self._task.done():
             self._task.cancel()
+            await asyncio.wait([self._task])
+        return isinstance(error, asyncio.CancelledError) and self._came_first and waiting.uncancel() == 0
 
-    def end(self) -> None:
-        """Do nothing any more: the wait is over."""
-        self._task = None
-
-
-async def run_until_disconnect(work: Coroutine[Any, Any, T], left: Coroutine[Any, Any, None]) -> T:
-    """Run `work` in a task of its own while this task waits for `left`. Raise Disconnected if `left` returns first.
-
-    In this task, each resumption of the work would go through every frame of the application's stack.
-    """
-    this = asyncio.current_task()
-    assert this is not None
-    interrupt = _Interrupt(this)
-    task = asyncio.create_task(work, name="tailrace connection")
-    task.add_done_callback(interrupt)
-    try:
-        await left
-    except asyncio.CancelledError:
-        if not interrupt.came or this.uncancel() > 0:
-            raise
-    finally:
-        interrupt.end()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-    if task.cancelled():
-        raise Disconnected
-    return task.result()
+    def _interrupt(self, task: object) -> None:
+        # This cancels the wait as asyncio.timeout() does. To wait for both in asyncio.wait() would need a third task.
+        if self._waiting is not None:
+            self._came_first = True
+            self._waiting.cancel()

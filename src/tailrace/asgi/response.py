@@ -24,10 +24,10 @@ from ..log.base import Log
 from ..producer import UNTOLD, Producer
 from .connection import Connection, Document, Reading
 from .decision import Decision, Ended, Read, Refuse, ResetTo, Start, StreamRequest, decide, place_of
-from .disconnect import Disconnected, disconnect_of, run_until_disconnect
+from .disconnect import Disconnected, Work, disconnect_of
 from .lifespan import engine_of
 from .reply import Header, cursor_header, refusal_of, reset_of, stream_headers
-from .settings import StreamSettings
+from .settings import DEFAULT_SETTINGS, StreamSettings
 from .socket import serve_socket
 
 Given: TypeAlias = Log | Items
@@ -87,7 +87,7 @@ class StreamResponse(Response):
         - `websocket`: whether to answer WebSockets too. HTTP middleware does not see them.
         """
         self.source = source
-        self.settings = settings or StreamSettings()
+        self.settings = settings or DEFAULT_SETTINGS
         self.status_code = status_code
         self.background = background
         self.init_headers(headers)
@@ -234,8 +234,9 @@ class StreamResponse(Response):
         try:
             producer = await self._start(plan, request, read.log)
             reading = Reading(plan.engine, request, self.settings, tail, producer)
-            work = self._send(reading, scope, receive, send)
-            await run_until_disconnect(work, disconnect_of(scope, receive))
+            async with Work(self._send(reading, scope, receive, send)) as work:
+                await disconnect_of(scope, receive)
+            work.result()
         except Disconnected:
             pass
         except asyncio.CancelledError:

@@ -49,3 +49,6 @@ class StreamSettings:
     cache_control: str | None = None
     encode: Encode = encode_event
     describe: Describe = describe_error
+
+
+DEFAULT_SETTINGS = StreamSettings()

@@ -30,6 +30,8 @@ SHARED_ENCODERS = 8
 
 NOTHING = Entries((), ())
 
+DEFAULT_FLOW = Flow.log()
+
 Listener: TypeAlias = Callable[["Log"], None]
 
 
@@ -164,7 +166,7 @@ class Log(ABC):
         if after is None:
             self.trim()
             after = self.base
-        return Tail(self, after, flow or Flow.log())
+        return Tail(self, after, flow or DEFAULT_FLOW)
 
     def cursor(self, offset: int) -> Cursor:
         """Return the cursor of a reader that has all entries up to an offset."""
