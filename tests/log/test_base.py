@@ -199,6 +199,18 @@ async def test_a_full_log_has_no_room() -> None:
         assert (log.base, log.full) == (2, False)
 
 
+async def test_a_writer_waits_without_readers_until_somebody_reads_elsewhere() -> None:
+    store = MemoryStore()
+    log = await store.attach("behind", Retention())
+    writer = await store.lease(log)
+    writer.write(None, b"1")
+    waiting = asyncio.create_task(writer.wait_room(1, without_readers=True))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    log.set_control(elsewhere=1)
+    await asyncio.wait_for(waiting, 10)
+
+
 async def test_room_that_was_made_before_the_wait_counts() -> None:
     store = MemoryStore()
     log = await store.attach("full", Retention(count=4))

@@ -228,6 +228,7 @@ class Log(ABC):
         """Note what the store says, and tell the listeners if it is news."""
         if (control := replace(self.control, **facts)) != self.control:
             self.control = control
+            self.make_room()
             self._tell_listeners()
 
     def listen(self, listener: Listener) -> None:
@@ -260,7 +261,7 @@ class Log(ABC):
         self._sleepers.wake_all()
 
     async def wait_change(self) -> None:
-        """Wait until a reader reads, joins or leaves, until the log ends, or until `make_room`. For the sole writer."""
+        """Wait until a reader reads, joins or leaves, `control` changes, or the log ends. For the sole writer."""
         self._room = asyncio.get_running_loop().create_future()
         try:
             await self._room

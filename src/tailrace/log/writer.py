@@ -63,15 +63,19 @@ class Writer(ABC):
         return self.top - self.log.furthest
 
     async def wait_room(self, high: int, *, without_readers: bool) -> None:
-        """Wait until the log is not full and the lag is below `high`, or until the log ends.
+        """Wait until the log is not full and the lag is below `high`, or until the writer has lost its log.
 
-        `without_readers`: whether the lag matters even while nobody reads.
+        `without_readers`: whether the lag matters even while nobody reads. It does not if somebody reads elsewhere.
         """
         log = self.log
         log.trim()
-        while not self.lost and (log.full or (self.lag() >= high and (log.readers or without_readers))):
+        while not self.lost and (log.full or (self.lag() >= high and self._waits_for_readers(without_readers))):
             await log.wait_change()
             log.trim()
+
+    def _waits_for_readers(self, without_readers: bool) -> bool:
+        # Nobody tells how far the readers elsewhere are, so a writer that waited for them would wait forever.
+        return self.log.readers > 0 or (without_readers and not self.log.control.elsewhere)
 
     async def end(self, outcome: Outcome, *, patience: float) -> Outcome | None:
         """End the log, and repeat failed attempts for `patience` seconds. Then end it in this process alone.
