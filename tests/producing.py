@@ -6,13 +6,22 @@ import asyncio
 from typing import Any
 
 from tailrace import Log, MemoryLog, Outcome, Producer
+from tailrace.log.memory import MemoryWriter
+from tailrace.log.writer import Writer
 
 LIMIT = 10.0
 
 
-def produce(items: Any, **options: Any) -> Producer:
+def leased(log: MemoryLog) -> MemoryWriter:
+    """Become the writer of a log that no store has."""
+    log.set_control(fence=log.control.fence + 1, leased=True)
+    return MemoryWriter(log, log.control.fence)
+
+
+def produce(items: Any, *, log: MemoryLog | None = None, writer: Writer | None = None, **options: Any) -> Producer:
     """Make a producer that needs no reader."""
-    return Producer(options.pop("log", None) or MemoryLog("test"), items, **{"on_disconnect": "detach", **options})
+    writer = writer or leased(log or MemoryLog("test"))
+    return Producer(writer, items, **{"on_disconnect": "detach", **options})
 
 
 def kept(log: Log) -> list[Any]:

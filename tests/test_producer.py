@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,15 +18,18 @@ from tailrace import (
     EventError,
     Flow,
     LogClosed,
+    LogFenced,
     MemoryLog,
     Outcome,
     Producer,
     Result,
     Retention,
+    StoreUnavailable,
     StreamError,
 )
-from tailrace.producer import CHECKPOINT, STOPPED, describe_error
-from tests.producing import LIMIT, arrived, ended, kept, produce
+from tailrace.log.memory import MemoryWriter
+from tailrace.producer import CHECKPOINT, REFUSED, STOPPED, TRANSITIONS, Cause, State, describe_error
+from tests.producing import LIMIT, arrived, ended, kept, leased, produce
 from tests.silence import silent_loop as silent_loop
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -59,6 +63,247 @@ class Probe:
                 self.reached.set()
         finally:
             self.closed_in = asyncio.current_task()
+
+
+class Unbegun:
+    """Items that should never be begun."""
+
+    def __init__(self) -> None:
+        self.release, self.closed = asyncio.Event(), asyncio.Event()
+        self.release.set()
+
+    def __aiter__(self) -> Unbegun:
+        return self
+
+    async def __anext__(self) -> int:
+        raise AssertionError("nobody should ask")
+
+    async def aclose(self) -> None:
+        await self.release.wait()
+        self.closed.set()
+
+
+class Lagging(MemoryLog):
+    """A log whose store lags: it is full once it has `full_at` entries, until the test says otherwise."""
+
+    def __init__(self, full_at: int) -> None:
+        super().__init__("test")
+        self.full_at = full_at
+
+    def write(self, event: str | None, json: bytes) -> None:
+        super().write(event, json)
+        self.full = self.full or self.top == self.full_at
+
+    def trim(self) -> None:
+        pass
+
+
+class Unreachable(MemoryWriter):
+    """A writer whose store does not take what was written, but the end."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log, leased(log).fence)
+
+    async def wait_room(self, high: int, *, without_readers: bool) -> None:
+        raise StoreUnavailable(self.log.name, "no route")
+
+
+class Strict(MemoryWriter):
+    """A writer that writes nothing once its lease is lost."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log, leased(log).fence)
+        self.write = self._write
+
+    def _write(self, event: str | None, json: bytes) -> None:
+        if self.log.control.fence != self.fence:
+            raise LogFenced(self.log.name, self.log.control.fence)
+        self.log.write(event, json)
+
+
+# The table
+
+
+class Actor:
+    """A generator that does what the test orders."""
+
+    def __init__(self) -> None:
+        self._orders: asyncio.Queue[Any] = asyncio.Queue()
+        self.waiting = asyncio.Event()
+        self.obedient = True
+
+    def order(self, order: Any) -> None:
+        """Return for None, raise an exception, or yield anything else."""
+        self._orders.put_nowait(order)
+
+    async def items(self) -> AsyncIterator[Any]:
+        while True:
+            self.waiting.set()
+            try:
+                order = await self._orders.get()
+            except asyncio.CancelledError:
+                if self.obedient:
+                    raise
+                continue
+            if order is None:
+                return
+            if isinstance(order, Exception):
+                raise order
+            yield order
+
+
+class Gated(MemoryWriter):
+    """A writer whose store waits for the test, and may fail."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log, leased(log).fence)
+        self.gate = asyncio.Event()
+        self.refuses = False
+
+    async def wait_room(self, high: int, *, without_readers: bool) -> None:
+        if self.refuses:
+            raise StoreUnavailable(self.log.name, "no route")
+        await super().wait_room(high, without_readers=without_readers)
+
+    async def close(self, outcome: Outcome) -> Outcome:
+        await self.gate.wait()
+        return await super().close(outcome)
+
+
+class Play:
+    """A producer with an actor, a gated writer and one reader, led to a state and then to another one."""
+
+    def __init__(self, state: State, cause: Cause) -> None:
+        self.state, self.cause = state, cause
+        self.log, self.actor = MemoryLog("test"), Actor()
+        self.tail = self.log.tail()
+        self.writer = Gated(self.log)
+        hasty = State.STUCK is state or Cause.OVERDUE is cause
+        self.producer = Producer(
+            self.writer, self.actor.items(), flow=Flow.block(1), grace=0.001, patience=0.01 if hasty else LIMIT
+        )
+
+    async def becomes(self, state: State) -> None:
+        async with asyncio.timeout(LIMIT):
+            while self.producer.state is not state:  # noqa: ASYNC110 - a producer tells nobody of its states
+                await asyncio.sleep(0)
+
+    async def reach(self) -> None:
+        """Lead the producer to the state."""
+        await asyncio.wait_for(self.actor.waiting.wait(), LIMIT)
+        if self.state in (State.STOPPING, State.INSISTING, State.STUCK):
+            await self._stop()
+        elif self.state in (State.CLOSING, State.ENDED):
+            self.actor.order(None)
+            await self.becomes(State.CLOSING)
+        if self.state is State.ENDED:
+            self.writer.gate.set()
+        await self.becomes(self.state)
+
+    async def _stop(self) -> None:
+        if State.INSISTING is self.state or Cause.INTERRUPTED is self.cause:
+            self.actor.order("an item that the reader does not read")
+            await arrived(self.log, 1)
+            await asyncio.sleep(0)
+        self.actor.obedient = False
+        self.producer.stop()
+
+    def happen(self) -> None:
+        """Make what happens next happen."""
+        acts: dict[Cause, Callable[[], object]] = {
+            Cause.READERS: self.log.tail,
+            Cause.STOP: self.producer.stop,
+            Cause.ABANDONED: self.tail.close,
+            Cause.LOST: partial(leased, self.log),
+            Cause.FINISHED: partial(self.actor.order, None),
+            Cause.FAILED: partial(self.actor.order, ValueError("no")),
+            Cause.CANCELLED: self._cancel,
+            Cause.REFUSED: self._refuse,
+            Cause.STORED: self.writer.gate.set,
+        }
+        if (act := acts.get(self.cause)) is not None:  # the others come by themselves
+            act()
+
+    def _cancel(self) -> None:
+        self.actor.obedient = True
+        self.producer.task.cancel()
+
+    def _refuse(self) -> None:
+        self.writer.refuses = True
+        self.actor.order("an item that the store does not take")
+
+    async def __aenter__(self) -> Play:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.actor.obedient = True  # a loop cannot end with an actor that is not
+        self.writer.gate.set()
+        self.actor.order(None)
+        self.tail.close()
+        await ended(self.producer)
+
+
+WALK: dict[State, dict[Cause, State]] = {
+    State.RUNNING: {
+        Cause.STOP: State.STOPPING,
+        Cause.ABANDONED: State.STOPPING,
+        Cause.LOST: State.STOPPING,
+        Cause.FINISHED: State.CLOSING,
+        Cause.FAILED: State.CLOSING,
+        Cause.CANCELLED: State.CLOSING,
+        Cause.REFUSED: State.CLOSING,
+    },
+    State.STOPPING: {
+        Cause.INTERRUPTED: State.INSISTING,
+        Cause.OVERDUE: State.STUCK,
+        Cause.FINISHED: State.CLOSING,
+        Cause.FAILED: State.CLOSING,
+        Cause.CANCELLED: State.CLOSING,
+    },
+    State.INSISTING: {
+        Cause.OVERDUE: State.STUCK,
+        Cause.FINISHED: State.CLOSING,
+        Cause.FAILED: State.CLOSING,
+        Cause.CANCELLED: State.CLOSING,
+    },
+    State.CLOSING: {Cause.STORED: State.ENDED},
+    State.STUCK: {Cause.STORED: State.STUCK},
+    State.ENDED: {},
+}
+"""The transitions, as users see them. Other tests have those that lead to no other state."""
+
+
+@pytest.mark.parametrize(("state", "cause"), [(state, cause) for state in WALK for cause in WALK[state]])
+async def test_a_cause_leads_from_one_state_to_another(state: State, cause: Cause) -> None:
+    async with Play(state, cause) as play:
+        await play.reach()
+        play.happen()
+        await play.becomes(WALK[state][cause])
+        if cause is Cause.STORED:
+            await asyncio.wait_for(play.producer.wait(), LIMIT)
+        assert play.producer.finished is (cause is Cause.STORED)
+
+
+@pytest.mark.parametrize("cause", [Cause.READERS, Cause.STOP, Cause.ABANDONED, Cause.LOST])
+@pytest.mark.parametrize("state", [State.STOPPING, State.INSISTING, State.CLOSING, State.STUCK, State.ENDED])
+async def test_what_happens_too_late_changes_nothing(state: State, cause: Cause) -> None:
+    async with Play(state, cause) as play:
+        await play.reach()
+        play.happen()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert play.producer.state is state
+
+
+def test_the_walk_goes_over_the_whole_table() -> None:
+    alone = {
+        State.RUNNING: {Cause.READERS},
+        State.STOPPING: {Cause.UNBEGUN},
+        State.STUCK: {Cause.UNBEGUN},
+    }
+    assert {state: set(WALK[state]) | alone.get(state, set()) for state in State} == {
+        state: set(rows) for state, rows in TRANSITIONS.items()
+    }
 
 
 # Ends
@@ -223,27 +468,6 @@ async def test_an_application_can_encode_items_itself() -> None:
     assert [(entry.event, entry.data) for entry in await producer.log.read(0, 9)] == [("a", 0)]
 
 
-async def test_a_log_that_the_application_ends_ends_the_generator() -> None:
-    closed = asyncio.Event()
-    more = asyncio.Event()
-
-    async def items() -> AsyncIterator[int]:
-        try:
-            yield 1
-            await more.wait()
-            yield 2
-        finally:
-            closed.set()
-
-    producer = produce(items())
-    await arrived(producer.log, 1)
-    await producer.log.close()
-    more.set()
-    assert await ended(producer) == Outcome("done")
-    assert closed.is_set()
-    assert isinstance(producer.error, LogClosed)
-
-
 async def test_a_generator_that_never_suspends_lets_others_run() -> None:
     probe = Probe()
     producer = produce(probe.forever(), log=MemoryLog("test", Retention(count=10)))
@@ -267,6 +491,193 @@ async def test_the_generator_of_an_iterable_is_closed() -> None:
     producer.stop()
     await ended(producer)
     assert probe.closed_in is producer.task
+
+
+# What others decide
+
+
+async def test_a_stop_from_another_process_reaches_a_waiting_generator() -> None:
+    probe = Probe()
+    producer = produce(probe.items())
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    await producer.log.stop()
+    assert await ended(producer) == STOPPED
+    assert probe.closed_in is producer.task
+
+
+async def test_a_stop_from_another_process_between_two_items_reaches_the_generator() -> None:
+    reporter = Reporter()
+    producer = produce(reporter.items(CHECKPOINT + 2))
+    await arrived(producer.log, CHECKPOINT)
+    await producer.log.stop()
+    assert await ended(producer) == STOPPED
+    assert kept(producer.log) == [*range(CHECKPOINT + 2), "last", "word"]
+
+
+async def test_a_stop_that_was_asked_for_before_the_producer_came_counts() -> None:
+    log, probe = MemoryLog("test"), Probe()
+    await log.stop()
+    assert await ended(produce(probe.forever(), log=log)) == STOPPED
+    assert kept(log) == []
+
+
+async def test_a_log_that_the_application_ends_ends_a_waiting_generator() -> None:
+    probe = Probe()
+    producer = produce(probe.items())
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    told = Outcome("error", "enough", "that was enough")
+    await producer.log.close(told)
+    assert await ended(producer) == told
+    assert probe.closed_in is producer.task
+    assert (producer.error, producer.stuck) == (None, False)
+
+
+async def test_a_log_that_the_generator_itself_ends_takes_no_more_items(caplog: pytest.LogCaptureFixture) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await producer.log.close()
+        yield 2
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("done")
+    assert kept(producer.log) == [1]
+    assert producer.error is None
+    assert not caplog.records
+
+
+async def test_a_log_that_is_ended_between_two_items_ends_a_generator_that_never_suspends() -> None:
+    probe = Probe()
+    producer = produce(probe.forever())
+    await arrived(producer.log, CHECKPOINT)
+    await producer.log.close()
+    assert await ended(producer) == Outcome("done")
+    assert probe.closed_in is producer.task
+    assert producer.log.top == CHECKPOINT
+
+
+async def test_a_lost_lease_ends_a_waiting_generator_and_leaves_the_log_open(caplog: pytest.LogCaptureFixture) -> None:
+    probe, log = Probe(), MemoryLog("test")
+    producer = produce(probe.items(), log=log)
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    other = leased(log)
+    assert await ended(producer) is None
+    assert probe.closed_in is producer.task
+    assert (producer.error, producer.stuck) == (None, False)
+    assert caplog.messages == ["log test: the lease is lost, so the generator is stopped"]
+    other.write(None, b"1")
+    assert not other.lost
+    assert kept(log) == [0, 1]
+
+
+async def test_a_lost_lease_between_two_items_ends_the_generator_and_nothing_more_is_written() -> None:
+    reporter, log = Reporter(), MemoryLog("test")
+    producer = produce(reporter.items(CHECKPOINT + 2), writer=Strict(log))
+    await arrived(log, CHECKPOINT)
+    leased(log)
+    assert await ended(producer) is None
+    assert kept(log) == [*range(CHECKPOINT)]
+    assert producer.error is None
+
+
+async def test_a_lease_that_is_lost_before_the_first_step_closes_the_items() -> None:
+    log, feed = MemoryLog("test"), Unbegun()
+    producer = produce(feed, log=log)
+    leased(log)
+    assert await ended(producer) is None
+    assert feed.closed.is_set()
+
+
+async def test_a_writer_that_knows_first_that_its_lease_is_lost_ends_the_producer() -> None:
+    """A store may refuse an append before it has told that somebody else has the lease."""
+    log = MemoryLog("test")
+
+    class Refused(MemoryWriter):
+        def __init__(self) -> None:
+            super().__init__(log, leased(log).fence)
+            self.write = self._write
+
+        def _write(self, event: str | None, json: bytes) -> None:
+            raise LogFenced(log.name, self.fence + 1)
+
+        async def close(self, outcome: Outcome) -> Outcome:
+            leased(log)
+            return await super().close(outcome)
+
+    probe = Probe()
+    producer = produce(probe.forever(), writer=Refused())
+    assert await ended(producer) is None
+    assert probe.closed_in is producer.task
+    assert producer.error is None
+
+
+async def test_a_lease_that_is_lost_during_a_stop_changes_nothing() -> None:
+    reached, release, log = asyncio.Event(), asyncio.Event(), MemoryLog("test")
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+            yield 1
+        finally:
+            await release.wait()
+
+    producer = produce(items(), log=log)
+    await asyncio.wait_for(reached.wait(), LIMIT)
+    producer.stop()
+    await asyncio.sleep(0)
+    leased(log)
+    await asyncio.sleep(0)
+    assert producer.state is State.STOPPING
+    release.set()
+    assert await ended(producer) is None
+    assert not producer.stuck
+
+
+@pytest.mark.parametrize("failure", [LogClosed("other", "done"), LogFenced("other", 7), StoreUnavailable("other", "")])
+async def test_what_another_log_raises_is_the_generators_own_failure(failure: Exception) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise failure
+
+    producer = produce(items())
+    assert await ended(producer) == INTERNAL_ERROR
+    assert producer.error is failure
+
+
+async def test_a_store_that_refuses_what_was_written_ends_the_generator(caplog: pytest.LogCaptureFixture) -> None:
+    probe, log = Probe(), MemoryLog("test")
+    producer = produce(probe.forever(), writer=Unreachable(log))
+    assert await ended(producer) == REFUSED
+    assert probe.closed_in is producer.task
+    assert isinstance(producer.error, StoreUnavailable)
+    assert caplog.messages == [f"log test failed: {producer.error}"]
+
+
+async def test_readers_elsewhere_count_as_readers() -> None:
+    probe, log = Probe(), MemoryLog("test")
+    log.set_control(elsewhere=1)
+    producer = produce(probe.items(), log=log, on_disconnect="cancel", grace=0.01)
+    with log.tail():
+        await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    await asyncio.sleep(0.05)
+    assert producer.state is State.RUNNING
+    log.set_control(elsewhere=0)
+    assert await ended(producer) == DISCONNECTED
+
+
+async def test_a_producer_that_blocks_does_not_wait_for_readers_elsewhere() -> None:
+    """It cannot know how far they are."""
+    probe, log = Probe(), MemoryLog("test", Retention(count=8))
+    producer = produce(probe.items(100), log=log, on_disconnect="cancel", flow=Flow.block(4), grace=LIMIT)
+    await arrived(log, 4)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert log.top == 4
+    log.set_control(elsewhere=1)
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    assert kept(log) == [*range(92, 100)]
+    producer.stop()
+    await ended(producer)
 
 
 # Being stopped
@@ -303,48 +714,46 @@ async def test_a_stop_after_the_end_changes_nothing() -> None:
 
 
 async def test_a_stop_before_the_first_step_ends_at_once() -> None:
-    closed = asyncio.Event()
-
-    class Feed:
-        def __aiter__(self) -> Feed:
-            return self
-
-        async def __anext__(self) -> int:
-            raise AssertionError("nobody should ask")
-
-        async def aclose(self) -> None:
-            closed.set()
-
-    producer = produce(Feed(), patience=LIMIT)
+    feed = Unbegun()
+    producer = produce(feed, patience=LIMIT)
     producer.stop()
     assert await ended(producer) == STOPPED
-    assert closed.is_set()
+    assert feed.closed.is_set()
     assert not producer.stuck
 
 
 async def test_items_that_never_ran_and_cannot_be_closed_are_given_up() -> None:
-    release, closed = asyncio.Event(), asyncio.Event()
-
-    class Feed:
-        def __aiter__(self) -> Feed:
-            return self
-
-        async def __anext__(self) -> int:
-            raise AssertionError("nobody should ask")
-
-        async def aclose(self) -> None:
-            await release.wait()
-            closed.set()
-
+    feed = Unbegun()
+    feed.release.clear()
     finished: list[Producer] = []
-    producer = produce(Feed(), patience=0.01, on_finish=finished.append)
+    producer = produce(feed, patience=0.01, on_finish=finished.append)
     producer.stop()
     assert await ended(producer) == STOPPED
     assert producer.stuck
-    release.set()
-    await asyncio.wait_for(closed.wait(), LIMIT)
+    feed.release.set()
+    await asyncio.wait_for(feed.closed.wait(), LIMIT)
     await asyncio.sleep(0)
     assert finished == [producer]
+
+
+async def test_items_that_never_ran_are_closed_even_if_the_patience_is_over_before() -> None:
+    feed = Unbegun()
+    producer = produce(feed, patience=0)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert producer.stuck
+    await asyncio.wait_for(feed.closed.wait(), LIMIT)
+
+
+async def test_items_that_never_ran_and_fail_to_close_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Unbegun):
+        async def aclose(self) -> None:
+            raise ValueError("jammed")
+
+    producer = produce(Broken())
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert caplog.messages == ["log test: the generator raised while it was stopped"]
 
 
 async def test_a_cancelled_task_that_never_ran_ends_its_log() -> None:
@@ -431,21 +840,27 @@ async def test_a_stop_by_the_generator_itself_reaches_it_at_its_next_await() -> 
     assert kept(producer.log) == [*range(CHECKPOINT + 2), "last", "word"]
 
 
-async def test_a_stop_while_the_log_is_flushed_reaches_the_generator() -> None:
-    flushing = asyncio.Event()
+async def test_a_stop_while_the_store_lags_reaches_the_generator() -> None:
+    reporter, log = Reporter(), Lagging(3)
+    producer = produce(reporter.items(6), log=log)
+    await arrived(log, 3)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert log.top == 3
+    producer.stop()
+    log.full = False
+    assert await ended(producer) == STOPPED
+    assert kept(log) == [*range(6), "last", "word"]
 
-    class Slow(MemoryLog):
-        async def flush(self) -> None:
-            if not flushing.is_set():
-                flushing.set()
-                await asyncio.Event().wait()
 
-    reporter = Reporter()
-    producer = produce(reporter.items(CHECKPOINT + 2), log=Slow("test"))
-    await asyncio.wait_for(flushing.wait(), LIMIT)
+async def test_a_stopped_producer_waits_for_a_store_that_lags_but_not_for_ever() -> None:
+    reporter, log = Reporter(), Lagging(3)
+    producer = produce(reporter.items(2), log=log, patience=0.05)
+    await arrived(log, 2)
     producer.stop()
     assert await ended(producer) == STOPPED
-    assert kept(producer.log)[-2:] == ["last", "word"]
+    assert producer.stuck
+    assert kept(log) == [0, 1, "last"]
 
 
 async def test_a_stop_in_a_pause_closes_a_generator_that_never_suspends_at_the_next() -> None:
@@ -951,19 +1366,19 @@ class Refusing(MemoryLog):
         self.refusals = refusals
         self.hangs = hangs
 
-    async def close(self, outcome: Outcome = STOPPED) -> Outcome:
+    async def close(self, outcome: Outcome = STOPPED, *, fence: int | None = None) -> Outcome:
         if self.refusals > 0:
             self.refusals -= 1
             if self.hangs:
                 await asyncio.Event().wait()
             raise ConnectionError("gone")
-        return await super().close(outcome)
+        return await super().close(outcome, fence=fence)
 
 
 async def test_a_log_that_cannot_be_closed_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tailrace.producer.CLOSE_DELAY", 0.001)
+    monkeypatch.setattr("tailrace.log.writer.END_DELAY", 0.001)
     log = Refusing(3)
     assert await ended(produce([1], log=log)) == Outcome("done")
     assert log.refusals == 0
@@ -1006,9 +1421,9 @@ async def test_readers_are_told_if_the_log_is_not_closed_because_of_a_cancellati
 
 async def test_a_cancellation_that_arrives_late_does_not_break_off_the_end() -> None:
     class Suspending(MemoryLog):
-        async def close(self, outcome: Outcome = STOPPED) -> Outcome:
+        async def close(self, outcome: Outcome = STOPPED, *, fence: int | None = None) -> Outcome:
             await asyncio.sleep(0)
-            return await super().close(outcome)
+            return await super().close(outcome, fence=fence)
 
     async def items() -> AsyncIterator[int]:
         yield 1
@@ -1025,10 +1440,10 @@ async def test_a_stop_while_the_log_is_being_closed_does_not_break_that_off() ->
     closing, release = asyncio.Event(), asyncio.Event()
 
     class Slow(MemoryLog):
-        async def close(self, outcome: Outcome = STOPPED) -> Outcome:
+        async def close(self, outcome: Outcome = STOPPED, *, fence: int | None = None) -> Outcome:
             closing.set()
             await release.wait()
-            return await super().close(outcome)
+            return await super().close(outcome, fence=fence)
 
     producer = produce([1], log=Slow("test"))
     await asyncio.wait_for(closing.wait(), LIMIT)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from enum import Enum, auto
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic_core import from_json
 
-from .errors import EventError, LogClosed, StreamError
+from .errors import EventError, LogClosed, LogFenced, StoreUnavailable, StreamError
 from .events import DONE, Encode, Outcome, Result, encode_data, encode_event
 from .flow import Flow
 from .iterators import THREADS, Items, Threads, as_async, close_items
@@ -33,7 +34,7 @@ UNTOLD = frozenset({"internal_error", "not_serializable"})
 
 STOPPED = Outcome("cancelled", "stopped", "the stream was stopped")
 DISCONNECTED = Outcome("cancelled", "disconnected", "every reader left")
-LOST = Outcome("error", "producer_lost", "the stream has another producer")
+REFUSED = Outcome("error", "unavailable", "the stream could not be stored")
 
 _CANCELLED = Outcome("cancelled", "cancelled", "the producer was cancelled")
 _INTERNAL_ERROR = Outcome("error", "internal_error", "Internal Server Error")
@@ -48,11 +49,57 @@ def describe_error(error: Exception) -> Outcome:
     return _INTERNAL_ERROR
 
 
+class State(Enum):
+    """Where a producer is in its life. `TRANSITIONS` says how it gets from one state to another."""
+
+    RUNNING = auto()
+    """The generator runs, and nobody wants it to end."""
+    STOPPING = auto()
+    """The generator was told to end, by a cancellation. What it yields within its patience is kept."""
+    INSISTING = auto()
+    """The same, but the cancellation arrived between two items, and was sent on to the generator."""
+    CLOSING = auto()
+    """The generator is closed. The end is being stored."""
+    ENDED = auto()
+    """Nothing is left to do."""
+    STUCK = auto()
+    """The generator was given up, because it ignored the cancellation. The log ends without it."""
+
+
+class Cause(Enum):
+    """What can happen to a producer."""
+
+    READERS = auto()
+    """A reader joined or left, here or elsewhere."""
+    STOP = auto()
+    """Somebody asked for the end, in whatever process."""
+    ABANDONED = auto()
+    """Nobody has read the log for the grace."""
+    LOST = auto()
+    """The log has ended, or has another writer."""
+    INTERRUPTED = auto()
+    """The task was cancelled while the producer paused between two items."""
+    FINISHED = auto()
+    """The generator ended by itself."""
+    FAILED = auto()
+    """The generator raised an exception, or yielded what cannot be encoded."""
+    CANCELLED = auto()
+    """The generator ended because of a cancellation."""
+    REFUSED = auto()
+    """The store does not take what was written."""
+    UNBEGUN = auto()
+    """The task was cancelled before its first step, so nobody has closed the items."""
+    OVERDUE = auto()
+    """The patience with a generator that was told to end is over."""
+    STORED = auto()
+    """The end is stored, or was told to the readers of this process alone."""
+
+
 class Producer:
     """Owns a generator and is the sole writer of its log.
 
     The task that ran the generator also closes it, whether it ends by itself, by an error, by a stop, or because all
-    readers left. Readers always learn the outcome.
+    readers left. Readers always learn the outcome. `TRANSITIONS` is the whole life of a producer.
     """
 
     def __init__(
@@ -72,6 +119,7 @@ class Producer:
     ) -> None:
         """Start the generator in a task.
 
+        - `writer`: the lease of the log. The producer gives it back.
         - `encode`: a function from an item to its event name and its data as one line of JSON.
         - `describe`: a function from an exception to the outcome that clients see.
         - `flow`: `Flow.block` makes the generator wait for its readers. This is the default unless it is detached.
@@ -82,10 +130,11 @@ class Producer:
         - `threads`: the bound on sync generators that run at once. None means no bound.
         - `on_finish`: a function to call once, when the log has ended.
         """
-        self._writer = writer
         self.log = log = writer.log
+        self.fence = writer.fence
+        self.state = State.RUNNING
         self.error: Exception | None = None
-        self.stuck = False
+        self._writer = writer
         self._items = as_async(items)
         self._encode = encode
         self._describe = describe
@@ -98,22 +147,25 @@ class Producer:
         self._reports = reports
         self._threads = threads
         self._on_finish = on_finish
-        self._outcome: Outcome | None = None  # set by a stop or by the end, whichever is first
+        self._outcome: Outcome | None = None
         self._result: Any = None  # the data of the generator's Result
-        self._passed_on = False  # True once a stop that arrived during a pause was passed on to the generator
         self._timer: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._apart: asyncio.Task[None] | None = None  # closes or ends what the producer's own task cannot
         self._finished = asyncio.Event()
         self.task = asyncio.create_task(self._run(), name=f"tailrace producer {log.name}")
-        self.task.add_done_callback(self._close_unrun)
-        log.listen(self._readers_changed)
-        self._readers_changed(log)
+        self.task.add_done_callback(self._leave_unbegun)
+        log.listen(self._heed)
+        self._heed(log)
 
     @property
     def finished(self) -> bool:
         """True if the log has ended or the generator was given up."""
         return self._finished.is_set()
+
+    @property
+    def stuck(self) -> bool:
+        """True if the generator was given up, because it ignored its cancellation."""
+        return self.state is State.STUCK
 
     def stop(self, outcome: Outcome = STOPPED) -> None:
         """Cancel the generator at its current or next `await`.
@@ -121,60 +173,91 @@ class Producer:
         The log keeps the items that the generator yields within `patience` seconds while it ends. A generator that
         never suspends is closed within 256 items, and one that has not begun is closed immediately.
         """
-        if self._outcome is None:
-            self._outcome = outcome
-            self.log.held = False
-            self._set_timer(self._patience, self._lose_patience)
-            self.task.cancel()
+        self._happen(Cause.STOP, outcome)
 
     def hurry(self) -> None:
         """Drop the grace, because no reader can come back."""
         self._grace = 0.0
-        self._readers_changed(self.log)
+        self._heed(self.log)
 
     async def wait(self) -> None:
         """Wait until the log has ended or the generator was given up."""
         await self._finished.wait()
 
+    # What happens to a producer
+
+    def _happen(self, cause: Cause, outcome: Outcome | None = None) -> Awaitable[None] | None:
+        """Make the transition for what happened, if there is one. Return what is left for the caller to await.
+
+        The first cause that has an outcome decides it: `outcome`, or else the one in `OUTCOMES`.
+        """
+        if (transition := TRANSITIONS[self.state].get(cause)) is None:
+            return None
+        if self._outcome is None:
+            self._outcome = outcome or OUTCOMES.get(cause)
+        self.state, act = transition
+        return act(self)
+
+    def _heed(self, log: Log) -> None:
+        """Take note of a change of the log or of what its store says about it."""
+        if self._writer.lost:
+            self._happen(Cause.LOST)
+        elif log.control.stopping:
+            self._happen(Cause.STOP)
+        else:
+            self._happen(Cause.READERS)
+
+    def _leave_unbegun(self, _: object) -> None:
+        """Note that the task was cancelled before its first step."""
+        self._happen(Cause.STOP, _CANCELLED)  # unless a stop cancelled it
+        self._happen(Cause.UNBEGUN)
+
+    def _set_timer(self, delay: float | None, cause: Cause | None = None) -> None:
+        """Let `cause` happen after a delay, in place of the cause that was to happen before."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if delay is not None and cause is not None:
+            self._timer = asyncio.get_running_loop().call_later(delay, self._happen, cause)
+
     # The generator
 
     async def _run(self) -> None:
+        """Run the generator and close it, both in this task."""
+        self.task.remove_done_callback(self._leave_unbegun)
         THREADS.set(self._threads)
-        outcome = _INTERNAL_ERROR
+        cause, outcome = Cause.FAILED, None
         try:
             try:
-                await self._write_all()
+                if self.state is State.RUNNING:
+                    await self._write_all()
             finally:
                 await close_items(self._items)
-            outcome = DONE
+            cause = Cause.FINISHED
         except asyncio.CancelledError as error:
-            if self._outcome is None:
+            cause = Cause.CANCELLED
+            if self.state is State.RUNNING:
                 if _is_cancelled():
-                    outcome = _CANCELLED
                     raise
-                outcome = self._fail(RuntimeError("the generator raised a CancelledError that nobody sent it"), error)
+                cause, outcome = self._explain(_sent_by_nobody(error))
         except Exception as error:
-            outcome = self._fail(error)
+            cause, outcome = self._explain(error)
         finally:
-            if self._outcome is None:
-                await self._end(outcome)
-            else:
-                # Another cancellation may follow, for example from a task group. It must not interrupt the end.
-                self._end_apart(outcome)
+            if (end := self._happen(cause, outcome)) is not None:
+                await end
 
     async def _write_all(self) -> None:
         log, write, encode = self.log, self._writer.write, self._encode
-        count, pause_at = 0, min(CHECKPOINT, self._high)
+        room = min(CHECKPOINT, self._high)
         async for item in self._items:
             if type(item) is Result:
                 await self._take_result(item)
                 break
             event, json = encode(item)
             write(event, json)
-            count += 1
-            if count >= pause_at or log.full:
-                count, pause_at = 0, await self._pause()
-        await self._writer.flush()
+            room -= 1
+            if not room or log.full:
+                room = await self._pause()
 
     async def _take_result(self, result: Result) -> None:
         # Keep the value as a client reads it from the wire, whatever its type in the application.
@@ -186,100 +269,184 @@ class Producer:
         """Let other tasks run, and wait while the readers are too far behind. Return how many items may follow."""
         try:
             await asyncio.sleep(0)
-            if self._outcome is None:
-                await self._writer.wait_room(self._high, without_readers=not self._detached)
+            await self._writer.wait_room(self._high, without_readers=not self._detached)
         except asyncio.CancelledError:
-            if self._outcome is None or self._passed_on:
+            if Cause.INTERRUPTED not in TRANSITIONS[self.state]:
                 raise
-            # The stop is meant for the generator. Raised here, it would close the generator at its `yield`, with no
-            # chance to yield more. Pass it on only once, because a generator that never suspends gets here again.
-            self._passed_on = True
-            self.task.uncancel()
-            self.task.cancel()
+            self._happen(Cause.INTERRUPTED)
         room = self._high - self._writer.lag()
         return min(CHECKPOINT, room) if room > 0 else CHECKPOINT
 
-    def _fail(self, error: Exception, cause: BaseException | None = None) -> Outcome:
+    def _explain(self, error: Exception) -> tuple[Cause, Outcome | None]:
+        """Keep or log what the generator or the writer raised. Return what it means, and what clients see of it."""
         name = self.log.name
-        if self._outcome is not None:
-            if not isinstance(error, LogClosed):
+        # The generator may use other logs, whose errors are its own failures.
+        refusal = _REFUSALS.get(type(error)) if getattr(error, "name", None) == name else None
+        if refusal is Cause.LOST:
+            self._happen(Cause.LOST)
+        if self.state is not State.RUNNING:
+            if refusal is None:
                 logger.warning("log %s: the generator raised while it was stopped", name, exc_info=error)
-            return self._outcome
-        if cause is not None:
-            error.__cause__ = cause
+            return Cause.FAILED, None
         self.error = error
+        if refusal is not None:
+            logger.error("log %s failed: %s", name, error)
+            return refusal, None
         outcome = self._describe(error)
         if outcome.code not in UNTOLD:
             logger.info("log %s failed: %s (%s)", name, outcome.message, outcome.code)
         elif self._reports:
             logger.error("log %s: the generator raised", name, exc_info=error)
-        return outcome
+        return Cause.FAILED, outcome
 
-    # Readers
+    # What a transition does
 
-    def _readers_changed(self, log: Log) -> None:
-        if self._outcome is not None:
-            return
-        if log.control.stopping:
-            self.stop()
-            return
-        if self._writer.lost:
-            self.stop(log.outcome or LOST)
-            return
-        read = log.readers + log.control.elsewhere > 0
-        log.held = self._blocks and (read or not self._detached)
+    def _mind_readers(self) -> None:
+        log, elsewhere = self.log, self.log.control.elsewhere > 0
+        # A producer waits for readers in this process alone, because it does not know how far the others are.
+        log.held = self._blocks and (log.readers > 0 or not (self._detached or elsewhere))
         if not self._detached:
-            self._set_timer(None if read else self._grace, self._abandon)
+            self._set_timer(None if log.readers or elsewhere else self._grace, Cause.ABANDONED)
 
-    def _abandon(self) -> None:
-        self.stop(DISCONNECTED)
-
-    # The end
-
-    def _close_unrun(self, _: object) -> None:
-        """Close items that never ran. A task that is cancelled before its first step never enters its coroutine."""
-        if not self.finished and self._ending is None:
-            self._closing = asyncio.create_task(self._end_unrun())
-
-    async def _end_unrun(self) -> None:
-        try:
-            await close_items(self._items)
-        finally:
-            self._end_apart(_CANCELLED)
-
-    def _lose_patience(self) -> None:
-        """Give up a generator that ignores its cancellation. Release all who wait for it, and cancel it again."""
-        logger.error("log %s: the generator still runs %g s after it was cancelled", self.log.name, self._patience)
-        self.stuck = True
-        self._end_apart(STOPPED)
+    def _cancel(self) -> None:
+        self.log.held = False
+        self._high = sys.maxsize  # from now on, wait for the store, but not for readers
+        self._set_timer(self._patience, Cause.OVERDUE)
         self.task.cancel()
 
-    def _end_apart(self, outcome: Outcome) -> None:
-        """End the log in a task of its own."""
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end(outcome))
+    def _lose(self) -> None:
+        if self.log.outcome is None:
+            logger.warning("log %s: the lease is lost, so the generator is stopped", self.log.name)
+        self._cancel()
 
-    async def _end(self, outcome: Outcome) -> None:
+    def _pass_on(self) -> None:
+        self.task.uncancel()
+        self.task.cancel()
+
+    def _give_up(self) -> None:
+        logger.error("log %s: the generator still runs %g s after it was cancelled", self.log.name, self._patience)
+        self._end_apart()
+        self.task.cancel()
+
+    def _close_unbegun(self) -> None:
+        self._apart = asyncio.create_task(self._run())
+
+    def _end_apart(self) -> None:
+        self._apart = asyncio.create_task(self._end())
+
+    async def _end(self) -> None:
         self._set_timer(None)
-        self._outcome = self._outcome or outcome
-        if self._result is not None:
-            self._outcome = replace(self._outcome, data=self._result)
+        assert self._outcome is not None, "a cause that ends a producer has an outcome"
+        outcome = self._outcome if self._result is None else replace(self._outcome, data=self._result)
         try:
-            await self._writer.end(self._outcome, patience=self._patience)
+            await self._writer.end(outcome, patience=self._patience)
         finally:
-            self.log.unlisten(self._readers_changed)
-            self._finished.set()
-            if self._on_finish is not None:
-                self._on_finish(self)
+            self._happen(Cause.STORED)
 
-    def _set_timer(self, delay: float | None, action: Callable[[], None] | None = None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if delay is not None and action is not None:
-            self._timer = asyncio.get_running_loop().call_later(delay, action)
+    def _finish(self) -> None:
+        self.log.unlisten(self._heed)
+        self._finished.set()
+        if self._on_finish is not None:
+            self._on_finish(self)
 
 
 def _is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _sent_by_nobody(cancellation: asyncio.CancelledError) -> RuntimeError:
+    error = RuntimeError("the generator raised a CancelledError that nobody sent it")
+    error.__cause__ = cancellation
+    return error
+
+
+_REFUSALS: Final[dict[type[Exception], Cause]] = {
+    LogClosed: Cause.LOST,
+    LogFenced: Cause.LOST,
+    StoreUnavailable: Cause.REFUSED,
+}
+"""What an exception of the producer's own writer means."""
+
+# The life of a producer
+# ======================
+#
+# Two things must end: the generator and its log. The generator ends first, because its last items belong in the log. So
+# a producer runs the generator (RUNNING). When the generator has left and is closed, the producer stores the end
+# (CLOSING), and is done (ENDED). All else is there because somebody may want the end earlier.
+#
+# Whoever wants it earlier cancels the generator, because only the generator knows what it must finish. It gets one
+# CancelledError, at an `await` of its own, and some time: what it yields within its patience is kept (STOPPING). Stops,
+# abandoned logs and lost logs are alike in this. A lost log takes no more items, and its end is somebody else's, but
+# its generator must be closed just as gently. `Writer.end` leaves such a log as it is.
+#
+# A cancellation is raised where the task waits. That may be between two items, in a pause. The generator is suspended
+# at a `yield` then, so it could only be closed, with no chance to yield more. So the pause sends the cancellation on to
+# the generator's next `await`. It does so once (INSISTING): if the next pause gets the cancellation again, the
+# generator has not waited for anything in between, and is closed at its `yield`. When somebody cancels the task of a
+# producer that was not stopped, the pause does not send that on, because whoever cancels tasks wants them to end.
+#
+# A generator may catch its cancellation and go on. When the patience is over, the producer gives it up (STUCK): its log
+# ends without it, all who wait are released, and it is cancelled once more. STUCK is final, like ENDED: such generators
+# may run forever, so engines count them.
+#
+# Context variables, timeouts and task groups of a generator belong to the task that ran it. So that task also closes
+# it. After RUNNING, it also stores the end, so that the task is done when the log has ended, and whoever cancels it
+# interrupts all of it. After STOPPING, more cancellations may be under way, for example from a task group in the
+# generator. They must not interrupt the end, so another task stores it (`_end_apart`). Items that were never begun need
+# another task, too, because asyncio does not enter a coroutine that is cancelled before its first step (UNBEGUN). That
+# task runs `_run`, which then only closes the items.
+#
+# Items have no row, because they change no state, and each would pay for a look into the table. The writer takes items
+# while the log is open, and raises when it is not.
+#
+# The first cause that has an outcome decides it. Later ones do not: a generator that fails after a stop was stopped.
+# What the generator gives as its Result is added to any outcome.
+#
+# A cause without a row comes too late, and changes nothing.
+
+_Act: TypeAlias = Callable[[Producer], Awaitable[None] | None]
+
+OUTCOMES: Final[dict[Cause, Outcome]] = {
+    Cause.STOP: STOPPED,  # or what `stop` was given
+    Cause.ABANDONED: DISCONNECTED,
+    Cause.LOST: _CANCELLED,  # the log has its own, or goes on with another writer
+    Cause.FINISHED: DONE,
+    Cause.FAILED: _INTERNAL_ERROR,  # or what `describe` says
+    Cause.CANCELLED: _CANCELLED,
+    Cause.REFUSED: REFUSED,
+}
+
+_LEAVING: Final[dict[Cause, tuple[State, _Act]]] = {
+    Cause.OVERDUE: (State.STUCK, Producer._give_up),
+    Cause.FINISHED: (State.CLOSING, Producer._end_apart),
+    Cause.FAILED: (State.CLOSING, Producer._end_apart),
+    Cause.CANCELLED: (State.CLOSING, Producer._end_apart),
+}
+
+TRANSITIONS: Final[dict[State, dict[Cause, tuple[State, _Act]]]] = {
+    State.RUNNING: {
+        Cause.READERS: (State.RUNNING, Producer._mind_readers),
+        Cause.STOP: (State.STOPPING, Producer._cancel),
+        Cause.ABANDONED: (State.STOPPING, Producer._cancel),
+        Cause.LOST: (State.STOPPING, Producer._lose),
+        Cause.FINISHED: (State.CLOSING, Producer._end),
+        Cause.FAILED: (State.CLOSING, Producer._end),
+        Cause.CANCELLED: (State.CLOSING, Producer._end),
+        Cause.REFUSED: (State.CLOSING, Producer._end),
+    },
+    State.STOPPING: {
+        **_LEAVING,
+        Cause.INTERRUPTED: (State.INSISTING, Producer._pass_on),
+        Cause.UNBEGUN: (State.STOPPING, Producer._close_unbegun),
+    },
+    State.INSISTING: _LEAVING,
+    State.CLOSING: {
+        Cause.STORED: (State.ENDED, Producer._finish),
+    },
+    State.STUCK: {
+        Cause.UNBEGUN: (State.STUCK, Producer._close_unbegun),
+        Cause.STORED: (State.STUCK, Producer._finish),
+    },
+    State.ENDED: {},
+}
