@@ -213,6 +213,33 @@ async def test_a_log_has_one_producer_at_a_time() -> None:
     assert engine.producer(producer.log) is None
 
 
+async def test_a_log_whose_producer_lost_its_lease_gets_another_one_when_that_has_ended() -> None:
+    release = asyncio.Event()
+
+    async def slow() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            await release.wait()
+
+    engine = Engine()
+    log = await engine.log("/feed")
+    producer = await engine.produce(log, slow())
+    await asyncio.sleep(0)
+    log.set_control(fence=2, leased=False)
+    with pytest.raises(LogFenced, match="holder of lease 1"):
+        await engine.produce(log, items(1))
+    release.set()
+    await asyncio.wait_for(producer.wait(), LIMIT)
+    assert log.outcome is None
+    other = await engine.produce(log, items(1))
+    assert engine.producer(log) is other
+    await asyncio.wait_for(other.wait(), LIMIT)
+    assert log.outcome == Outcome("done")
+    await engine.aclose()
+
+
 async def test_a_producer_takes_its_options() -> None:
     engine = Engine()
     log = await engine.new_stream()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TypedDict, Unpack
 
+from ..errors import LogFenced
 from ..events import Encode, Outcome
 from ..flow import Flow
 from ..iterators import Items, Threads
@@ -66,7 +67,9 @@ class Producers:
         return self._running.get(name)
 
     async def start(self, log: Log, items: Items, **options: Unpack[ProducerOptions]) -> Producer:
-        """Lease a log and run a generator into it. Raise LogFenced if it has a writer already."""
+        """Lease a log and run a generator into it. Raise LogFenced if it has a writer, or one here has yet to end."""
+        if (running := self._running.get(log.name)) is not None:  # perhaps without its lease, or of a forgotten log
+            raise LogFenced(log.name, running.fence)
         writer = await self._store.lease(log)
         producer = Producer(writer, items, threads=self.threads, on_finish=self._finished, **options)
         self._running[log.name] = producer
