@@ -7,14 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.cursor import STREAM_ID_PATTERN, Cursor, new_epoch, new_stream_id, stream_token
+from tailrace.cursor import ONLY_EPOCH, STREAM_ID_PATTERN, Cursor, is_cursor, new_epoch, new_stream_id, stream_token
 from tailrace.errors import CursorError
+from tests.wire.cases import TAGS
 
 TOKENS = [
     ("s.e.0", Cursor("s", "e", 0)),
     ("s.e.7", Cursor("s", "e", 7)),
     ("s.e.7.end", Cursor("s", "e", 7, ended=True)),
     ("A-z_0~9.A-z_0.999999999999999", Cursor("A-z_0~9", "A-z_0", 999_999_999_999_999)),
+    ("s.e.7~Ab3d", Cursor("s", "e", 7, tag="Ab3d")),
+    ("s.e.7~A-z_0123.end", Cursor("s", "e", 7, ended=True, tag="A-z_0123")),
+    ("s~1234.e.0~4321", Cursor("s~1234", "e", 0, tag="4321")),
 ]
 
 MALFORMED = [
@@ -43,6 +47,16 @@ MALFORMED = [
     "s." + "e" * 33 + ".1",
     "s.e.1\0",
     "%73.e.1",
+    "s.e.1~",
+    "s.e.1~abc",
+    "s.e.1~abcdefghi",
+    "s.e.1~ab~cd",
+    "s.e.1~abcd~efgh",
+    "s.e.1~abc.",
+    "s.e.1.end~abcd",
+    "s.e.1~abçd",
+    "s.e.~abcd",
+    "s.e~abcd.1",
 ]
 
 PLAIN = st.text("ABCxyz019_-", min_size=1, max_size=32)
@@ -61,9 +75,9 @@ def test_a_malformed_token_is_refused(token: str) -> None:
     assert raised.value.token == token
 
 
-@given(PLAIN, PLAIN, st.integers(0, 10**15 - 1), st.booleans())
-def test_every_cursor_is_read_back(stream: str, epoch: str, offset: int, ended: bool) -> None:
-    cursor = Cursor(stream, epoch, offset, ended)
+@given(PLAIN, PLAIN, st.integers(0, 10**15 - 1), st.booleans(), st.just("") | TAGS)
+def test_every_cursor_is_read_back(stream: str, epoch: str, offset: int, ended: bool, tag: str) -> None:
+    cursor = Cursor(stream, epoch, offset, ended, tag)
     assert Cursor.parse(str(cursor)) == cursor
 
 
@@ -72,8 +86,10 @@ def test_any_text_is_a_cursor_or_an_error(token: str) -> None:
     try:
         cursor = Cursor.parse(token)
     except CursorError:
-        return
-    assert str(cursor) == token
+        assert not is_cursor(token)
+    else:
+        assert str(cursor) == token
+        assert is_cursor(token)
 
 
 def test_a_cursor_does_not_change() -> None:
@@ -87,6 +103,11 @@ def test_new_epochs_and_streams_differ_and_fit_into_cursors() -> None:
         names = [new() for _ in range(100)]
         assert len(set(names)) == 100
         assert all(Cursor.parse(f"{name}.{name}.1").stream == name for name in names)
+
+
+def test_an_epoch_has_six_characters_and_the_only_one_of_a_stream_has_one() -> None:
+    assert all(re.fullmatch("[A-Za-z0-9_-]{6}", new_epoch()) for _ in range(100))
+    assert str(Cursor("s", ONLY_EPOCH, 7)) == "s.0.7"
 
 
 def test_a_new_stream_id_has_the_published_pattern() -> None:

@@ -40,6 +40,7 @@ from tailrace.cli.protocol import BoundedProtocol
 from tailrace.cli.tail import TAIL
 from tailrace.cli.terminal.commands import COMMANDS, KEYS
 from tailrace.client import AsyncChat, ChatClient, Retry, Timeouts
+from tailrace.cursor import Cursor, is_cursor
 from tailrace.events import RESERVED
 from tests.cli.terminal.screen import Terminal, terminal
 from tests.programs import serving_app, serving_chat
@@ -243,6 +244,16 @@ def test_the_bounds_that_a_page_names_are_those_of_the_protocol_class() -> None:
     assert f"a head above {bounds.max_head >> 10} KB" in said
     assert f"after {bounds.max_waiting} waiting requests" in said
     assert f"after {bounds.head_seconds:g} s for a head, and after {bounds.request_seconds:g} s for a head" in said
+
+
+def test_the_length_that_a_page_gives_is_that_of_the_longest_cursor() -> None:
+    said = re.search(r"A cursor is at most (\d+) characters", section("Cursors", PROTOCOL))
+    assert said is not None
+    longest = str(Cursor("s" * 128, "e" * 32, 10**15 - 1, ended=True, tag="t" * 8))
+    assert len(longest) == int(said[1])
+    assert is_cursor(longest)
+    for longer in (f"s{longest}", longest.replace(".e", ".ee"), longest.replace("~", "9~"), longest.replace("~", "~t")):
+        assert not is_cursor(longer)
 
 
 def test_every_notice_is_in_the_protocol() -> None:

@@ -25,7 +25,7 @@ from tailrace.events import (
     encode_event,
     escape_line_ends,
 )
-from tests.wire.cases import EVENT_NAMES, JSON_DATA
+from tests.wire.cases import EVENT_NAMES, JSON_DATA, tagged
 
 
 class Reading(BaseModel):
@@ -207,6 +207,34 @@ def test_a_slice_of_entries_is_entries() -> None:
 def test_entries_keep_a_range_of_offsets_when_sliced() -> None:
     part = Entries(range(1, 4), [b"1", b"2", b"3"])[1:]
     assert part.offsets == range(2, 4)
+
+
+def test_the_places_of_entries_without_tags_are_their_offsets() -> None:
+    entries = Entries.of(ROWS)
+    assert entries.places is None
+    assert entries.spelled == [b"3", b"4", b"7"]
+
+
+def test_the_places_of_entries_with_tags_have_the_tags() -> None:
+    entries = tagged(ROWS, "Ab3d", "_-90xyzZ", "0000")
+    assert entries.spelled == entries.places == [b"3~Ab3d", b"4~_-90xyzZ", b"7~0000"]
+    assert entries[1:].spelled == [b"4~_-90xyzZ", b"7~0000"]
+
+
+@pytest.mark.parametrize("indices", [[], [0], [1], [2], [0, 2], [0, 1, 2]])
+def test_picked_entries_are_the_rows_at_those_indices(indices: list[int]) -> None:
+    plain, with_tags = Entries.of(ROWS), tagged(ROWS, "Ab3d", "_-90xyzZ", "0000")
+    for entries in (plain, with_tags):
+        picked = entries.pick(indices)
+        assert list(picked) == [ROWS[index] for index in indices]
+        assert picked.spelled == [entries.spelled[index] for index in indices]
+    assert plain.pick(indices).places is None
+
+
+def test_a_part_of_a_batch_shares_no_bytes_with_it() -> None:
+    entries = Entries.of(ROWS)
+    entries.bodies["wire"] = b"all"
+    assert entries[1:].bodies == entries.pick([0]).bodies == {}
 
 
 def test_no_entries_are_false() -> None:

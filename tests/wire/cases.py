@@ -9,7 +9,19 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tailrace.errors import DecodeError
-from tailrace.events import DONE, RESERVED, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset, encode_data
+from tailrace.events import (
+    BYTES,
+    DONE,
+    RESERVED,
+    Dropped,
+    Entries,
+    Entry,
+    Farewell,
+    Notice,
+    Outcome,
+    Reset,
+    encode_data,
+)
 from tailrace.wire.base import Decoder, Encoder, Frame
 
 STREAM = "s1"
@@ -33,6 +45,13 @@ class Case:
 
 def entry(offset: int, data: Any, event: str | None = None) -> Entry:
     return Entry(offset, event, encode_data(data))
+
+
+def tagged(rows: Iterable[Entry], *tags: str) -> Entries:
+    """A batch of a log that has tags, one for each entry."""
+    plain = Entries.of(rows)
+    places = [f"{offset}~{tag}".encode() for offset, tag in zip(plain.offsets, tags, strict=True)]
+    return Entries(plain.offsets, plain.json, plain.events, places)
 
 
 def spell(encoder: Encoder, said: Iterable[Entry | Notice]) -> bytes:
@@ -140,7 +159,8 @@ JSON_DATA: st.SearchStrategy[Any] = st.recursive(
 )
 EVENT_NAMES = st.text(
     st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1, max_size=12
-).filter(lambda name: name.isprintable() and name not in RESERVED)
+).filter(lambda name: name.isprintable() and name not in {*RESERVED, BYTES})
 ENTRIES = st.lists(st.tuples(JSON_DATA, st.none() | EVENT_NAMES), max_size=6).map(
     lambda items: [entry(offset, data, event) for offset, (data, event) in enumerate(items, 1)]
 )
+TAGS = st.text("ABCxyz019_-", min_size=4, max_size=8)

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
+from tailrace.chat.objects import REASONING
+from tailrace.chat.wire import STREAMS
+from tailrace.cursor import Cursor
 from tailrace.errors import DecodeError
-from tailrace.events import DONE, Dropped, Entries, Farewell, Notice, Outcome, Reset
+from tailrace.events import DONE, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.wire.base import (
     SHARED_BODIES,
@@ -19,14 +22,29 @@ from tailrace.wire.base import (
     Wire,
     frame_members,
     notice_frame,
+    read_any,
     read_members,
     read_notice,
 )
 from tailrace.wire.batch import document
-from tailrace.wire.ndjson import NDJSONEncoder
+from tailrace.wire.ndjson import NDJSON, NDJSONDecoder, NDJSONEncoder
 from tailrace.wire.openai import OpenAIChunks
+from tailrace.wire.sse import SSE
 from tailrace.wire.text import Text
-from tests.wire.cases import CREATED, ENTRIES, EPOCH, EVENT_NAMES, JSON_DATA, STREAM, at, entry, spell
+from tests.wire.cases import (
+    CREATED,
+    ENTRIES,
+    EPOCH,
+    EVENT_NAMES,
+    JSON_DATA,
+    STREAM,
+    TAGS,
+    at,
+    entry,
+    read,
+    spell,
+    tagged,
+)
 
 WIRES: list[Wire] = [*DEFAULT_WIRES, OpenAIChunks()]
 
@@ -130,6 +148,26 @@ def test_an_unknown_member_is_passed_over() -> None:
     assert read_members({"data": 1, "later": "version"}) == Frame(1)
 
 
+@pytest.mark.parametrize(
+    ("value", "frame"),
+    [
+        (1, Frame(1)),
+        ({"data": 1}, Frame({"data": 1})),
+        ({"id": 1, "data": 2}, Frame({"id": 1, "data": 2})),
+        ({"id": "chat-1", "data": 2}, Frame({"id": "chat-1", "data": 2})),
+        ({"id": at(1), "data": 2}, Frame(2, None, at(1))),
+        ({"id": f"{at(1)}~Ab3d", "event": "tick", "data": 2}, Frame(2, "tick", f"{at(1)}~Ab3d")),
+        ({"id": f"{at(1)}~a", "data": 2}, Frame({"id": f"{at(1)}~a", "data": 2})),
+        ({"id": at(1), "event": 5, "data": 2}, Frame({"id": at(1), "event": 5, "data": 2})),
+        ({"id": at(1), "type": "chunk"}, Frame({"id": at(1), "type": "chunk"}, None, at(1))),
+        ({"id": at(1), "type": "done"}, Frame({"id": at(1), "type": "done"}, "done", at(1))),
+        ({"id": at(1), "type": ["done"]}, Frame({"id": at(1), "type": ["done"]}, None, at(1))),
+    ],
+)
+def test_a_cursor_as_the_id_makes_an_object_an_envelope_or_an_event(value: Any, frame: Frame) -> None:
+    assert read_any(value) == frame
+
+
 def test_a_batch_is_encoded_once_for_the_readers_that_are_handed_it() -> None:
     encoder = NDJSONEncoder(STREAM, EPOCH)
     batch = Entries(range(1, 4), [b"1", b"2", b"3"])
@@ -159,6 +197,50 @@ def test_a_batch_is_spelled_as_its_entries_one_by_one(wire: Wire, rows: list[Any
     encoder = wire.encoder(STREAM, EPOCH, CREATED)
     separator = b"" if wire.streaming else b","
     assert encoder.encode(Entries.of(rows)) == separator.join(spell(encoder, [row]) for row in rows)
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: type(wire).__name__)
+@given(rows=ENTRIES, draw=st.data())
+def test_a_replay_of_a_log_with_tags_equals_the_live_stream(wire: Wire, rows: list[Entry], draw: st.DataObject) -> None:
+    encoder = wire.encoder(STREAM, EPOCH, CREATED)
+    tags = [draw.draw(TAGS) for _ in rows]
+    whole = tagged(rows, *tags)
+    separator = b"" if wire.streaming else b","
+    live = separator.join(encoder.encode(whole[index : index + 1]) for index in range(len(rows)))
+    assert encoder.encode(whole) == live
+    if isinstance(wire, SSE | NDJSON):
+        cursors = [str(Cursor(STREAM, EPOCH, row.offset, tag=tag)) for row, tag in zip(rows, tags, strict=True)]
+        assert [frame.id for frame in read(wire.decoder(), [live])] == cursors
+    else:
+        assert live == encoder.encode(Entries.of(rows))
+
+
+OBJECTS = [
+    entry(1, {"type": "a"}),
+    entry(2, {"type": "b"}, REASONING),
+    entry(3, {"type": "c"}),
+    entry(4, {"type": "d"}),
+]
+
+
+@pytest.mark.parametrize("reasoning", [False, True])
+def test_the_objects_of_a_chat_have_tags_in_their_cursors(reasoning: bool) -> None:
+    whole = tagged(OBJECTS, "aaaa", "bbbb", "cccc", "dddd")
+    shown = [row for row in OBJECTS if reasoning or row.event is None]
+    cursors = [f"{at(row.offset)}~{'_abcd'[row.offset] * 4}" for row in shown]
+    for wire in STREAMS[reasoning]:
+        encoder = wire.encoder(STREAM, EPOCH, CREATED)
+        live = [encoder.encode(whole[index : index + 1]) for index in range(len(OBJECTS))]
+        assert encoder.encode(whole) == b"".join(piece for piece in live if piece != encoder.ping)
+        decoder = NDJSONDecoder(strict=False) if isinstance(wire, NDJSON) else wire.decoder()
+        assert [frame.id for frame in read(decoder, live)] == cursors
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: type(wire).__name__)
+def test_only_after_an_error_a_body_is_not_whole(wire: Wire) -> None:
+    encoder = wire.encoder(STREAM, EPOCH, CREATED)
+    whole = [encoder.is_whole(outcome) for outcome in (DONE, Outcome("cancelled"), Outcome("error"))]
+    assert whole == [True, True, False]
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: type(wire).__name__)

@@ -28,6 +28,7 @@ from tests.wire.cases import (
     read_until_error,
     spell,
     splits,
+    tagged,
 )
 
 CASES = cases(
@@ -129,6 +130,24 @@ def test_any_entries_are_read_back_at_any_splits(rows: list[Entry], data: st.Dat
     spelled = spell(NDJSONEncoder(STREAM, EPOCH), rows)
     frames = read(NDJSON().decoder(), data.draw(splits(spelled)))
     assert frames == [Frame(row.data, row.event, at(row.offset)) for row in rows]
+
+
+TAGGED = tagged([entry(1, 1), entry(2, 2, "tick"), entry(4, 3)], "Ab3d", "_-90xyzZ", "0000")
+
+
+def test_a_tag_is_a_part_of_the_id() -> None:
+    encoder = NDJSON().encoder(STREAM, EPOCH, CREATED)
+    spelled = (
+        b'{"id":"s1.e1.1~Ab3d","data":1}\n'
+        b'{"id":"s1.e1.2~_-90xyzZ","event":"tick","data":2}\n'
+        b'{"id":"s1.e1.4~0000","data":3}\n'
+    )
+    assert encoder.encode(TAGGED) == spelled
+    assert read(NDJSON().decoder(), [spelled]) == [
+        Frame(1, None, "s1.e1.1~Ab3d"),
+        Frame(2, "tick", "s1.e1.2~_-90xyzZ"),
+        Frame(3, None, "s1.e1.4~0000"),
+    ]
 
 
 @given(

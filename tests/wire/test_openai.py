@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionChunk
 from tailrace.errors import DecodeError, FrameTooLarge, Truncated
 from tailrace.events import DONE, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset
 from tailrace.wire.base import Frame, read_notice
-from tailrace.wire.openai import OpenAIChunks
+from tailrace.wire.openai import OpenAIChunks, is_unfinished, read_failure
 from tests.serving import serving
 from tests.wire.cases import CREATED, ENTRIES, EPOCH, STREAM, WAYS, at, entry, read, read_until_error, spell, splits
 
@@ -199,6 +199,45 @@ def test_a_later_reader_s_chunks_are_those_of_the_first() -> None:
     batch = Entries(range(3, 5), [b'"c"', b'"d"'])
     assert later.preamble == first.preamble == data(START)
     assert later.encode(batch) == first.encode(batch)
+
+
+@pytest.mark.parametrize(
+    ("last", "outcome"),
+    [
+        (Frame({"error": {"message": "no more", "code": "quota", "type": "t"}}), Outcome("error", "quota", "no more")),
+        (Frame({"error": {"message": "no more", "type": "t"}}), Outcome("error", "t", "no more")),
+        (Frame({"error": {"code": 429}}), Outcome("error", "429")),
+        (Frame({"error": {}}), Outcome("error")),
+        (Frame({"error": "no more"}), None),
+        (Frame({"error": {}, "id": 1}), None),
+        (Frame({"error": {}}, None, at(1)), None),
+        (Frame({"choices": []}), None),
+        (Frame("error"), None),
+        (None, None),
+    ],
+)
+def test_a_last_event_that_is_only_an_error_is_the_stream_s_failure(
+    last: Frame | None, outcome: Outcome | None
+) -> None:
+    assert read_failure(last) == outcome
+
+
+@pytest.mark.parametrize(
+    ("last", "unfinished"),
+    [
+        (Frame(chunk({"content": "a"})), True),
+        (Frame(chunk({}, "stop")), False),
+        (Frame({**chunk({}), "choices": []}), False),
+        (Frame({**chunk({}), "choices": {"index": 0}}), False),
+        (Frame({**chunk({}), "choices": ["a"]}), False),
+        (Frame({**chunk({}), "object": "list"}), False),
+        (Frame({**chunk({}), "choices": [{"index": 0}, {"index": 1, "finish_reason": "stop"}]}), False),
+        (Frame("a"), False),
+        (None, False),
+    ],
+)
+def test_after_a_chunk_without_a_finish_reason_others_must_follow(last: Frame | None, unfinished: bool) -> None:
+    assert is_unfinished(last) is unfinished
 
 
 def test_there_are_no_ids_no_names_and_no_delays() -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import DecodeError, EventError, FrameTooLarge
-from tailrace.events import Entry, Farewell
+from tailrace.events import DONE, Entry, Farewell
 from tailrace.wire.base import Frame, read_notice
-from tailrace.wire.sse import SSE, SSEDecoder, SSEEncoder, format_sse
+from tailrace.wire.sse import ONLY_RETRY, SSE, SSEDecoder, SSEEncoder, SSEJSONDecoder, format_sse
 from tests.wire.cases import (
     CREATED,
     ENTRIES,
@@ -31,6 +31,7 @@ from tests.wire.cases import (
     read_until_error,
     spell,
     splits,
+    tagged,
 )
 
 CASES = cases(
@@ -92,6 +93,22 @@ def test_any_entries_are_read_back_at_any_splits(rows: list[Entry], data: st.Dat
     spelled = spell(SSEEncoder(STREAM, EPOCH), rows)
     frames = read(SSE().decoder(), data.draw(splits(spelled)))
     assert frames == [Frame(row.data, row.event, at(row.offset)) for row in rows]
+
+
+TAGGED = tagged([entry(1, 1), entry(2, 2, "tick"), entry(4, 3)], "Ab3d", "_-90xyzZ", "0000")
+
+
+def test_a_tag_is_a_part_of_the_id() -> None:
+    encoder = SSE().encoder(STREAM, EPOCH, CREATED)
+    spelled = (
+        b"id: s1.e1.1~Ab3d\ndata: 1\n\nid: s1.e1.2~_-90xyzZ\nevent: tick\ndata: 2\n\nid: s1.e1.4~0000\ndata: 3\n\n"
+    )
+    assert encoder.encode(TAGGED) == spelled
+    assert read(SSE().decoder(), [spelled]) == [
+        Frame(1, None, "s1.e1.1~Ab3d"),
+        Frame(2, "tick", "s1.e1.2~_-90xyzZ"),
+        Frame(3, None, "s1.e1.4~0000"),
+    ]
 
 
 # Any server's streams
@@ -295,6 +312,23 @@ def test_the_bound_holds_for_a_log_s_events_too() -> None:
 def test_notices_are_told_by_their_names() -> None:
     frames = read(SSE().decoder(), [CASES["a farewell"].spelled])
     assert [read_notice(frame) for frame in frames] == [None, Farewell("slow", 250)]
+
+
+# The events of any server, whose data may be JSON
+
+
+@pytest.mark.parametrize("times", [1, 500])
+@pytest.mark.parametrize(
+    ("text", "data"), [("[1]", [1]), ("[1", "[1"), ("word", "word"), ("null", None), ("[DONE]", DONE), ("", "")]
+)
+def test_other_data_is_what_its_mark_stands_for_or_text(text: str, data: Any, times: int) -> None:
+    decoder = SSEJSONDecoder(strict=False, marks={"[DONE]": DONE})
+    assert decoder.feed(f"data: {text}\n\n".encode() * times) == [Frame(data)] * times
+
+
+def test_a_delay_alone_is_told_apart_from_null() -> None:
+    frames = SSEJSONDecoder(strict=False).feed(b"retry: 5\n\ndata: null\n\n")
+    assert frames == [Frame(ONLY_RETRY, retry=5), Frame(None)]
 
 
 # Writing

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import DecodeError
-from tailrace.events import DONE, Dropped, Entry, Farewell, Notice, Outcome, Reset
+from tailrace.events import DONE, Dropped, Entry, Farewell, Notice, Outcome, Reset, encode_data
 from tailrace.wire.base import Frame
 from tailrace.wire.ndjson import NDJSONEncoder
 from tailrace.wire.websocket import (
@@ -114,3 +114,33 @@ def test_a_client_can_ask_for_nothing_else(text: str | None) -> None:
     with pytest.raises(DecodeError, match=re.escape('expected {"event": "stop"}, but got ')) as raised:
         read_command(text)
     assert len(str(raised.value)) < 200
+
+
+REFUSAL = {"event": "error", "data": {"code": "http_404", "status": 404, "message": "no such stream"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "frame"),
+    [
+        (b"word \xff", Frame("word \ufffd")),
+        (b"[1]", Frame([1])),
+        (encode_data({"id": at(1), "data": 2}), Frame(2, None, at(1))),
+        (encode_data({"id": f"{at(1)}~Ab3d", "data": 2}), Frame(2, None, f"{at(1)}~Ab3d")),
+        (encode_data(REFUSAL), Frame(REFUSAL["data"], "error")),
+        (encode_data({**REFUSAL, "event": "other"}), Frame({**REFUSAL, "event": "other"})),
+        (encode_data({"event": "error", "data": 404}), Frame({"event": "error", "data": 404})),
+        (
+            encode_data({"event": "error", "data": {"status": "404"}}),
+            Frame({"event": "error", "data": {"status": "404"}}),
+        ),
+        (encode_data({"event": "error", "data": {"status": 200}}), Frame({"event": "error", "data": {"status": 200}})),
+    ],
+)
+def test_any_message_of_a_server_with_cursors_is_an_envelope_a_refusal_or_a_value(message: bytes, frame: Frame) -> None:
+    assert MessageDecoder(strict=False).feed(message) == [frame]
+
+
+def test_without_cursors_any_json_is_a_value() -> None:
+    decoder = MessageDecoder(strict=False, has_cursors=False)
+    assert decoder.feed(encode_data(REFUSAL)) == [Frame(REFUSAL)]
+    assert decoder.feed(b"word") == [Frame("word")]
