@@ -87,6 +87,7 @@ class RedisStore(LogStore):
         self._keeper = Keeper(held, pulse or Pulse(15.0), drop=self._let_go, release=self._let_go)
         self._mirrors = Mirrors(self, self._prefix, self._keeper)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._telling: dict[RedisLog, bool] = {}  # True if there is more to tell of a log
         self._commands: Link | None = None
 
     # Logs
@@ -155,6 +156,7 @@ class RedisStore(LogStore):
         for task in (tasks := tuple(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._telling.clear()
         self._keeper.clear()
         self._mirrors.clear()
         await asyncio.gather(commands.aclose(), self._mirrors.news.aclose())
@@ -218,8 +220,11 @@ class RedisStore(LogStore):
         return task
 
     def used(self, log: RedisLog) -> None:
-        if self._commands is not None:
-            self.spawn(self._tell(log))
+        if log in self._telling:
+            self._telling[log] = True
+        elif self._commands is not None:
+            self._telling[log] = True
+            self.spawn(self._tell_all(log))
 
     def written(self, log: RedisLog) -> None:
         if self._is_due(log):
@@ -320,6 +325,15 @@ class RedisStore(LogStore):
         for log in self._mirrors:
             log.told = False
             log.suspect()
+
+    async def _tell_all(self, log: RedisLog) -> None:
+        """Tell the store one thing of a log after the other, so that it ends up with the last one."""
+        try:
+            while self._telling[log]:
+                self._telling[log] = False
+                await self._tell(log)
+        finally:
+            del self._telling[log]
 
     async def _tell(self, log: RedisLog) -> None:
         """Tell the store whether this process has readers of a log, or writes it, and renew the expiry."""
