@@ -42,9 +42,6 @@ class Contract:
     limit: float = 10.0
     """Seconds after which a wait fails."""
 
-    prompt: float = 1.0
-    """Seconds within which an event arrives, faster than a store's own checks would find that it is missing."""
-
     pause: float = 0.2
     """Seconds to wait for something that must not happen."""
 

@@ -18,7 +18,7 @@ How = Literal[Cut, "half_close", "stall"]
 # SO_LINGER with a timeout of 0 makes a close discard unsent bytes and send a reset (socket(7)).
 _RESET = struct.pack("ii", 1, 0)
 
-_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443, "redis": 6379, "rediss": 6379}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +220,10 @@ def _address(target: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def relayed(target: str, *, port: int = 0) -> AsyncIterator[Relay]:
-    """Run a relay to the server at an `http://`, `https://`, `ws://` or `wss://` address, by default on a free port.
+    """Run a relay to a server, by default on a free port.
 
-    The relay's `url` has the target's scheme, path and query. It passes encrypted bytes as they are.
+    The target is an address by `http://`, `https://`, `ws://`, `wss://`, `redis://` or `rediss://`. The relay's `url`
+    has its scheme, path and query. A relay passes encrypted bytes as they are.
     """
     relay = Relay(*_address(target))
     server = await asyncio.start_server(relay.connect, "127.0.0.1", port)

@@ -9,7 +9,7 @@ from ..events import DONE, Outcome
 from ..flow import Retention
 from ..log.store import LogStore
 from ..log.writer import UNAVAILABLE, Writer
-from .base import NAME, Contract, raised, watched, write
+from .base import NAME, Contract, raised, turns, watched, write
 
 
 class WriterContract(Contract):
@@ -260,6 +260,25 @@ class WriterContract(Contract):
                         assert watched(watching)
                     await self._told(watching, lambda log: not watched(log))
 
+    async def test_readers_that_come_and_go_quickly_are_counted(self) -> None:
+        """However quickly a reader comes and goes, a producer knows in the end whether it is there."""
+        async with self.open_stores() as (one, other):
+            for number in range(10):
+                writer = await self._lease(one, f"/quick-{number}")
+                there = await self._find(other, f"/quick-{number}")
+                for _ in range(3):
+                    with there.tail():
+                        await turns(number)
+                    await turns(number)
+                # News of this stop comes behind the news of those readers.
+                await self._soon(there.stop())
+                await self._told(writer.log, lambda log: log.control.stopping)
+                await self._told(writer.log, lambda log: not watched(log))
+                with there.tail():
+                    await turns(number)
+                    there.tail().close()
+                    await self._told(writer.log, watched)
+
     async def test_readers_that_were_there_before_are_counted(self) -> None:
         """A process that comes later knows of the readers in other processes."""
         async with self.open_stores() as (one, other):
@@ -325,8 +344,8 @@ class WriterContract(Contract):
 
     # Helpers
 
-    async def _lease(self, store: LogStore) -> Writer:
-        return await self._soon(store.lease(await self._soon(store.create(NAME, Retention()))))
+    async def _lease(self, store: LogStore, name: str = NAME) -> Writer:
+        return await self._soon(store.lease(await self._soon(store.create(name, Retention()))))
 
     async def _write(self, writer: Writer, *items: object) -> None:
         """Write items, and wait until they are stored and the writer's own log has them."""

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 import pytest
 
 from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.log.store import LogStore
-from tailrace.testing import LogContract
+from tailrace.testing import LogContract, Relay, relayed
 
 from .redis_server import RedisServer
-
-PACE = Pace(interval=0.1)
 
 
 class TestRedisStore(LogContract):
     slack = 2
+    pace = Pace(interval=0.1)
+    store_type = RedisStore
 
     @pytest.fixture(autouse=True)
-    def _use(self, own_redis: RedisServer) -> None:
-        self.server = own_redis
+    def _use(self, redis: RedisServer) -> None:
+        self.server = redis
 
     @asynccontextmanager
     async def open_stores(self) -> AsyncIterator[Sequence[LogStore]]:
-        self.server.ask("FLUSHALL")
-        stores = [RedisStore(self.server.url, pace=PACE) for _ in range(2)]
-        yield stores
-        for store in stores:
-            await store.aclose()
+        async with relayed(self.server.url) as relay, relayed(self.server.url) as other:
+            stores = [self.store_type(each.url, pace=self.pace) for each in (relay, other)]
+            self.relays: dict[LogStore, Relay] = dict(zip(stores, (relay, other), strict=True))
+            yield stores
+            for store in stores:
+                await store.aclose()
 
     async def disconnect(self, store: LogStore) -> None:
-        assert isinstance(store, RedisStore)
-        self.server.kill_clients(f"tailrace-{store.process.decode()}")
+        # What the relay has of an answer is lost with its connections.
+        self.relays[store].cut()
 
     @asynccontextmanager
     async def refuse(self) -> AsyncIterator[None]:
         self.server.ask("CONFIG", "SET", "maxmemory", "1")
-        yield
-        self.server.ask("CONFIG", "SET", "maxmemory", "0")
+        try:
+            yield
+        finally:
+            self.server.ask("CONFIG", "SET", "maxmemory", "0")
 
     @asynccontextmanager
     async def rollback(self) -> AsyncIterator[None]:
@@ -52,9 +55,14 @@ class TestRedisStore(LogContract):
         self.server.kill_clients()
 
     async def kill(self, store: LogStore) -> None:
-        assert isinstance(store, RedisStore)
-        for task in (tasks := tuple(store._tasks)):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert store._commands is not None
-        await asyncio.gather(store._commands.aclose(), store._mirrors.news.aclose())
+        relay = self.relays[store]
+        relay.refuse()
+        relay.cut()
+
+
+class TestRedisStoreWithoutRounds(TestRedisStore):
+    """What is missed is found when it is missed, and not only by the next round."""
+
+    pace = Pace(interval=60)
+    cannot: ClassVar = {"kill": "nobody notices a death without rounds"}
+    kill = LogContract.kill

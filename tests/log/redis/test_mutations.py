@@ -1,0 +1,168 @@
+"""The contract suite fails if the Redis store lacks one of its protections.
+
+Each protection is switched off by itself, in the test's process. The store then fails the tests named beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import pytest
+
+from tailrace.errors import LogReset
+from tailrace.log.redis import log as mirror
+from tailrace.log.redis import store
+from tailrace.log.redis.frames import Batch
+from tailrace.log.redis.link import Script
+from tailrace.log.redis.log import RedisLog
+from tailrace.log.redis.mirrors import Mirrors
+from tailrace.log.redis.store import Pace
+
+from . import test_contract
+from .redis_server import RedisServer
+
+Mutation: TypeAlias = Callable[[pytest.MonkeyPatch], None]
+
+
+class Contract(test_contract.TestRedisStore):
+    """The contract without anything that mends what went wrong: neither rounds nor new connections."""
+
+    limit = 2.0
+    pace = Pace(interval=60)
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+
+    @asynccontextmanager
+    async def rollback(self) -> AsyncIterator[None]:
+        kept = {key: self.server.ask("DUMP", key) for key in self.server.ask("KEYS", "*")}
+        yield
+        for key, dump in kept.items():
+            self.server.ask("RESTORE", key, 0, dump, "REPLACE")
+
+
+def without(module: object, name: str, check: str) -> Mutation:
+    """Take a check out of a script that a module runs."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        source: str = getattr(module, name).source
+        assert source.count(f"if {check} then") == 1
+        patch.setattr(module, name, Script(source.replace(f"if {check} then", "if false then")))
+
+    return mutate
+
+
+def take_as_next(log: RedisLog, batch: Batch) -> None:
+    """Take a batch where the mirror stands, whatever its offsets say."""
+    log._take(batch._replace(top=log.top + len(batch.json)))
+
+
+def without_dedupe(patch: pytest.MonkeyPatch) -> None:
+    receive = RedisLog._receive_batch
+
+    def receive_again(self: RedisLog, batch: Batch) -> None:
+        known = batch.top <= self.top
+        take_as_next(self, batch) if known else receive(self, batch)
+
+    patch.setitem(mirror._RECEIVE, Batch, receive_again)
+
+
+def without_contiguity(patch: pytest.MonkeyPatch) -> None:
+    receive = RedisLog._receive_batch
+
+    def receive_after_gap(self: RedisLog, batch: Batch) -> None:
+        gap = batch.start > self.top
+        take_as_next(self, batch) if gap else receive(self, batch)
+
+    patch.setitem(mirror._RECEIVE, Batch, receive_after_gap)
+
+
+def without_tags(patch: pytest.MonkeyPatch) -> None:
+    async def has_tag(self: RedisLog, offset: int, tag: str) -> bool:
+        return True
+
+    patch.setattr(RedisLog, "has_tag", has_tag)
+
+
+def history_before_subscription(patch: pytest.MonkeyPatch) -> None:
+    make, subscribe = Mirrors._make, Mirrors._subscribe
+
+    async def make_first(self: Mirrors, name: str) -> RedisLog | None:
+        if (log := await make(self, name)) is not None:
+            await subscribe(self, name, log.channel)
+        return log
+
+    async def subscribe_later(self: Mirrors, name: str, channel: bytes) -> None:
+        await self.news.ready(1)
+
+    patch.setattr(Mirrors, "_make", make_first)
+    patch.setattr(Mirrors, "_subscribe", subscribe_later)
+
+
+MUTATIONS: list[tuple[str, Mutation, list[str]]] = [
+    (
+        "the dedupe of batches",
+        without_dedupe,
+        ["an_event_that_comes_during_an_attach_arrives"],
+    ),
+    (
+        "the dedupe of repeated appends",
+        without(mirror, "APPEND", "known ~= ''"),
+        ["an_append_whose_answer_is_lost_is_made_once"],
+    ),
+    (
+        "the contiguity",
+        without_contiguity,
+        ["a_reader_whose_connection_was_lost_misses_nothing"],
+    ),
+    (
+        "the fence",
+        without(mirror, "APPEND", "fence ~= (m[3] ~= '' and m[4] or '')"),
+        [
+            "a_stream_belongs_to_its_writer",
+            "a_log_without_a_writer_belongs_to_nobody",
+            "a_writer_that_lost_its_lease_writes_nothing_more",
+        ],
+    ),
+    (
+        "the lease",
+        without(store, "LEASE", "m[3] ~= '' and m[3] ~= ARGV[2]"),
+        ["a_stream_belongs_to_its_writer", "of_two_leases_at_once_one_is_given"],
+    ),
+    (
+        "the tag that a writer expects",
+        without(mirror, "APPEND", "expected ~= '' and expected ~= m[6]"),
+        ["a_writer_does_not_continue_behind_lost_entries"],
+    ),
+    (
+        "the tag of a cursor",
+        without_tags,
+        ["a_cursor_with_a_wrong_tag_is_reset", "a_cursor_of_a_lost_entry_is_reset"],
+    ),
+    (
+        "the order of subscription and history",
+        history_before_subscription,
+        ["an_event_that_comes_during_an_attach_arrives"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("mutate", "test"),
+    [pytest.param(mutate, test, id=f"{name}: {test}") for name, mutate, tests in MUTATIONS for test in tests],
+)
+async def test_the_suite_fails_without(
+    mutate: Mutation, test: str, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check: Callable[[], Awaitable[None]] = getattr(Contract(redis), f"test_{test}")
+    mutate(monkeypatch)
+    with pytest.raises((AssertionError, TimeoutError, LogReset, ExceptionGroup)):
+        await check()
+
+
+@pytest.mark.parametrize("test", sorted({test for _, _, tests in MUTATIONS for test in tests}))
+async def test_the_suite_passes_with_all_of_them(test: str, redis: RedisServer) -> None:
+    check: Callable[[], Awaitable[None]] = getattr(Contract(redis), f"test_{test}")
+    await check()
