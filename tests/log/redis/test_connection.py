@@ -294,20 +294,25 @@ async def test_silence_is_allowed_while_nothing_waits(own_redis: RedisServer) ->
         assert await connection.call("PING") == b"PONG"
 
 
-async def test_a_slow_server_is_not_given_up_while_replies_come() -> None:
+@pytest.mark.parametrize("reply", [b"+PONG\r\n", b">3\r\n$9\r\nsubscribe\r\n$1\r\n%d\r\n:1\r\n"])
+async def test_a_slow_server_is_not_given_up_while_replies_come(reply: bytes) -> None:
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"HELLO\r\n$1\r\n3\r\n")
         writer.write(b"%0\r\n")
-        for _ in range(5):
-            await reader.readuntil(b"PING\r\n")
-            await asyncio.sleep(0.1)
-            writer.write(b"+PONG\r\n")
+        await reader.readuntil(b"\r\n")
+        for number in range(5):
+            await asyncio.sleep(0.08)
+            writer.write(reply.replace(b"%d", b"%d" % number))
+        await reader.read()
 
     async with (
         speaking(speak) as place,
-        connected(f"redis{place}", limits=Limits(silence=0.3), name="") as connection,
+        connected(f"redis{place}", limits=Limits(silence=0.24), name="") as connection,
     ):
-        assert await asyncio.gather(*[connection.call("PING") for _ in range(5)]) == [b"PONG"] * 5
+        if reply.startswith(b">"):
+            await connection.subscribe([b"0", b"1", b"2", b"3", b"4"])
+        else:
+            assert await asyncio.gather(*[connection.call("PING") for _ in range(5)]) == [b"PONG"] * 5
 
 
 @pytest.mark.parametrize("sent", [True, False])
@@ -348,11 +353,13 @@ async def test_what_the_socket_never_took_is_not_sent(own_redis: RedisServer) ->
     async with connected(own_redis.url, limits=Limits(unsent=500_000)) as connection:
         with own_redis.frozen():
             calls = await fill(connection, 50_000)
+            held = connection._transport.get_write_buffer_size()
             connection.close()
             ends = await asyncio.gather(*calls, return_exceptions=True)
         lost = sum(isinstance(end, Lost) for end in ends)
         assert 0 < lost < len(ends)
         assert all(isinstance(end, NotSent) for end in ends[lost:])
+        assert held + 50_000 * (len(ends) - lost) <= 500_000
 
 
 async def test_a_command_above_the_bound_is_not_sent(redis: RedisServer) -> None:

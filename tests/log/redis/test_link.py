@@ -18,7 +18,7 @@ from tests.client.speaking import speaking
 from tests.raw import BOUND
 from tests.silence import silent_loop as silent_loop
 
-from .redis_server import RedisServer
+from .redis_server import RedisServer, redis_server
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
@@ -290,13 +290,16 @@ async def test_a_link_that_is_not_open_says_so(redis: RedisServer) -> None:
     await link.aclose()
 
 
-async def test_a_closed_link_ends_what_waits(own_redis: RedisServer) -> None:
-    link = Link(Address(own_redis.url))
-    link.open()
-    await link.ready(BOUND)
-    call = link.call("BLPOP", "nothing", 0)
-    await asyncio.sleep(0)
-    await link.aclose()
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_closed_link_ends_what_waits(tls: bool) -> None:
+    with redis_server(tls=tls) as server:
+        link = Link(Address(server.url))
+        link.open()
+        await link.ready(BOUND)
+        call = link.call("BLPOP", "nothing", 0)
+        await asyncio.sleep(0)
+        await link.aclose()
+        assert call.done()
     with pytest.raises(Lost, match=r"^expected a reply, but this process closed it$"):
         await call
     for wait in (link.ready(0), link.ready(BOUND)):

@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
         self._unsent = 0
         self._paused = False
         self._silent = 0  # checks since the last reply
-        self._check: asyncio.TimerHandle | None = None
+        self._checking = False
         self._end: str | None = None
         self._closed = asyncio.Event()
 
@@ -181,27 +181,27 @@ class Connection(asyncio.Protocol):
         # A transport that closes drops what it is given. Kept here, it is known to be unsent.
         if self._paused or not self._out or self._transport.is_closing():
             return
-        if self._check is None:
-            self._silent = 0
-            self._schedule_check()
+        if not self._checking:
+            self._check_later()
         packed = b"".join(self._out)
         self._out.clear()
         self._unsent = 0
         self._transport.write(packed)
 
-    def _schedule_check(self) -> None:
-        self._check = self._loop.call_later(self._limits.silence / CHECKS, self._check_silence)
+    def _check_later(self) -> None:
+        self._checking = True
+        self._loop.call_later(self._limits.silence / CHECKS, self._check)
 
-    def _check_silence(self) -> None:
+    def _check(self) -> None:
         # Checks are counted, not seconds: after the loop stood still, replies that wait in the socket are read first.
-        self._check = None
+        self._checking = False
         if not self._waiting:
             return
         self._silent += 1
         if self._silent > CHECKS:
             self.close(f"no reply came within {self._limits.silence} s")
         else:
-            self._schedule_check()
+            self._check_later()
 
     # What the transport calls
 
@@ -237,8 +237,6 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._end is None:
             self._end = f"it broke: {error!r}"
-        if self._check is not None:
-            self._check.cancel()
         while len(self._waiting) > len(self._out):
             _fail(self._waiting.popleft(), Lost(f"expected a reply, but {self._end}"))
         while self._waiting:
