@@ -355,6 +355,16 @@ def test_every_field_is_in_the_reference(title: str) -> None:
     assert fields <= set(rows(section(title)))
 
 
+@pytest.mark.parametrize("kind", [tailrace.Engine, tailrace.Log, tailrace.LogStore, tailrace.Writer])
+def test_the_reference_says_which_methods_are_awaited(kind: type) -> None:
+    cells = re.findall(r"^\| (`[^|]*`) \|", section(kind.__name__), re.MULTILINE)
+    shown = {name: bool(awaited) for cell in cells for awaited, name in re.findall(r"`(await )?(\w+)\(", cell)}
+    methods = {name: getattr(kind, name) for name in shown if name not in kind.__annotations__}
+    assert {name: inspect.iscoroutinefunction(method) for name, method in methods.items()}.items() <= shown.items()
+    promised = {name for name in getattr(kind, "__abstractmethods__", ()) if callable(getattr(kind, name))}
+    assert promised - {"read_nowait", "size"} <= shown.keys()
+
+
 @pytest.mark.parametrize("name", tailrace.testing.__all__)
 def test_every_tool_for_tests_is_in_the_reference(name: str) -> None:
     assert re.search(rf"`{name}\b", section("Testing"))
