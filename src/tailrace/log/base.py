@@ -135,10 +135,14 @@ class Log(ABC):
         return self.outcome
 
     def lose(self, reason: ResetReason) -> None:
-        """Give up this incarnation, because the store continues with another. Each reader gets a reset."""
+        """Give up this incarnation, because the store continues with another.
+
+        Each reader gets a reset, but for those that have read up to the end: nothing is missing to them.
+        """
         if self.lost is None:
             self.lost = reason
-            self.base = self.top = self.top + 1  # beyond every reader, so that each one looks
+            if self.outcome is None:
+                self.base = self.top = self.top + 1  # beyond every reader, so that each one looks
             self.wake_readers()
             self.make_room()
             self._tell_listeners()

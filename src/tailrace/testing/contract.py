@@ -9,7 +9,7 @@ from typing import Any
 
 from ..cursor import Cursor
 from ..errors import LogExists, LogReset, StoreUnavailable
-from ..events import DONE
+from ..events import DONE, Outcome
 from ..flow import Retention
 from ..log.base import Log
 from ..log.store import LogStore
@@ -167,6 +167,23 @@ class LogContract(EntryContract, FlowContract, WriterContract):
             await self._soon(one.drop(old))
             assert (await self._find(one, NAME)).epoch == new.epoch
 
+    async def test_a_reader_that_has_the_end_keeps_it(self) -> None:
+        """A reader that has read a log up to its end has it all, also when the log is dropped then."""
+        async with self.open_stores() as (one, other):
+            here, there = [await self._soon(store.attach(NAME, Retention())) for store in (one, other)]
+            with here.tail() as near, there.tail() as far:
+                await here.append(1, 2)
+                await here.close(Outcome("error", "broken"))
+                assert [await self._take(tail, 2) for tail in (near, far)] == [[1, 2]] * 2
+                await self._ended(here, there)
+                cursors = [tail.cursor() for tail in (near, far)]
+                await self._soon(one.drop(here))
+                await self._gone(NAME, one, other)
+                for tail, cursor in zip((near, far), cursors, strict=True):
+                    assert (tail.ended, tail.cursor()) == (True, cursor)
+                    assert tail.log.outcome == Outcome("error", "broken")
+                    assert await self._rest(tail) == []
+
     async def test_a_log_that_nobody_uses_expires(self) -> None:
         """A log is forgotten when its time is over."""
         async with self.open_stores() as (one, other):
@@ -199,6 +216,7 @@ class LogContract(EntryContract, FlowContract, WriterContract):
                 write(writer, 2)
                 assert await self._read(await self._find(one, "/leased"), 1) == [2]
             del tail
+            await self._told(await self._find(one, "/read"), lambda log: not watched(log))
             await self._soon(one.expire(await self._find(one, "/read"), 0))
             await self._gone("/read", one, other)
 
