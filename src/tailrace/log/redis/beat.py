@@ -66,17 +66,27 @@ class Beat:
         self._deaf = deaf
         self._buried = buried
         self._count = 0
+        self._listening = False
         self._sent = self._heard = b""
         self._others: dict[bytes, tuple[bytes, int]] = {}  # counter, and for how many rounds it has stood still
 
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
+            pause = self._interval
             try:
                 await self._round()
             except (Unreachable, Refused) as error:
                 logger.debug("a round failed: %s", error)
-            await asyncio.sleep(self._interval)
+                # The others may need as long as this process to connect again. So count anew, and come back soon.
+                self._others.clear()
+                pause /= 4
+            await asyncio.sleep(pause)
+
+    def listen(self, listening: bool) -> None:
+        """Note that the channel of this process was subscribed, or that the subscription is lost."""
+        self._listening = listening
+        self._sent = self._heard = b""
 
     def hear(self, number: bytes) -> None:
         """Note that a number came back."""
@@ -100,18 +110,19 @@ class Beat:
         await self._bury(self.process)
 
     async def _round(self) -> None:
-        if self._sent != self._heard:
-            self._deaf("what was published did not come back")
-            self._sent = self._heard = b""
-            return
         await self._commands.ready(self._interval)
+        if self._sent != self._heard:
+            self.listen(False)
+            self._deaf("what was published did not come back")
+            return
         call, number = self._commands.call, b"%d" % (self._count + 1)
         counting = call("HINCRBY", self._processes, self.process, 1)
         reading = call("HGETALL", self._processes)
         publishing = call("PUBLISH", self.channel, number)
-        self._sent = number
+        if self._listening:
+            self._sent = number
         counted, counters, _ = await asyncio.gather(counting, reading, publishing)
-        if counted != self._count + 1 and self._count:
+        if counted <= self._count:
             self._buried()
         self._count = counted
         await self._look_at(counters)

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from ..base import Log
 from ..keeper import Keeper
-from .connection import NotSent, Unreachable
+from .connection import NotSent
 from .frames import parse
 from .link import Link
 from .log import CONNECT, EARLY_BYTES, LOADED_BYTES, Home, RedisLog, answering
@@ -100,7 +100,7 @@ class Mirrors:
     def clear(self) -> None:
         """Let go of all mirrors."""
         for log in self:
-            log.attached = False
+            log.attached = log.told = False
             log.unlisten(self._changed)
         self._attached.clear()
 
@@ -111,14 +111,12 @@ class Mirrors:
         elif (early := self._arriving.get(channel)) is not None:
             early.take(data)
 
-    async def renew(self, *others: bytes) -> None:
-        """Subscribe all channels on a new connection, with `others`, and load what was missed."""
+    async def subscribe_anew(self, *others: bytes) -> None:
+        """Subscribe all channels on a new connection, with `others`. What was missed is to be loaded then."""
         self.connects += 1
         for log in self:
             log.stale = True
-        with suppress(Unreachable):  # another connection will do it
-            await self.news.subscribe([*others, *self._attached, *self._arriving])
-            await self.refresh_stale()
+        await self.news.subscribe([*others, *self._attached, *self._arriving])
 
     async def refresh_stale(self) -> None:
         """Refresh the mirrors that may have missed something, not all at once."""

@@ -259,15 +259,16 @@ LEASE = Script(
     + _TELL
     + """
 -- ARGV: epoch, process
-local m = call('HMGET', meta, 'epoch', 'out', 'owner')
+local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'fence', 'stop')
 if m[1] ~= ARGV[1] then return {'gone'} end
 if m[2] ~= '' then return {'closed', m[2]} end
-if m[3] ~= '' and m[3] ~= ARGV[2] then return {'fenced', call('HGET', meta, 'fence')} end
-call('HSET', meta, 'owner', ARGV[2], 'stop', '0')
+if m[3] ~= '' and m[3] ~= ARGV[2] then return {'fenced', m[4]} end
+-- A stop was for the writer before, unless there was none.
+call('HSET', meta, 'owner', ARGV[2], 'stop', m[4] == '0' and m[5] or '0')
 local fence = call('HINCRBY', meta, 'fence', 1)
 tell()
-local now = call('HMGET', meta, 'version', 'top', 'tag', 'readers')
-return {'ok', int(fence), now[1], now[2], now[3], now[4]}
+local now = call('HMGET', meta, 'version', 'top', 'tag', 'stop', 'readers')
+return {'ok', int(fence), unpack(now)}
 """
 )
 """Take the lease. The process that holds it may take it again: the answer to its first call may have been lost."""

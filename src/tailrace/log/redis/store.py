@@ -121,10 +121,9 @@ class RedisStore(LogStore):
             raise LogFenced(log.name, log.control.fence)
         log.leasing = True
         try:
-            writer = log.writer = await repeatedly(lambda: self._lease(log), self.patience)
+            return await repeatedly(lambda: self._lease(log), self.patience)
         finally:
             log.leasing = False
-        return writer
 
     async def expire(self, log: Log, seconds: float) -> None:
         assert isinstance(log, RedisLog), f"expected a log of this store, but got {log!r}"
@@ -193,9 +192,9 @@ class RedisStore(LogStore):
         with answering(log.name):
             await self._connected()
             self._beat.use(log.name)
-        fence, version, top, tag, readers = await log.run(LEASE, self.process)
+        fence, version, top, tag, stop, readers = await log.run(LEASE, self.process)
         await log.reach(int(top))
-        leased = Facts(log.wire_epoch, int(version), int(fence), True, False, frozenset(readers.split()))
+        leased = Facts(log.wire_epoch, int(version), int(fence), True, stop == b"1", frozenset(readers.split()))
         log.receive(leased)
         return RedisWriter(log, int(fence), self, top=int(top), tag=tag)
 
@@ -278,7 +277,13 @@ class RedisStore(LogStore):
                 self.used(log)
 
     def _news_connected(self) -> None:
-        self.spawn(self._mirrors.renew(self._beat.channel))
+        self._beat.listen(False)
+        self.spawn(self._listen())
+
+    async def _listen(self) -> None:
+        await self._mirrors.subscribe_anew(self._beat.channel)
+        self._beat.listen(True)
+        await self._mirrors.refresh_stale()
 
     def _pushed(self, push: list[Any]) -> None:
         if push[0] == b"message":
@@ -299,8 +304,9 @@ class RedisStore(LogStore):
         await self._mirrors.refresh_stale()
         await self._mirrors.probe()
         for log in self._mirrors.held:
-            # An application that holds an open log may use it again.
-            if log.readers or log.writer is not None or not (log.attached or log.outcome):
+            # An application holds it, and may use it again.
+            held = log.touched and not log.attached and log.outcome is None
+            if log.readers or log.writer is not None or held:
                 self.written(log)
             if log.told != (log.readers > 0):
                 self.used(log)

@@ -49,8 +49,10 @@ class RedisWriter(Writer):
         self._wake: asyncio.Future[None] | None = None
         self._flushing: list[asyncio.Future[None]] = []
         self._released = False
+        log.writer = self
         log.listen(self._changed)
-        self._sending = home.spawn(self._send())
+        self._changed(log)
+        home.spawn(self._send())
 
     @property
     def top(self) -> int:
