@@ -1,0 +1,466 @@
+"""The scripts on a real server, as two processes would call them. They refuse before they write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import OutOfMemoryError
+
+from tailrace.log.redis import scripts
+from tailrace.log.redis.frames import Batch, parse_batch
+from tailrace.log.redis.link import Script
+from tailrace.log.redis.scripts import (
+    APPEND,
+    BURY,
+    CREATE,
+    DROP,
+    END,
+    LEASE,
+    LOAD,
+    READERS,
+    RELEASE,
+    STOP,
+    TOUCH,
+    Keys,
+)
+
+from .redis_server import RedisServer, redis_server
+
+END_FRAME = b"= E 2 t2 {}"
+
+
+class Stream:
+    """One stream, and the frames that were published on its channel."""
+
+    def __init__(self, server: RedisServer, name: str = "/stream") -> None:
+        self.server = server
+        self.keys = Keys.of("test", name)
+        self.sent = 0
+
+    def run(self, script: Script, *arguments: Any) -> Any:
+        return self.server.ask("EVAL", script.source, 2, self.keys.meta, self.keys.log, *arguments)
+
+    def create(self, *, count: int = 0, size: int = 0, age: int = 0, epoch: str = "E", keep: int = 0) -> Any:
+        return self.run(CREATE, epoch, 1, b"print", 123, count, size, age, keep)
+
+    def append(self, *json: bytes, fence: Any = "", expected: str = "", known: Any = "", tag: str = "") -> Any:
+        self.sent += 1
+        size, rows = sum(map(len, json)), b"\n".join(json)
+        return self.run(APPEND, "E", fence, expected, known, tag or f"t{self.sent}", len(json), size, rows)
+
+    def fill(self, count: int, size: int = 2) -> Any:
+        return [self.append(b"x" * size) for _ in range(count)][-1]
+
+    @property
+    def meta(self) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = self.server.ask("HGETALL", self.keys.meta)
+        return found
+
+    @property
+    def batches(self) -> list[Batch]:
+        entries = self.server.ask("XRANGE", self.keys.log, "-", "+")
+        batches = [parse_batch(fields[b"f"]) for _, fields in entries]
+        assert [entry for entry, _ in entries] == [b"%d-0" % batch.top for batch in batches]
+        return batches
+
+    @property
+    def everything(self) -> tuple[Any, Any]:
+        return self.meta, self.server.ask("XRANGE", self.keys.log, "-", "+")
+
+    def expiries(self) -> list[int]:
+        return [self.server.ask("PTTL", key) for key in (self.keys.meta, self.keys.log)]
+
+
+@pytest.fixture
+def stream(redis: RedisServer) -> Stream:
+    return Stream(redis)
+
+
+@pytest.fixture
+def heard(stream: Stream) -> Iterator[Any]:
+    """A function that returns the frames which were published since the last call."""
+    client = Redis.from_url(stream.server.unix_url)
+    channel = client.pubsub()  # type: ignore[no-untyped-call]
+    channel.subscribe(stream.keys.log)
+    assert channel.get_message(timeout=5)["type"] == "subscribe"
+
+    def frames(count: int) -> list[bytes]:
+        found = [channel.get_message(timeout=5)["data"] for _ in range(count)]
+        assert channel.get_message(timeout=0) is None
+        return found
+
+    yield frames
+    channel.close()
+    client.close()
+
+
+# Making and finding
+
+
+def test_a_stream_is_made_once(stream: Stream) -> None:
+    assert stream.create() == [b"ok", b"E"]
+    before = stream.everything
+    assert stream.create(epoch="other") == [b"exists", b"E"]
+    assert stream.everything == before
+    facts = {b"epoch": b"E", b"top": b"0", b"tag": b"-", b"passing": b"1", b"print": b"print", b"made": b"123"}
+    assert facts.items() <= stream.meta.items()
+
+
+def test_a_new_stream_has_nothing_of_an_earlier_one(stream: Stream) -> None:
+    stream.create()
+    stream.fill(3)
+    stream.server.ask("DEL", stream.keys.meta)
+    stream.create()
+    assert stream.append(b"1")[:2] == [b"ok", b"1"]
+    assert [batch.top for batch in stream.batches] == [1]
+
+
+def test_both_keys_expire_together(stream: Stream) -> None:
+    stream.create(keep=60_000)
+    stream.append(b"1")
+    meta, log = stream.expiries()
+    assert 0 < log <= meta <= 60_000
+    stream.run(TOUCH, "E", 90_000)
+    assert all(60_000 < left <= 90_000 for left in stream.expiries())
+    stream.run(TOUCH, "E", 0)
+    assert stream.expiries() == [-1, -1]
+
+
+@pytest.mark.parametrize("name", ["/a/b", "}", "/a}b", "{", "{}", "/ü %", "/%7D"])
+def test_both_keys_have_one_hash_tag(name: str) -> None:
+    keys = Keys.of("test", name)
+    for key in (keys.meta, keys.log):
+        start = key.index("{")
+        assert key[start + 1 : key.index("}", start)] == keys.log[len("test:{") : -1] != ""
+
+
+def test_names_have_keys_of_their_own() -> None:
+    names = ["/a", "/a}", "/a{", "/a%7D", "/a%257D"]
+    assert len({Keys.of("test", name) for name in names}) == len(names)
+
+
+# Appending
+
+
+def test_an_append_gives_offsets_and_publishes_its_frame(stream: Stream, heard: Any) -> None:
+    stream.create()
+    assert stream.append(b"1", b"22") == [b"ok", b"2", b"-", b"0", b"0", b"3"]
+    assert stream.append(b"3") == [b"ok", b"3", b"t1", b"0", b"0", b"4"]
+    frames = [b"+ E 2 2 t1 - 0 0 3 0\n1\n22", b"+ E 3 1 t2 t1 0 0 4 0\n3"]
+    assert heard(2) == frames
+    assert stream.batches == [parse_batch(frame) for frame in frames]
+
+
+def test_a_second_try_whose_first_ran_writes_nothing(stream: Stream) -> None:
+    stream.create()
+    stream.append(b"1")
+    first = stream.append(b"2", b"3", tag="mine")
+    stream.fill(200)
+    before = stream.everything
+    again = stream.append(b"2", b"3", tag="mine", known=1)
+    assert again[1:3] == first[1:3] == [b"3", b"t1"]
+    assert stream.everything == before
+
+
+def test_a_second_try_is_found_even_after_the_end(stream: Stream) -> None:
+    stream.create()
+    stream.append(b"1", tag="mine")
+    stream.run(END, "E", "", "", "{}", 0)
+    assert stream.append(b"1", tag="mine", known=0)[:2] == [b"ok", b"1"]
+
+
+def test_a_second_try_whose_first_did_not_run_writes(stream: Stream) -> None:
+    stream.create()
+    stream.fill(64)
+    assert stream.append(b"1", tag="mine", known=0)[:2] == [b"ok", b"65"]
+
+
+REFUSED = {
+    "gone": (APPEND, ["other", "", "", "", "t", 1, 1, b"1"], [b"gone"]),
+    "fenced": (APPEND, ["E", "", "", "", "t", 1, 1, b"1"], [b"fenced", b"1"]),
+    "fenced by another": (APPEND, ["E", 2, "", "", "t", 1, 1, b"1"], [b"fenced", b"1"]),
+    "diverged": (APPEND, ["E", 1, "t1", "", "t", 1, 1, b"1"], [b"diverged", b"2", b"t2"]),
+    "end of another": (END, ["other", "", "", "{}", 0], [b"gone"]),
+    "end by another": (END, ["E", 2, "", "{}", 0], [b"fenced", b"1"]),
+    "end behind a gap": (END, ["E", 1, "t1", "{}", 0], [b"diverged", b"2", b"t2"]),
+    "lease of another": (LEASE, ["other", "p"], [b"gone"]),
+    "second lease": (LEASE, ["E", "q"], [b"fenced", b"1"]),
+    "release of another": (RELEASE, ["other", 1], [b"gone"]),
+    "release by another": (RELEASE, ["E", 2], [b"fenced", b"1"]),
+    "stop of another": (STOP, ["other"], [b"gone"]),
+    "readers of another": (READERS, ["other", "p", 1, 0], [b"gone"]),
+    "touch of another": (TOUCH, ["other", 1], [b"gone"]),
+    "drop of another": (DROP, ["other"], [b"gone"]),
+    "load of another": (LOAD, ["other", 0, 0, 1_000], [b"gone"]),
+}
+
+
+@pytest.mark.parametrize(("script", "arguments", "answer"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_changes_nothing(
+    stream: Stream, heard: Any, script: Script, arguments: list[Any], answer: list[bytes]
+) -> None:
+    stream.create()
+    stream.fill(2)
+    stream.run(LEASE, "E", "p")
+    before = stream.everything
+    heard(3)
+    assert stream.run(script, *arguments) == answer
+    assert stream.everything == before
+    assert heard(0) == []
+
+
+NAMED = {name: value for name, value in vars(scripts).items() if isinstance(value, Script)}
+
+
+@pytest.mark.parametrize("script", NAMED.values(), ids=NAMED)
+def test_nothing_is_made_where_nothing_is(stream: Stream, script: Script) -> None:
+    arguments: dict[Script, list[Any]] = {
+        APPEND: ["E", "", "", "", "t", 1, 1, b"1"],
+        LOAD: ["", 0, 0, 9],
+        BURY: ["p", "{}", 0],
+    }
+    if script is not CREATE:
+        assert stream.run(script, *arguments.get(script, ["E", *"123456"])) == [b"gone"]
+        assert stream.server.ask("KEYS", "*") == []
+
+
+def test_after_the_end_nothing_is_appended(stream: Stream) -> None:
+    stream.create()
+    stream.fill(2)
+    assert stream.run(END, "E", "", "", '{"state":"done"}', 0) == [b"ok", b"2", b"t2"]
+    before = stream.everything
+    ended = [b"closed", b'{"state":"done"}']
+    assert stream.append(b"1") == stream.run(LEASE, "E", "p") == stream.run(STOP, "E") == ended
+    assert stream.run(END, "E", "", "", '{"state":"error"}', 0) == ended
+    assert stream.everything == before
+
+
+# Trimming
+
+
+def test_count_is_kept_and_trimmed_by_an_eighth(stream: Stream) -> None:
+    stream.create(count=16)
+    assert stream.fill(18)[3] == b"0"
+    assert stream.fill(1) == [b"ok", b"19", b"t18", b"3", b"6", b"38"]
+    assert [batch.top for batch in stream.batches] == list(range(4, 20))
+    assert (stream.batches[-1].base, stream.batches[-1].floor) == (3, 6)
+
+
+def test_a_batch_is_trimmed_as_a_whole(stream: Stream) -> None:
+    stream.create(count=4)
+    stream.append(*[b"1"] * 3)
+    stream.append(*[b"2"] * 3)
+    assert stream.append(*[b"3"] * 3)[3] == b"3"
+    assert [(batch.start, batch.top) for batch in stream.batches] == [(3, 6), (6, 9)]
+
+
+def test_the_newest_batch_is_kept_however_large(stream: Stream) -> None:
+    stream.create(count=2, size=4)
+    stream.fill(3)
+    answer = stream.append(*[b"xx"] * 20)
+    assert answer == [b"ok", b"23", b"t3", b"3", b"6", b"46"]
+    assert [batch.start for batch in stream.batches] == [3]
+
+
+def test_size_is_kept_and_trimmed_by_an_eighth(stream: Stream) -> None:
+    stream.create(size=1_000)
+    for number in range(100):
+        _, top, _, base, floor, cum = stream.append(b"x" * (1 + number % 40))
+        kept = int(cum) - int(floor)
+        assert kept == sum(len(json) for batch in stream.batches for json in batch.json)
+        assert int(top) - int(base) == len(stream.batches)
+        assert kept <= 1_000 + 1_000 // 8 + 40
+        assert kept >= 1_000 or base == b"0"
+
+
+def test_age_drops_what_is_too_old(stream: Stream) -> None:
+    stream.create(age=100)
+    stream.fill(5)
+    assert stream.meta[b"base"] == b"0"
+    time.sleep(0.15)
+    assert stream.append(b"new")[3:] == [b"5", b"10", b"13"]
+    since = int(stream.meta[b"since"])
+    assert abs(since / 1000 - time.time()) < 60
+    assert stream.append(b"newer")[3] == b"5"
+    assert int(stream.meta[b"since"]) == since
+
+
+def test_trimming_by_count_keeps_the_age_of_the_oldest(stream: Stream) -> None:
+    stream.create(age=60_000, count=2)
+    stream.fill(3)
+    assert stream.meta[b"base"] == b"1"
+    assert 0 < int(stream.meta[b"since"]) <= time.time() * 1000 + 60_000
+
+
+def test_a_stream_whose_entries_are_lost_goes_on_from_its_top(stream: Stream) -> None:
+    stream.create(count=2, size=4, age=1)
+    stream.fill(2)
+    stream.server.ask("DEL", stream.keys.log)
+    time.sleep(0.01)
+    assert stream.append(b"1")[1] == b"3"
+    assert [batch.top for batch in stream.batches] == [3]
+
+
+# Loading
+
+
+def load(stream: Stream, *, top: int = 0, cum: int = 0, limit: int = 1_000) -> tuple[list[int], list[int]]:
+    word, meta, at, news = stream.run(LOAD, "E", top, cum, limit)
+    assert (word, dict(zip(meta[::2], meta[1::2], strict=True))) == (b"ok", stream.meta)
+    return [parse_batch(fields[1]).top for _, fields in at], [parse_batch(fields[1]).top for _, fields in news]
+
+
+def test_load_answers_what_is_behind_a_place(stream: Stream) -> None:
+    stream.create()
+    stream.fill(5)
+    assert load(stream) == ([], [1, 2, 3, 4, 5])
+    assert load(stream, top=3, cum=6) == ([3], [4, 5])
+    assert load(stream, top=5, cum=10) == ([5], [])
+
+
+def test_load_answers_only_the_newest_of_too_much(stream: Stream) -> None:
+    stream.create()
+    stream.fill(5)
+    assert load(stream, limit=9) == ([], [5])
+    assert load(stream, top=1, cum=2, limit=7) == ([1], [5])
+
+
+def test_what_was_trimmed_is_not_too_much(stream: Stream) -> None:
+    stream.create(count=2)
+    stream.fill(50)
+    assert load(stream, limit=6)[1] == [49, 50]
+
+
+# Control
+
+
+def test_control_is_published_with_a_growing_version(stream: Stream, heard: Any) -> None:
+    stream.create()
+    assert stream.run(LEASE, "E", "p")[:3] == [b"ok", b"1", b"1"]
+    stream.run(STOP, "E")
+    stream.run(STOP, "E")
+    stream.run(READERS, "E", "p", 1, 0)
+    stream.run(READERS, "E", "p", 1, 0)
+    stream.run(READERS, "E", "q", 1, 0)
+    stream.run(READERS, "E", "p", 0, 0)
+    stream.run(READERS, "E", "p", 0, 0)
+    stream.run(RELEASE, "E", 1)
+    assert heard(6) == [
+        b"! E 1 1 1 0 ",
+        b"! E 2 1 1 1 ",
+        b"! E 3 1 1 1 p ",
+        b"! E 4 1 1 1 p q ",
+        b"! E 5 1 1 1 q ",
+        b"! E 6 1 0 1 q ",
+    ]
+
+
+def test_each_lease_has_the_next_fence(stream: Stream) -> None:
+    stream.create()
+    assert stream.run(LEASE, "E", "p")[1] == b"1"
+    assert stream.run(LEASE, "E", "p")[1] == b"2", "expected the process to have it again, whose answer was lost"
+    stream.run(RELEASE, "E", 2)
+    assert stream.run(LEASE, "E", "q") == [b"ok", b"3", b"4", b"0", b"-", b"0", b""]
+
+
+def test_a_stop_before_the_first_lease_is_for_its_writer(stream: Stream) -> None:
+    stream.create()
+    stream.run(STOP, "E")
+    assert stream.run(LEASE, "E", "p")[5] == b"1"
+    stream.run(RELEASE, "E", 1)
+    assert stream.run(LEASE, "E", "p")[5] == b"0"
+
+
+def test_the_end_gives_the_lease_back(stream: Stream, heard: Any) -> None:
+    stream.create()
+    stream.fill(2)
+    stream.run(LEASE, "E", "p")
+    heard(3)
+    stream.run(END, "E", 1, "t2", "{}", 60_000)
+    assert heard(2) == [END_FRAME, b"! E 2 1 0 0 "]
+    assert all(0 < left <= 60_000 for left in stream.expiries())
+
+
+def test_the_dead_are_removed_and_their_streams_end(stream: Stream, heard: Any) -> None:
+    stream.create()
+    stream.fill(2)
+    stream.run(LEASE, "E", "p")
+    stream.run(READERS, "E", "p", 1, 0)
+    heard(4)
+    assert stream.run(BURY, "q", "{}", 60_000) == [b"ok"]
+    assert heard(0) == []
+    for _ in range(2):
+        assert stream.run(BURY, "p", "{}", 60_000) == [b"ok"]
+    assert heard(2) == [END_FRAME, b"! E 3 1 0 0 "]
+    assert stream.meta[b"out"] == b"{}"
+    assert all(0 < left <= 60_000 for left in stream.expiries())
+
+
+def test_a_dead_reader_is_removed_alone(stream: Stream, heard: Any) -> None:
+    stream.create()
+    stream.run(LEASE, "E", "p")
+    stream.run(READERS, "E", "q", 1, 0)
+    heard(2)
+    stream.run(BURY, "q", "{}", 60_000)
+    assert heard(1) == [b"! E 3 1 1 0 "]
+    assert stream.meta[b"out"] == b""
+
+
+def test_a_drop_leaves_nothing_and_says_so(stream: Stream, heard: Any) -> None:
+    stream.create()
+    stream.append(b"1")
+    heard(1)
+    stream.run(DROP, "E")
+    assert heard(1) == [b"x E"]
+    assert stream.server.ask("KEYS", "*") == []
+
+
+# Memory
+
+
+@pytest.fixture(scope="module")
+def full() -> Iterator[RedisServer]:
+    with redis_server("--maxmemory-policy", "noeviction") as server:
+        yield server
+
+
+WRITES: dict[str, tuple[Script, list[Any]]] = {
+    "append": (APPEND, ["E", 1, "", "", "t", 1, 1, b"1"]),
+    "end": (END, ["E", 1, "", "{}", 0]),
+    "lease": (LEASE, ["E", "p"]),
+    "release": (RELEASE, ["E", 1]),
+    "stop": (STOP, ["E"]),
+    "readers": (READERS, ["E", "p", 1, 0]),
+    "bury": (BURY, ["p", "{}", 1]),
+}
+
+
+@pytest.mark.parametrize(("script", "arguments"), WRITES.values(), ids=WRITES)
+def test_a_full_server_refuses_before_anything_is_written(
+    full: RedisServer, script: Script, arguments: list[Any]
+) -> None:
+    full.ask("CONFIG", "SET", "maxmemory", 0)
+    full.ask("FLUSHALL")
+    stream = Stream(full)
+    stream.create(count=1)
+    stream.fill(2)
+    stream.run(LEASE, "E", "p")
+    before = stream.everything
+    full.ask("CONFIG", "SET", "maxmemory", 1)
+    with pytest.raises(OutOfMemoryError):
+        stream.run(script, *arguments)
+    assert stream.everything == before
+    full.ask("CONFIG", "SET", "maxmemory", 0)
+    assert stream.run(script, *arguments)[0] == b"ok"
+
+
+def test_a_full_server_makes_no_stream(full: RedisServer) -> None:
+    full.ask("FLUSHALL")
+    full.ask("CONFIG", "SET", "maxmemory", 1)
+    with pytest.raises(OutOfMemoryError):
+        Stream(full).create()
+    assert full.ask("KEYS", "*") == []
