@@ -17,7 +17,7 @@ from .redis_server import RedisServer
 
 class TestRedisStore(LogContract):
     slack = 2
-    pace = Pace(interval=0.1)
+    pace = Pace(interval=0.3)
     store_type = RedisStore
 
     @pytest.fixture(autouse=True)

@@ -192,6 +192,8 @@ class RedisLog(Log):
         try:
             top, tag = await self.run(END, _or_empty(fence), expected, encode_outcome(outcome), keep)
         except LogClosed:
+            if self.lost is not None:
+                raise
             await self.refresh()
         else:
             self.receive(End(self.wire_epoch, int(top), tag, outcome))

@@ -1,0 +1,122 @@
+"""Stores for tests, as processes would have them, and failures of theirs on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from tailrace.errors import StoreUnavailable
+from tailrace.events import Entries, encode_event
+from tailrace.log.base import Log, Tail
+from tailrace.log.redis.address import Part
+from tailrace.log.redis.frames import Batch
+from tailrace.log.redis.link import Script
+from tailrace.log.redis.log import RedisLog
+from tailrace.log.redis.scripts import Keys
+from tailrace.log.redis.store import Pace, RedisStore
+from tailrace.log.store import Keeping
+from tailrace.log.writer import Writer
+from tailrace.pulse import Pulse
+
+from .redis_server import RedisServer
+
+LIMIT = 10.0
+"""Seconds after which a wait fails."""
+
+QUICK = Pace(interval=0.2, linger=0.1, patience=2.0)
+SLOW = Pace(interval=60.0)
+"""The pace of a store whose beat does not help: what it would find too late, something else has to find."""
+
+
+class FlakyStore(RedisStore):
+    """A store whose calls a test counts, loses and refuses."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.calls: list[Script] = []
+        self.lose: list[Script] = []  # scripts whose next reply is lost, after they have run
+        self.refuse = False  # True while Redis seems not to answer
+        self.after: dict[Script, Callable[[], Awaitable[object]]] = {}  # what happens before the next reply is taken
+        self.fetches = 0
+        self.deaf: Callable[[bytes], bool] = lambda channel: False
+
+    async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
+        self.calls.append(script)
+        if self.refuse:
+            raise StoreUnavailable(name, "the test refuses it")
+        answer = await super().run(name, keys, script, *arguments)
+        if (happening := self.after.pop(script, None)) is not None:
+            await happening()
+        if script in self.lose:
+            self.lose.remove(script)
+            raise StoreUnavailable(name, "the test has lost the reply")
+        return answer
+
+    async def fetch(self, log: RedisLog, after: int, count: int) -> list[Batch]:
+        self.fetches += 1
+        return await super().fetch(log, after, count)
+
+    def _pushed(self, push: list[Any]) -> None:
+        if not self.deaf(push[1]):
+            super()._pushed(push)
+
+
+@asynccontextmanager
+async def stores(
+    url: str, count: int = 2, *, pace: Pace = QUICK, keeping: Keeping | None = None, pulse: float = 0.1
+) -> AsyncIterator[list[FlakyStore]]:
+    """Stores over one server, which are closed with the block."""
+    async with AsyncExitStack() as stack:
+        opened = [FlakyStore(url, keeping, Pulse(pulse), pace=pace) for _ in range(count)]
+        for store in opened:
+            stack.push_async_callback(store.aclose)
+        yield opened
+
+
+async def attached(store: RedisStore, name: str) -> RedisLog:
+    log = await store.find(name)
+    assert log is not None, f"expected a log named {name!r}"
+    return log
+
+
+async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
+    """Wait for something that nothing tells."""
+    async with asyncio.timeout(limit):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def write(writer: Writer, *items: Any) -> None:
+    for item in items:
+        writer.write(*encode_event(item))
+
+
+def data_of(entries: Entries) -> list[Any]:
+    return [entry.data for entry in entries]
+
+
+class Snapshot:
+    """What a server has at some moment. `restore` brings it back, as a failover to a replica that was behind does."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._kept = {key: server.ask("DUMP", key) for key in server.ask("KEYS", "*{*")}
+
+    def restore(self) -> None:
+        for key, dump in self._kept.items():
+            self._server.ask("RESTORE", key, 0, dump, "REPLACE")
+
+
+async def take(tail: Tail, count: int) -> list[Any]:
+    data: list[Any] = []
+    async with asyncio.timeout(LIMIT):
+        while len(data) < count:
+            data += data_of(await anext(tail))
+    return data
+
+
+async def read_all(log: Log, count: int) -> list[Any]:
+    with log.tail() as tail:
+        return await take(tail, count)
