@@ -66,6 +66,7 @@ class Beat:
         self._deaf = deaf
         self._buried = buried
         self._count = 0
+        self._number = 0
         self._listening = False
         self._sent = self._heard = b""
         self._others: dict[bytes, tuple[bytes, int]] = {}  # counter, and for how many rounds it has stood still
@@ -111,16 +112,17 @@ class Beat:
 
     async def _round(self) -> None:
         await self._commands.ready(self._interval)
-        if self._sent != self._heard:
+        if self._sent and self._sent != self._heard:
             self.listen(False)
             self._deaf("what was published did not come back")
             return
-        call, number = self._commands.call, b"%d" % (self._count + 1)
+        call = self._commands.call
         counting = call("HINCRBY", self._processes, self.process, 1)
         reading = call("HGETALL", self._processes)
-        publishing = call("PUBLISH", self.channel, number)
+        self._number += 1
+        publishing = call("PUBLISH", self.channel, self._number)
         if self._listening:
-            self._sent = number
+            self._sent = b"%d" % self._number
         counted, counters, _ = await asyncio.gather(counting, reading, publishing)
         if counted <= self._count:
             self._buried()
@@ -139,6 +141,8 @@ class Beat:
                 if still >= DEAD_AFTER:
                     logger.warning("process %s is gone, and its streams end", process.decode())
                     await self._bury(process)
+                    # Should it come back, it begins with the same low counter as after an earlier burial.
+                    del self._others[process]
 
     async def _bury(self, process: bytes) -> None:
         """Remove a process from everything. Others may do the same meanwhile, so each step can be repeated."""

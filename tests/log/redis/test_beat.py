@@ -1,0 +1,171 @@
+"""Processes that die, stand still, come back or hear nothing, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tailrace.errors import LogClosed
+from tailrace.flow import Retention
+from tailrace.log.redis.beat import PRODUCER_LOST
+from tests.log.redis.redis_server import RedisServer
+from tests.log.redis.stores import LIMIT, QUICK, SLOW, FlakyStore, attached, read_all, stores, take, until, write
+
+NAME = "/stream"
+PACE = replace(QUICK, linger=60.0)
+
+
+def processes(server: RedisServer) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = server.ask("HGETALL", "tailrace:processes")
+    return found
+
+
+def used(server: RedisServer, store: FlakyStore) -> set[bytes]:
+    return set(server.ask("SMEMBERS", f"tailrace:used:{store.process.decode()}"))
+
+
+async def stand_still(store: FlakyStore) -> None:
+    """Stop a store's beat, as a process that stands still does."""
+    await until(lambda: store._beat._count)
+    store._beating.cancel()
+    await asyncio.wait([store._beating])
+
+
+async def go_on(store: FlakyStore) -> None:
+    store._beating = store.spawn(store._beat.run())
+
+
+async def rounds(store: FlakyStore, count: int) -> None:
+    """Wait for so many rounds of a store."""
+    last = store._beat._count + count
+    await until(lambda: store._beat._count >= last)
+
+
+async def test_a_process_notes_what_it_reads_and_writes(redis: RedisServer) -> None:
+    async with stores(redis.url, 1) as (store,):
+        written = await store.lease(await store.create("/written", Retention()))
+        log = await store.attach("/read", Retention())
+        assert used(redis, store) == {b"/written"}
+        assert store.process in processes(redis)
+        with log.tail():
+            await until(lambda: used(redis, store) == {b"/written", b"/read"})
+            with written.log.tail():
+                await written.release()
+                await until(lambda: written.log.told)
+                assert used(redis, store) == {b"/written", b"/read"}
+        await until(lambda: not used(redis, store))
+
+
+async def test_the_dead_are_buried_with_all_that_is_theirs(redis: RedisServer) -> None:
+    async with stores(redis.url, 3, pace=PACE) as (dead, one, other):
+        writer = await dead.lease(await dead.create(NAME, Retention()))
+        write(writer, 1)
+        await writer.flush()
+        room = await dead.attach("/room", Retention())
+        with room.tail(), (await attached(one, NAME)).tail() as tail:
+            watching = await attached(other, "/room")
+            await until(lambda: watching.control.elsewhere == 1)
+            await stand_still(dead)
+            async with asyncio.timeout(LIMIT):
+                assert [entry.data async for entries in tail for entry in entries] == [1]
+            assert tail.log.outcome == PRODUCER_LOST
+            await until(lambda: not watching.control.elsewhere)
+            await until(lambda: set(processes(redis)) == {one.process, other.process})
+            assert used(redis, dead) == set()
+            # The dead one hears of it, if it is only half dead.
+            await until(lambda: writer.lost)
+            with pytest.raises(LogClosed, match="error"):
+                write(writer, 2)
+
+
+async def test_who_comes_back_from_the_dead_counts_again(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (dead, other):
+        log = await dead.attach("/room", Retention())
+        watching = await attached(other, "/room")
+        with log.tail() as tail:
+            for _ in range(2):
+                await until(lambda: watching.control.elsewhere == 1)
+                await stand_still(dead)
+                await until(lambda: not watching.control.elsewhere)
+                await go_on(dead)
+            await rounds(dead, 6)
+            await until(lambda: watching.control.elsewhere == 1)
+            await until(lambda: set(processes(redis)) == {dead.process, other.process})
+            assert used(redis, dead) == {b"/room"}
+            await watching.append(1)
+            assert await take(tail, 1) == [1]
+
+
+async def test_who_pauses_for_less_is_not_buried(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (one, other):
+        writer = await one.lease(await one.create(NAME, Retention()))
+        await attached(other, NAME)
+        for _ in range(3):
+            await stand_still(one)
+            await rounds(other, 2)
+            await go_on(one)
+            await rounds(one, 1)
+        assert not writer.lost
+
+
+async def test_a_server_that_stands_still_buries_nobody(own_redis: RedisServer) -> None:
+    async with stores(own_redis.url) as (one, other):
+        writer = await one.lease(await one.create(NAME, Retention()))
+        there = await attached(other, NAME)
+        with there.tail() as tail:
+            write(writer, 1)
+            assert await take(tail, 1) == [1]
+            with own_redis.frozen():
+                write(writer, 2)
+                await asyncio.sleep(5 * QUICK.interval)
+            write(writer, 3)
+            assert await take(tail, 2) == [2, 3]
+            await asyncio.gather(rounds(one, 4), rounds(other, 4))
+            assert not writer.lost
+
+
+async def test_a_deaf_subscription_is_replaced(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (one, other):
+        here, there = [await store.attach("/room", Retention()) for store in (one, other)]
+        with there.tail() as tail:
+            await until(lambda: other._beat._listening)
+            before = {client["id"] for client in redis.clients()}
+            other.deaf = lambda _: True
+            await here.append(1)
+            await until(lambda: not other._beat._listening)
+            other.deaf = lambda _: False
+            assert await take(tail, 1) == [1]
+            await here.append(2)
+            assert await take(tail, 1) == [2]
+            await until(lambda: other._beat._listening)
+            after = {client["id"] for client in redis.clients()}
+            assert len(after - before) >= 2
+            assert {client["name"] for client in redis.clients() if client["id"] in after - before} == {
+                f"tailrace-{other.process.decode()}"
+            }
+
+
+async def test_a_process_that_closes_takes_itself_out(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (one, other):
+        await one.lease(await one.create(NAME, Retention()))
+        room = await one.attach("/room", Retention())
+        there, watching = await attached(other, NAME), await attached(other, "/room")
+        tail = room.tail()
+        await until(lambda: watching.control.elsewhere == 1)
+        await one.aclose()
+        await until(lambda: there.outcome == PRODUCER_LOST)
+        await until(lambda: not watching.control.elsewhere)
+        assert one.process not in processes(redis)
+        tail.close()
+
+
+async def test_the_dead_of_a_whole_server_are_buried_by_who_comes_next(redis: RedisServer) -> None:
+    async with stores(redis.url, 1, pace=replace(SLOW, patience=1.0)) as (dead,):
+        await dead.lease(await dead.create(NAME, Retention()))
+        await until(lambda: dead.process in processes(redis))
+        async with stores(redis.url, 1) as (next_one,):
+            log = await attached(next_one, NAME)
+            await until(lambda: log.outcome == PRODUCER_LOST)
+            assert await read_all(log, 0) == []
