@@ -243,7 +243,9 @@ class RedisLog(Log):
             if batches and ours and batches[0].start <= after:
                 return Columns.of(batches).slice(after, min(limit, self.top - after), size)
             await repeatedly(self.refresh, self._home.patience)
-            if ours and self.lost is None:  # trimmed since, or only the entries are lost
+            if self.lost is not None:
+                raise self.reset(self.lost)
+            if ours:  # trimmed since, or only the entries are lost
                 self.base = max(self.base, batches[0].start if batches else self._held.base)
         return entries
 
