@@ -3,6 +3,7 @@
 - A `python` block that begins with a file name in a comment is that whole file. If it has an `app`, it is served, and
   the `console` blocks after it are run against it. The other files up to the next app are in the same folder.
 - After a `sh` block that starts the chat server, `console` blocks are run against the chat server.
+- The tests of a `python` block whose file name begins with `test_` are run.
 - A `python` block without a file name is run if it asserts something, and otherwise only parsed.
 - A `text` block that begins with `$ tailrace chat` is typed into a terminal.
 - Other `sh` blocks are not run, but their `tailrace` commands are parsed.
@@ -42,6 +43,7 @@ from tailrace.cli.terminal.commands import COMMANDS, KEYS
 from tailrace.client import AsyncChat, ChatClient, Retry, Timeouts
 from tailrace.cursor import Cursor, is_cursor
 from tailrace.events import RESERVED
+from tailrace.testing import LogContract
 from tests.cli.terminal.screen import Terminal, terminal
 from tests.programs import serving_app, serving_chat
 from tests.transcripts import ADDRESS, Command, Session, read_transcript
@@ -144,6 +146,24 @@ ASSERTING = [
 @pytest.mark.parametrize("code", ASSERTING)
 def test_what_is_asserted_holds(code: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
+
+
+SUITES = [
+    pytest.param(file[1], text, id=f"{page.name}:{file[1]}")
+    for page in PAGES
+    for language, text in blocks(page)
+    if language == "python" and (file := _FILE.match(text)) is not None and file[1].startswith("test_")
+]
+
+
+@pytest.mark.parametrize(("name", "code"), SUITES)
+def test_the_tests_of_a_file_pass(name: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(code)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", name]
+    subprocess.run(command, check=True, timeout=50, cwd=tmp_path)
 
 
 TALKS = [
@@ -368,6 +388,11 @@ def test_the_reference_says_which_methods_are_awaited(kind: type) -> None:
 @pytest.mark.parametrize("name", tailrace.testing.__all__)
 def test_every_tool_for_tests_is_in_the_reference(name: str) -> None:
     assert re.search(rf"`{name}\b", section("Testing"))
+
+
+def test_every_member_that_a_contract_defines_is_in_the_reference() -> None:
+    members = {name for kind in LogContract.__mro__[:-1] for name in vars(kind) if not name.startswith(("_", "test_"))}
+    assert set(re.findall(r"^\| `(?:await )?(\w+)", section("A store"), re.MULTILINE)) == members
 
 
 # The clients

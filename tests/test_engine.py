@@ -590,6 +590,14 @@ async def test_a_closed_engine_is_empty_and_can_be_used_again() -> None:
 
 async def test_the_engine_is_in_memory_by_default() -> None:
     assert isinstance(Engine().store, MemoryStore)
+
+
+async def test_an_engine_takes_a_store() -> None:
+    store = MemoryStore()
+    engine = Engine(store)
+    assert engine.store is store
+    assert await engine.log("/log") is await store.find("/log")
+    await engine.aclose()
     assert isinstance(Engine("memory://").store, MemoryStore)
 
 

@@ -45,6 +45,14 @@ def _open_redis(url: str, keeping: Keeping, pulse: Pulse) -> LogStore:
 STORES: dict[str, OpenStore] = {"memory": _open_memory, "redis": _open_redis, "rediss": _open_redis}
 """Functions that make a store from a URL, by URL scheme. Nothing is connected before the store is used."""
 
+
+def _open_store(url: str, keeping: Keeping, pulse: Pulse) -> LogStore:
+    scheme = urlsplit(url).scheme
+    if scheme not in STORES:
+        raise ValueError(f"expected an engine URL of scheme {' or '.join(sorted(STORES))}, but got {url!r}")
+    return STORES[scheme](url, keeping, pulse)
+
+
 _STREAM_ID = re.compile(STREAM_ID_PATTERN, re.ASCII)
 
 
@@ -69,7 +77,7 @@ class Engine:
 
     def __init__(
         self,
-        url: str = "memory://",
+        url: str | LogStore = "memory://",
         *,
         retention: Retention | None = None,
         heartbeat: float = 15.0,
@@ -84,6 +92,7 @@ class Engine:
     ) -> None:
         """Make an engine. Times are in seconds.
 
+        - `url`: where the logs live. A store of your own has its own Keeping.
         - `retention`: the default retention of logs.
         - `heartbeat`: how often to ping an idle connection.
         - `send_timeout`: how long a connection may accept no bytes before it is closed.
@@ -94,14 +103,12 @@ class Engine:
         - `shutdown_grace`: how long producers may continue once the server is asked to stop.
         - `reconnect`: the range of the random delay after which dismissed readers come back.
         """
-        scheme = urlsplit(url).scheme
-        if scheme not in STORES:
-            raise ValueError(f"expected an engine URL of scheme {' or '.join(sorted(STORES))}, but got {url!r}")
         self.retention = retention or Retention()
         self.pulse = Pulse(heartbeat)
         self.send_timeout = send_timeout
         self.warned = False  # True after the warning of several workers
-        self.store = STORES[scheme](url, Keeping(keep, keep_count, keep_size, keep_idle), self.pulse)
+        keeping = Keeping(keep, keep_count, keep_size, keep_idle)
+        self.store = url if isinstance(url, LogStore) else _open_store(url, keeping, self.pulse)
         self.readers = Readers(reconnect)
         self.producers = Producers(self.store, threads)
         self._shutdown = Shutdown(self.readers, self.producers, shutdown_grace)
