@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import httpx
@@ -18,7 +18,18 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from tailrace import NDJSON, Engine, Flow, Log, MemoryLog, MemoryStore, Retention, StreamError, StreamRouter
+from tailrace import (
+    NDJSON,
+    Engine,
+    Flow,
+    Log,
+    MemoryLog,
+    MemoryStore,
+    Retention,
+    StoreUnavailable,
+    StreamError,
+    StreamRouter,
+)
 from tailrace.asgi import disconnect
 from tailrace.engine.engine import STORES
 from tests.asgi.apps import SSE_HEADERS, small_engine
@@ -93,6 +104,66 @@ async def test_of_equal_requests_at_once_one_starts_the_stream(monkeypatch: pyte
     assert asked.questions == ["alice: a"]
     assert {answer.content for answer in answers} == {answers[0].content}
     assert values(answers[0].content) == ["alice asked a", "done"]
+
+
+class Silent(MemoryStore):
+    """A store that does not answer."""
+
+    async def find(self, name: str, *arguments: Any, **options: Any) -> NoReturn:
+        raise StoreUnavailable(name, "it is frozen")
+
+    attach = create = find
+
+
+@pytest.mark.parametrize("path", ["/feed", "/ask", "/ask/an-id_of-22_characters", "/publish"])
+async def test_a_store_that_does_not_answer_is_503(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STORES, "silent", lambda url, keeping, pulse: Silent(keeping, pulse))
+    engine = Engine("silent://")
+    router = StreamRouter(engine=engine)
+
+    @router.stream("/ask")
+    async def ask() -> AsyncIterator[str]:
+        yield "never"
+
+    @router.stream("/feed")
+    async def feed() -> Log:
+        return await engine.log("/feed")
+
+    @router.get("/publish")
+    async def publish() -> None:
+        await engine.log("/feed")
+
+    async with client_of(Recording(router)) as client:
+        refused = await client.get(path, headers=SSE_HEADERS)
+    assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+    assert refused.headers["retry-after"] == "1"
+
+
+async def test_a_function_that_returns_a_log_makes_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    class Counting(MemoryStore):
+        async def create(self, name: str, *arguments: Any, **options: Any) -> MemoryLog:
+            made.append(name)
+            return await super().create(name, *arguments, **options)
+
+    monkeypatch.setitem(STORES, "counting", lambda url, keeping, pulse: Counting(keeping, pulse))
+    engine = Engine("counting://")
+    router = StreamRouter(engine=engine)
+
+    @router.stream("/feed")
+    async def feed(named: bool = True) -> Log | AsyncIterator[str]:
+        return await engine.log("/feed") if named else words()
+
+    async def words() -> AsyncIterator[str]:
+        yield "own"
+
+    await (await engine.log("/feed")).append("shared")
+    async with client_of(Recording(router)) as client:
+        assert (await client.get("/feed")).json()["data"] == ["shared"]
+        assert made == []
+        assert (await client.get("/feed?named=false")).json()["data"] == ["own"]
+        assert len(made) == 1
 
 
 async def test_another_principal_s_key_is_another_stream() -> None:

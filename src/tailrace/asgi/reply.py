@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from ..cursor import Cursor
-from ..errors import CursorError, LogReset, NotAcceptable, StreamError, TailraceError
+from ..errors import CursorError, LogReset, NotAcceptable, StoreUnavailable, StreamError, TailraceError
 from ..events import Reset, encode_data
 from .decision import StreamRequest
 
@@ -55,6 +55,8 @@ def refusal_of(error: TailraceError, *, data: bytes | None = None) -> Response:
         return refusal(406, str(error), "not_acceptable", available=error.available)
     if isinstance(error, LogReset):
         return refusal(410, str(error), "reset", reason=error.reason, cursor=error.resume)
+    if isinstance(error, StoreUnavailable):
+        return refusal(503, str(error), "store_unavailable")
     assert isinstance(error, CursorError), error
     return refusal(400, str(error), "bad_cursor")
 

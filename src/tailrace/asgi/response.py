@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..engine.engine import Engine
-from ..errors import LogExists, StreamError, TailraceError
+from ..errors import LogExists, StoreUnavailable, StreamError, TailraceError
 from ..events import Outcome
 from ..flow import Flow
 from ..iterators import Items, as_async, close_items
@@ -119,12 +119,19 @@ class StreamResponse(Response):
     # Decide
 
     async def _plan_for(self, scope: Scope) -> Plan:
-        engine, source = self._engine_for(scope), self.source
+        engine = self._engine_for(scope)
         try:
             request = StreamRequest.read(scope, self.settings.wires)
         except TailraceError as error:
-            await _close_unused(source)
+            await _close_unused(self.source)
             return Plan(engine, None, Refuse(error))
+        try:
+            return await self._decide(engine, request, self.source)
+        except StoreUnavailable as error:
+            await _close_unused(self.source)
+            return Plan(engine, request, Refuse(error))
+
+    async def _decide(self, engine: Engine, request: StreamRequest, source: Source) -> Plan:
         if isinstance(source, Log):
             return Plan(engine, request, await _decide_shared(request, source))
         decision, log = await self._claim(engine, request)
@@ -132,7 +139,8 @@ class StreamResponse(Response):
         unknown = isinstance(decision, Start) or (isinstance(decision, ResetTo) and log is None)
         if unknown and callable(source) and not _yields(source):
             await self._call_source(plan, request, source, log)
-        elif isinstance(decision, Start) and log is not None:
+        elif isinstance(decision, Start):
+            log = log or await self._new_log(engine, request)
             plan.decision, plan.items = Read(log, 0), cast("Items", source() if callable(source) else source)
         else:
             await _close_unused(source)
@@ -146,7 +154,7 @@ class StreamResponse(Response):
         return engine
 
     async def _claim(self, engine: Engine, request: StreamRequest) -> tuple[Decision, Log | None]:
-        """Decide, and return the log that the request names. If the request starts a stream, make its log.
+        """Decide, and return the log that the request names, if there is one. Make it if an idempotency key names it.
 
         So a repeated request finds the log before anything of the application's runs. Of several requests with one key
         at once, in whatever processes, one makes the log and the others read it.
@@ -156,15 +164,10 @@ class StreamResponse(Response):
             same = log is None or request.cursor is not None or log.fingerprint == self._fingerprint
             place = await place_of(request.cursor, log)
             decision = decide(request, log, place, whole=True, same=same, draining=engine.draining)
-            if not isinstance(decision, Start):
+            if not isinstance(decision, Start) or self._stream_id is None:
                 return decision, log
             try:
-                return decision, await engine.new_stream(
-                    request.path,
-                    stream_id=self._stream_id if request.wire.streaming else None,
-                    retention=self.settings.retention,
-                    fingerprint=self._fingerprint,
-                )
+                return decision, await self._new_log(engine, request)
             except LogExists:
                 if await self._find(engine, request) is None:
                     raise  # a generator that was given up still runs under this name
@@ -177,12 +180,20 @@ class StreamResponse(Response):
             return await engine.find_stream(request.path, self._stream_id)
         return None
 
+    async def _new_log(self, engine: Engine, request: StreamRequest) -> Log:
+        return await engine.new_stream(
+            request.path,
+            stream_id=self._stream_id if request.wire.streaming else None,
+            retention=self.settings.retention,
+            fingerprint=self._fingerprint,
+        )
+
     async def _call_source(
         self, plan: Plan, request: StreamRequest, source: Callable[[], Given | Awaitable[Given]], log: Log | None
     ) -> None:
         """Run a function that may return one of the application's logs. The request's cursor may belong to that log.
 
-        `log` is the request's own stream, if it starts one.
+        `log` is the request's own stream, if an idempotency key names it.
         """
         try:
             given = source()
@@ -194,8 +205,12 @@ class StreamResponse(Response):
         if isinstance(given, Log):
             await self._discard(plan.engine, log, _SHARED)
             plan.decision = await _decide_shared(request, given)
-        elif log is not None:
-            plan.decision, plan.items = Read(log, 0), given
+        elif isinstance(plan.decision, Start):
+            try:
+                plan.decision, plan.items = Read(log or await self._new_log(plan.engine, request), 0), given
+            except BaseException:
+                await _close_unused(given)
+                raise
         else:
             await _close_unused(given)
 

@@ -176,8 +176,8 @@ async def read_reply(log: Log, *, reasoning: bool = False) -> Response:
     with log.tail() as tail:
         async for entries in tail:
             data += [
-                {**entry.data, "id": str(log.cursor(entry.offset))}
-                for entry in entries
+                {**entry.data, "id": f"{log.stream}.{log.epoch}.{place.decode()}"}
+                for entry, place in zip(entries, entries.spelled, strict=True)
                 if reasoning or entry.event != REASONING
             ]
     assert log.outcome is not None, "a tail ends when its log has"

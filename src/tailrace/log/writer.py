@@ -28,7 +28,7 @@ class Writer(ABC):
     """
 
     write: Callable[[str | None, bytes], None]
-    """Append an event name and data as one line of JSON. Raise LogClosed after the end, or when the lease is lost."""
+    """Append an event name and data as one line of JSON. Raise LogClosed after the end, LogFenced without the lease."""
 
     def __init__(self, log: Log, fence: int) -> None:
         self.log = log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from enum import Enum
@@ -21,10 +21,12 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from ..asgi.disconnect import Inbox
 from ..asgi.lifespan import app_engine, running
+from ..asgi.reply import refusal_of
 from ..asgi.settings import StreamOptions, StreamSettings
 from ..asgi.socket import serve_socket
 from ..cursor import STREAM_ID_PATTERN
 from ..engine.engine import Engine
+from ..errors import StoreUnavailable
 from ..flow import Flow, Retention
 from ..modes import DEFAULT_WIRES
 from ..producer import OnDisconnect
@@ -137,6 +139,7 @@ class StreamRouter(APIRouter):
         - `engine`: where the streams live. Default: the application's own engine.
         - `origins`: the origins whose pages may open a WebSocket, in addition to those of the same host.
         """
+        options.setdefault("route_class", _Route)
         super().__init__(**options)
         self.engine = engine
         self._origins = origins
@@ -319,7 +322,25 @@ def _allowed(methods: Sequence[str]) -> str:
     return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
 
 
-class _StreamRoute(APIRoute):
+class _Route(APIRoute):
+    """A route that answers 503 if a store does not answer, for example to a function that publishes.
+
+    The status means that the request may or may not have taken effect.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except StoreUnavailable as error:
+                return refusal_of(error)
+
+        return handler
+
+
+class _StreamRoute(_Route):
     """A route that knows all methods of its path, and that keeps the body for generators that read it late."""
 
     allowed: ClassVar[str]
@@ -332,7 +353,7 @@ class _StreamRoute(APIRoute):
 
 def _stream_route(own: type[APIRoute], allowed: str) -> type[APIRoute]:
     """Return a subclass of the router's own route class that serves streams."""
-    bases = (_StreamRoute,) if own is APIRoute else (_StreamRoute, own)
+    bases = (_StreamRoute,) if own is _Route else (_StreamRoute, own)
     return cast("type[APIRoute]", type("StreamRoute", bases, {"allowed": allowed}))
 
 
