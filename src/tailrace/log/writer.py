@@ -28,7 +28,10 @@ class Writer(ABC):
     """
 
     write: Callable[[str | None, bytes], None]
-    """Append an event name and data as one line of JSON. Raise LogClosed after the end, LogFenced without the lease."""
+    """Append an event name and data as one line of JSON.
+
+    Raise LogClosed after the end, and LogFenced once the lease is lost, even if this function was fetched before.
+    """
 
     def __init__(self, log: Log, fence: int) -> None:
         self.log = log

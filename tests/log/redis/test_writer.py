@@ -268,10 +268,16 @@ async def test_a_writer_that_cannot_ask_why_it_was_refused_is_lost_all_the_same(
             one.refuse = True
 
         one.after[APPEND] = refuse
+        heard: list[bool] = []
+        writer.log.listen(lambda log: heard.append(writer.lost))
+        kept = writer.write
         write(writer, 1)
         with pytest.raises(LogFenced):
             await writer.flush()
         assert writer.lost
+        assert heard == [True]
+        with pytest.raises(LogFenced):
+            kept(None, b"2")
 
 
 async def test_a_lease_is_given_once_at_a_time(redis: RedisServer) -> None:

@@ -49,6 +49,7 @@ class RedisWriter(Writer):
         self._wake: asyncio.Future[None] | None = None
         self._flushing: list[asyncio.Future[None]] = []
         self._released = False
+        self._refuses = False
         log.writer = self
         log.listen(self._changed)
         self._changed(log)
@@ -74,6 +75,8 @@ class RedisWriter(Writer):
         return self.lag() >= (retention.count or self._top) or unread >= (retention.size or unread + 1)
 
     def _write(self, event: str | None, json: bytes) -> None:
+        if self._refuses:
+            raise self._refusal()
         self._json.append(json)
         self._names.append(b"" if event is None else event.encode())
         self._named = self._named or event is not None
@@ -83,9 +86,6 @@ class RedisWriter(Writer):
         if (self._unstored > FULL or log.held) and not log.full:
             log.full = self.behind
         self._go_on()
-
-    def _refuse(self, event: str | None, json: bytes) -> None:
-        raise self._refusal()
 
     async def flush(self) -> None:
         top = self._top
@@ -180,6 +180,8 @@ class RedisWriter(Writer):
         with suppress(StoreUnavailable):
             await self.log.refresh()
         self._released = True
+        if self.log.control.fence == self.fence:
+            self.log.set_control(leased=False)  # so that the producer hears of it
         self._changed(self.log)
 
     def _settle(self, error: Exception | None = None) -> None:
@@ -197,7 +199,7 @@ class RedisWriter(Writer):
 
     def _changed(self, log: Log) -> None:
         if self.lost:
-            self.write = self._refuse
+            self._refuses = True
             self.log.unlisten(self._changed)
             self.log.writer = None
             self.log.full = False
