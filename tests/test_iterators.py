@@ -121,9 +121,10 @@ class Waiting:
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
-        self.closed = 0
+        self.begun = self.closed = 0
 
     def items(self) -> Iterator[int]:
+        self.begun += 1
         try:
             assert self.go_on.wait(LIMIT)
             yield 1
@@ -199,7 +200,7 @@ async def test_a_sync_generator_that_was_given_up_keeps_its_place_until_its_thre
     before = set(threading.enumerate())
     given_up = [produce(waiting.items(), threads=threads, patience=0.01) for _ in range(2)]
     async with asyncio.timeout(LIMIT):
-        while len(set(threading.enumerate()) - before) < 2:  # noqa: ASYNC110 - a thread tells nobody that it has begun
+        while waiting.begun < 2:  # noqa: ASYNC110 - a thread tells nobody that it has begun
             await asyncio.sleep(0.001)
     for producer in given_up:
         producer.stop()
@@ -282,3 +283,14 @@ async def test_a_sync_iterator_that_was_not_used_is_closed() -> None:
 
     await close_items(as_async(Feed()))
     assert closed.is_set()
+
+
+async def test_a_wait_that_is_cancelled_before_its_thread_begins_takes_no_item() -> None:
+    items = as_async(iter([1, 2]))
+    waiting = asyncio.ensure_future(anext(items))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert [item async for item in items] == [1, 2]
+    await close_items(items)
