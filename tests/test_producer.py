@@ -28,7 +28,8 @@ from tailrace import (
     StreamError,
 )
 from tailrace.log.memory import MemoryWriter
-from tailrace.producer import CHECKPOINT, REFUSED, STOPPED, TRANSITIONS, Cause, State, describe_error
+from tailrace.log.writer import UNAVAILABLE
+from tailrace.producer import CHECKPOINT, STOPPED, TRANSITIONS, Cause, State, describe_error
 from tests.producing import LIMIT, arrived, ended, kept, leased, produce
 from tests.silence import silent_loop as silent_loop
 
@@ -98,26 +99,16 @@ class Lagging(MemoryLog):
         pass
 
 
-class Unreachable(MemoryWriter):
-    """A writer whose store does not take what was written, but the end."""
-
-    def __init__(self, log: MemoryLog) -> None:
-        super().__init__(log, leased(log).fence)
-
-    async def wait_room(self, high: int, *, without_readers: bool) -> None:
-        raise StoreUnavailable(self.log.name, "no route")
-
-
 class Strict(MemoryWriter):
-    """A writer that writes nothing once its lease is lost."""
+    """A writer that writes nothing once its lease is lost, however it was lost."""
 
     def __init__(self, log: MemoryLog) -> None:
         super().__init__(log, leased(log).fence)
         self.write = self._write
 
     def _write(self, event: str | None, json: bytes) -> None:
-        if self.log.control.fence != self.fence:
-            raise LogFenced(self.log.name, self.log.control.fence)
+        if self.lost:
+            self._refuse(event, json)
         self.log.write(event, json)
 
 
@@ -153,17 +144,11 @@ class Actor:
 
 
 class Gated(MemoryWriter):
-    """A writer whose store waits for the test, and may fail."""
+    """A writer whose store waits for the test before it stores the end."""
 
     def __init__(self, log: MemoryLog) -> None:
         super().__init__(log, leased(log).fence)
         self.gate = asyncio.Event()
-        self.refuses = False
-
-    async def wait_room(self, high: int, *, without_readers: bool) -> None:
-        if self.refuses:
-            raise StoreUnavailable(self.log.name, "no route")
-        await super().wait_room(high, without_readers=without_readers)
 
     async def close(self, outcome: Outcome) -> Outcome:
         await self.gate.wait()
@@ -218,7 +203,6 @@ class Play:
             Cause.FINISHED: partial(self.actor.order, None),
             Cause.FAILED: partial(self.actor.order, ValueError("no")),
             Cause.CANCELLED: self._cancel,
-            Cause.REFUSED: self._refuse,
             Cause.STORED: self.writer.gate.set,
         }
         if (act := acts.get(self.cause)) is not None:  # the others come by themselves
@@ -227,10 +211,6 @@ class Play:
     def _cancel(self) -> None:
         self.actor.obedient = True
         self.producer.task.cancel()
-
-    def _refuse(self) -> None:
-        self.writer.refuses = True
-        self.actor.order("an item that the store does not take")
 
     async def __aenter__(self) -> Play:
         return self
@@ -251,7 +231,6 @@ WALK: dict[State, dict[Cause, State]] = {
         Cause.FINISHED: State.CLOSING,
         Cause.FAILED: State.CLOSING,
         Cause.CANCELLED: State.CLOSING,
-        Cause.REFUSED: State.CLOSING,
     },
     State.STOPPING: {
         Cause.INTERRUPTED: State.INSISTING,
@@ -579,6 +558,29 @@ async def test_a_lost_lease_between_two_items_ends_the_generator_and_nothing_mor
     assert producer.error is None
 
 
+async def test_a_generator_that_goes_on_after_its_lease_was_lost_is_closed_at_its_next_item() -> None:
+    reached, log = asyncio.Event(), MemoryLog("test")
+    closed = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                reached.set()
+                await asyncio.Event().wait()
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    producer = produce(items(), writer=Strict(log), patience=LIMIT)
+    await asyncio.wait_for(reached.wait(), LIMIT)
+    leased(log)
+    assert await ended(producer) is None
+    assert closed.is_set()
+    assert kept(log) == []
+    assert not producer.stuck
+
+
 async def test_a_lease_that_is_lost_before_the_first_step_closes_the_items() -> None:
     log, feed = MemoryLog("test"), Unbegun()
     producer = produce(feed, log=log)
@@ -644,13 +646,14 @@ async def test_what_another_log_raises_is_the_generators_own_failure(failure: Ex
     assert producer.error is failure
 
 
-async def test_a_store_that_refuses_what_was_written_ends_the_generator(caplog: pytest.LogCaptureFixture) -> None:
-    probe, log = Probe(), MemoryLog("test")
-    producer = produce(probe.forever(), writer=Unreachable(log))
-    assert await ended(producer) == REFUSED
+async def test_a_writer_that_ends_the_log_because_the_store_refuses_it_ends_the_generator() -> None:
+    probe = Probe()
+    producer = produce(probe.items())
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    producer.log.end(UNAVAILABLE)
+    assert await ended(producer) == UNAVAILABLE
     assert probe.closed_in is producer.task
-    assert isinstance(producer.error, StoreUnavailable)
-    assert caplog.messages == [f"log test failed: {producer.error}"]
+    assert producer.error is None
 
 
 async def test_readers_elsewhere_count_as_readers() -> None:
@@ -848,7 +851,6 @@ async def test_a_stop_while_the_store_lags_reaches_the_generator() -> None:
         await asyncio.sleep(0)
     assert log.top == 3
     producer.stop()
-    log.full = False
     assert await ended(producer) == STOPPED
     assert kept(log) == [*range(6), "last", "word"]
 
@@ -1131,6 +1133,33 @@ async def test_a_generator_that_catches_its_cancellation_and_waits_is_given_up()
     assert kept(producer.log) == []
 
 
+async def test_items_that_were_given_up_are_closed_once() -> None:
+    class Stubborn:
+        closed = 0
+
+        def __aiter__(self) -> Stubborn:
+            return self
+
+        async def __anext__(self) -> int:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await asyncio.Event().wait()
+            raise AssertionError("nothing should wake it")
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    items = Stubborn()
+    producer = produce(items, patience=0.01)
+    await asyncio.sleep(0)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert producer.stuck
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert items.closed == 1
+
+
 async def test_a_second_cancellation_within_the_first_ends_a_slow_finally() -> None:
     reached = asyncio.Event()
 
@@ -1211,7 +1240,9 @@ async def test_readers_that_leave_after_the_end_change_nothing() -> None:
     producer = produce([1], log=log, on_disconnect="cancel", grace=0.001)
     with log.tail():
         assert await ended(producer) == Outcome("done")
+    # What would keep the producer alive, and all that its generator holds.
     assert not log._listeners
+    assert producer._timer is None
 
 
 async def test_readers_that_leave_during_a_stop_change_nothing() -> None:
@@ -1353,9 +1384,6 @@ async def test_a_stopped_producers_log_is_not_held() -> None:
 
 
 # A log that fails
-
-
-UNAVAILABLE = Outcome("error", "unavailable", "the end of the stream could not be stored")
 
 
 class Refusing(MemoryLog):

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from pydantic_core import from_json
 
-from .errors import EventError, LogClosed, LogFenced, StoreUnavailable, StreamError
+from .errors import EventError, LogClosed, LogFenced, StreamError
 from .events import DONE, Encode, Outcome, Result, encode_data, encode_event
 from .flow import Flow
 from .iterators import THREADS, Items, Threads, as_async, close_items
@@ -34,7 +34,6 @@ UNTOLD = frozenset({"internal_error", "not_serializable"})
 
 STOPPED = Outcome("cancelled", "stopped", "the stream was stopped")
 DISCONNECTED = Outcome("cancelled", "disconnected", "every reader left")
-REFUSED = Outcome("error", "unavailable", "the stream could not be stored")
 
 _CANCELLED = Outcome("cancelled", "cancelled", "the producer was cancelled")
 _INTERNAL_ERROR = Outcome("error", "internal_error", "Internal Server Error")
@@ -85,8 +84,6 @@ class Cause(Enum):
     """The generator raised an exception, or yielded what cannot be encoded."""
     CANCELLED = auto()
     """The generator ended because of a cancellation."""
-    REFUSED = auto()
-    """The store does not take what was written."""
     UNBEGUN = auto()
     """The task was cancelled before its first step, so nobody has closed the items."""
     OVERDUE = auto()
@@ -248,16 +245,16 @@ class Producer:
 
     async def _write_all(self) -> None:
         log, write, encode = self.log, self._writer.write, self._encode
-        room = min(CHECKPOINT, self._high)
+        count, checkpoint = 0, min(CHECKPOINT, self._high)
         async for item in self._items:
             if type(item) is Result:
                 await self._take_result(item)
                 break
             event, json = encode(item)
             write(event, json)
-            room -= 1
-            if not room or log.full:
-                room = await self._pause()
+            count += 1
+            if count >= checkpoint or log.full:
+                count, checkpoint = await self._pause(count, checkpoint)
 
     async def _take_result(self, result: Result) -> None:
         # Keep the value as a client reads it from the wire, whatever its type in the application.
@@ -265,8 +262,13 @@ class Producer:
         async for item in self._items:
             raise EventError(f"expected nothing after a Result, but got {item!r:.80}")
 
-    async def _pause(self) -> int:
-        """Let other tasks run, and wait while the readers are too far behind. Return how many items may follow."""
+    async def _pause(self, count: int, checkpoint: int) -> tuple[int, int]:
+        """Let other tasks run, and wait while the readers or the store are too far behind.
+
+        Take and return the number of items since the last checkpoint, and at which number the next one is.
+        """
+        if self.state is State.INSISTING and count < checkpoint:
+            return count, checkpoint  # the generator may yet reach an `await`
         try:
             await asyncio.sleep(0)
             await self._writer.wait_room(self._high, without_readers=not self._detached)
@@ -275,23 +277,20 @@ class Producer:
                 raise
             self._happen(Cause.INTERRUPTED)
         room = self._high - self._writer.lag()
-        return min(CHECKPOINT, room) if room > 0 else CHECKPOINT
+        return 0, min(CHECKPOINT, room) if room > 0 else CHECKPOINT
 
     def _explain(self, error: Exception) -> tuple[Cause, Outcome | None]:
         """Keep or log what the generator or the writer raised. Return what it means, and what clients see of it."""
         name = self.log.name
-        # The generator may use other logs, whose errors are its own failures.
-        refusal = _REFUSALS.get(type(error)) if getattr(error, "name", None) == name else None
-        if refusal is Cause.LOST:
+        # The generator may use other logs. What they raise is its own failure.
+        refused = isinstance(error, (LogClosed, LogFenced)) and error.name == name
+        if refused:
             self._happen(Cause.LOST)
         if self.state is not State.RUNNING:
-            if refusal is None:
+            if not refused:
                 logger.warning("log %s: the generator raised while it was stopped", name, exc_info=error)
             return Cause.FAILED, None
         self.error = error
-        if refusal is not None:
-            logger.error("log %s failed: %s", name, error)
-            return refusal, None
         outcome = self._describe(error)
         if outcome.code not in UNTOLD:
             logger.info("log %s failed: %s (%s)", name, outcome.message, outcome.code)
@@ -309,8 +308,9 @@ class Producer:
             self._set_timer(None if log.readers or elsewhere else self._grace, Cause.ABANDONED)
 
     def _cancel(self) -> None:
+        # From now on, wait for the store, but not for readers.
         self.log.held = False
-        self._high = sys.maxsize  # from now on, wait for the store, but not for readers
+        self._high = sys.maxsize
         self._set_timer(self._patience, Cause.OVERDUE)
         self.task.cancel()
 
@@ -361,13 +361,6 @@ def _sent_by_nobody(cancellation: asyncio.CancelledError) -> RuntimeError:
     return error
 
 
-_REFUSALS: Final[dict[type[Exception], Cause]] = {
-    LogClosed: Cause.LOST,
-    LogFenced: Cause.LOST,
-    StoreUnavailable: Cause.REFUSED,
-}
-"""What an exception of the producer's own writer means."""
-
 # The life of a producer
 # ======================
 #
@@ -398,7 +391,8 @@ _REFUSALS: Final[dict[type[Exception], Cause]] = {
 # task runs `_run`, which then only closes the items.
 #
 # Items have no row, because they change no state, and each would pay for a look into the table. The writer takes items
-# while the log is open, and raises when it is not.
+# until the log is lost, and raises then. Nor is there a row for a store that refuses for good, because the writer ends
+# the log in this process then: while the generator runs, the log is lost, and after that, the end counts as stored.
 #
 # The first cause that has an outcome decides it. Later ones do not: a generator that fails after a stop was stopped.
 # What the generator gives as its Result is added to any outcome.
@@ -414,7 +408,6 @@ OUTCOMES: Final[dict[Cause, Outcome]] = {
     Cause.FINISHED: DONE,
     Cause.FAILED: _INTERNAL_ERROR,  # or what `describe` says
     Cause.CANCELLED: _CANCELLED,
-    Cause.REFUSED: REFUSED,
 }
 
 _LEAVING: Final[dict[Cause, tuple[State, _Act]]] = {
@@ -433,7 +426,6 @@ TRANSITIONS: Final[dict[State, dict[Cause, tuple[State, _Act]]]] = {
         Cause.FINISHED: (State.CLOSING, Producer._end),
         Cause.FAILED: (State.CLOSING, Producer._end),
         Cause.CANCELLED: (State.CLOSING, Producer._end),
-        Cause.REFUSED: (State.CLOSING, Producer._end),
     },
     State.STOPPING: {
         **_LEAVING,
