@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -229,6 +230,15 @@ class RepeatsFences(MemoryStore):
         return writer
 
 
+class WritesOn(MemoryStore):
+    """Gives writers that write when they have given their lease back."""
+
+    async def lease(self, log: Log) -> MemoryWriter:
+        writer = await super().lease(log)
+        writer._refuse = writer.write  # type: ignore[assignment, method-assign]
+        return writer
+
+
 class Drops(MemoryStore):
     """Forgets whatever has the name of a dropped log."""
 
@@ -323,6 +333,8 @@ def contract_of(kind: type[MemoryLog] | type[MemoryStore]) -> LogContract:
         (LeasesTwice, "a_stream_belongs_to_its_writer"),
         (LeasesTwice, "of_two_leases_at_once_one_is_given"),
         (RepeatsFences, "a_writer_that_lost_its_lease_writes_nothing_more"),
+        (WritesOn, "what_was_written_before_a_release_is_stored"),
+        (WritesOn, "a_writer_that_lost_its_lease_writes_nothing_more"),
         (Drops, "a_log_that_is_dropped_is_gone_everywhere"),
         (DropsNothing, "a_log_that_is_dropped_is_gone_everywhere"),
         (ExpiresNothing, "a_log_that_nobody_uses_expires"),
@@ -341,12 +353,22 @@ async def test_the_contract_asks_for_what_it_needs() -> None:
         await LogContract().test_the_first_outcome_stays()
 
 
-async def test_the_contract_asks_for_a_fault_or_a_reason() -> None:
+@pytest.mark.parametrize(
+    ("fault", "test"),
+    [
+        ("disconnect", "news_that_came_while_the_connection_was_lost_arrives"),
+        ("kill", "a_stream_whose_process_died_ends"),
+        ("refuse", "an_end_that_is_refused_for_good_is_told"),
+        ("rollback", "a_cursor_of_a_lost_entry_is_reset"),
+    ],
+)
+async def test_the_contract_asks_for_a_fault_or_a_reason(fault: str, test: str) -> None:
     class Silent(MemoryContract):
         cannot: ClassVar = {}
 
-    with pytest.raises(NotImplementedError, match=r"Silent to define kill, or to give a reason in `cannot`: {'kill':"):
-        await Silent().test_a_stream_whose_process_died_ends()
+    asked = f"expected Silent to define {fault}, or to give a reason in `cannot`: {{'{fault}': …}}"
+    with pytest.raises(NotImplementedError, match=re.escape(asked)):
+        await getattr(Silent(), f"test_{test}")()
 
 
 async def test_a_fault_that_cannot_happen_is_skipped_with_its_reason() -> None:

@@ -336,11 +336,12 @@ class WriterContract(Contract):
         async with self._stream() as (writer, _):
             await self._write(writer, 1)
             with writer.log.tail() as tail:
+                rest = await self._waiting(self._rest(tail))
                 async with self.refuse():
                     ended = await self._soon(writer.end(DONE, patience=self.pause))
-                    assert ended == writer.log.outcome == UNAVAILABLE
-                    assert await self._rest(tail) == [1]
-                    assert refuses(writer)
+                    assert await self._soon(rest) == [1]
+                assert ended == writer.log.outcome == UNAVAILABLE
+                assert refuses(writer)
 
     # Helpers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
@@ -12,7 +12,14 @@ from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.log.store import LogStore
 from tailrace.testing import LogContract, Relay, relayed
 
-from .redis_server import RedisServer
+from .redis_server import RedisServer, redis_server
+
+
+@pytest.fixture(scope="module")
+def contract_redis() -> Iterator[RedisServer]:
+    """A server of this module's own, whose settings its tests change."""
+    with redis_server() as server:
+        yield server
 
 
 class TestRedisStore(LogContract):
@@ -21,8 +28,10 @@ class TestRedisStore(LogContract):
     store_type = RedisStore
 
     @pytest.fixture(autouse=True)
-    def _use(self, redis: RedisServer) -> None:
-        self.server = redis
+    def _use(self, contract_redis: RedisServer) -> None:
+        self.server = contract_redis
+        self.server.kill_clients()
+        self.server.ask("FLUSHALL")
 
     @asynccontextmanager
     async def open_stores(self) -> AsyncIterator[Sequence[LogStore]]:
