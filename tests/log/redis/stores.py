@@ -14,6 +14,7 @@ from tailrace.log.redis.address import Part
 from tailrace.log.redis.frames import Batch
 from tailrace.log.redis.link import Script
 from tailrace.log.redis.log import RedisLog
+from tailrace.log.redis.mirror import Mirror
 from tailrace.log.redis.scripts import Keys
 from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.log.store import Keeping
@@ -54,7 +55,7 @@ class FlakyStore(RedisStore):
             raise StoreUnavailable(name, "the test has lost the reply")
         return answer
 
-    async def fetch(self, log: RedisLog, after: int, count: int) -> list[Batch]:
+    async def fetch(self, log: Mirror, after: int, count: int) -> list[Batch]:
         self.fetches += 1
         return await super().fetch(log, after, count)
 

@@ -161,6 +161,15 @@ async def test_a_process_that_closes_takes_itself_out(redis: RedisServer) -> Non
         tail.close()
 
 
+async def test_a_process_that_dies_before_its_first_round_is_buried(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (dead, other):
+        dead._open()
+        dead._beating.cancel()
+        await dead.lease(await dead.create(NAME, Retention()))
+        log = await attached(other, NAME)
+        await until(lambda: log.outcome == PRODUCER_LOST)
+
+
 async def test_the_dead_of_a_whole_server_are_buried_by_who_comes_next(redis: RedisServer) -> None:
     async with stores(redis.url, 1, pace=replace(SLOW, patience=1.0)) as (dead,):
         await dead.lease(await dead.create(NAME, Retention()))

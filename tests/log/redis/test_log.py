@@ -11,7 +11,8 @@ from tailrace.cursor import Cursor
 from tailrace.errors import LogClosed, LogReset, StoreUnavailable
 from tailrace.events import DONE, Event, Outcome
 from tailrace.flow import Retention
-from tailrace.log.redis import log as module
+from tailrace.log.redis import mirror as module
+from tailrace.log.redis.log import RedisLog
 from tailrace.log.redis.scripts import APPEND, CREATE, END, LEASE, LOAD, Keys
 from tests.log.redis.redis_server import RedisServer
 from tests.log.redis.stores import LIMIT, SLOW, Snapshot, attached, data_of, read_all, stores, take, until, write
@@ -19,7 +20,7 @@ from tests.log.redis.stores import LIMIT, SLOW, Snapshot, attached, data_of, rea
 NAME = "/log"
 
 
-async def reset_of(log: module.RedisLog, cursor: Cursor) -> str:
+async def reset_of(log: RedisLog, cursor: Cursor) -> str:
     with pytest.raises(LogReset) as caught:
         await log.resolve(cursor)
     return caught.value.reason
@@ -281,6 +282,30 @@ async def test_lost_writes_are_found_by_the_next_frame_or_load(redis: RedisServe
         assert await reset_of(new, lost) == "diverged"
         with pytest.raises(LogReset, match="diverged"):
             await there.resolve(lost)
+
+
+async def test_a_frame_of_another_incarnation_is_noticed(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        await here.append(1)
+        await until(lambda: there.top == 1)
+        other.deaf = lambda _: True
+        await one.drop(here)
+        new = await one.attach(NAME, Retention())
+        other.deaf = lambda _: False
+        await new.append(2)
+        await until(lambda: there.lost == "epoch_changed")
+
+
+async def test_an_end_before_the_place_of_a_mirror_shows_lost_writes(redis: RedisServer) -> None:
+    async with stores(redis.url, 3, pace=SLOW) as (one, other, third):
+        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        kept = Snapshot(redis)
+        await here.append(1)
+        await until(lambda: there.top == 1)
+        kept.restore()
+        await (await attached(third, NAME)).close()
+        await until(lambda: there.lost == here.lost == "diverged")
 
 
 # Replies that are lost

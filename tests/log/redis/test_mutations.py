@@ -12,8 +12,7 @@ from typing import TypeAlias
 import pytest
 
 from tailrace.errors import LogReset
-from tailrace.log.redis import log as mirror
-from tailrace.log.redis import store
+from tailrace.log.redis import log, mirror, store
 from tailrace.log.redis.frames import Batch
 from tailrace.log.redis.link import Script
 from tailrace.log.redis.log import RedisLog
@@ -109,7 +108,7 @@ MUTATIONS: list[tuple[str, Mutation, list[str]]] = [
     ),
     (
         "the dedupe of repeated appends",
-        without(mirror, "APPEND", "known ~= ''"),
+        without(log, "APPEND", "known ~= ''"),
         ["an_append_whose_answer_is_lost_is_made_once"],
     ),
     (
@@ -119,7 +118,7 @@ MUTATIONS: list[tuple[str, Mutation, list[str]]] = [
     ),
     (
         "the fence",
-        without(mirror, "APPEND", "fence ~= (m[3] ~= '' and m[4] or '')"),
+        without(log, "APPEND", "fence ~= (m[3] ~= '' and m[4] or '')"),
         [
             "a_stream_belongs_to_its_writer",
             "a_log_without_a_writer_belongs_to_nobody",
@@ -133,7 +132,7 @@ MUTATIONS: list[tuple[str, Mutation, list[str]]] = [
     ),
     (
         "the tag that a writer expects",
-        without(mirror, "APPEND", "expected ~= '' and expected ~= m[6]"),
+        without(log, "APPEND", "expected ~= '' and expected ~= m[6]"),
         ["a_writer_does_not_continue_behind_lost_entries"],
     ),
     (

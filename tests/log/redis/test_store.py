@@ -13,7 +13,7 @@ from tailrace import Engine
 from tailrace.errors import LogReset, StoreUnavailable
 from tailrace.events import DONE
 from tailrace.flow import Retention
-from tailrace.log.redis.scripts import Keys
+from tailrace.log.redis.scripts import CREATE, Keys
 from tailrace.log.redis.store import RedisStore
 from tailrace.log.store import Keeping
 from tests.log.redis.redis_server import RedisServer, redis_server
@@ -121,6 +121,17 @@ async def test_without_a_server_calls_fail_in_time(own_redis: RedisServer) -> No
                     continue
                 break
         assert list(await log.append(1)) == [1]
+
+
+async def test_what_is_forgotten_as_soon_as_it_is_made_is_not_given_out(redis: RedisServer) -> None:
+    async with stores(redis.url, 1) as (store,):
+
+        async def forget() -> None:
+            redis.ask("FLUSHALL")
+
+        store.after[CREATE] = forget
+        with pytest.raises(StoreUnavailable, match="forgotten"):
+            await store.create(NAME, Retention())
 
 
 # Mirrors

@@ -280,6 +280,20 @@ async def test_a_writer_that_cannot_ask_why_it_was_refused_is_lost_all_the_same(
             kept(None, b"2")
 
 
+async def test_a_writer_gives_up_what_cannot_be_stored_when_its_log_ends(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        writer = await leased(one)
+        one.refuse = True
+        write(writer, 1)
+        with pytest.raises(StoreUnavailable):
+            await writer.flush()
+        await (await attached(other, NAME)).close()
+        await until(lambda: writer.lost)
+        with pytest.raises(LogClosed):
+            await writer.flush()
+        assert writer.log.top == 0
+
+
 async def test_a_lease_is_given_once_at_a_time(redis: RedisServer) -> None:
     async with stores(redis.url, 1) as (store,):
         log = await store.attach(NAME, Retention())

@@ -1,147 +1,32 @@
-"""A process's view of a stream in Redis."""
+"""A stream in Redis, as this process writes and reads it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol, TypeVar
 
 from ...cursor import Cursor
-from ...errors import LogClosed, LogFenced, StoreUnavailable
+from ...errors import LogClosed, StoreUnavailable
 from ...events import DONE, Entries, Outcome
-from ...flow import Retention
-from ..base import BATCH_BYTES, Log, Row
+from ..base import BATCH_BYTES, Row
 from .address import Part
+from .attempts import repeatedly
 from .columns import Columns
-from .connection import Refused, Unreachable
-from .frames import (
-    NO_TAG,
-    Batch,
-    Dropped,
-    End,
-    Facts,
-    Frame,
-    Rows,
-    decode_outcome,
-    encode_outcome,
-    parse_batch,
-)
-from .link import Script
-from .scripts import APPEND, END, LOAD, STOP, Keys
-
-T = TypeVar("T")
-
-HELD_BYTES = 1 << 20
-"""How many bytes of JSON a mirror holds. What is older is fetched for each reader that asks for it."""
-
-LOADED_BYTES = 256 << 10
-"""Up to how many bytes a mirror loads what it lacks. Beyond them it goes on from the newest batch."""
-
-EARLY_BYTES = 1 << 20
-"""How many bytes of frames a mirror keeps that came behind a gap. Beyond them it loads once more instead."""
-
-OVERTAKEN = 0.05
-"""Seconds to wait for the batches of others that came between, before they are loaded."""
-
-CONNECT = 1.0
-"""Seconds that a call waits for a connection before it counts as a failed attempt."""
-
-RETRY_DELAY = 0.02
-"""Seconds before a failed attempt is repeated. Each further delay is twice as long, up to `LONGEST_DELAY`."""
-LONGEST_DELAY = 0.5
+from .frames import NO_TAG, Batch, End, Rows, encode_outcome
+from .mirror import Home, Mirror
+from .scripts import APPEND, END, STOP, Keys
 
 
-class Home(Protocol):
-    """What a mirror needs of its store."""
+class RedisLog(Mirror):
+    """A mirror that appends to its stream, and fetches the history that it does not hold."""
 
-    process: bytes
-    """The name of this process. It has no space."""
-
-    patience: float
-    """For how many seconds a failed call is repeated."""
-
-    async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
-        """Run a script on a log's keys. Raise StoreUnavailable."""
-
-    async def fetch(self, log: RedisLog, after: int, count: int) -> list[Batch]:
-        """Return the batches from the one that holds the next entry, at most `count`. Raise StoreUnavailable."""
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run something in the background until it is done or the store is closed."""
-
-    def used(self, log: RedisLog) -> None:
-        """Note that a log is read or written here, or is no longer."""
-
-    def written(self, log: RedisLog) -> None:
-        """Renew a log's expiry if it is time to, because somebody uses it."""
-
-    def keep_ms(self, log: RedisLog, *, ended: bool) -> int:
-        """Return for how many milliseconds from now to keep a log, or 0 for always."""
-
-
-class Leased(Protocol):
-    """What a mirror needs of the writer in its process."""
-
-    fence: int
-
-    async def append(self, rows: Sequence[Row]) -> range:
-        """Write rows and wait until they are stored. Return their offsets."""
-
-    @property
-    def behind(self) -> bool:
-        """True while the writer should wait, because too much is not stored or not read."""
-
-
-class RedisLog(Log):
-    """A mirror: the newest batches of a stream and all facts about it, kept up to date by its channel.
-
-    Frames may come twice, late or not at all, and an append's reply may overtake those of others. So a batch is taken
-    only if it is the next one, by its offset and by the tag of the batch before. On anything else the mirror loads what
-    the store has. That shows as well when the store has lost what this mirror has: then the mirror is `lost`.
-    """
-
-    __slots__ = (
-        "_again", "_awaited", "_early", "_early_size", "_fetches", "_held", "_home", "_load", "_version",
-        "attached", "channel", "floor", "fresh", "keys", "leasing", "stale", "told", "touched", "wire_epoch", "writer",
-    )  # fmt: skip
+    __slots__ = ("_fetches",)
 
     def __init__(self, home: Home, name: str, keys: Keys, meta: Mapping[bytes, bytes]) -> None:
-        """Make the mirror of a stream from its meta, without entries."""
-        count, size, age = int(meta[b"count"]), int(meta[b"size"]), int(meta[b"age"])
-        retention = Retention(count or None, size or None, age / 1000 or None)
-        super().__init__(name, meta[b"epoch"].decode(), retention)
-        self.created = int(meta[b"made"])
-        self.passing = meta[b"passing"] == b"1"
-        self.fingerprint = meta[b"print"]
-        self.keys = keys
-        self.channel = keys.log.encode()
-        self.wire_epoch = meta[b"epoch"]
-        self.attached = False  # True while its channel is subscribed
-        self.stale = False  # True if it may have missed something
-        self.writer: Leased | None = None  # the writer in this process
-        self.told = False  # True if the store knows of readers in this process
-        self.touched = 0.0  # when this process last renewed the expiry, or 0 if it should
-        self.leasing = False  # True while this process asks for the lease
-        self.fresh = True  # True if it had news since the last beat
-        self.floor = 0
-        self._home = home
-        self._held = Columns(0)
-        self._version = -1
-        self._early: list[Frame] = []
-        self._early_size = 0
-        self._load: asyncio.Task[None] | None = None
-        self._again = False  # True if what is loading may be older than what made the mirror suspicious
+        super().__init__(home, name, keys, meta)
         self._fetches: dict[tuple[int, int], asyncio.Task[list[Batch]]] = {}
-        self._awaited: list[tuple[int, asyncio.Future[None]]] = []
-
-    @classmethod
-    def load(cls, home: Home, name: str, keys: Keys, answer: list[Any]) -> RedisLog:
-        """Make a mirror from what LOAD answered."""
-        log = cls(home, name, keys, _pairs(answer[1]))
-        log.adopt(answer)
-        return log
 
     # Writing
 
@@ -204,27 +89,6 @@ class RedisLog(Log):
         with suppress(LogClosed):
             await repeatedly(lambda: self.run(STOP), self._home.patience)
             self.set_control(stopping=self.outcome is None)
-
-    async def run(self, script: Script, *arguments: Part) -> list[Any]:
-        """Run a script on this incarnation. Return its answer without the first word, or raise what it refuses."""
-        word, *answer = await self._home.run(self.name, self.keys, script, self.wire_epoch, *arguments)
-        if word != b"ok":
-            _REFUSALS[word](self, *answer)
-        return answer
-
-    def _closed(self, outcome: bytes) -> NoReturn:
-        raise LogClosed(self.name, decode_outcome(outcome).state)
-
-    def _fenced(self, fence: bytes) -> NoReturn:
-        raise LogFenced(self.name, int(fence))
-
-    def _gone(self) -> NoReturn:
-        self.lose("epoch_changed")
-        raise LogClosed(self.name, "epoch_changed")
-
-    def _diverged(self, top: bytes, tag: bytes) -> NoReturn:
-        self.lose("diverged")
-        raise LogClosed(self.name, "diverged")
 
     # Reading
 
@@ -295,236 +159,6 @@ class RedisLog(Log):
             return None
         return batches[0].tag if batches[0].start < offset else batches[0].prev
 
-    def trim(self) -> None:
-        """See again whether the writer should wait. Entries are trimmed by appends, in Redis."""
-        if self.full:
-            self.full = self.writer is not None and self.writer.behind
-
-    def bytes_after(self, offset: int) -> int:
-        """Return about how many bytes of JSON are behind an offset, as far as they are held."""
-        return self._held.bytes_after(offset)
-
-    def is_at(self, epoch: bytes | None, top: bytes, tag: bytes, version: bytes, outcome: bytes) -> bool:
-        """Tell whether the store has nothing else than this mirror."""
-        if (epoch, tag) != (self.wire_epoch, self._held.tag) or (int(top), int(version)) != (self.top, self._version):
-            return False
-        return not outcome or self.outcome is not None
-
-    # Mirroring
-
-    def receive(self, frame: Frame) -> None:
-        """Take what was published, or what an append's reply says."""
-        if self.lost is None:
-            if frame.epoch != self.wire_epoch:
-                self.suspect()
-            else:
-                _RECEIVE[type(frame)](self, frame)
-
-    def _receive_batch(self, batch: Batch) -> None:
-        held = self._held
-        if held.follows(batch):
-            self._take(batch)
-        elif batch.top > held.top:
-            self._defer(batch, sum(map(len, batch.json)))
-        elif held.tag_at(batch.top) not in (None, batch.tag):
-            self.suspect()
-
-    def _receive_end(self, end: End) -> None:
-        if end.top > self.top:
-            self._defer(end, 0)
-        elif (end.top, end.tag) == (self.top, self._held.tag):
-            self.end(end.outcome)
-        else:
-            self.suspect()
-
-    def _receive_facts(self, facts: Facts) -> None:
-        if facts.version > self._version:
-            self._version = facts.version
-            self.set_control(
-                fence=facts.fence,
-                leased=facts.leased and self.outcome is None,
-                stopping=facts.stopping,
-                elsewhere=len(facts.readers - {self._home.process}),
-            )
-
-    def _receive_dropped(self, _: Dropped) -> None:
-        self.lose("epoch_changed")
-
-    def _take(self, batch: Batch) -> None:
-        self._held.add(batch)
-        self._held.keep(HELD_BYTES)
-        self.top = batch.top
-        self._trimmed(batch.base, batch.floor)
-        self._arrived()
-
-    def _trimmed(self, base: int, floor: int) -> None:
-        if base > self.base:
-            self.base, self.floor = base, floor
-
-    def _arrived(self) -> None:
-        """Tell everybody who waits for entries."""
-        self.fresh = True
-        self.wake_readers()
-        if self._awaited:
-            for offset, waiter in self._awaited:
-                if offset <= self.top and not waiter.done():
-                    waiter.set_result(None)
-
-    async def reach(self, offset: int) -> None:
-        """Wait until the mirror has an offset that the store has. It is not reached if the store does not answer."""
-        if self.top < offset and self.attached and self.lost is None:
-            waiter = (offset, asyncio.get_running_loop().create_future())
-            self._awaited.append(waiter)
-            try:
-                async with asyncio.timeout(OVERTAKEN):
-                    await waiter[1]
-            except TimeoutError:
-                pass
-            finally:
-                self._awaited.remove(waiter)
-        if self.top < offset:
-            with suppress(StoreUnavailable):
-                await self.refresh()
-
-    def suspect(self) -> None:
-        """Load what the store has, because something may be missing or wrong here."""
-        self.stale = self._again = True
-        if self._load is None or self._load.done():
-            self._load = self._home.spawn(self._reload())
-
-    def _defer(self, frame: Frame, size: int) -> None:
-        """Keep a frame that came behind a gap until the gap is loaded."""
-        self._early_size += size
-        if self._early_size > EARLY_BYTES:
-            self._early.clear()
-        self._early.append(frame)
-        self.suspect()
-
-    async def refresh(self) -> None:
-        """Learn what the store has now. Those who ask meanwhile share the answer. Raise StoreUnavailable."""
-        begun = self._load
-        if begun is not None and not begun.done():
-            await asyncio.wait([begun])  # the store may have answered it before this call
-        if self._load is begun:
-            self._load = self._home.spawn(self._reload())
-        assert self._load is not None
-        await asyncio.shield(self._load)
-
-    async def _reload(self) -> None:
-        self._again = True
-        while self._again and self.lost is None:
-            self.stale, self._again = True, False
-            top, tag = self.top, self._held.tag
-            known = self.wire_epoch, top, self._held.cum
-            answer = await self._home.run(self.name, self.keys, LOAD, *known, LOADED_BYTES)
-            self.stale = self._again
-            if self.lost is None:
-                self.adopt(answer, top, tag)
-            early, self._early, self._early_size = self._early, [], 0
-            for frame in early:
-                self.receive(frame)  # is deferred again if there is another gap
-
-    def adopt(self, answer: list[Any], top: int = 0, tag: bytes = NO_TAG) -> None:
-        """Take what LOAD answered to a mirror that stood at `top`, with the batch of a tag."""
-        if answer[0] != b"ok":
-            self.lose("epoch_changed")
-            return
-        meta, at, news = _pairs(answer[1]), batches_of(answer[2]), batches_of(answer[3])
-        if not _continues(meta, at, news, top, tag):
-            self.lose("diverged")
-            return
-        for batch in news:
-            if batch.top > self.top:
-                if not self._held.follows(batch):
-                    # Too much is missing, or trimmed: go on from here. Readers fetch what is between.
-                    self._held = Columns(batch.start, batch.prev, batch.cum - sum(map(len, batch.json)))
-                self._take(batch)
-        if (last := int(meta[b"top"])) > self.top:  # its entries are lost, but not what they were
-            self._held = Columns(last, meta[b"tag"], int(meta[b"cum"]))
-            self.top = last
-            self._trimmed(last, self._held.cum)
-            self._arrived()
-        self._trimmed(int(meta[b"base"]), int(meta[b"floor"]))
-        self._receive_facts(_facts(meta))
-        if meta[b"out"]:
-            self._receive_end(End(self.wire_epoch, last, meta[b"tag"], decode_outcome(meta[b"out"])))
-
-    def end(self, outcome: Outcome) -> Outcome:
-        if self.outcome is None and self.readers:
-            self._home.used(self)  # an ended log expires sooner, and its readers need it still
-        return super().end(outcome)
-
-    def count_readers(self, change: int) -> None:
-        super().count_readers(change)
-        if self.readers == max(change, 0):
-            self._home.used(self)
-
-
-_REFUSALS: dict[bytes, Callable[..., NoReturn]] = {
-    b"closed": RedisLog._closed,
-    b"fenced": RedisLog._fenced,
-    b"gone": RedisLog._gone,
-    b"diverged": RedisLog._diverged,
-}
-
-_RECEIVE: dict[type[Frame], Callable[[RedisLog, Any], None]] = {
-    Batch: RedisLog._receive_batch,
-    End: RedisLog._receive_end,
-    Facts: RedisLog._receive_facts,
-    Dropped: RedisLog._receive_dropped,
-}
-
-
-@contextmanager
-def answering(name: str) -> Iterator[None]:
-    """Raise StoreUnavailable where a connection says why there is no answer about a log."""
-    try:
-        yield
-    except (Unreachable, Refused) as error:
-        raise StoreUnavailable(name, str(error)) from error
-
-
-async def repeatedly(attempt: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:
-    """Repeat an attempt that the store does not answer, for `patience` seconds. Then raise StoreUnavailable."""
-    loop = asyncio.get_running_loop()
-    until, delay = loop.time() + patience, RETRY_DELAY
-    while True:
-        try:
-            return await attempt()
-        except StoreUnavailable:
-            if loop.time() + delay > until:
-                raise
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, LONGEST_DELAY)
-
 
 def _or_empty(number: int | None) -> Part:
     return b"" if number is None else number
-
-
-def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def batches_of(entries: list[list[Any]]) -> list[Batch]:
-    """Read entries of a Redis Stream."""
-    return [parse_batch(fields[1]) for _, fields in entries]
-
-
-def _facts(meta: Mapping[bytes, bytes]) -> Facts:
-    leased, stopping = bool(meta[b"owner"]), meta[b"stop"] == b"1"
-    readers = frozenset(meta[b"readers"].split())
-    return Facts(meta[b"epoch"], int(meta[b"version"]), int(meta[b"fence"]), leased, stopping, readers)
-
-
-def _continues(meta: Mapping[bytes, bytes], at: list[Batch], news: list[Batch], top: int, tag: bytes) -> bool:
-    """Tell whether a stream still has what a mirror has: up to `top`, where the batch with a tag ended."""
-    last = int(meta[b"top"])
-    if last <= top:
-        return (last, meta[b"tag"]) == (top, tag)
-    if at:
-        return at[0].tag == tag
-    if news and news[0].start == top:
-        return news[0].prev == tag
-    # The batch was trimmed, or its entries are lost. Otherwise it would be there.
-    return not news or news[0].start > top

@@ -11,10 +11,12 @@ from weakref import WeakValueDictionary
 
 from ..base import Log
 from ..keeper import Keeper
+from .attempts import CONNECT, answering
 from .connection import NotSent
 from .frames import parse
 from .link import Link
-from .log import CONNECT, EARLY_BYTES, LOADED_BYTES, Home, RedisLog, answering
+from .log import RedisLog
+from .mirror import EARLY_BYTES, LOADED_BYTES, Home, Mirror
 from .scripts import LOAD, Keys
 
 CHUNK = 256
@@ -49,14 +51,14 @@ class Mirrors:
         self._prefix = prefix
         self._keeper = keeper
         self._known: WeakValueDictionary[str, RedisLog] = WeakValueDictionary()
-        self._attached: dict[bytes, RedisLog] = {}
+        self._attached: dict[bytes, Mirror] = {}
         self._attaching: dict[str, asyncio.Task[RedisLog | None]] = {}
         self._arriving: dict[bytes, _Early] = {}
         self.connects = 0
         self.commands: Link
         self.news: Link
 
-    def __iter__(self) -> Iterator[RedisLog]:
+    def __iter__(self) -> Iterator[Mirror]:
         """Iterate over those that are attached."""
         return iter(tuple(self._attached.values()))
 
@@ -79,7 +81,7 @@ class Mirrors:
             attaching.add_done_callback(lambda _: self._attaching.pop(name))
         return await asyncio.shield(attaching)
 
-    async def attach(self, log: RedisLog) -> None:
+    async def attach(self, log: Mirror) -> None:
         """Bring a mirror up to date, and keep it so."""
         if not log.attached:
             self._enlist(log)
@@ -88,7 +90,7 @@ class Mirrors:
 
     def detach(self, log: Log) -> None:
         """Let go of a mirror that nobody uses."""
-        assert isinstance(log, RedisLog)
+        assert isinstance(log, Mirror)
         if log.attached:
             log.attached = False
             log.unlisten(self._changed)
@@ -129,7 +131,7 @@ class Mirrors:
             log.fresh = False
         await _in_chunks([partial(self._probe, log) for log in quiet])
 
-    async def _probe(self, log: RedisLog) -> None:
+    async def _probe(self, log: Mirror) -> None:
         place = await self.commands.call("HMGET", log.keys.meta, "epoch", "top", "tag", "version", "out")
         if not log.is_at(*place):
             log.suspect()
@@ -156,7 +158,7 @@ class Mirrors:
             log.suspect()
         return log
 
-    def _enlist(self, log: RedisLog) -> None:
+    def _enlist(self, log: Mirror) -> None:
         log.attached = True
         self._attached[log.channel] = log
         log.listen(self._changed)

@@ -19,11 +19,13 @@ from ..base import Log
 from ..keeper import Keeper
 from ..store import Keeping, LogStore
 from .address import Address, Part
+from .attempts import CONNECT, answering, repeatedly
 from .beat import Beat
 from .connection import LIMITS, Limits, NotSent, Refused, Unreachable
 from .frames import Batch, Facts
 from .link import Link, Script
-from .log import CONNECT, RedisLog, answering, batches_of, repeatedly
+from .log import RedisLog
+from .mirror import Mirror, batches_of
 from .mirrors import Mirrors
 from .scripts import CREATE, DROP, LEASE, READERS, SCRIPTS, TOUCH, Keys
 from .writer import RedisWriter
@@ -87,7 +89,7 @@ class RedisStore(LogStore):
         self._keeper = Keeper(held, pulse or Pulse(15.0), drop=self._let_go, release=self._let_go)
         self._mirrors = Mirrors(self, self._prefix, self._keeper)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._telling: dict[RedisLog, bool] = {}  # True if there is more to tell of a log
+        self._telling: dict[Mirror, bool] = {}  # True if there is more to tell of a log
         self._commands: Link | None = None
 
     # Logs
@@ -206,7 +208,7 @@ class RedisStore(LogStore):
             answer: list[Any] = await commands.run(script, (keys.meta, keys.log), *arguments)
         return answer
 
-    async def fetch(self, log: RedisLog, after: int, count: int) -> list[Batch]:
+    async def fetch(self, log: Mirror, after: int, count: int) -> list[Batch]:
         with answering(log.name):
             commands = await self._connected()
             entries = await commands.call("XRANGE", log.keys.log, after + 1, "+", "COUNT", count)
@@ -218,19 +220,19 @@ class RedisStore(LogStore):
         task.add_done_callback(self._spawned)
         return task
 
-    def used(self, log: RedisLog) -> None:
+    def used(self, log: Mirror) -> None:
         if log in self._telling:
             self._telling[log] = True
         elif self._commands is not None:
             self._telling[log] = True
             self.spawn(self._tell_all(log))
 
-    def written(self, log: RedisLog) -> None:
+    def written(self, log: Mirror) -> None:
         if self._is_due(log):
             log.touched = time.monotonic()
             self.spawn(self._touch(log, self.keep_ms(log, ended=log.outcome is not None)))
 
-    def keep_ms(self, log: RedisLog, *, ended: bool) -> int:
+    def keep_ms(self, log: Mirror, *, ended: bool) -> int:
         keep = self._keep_ms(ended=ended)
         # What is in use must not expire before the next rounds renew it.
         return max(keep, self._least_ms) if keep and _in_use(log) else keep
@@ -311,14 +313,14 @@ class RedisStore(LogStore):
             if log.told != (log.readers > 0):
                 self.used(log)
 
-    def _is_due(self, log: RedisLog) -> bool:
+    def _is_due(self, log: Mirror) -> bool:
         """Tell whether the expiry of a log should be renewed: a third of it is over, or unknown."""
         if log.lost is not None or self._commands is None:
             return False
         keep = self.keep_ms(log, ended=log.outcome is not None)
         return not log.touched or (keep > 0 and time.monotonic() - log.touched > keep / 3000)
 
-    async def _touch(self, log: RedisLog, keep_ms: int) -> None:
+    async def _touch(self, log: Mirror, keep_ms: int) -> None:
         with suppress(LogClosed):
             await repeatedly(lambda: log.run(TOUCH, keep_ms), self.patience)
 
@@ -332,7 +334,7 @@ class RedisStore(LogStore):
             log.told = False
             log.suspect()
 
-    async def _tell_all(self, log: RedisLog) -> None:
+    async def _tell_all(self, log: Mirror) -> None:
         """Tell the store one thing of a log after the other, so that it ends up with the last one."""
         try:
             while self._telling[log]:
@@ -341,7 +343,7 @@ class RedisStore(LogStore):
         finally:
             del self._telling[log]
 
-    async def _tell(self, log: RedisLog) -> None:
+    async def _tell(self, log: Mirror) -> None:
         """Tell the store whether this process has readers of a log, or writes it, and renew the expiry."""
         has_readers = log.readers > 0
         with suppress(LogClosed, StoreUnavailable, NotSent):
@@ -367,6 +369,6 @@ class RedisStore(LogStore):
             logger.error("%s failed", task.get_coro(), exc_info=error)
 
 
-def _in_use(log: RedisLog) -> bool:
+def _in_use(log: Mirror) -> bool:
     """Tell whether any process reads or writes a log."""
     return log.readers > 0 or log.control.leased or log.control.elsewhere > 0

@@ -10,8 +10,10 @@ from ...errors import LogClosed, LogFenced, StoreUnavailable
 from ...events import Outcome
 from ..base import Log, Row, fitting
 from ..writer import UNAVAILABLE, Writer
+from .attempts import LONGEST_DELAY, RETRY_DELAY
 from .frames import Rows, new_tag
-from .log import LONGEST_DELAY, RETRY_DELAY, Home, RedisLog
+from .log import RedisLog
+from .mirror import Home
 from .scripts import RELEASE
 
 FULL = 1 << 20

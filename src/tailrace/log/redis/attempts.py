@@ -1,0 +1,43 @@
+"""Attempts at what a Redis may not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from ...errors import StoreUnavailable
+from .connection import Refused, Unreachable
+
+T = TypeVar("T")
+
+CONNECT = 1.0
+"""Seconds that a call waits for a connection before it counts as a failed attempt."""
+
+RETRY_DELAY = 0.02
+"""Seconds before a failed attempt is repeated. Each further delay is twice as long, up to `LONGEST_DELAY`."""
+LONGEST_DELAY = 0.5
+
+
+@contextmanager
+def answering(name: str) -> Iterator[None]:
+    """Raise StoreUnavailable where a connection says why there is no answer about a log."""
+    try:
+        yield
+    except (Unreachable, Refused) as error:
+        raise StoreUnavailable(name, str(error)) from error
+
+
+async def repeatedly(attempt: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:
+    """Repeat an attempt that the store does not answer, for `patience` seconds. Then raise StoreUnavailable."""
+    loop = asyncio.get_running_loop()
+    until, delay = loop.time() + patience, RETRY_DELAY
+    while True:
+        try:
+            return await attempt()
+        except StoreUnavailable:
+            if loop.time() + delay > until:
+                raise
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, LONGEST_DELAY)
