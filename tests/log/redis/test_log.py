@@ -289,8 +289,15 @@ async def test_a_frame_of_another_incarnation_is_noticed(redis: RedisServer) -> 
         here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
         await here.append(1)
         await until(lambda: there.top == 1)
-        other.deaf = lambda _: True
+        missed: list[bytes] = []
+
+        def miss(channel: bytes) -> bool:
+            missed.append(channel)
+            return True
+
+        other.deaf = miss
         await one.drop(here)
+        await until(lambda: missed)
         new = await one.attach(NAME, Retention())
         other.deaf = lambda _: False
         await new.append(2)

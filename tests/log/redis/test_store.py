@@ -302,6 +302,33 @@ async def test_a_log_goes_on_after_its_store_was_closed(redis: RedisServer) -> N
             assert await take(tail, 3) == [1, 2, 3]
 
 
+async def test_a_failure_in_the_background_is_logged(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async with stores(redis.url, 1) as (store,):
+        await asyncio.wait([store.spawn(fail())])
+        assert ["failed" in record.message for record in caplog.records] == [True]
+
+
+async def test_a_user_needs_no_more_than_its_own_keys_and_channels(own_redis: RedisServer) -> None:
+    kinds = "hash", "set", "stream", "string", "keyspace", "pubsub", "scripting", "connection"
+    allowed = [f"+@{kind}" for kind in kinds]
+    own_redis.ask("ACL", "SETUSER", "app", "on", ">secret", "~tailrace:*", "&tailrace:*", *allowed, "-@dangerous")
+    url = own_redis.url.replace("redis://", "redis://app:secret@")
+    async with stores(url) as (one, other):
+        writer = await one.lease(await one.create(NAME, Retention()))
+        log = await attached(other, NAME)
+        with log.tail() as tail:
+            write(writer, 1)
+            assert await take(tail, 1) == [1]
+            await until(lambda: one._beat._count > 2)
+            await writer.end(DONE, patience=LIMIT)
+            await other.expire(log, 60)
+            await other.drop(log)
+        assert len(await one.secret()) == 32
+
+
 # The engine
 
 

@@ -109,8 +109,8 @@ class RedisLog(Mirror):
             await repeatedly(self.refresh, self._home.patience)
             if self.lost is not None:
                 raise self.reset(self.lost)
-            if ours:  # trimmed since, or only the entries are lost
-                self.base = max(self.base, batches[0].start if batches else self._held.base)
+            # Trimmed since, or only the entries are lost.
+            self.base = max(self.base, batches[0].start if batches and ours else self._held.base)
         return entries
 
     def cursor(self, offset: int) -> Cursor:
