@@ -325,6 +325,15 @@ async def test_a_scope_of_anyio_around_the_sleep_is_cancelled() -> None:
         assert scope.cancelled_caught
 
 
+@on_each_loop
+async def test_anyio_can_wait_until_all_others_sleep() -> None:
+    async with crowd(2) as tasks:
+        await anyio.wait_all_tasks_blocked()
+        tasks.sleepers.wake_all()
+        await anyio.wait_all_tasks_blocked()
+        assert tasks.steps == [0, 1]
+
+
 # Failures
 
 

@@ -50,13 +50,17 @@ class Sleeper:
         if (step := self._sleepers.pop(self, None)) is not None:
             self._sleepers.step_soon((step,))
 
-    # The task calls these when it begins to wait, and when it is cancelled meanwhile.
+    # The task calls these when it begins to wait, and when it is cancelled meanwhile. Tools that look at what a task
+    # waits for call `done`: `anyio.wait_all_tasks_blocked`, for one.
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._sleepers.loop
 
     def add_done_callback(self, proceed: Callable[[_Future], object], *, context: Context) -> None:
         self._sleepers[self] = context, proceed
+
+    def done(self) -> bool:
+        return self not in self._sleepers
 
     def cancel(self, msg: Any = None) -> bool:
         if (step := self._sleepers.pop(self, None)) is None:
