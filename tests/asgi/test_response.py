@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from starlette.background import BackgroundTask
 
 from tailrace import Event, Log, Outcome, Retention, StreamError, StreamResponse, StreamSettings
+from tailrace.log.memory import MemoryStore, MemoryWriter
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.producer import OnDisconnect
 from tests.asgi.apps import ACCEPTED, SSE_HEADERS, STREAMED, Served, Server, of, small_engine
@@ -368,6 +369,33 @@ async def test_cancelling_the_request_cancels_its_reader() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     await soon(faucet.closed)
+
+
+async def test_a_request_that_is_cancelled_while_its_stream_starts_leaves_no_stream() -> None:
+    class Slow(MemoryStore):
+        leasing = asyncio.Event()
+
+        async def lease(self, log: Log) -> MemoryWriter:
+            self.leasing.set()
+            await asyncio.Event().wait()
+            raise AssertionError("expected the request to be cancelled")
+
+    engine = small_engine()
+    engine.store = engine.producers._store = Slow()
+    server = Server()
+    response = StreamResponse(Faucet([1]).run, engine=engine, stream_id="a" * 22)
+    running = asyncio.create_task(response(server.scope, server.receive, server.send))
+    await soon(Slow.leasing)
+    log = await engine.find_stream("/x", "a" * 22)
+    assert log is not None
+    with log.tail() as waiting:
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert await asyncio.wait_for(anext(waiting, None), BOUND) is None
+    assert log.outcome is not None
+    assert log.outcome.message == "the request was cancelled"
+    assert await engine.find_stream("/x", "a" * 22) is None
 
 
 async def test_a_browser_s_reconnect_is_answered_by_httpx_too() -> None:

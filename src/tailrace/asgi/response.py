@@ -291,7 +291,7 @@ class StreamResponse(Response):
                 # A document has no address, so its reader cannot come back.
                 grace=settings.grace if streaming else 0.0,
             )
-        except Exception as error:
+        except BaseException as error:
             await self._discard(plan.engine, log, error)
             raise
 

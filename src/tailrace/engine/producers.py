@@ -71,7 +71,11 @@ class Producers:
         if (running := self._running.get(log.name)) is not None:  # perhaps without its lease, or of a forgotten log
             raise LogFenced(log.name, running.fence)
         writer = await self._store.lease(log)
-        producer = Producer(writer, items, threads=self.threads, on_finish=self._finished, **options)
+        try:
+            producer = Producer(writer, items, threads=self.threads, on_finish=self._finished, **options)
+        except BaseException:  # no items, or an option that there is not
+            await writer.release()
+            raise
         self._running[log.name] = producer
         if self._stopping:
             producer.stop(SHUTDOWN)
