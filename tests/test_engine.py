@@ -240,6 +240,29 @@ async def test_a_log_whose_producer_lost_its_lease_gets_another_one_when_that_ha
     await engine.aclose()
 
 
+async def test_a_log_without_a_producer_stays_free_if_none_can_start() -> None:
+    engine = Engine()
+    log = await engine.log("news")
+    with pytest.raises(TypeError):
+        await engine.produce(log, 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        await engine.produce(log, items(1), gracious=1.0)  # type: ignore[call-arg]
+    await log.append("free")
+    producer = await engine.produce(log, items(1))
+    await producer.wait()
+    assert log.top == 2
+
+
+async def test_the_producer_of_a_log_that_is_forgotten_ends() -> None:
+    engine = Engine()
+    log = await engine.log("news")
+    producer = await engine.produce(log, endless())
+    await engine.forget(log)
+    await asyncio.wait_for(producer.wait(), LIMIT)
+    assert engine.statistics().producers == 0
+    assert (await engine.log("news")).epoch != log.epoch
+
+
 async def test_a_producer_takes_its_options() -> None:
     engine = Engine()
     log = await engine.new_stream()

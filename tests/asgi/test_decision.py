@@ -160,6 +160,12 @@ class Known:
             log.write(None, b"1")
         return log
 
+    @property
+    def lost(self) -> Log:
+        """The same log, which its store has given up."""
+        self.log.lose("diverged")
+        return self.log
+
 
 def kind(decision: Decision) -> object:
     """A decision in a word, or with what matters of it."""
@@ -173,7 +179,7 @@ def kind(decision: Decision) -> object:
     return {Start: "start", Ended: "ended", Headers: "headers"}[type(decision)]
 
 
-TRIMMED, WHOLE = "trimmed", "whole"
+TRIMMED, WHOLE, LOST = "trimmed", "whole", "lost"
 DECISIONS: list[tuple[str, str, str | None, str | None, dict[str, bool], object]] = [
     # what it shows, method, cursor, the log that is known, what else is known, the decision
     ("nothing is known: a stream starts", "GET", None, None, {}, "start"),
@@ -187,6 +193,9 @@ DECISIONS: list[tuple[str, str, str | None, str | None, dict[str, bool], object]
     ("not from before", "GET", "s.e.1", TRIMMED, {}, ("reset", "trimmed", "s.e.2")),
     ("nor from beyond the end", "GET", "s.e.5", TRIMMED, {}, ("reset", "ahead", "s.e.2")),
     ("nor in another epoch", "GET", "s.f.3", TRIMMED, {}, ("reset", "epoch_changed", "s.e.2")),
+    ("nor in a log that is lost", "GET", "s.e.3", LOST, {}, ("reset", "diverged", "s.e.0")),
+    ("which has no beginning either", "GET", None, LOST, {}, ("reset", "diverged", "s.e.0")),
+    ("nor is it whole", "GET", None, LOST, {"whole": True}, ("reset", "diverged", "s.e.0")),
     ("a cursor of an unknown stream", "GET", "s.e.3", None, {}, ("reset", "epoch_changed", "s.e.3.end")),
     ("also while the server leaves", "GET", "s.e.3", None, {"draining": True}, ("reset", "epoch_changed", "s.e.3.end")),
     ("a log is read while the server leaves", "GET", None, WHOLE, {"draining": True}, ("read", 0)),
@@ -209,7 +218,7 @@ async def test_a_request_and_what_is_known_decide(
     method: str, cursor: str | None, known: str | None, facts: dict[str, bool], expected: object
 ) -> None:
     asked = replace(request(SSE(), cursor), method=method)
-    log = {None: None, TRIMMED: Known().log, WHOLE: Known().whole}[known]
+    log = {None: None, TRIMMED: Known().log, WHOLE: Known().whole, LOST: Known().lost}[known]
     assert kind(decide(asked, log, await place_of(asked.cursor, log), **facts)) == expected
 
 

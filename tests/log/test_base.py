@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tailrace import NDJSON, SSE, Flow, LogReset, MemoryLog, MemoryStore, Retention
-from tailrace.events import Entries
+from tailrace.events import DONE, Entries
 from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES, SHARED_BYTES, SHARED_ENCODERS
 from tests.storing import MemoryContract
 
@@ -125,6 +125,60 @@ async def test_a_tail_that_is_closed_ends_its_wait() -> None:
     assert not log._sleepers
     assert log.readers == 0
     await asyncio.wait_for(waiting, LIMIT)
+
+
+async def test_a_tail_that_is_closed_ends_its_iteration() -> None:
+    log = MemoryLog("closed")
+    await log.append(1)
+    with log.tail() as tail:
+        assert [entry.data for entry in await anext(tail)] == [1]
+        waiting = asyncio.create_task(anext(tail, None))
+        await asyncio.sleep(0)
+        tail.close()
+        await log.append(2)
+        assert await asyncio.wait_for(waiting, LIMIT) is None
+        assert await anext(tail, None) is None
+
+
+POLICIES = [Flow.block(2), Flow.log(), Flow.latest(), Flow.drop(2), Flow.disconnect(2)]
+
+
+@pytest.mark.parametrize("flow", POLICIES, ids=lambda flow: flow.policy)
+@pytest.mark.parametrize("place", [None, 0, 4])
+async def test_readers_of_a_lost_log_are_reset_wherever_and_whenever_they_begin(flow: Flow, place: int | None) -> None:
+    log = MemoryLog("lost")
+    await log.append(1, 2, 3, 4)
+    before = log.tail(place, flow=flow)
+    log.lose("diverged")
+    for tail in (before, log.tail(place, flow=flow), log.tail(log.top, flow=flow)):
+        with pytest.raises(LogReset) as caught:
+            await asyncio.wait_for(anext(tail), LIMIT)
+        assert caught.value.reason == "diverged"
+        tail.close()
+    for looking in (log.resolve(log.cursor(4)), log.read(4, 1)):
+        with pytest.raises(LogReset) as caught:
+            await looking
+        assert caught.value.reason == "diverged"
+
+
+async def test_readers_of_an_ended_log_finish_although_it_is_lost() -> None:
+    log = MemoryLog("ended")
+    await log.append(1, 2)
+    with log.tail(1) as early:
+        await log.close()
+        log.lose("epoch_changed")
+        with log.tail(2) as late:
+            assert [[entry.data async for entries in tail for entry in entries] for tail in (early, late)] == [[2], []]
+    assert await log.resolve(log.cursor(1)) == 1
+    assert (log.top, log.outcome) == (2, DONE)
+
+
+async def test_a_lost_log_does_not_end() -> None:
+    log = MemoryLog("lost")
+    log.lose("epoch_changed")
+    assert await log.close() == DONE
+    assert log.outcome is None
+    assert await log.wait_end() is None
 
 
 async def test_one_encoder_serves_all_readers_of_a_wire() -> None:

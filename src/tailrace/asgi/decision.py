@@ -142,7 +142,8 @@ def decide(
 def _continue(log: Log, place: int | LogReset | None, whole: bool) -> Decision:
     if place is None:
         log.trim()
-        place = log.reset("trimmed") if whole and log.base > 0 else log.base
+        reason = log.broken_off or ("trimmed" if whole and log.base > 0 else None)
+        place = log.base if reason is None else log.reset(reason)
     return ResetTo(place) if isinstance(place, LogReset) else Read(log, place)
 
 

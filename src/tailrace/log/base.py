@@ -125,27 +125,35 @@ class Log(ABC):
         """Ask the log's writer to stop, in whatever process it is."""
 
     def end(self, outcome: Outcome) -> Outcome:
-        """End the log in this process and tell its readers, without the store. An earlier outcome does not change."""
-        if self.outcome is None:
+        """End the log in this process and tell its readers, without the store. An earlier outcome does not change.
+
+        A log that is lost does not end, because its readers must go on elsewhere.
+        """
+        if self.outcome is None and self.lost is None:
             self.outcome = outcome
             self.control = replace(self.control, leased=False)
             self.wake_readers()
             self.make_room()
             self._tell_listeners()
-        return self.outcome
+        return self.outcome or outcome
 
     def lose(self, reason: ResetReason) -> None:
-        """Give up this incarnation, because the store continues with another.
+        """Give up this incarnation, because the store continues with another or has forgotten it.
 
-        Each reader gets a reset, but for those that have read up to the end: nothing is missing to them.
+        Each reader gets a reset. But readers of a log that has ended may finish with what this process has.
         """
         if self.lost is None:
             self.lost = reason
             if self.outcome is None:
                 self.base = self.top = self.top + 1  # beyond every reader, so that each one looks
-            self.wake_readers()
-            self.make_room()
+                self.wake_readers()
+                self.make_room()
             self._tell_listeners()
+
+    @property
+    def broken_off(self) -> ResetReason | None:
+        """Why no reader can go on here: the log was lost before its end. None if readers can go on."""
+        return self.lost if self.outcome is None else None
 
     # Reading
 
@@ -182,6 +190,8 @@ class Log(ABC):
 
     async def resolve(self, cursor: Cursor) -> int:
         """Return the offset to read after. Raise LogReset if this log cannot continue there."""
+        if (reason := self.broken_off) is not None:
+            raise self.reset(reason)
         if (cursor.stream, cursor.epoch) != (self.stream, self.epoch):
             raise self.reset("epoch_changed")
         if cursor.offset > self.top:
@@ -201,7 +211,7 @@ class Log(ABC):
         """Return the error for a cursor that cannot be continued. Its `resume` leads to the oldest kept entry."""
         self.resets += 1
         # What a store continues with has nothing to do with the offsets of an incarnation that is lost.
-        return LogReset(self.name, reason, str(self.cursor(self.base if self.lost is None else 0)))
+        return LogReset(self.name, reason, str(self.cursor(self.base if self.broken_off is None else 0)))
 
     def trim(self) -> None:  # noqa: B027 - a log may trim itself
         """Drop entries that have become too old, or are no longer held. Writes trim too, but a quiet log has none."""
@@ -351,7 +361,8 @@ class Tail:
 
     def __init__(self, log: Log, after: int, flow: Flow) -> None:
         self.log = log
-        self.position = after
+        # A reader that joins a log that was broken off must look, too.
+        self.position = after if log.broken_off is None else min(after, log.top - 1)
         self.dropped = 0  # entries skipped since the last take_dropped
         self._tag = ""  # the tag of the entry at `position`, if the log has tags and the entry was read here
         self._flow = flow
@@ -375,7 +386,7 @@ class Tail:
         log = self.log
         if log.top == self.position:
             return NOTHING
-        if log.lost is not None:
+        if log.lost is not None and log.outcome is None:
             raise log.reset(log.lost)
         if self._prepare is not None:
             self._prepare(self)
@@ -416,7 +427,7 @@ class Tail:
         return dropped
 
     def close(self) -> None:
-        """Leave the log. Further calls do nothing."""
+        """Leave the log. This ends the iteration, in whatever task it is. Further calls do nothing."""
         if not self._closed:
             self._closed = True
             self.wake()
@@ -432,13 +443,14 @@ class Tail:
         return self
 
     async def __anext__(self) -> Entries:
-        while True:
+        while not self._closed:
             if entries := await self.read():
                 return entries
             if self.ended:
                 self.close()
-                raise StopAsyncIteration
-            await self.wait()
+            else:
+                await self.wait()
+        raise StopAsyncIteration
 
     def _bounds(self) -> tuple[int, int]:
         # Finding the newest entry of each key takes a look at all entries.

@@ -42,8 +42,7 @@ class MemoryLog(Log):
         self._max_age = self.retention.age
 
     async def add(self, rows: Sequence[Row], *, fence: int | None = None) -> range:
-        if self.outcome is not None:
-            raise LogClosed(self.name, self.outcome.state)
+        self.check_open()
         self._check_fence(fence)
         first = self.top + 1
         for event, json in rows:
@@ -61,8 +60,8 @@ class MemoryLog(Log):
 
     def write(self, event: str | None, json: bytes) -> None:
         """Append one entry, whoever the writer is. Raise LogClosed after the end."""
-        if self.outcome is not None:
-            raise LogClosed(self.name, self.outcome.state)
+        if self.outcome is not None or self.lost is not None:
+            self.check_open()
         self.top += 1
         kept = self._json
         kept.append(json)
@@ -80,7 +79,7 @@ class MemoryLog(Log):
     def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
         start = after - self.base
         if start < 0:
-            raise self.reset("trimmed")
+            raise self.reset(self.broken_off or "trimmed")
         if (larger := self._size > size) and limit > 1:
             # Estimate by the average size: slicing many entries too many costs more than encoding those that fit.
             limit = min(limit, max(size * len(self._json) // self._size, 1))
@@ -100,6 +99,11 @@ class MemoryLog(Log):
             self._trim_excess()
         if self._max_age is not None:
             self._trim_old(self._max_age, slack=0)
+
+    def check_open(self) -> None:
+        """Raise LogClosed if the log has ended or is lost."""
+        if (closed := self.lost if self.outcome is None else self.outcome.state) is not None:
+            raise LogClosed(self.name, closed)
 
     def _check_fence(self, fence: int | None) -> None:
         control = self.control
@@ -203,12 +207,12 @@ class MemoryStore(LogStore):
 
     async def lease(self, log: Log) -> MemoryWriter:
         assert isinstance(log, MemoryLog), f"expected a log of this store, but got {log!r}"
-        if log.outcome is not None:
-            raise LogClosed(log.name, log.outcome.state)
+        log.check_open()
         if log.control.leased:
             raise LogFenced(log.name, log.control.fence)
         fence = log.control.fence + 1
-        log.set_control(fence=fence, leased=True)
+        # A stop was for the writer before, unless there was none.
+        log.set_control(fence=fence, leased=True, stopping=log.control.stopping and fence == 1)
         return MemoryWriter(log, fence)
 
     async def expire(self, log: Log, seconds: float) -> None:
@@ -233,6 +237,7 @@ class MemoryStore(LogStore):
         if self._held.get(log.name) is log:
             self._logs.pop(log.name, None)
             del self._held[log.name]
+            log.lose("epoch_changed")
 
     def _release(self, log: Log) -> None:
         if self._held.get(log.name) is log:

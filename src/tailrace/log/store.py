@@ -65,7 +65,10 @@ class LogStore(ABC):
 
     @abstractmethod
     async def drop(self, log: Log) -> None:
-        """Forget a log and its entries now. Do nothing if another log has its name by now."""
+        """Forget a log and its entries now, even if it is in use. Do nothing if another log has its name by now.
+
+        Its writer can write no more. Its readers get a reset, unless the log has ended.
+        """
 
     @abstractmethod
     async def secret(self) -> bytes:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..cursor import Cursor
-from ..errors import LogExists, LogReset, StoreUnavailable
+from ..errors import LogClosed, LogExists, LogReset, StoreUnavailable
 from ..events import DONE, Outcome
 from ..flow import Retention
 from ..log.base import Log
@@ -16,7 +16,7 @@ from ..log.store import LogStore
 from .base import NAME, cursors_of, raised, turns, watched, write
 from .entries import EntryContract
 from .flows import FlowContract
-from .writers import WriterContract
+from .writers import WriterContract, refuses
 
 
 class LogContract(EntryContract, FlowContract, WriterContract):
@@ -183,6 +183,26 @@ class LogContract(EntryContract, FlowContract, WriterContract):
                     assert (tail.ended, tail.cursor()) == (True, cursor)
                     assert tail.log.outcome == Outcome("error", "broken")
                     assert await self._rest(tail) == []
+
+    async def test_who_uses_a_log_that_is_dropped_is_told(self) -> None:
+        """Readers of a log that is dropped are reset, in whatever process. Its writer and others can write no more."""
+        async with self.open_stores() as (one, other):
+            writer = await self._lease(one)
+            there = await self._find(other, NAME)
+            await self._write(writer, 1)
+            with writer.log.tail() as near, there.tail() as far:
+                for tail in (near, far):
+                    assert await self._take(tail, 1) == [1]
+                waiting = [await self._waiting(raised(LogReset, anext(tail))) for tail in (near, far)]
+                await self._soon(other.drop(there))
+                for reset in waiting:
+                    assert (await self._soon(reset)).reason == "epoch_changed"
+            assert writer.lost
+            assert refuses(writer)
+            for log in (writer.log, there):
+                await raised(LogClosed, self._soon(log.append(2)))
+                with log.tail() as tail:
+                    assert (await raised(LogReset, self._soon(anext(tail)))).reason == "epoch_changed"
 
     async def test_a_log_that_nobody_uses_expires(self) -> None:
         """A log is forgotten when its time is over."""

@@ -201,6 +201,26 @@ class WriterContract(Contract):
                 with log.tail() as tail:
                     assert await self._rest(tail) == [1, 2]
 
+    async def test_a_stop_is_meant_for_the_writer_of_then(self) -> None:
+        """A producer is not stopped because an earlier one of the same log was asked to stop."""
+        async with self.open_stores() as (one, other):
+            here, there = [await self._soon(store.attach(NAME, Retention())) for store in (one, other)]
+            first = await self._soon(one.lease(here))
+            await self._soon(there.stop())
+            await self._told(here, lambda log: log.control.stopping)
+            await self._soon(first.release())
+            await self._soon(one.lease(here))
+            for log in (here, there):
+                await self._told(log, lambda log: log.control.leased and not log.control.stopping)
+
+    async def test_a_stop_before_the_first_writer_is_kept_for_it(self) -> None:
+        """A stream that was stopped between its making and its start does not run on."""
+        async with self.open_stores() as (one, other):
+            log = await self._soon(one.create(NAME, Retention()))
+            await self._soon((await self._find(other, NAME)).stop())
+            await self._soon(one.lease(log))
+            await self._told(log, lambda log: log.control.leased and log.control.stopping)
+
     # What others do to it
 
     async def test_a_writer_learns_that_its_log_was_ended(self) -> None:
