@@ -7,8 +7,9 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from tailrace import Batch, Event, Flow, Outcome, Retention, StreamError, StreamResponse, StreamSettings
+from tailrace import Batch, Event, Flow, Log, Outcome, Retention, StreamError, StreamResponse, StreamSettings
 from tailrace.asgi.connection import Document, Reading
+from tailrace.events import DONE
 from tests.asgi.apps import Served, Server, of, request, small_engine
 from tests.raw import BOUND, exchange
 from tests.serving import serving
@@ -183,6 +184,28 @@ async def test_a_client_that_does_not_wait_for_the_document_cancels_at_once() ->
             await soon(faucet.started)
         # Nobody knows an address at which to come back: there is no grace of ten seconds.
         await soon(faucet.closed)
+
+
+async def test_a_detached_generator_finishes_after_the_client_of_its_document_is_gone() -> None:
+    faucet = Faucet([1])
+    app = Served(x=StreamResponse(faucet.run, StreamSettings(on_disconnect="detach")))
+    async with serving(app) as url:
+        async with exchange(url, "/x", head=False):
+            await soon(faucet.started)
+            (producer,) = app.engine.producers._running.values()
+            left = asyncio.Event()
+
+            def listener(log: Log) -> None:
+                if not log.readers:
+                    left.set()
+
+            producer.log.listen(listener)
+        await soon(left)
+        faucet.put(2)
+        faucet.end()
+        await soon(app.left)
+        assert (producer.log.top, producer.log.outcome) == (2, DONE)
+        assert app.engine.statistics().kept == 0
 
 
 async def test_a_function_answers_anew_each_time() -> None:

@@ -228,10 +228,6 @@ class Document:
             data = await self._collect()
         except (LogReset, StreamError) as error:
             return refusal_of(error)
-        finally:
-            if started:
-                # A document has no address of its own, so no client can ask for this log again.
-                await self._reading.engine.forget(tail.log)
         outcome = tail.log.outcome if tail.ended else None
         if started and outcome is not None and outcome.state != "done":
             return self._failed(outcome, data)

@@ -267,6 +267,9 @@ class StreamResponse(Response):
         if producer is not None:
             # FastAPI closes the request's dependencies when this returns. The generator may use them until its end.
             await producer.wait()
+            if not request.wire.streaming:
+                # A document has no address of its own, so no client can ask for this log again.
+                await plan.engine.forget(read.log)
             if failure is None:
                 _report(producer)
         # Servers raise an OSError from `send` when the client has left (ASGI 2.4). The generator may raise its own.
