@@ -16,7 +16,7 @@ PACE = 0.01
 """Seconds between two numbers."""
 
 app = FastAPI()
-app.state.tailrace_engine = engine = Engine(os.environ["REDIS_URL"])
+app.state.tailrace_engine = engine = Engine(os.environ["REDIS_URL"], shutdown_grace=0.5)
 router = StreamRouter()
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
 
-from tailrace import Frame, Outcome, read_notice
+from tailrace import Farewell, Frame, Outcome, read_notice
 from tests.log.redis.redis_server import redis_server
 from tests.system.servers import UVICORN, Reader, Running, running
 
@@ -96,6 +98,28 @@ async def test_equal_requests_to_two_processes_start_one_stream(first: Running, 
         for reader in (here, there):
             assert [frame.data for frame in await take(reader, 3)] == [1, 2, 3]
         await one.post(f"{stream_of(there)}/stop")
+
+
+async def test_readers_of_a_process_that_stops_go_on_at_another(first: Running, second: Running) -> None:
+    async with first.client() as one, second.client() as other:
+        async with reading(one, "/numbers") as here:
+            address = stream_of(here)
+            await take(here, 3)
+            first.process.terminate()
+            numbers: list[Any] = []
+            notice = None
+            while notice is None:
+                frame = await here.next()
+                notice = read_notice(frame)
+                if notice is None:
+                    numbers.append(frame.data)
+            assert isinstance(notice, Farewell)
+        async with reading(other, f"{address}?after={frame.id}") as there:
+            *frames, end = await there.rest()
+        assert read_notice(end) == Outcome("cancelled", "shutdown", "the server shut down")
+        numbers += [frame.data for frame in frames]
+        assert numbers == list(range(4, 4 + len(numbers)))
+        assert await first.exit_status() == -signal.SIGTERM
 
 
 async def test_readers_are_told_when_the_producers_process_is_killed(first: Running, second: Running) -> None:

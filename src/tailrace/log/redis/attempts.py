@@ -26,7 +26,12 @@ def answering(name: str) -> Iterator[None]:
     try:
         yield
     except (Unreachable, Refused) as error:
-        raise StoreUnavailable(name, str(error)) from error
+        raise unanswered(name, error) from error
+
+
+def unanswered(name: str, error: Unreachable | Refused) -> StoreUnavailable:
+    """Return the error for a call about a log that was not answered."""
+    return StoreUnavailable(name, str(error))
 
 
 async def repeatedly(attempt: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:

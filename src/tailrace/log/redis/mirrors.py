@@ -109,7 +109,7 @@ class Mirrors:
     def push(self, channel: bytes, data: bytes) -> None:
         """Take a frame."""
         if (log := self._attached.get(channel)) is not None:
-            log.receive(parse(data))
+            log.hear(data)
         elif (early := self._arriving.get(channel)) is not None:
             early.take(data)
 

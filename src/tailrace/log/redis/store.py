@@ -19,7 +19,7 @@ from ..base import Log
 from ..keeper import Keeper
 from ..store import Keeping, LogStore
 from .address import Address, Part
-from .attempts import CONNECT, answering, repeatedly
+from .attempts import CONNECT, answering, repeatedly, unanswered
 from .beat import Beat
 from .connection import LIMITS, Limits, NotSent, Refused, Unreachable
 from .frames import Batch, Facts
@@ -203,9 +203,13 @@ class RedisStore(LogStore):
     # What mirrors need: Home
 
     async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
-        with answering(name):
-            commands = await self._connected()
+        commands = self._commands
+        try:
+            if commands is None or not commands.connected:
+                commands = await self._connected()
             answer: list[Any] = await commands.run(script, (keys.meta, keys.log), *arguments)
+        except (Unreachable, Refused) as error:
+            raise unanswered(name, error) from error
         return answer
 
     async def fetch(self, log: Mirror, after: int, count: int) -> list[Batch]:

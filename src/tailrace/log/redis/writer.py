@@ -40,7 +40,6 @@ class RedisWriter(Writer):
     def __init__(self, log: RedisLog, fence: int, home: Home, *, top: int, tag: bytes) -> None:
         """Continue behind the batch that ends at `top` and has a tag."""
         super().__init__(log, fence)
-        self.write = self._write
         self._home = home
         self._top = self._stored = top
         self._tag = tag
@@ -76,7 +75,7 @@ class RedisWriter(Writer):
         unread = log.bytes_after(log.furthest) + self._unstored
         return self.lag() >= (retention.count or self._top) or unread >= (retention.size or unread + 1)
 
-    def _write(self, event: str | None, json: bytes) -> None:
+    def write(self, event: str | None, json: bytes) -> None:
         if self._refuses:
             raise self._refusal()
         self._json.append(json)
