@@ -5,6 +5,7 @@ Each protection is switched off by itself, in the test's process. The store then
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
@@ -90,6 +91,7 @@ def history_before_subscription(patch: pytest.MonkeyPatch) -> None:
 
     async def make_first(self: Mirrors, name: str) -> RedisLog | None:
         if (log := await make(self, name)) is not None:
+            await asyncio.sleep(0.005)  # as much as the way to a server that is further away
             await subscribe(self, name, log.channel)
         return log
 
