@@ -141,7 +141,7 @@ class Producer:
         self._high = flow.high if self._blocks else sys.maxsize
         self._grace = grace
         self._patience = patience
-        self._reports = reports
+        self.reports = reports
         self._threads = threads
         self._on_finish = on_finish
         self._outcome: Outcome | None = None
@@ -294,7 +294,7 @@ class Producer:
         outcome = self._describe(error)
         if outcome.code not in UNTOLD:
             logger.info("log %s failed: %s (%s)", name, outcome.message, outcome.code)
-        elif self._reports:
+        elif self.reports:
             logger.error("log %s: the generator raised", name, exc_info=error)
         return Cause.FAILED, outcome
 

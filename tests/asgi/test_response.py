@@ -16,7 +16,8 @@ from tailrace.producer import OnDisconnect
 from tests.asgi.apps import ACCEPTED, SSE_HEADERS, STREAMED, Served, Server, of, small_engine
 from tests.raw import BOUND, exchange, fetch, frames, values
 from tests.serving import serving
-from tests.sources import Faucet, soon
+from tests.silence import silent_loop as silent_loop
+from tests.sources import Faucet, soon, turns
 
 WIRES = {wire.media_type: wire for wire in DEFAULT_WIRES}
 
@@ -428,3 +429,28 @@ async def test_an_error_that_comes_when_the_client_is_gone_is_logged(
         await soon(faucet.closed)
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["secret"]
     assert not app.raised
+
+
+@pytest.mark.usefixtures("silent_loop")
+@pytest.mark.parametrize("on_disconnect", ["detach", "cancel"])
+async def test_an_error_that_comes_when_the_request_is_cancelled_is_logged_once(
+    on_disconnect: OnDisconnect, caplog: pytest.LogCaptureFixture
+) -> None:
+    faucet = Faucet([1])
+    server = Server()
+    engine = small_engine()
+    response = StreamResponse(faucet.run, StreamSettings(on_disconnect=on_disconnect), engine=engine)
+    running = asyncio.create_task(response(server.scope, server.receive, server.send))
+    await soon(faucet.started)
+    await turns()
+    (producer,) = engine.producers._running.values()
+    faucet.put(ValueError("secret"))
+    if on_disconnect == "cancel":
+        # The error comes before the cancellation, and the request is about to raise it.
+        while producer.error is None:  # noqa: ASYNC110 - nobody says that a generator has failed
+            await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await asyncio.wait_for(producer.wait(), BOUND)
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["secret"]

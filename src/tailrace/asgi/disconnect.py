@@ -156,6 +156,8 @@ class Work(Generic[T]):
         if not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.exception()  # known now, even if nobody asks for the result
         return isinstance(error, asyncio.CancelledError) and self._came_first and waiting.uncancel() == 0
 
     def _interrupt(self, task: object) -> None:

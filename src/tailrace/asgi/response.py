@@ -256,9 +256,12 @@ class StreamResponse(Response):
             pass
         except asyncio.CancelledError:
             # A middleware's timeout or the server's end cancels this. The dependencies close when this returns.
-            if producer is not None and self.settings.on_disconnect == "cancel":
-                producer.stop(_CANCELLED)
-                await producer.wait()
+            if producer is not None:
+                producer.reports = True  # because this request raises no error any more
+                if self.settings.on_disconnect == "cancel":
+                    producer.stop(_CANCELLED)
+                    await producer.wait()
+                _report(producer)
             raise
         except Exception as error:
             failure = error
@@ -365,7 +368,7 @@ async def _close_unused(source: Source) -> None:
 
 
 def _report(producer: Producer) -> None:
-    """Log an error that the outcome hides, if the client left before it could be raised."""
+    """Log an error that the outcome hides, if the client left, or the request was cancelled, before it was raised."""
     outcome = producer.log.outcome
     if producer.error is not None and outcome is not None and outcome.code in UNTOLD:
         logger.error(
