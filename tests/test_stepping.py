@@ -147,13 +147,14 @@ async def test_news_during_the_steps_reach_those_that_were_stepped_already_and_t
 
 
 @on_each_loop
-async def test_two_tasks_cannot_share_a_sleeper() -> None:
+async def test_a_sleeper_knows_whether_a_task_sleeps() -> None:
     sleeper = Sleepers().sleeper()
-    first = await asleep(sleep(sleeper))
-    with pytest.raises(RuntimeError, match="but another task awaits them already"):
-        await sleeper
+    assert not sleeper.asleep
+    task = await asleep(sleep(sleeper))
+    assert sleeper.asleep
     sleeper.wake()
-    await asyncio.wait_for(first, LIMIT)
+    assert not sleeper.asleep
+    await asyncio.wait_for(task, LIMIT)
 
 
 def test_a_sleeper_belongs_to_a_running_loop() -> None:

@@ -115,6 +115,17 @@ async def test_a_cancelled_wait_does_not_disturb_the_others() -> None:
         assert cancelled.cancelled()
 
 
+async def test_two_tasks_cannot_wait_by_one_tail() -> None:
+    log = MemoryLog("shared")
+    with log.tail() as tail:
+        waiting = asyncio.create_task(tail.wait())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="expected one task to read log 'shared' by this tail"):
+            await tail.wait()
+        await log.append(1)
+        await asyncio.wait_for(waiting, LIMIT)
+
+
 async def test_a_tail_that_is_closed_ends_its_wait() -> None:
     log = MemoryLog("closed")
     tail = log.tail()

@@ -72,7 +72,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_encoder", "_engine", "_headers", "_idle", "_ping_due", "_reading",
+        "_encoder", "_engine", "_headers", "_idle", "_leaves", "_ping_due", "_reading",
         "_send", "_sending", "_status", "_tail", "_task",
     )  # fmt: skip
 
@@ -85,6 +85,7 @@ class Connection:
         self._status = status
         self._headers = headers
         self._idle = True
+        self._leaves = reading.engine.draining
         self._ping_due = False
         self._sending = 0  # the number of beats during the current send, from 1; 0 between sends
         self._task: asyncio.Task[Any] | None = None
@@ -119,7 +120,7 @@ class Connection:
                         await asyncio.sleep(0)
                 elif log.outcome is not None:
                     return await self._finish(b"")
-                elif engine.draining and engine.leaving(log):
+                elif self._leaves and engine.leaving(log):
                     return await self._end(b"", engine.readers.farewell("shutdown"), str(tail.cursor()))
                 elif self._ping_due:
                     self._ping_due = False
@@ -148,6 +149,7 @@ class Connection:
 
     def leave(self) -> None:
         """Wake up and decide whether to send a farewell, because the server is shutting down."""
+        self._leaves = True
         self._tail.wake()
 
     def abandon(self) -> None:

@@ -408,7 +408,9 @@ class Tail:
         return self._take(await self.log.read(self.position, *self._bounds())) if entries is None else entries
 
     async def wait(self) -> None:
-        """Wait for entries, the end or a `wake`."""
+        """Wait for entries, the end or a `wake`. Raise RuntimeError if another task waits already."""
+        if self.news.asleep:
+            raise RuntimeError(f"expected one task to read log {self.log.name!r} by this tail, but another one waits")
         if self.log.top <= self.position and self.log.outcome is None:
             await self.news
 
