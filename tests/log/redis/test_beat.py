@@ -9,6 +9,7 @@ import pytest
 
 from tailrace.errors import LogClosed
 from tailrace.flow import Retention
+from tailrace.log.redis import beat as module
 from tailrace.log.redis.beat import PRODUCER_LOST
 from tests.log.redis.redis_server import RedisServer
 from tests.log.redis.stores import LIMIT, QUICK, SLOW, FlakyStore, attached, read_all, stores, take, until, write
@@ -178,3 +179,37 @@ async def test_the_dead_of_a_whole_server_are_buried_by_who_comes_next(redis: Re
             log = await attached(next_one, NAME)
             await until(lambda: log.outcome == PRODUCER_LOST)
             assert await read_all(log, 0) == []
+
+
+async def test_a_round_in_which_a_log_cannot_be_loaded_is_not_the_last(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (one, other):
+        log = await one.attach(NAME, Retention())
+        writer = await one.lease(log)
+        await attached(other, NAME)
+        one.refuse = log.stale = True
+        await rounds(one, 1)
+        one.refuse = False
+        await rounds(one, 4)
+        assert not writer.lost
+
+
+async def test_many_streams_of_the_dead_end_at_once(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BURIED_AT_ONCE", 2)
+    async with stores(redis.url, pace=PACE) as (dead, other):
+        for number in range(5):
+            await dead.lease(await dead.create(f"/stream-{number}", Retention()))
+        logs = [await attached(other, f"/stream-{number}") for number in range(5)]
+        await stand_still(dead)
+        await until(lambda: all(log.outcome == PRODUCER_LOST for log in logs))
+
+
+async def test_a_server_that_became_a_replica_is_connected_anew(own_redis: RedisServer) -> None:
+    async with stores(own_redis.url, 1, pace=replace(PACE, patience=LIMIT)) as (store,):
+        log = await store.attach(NAME, Retention())
+        await rounds(store, 1)
+        before = {client["id"] for client in own_redis.clients()}
+        own_redis.ask("REPLICAOF", "127.0.0.1", "1")
+        appending = asyncio.create_task(log.append(1))
+        await until(lambda: not before & {client["id"] for client in own_redis.clients()})
+        own_redis.ask("REPLICAOF", "NO", "ONE")
+        assert list(await appending) == [1]

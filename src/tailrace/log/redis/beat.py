@@ -21,6 +21,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from ...errors import StoreUnavailable
 from ...events import Outcome
 from .connection import Refused, Unreachable
 from .frames import encode_outcome
@@ -31,6 +32,10 @@ logger = logging.getLogger("tailrace.log.redis")
 
 DEAD_AFTER = 3
 """The number of rounds for which the counter of a dead process stands still."""
+
+BURIED_AT_ONCE = 256
+"""How many streams of a dead process end at once. One after the other, 10,000 of them would take so many round trips
+that the process which buries stands still itself."""
 
 PRODUCER_LOST = Outcome("error", "producer_lost", "the process that produced the stream is gone")
 
@@ -77,8 +82,10 @@ class Beat:
             pause = self._interval
             try:
                 await self._round()
-            except (Unreachable, Refused) as error:
+            except (Unreachable, Refused, StoreUnavailable) as error:
                 logger.debug("a round failed: %s", error)
+                if isinstance(error, Refused) and error.code == "READONLY":
+                    self._deaf("it is a replica by now")  # its name may lead to the new master
                 # The others may need as long as this process to connect again. So count anew, and come back soon.
                 self._others.clear()
                 pause /= 4
@@ -146,11 +153,14 @@ class Beat:
 
     async def _bury(self, process: bytes) -> None:
         """Remove a process from everything. Others may do the same meanwhile, so each step can be repeated."""
-        names = await self._commands.call("SMEMBERS", self._used(process))
-        outcome = encode_outcome(PRODUCER_LOST)
-        for name in names:
-            keys = Keys.of(self._prefix, name.decode())
-            await self._commands.run(BURY, (keys.meta, keys.log), process, outcome, self._keep_ms)
+        names = tuple(await self._commands.call("SMEMBERS", self._used(process)))
+        for start in range(0, len(names), BURIED_AT_ONCE):
+            await asyncio.gather(*(self._bury_in(name, process) for name in names[start : start + BURIED_AT_ONCE]))
         await asyncio.gather(
             self._commands.call("DEL", self._used(process)), self._commands.call("HDEL", self._processes, process)
         )
+
+    async def _bury_in(self, name: bytes, process: bytes) -> None:
+        keys = Keys.of(self._prefix, name.decode())
+        outcome = encode_outcome(PRODUCER_LOST)
+        await self._commands.run(BURY, (keys.meta, keys.log), process, outcome, self._keep_ms)
