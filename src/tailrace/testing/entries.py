@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from ..cursor import Cursor
 from ..errors import EventError, LogClosed, LogReset
 from ..events import DONE, Event, Outcome
 from ..flow import Retention
 from ..log.base import BATCH_BYTES, Log
-from .base import Contract, cursors_of, data_of, offsets_of, raised, trimmed_to, turns
+from .base import NAME, Contract, cursors_of, data_of, offsets_of, raised, trimmed_to, turns
 
 
 class EntryContract(Contract):
@@ -436,29 +436,32 @@ class EntryContract(Contract):
                     await turns(chance.randrange(20))
                 await logs[0].close()
 
-            async def follow(log: Log) -> list[list[int]]:
-                """Return what was read in a row, from reset to reset."""
-                after, rows = 0, list[list[int]]()
-                while True:
-                    rows.append([])
-                    try:
-                        with log.tail(after) as tail:
-                            async for entries in tail:
-                                assert data_of(entries) == list(entries.offsets)
-                                rows[-1] += entries.offsets
-                                await turns(chance.randrange(10))
-                        return rows
-                    except LogReset as reset:
-                        after = trimmed_to(reset)
+            async with asyncio.timeout(self.limit), asyncio.TaskGroup() as group:
+                following = [group.create_task(follow(log, chance)) for log in logs * 3]
+                group.create_task(publish())
+            assert [task.result() for task in following] == [total] * 6
+
+    async def test_a_reader_of_a_large_history_that_is_trimmed_misses_nothing_unnoticed(self) -> None:
+        """While a reader fetches a history that is trimmed meanwhile, it gets each next entry or a reset."""
+        chance = random.Random(13)
+        kept, parts = 40, 60
+        text = " " * (32 << 10)  # a process that comes late may have to fetch what is as large
+        async with self.open_stores() as (one, other):
+            here = await self._soon(one.attach(NAME, Retention(count=kept, size=None)))
+
+            async def publish(first: int) -> None:
+                await here.append(*(f"{first + number}{text}" for number in range(5)))
+                await turns(chance.randrange(30))
 
             async with asyncio.timeout(self.limit), asyncio.TaskGroup() as group:
-                following = [group.create_task(follow(log)) for log in logs * 3]
-                group.create_task(publish())
-            for rows in [task.result() for task in following]:
-                read = [row for row in rows if row]
-                assert all(row == list(range(row[0], row[-1] + 1)) for row in read)
-                assert all(later[0] > row[-1] + 1 for row, later in pairwise(read))
-                assert read[-1][-1] == total
+                for part in range(kept // 5):
+                    await publish(1 + 5 * part)
+                there = await self._find(other, NAME)
+                following = [group.create_task(follow(log, chance)) for log in (there, there, here)]
+                for part in range(kept // 5, parts):
+                    await publish(1 + 5 * part)
+                await here.close()
+            assert [task.result() for task in following] == [5 * parts] * 3
 
     # Statistics
 
@@ -500,3 +503,20 @@ class EntryContract(Contract):
             heard.clear()
             there.tail().close()
             assert not heard
+
+
+async def follow(log: Log, chance: random.Random) -> int:
+    """Read a log whose data are its offsets, from reset to reset, and check them. Return the last one."""
+    after, last = 0, 0
+    while True:
+        try:
+            with log.tail(after) as tail:
+                async for entries in tail:
+                    assert [int(data) for data in data_of(entries)] == list(entries.offsets)
+                    assert list(entries.offsets) == list(range(after + 1, after + 1 + len(entries)))
+                    after = last = entries.offsets[-1]
+                    await turns(chance.randrange(10))
+            return last
+        except LogReset as reset:
+            after = trimmed_to(reset)
+            assert after > last

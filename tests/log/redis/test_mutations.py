@@ -13,7 +13,10 @@ from typing import TypeAlias
 import pytest
 
 from tailrace.errors import LogReset
+from tailrace.events import Entries
+from tailrace.log.base import BATCH_BYTES
 from tailrace.log.redis import log, mirror, store
+from tailrace.log.redis.columns import Columns
 from tailrace.log.redis.frames import Batch
 from tailrace.log.redis.link import Script
 from tailrace.log.redis.log import RedisLog
@@ -86,6 +89,16 @@ def without_tags(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RedisLog, "has_tag", has_tag)
 
 
+def without_check_of_history(patch: pytest.MonkeyPatch) -> None:
+    async def read(self: RedisLog, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+        while (entries := self.read_nowait(after, limit, size)) is None:
+            if batches := await self._fetch(after, 4):
+                return Columns.of(batches).slice(max(after, batches[0].start), limit, size)
+        return entries
+
+    patch.setattr(RedisLog, "read", read)
+
+
 def history_before_subscription(patch: pytest.MonkeyPatch) -> None:
     make, subscribe = Mirrors._make, Mirrors._subscribe
 
@@ -141,6 +154,11 @@ MUTATIONS: list[tuple[str, Mutation, list[str]]] = [
         "the tag of a cursor",
         without_tags,
         ["a_cursor_with_a_wrong_tag_is_reset", "a_cursor_of_a_lost_entry_is_reset"],
+    ),
+    (
+        "the check of history that may be trimmed",
+        without_check_of_history,
+        ["a_reader_of_a_large_history_that_is_trimmed_misses_nothing_unnoticed"],
     ),
     (
         "the order of subscription and history",
