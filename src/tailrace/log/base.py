@@ -246,7 +246,10 @@ class Log(ABC):
             self._tell_listeners()
 
     def listen(self, listener: Listener) -> None:
-        """Call `listener` when a reader joins or leaves, when the log ends, and when `control` changes."""
+        """Call `listener` when a reader joins or leaves, when the log ends or is lost, and when `control` changes.
+
+        It must not raise.
+        """
         if listener not in self._listeners:
             self._listeners = (*self._listeners, listener)
 

@@ -34,7 +34,7 @@ class Keeper:
     log has readers, it is kept at any age, so that a reader whose connection breaks can come back. Of too many ended
     logs without readers, the one that was left longest ago goes first; the one that was left last stays.
 
-    An open log is released after `idle` seconds without use: no lookup, no reader, no write and no writer.
+    An open log is released after `idle` seconds without use: nobody attached to it, read it or wrote it.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Keeper:
 
     def changed(self, log: Log) -> None:
         """Note that a reader of the log joined or left, that the log ended, or that its control changed."""
+        self._cancel_expiry(log)
         if log.outcome is None:
             if log in self._watched and not log.readers:
                 self._renew(log)
@@ -79,17 +80,16 @@ class Keeper:
             self._forget_ended()
 
     def expire(self, log: Log, seconds: float) -> None:
-        """Forget a log in `seconds`, unless it has readers or a writer then."""
-        if (earlier := self._expiring.pop(log, None)) is not None:
-            earlier.cancel()
-        self._expiring[log] = asyncio.get_running_loop().call_later(seconds, self._forget_expired, log)
+        """Forget a log in `seconds`, unless it is used by then."""
+        self._cancel_expiry(log)
+        loop = asyncio.get_running_loop()
+        self._expiring[log] = loop.call_later(seconds, self._forget_expired, log, log.top)
 
     def forget(self, log: Log) -> None:
         """Forget a log now."""
         log.unlisten(self.changed)
         self._watched.pop(log, None)
-        if (timer := self._expiring.pop(log, None)) is not None:
-            timer.cancel()
+        self._cancel_expiry(log)
         self._take_out(log)
         self._drop(log)
 
@@ -122,9 +122,14 @@ class Keeper:
         if (kept := self._kept.pop(log, None)) is not None:
             self.size -= kept.size
 
-    def _forget_expired(self, log: Log) -> None:
+    def _cancel_expiry(self, log: Log) -> None:
+        if (timer := self._expiring.pop(log, None)) is not None:
+            timer.cancel()
+
+    def _forget_expired(self, log: Log, top: int) -> None:
+        """Forget a log, unless it is used, or was written since its expiry was set."""
         del self._expiring[log]
-        if not _is_used(log):
+        if not _is_used(log) and log.top == top:
             self.forget(log)
 
     def _forget_ended(self) -> None:

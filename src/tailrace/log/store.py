@@ -61,7 +61,7 @@ class LogStore(ABC):
 
     @abstractmethod
     async def expire(self, log: Log, seconds: float) -> None:
-        """Forget a log in `seconds`, unless it is in use then. A later call replaces an earlier one."""
+        """Forget a log in `seconds`, unless it is read or written by then. A later call replaces an earlier one."""
 
     @abstractmethod
     async def drop(self, log: Log) -> None:

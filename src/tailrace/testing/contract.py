@@ -258,6 +258,19 @@ class LogContract(EntryContract, FlowContract, WriterContract):
             assert secrets[0] == secrets[1] == secrets[2]
             assert len(secrets[0]) == 32
 
+    async def test_a_use_meanwhile_ends_an_expiry(self) -> None:
+        """A log that is read or written before its time is over is kept as long as any other."""
+        async with self.open_stores() as (one, other):
+            for name in ("/read", "/written", "/unused"):
+                await self._soon(one.attach(name, Retention()))
+                await self._soon(one.expire(await self._find(one, name), 0.2))
+            with (await self._find(other, "/read")).tail():
+                await self._told(await self._find(one, "/read"), watched)
+            await self._soon((await self._find(other, "/written")).append(1))
+            await self._gone("/unused", one, other)
+            for name in ("/read", "/written"):
+                assert await self._soon(other.find(name)) is not None
+
     async def test_a_store_can_be_used_after_it_was_closed(self) -> None:
         """A store that was closed opens again when it is used."""
         async with self.open_stores() as (one, _):
