@@ -55,9 +55,9 @@ class FlakyStore(RedisStore):
             raise StoreUnavailable(name, "the test has lost the reply")
         return answer
 
-    async def fetch(self, log: Mirror, after: int, count: int) -> list[Batch]:
+    async def fetch(self, log: Mirror, after: int, size: int) -> list[Batch]:
         self.fetches += 1
-        return await super().fetch(log, after, count)
+        return await super().fetch(log, after, size)
 
     def _pushed(self, push: list[Any]) -> None:
         if not self.deaf(push[1]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tailrace.log.redis import columns as module
 from tailrace.log.redis.columns import Columns
 from tailrace.log.redis.frames import Batch
 
@@ -67,6 +68,16 @@ def test_the_oldest_batches_go_when_an_eighth_is_too_much(columns: Columns, boun
     assert columns.slice(base, 100, 100).places == whole[base - 10 :]
     assert columns.slice(14, 1, 100)[0].event == "five"
     assert columns.size == sum(map(len, columns.slice(base, 100, 100).json))
+
+
+def test_small_batches_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BATCHES", 16)
+    columns = Columns(0)
+    for number in range(1, 100):
+        columns.add(batch(number - 1, b"1", prev=columns.tag, cum=number))
+        columns.keep(1_000)
+        assert columns.batches <= 18
+    assert columns.batches >= 16
 
 
 def test_names_go_with_their_entries(columns: Columns) -> None:

@@ -48,6 +48,19 @@ async def test_history_that_is_not_held_is_fetched(redis: RedisServer, monkeypat
             assert len(await log.read(100, 400, 12)) == 4
 
 
+async def test_a_page_of_large_entries_is_bounded(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_BYTES", 500)
+    async with stores(redis.url, 1) as (store,):
+        log = await store.attach(NAME, Retention(size=None))
+        for _ in range(60):
+            await log.append("x" * 50_000)
+        for number in range(100):  # what is held says nothing about what is fetched
+            await log.append(number)
+        before = redis.ask("INFO", "stats")["total_net_output_bytes"]
+        assert len(await read_all(log, 160)) == 160
+        assert redis.ask("INFO", "stats")["total_net_output_bytes"] - before < 5_000_000
+
+
 async def test_readers_at_one_place_share_a_fetch(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HELD_BYTES", 100)
     async with stores(redis.url, 1) as (store,):

@@ -21,6 +21,7 @@ from tailrace.log.redis.scripts import (
     END,
     LEASE,
     LOAD,
+    PAGE,
     READERS,
     RELEASE,
     STOP,
@@ -195,7 +196,7 @@ REFUSED = {
     "readers of another": (READERS, ["other", "p", 1, 0], [b"gone"]),
     "touch of another": (TOUCH, ["other", 1], [b"gone"]),
     "drop of another": (DROP, ["other"], [b"gone"]),
-    "load of another": (LOAD, ["other", 0, 0, 1_000], [b"gone"]),
+    "load of another": (LOAD, ["other", 0, 1_000], [b"gone"]),
 }
 
 
@@ -220,11 +221,12 @@ NAMED = {name: value for name, value in vars(scripts).items() if isinstance(valu
 def test_nothing_is_made_where_nothing_is(stream: Stream, script: Script) -> None:
     arguments: dict[Script, list[Any]] = {
         APPEND: ["E", "", "", "", "t", 1, 1, b"1"],
-        LOAD: ["", 0, 0, 9],
+        LOAD: ["", 0, 9],
+        PAGE: [0, 9],
         BURY: ["p", "{}", 0],
     }
     if script is not CREATE:
-        assert stream.run(script, *arguments.get(script, ["E", *"123456"])) == [b"gone"]
+        assert stream.run(script, *arguments.get(script, ["E", *"123456"])) in ([b"gone"], [])
         assert stream.server.ask("KEYS", "*") == []
 
 
@@ -308,31 +310,46 @@ def test_a_stream_whose_entries_are_lost_goes_on_from_its_top(stream: Stream) ->
 # Loading
 
 
-def load(stream: Stream, *, top: int = 0, cum: int = 0, limit: int = 1_000) -> tuple[list[int], list[int]]:
-    word, meta, at, news = stream.run(LOAD, "E", top, cum, limit)
+def load(stream: Stream, *, top: int = 0, limit: int = 1_000) -> tuple[bytes, list[int]]:
+    word, meta, tag, news = stream.run(LOAD, "E", top, limit)
     assert (word, dict(zip(meta[::2], meta[1::2], strict=True))) == (b"ok", stream.meta)
-    return [parse_batch(fields[1]).top for _, fields in at], [parse_batch(fields[1]).top for _, fields in news]
+    return tag, tops(news)[::-1]
+
+
+def tops(entries: list[Any]) -> list[int]:
+    return [parse_batch(fields[1]).top for _, fields in entries]
 
 
 def test_load_answers_what_is_behind_a_place(stream: Stream) -> None:
     stream.create()
     stream.fill(5)
-    assert load(stream) == ([], [1, 2, 3, 4, 5])
-    assert load(stream, top=3, cum=6) == ([3], [4, 5])
-    assert load(stream, top=5, cum=10) == ([5], [])
+    assert load(stream) == (b"", [1, 2, 3, 4, 5])
+    assert load(stream, top=3) == (b"t3", [4, 5])
+    assert load(stream, top=5) == (b"t5", [])
 
 
 def test_load_answers_only_the_newest_of_too_much(stream: Stream) -> None:
     stream.create()
-    stream.fill(5)
-    assert load(stream, limit=9) == ([], [5])
-    assert load(stream, top=1, cum=2, limit=7) == ([1], [5])
+    stream.fill(300)
+    assert load(stream, limit=1) == (b"", [300])
+    tag, newest = load(stream, top=100, limit=5_000)
+    assert tag == b"t100"
+    assert newest == list(range(newest[0], 301))
+    assert 50 < len(newest) < 150
+    stream.fill(1)
+    assert load(stream, top=1, limit=1_000_000)[1] == list(range(2, 302))
 
 
-def test_what_was_trimmed_is_not_too_much(stream: Stream) -> None:
-    stream.create(count=2)
-    stream.fill(50)
-    assert load(stream, limit=6)[1] == [49, 50]
+def test_a_page_begins_anywhere_and_is_bounded_in_bytes(stream: Stream) -> None:
+    stream.create(count=0, size=0)
+    for number in range(100):
+        stream.append(b"1", b"%d" % number)
+    stream.append(b"x" * 10_000)
+    assert tops(stream.run(PAGE, 3, 1)) == [4]
+    assert tops(stream.run(PAGE, 4, 1)) == [6]
+    assert tops(stream.run(PAGE, 180, 9_000)) == list(range(182, 202, 2))
+    assert tops(stream.run(PAGE, 180, 19_000)) == [*range(182, 202, 2), 201]
+    assert stream.run(PAGE, 201, 9_000) == []
 
 
 # Control

@@ -8,6 +8,9 @@ from ...events import Entries
 from ..base import fitting
 from .frames import NO_TAG, Batch
 
+MOST_BATCHES = 8192
+"""The most batches to hold. Each takes some 150 bytes besides its JSON, which matters if that is a byte or two."""
+
 
 class Columns:
     """Consecutive batches. `base` is the offset before the first entry, and `top` that of the last."""
@@ -65,12 +68,13 @@ class Columns:
         self._cums.append(batch.cum)
 
     def keep(self, bound: int) -> None:
-        """Drop the oldest batches if they exceed `bound` bytes by an eighth. The newest stays.
+        """Drop the oldest batches if they exceed `bound` bytes or MOST_BATCHES by an eighth. The newest stays.
 
         Deleting from the front of a list moves the rest, so it is done seldom.
         """
-        if self.size > bound + bound // 8:
-            dropped = min(bisect_left(self._cums, self.cum - bound), self.batches - 1)
+        if self.size > bound + bound // 8 or self.batches > MOST_BATCHES + MOST_BATCHES // 8:
+            dropped = max(bisect_left(self._cums, self.cum - bound), self.batches - MOST_BATCHES)
+            dropped = min(dropped, self.batches - 1)
             base = self._ends[dropped]
             if self._events:
                 for offset in range(self.base + 1, base + 1):

@@ -101,8 +101,7 @@ class RedisLog(Mirror):
 
     async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
         while (entries := self.read_nowait(after, limit, size)) is None:
-            count = size * self._held.batches // max(self._held.size, 1) + 1
-            batches = await self._fetch(after, max(min(count, 256), 1))
+            batches = await self._fetch(after, size)
             ours = not batches or batches[0].epoch == self.wire_epoch
             if batches and ours and batches[0].start <= after:
                 return Columns.of(batches).slice(after, min(limit, self.top - after), size)
@@ -144,12 +143,12 @@ class RedisLog(Mirror):
         tag = self._held.tag_at(cursor.offset)
         return cursor if tag is None or tag == NO_TAG else replace(cursor, tag=tag.decode())
 
-    async def _fetch(self, after: int, count: int) -> list[Batch]:
+    async def _fetch(self, after: int, size: int) -> list[Batch]:
         """Fetch batches, once for all readers that ask for the same ones meanwhile."""
-        if (fetch := self._fetches.get((after, count))) is None:
-            fetching = repeatedly(lambda: self._home.fetch(self, after, count), self._home.patience)
-            fetch = self._fetches[after, count] = self._home.spawn(fetching)
-            fetch.add_done_callback(lambda _: self._fetches.pop((after, count)))
+        if (fetch := self._fetches.get((after, size))) is None:
+            fetching = repeatedly(lambda: self._home.fetch(self, after, size), self._home.patience)
+            fetch = self._fetches[after, size] = self._home.spawn(fetching)
+            fetch.add_done_callback(lambda _: self._fetches.pop((after, size)))
         return await asyncio.shield(fetch)
 
     async def _fetch_tag(self, offset: int) -> bytes | None:

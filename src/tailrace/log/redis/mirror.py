@@ -23,7 +23,7 @@ HELD_BYTES = 1 << 20
 """How many bytes of JSON a mirror holds. What is older is fetched for each reader that asks for it."""
 
 LOADED_BYTES = 256 << 10
-"""Up to how many bytes a mirror loads what it lacks. Beyond them it goes on from the newest batch."""
+"""How many bytes of the newest batches a mirror loads at once."""
 
 EARLY_BYTES = 1 << 20
 """How many bytes of frames a mirror keeps that came behind a gap. Beyond them it loads once more instead."""
@@ -44,8 +44,11 @@ class Home(Protocol):
     async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
         """Run a script on a log's keys. Raise StoreUnavailable."""
 
-    async def fetch(self, log: Mirror, after: int, count: int) -> list[Batch]:
-        """Return the batches from the one that holds the next entry, at most `count`. Raise StoreUnavailable."""
+    async def fetch(self, log: Mirror, after: int, size: int) -> list[Batch]:
+        """Return batches from the one that holds the next entry, within `size` bytes if there are several.
+
+        Raise StoreUnavailable.
+        """
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something in the background until it is done or the store is closed."""
@@ -273,8 +276,7 @@ class Mirror(Log):
         while self._again and self.lost is None:
             self.stale, self._again = True, False
             top, tag = self.top, self._held.tag
-            known = self.wire_epoch, top, self._held.cum
-            answer = await self._home.run(self.name, self.keys, LOAD, *known, LOADED_BYTES)
+            answer = await self._home.run(self.name, self.keys, LOAD, self.wire_epoch, top, LOADED_BYTES)
             self.stale = self._again
             if self.lost is None:
                 self.adopt(answer, top, tag)
@@ -287,7 +289,7 @@ class Mirror(Log):
         if answer[0] != b"ok":
             self.lose("epoch_changed")
             return
-        meta, at, news = _pairs(answer[1]), batches_of(answer[2]), batches_of(answer[3])
+        meta, at, news = _pairs(answer[1]), answer[2], batches_of(answer[3][::-1])
         if not _continues(meta, at, news, top, tag):
             self.lose("diverged")
             return
@@ -348,13 +350,13 @@ def _facts(meta: Mapping[bytes, bytes]) -> Facts:
     return Facts(meta[b"epoch"], int(meta[b"version"]), int(meta[b"fence"]), leased, stopping, readers)
 
 
-def _continues(meta: Mapping[bytes, bytes], at: list[Batch], news: list[Batch], top: int, tag: bytes) -> bool:
+def _continues(meta: Mapping[bytes, bytes], at: bytes, news: list[Batch], top: int, tag: bytes) -> bool:
     """Tell whether a stream still has what a mirror has: up to `top`, where the batch with a tag ended."""
     last = int(meta[b"top"])
     if last <= top:
         return (last, meta[b"tag"]) == (top, tag)
     if at:
-        return at[0].tag == tag
+        return at == tag
     if news and news[0].start == top:
         return news[0].prev == tag
     # The batch was trimmed, or its entries are lost. Otherwise it would be there.

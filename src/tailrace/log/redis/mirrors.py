@@ -143,7 +143,7 @@ class Mirrors:
         self._arriving[channel] = early
         try:
             await self._subscribe(name, channel)
-            answer = await self._home.run(name, keys, LOAD, b"", 0, 0, LOADED_BYTES)
+            answer = await self._home.run(name, keys, LOAD, b"", 0, LOADED_BYTES)
         finally:
             del self._arriving[channel]
         if answer[0] != b"ok":

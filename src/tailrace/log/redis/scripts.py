@@ -71,6 +71,25 @@ if call('HGET', meta, 'epoch') ~= ARGV[1] then return {'gone'} end
 )
 """The beginning of a script that is about one incarnation, `ARGV[1]`."""
 
+_BATCHES = """
+-- Entries in a range, from its first one on: as many as fit into a number of bytes, at least one if there is one.
+local function batches(command, from, to, room)
+  local found, count = {}, 1
+  while true do
+    local page = call(command, log, from, to, 'COUNT', count)
+    for _, entry in ipairs(page) do
+      room = room - #entry[2][2]
+      if room < 0 and #found > 0 then return found end
+      table.insert(found, entry)
+      from = '(' .. entry[1]
+    end
+    if #page < count then return found end
+    count = math.min(2 * count, 64)
+  end
+end
+"""
+"""Find batches without reading many more bytes than asked for. Nobody knows their sizes before."""
+
 _TELL = """
 local function tell()
   local version = call('HINCRBY', meta, 'version', 1)
@@ -116,26 +135,33 @@ The log has no key before its first batch. So `append` gives it the expiry of th
 
 LOAD = Script(
     _HEAD
+    + _BATCHES
     + """
--- ARGV: epoch or empty, top and bytes of what the mirror knows, the most bytes to answer
+-- ARGV: epoch or empty, top of what the mirror knows, the most bytes to answer
 local m = call('HGETALL', meta)
 if #m == 0 then return {'gone'} end
 local facts = {}
 for i = 1, #m, 2 do facts[m[i]] = m[i + 1] end
 if ARGV[1] ~= '' and ARGV[1] ~= facts.epoch then return {'gone'} end
-local known = tonumber(ARGV[2])
-local behind = tonumber(facts.cum) - math.max(tonumber(ARGV[3]), tonumber(facts.floor))
-local at, news = {}, {}
-if known > 0 then at = call('XRANGE', log, ARGV[2], ARGV[2]) end
-if behind <= tonumber(ARGV[4]) then
-  news = call('XRANGE', log, int(known + 1), '+')
-else
-  news = call('XREVRANGE', log, '+', '-', 'COUNT', 1)
-end
-return {'ok', m, at, news}
+local at = ARGV[2] ~= '0' and call('XRANGE', log, ARGV[2], ARGV[2])[1]
+local tag = at and string.match(at[2][2], '^%+ %S+ %d+ %d+ (%S+)') or ''
+return {'ok', m, tag, batches('XREVRANGE', '+', int(ARGV[2] + 1), tonumber(ARGV[3]))}
 """
 )
-"""Answer the meta, the batch at which a mirror stands, and those behind it: only the newest if they are too many."""
+"""Answer the meta, the tag of the batch that ends where a mirror stands, and the batches behind it, the newest first.
+
+The tag is empty if there is no such batch any more. Of too many batches, the oldest are left out.
+"""
+
+PAGE = Script(
+    _HEAD
+    + _BATCHES
+    + """
+-- ARGV: offset, the most bytes to answer
+return batches('XRANGE', int(ARGV[1] + 1), '+', tonumber(ARGV[2]))
+"""
+)
+"""Answer the batches from the one that holds the entry behind an offset."""
 
 APPEND = Script(
     _HEAD
@@ -366,4 +392,4 @@ return {'ok'}
 )
 """Forget a stream. Its first write frees memory, and there is no other."""
 
-SCRIPTS = (CREATE, LOAD, APPEND, END, LEASE, RELEASE, STOP, READERS, BURY, TOUCH, DROP)
+SCRIPTS = (CREATE, LOAD, PAGE, APPEND, END, LEASE, RELEASE, STOP, READERS, BURY, TOUCH, DROP)

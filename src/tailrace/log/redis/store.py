@@ -27,7 +27,7 @@ from .link import Link, Script
 from .log import RedisLog
 from .mirror import Mirror, batches_of
 from .mirrors import Mirrors
-from .scripts import CREATE, DROP, LEASE, READERS, SCRIPTS, TOUCH, Keys
+from .scripts import CREATE, DROP, LEASE, PAGE, READERS, SCRIPTS, TOUCH, Keys
 from .writer import RedisWriter
 
 logger = logging.getLogger("tailrace.log.redis")
@@ -212,11 +212,8 @@ class RedisStore(LogStore):
             raise unanswered(name, error) from error
         return answer
 
-    async def fetch(self, log: Mirror, after: int, count: int) -> list[Batch]:
-        with answering(log.name):
-            commands = await self._connected()
-            entries = await commands.call("XRANGE", log.keys.log, after + 1, "+", "COUNT", count)
-        return batches_of(entries)
+    async def fetch(self, log: Mirror, after: int, size: int) -> list[Batch]:
+        return batches_of(await self.run(log.name, log.keys, PAGE, after, size))
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
