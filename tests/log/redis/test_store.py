@@ -100,6 +100,25 @@ async def _outlive(server: RedisServer) -> None:
             assert await take(tail, 1) == [2]
 
 
+async def test_a_server_that_became_a_replica_is_left(own_redis: RedisServer) -> None:
+    async with stores(own_redis.url, 1, pace=replace(SLOW, patience=LIMIT)) as (store,):
+        log = await store.attach(NAME, Retention())
+        await log.append(1)
+        before = {client["id"] for client in own_redis.clients()}
+        own_redis.ask("REPLICAOF", "127.0.0.1", "1")
+        appending = asyncio.create_task(log.append(2))
+        await until(lambda: not before & {client["id"] for client in own_redis.clients()})
+        own_redis.ask("REPLICAOF", "NO", "ONE")
+        assert list(await appending) == [2]
+
+
+async def test_a_server_may_speak_tls() -> None:
+    with redis_server(tls=True) as server:
+        async with stores(server.url) as (one, other):
+            await (await one.attach(NAME, Retention())).append(1)
+            assert await read_all(await attached(other, NAME), 1) == [1]
+
+
 async def test_without_a_server_calls_fail_in_time(own_redis: RedisServer) -> None:
     own_redis.stop()
     async with stores(own_redis.url, 1, pace=replace(SLOW, patience=0.1)) as (store,):

@@ -52,7 +52,7 @@ class Beat:
         interval: float,
         keep_ms: int,
         tend: Callable[[], Awaitable[None]],
-        deaf: Callable[[str], object],
+        deaf: Callable[[], object],
         buried: Callable[[], object],
     ) -> None:
         """Make the beat of a process. `keep_ms` is how long to keep the streams of the dead.
@@ -121,7 +121,7 @@ class Beat:
         await self._commands.ready(self._interval)
         if self._sent and self._sent != self._heard:
             self.listen(False)
-            self._deaf("what was published did not come back")
+            self._deaf()
             return
         call = self._commands.call
         counting = call("HINCRBY", self._processes, self.process, 1)

@@ -209,6 +209,8 @@ class RedisStore(LogStore):
                 commands = await self._connected()
             answer: list[Any] = await commands.run(script, (keys.meta, keys.log), *arguments)
         except (Unreachable, Refused) as error:
+            if isinstance(error, Refused) and error.code == "READONLY":
+                self._leave("it became a replica")
             raise unanswered(name, error) from error
         return answer
 
@@ -259,7 +261,7 @@ class RedisStore(LogStore):
             interval=self._pace.interval,
             keep_ms=self._keep_ms(ended=True),
             tend=self._tend,
-            deaf=self._deaf,
+            deaf=lambda: self._leave("what was published did not come back"),
             buried=self._buried,
         )
         self._commands.open()
@@ -296,10 +298,11 @@ class RedisStore(LogStore):
             else:
                 self._mirrors.push(channel, data)
 
-    def _deaf(self, reason: str) -> None:
-        assert self._commands is not None
-        self._commands.drop(reason)
-        self._mirrors.news.drop(reason)
+    def _leave(self, reason: str) -> None:
+        """Drop both connections, because they lead to the wrong server. New ones may find the right one."""
+        if self._commands is not None:
+            self._commands.drop(reason)
+            self._mirrors.news.drop(reason)
 
     # In each round
 
