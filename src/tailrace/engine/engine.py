@@ -162,7 +162,7 @@ class Engine:
         return log if log is not None and log.passing else None
 
     async def forget(self, log: Log) -> None:
-        """Forget a log immediately, because no client can ask for it again."""
+        """Forget a log immediately. If it is still open, its producer is stopped and its readers get a reset."""
         await self.store.drop(log)
 
     # Producers
