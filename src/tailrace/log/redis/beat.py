@@ -52,13 +52,13 @@ class Beat:
         interval: float,
         keep_ms: int,
         tend: Callable[[], Awaitable[None]],
-        deaf: Callable[[], object],
+        reconnect: Callable[[str], object],
         buried: Callable[[], object],
     ) -> None:
         """Make the beat of a process. `keep_ms` is how long to keep the streams of the dead.
 
-        It calls `tend` in each round, `deaf` when a number did not come back, and `buried` when this process finds that
-        others took it for dead.
+        It calls `tend` in each round, `reconnect` with a reason when the connections lead nowhere, and `buried` when
+        this process finds that others took it for dead.
         """
         self.process = process
         self.channel = f"{prefix}:to:{process.decode()}".encode()
@@ -68,7 +68,7 @@ class Beat:
         self._interval = interval
         self._keep_ms = keep_ms
         self._tend = tend
-        self._deaf = deaf
+        self._reconnect = reconnect
         self._buried = buried
         self._count = 0
         self._number = 0
@@ -85,7 +85,7 @@ class Beat:
             except (Unreachable, Refused, StoreUnavailable) as error:
                 logger.debug("a round failed: %s", error)
                 if isinstance(error, Refused) and error.code == "READONLY":
-                    self._deaf("it is a replica by now")  # its name may lead to the new master
+                    self._reconnect("it is a replica by now")  # its name may lead to the new master
                 # The others may need as long as this process to connect again. So count anew, and come back soon.
                 self._others.clear()
                 pause /= 4
@@ -121,7 +121,7 @@ class Beat:
         await self._commands.ready(self._interval)
         if self._sent and self._sent != self._heard:
             self.listen(False)
-            self._deaf()
+            self._reconnect("what was published did not come back")
             return
         call = self._commands.call
         counting = call("HINCRBY", self._processes, self.process, 1)

@@ -210,7 +210,7 @@ class RedisStore(LogStore):
             answer: list[Any] = await commands.run(script, (keys.meta, keys.log), *arguments)
         except (Unreachable, Refused) as error:
             if isinstance(error, Refused) and error.code == "READONLY":
-                self._leave("it became a replica")
+                self._reconnect("it is a replica by now")
             raise unanswered(name, error) from error
         return answer
 
@@ -261,7 +261,7 @@ class RedisStore(LogStore):
             interval=self._pace.interval,
             keep_ms=self._keep_ms(ended=True),
             tend=self._tend,
-            deaf=lambda: self._leave("what was published did not come back"),
+            reconnect=self._reconnect,
             buried=self._buried,
         )
         self._commands.open()
@@ -298,7 +298,7 @@ class RedisStore(LogStore):
             else:
                 self._mirrors.push(channel, data)
 
-    def _leave(self, reason: str) -> None:
+    def _reconnect(self, reason: str) -> None:
         """Drop both connections, because they lead to the wrong server. New ones may find the right one."""
         if self._commands is not None:
             self._commands.drop(reason)
