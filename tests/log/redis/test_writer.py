@@ -11,9 +11,10 @@ from tailrace.errors import LogClosed, LogFenced, StoreUnavailable
 from tailrace.events import DONE, Event, Outcome
 from tailrace.flow import Retention
 from tailrace.log.redis import writer as module
+from tailrace.log.redis.beat import PRODUCER_LOST
 from tailrace.log.redis.frames import parse_batch
 from tailrace.log.redis.log import RedisLog
-from tailrace.log.redis.scripts import APPEND, RELEASE
+from tailrace.log.redis.scripts import APPEND, END, RELEASE
 from tailrace.log.redis.writer import ENTRIES_LOST, RedisWriter
 from tailrace.log.writer import UNAVAILABLE
 from tests.log.redis.redis_server import RedisServer
@@ -161,6 +162,34 @@ async def test_a_writer_does_not_try_for_ever(redis: RedisServer, monkeypatch: p
             write(writer, 2)
         with pytest.raises(LogClosed):
             await writer.flush()
+
+
+async def test_an_end_that_could_not_be_stored_reaches_others_later(redis: RedisServer) -> None:
+    async with stores(redis.url) as (one, other):
+        writer = await leased(one)
+        there = await attached(other, NAME)
+        with there.tail() as tail:
+            one.refuse = True
+            assert await writer.end(DONE, patience=0.1) == UNAVAILABLE
+            calls = one.calls.count(END)
+            await until(lambda: one.calls.count(END) > calls)
+            assert there.outcome is None
+            one.refuse = False
+            await until(lambda: tail.ended)
+        assert there.outcome == UNAVAILABLE
+        await until(lambda: not redis.ask("KEYS", "tailrace:used:*"))
+
+
+async def test_an_end_that_could_not_be_stored_is_buried_with_its_process(redis: RedisServer) -> None:
+    async with stores(redis.url) as (one, other):
+        writer = await leased(one)
+        there = await attached(other, NAME)
+        with there.tail() as tail:
+            one.refuse = True
+            assert await writer.end(DONE, patience=0.1) == UNAVAILABLE
+            await one.aclose()
+            await until(lambda: tail.ended)
+        assert there.outcome == PRODUCER_LOST
 
 
 async def test_a_release_that_the_store_does_not_answer_can_be_repeated(redis: RedisServer) -> None:

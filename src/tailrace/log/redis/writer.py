@@ -199,22 +199,42 @@ class RedisWriter(Writer):
     # Losing the log
 
     def _changed(self, log: Log) -> None:
-        if self.lost:
+        if self.lost and not self._refuses:
             self._refuses = True
-            self.log.unlisten(self._changed)
-            self.log.writer = None
-            self.log.full = False
+            log.unlisten(self._changed)
+            log.full = False
             self._settle()
             self._go_on()
             log.make_room()
-            self._home.used(self.log)
-            if log.lost == "diverged":
-                self._home.spawn(self._end_there())
+            outcome = ENTRIES_LOST if log.lost == "diverged" else log.outcome
+            if outcome in (ENTRIES_LOST, UNAVAILABLE):  # only this process knows
+                self._home.spawn(self._end_there(outcome))
+            else:
+                self._part()
 
-    async def _end_there(self) -> None:
-        """End what is left of the stream, so that nobody waits for the rest of it."""
-        with suppress(LogClosed, LogFenced):
-            await self.log.close(ENTRIES_LOST, fence=self.fence)
+    async def _end_there(self, outcome: Outcome) -> None:
+        """End the stream in the store as well, however long it takes, so that nobody waits for the rest of it.
+
+        Until then it counts as written here. So if this process dies first, it is buried with it.
+        """
+        delay = RETRY_DELAY
+        while not await self._ended_there(outcome):
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
+        self._part()
+
+    async def _ended_there(self, outcome: Outcome) -> bool:
+        try:
+            await self.log.store_end(outcome, fence=self.fence)
+        except StoreUnavailable:
+            return False
+        except (LogClosed, LogFenced):
+            pass  # somebody else has decided
+        return True
+
+    def _part(self) -> None:
+        self.log.writer = None
+        self._home.used(self.log)
 
     def _refusal(self) -> LogClosed | LogFenced:
         log = self.log
