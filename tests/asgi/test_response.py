@@ -372,6 +372,27 @@ async def test_cancelling_the_request_cancels_its_reader() -> None:
     await soon(faucet.closed)
 
 
+@pytest.mark.parametrize("media_type", ["text/event-stream", "application/json"])
+async def test_a_request_that_is_cancelled_after_its_client_left_cancels_its_generator(media_type: str) -> None:
+    faucet = Faucet([1])
+    server = Server()
+    server.scope["headers"] = [(b"accept", media_type.encode())]
+    engine = small_engine()
+    response = StreamResponse(faucet.run, StreamSettings(grace=BOUND), engine=engine)
+    running = asyncio.create_task(response(server.scope, server.receive, server.send))
+    await soon(faucet.started)
+    (producer,) = engine.producers._running.values()
+    server.gone.set()
+    while producer.log.readers:  # noqa: ASYNC110 - no event tells of it in the same turn
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert faucet.closed.is_set()
+    assert producer.finished
+    assert engine.statistics().kept == (media_type == "text/event-stream")
+
+
 async def test_a_request_that_is_cancelled_while_its_stream_starts_leaves_no_stream() -> None:
     class Slow(MemoryStore):
         leasing = asyncio.Event()

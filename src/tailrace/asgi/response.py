@@ -247,34 +247,31 @@ class StreamResponse(Response):
         failure: Exception | None = None
         producer: Producer | None = None
         try:
-            producer = await self._start(plan, request, read.log)
-            reading = Reading(plan.engine, request, self.settings, tail, producer)
-            async with Work(self._send(reading, scope, receive, send)) as work:
-                await disconnect_of(scope, receive)
-            work.result()
-        except Disconnected:
-            pass
+            try:
+                producer = await self._start(plan, request, read.log)
+                reading = Reading(plan.engine, request, self.settings, tail, producer)
+                async with Work(self._send(reading, scope, receive, send)) as work:
+                    await disconnect_of(scope, receive)
+                work.result()
+            except Disconnected:
+                pass
+            except Exception as error:
+                failure = error
+            finally:
+                tail.close()
+            if producer is not None:
+                await self._see_out(plan, request, producer)
         except asyncio.CancelledError:
             # A middleware's timeout or the server's end cancels this. The dependencies close when this returns.
             if producer is not None:
                 producer.reports = True  # because this request raises no error any more
                 if self.settings.on_disconnect == "cancel":
                     producer.stop(_CANCELLED)
-                    await producer.wait()
+                    await self._see_out(plan, request, producer)
                 _report(producer)
             raise
-        except Exception as error:
-            failure = error
-        finally:
-            tail.close()
-        if producer is not None:
-            # FastAPI closes the request's dependencies when this returns. The generator may use them until its end.
-            await producer.wait()
-            if not request.wire.streaming:
-                # A document has no address of its own, so no client can ask for this log again.
-                await plan.engine.forget(read.log)
-            if failure is None:
-                _report(producer)
+        if producer is not None and failure is None:
+            _report(producer)
         # Servers raise an OSError from `send` when the client has left (ASGI 2.4). The generator may raise its own.
         own = producer is not None and failure is producer.error
         if failure is not None and (own or not isinstance(failure, OSError)):
@@ -300,6 +297,13 @@ class StreamResponse(Response):
         except BaseException as error:
             await self._discard(plan.engine, log, error)
             raise
+
+    async def _see_out(self, plan: Plan, request: StreamRequest, producer: Producer) -> None:
+        """Wait for a producer's end. The generator may use the request's dependencies until then."""
+        await producer.wait()
+        if not request.wire.streaming:
+            # A document has no address of its own, so no client can ask for this log again.
+            await plan.engine.forget(producer.log)
 
     def _send(self, reading: Reading, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if not reading.request.wire.streaming:
