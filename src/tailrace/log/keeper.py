@@ -27,6 +27,11 @@ class _Watched(NamedTuple):
     top: int
 
 
+def _is_used(log: Log, top: int) -> bool:
+    """Tell whether a log is read or can be written, or was written since its `top` was this one."""
+    return log.readers > 0 or log.control.leased or log.top > top
+
+
 class Keeper:
     """Forgets logs in time, so that a process can make new ones without growing.
 
@@ -38,13 +43,23 @@ class Keeper:
     """
 
     def __init__(
-        self, keeping: Keeping, pulse: Pulse, *, drop: Callable[[Log], object], release: Callable[[Log], object]
+        self,
+        keeping: Keeping,
+        pulse: Pulse,
+        *,
+        drop: Callable[[Log], object],
+        release: Callable[[Log], object],
+        is_used: Callable[[Log, int], bool] = _is_used,
     ) -> None:
-        """Make a keeper. It calls `drop` with a log to forget, and `release` with an idle one."""
+        """Make a keeper. It calls `drop` with a log to forget, and `release` with an idle one.
+
+        `is_used` is called with an open log and its `top` some time ago, and tells whether to keep it.
+        """
         self._keeping = keeping
         self._pulse = pulse
         self._drop = drop
         self._release = release
+        self._is_used = is_used
         # Both are in the order of their times, so `beat` only checks the first ones.
         self._kept: dict[Log, _Kept] = {}
         self._watched: dict[Log, _Watched] = {}
@@ -129,7 +144,7 @@ class Keeper:
     def _forget_expired(self, log: Log, top: int) -> None:
         """Forget a log, unless it is used, or was written since its expiry was set."""
         del self._expiring[log]
-        if not _is_used(log) and log.top == top:
+        if not self._is_used(log, top):
             self.forget(log)
 
     def _forget_ended(self) -> None:
@@ -148,7 +163,7 @@ class Keeper:
             if watched.due > now:
                 break
             del self._watched[log]
-            if _is_used(log) or log.top > watched.top:
+            if self._is_used(log, watched.top):
                 self._renew(log)
             else:
                 self._release(log)
@@ -158,7 +173,3 @@ class Keeper:
             # A log may be made before an event loop runs. Then its first reader joins the pulse here.
             with suppress(RuntimeError):
                 self._slot = self._pulse.join(self)
-
-
-def _is_used(log: Log) -> bool:
-    return log.readers > 0 or log.control.leased

@@ -173,6 +173,40 @@ async def test_a_mirror_is_let_go_of_and_taken_up_again(redis: RedisServer) -> N
         assert await read_all(there, 3) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("state", ["written", "leased", "ended"])
+async def test_a_mirror_is_let_go_of_whatever_others_do(redis: RedisServer, state: str) -> None:
+    async with stores(redis.url, 1, pace=replace(QUICK, linger=60.0)) as (one,):
+        here = await one.attach(NAME, Retention())
+        await here.append(1)
+        if state == "leased":
+            await one.lease(here)
+        elif state == "ended":
+            await here.close()
+        async with stores(redis.url, 1, pulse=0.05) as (other,):
+            there = await attached(other, NAME)
+            assert there.attached
+
+            async def write_on() -> None:
+                while state == "written":
+                    await here.append(1)
+                    await asyncio.sleep(0.01)
+
+            writing = asyncio.create_task(write_on())
+            await until(lambda: not there.attached)
+            writing.cancel()
+
+
+async def test_a_mirror_is_kept_while_somebody_waits_for_its_end(redis: RedisServer) -> None:
+    async with stores(redis.url, pulse=0.05) as (one, other):
+        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        waiting = asyncio.create_task(there.wait_end())
+        await until(lambda: not here.attached)
+        await asyncio.sleep(3 * QUICK.linger)
+        await here.close()
+        async with asyncio.timeout(LIMIT):
+            assert await waiting == DONE
+
+
 async def test_mirrors_without_readers_are_bounded(redis: RedisServer) -> None:
     keeping = Keeping(count=3)
     async with stores(redis.url, 1, pace=replace(QUICK, linger=60.0), keeping=keeping) as (store,):

@@ -22,6 +22,9 @@ T = TypeVar("T")
 HELD_BYTES = 1 << 20
 """How many bytes of JSON a mirror holds. What is older is fetched for each reader that asks for it."""
 
+KEEPERS = 2
+"""How many listen to an attached mirror to keep it, without using it: `Mirrors` and its Keeper."""
+
 LOADED_BYTES = 256 << 10
 """How many bytes of the newest batches a mirror loads at once."""
 
@@ -151,6 +154,11 @@ class Mirror(Log):
         """See again whether the writer should wait. Entries are trimmed by appends, in Redis."""
         if self.full:
             self.full = self.writer is not None and self.writer.behind
+
+    @property
+    def used(self) -> bool:
+        """True if this process reads or writes the stream, or waits for what happens to it."""
+        return self.readers > 0 or self.writer is not None or len(self._listeners) > KEEPERS
 
     def bytes_after(self, offset: int) -> int:
         """Return about how many bytes of JSON are behind an offset, as far as they are held."""

@@ -86,6 +86,8 @@ class Mirrors:
         if not log.attached:
             self._enlist(log)
             await self._subscribe(log.name, log.channel)
+        else:
+            self._watch(log)
         await log.refresh()
 
     def detach(self, log: Log) -> None:
@@ -162,7 +164,13 @@ class Mirrors:
         log.attached = True
         self._attached[log.channel] = log
         log.listen(self._changed)
+        self._watch(log)
+
+    def _watch(self, log: Mirror) -> None:
+        """Keep a mirror for a while, as it is asked for."""
         self._keeper.watch(log)
+        if log.outcome is not None:  # perhaps nobody will read it, and so nobody leave it
+            self._keeper.changed(log)
 
     async def _subscribe(self, name: str, channel: bytes) -> None:
         with answering(name):

@@ -86,7 +86,9 @@ class RedisStore(LogStore):
         self.patience = pace.patience
         self.process = b""
         held = Keeping(pace.linger, self._keeping.count, self._keeping.size, pace.linger)
-        self._keeper = Keeper(held, pulse or Pulse(15.0), drop=self._let_go, release=self._let_go)
+        self._keeper = Keeper(
+            held, pulse or Pulse(15.0), drop=self._let_go, release=self._let_go, is_used=_is_used_here
+        )
         self._mirrors = Mirrors(self, self._prefix, self._keeper)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._telling: dict[Mirror, bool] = {}  # True if there is more to tell of a log
@@ -371,6 +373,12 @@ class RedisStore(LogStore):
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, (StoreUnavailable, Unreachable, LogClosed, LogFenced)):
             logger.error("%s failed", task.get_coro(), exc_info=error)
+
+
+def _is_used_here(log: Log, _: int) -> bool:
+    """Tell whether to keep a mirror up to date. What other processes write or lease is no use of it here."""
+    assert isinstance(log, Mirror)
+    return log.used
 
 
 def _in_use(log: Mirror) -> bool:
