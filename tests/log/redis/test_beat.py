@@ -209,7 +209,6 @@ async def test_a_server_that_became_a_replica_is_connected_anew(own_redis: Redis
         await rounds(store, 1)
         before = {client["id"] for client in own_redis.clients()}
         own_redis.ask("REPLICAOF", "127.0.0.1", "1")
-        appending = asyncio.create_task(log.append(1))
         await until(lambda: not before & {client["id"] for client in own_redis.clients()})
         own_redis.ask("REPLICAOF", "NO", "ONE")
-        assert list(await appending) == [1]
+        assert list(await log.append(1)) == [1]

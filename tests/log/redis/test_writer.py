@@ -320,6 +320,7 @@ async def test_a_writer_gives_up_what_cannot_be_stored_when_its_log_ends(redis: 
         await until(lambda: writer.lost)
         with pytest.raises(LogClosed):
             await writer.flush()
+        await until(lambda: not any("_send" in repr(task) for task in one._tasks))
         assert writer.log.top == 0
 
 

@@ -245,10 +245,7 @@ class Mirror(Log):
             waiter = (offset, asyncio.get_running_loop().create_future())
             self._awaited.append(waiter)
             try:
-                async with asyncio.timeout(OVERTAKEN):
-                    await waiter[1]
-            except TimeoutError:
-                pass
+                await asyncio.wait([waiter[1]], timeout=OVERTAKEN)
             finally:
                 self._awaited.remove(waiter)
         if self.top < offset:
