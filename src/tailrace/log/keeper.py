@@ -80,6 +80,8 @@ class Keeper:
 
     def changed(self, log: Log) -> None:
         """Note that a reader of the log joined or left, that the log ended, or that its control changed."""
+        if log.lost is not None:
+            return  # another listener, told of it before this one, may have forgotten the log already
         self._cancel_expiry(log)
         if log.outcome is None:
             if log in self._watched and not log.readers:

@@ -204,6 +204,17 @@ class LogContract(EntryContract, FlowContract, WriterContract):
                 with log.tail() as tail:
                     assert (await raised(LogReset, self._soon(anext(tail)))).reason == "epoch_changed"
 
+    async def test_a_dropped_log_takes_no_memory(self) -> None:
+        """A process keeps an ended log for those who come back, but not once it is dropped."""
+        async with self.open_stores() as (one, _):
+            log = await self._soon(one.attach(NAME, Retention()))
+            await self._append(log, "12345678")
+            await log.close()
+            await self._ended(log)
+            assert one.kept == (1, 10)
+            await self._soon(one.drop(log))
+            assert one.kept == (0, 0)
+
     async def test_a_log_that_nobody_uses_expires(self) -> None:
         """A log is forgotten when its time is over."""
         async with self.open_stores() as (one, other):
