@@ -89,6 +89,13 @@ async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
             await asyncio.sleep(0.005)
 
 
+async def settled(*stores: RedisStore) -> None:
+    """Wait until stores have done all that follows a new connection, so that nothing is loaded for that reason."""
+    await until(
+        lambda: all(store._beat._listening and not any(log.stale for log in store._mirrors) for store in stores)
+    )
+
+
 def write(writer: Writer, *items: Any) -> None:
     for item in items:
         writer.write(*encode_event(item))

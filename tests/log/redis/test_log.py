@@ -15,7 +15,19 @@ from tailrace.log.redis import mirror as module
 from tailrace.log.redis.log import RedisLog
 from tailrace.log.redis.scripts import APPEND, CREATE, END, LEASE, LOAD, Keys
 from tests.log.redis.redis_server import RedisServer
-from tests.log.redis.stores import LIMIT, SLOW, Snapshot, attached, data_of, read_all, stores, take, until, write
+from tests.log.redis.stores import (
+    LIMIT,
+    SLOW,
+    Snapshot,
+    attached,
+    data_of,
+    read_all,
+    settled,
+    stores,
+    take,
+    until,
+    write,
+)
 
 NAME = "/log"
 
@@ -191,6 +203,7 @@ async def test_the_last_event_of_a_quiet_stream_is_found_by_the_probe(redis: Red
 async def test_an_append_that_overtakes_others_waits_for_them(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        await settled(one, other)
         other.deaf = lambda _: True
         await here.append(1)
         assert list(await there.append(2)) == [2]
@@ -302,6 +315,7 @@ async def test_a_frame_of_another_incarnation_is_noticed(redis: RedisServer) -> 
         here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
         await here.append(1)
         await until(lambda: there.top == 1)
+        await settled(one, other)
         missed: list[bytes] = []
 
         def miss(channel: bytes) -> bool:
