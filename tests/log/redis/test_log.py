@@ -313,9 +313,9 @@ async def test_lost_writes_are_found_by_the_next_frame_or_load(redis: RedisServe
 async def test_a_frame_of_another_incarnation_is_noticed(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        await settled(one, other)
         await here.append(1)
         await until(lambda: there.top == 1)
-        await settled(one, other)
         missed: list[bytes] = []
 
         def miss(channel: bytes) -> bool:
