@@ -31,7 +31,7 @@ NOTHING = object()
 """What hiredis returns when the next reply is not complete."""
 
 CHECKS = 8
-"""How many times within `Limits.silence` a connection checks that replies come."""
+"""How many times within `Limits.silence` a connection checks that bytes come or go."""
 
 
 class Unreachable(ConnectionError):
@@ -59,7 +59,8 @@ class Limits:
     """The time and memory that a connection may take.
 
     - `connect`: the seconds until a server has accepted a connection, with TLS and authentication.
-    - `silence`: the seconds without a reply while commands wait for one. After them the connection is dropped.
+    - `silence`: the seconds in which no byte comes or goes while commands wait for a reply. After them the connection
+      is dropped. A reply of 50 MB may take longer, so that bytes count and not replies.
     - `unsent`: the bytes of commands that wait for the socket. A command beyond them is NotSent.
     - `reply`: the bytes of one reply or push. The connection is dropped when more come. It is more than `unsent`, so
       that whatever can be written can be read.
@@ -117,7 +118,8 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._unsent = 0
         self._paused = False
-        self._silent = 0  # checks since the last reply
+        self._silent = 0  # checks since bytes came or went
+        self._unwritten = 0  # bytes that waited for the socket at the last check
         self._checking = False
         self._end: str | None = None
         self._closed = asyncio.Event()
@@ -197,9 +199,10 @@ class Connection(asyncio.Protocol):
         self._checking = False
         if not self._waiting:
             return
-        self._silent += 1
+        unwritten, self._unwritten = self._unwritten, self._transport.get_write_buffer_size()
+        self._silent = 0 if self._unwritten < unwritten else self._silent + 1
         if self._silent > CHECKS:
-            self.close(f"no reply came within {self._limits.silence} s")
+            self.close(f"nothing came within {self._limits.silence} s")
         else:
             self._check_later()
 
@@ -217,6 +220,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         gets = self._reader.gets
+        self._silent = 0
         self._reader.feed(data)
         self._incomplete += len(data)
         try:
@@ -248,7 +252,6 @@ class Connection(asyncio.Protocol):
         if not waiting or type(first := waiting[0]) is not Confirmation or not first.count(push):
             self._on_push(push)
             return
-        self._silent = 0
         if first.complete:
             waiting.popleft()
             if not first.done():
@@ -258,7 +261,6 @@ class Connection(asyncio.Protocol):
         if not self._waiting:
             self.close(f"the server sent a reply without a command: {reply!r:.100}")
             return
-        self._silent = 0
         future = self._waiting.popleft()
         if isinstance(reply, Refused):
             _fail(future, reply)
