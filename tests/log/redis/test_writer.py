@@ -102,6 +102,14 @@ async def test_an_append_with_the_writer_s_fence_goes_through_the_writer(redis: 
 # Room
 
 
+async def test_an_append_through_the_writer_is_repeated_like_any_other(redis: RedisServer) -> None:
+    async with stores(redis.url, 1) as (store,):
+        writer = await leased(store)
+        store.lose = [APPEND]
+        assert list(await writer.log.append(1, 2, fence=writer.fence)) == [1, 2]
+        assert data_of(await writer.log.read(0, 9)) == [1, 2]
+
+
 async def test_a_writer_that_blocks_lets_nothing_unread_be_trimmed(redis: RedisServer) -> None:
     for retention in (Retention(count=10), Retention(size=20)):
         async with stores(redis.url, 1) as (store,):

@@ -10,7 +10,7 @@ from ...errors import LogClosed, LogFenced, StoreUnavailable
 from ...events import Outcome
 from ..base import Log, Row, fitting
 from ..writer import UNAVAILABLE, Writer
-from .attempts import LONGEST_DELAY, RETRY_DELAY
+from .attempts import LONGEST_DELAY, RETRY_DELAY, repeatedly
 from .frames import Rows, new_tag
 from .log import RedisLog
 from .mirror import Home
@@ -102,7 +102,7 @@ class RedisWriter(Writer):
         first = self._top + 1
         for event, json in rows:
             self.write(event, json)
-        await self.flush()
+        await repeatedly(self.flush, self._home.patience)
         return range(first, first + len(rows))
 
     async def close(self, outcome: Outcome) -> Outcome:
