@@ -158,6 +158,8 @@ class Contract:
         async with asyncio.timeout(self.limit):
             for log in logs:
                 while log.top < top:
+                    # Otherwise there is no news to wait for.
+                    assert (log.outcome, log.lost) == (None, None), f"expected {top} entries, but got {log.top}"
                     with log.tail(log.top) as tail:
                         await tail.wait()
 
