@@ -6,12 +6,14 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar, Token
 from typing import Any
 
 import anyio
 import pytest
+import websockets
+from pydantic_core import from_json
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,9 +21,10 @@ from starlette.types import ASGIApp, Message, Send
 
 from tailrace import Engine, Log, StreamResponse
 from tailrace.asgi.connection import Connection
-from tests.asgi.apps import Server, small_engine
+from tests.asgi.apps import Served, Server, small_engine
 from tests.loops import on_each_loop
 from tests.raw import BOUND, values
+from tests.serving import serving
 from tests.silence import silent_loop as silent_loop
 from tests.sources import turns
 
@@ -472,6 +475,22 @@ async def test_one_that_joins_in_the_middle_of_a_delivery_reads_it_from_the_log(
         await cast.idle(3)
         for reader in (*readers, *joined):
             await reader.wait(1)
+
+
+@on_each_loop
+async def test_websockets_are_stepped_like_all_readers() -> None:
+    engine = small_engine()
+    log = await engine.log("news")
+    app = Served(engine, x=StreamResponse(log, engine=engine, websocket=True))
+    async with serving(app) as url, asyncio.timeout(BOUND), AsyncExitStack() as stack:
+        address = url.replace("http", "ws", 1) + "/x"
+        sockets = [await stack.enter_async_context(websockets.connect(address)) for _ in range(3)]
+        for number, readers in (1, 3), (2, 2):
+            while len(log._sleepers) < readers or log.readers > readers:  # noqa: ASYNC110 - nobody says it
+                await asyncio.sleep(0.001)
+            await log.append(number)
+            assert [from_json(await socket.recv())["data"] for socket in sockets] == [number] * readers
+            await sockets.pop().close()
 
 
 async def test_ten_thousand_readers_hold_neither_publisher_nor_loop() -> None:

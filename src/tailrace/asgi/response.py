@@ -323,12 +323,13 @@ class StreamResponse(Response):
                 raise failure
             await refusal_of(failure)(scope, receive, send)
             return
-        tail, headers = reading.tail, self._headers_of(reading)
+        tail = reading.tail
         if tail.log.base > tail.position:
-            reset = reset_of(tail.log.reset("trimmed"), reading.request, self.status_code, headers)
-            await reset(scope, receive, send)
+            reset = tail.log.reset("trimmed")
+            response = reset_of(reset, reading.request, self.status_code, self._headers_of(reading))
+            await response(scope, receive, send)
         else:
-            await Connection(reading, send, self.status_code, headers).run()
+            await Connection(reading, send, self.status_code, self._headers_of(reading)).run()
 
     def _headers_of(self, reading: Reading) -> list[Header]:
         request, tail = reading.request, reading.tail
