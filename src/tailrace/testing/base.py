@@ -121,6 +121,15 @@ class Contract:
         assert log is not None, f"expected a log named {name!r}, but found none"
         return log
 
+    async def _lease(self, store: LogStore, name: str = NAME) -> Writer:
+        return await self._soon(store.lease(await self._soon(store.create(name, Retention()))))
+
+    async def _write(self, writer: Writer, *items: object) -> None:
+        """Write items, and wait until they are stored and the writer's own log has them."""
+        write(writer, *items)
+        await self._soon(writer.flush())
+        await self._reach(writer.top, writer.log)
+
     # Waiting
 
     async def _soon(self, awaitable: Awaitable[T]) -> T:

@@ -7,7 +7,6 @@ import asyncio
 from ..errors import LogClosed, LogFenced
 from ..events import DONE, Outcome
 from ..flow import Retention
-from ..log.store import LogStore
 from ..log.writer import UNAVAILABLE, Writer
 from .base import NAME, Contract, raised, turns, watched, write
 
@@ -362,17 +361,6 @@ class WriterContract(Contract):
                     assert await self._soon(rest) == [1]
                 assert ended == writer.log.outcome == UNAVAILABLE
                 assert refuses(writer)
-
-    # Helpers
-
-    async def _lease(self, store: LogStore, name: str = NAME) -> Writer:
-        return await self._soon(store.lease(await self._soon(store.create(name, Retention()))))
-
-    async def _write(self, writer: Writer, *items: object) -> None:
-        """Write items, and wait until they are stored and the writer's own log has them."""
-        write(writer, *items)
-        await self._soon(writer.flush())
-        await self._reach(writer.top, writer.log)
 
 
 def refuses(writer: Writer) -> bool:
