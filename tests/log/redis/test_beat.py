@@ -99,6 +99,19 @@ async def test_who_comes_back_from_the_dead_counts_again(redis: RedisServer) -> 
             assert await take(tail, 1) == [1]
 
 
+async def test_who_leases_during_its_burial_is_buried_when_it_dies(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (dead, other):
+        await dead.lease(await dead.create(NAME, Retention()))
+        await rounds(dead, 1)
+        # The last step of a burial that read the names before.
+        redis.ask("DEL", f"tailrace:used:{dead.process.decode()}")
+        redis.ask("HDEL", "tailrace:processes", dead.process)
+        await until(lambda: used(redis, dead) == {NAME.encode()})
+        await stand_still(dead)
+        log = await attached(other, NAME)
+        await until(lambda: log.outcome == PRODUCER_LOST)
+
+
 async def test_who_pauses_for_less_is_not_buried(redis: RedisServer) -> None:
     async with stores(redis.url, pace=PACE) as (one, other):
         writer = await one.lease(await one.create(NAME, Retention()))
@@ -175,7 +188,7 @@ async def test_the_dead_of_a_whole_server_are_buried_by_who_comes_next(redis: Re
     async with stores(redis.url, 1, pace=replace(SLOW, patience=1.0)) as (dead,):
         await dead.lease(await dead.create(NAME, Retention()))
         await until(lambda: dead.process in processes(redis))
-        async with stores(redis.url, 1) as (next_one,):
+        async with stores(redis.url, 1, pace=PACE) as (next_one,):
             log = await attached(next_one, NAME)
             await until(lambda: log.outcome == PRODUCER_LOST)
             assert await read_all(log, 0) == []

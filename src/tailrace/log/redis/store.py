@@ -339,6 +339,9 @@ class RedisStore(LogStore):
         for log in self._mirrors:
             log.told = False
             log.suspect()
+            if log.writer is not None:  # leased since: the burial has perhaps taken its name away
+                with suppress(NotSent):
+                    self._beat.use(log.name)
 
     async def _tell_all(self, log: Mirror) -> None:
         """Tell the store one thing of a log after the other, so that it ends up with the last one."""
