@@ -207,6 +207,23 @@ async def test_a_mirror_is_kept_while_somebody_waits_for_its_end(redis: RedisSer
             assert await waiting == DONE
 
 
+@pytest.mark.parametrize("use", ["listen", "lease"])
+async def test_a_mirror_is_taken_up_again_by_who_listens_or_writes(redis: RedisServer, use: str) -> None:
+    async with stores(redis.url, pulse=0.05) as (one, other):
+        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        await until(lambda: not there.attached)
+        if use == "listen":
+            waiting = asyncio.create_task(there.wait_end())
+            await until(lambda: there.attached)
+            await here.close()
+            async with asyncio.timeout(LIMIT):
+                assert await waiting == DONE
+        else:
+            await other.lease(there)
+            await here.stop()
+            await until(lambda: there.control.stopping)
+
+
 async def test_mirrors_without_readers_are_bounded(redis: RedisServer) -> None:
     keeping = Keeping(count=3)
     async with stores(redis.url, 1, pace=replace(QUICK, linger=60.0), keeping=keeping) as (store,):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol, Self, TypeVar
 from ...errors import LogClosed, LogFenced, StoreUnavailable
 from ...events import Outcome
 from ...flow import Retention
-from ..base import Log, Row
+from ..base import Listener, Log, Row
 from .address import Part
 from .columns import Columns
 from .frames import NO_TAG, Batch, Dropped, End, Facts, Frame, decode_outcome, parse, parse_batch
@@ -21,9 +21,6 @@ T = TypeVar("T")
 
 HELD_BYTES = 1 << 20
 """How many bytes of JSON a mirror holds. What is older is fetched for each reader that asks for it."""
-
-KEEPERS = 2
-"""How many listen to an attached mirror to keep it, without using it: `Mirrors` and its Keeper."""
 
 LOADED_BYTES = 256 << 10
 """How many bytes of the newest batches a mirror loads at once."""
@@ -89,7 +86,8 @@ class Mirror(Log):
 
     __slots__ = (
         "_again", "_awaited", "_early", "_early_size", "_held", "_home", "_load", "_version",
-        "attached", "channel", "floor", "fresh", "keys", "leasing", "stale", "told", "touched", "wire_epoch", "writer",
+        "attached", "channel", "floor", "fresh", "keepers", "keys", "leasing", "stale", "told", "touched",
+        "wire_epoch", "writer",
     )  # fmt: skip
 
     def __init__(self, home: Home, name: str, keys: Keys, meta: Mapping[bytes, bytes]) -> None:
@@ -104,6 +102,7 @@ class Mirror(Log):
         self.channel = keys.log.encode()
         self.wire_epoch = meta[b"epoch"]
         self.attached = False  # True while its channel is subscribed
+        self.keepers: tuple[Listener, ...] = ()  # those who listen to keep it, and do not use it
         self.stale = False  # True if it may have missed something
         self.writer: Leased | None = None  # the writer in this process
         self.told = False  # True if the store knows of readers in this process
@@ -158,7 +157,14 @@ class Mirror(Log):
     @property
     def used(self) -> bool:
         """True if this process reads or writes the stream, or waits for what happens to it."""
-        return self.readers > 0 or self.writer is not None or len(self._listeners) > KEEPERS
+        if self.readers or self.writer is not None:
+            return True
+        return any(listener not in self.keepers for listener in self._listeners)
+
+    def listen(self, listener: Listener) -> None:
+        super().listen(listener)
+        if not self.attached and listener not in self.keepers:
+            self._home.used(self)  # there is news only of what is attached
 
     def bytes_after(self, offset: int) -> int:
         """Return about how many bytes of JSON are behind an offset, as far as they are held."""

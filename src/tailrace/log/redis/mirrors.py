@@ -164,7 +164,7 @@ class Mirrors:
         return log
 
     def _enlist(self, log: Mirror) -> None:
-        log.attached = True
+        log.attached, log.keepers = True, (self._changed, self._keeper.changed)
         self._attached[log.channel] = log
         log.listen(self._changed)
         self._watch(log)

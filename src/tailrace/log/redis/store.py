@@ -316,7 +316,7 @@ class RedisStore(LogStore):
             held = log.touched and not log.attached and log.outcome is None
             if log.readers or log.writer is not None or held:
                 self.written(log)
-            if log.told != (log.readers > 0):
+            if log.told != (log.readers > 0) or (log.used and not log.attached):
                 self.used(log)
 
     def _is_due(self, log: Mirror) -> bool:
@@ -356,7 +356,7 @@ class RedisStore(LogStore):
         """Tell the store whether this process has readers of a log, or writes it, and renew the expiry."""
         has_readers = log.readers > 0
         with suppress(LogClosed, StoreUnavailable, NotSent):
-            if has_readers and not log.attached:
+            if log.used and not log.attached:
                 await self._mirrors.attach(log)
             if has_readers:
                 self._beat.use(log.name)
