@@ -189,6 +189,19 @@ async def test_a_forgotten_stream_is_gone_at_once() -> None:
     assert (engine.statistics().kept, engine.statistics().kept_size) == (0, 0)
 
 
+async def test_a_log_can_be_forgotten_later() -> None:
+    engine = Engine()
+    read, unread = await play(engine), await play(engine)
+    with read.tail():
+        for log in (read, unread):
+            await engine.forget(log, within=0.01)
+        async with asyncio.timeout(LIMIT):
+            while not await missing(engine, unread):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0)
+        assert not await missing(engine, read)
+    await engine.aclose()
+
+
 async def test_a_stream_forgotten_while_it_runs_is_not_kept() -> None:
     engine = Engine()
     producer = await started(engine, endless())
@@ -477,7 +490,7 @@ async def test_readers_of_a_stream_that_is_still_produced_may_stay() -> None:
     engine.drain()
     assert engine.leaving(quiet)
     assert not engine.leaving(producer.log)
-    engine.store.survives_restart = True
+    engine.store.shared = True
     assert engine.leaving(producer.log)
     producer.stop()
     await engine.aclose()

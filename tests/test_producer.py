@@ -20,6 +20,7 @@ from tailrace import (
     LogClosed,
     LogFenced,
     MemoryLog,
+    MemoryStore,
     Outcome,
     Producer,
     Result,
@@ -494,7 +495,7 @@ async def test_a_stop_from_another_process_between_two_items_reaches_the_generat
 
 
 async def test_a_stop_that_was_asked_for_before_the_producer_came_counts() -> None:
-    log, probe = MemoryLog("test"), Probe()
+    log, probe = await MemoryStore().create("test", Retention()), Probe()
     await log.stop()
     assert await ended(produce(probe.forever(), log=log)) == STOPPED
     assert kept(log) == []

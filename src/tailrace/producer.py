@@ -149,7 +149,9 @@ class Producer:
         self._timer: asyncio.TimerHandle | None = None
         self._apart: asyncio.Task[None] | None = None  # closes or ends what the producer's own task cannot
         self._finished = asyncio.Event()
-        self.task = asyncio.create_task(self._run(), name=f"tailrace producer {log.name}")
+        # Not by `create_task`: an eager task factory would run the generator before this producer is complete.
+        loop = asyncio.get_running_loop()
+        self.task = asyncio.Task(self._run(), loop=loop, name=f"tailrace producer {log.name}")
         self.task.add_done_callback(self._leave_unbegun)
         log.listen(self._heed)
         self._heed(log)

@@ -285,7 +285,7 @@ def test_only_a_store_that_dies_with_its_process_is_warned_of(monkeypatch: pytes
     monkeypatch.setattr(sys, "argv", ["/bin/uvicorn", "main:app", "--workers", "2"])
     app = FastAPI()
     app.state.tailrace_engine = shared = small_engine()
-    shared.store.survives_restart = True
+    shared.store.shared = True
     app_engine(app)
     assert not caplog.records
     app.state.tailrace_engine = small_engine()

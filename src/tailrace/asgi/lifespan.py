@@ -110,7 +110,7 @@ def _heard_signals(engine: Engine) -> Iterator[None]:
 
 def _warn_of_workers(engine: Engine) -> None:
     """Warn once if several processes serve the application but do not share streams. Only the first process warns."""
-    if engine.warned or engine.store.survives_restart:
+    if engine.warned or engine.store.shared:
         return
     engine.warned = True
     count = worker_count(sys.argv, os.environ)

@@ -141,7 +141,7 @@ class Answers:
         )
         logged_session.set(live.session_id)  # for this request and for the task of its turn
         watch = self._observer.turn_started(begun.turn, question.owner, question.client, question.transfer)
-        live.turn = turn = RunningTurn(
+        turn = RunningTurn(
             begun.turn,
             context,
             self._model,
@@ -150,9 +150,10 @@ class Answers:
             message_count=2 * turns,
             max_reply=settings.max_reply,
         )
+        producer = await self._engine.produce(live.log, turn.objects(), encode=encode_object)
+        live.turn = turn
         self._streams[live.stream_id] = live
         self._busy.set()
-        producer = await self._engine.produce(live.log, turn.objects(), encode=encode_object)
         self._keep(asyncio.create_task(self._see_out(live, turn, producer), name=f"tailrace turn {live.stream_id}"))
         live.begun.set()
 

@@ -78,7 +78,8 @@ class Conversations:
             try:
                 log = await self.engine.new_stream(PATH, stream_id=stream_id, retention=KEEP_ALL)
             except LogExists:  # another caller was faster
-                log = await self.engine.find(f"{PATH}/{stream_id}")
+                if (log := await self.engine.find(f"{PATH}/{stream_id}")) is None:
+                    raise  # the producer of a forgotten log has yet to end
             else:
                 await self.engine.produce(log, replay(turn, 2 * session.turns), encode=encode_object)
         return log

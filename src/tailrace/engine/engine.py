@@ -161,9 +161,12 @@ class Engine:
         log = await self.store.find(f"{path}/{stream_id}")
         return log if log is not None and log.passing else None
 
-    async def forget(self, log: Log) -> None:
-        """Forget a log immediately. If it is still open, its producer is stopped and its readers get a reset."""
-        await self.store.drop(log)
+    async def forget(self, log: Log, *, within: float | None = None) -> None:
+        """Forget a log now. If it is still open, its producer is stopped and its readers get a reset.
+
+        With `within`, forget it after that many seconds, unless it is used in the meantime.
+        """
+        await (self.store.drop(log) if within is None else self.store.expire(log, within))
 
     # Producers
 
@@ -198,7 +201,7 @@ class Engine:
 
     def leaving(self, log: Log) -> bool:
         """Tell whether readers of a log should leave now: the server stops, and the log can continue elsewhere."""
-        return self.draining and (self.store.survives_restart or not log.passing)
+        return self.draining and (self.store.shared or not log.passing)
 
     def drain(self, *, grace: float | None = None) -> None:
         """Send readers away and give producers a grace, by default `shutdown_grace` seconds.

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 from ..cursor import Cursor, stream_token
 from ..errors import LogReset, ResetReason, SlowReader
@@ -51,6 +51,15 @@ class Control:
     leased: bool = False
     stopping: bool = False
     elsewhere: int = 0
+
+
+class _Facts(TypedDict, total=False):
+    """The members of Control."""
+
+    fence: int
+    leased: bool
+    stopping: bool
+    elsewhere: int
 
 
 class Log(ABC):
@@ -122,7 +131,10 @@ class Log(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Ask the log's writer to stop, in whatever process it is."""
+        """Ask the log's writer to stop, in whatever process it is.
+
+        A stream that has had no writer yet is asked for the sake of its first one.
+        """
 
     def end(self, outcome: Outcome) -> Outcome:
         """End the log in this process and tell its readers, without the store. An earlier outcome does not change.
@@ -238,7 +250,7 @@ class Log(ABC):
 
     # Between writer and readers
 
-    def set_control(self, **facts: Any) -> None:
+    def set_control(self, **facts: Unpack[_Facts]) -> None:
         """Note what the store says, and tell the listeners if it is news."""
         if (control := replace(self.control, **facts)) != self.control:
             self.control = control

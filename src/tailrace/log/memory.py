@@ -55,7 +55,8 @@ class MemoryLog(Log):
         return self.end(outcome)
 
     async def stop(self) -> None:
-        if self.outcome is None:
+        control = self.control
+        if self.outcome is None and (control.leased or (self.passing and control.fence == 0)):
             self.set_control(stopping=True)
 
     def write(self, event: str | None, json: bytes) -> None:

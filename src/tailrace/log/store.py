@@ -32,8 +32,8 @@ class LogStore(ABC):
     process, and while an application holds it if it is open.
     """
 
-    survives_restart: bool = False
-    """True if another process can continue a cursor."""
+    shared: bool = False
+    """True if other processes share the logs, and can continue a cursor."""
 
     @abstractmethod
     async def find(self, name: str) -> Log | None:

@@ -107,8 +107,8 @@ class FaultContract(Contract):
         self._needs("disconnect")
         async with self.open_stores() as (one, other):
             for number in range(4):
-                here = await self._soon(one.attach(f"/cut-{number}", Retention()))
-                there = await self._soon(other.attach(f"/cut-{number}", Retention()))
+                here = await self._soon(one.create(f"/cut-{number}", Retention()))
+                there = await self._find(other, here.name)
                 with there.tail() as tail:
                     await self._soon(here.append(1))
                     assert await self._take(tail, 1) == [1]

@@ -220,6 +220,16 @@ class WriterContract(Contract):
             await self._soon(one.lease(log))
             await self._told(log, lambda log: log.control.leased and log.control.stopping)
 
+    async def test_a_stop_of_a_log_that_nobody_writes_does_nothing(self) -> None:
+        """A named log without a writer is not stopped, so that a later producer runs."""
+        async with self.open_stores() as (one, other):
+            here, there = [await self._soon(store.attach(NAME, Retention())) for store in (one, other)]
+            await self._soon(there.stop())
+            await self._soon(one.lease(here))
+            for log in (here, there):
+                await self._told(log, lambda log: log.control.leased)
+                assert not log.control.stopping
+
     # What others do to it
 
     async def test_a_writer_learns_that_its_log_was_ended(self) -> None:

@@ -115,7 +115,8 @@ async def test_an_application_s_epoch_and_facts_reach_other_processes(redis: Red
 
 async def test_a_frame_that_is_lost_is_loaded_when_the_next_comes(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here = await one.create(NAME, Retention())
+        there = await attached(other, NAME)
         with there.tail() as tail:
             await here.append(1)
             assert await take(tail, 1) == [1]
@@ -189,7 +190,8 @@ async def test_an_event_between_subscription_and_history_is_not_missed(redis: Re
 
 async def test_the_last_event_of_a_quiet_stream_is_found_by_the_probe(redis: RedisServer) -> None:
     async with stores(redis.url) as (one, other):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here = await one.create(NAME, Retention())
+        there = await attached(other, NAME)
         with there.tail() as tail:
             other.deaf = lambda channel: channel == there.channel
             await here.append(1)

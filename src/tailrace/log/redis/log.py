@@ -87,8 +87,8 @@ class RedisLog(Mirror):
 
     async def stop(self) -> None:
         with suppress(LogClosed):
-            await repeatedly(lambda: self.run(STOP), self._home.patience)
-            self.set_control(stopping=self.outcome is None)
+            [asked] = await repeatedly(lambda: self.run(STOP), self._home.patience)
+            self.set_control(stopping=asked == b"1" and self.outcome is None)
 
     # Reading
 

@@ -317,13 +317,14 @@ STOP = Script(
     + _TELL
     + """
 -- ARGV: epoch
-local m = call('HMGET', meta, 'out', 'stop')
+local m = call('HMGET', meta, 'out', 'stop', 'owner', 'passing', 'fence')
 if m[1] ~= '' then return {'closed', m[1]} end
+if m[3] == '' and (m[4] ~= '1' or m[5] ~= '0') then return {'ok', '0'} end
 if m[2] ~= '1' then
   call('HSET', meta, 'stop', '1')
   tell()
 end
-return {'ok'}
+return {'ok', '1'}
 """
 )
 

@@ -59,7 +59,7 @@ class RedisStore(LogStore):
     expiry. `Keeping.count` and `Keeping.size` bound the mirrors that a process keeps without readers.
     """
 
-    survives_restart = True
+    shared = True
 
     def __init__(
         self,
