@@ -295,6 +295,23 @@ async def test_stopping_a_log_without_a_producer_returns_its_outcome() -> None:
     assert await engine.stop(log) == Outcome("done")
 
 
+async def test_a_stop_waits_for_a_writer_that_is_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine()
+    log = await engine.new_stream()
+    writer = await engine.store.lease(log)  # no producer of this engine has it
+    monkeypatch.setattr("tailrace.engine.producers.STOP_PATIENCE", 0.01)
+    assert await engine.stop(log) is None
+    assert "asked to stop, but not ended within 0.01 s" in caplog.text
+    monkeypatch.setattr("tailrace.engine.producers.STOP_PATIENCE", LIMIT)
+    stopping = asyncio.create_task(engine.stop(log))
+    await asyncio.sleep(0)
+    assert log.control.stopping
+    assert await writer.end(STOPPED, patience=LIMIT) == STOPPED
+    assert await asyncio.wait_for(stopping, LIMIT) == STOPPED
+
+
 async def test_a_stuck_producer_is_counted_until_its_task_ends() -> None:
     engine, release = Engine(), asyncio.Event()
     producer = await started(engine, stubborn(release), patience=0.01)

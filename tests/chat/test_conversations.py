@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace import Engine, Log
+from tailrace import Engine, Log, LogExists
 from tailrace.chat import answers, store
 from tailrace.chat.conversations import Conversations
 from tailrace.chat.errors import SessionNotFound
@@ -26,6 +26,7 @@ from tests.chat.api.talking import JSON, Hold, Scripted, begun, body, chatting, 
 from tests.chat.counting import counted
 from tests.raw import BOUND
 from tests.silence import silent_loop
+from tests.sources import turns
 
 pytestmark = pytest.mark.usefixtures(silent_loop.__name__)
 
@@ -471,6 +472,40 @@ async def test_what_nobody_foresaw_is_logged_and_ends_nothing_else(
             await engine.aclose()
     assert "the checkpoint of 1 replies failed" in caplog.text
     assert "the end of the reply raised" in caplog.text
+
+
+async def test_two_who_find_a_forgotten_reply_at_once_get_one_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with talking(tmp_path, Scripted("one")) as (talk, engine, _):
+        log = await talk.ask(Question("", "Hello"))
+        await read(log)
+        await engine.forget(log)
+        find = engine.find
+
+        async def find_late(name: str) -> Log | None:
+            found = await find(name)
+            await turns(20)
+            return found
+
+        monkeypatch.setattr(engine, "find", find_late)
+        first, second = await asyncio.gather(*(talk.find("", stream_of(log)) for _ in range(2)))
+        assert first is second is not log
+
+
+async def test_a_reply_whose_forgotten_log_still_ends_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def taken(*_: object, **options: object) -> Log:
+        raise LogExists("taken")
+
+    async with talking(tmp_path, Scripted("one")) as (talk, engine, _):
+        log = await talk.ask(Question("", "Hello"))
+        await read(log)
+        await engine.forget(log)
+        monkeypatch.setattr(engine, "new_stream", taken)
+        with pytest.raises(LogExists):
+            await talk.find("", stream_of(log))
 
 
 async def test_what_an_earlier_server_left_is_interrupted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -115,7 +115,7 @@ class Silent(MemoryStore):
     attach = create = find
 
 
-@pytest.mark.parametrize("path", ["/feed", "/ask", "/ask/an-id_of-22_characters", "/publish"])
+@pytest.mark.parametrize("path", ["/feed", "/words", "/ask", "/ask/an-id_of-22_characters", "/publish"])
 async def test_a_store_that_does_not_answer_is_503(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STORES, "silent", lambda url, keeping, pulse: Silent(keeping, pulse))
     engine = Engine("silent://")
@@ -129,6 +129,10 @@ async def test_a_store_that_does_not_answer_is_503(path: str, monkeypatch: pytes
     async def feed() -> Log:
         return await engine.log("/feed")
 
+    @router.stream("/words")
+    async def words() -> AsyncIterator[str]:
+        return ask()
+
     @router.get("/publish")
     async def publish() -> None:
         await engine.log("/feed")
@@ -137,6 +141,32 @@ async def test_a_store_that_does_not_answer_is_503(path: str, monkeypatch: pytes
         refused = await client.get(path, headers=SSE_HEADERS)
     assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
     assert refused.headers["retry-after"] == "1"
+
+
+async def test_a_key_is_taken_while_the_generator_of_its_forgotten_stream_ends() -> None:
+    engine, began, release = Engine(), asyncio.Event(), asyncio.Event()
+    router = StreamRouter(engine=engine)
+
+    @router.stream("/ask", methods=["POST"], principal=user)
+    async def ask() -> AsyncIterator[str]:
+        yield "a"
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            await release.wait()
+
+    async with client_of(Recording(router)) as client, asyncio.timeout(BOUND):
+        first = asyncio.create_task(client.post("/ask", headers=ALICE))
+        await began.wait()
+        (producer,) = engine.producers._running.values()
+        await engine.forget(producer.log)
+        refused = await client.post("/ask", headers=ALICE)
+        assert (refused.status_code, refused.json()["code"]) == (503, "still_ending")
+        release.set()
+        assert values((await first).content)[-1] == "reset"
+        await producer.wait()
+        assert len(engine.producers) == 0
 
 
 async def test_a_function_that_returns_a_log_makes_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,10 +39,9 @@ class Reading:
     producer: Producer | None = None
 
     async def first_failure(self) -> Exception | None:
-        """Wait for the first event, at most `status_wait` seconds. Return the error that came instead, if any."""
+        """Wait for the producer's first event, at most `status_wait` seconds. Return the error that came instead."""
         tail, producer = self.tail, self.producer
-        if producer is None:
-            return None
+        assert producer is not None, "only a request that started its stream waits for the first event"
         timer = asyncio.get_running_loop().call_later(self.settings.status_wait, tail.wake)
         try:
             await tail.wait()

@@ -35,6 +35,12 @@ Source: TypeAlias = Given | Callable[[], Given | Awaitable[Given]]
 
 _LISTS = {b"vary", b"link"}
 
+_STILL_ENDING = StreamError(
+    "the stream that this Idempotency-Key started was forgotten, but its generator still runs",
+    code="still_ending",
+    status=503,
+)
+
 _CANCELLED = Outcome("cancelled", "disconnected", "the request was cancelled")
 
 _SHARED = StreamError("the answer is a log that many read: send the request again without a key", code="not_a_stream")
@@ -170,7 +176,7 @@ class StreamResponse(Response):
                 return decision, await self._new_log(engine, request)
             except LogExists:
                 if await self._find(engine, request) is None:
-                    raise  # a generator that was given up still runs under this name
+                    return Refuse(_STILL_ENDING), None
 
     async def _find(self, engine: Engine, request: StreamRequest) -> Log | None:
         """Return the stream that the request's cursor or the response's `stream_id` names, or None."""
