@@ -139,8 +139,8 @@ class Swarm:
                 self._record_gap(stream)
 
     def _answer(self, stream: Stream, head: bytes) -> None:
-        if not head.startswith(b"HTTP/1.1 200 "):
-            raise Undelivered(f"expected a 200 response, but got {head[:200]!r}")
+        if not head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 101 ")):
+            raise Undelivered(f"expected a 200 response or a WebSocket, but got {head[:200]!r}")
         stream.answered = True
         self.answered += 1
 
@@ -184,6 +184,14 @@ class Publisher:
 def get(path: str, accept: str) -> bytes:
     """A GET request whose response ends with its connection, so that its end can be seen."""
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n".encode()
+
+
+def upgrade(path: str) -> bytes:
+    """A request for a WebSocket without extensions. Frames from the server are not masked, so events can be counted."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
 
 
 def post(path: str, accept: str, body: object) -> bytes:

@@ -32,6 +32,7 @@ BARE = python_peer("bare", "bare StreamingResponse", "bare_app")
 NCHAN = Peer("nchan", "nchan (nginx, C)", nchan, worker=True)
 TAILRACE = python_peer("tailrace", "tailrace, FastAPI route", "tailrace_app")
 TAILRACE_ASGI = python_peer("tailrace-asgi", "tailrace, plain ASGI", "tailrace_asgi")
+SOCKETS = python_peer("sockets", "send_text in a loop", "sockets_app")
 BARE_CHAT = python_peer("bare-chat", "bare StreamingResponse", "bare_chat_app")
 CHAT = Peer("tailrace-chat", "tailrace serve", chat)
 # The same server at databases that differ in their size alone.

@@ -5,7 +5,7 @@ from benchmarks.scenarios.chat import CHAT, CHAT_LIGHT
 from benchmarks.scenarios.chat_first import CHAT_FIRST
 from benchmarks.scenarios.chat_stored import CHAT_STORED
 from benchmarks.scenarios.decoding import DECODING, DECODING_JSON, DECODING_LIVE
-from benchmarks.scenarios.fanout import FANOUT
+from benchmarks.scenarios.fanout import FANOUT, FANOUT_SOCKETS
 from benchmarks.scenarios.latency import LATENCY
 from benchmarks.scenarios.memory import MEMORY
 from benchmarks.scenarios.paced import PACED, PACED_LIGHT
@@ -23,6 +23,7 @@ SCENARIOS = {
         THROUGHPUT,
         THROUGHPUT_NDJSON,
         FANOUT,
+        FANOUT_SOCKETS,
         MEMORY,
         LATENCY,
         PACED,

@@ -1,11 +1,11 @@
-"""One event to many subscribers."""
+"""One event to many subscribers, over Server-Sent Events and over WebSockets."""
 
 import time
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.client import Publisher, Swarm, get
-from benchmarks.peers import BARE, FASTAPI, LITESTAR, NCHAN, SSE_STARLETTE, TAILRACE, TAILRACE_ASGI, Peer
+from benchmarks.client import Publisher, Swarm, get, upgrade
+from benchmarks.peers import BARE, FASTAPI, LITESTAR, NCHAN, SOCKETS, SSE_STARLETTE, TAILRACE, TAILRACE_ASGI, Peer
 from benchmarks.process import Server
 from benchmarks.scenarios.base import Metric, Sample, Scenario
 from benchmarks.verify import EVENT_STREAM
@@ -26,10 +26,10 @@ FULL = Load(subscribers=2_000, events=16)
 QUICK = Load(subscribers=200, events=2)
 
 
-def measure(peer: Peer, quick: bool) -> Sample:
+def measure(peer: Peer, quick: bool, request: bytes = get("/feed", EVENT_STREAM)) -> Sample:
     load = QUICK if quick else FULL
     with peer.serve() as server, Swarm(server.address) as swarm:
-        swarm.connect(load.subscribers, get("/feed", EVENT_STREAM))
+        swarm.connect(load.subscribers, request)
         # A peer may send the head of a response before its generator has subscribed.
         swarm.read_for(SETTLE)
         publisher = Publisher(server.address)
@@ -62,6 +62,15 @@ def deliver(publisher: Publisher, swarm: Swarm) -> float:
     return elapsed
 
 
+def measure_sockets(peer: Peer, quick: bool) -> Sample:
+    return measure(peer, quick, upgrade("/socket"))
+
+
+METRICS = (
+    Metric("cpu_us", "server CPU per delivery", "µs", 2, plotted=True),
+    Metric("last_ms", "time to the last subscriber", "ms", 1),
+)
+
 FANOUT = Scenario(
     name="fanout",
     title="One event to 2,000 SSE subscribers",
@@ -69,9 +78,16 @@ FANOUT = Scenario(
     f"before the last one reached everyone; {FULL.events} events. A peer with no broadcast of its own gets a queue per "
     "subscriber, and encodes an event once where its interface takes encoded text.",
     peers=(FASTAPI, SSE_STARLETTE, LITESTAR, BARE, NCHAN, TAILRACE, TAILRACE_ASGI),
-    metrics=(
-        Metric("cpu_us", "server CPU per delivery", "µs", 2, plotted=True),
-        Metric("last_ms", "time to the last subscriber", "ms", 1),
-    ),
+    metrics=METRICS,
     measure=measure,
+)
+
+FANOUT_SOCKETS = Scenario(
+    name="fanout-sockets",
+    title="One event to 2,000 WebSockets",
+    about=f"The same with {FULL.subscribers:,} WebSockets. The other peer awaits `send_text` one after the other, so "
+    "one that reads nothing keeps the rest waiting. The readers of tailrace do not wait for each other.",
+    peers=(SOCKETS, TAILRACE),
+    metrics=METRICS,
+    measure=measure_sockets,
 )

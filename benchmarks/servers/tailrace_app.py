@@ -33,6 +33,11 @@ async def ndjson(n: int) -> AsyncIterator[Reading]:
         yield Reading(id=id, name="sensor", value=3.25)
 
 
+@router.stream("/socket", websocket=True)
+async def socket() -> Log:
+    return await feed()
+
+
 @router.stream("/paced")
 async def paced(n: int, pace: float) -> AsyncIterator[Reading]:
     for id in range(n):
