@@ -128,6 +128,10 @@ _ENDLESS = (
     "an event of its own is checked, gets its offset and is encoded, which takes most of the time; what FastAPI's own "
     "takes differs more between machines, and the less it is, the less is to be won"
 )
+_SOCKETS = (
+    "a WebSocket is the HTTP route again, so a message passes the framework's wrappers of both; and each reader takes a "
+    "step of its own task, where the loop stays in one"
+)
 _MEMORY = "the server's objects and the framework's frames take most of it; tailrace's own share is 2.7 KB"
 _WRAPPERS = ", with the framework's three wrappers around it"
 _TASKS = "each event passes from the producer's task to the connection's, which a bare response does in one"
@@ -158,7 +162,7 @@ FLOORS: tuple[Floor, ...] = (
     RatioFloor("fanout", "cpu_us", 3, rival=SSE_STARLETTE, less=True),
     RatioFloor("fanout", "cpu_us", 1.7, rival=NCHAN, holds=_FANOUT + _WRAPPERS),
     RatioFloor("fanout", "cpu_us", 1.4, peer=TAILRACE_ASGI, rival=NCHAN, holds=_FANOUT),
-    RatioFloor("fanout-sockets", "cpu_us", 1, rival=SOCKETS),
+    RatioFloor("fanout-sockets", "cpu_us", 1, rival=SOCKETS, holds=_SOCKETS),
     Floor("memory", "rss_kb", 22, holds=_MEMORY),
     Floor("memory", "rss_kb", 12, peer=TAILRACE_ASGI, holds=_MEMORY),
     RatioFloor("paced", "cpu_us", 1.25, rival=BARE, holds=_PACED),
