@@ -129,8 +129,8 @@ _ENDLESS = (
     "takes differs more between machines, and the less it is, the less is to be won"
 )
 _SOCKETS = (
-    "a WebSocket is the HTTP route again, so a message passes the framework's wrappers of both; and each reader takes a "
-    "step of its own task, where the loop stays in one"
+    "a WebSocket is the HTTP route again, so a message passes the framework's wrappers of both; and each reader takes "
+    "a step of its own task, where the loop stays in one"
 )
 _MEMORY = "the server's objects and the framework's frames take most of it; tailrace's own share is 2.7 KB"
 _WRAPPERS = ", with the framework's three wrappers around it"
