@@ -49,14 +49,14 @@ def describe_error(error: Exception) -> Outcome:
 
 
 class State(Enum):
-    """Where a producer is in its life. `TRANSITIONS` says how it gets from one state to another."""
+    """The state of a producer. `TRANSITIONS` has the ways from one state to another."""
 
     RUNNING = auto()
     """The generator runs, and nobody wants it to end."""
     STOPPING = auto()
-    """The generator was told to end, by a cancellation. What it yields within its patience is kept."""
+    """The generator was cancelled. Items that it yields within its patience are kept."""
     INSISTING = auto()
-    """The same, but the cancellation arrived between two items, and was sent on to the generator."""
+    """Like STOPPING, after a cancellation that arrived between two items and was passed on to the generator."""
     CLOSING = auto()
     """The generator is closed. The end is being stored."""
     ENDED = auto()
@@ -66,7 +66,7 @@ class State(Enum):
 
 
 class Cause(Enum):
-    """What can happen to a producer."""
+    """An event in the life of a producer."""
 
     READERS = auto()
     """A reader joined or left, here or elsewhere."""
@@ -284,7 +284,7 @@ class Producer:
     def _explain(self, error: Exception) -> tuple[Cause, Outcome | None]:
         """Keep or log what the generator or the writer raised. Return what it means, and what clients see of it."""
         name = self.log.name
-        # The generator may use other logs. What they raise is its own failure.
+        # The generator may use other logs. Their errors are failures of the generator itself.
         refused = isinstance(error, (LogClosed, LogFenced)) and error.name == name
         if refused:
             self._happen(Cause.LOST)
@@ -397,7 +397,7 @@ def _sent_by_nobody(cancellation: asyncio.CancelledError) -> RuntimeError:
 # the log in this process then: while the generator runs, the log is lost, and after that, the end counts as stored.
 #
 # The first cause that has an outcome decides it. Later ones do not: a generator that fails after a stop was stopped.
-# What the generator gives as its Result is added to any outcome.
+# The data of the generator's Result is added to any outcome.
 #
 # A cause without a row comes too late, and changes nothing.
 

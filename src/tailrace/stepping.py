@@ -27,7 +27,7 @@ _Step: TypeAlias = tuple[Context, Callable[[_Future], object]]
 
 
 class Sleeper:
-    """What one task awaits, again and again, to sleep until there is news.
+    """An awaitable for one task, which sleeps in it until there is news, again and again.
 
     To the task it is a future (see `asyncio.isfuture`), but one that two tasks or callbacks cannot share.
     """

@@ -205,7 +205,7 @@ class StreamResponse(Response):
             given = source()
             if inspect.isawaitable(given):
                 given = await given
-        except BaseException as error:
+        except BaseException as error:  # a cancellation, too: a repeated request would wait for the stream forever
             await self._discard(plan.engine, log, error)
             raise
         if isinstance(given, Log):
@@ -214,7 +214,7 @@ class StreamResponse(Response):
         elif isinstance(plan.decision, Start):
             try:
                 plan.decision, plan.items = Read(log or await self._new_log(plan.engine, request), 0), given
-            except BaseException:
+            except BaseException:  # a cancellation, too: nobody else would close the items
                 await _close_unused(given)
                 raise
         else:

@@ -41,7 +41,7 @@ Row: TypeAlias = tuple[str | None, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What a store says about a stream, besides its entries. It is the same in every process.
+    """The facts about a stream that a store shares with all processes, in addition to the entries.
 
     `fence` is the number of the newest lease, and `leased` tells whether its writer still holds it. `stopping` is True
     once somebody asked the writer to stop. `elsewhere` counts the other processes that have readers.

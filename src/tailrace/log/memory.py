@@ -60,7 +60,7 @@ class MemoryLog(Log):
             self.set_control(stopping=True)
 
     def write(self, event: str | None, json: bytes) -> None:
-        """Append one entry, whoever the writer is. Raise LogClosed after the end."""
+        """Append one entry, without checking the writer. Raise LogClosed after the end."""
         if self.outcome is not None or self.lost is not None:
             self.check_open()
         self.top += 1

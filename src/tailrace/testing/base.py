@@ -1,4 +1,4 @@
-"""What all parts of the contract suite share: the hooks that a store's tests define, and helpers."""
+"""The common base of the contract suite: the hooks that a store's tests define, and helpers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which processes live: each one counts, and sees whether the others do.
+"""Finds dead processes: each process raises a counter and watches the counters of the others.
 
-| key | what it holds |
+| key | value |
 |---|---|
 | `<prefix>:processes` | a hash: each process and its counter |
 | `<prefix>:used:<process>` | a set: the names of the logs that the process reads or writes |

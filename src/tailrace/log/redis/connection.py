@@ -28,7 +28,7 @@ OnPush = Callable[[list[Any]], object]
 off a subscriber that reads too slowly."""
 
 NOTHING = object()
-"""What hiredis returns when the next reply is not complete."""
+"""The value that hiredis returns while the next reply is incomplete."""
 
 CHECKS = 8
 """How many times within `Limits.silence` a connection checks that bytes come or go."""
@@ -206,7 +206,7 @@ class Connection(asyncio.Protocol):
         else:
             self._check_later()
 
-    # What the transport calls
+    # Calls by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of it
@@ -298,6 +298,6 @@ async def connect(address: Address, *, name: str = "", on_push: OnPush, limits: 
 async def _greet(connection: Connection, greeting: list[tuple[Part, ...]]) -> None:
     try:
         await asyncio.gather(*(connection.call(*command) for command in greeting))
-    except BaseException:
+    except BaseException:  # a cancellation, too: the caller never gets the connection, so it cannot close it
         connection.close()
         raise

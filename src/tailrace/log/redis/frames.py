@@ -1,4 +1,4 @@
-"""What is kept of a batch in Redis, and what is published on a stream's channel.
+"""The formats of stored batches and of the messages on a stream's channel.
 
 | frame | meaning |
 |---|---|
@@ -81,7 +81,7 @@ class End(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What `Control` says, as of a version, with the processes that have readers."""
+    """A version of a stream's `Control`, and the processes that have readers."""
 
     epoch: bytes
     version: int

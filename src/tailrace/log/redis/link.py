@@ -168,7 +168,7 @@ class Link:
         connection = await connect(self.address, name=self.name, on_push=self._on_push, limits=self._limits)
         try:
             await asyncio.gather(*(connection.call("SCRIPT", "LOAD", script.source) for script in self._scripts))
-        except BaseException:
+        except BaseException:  # a cancellation, too: the caller never gets the connection, so it cannot close it
             connection.close()
             raise
         return connection

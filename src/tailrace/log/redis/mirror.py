@@ -1,4 +1,4 @@
-"""What a process knows of a stream in Redis, and how it stays up to date."""
+"""A process's local copy of a stream in Redis, and how it stays up to date."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .scripts import LOAD, Keys
 T = TypeVar("T")
 
 HELD_BYTES = 1 << 20
-"""How many bytes of JSON a mirror holds. What is older is fetched for each reader that asks for it."""
+"""How many bytes of JSON a mirror holds. Older entries are fetched for each reader that needs them."""
 
 LOADED_BYTES = 256 << 10
 """How many bytes of the newest batches a mirror loads at once."""
 
 EARLY_BYTES = 1 << 20
-"""How many bytes of frames a mirror keeps that came behind a gap. Beyond them it loads once more instead."""
+"""How many bytes of frames a mirror keeps that arrive after a gap. If there are more, it drops them and loads again."""
 
 OVERTAKEN = 0.05
 """Seconds to wait for the batches of others that came between, before they are loaded."""
 
 
 class Home(Protocol):
-    """What a mirror needs of its store."""
+    """The parts of a store that a mirror uses."""
 
     process: bytes
     """The name of this process. It has no space."""
@@ -64,7 +64,7 @@ class Home(Protocol):
 
 
 class Leased(Protocol):
-    """What a mirror needs of the writer in its process."""
+    """The parts of a writer that the mirror in its process uses."""
 
     fence: int
 

@@ -116,7 +116,7 @@ class Mirrors:
             early.take(data)
 
     async def subscribe_anew(self, *others: bytes) -> None:
-        """Subscribe all channels on a new connection, with `others`. What was missed is to be loaded then."""
+        """Subscribe all channels on a new connection, with `others`. Load what was missed afterwards."""
         self.connects += 1
         for log in self:
             log.stale = True

@@ -1,4 +1,4 @@
-"""What Redis does in one step: the Lua scripts of a stream, and the keys they work on.
+"""The Lua scripts that change a stream in one step, and the keys that they use.
 
 A stream has two keys under one hash tag, so that they are in one slot of a cluster:
 

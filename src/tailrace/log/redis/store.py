@@ -239,7 +239,7 @@ class RedisStore(LogStore):
 
     def keep_ms(self, log: Mirror, *, ended: bool) -> int:
         keep = self._keep_ms(ended=ended)
-        # What is in use must not expire before the next rounds renew it.
+        # A log in use must not expire before the next rounds renew it.
         return max(keep, self._least_ms) if keep and _in_use(log) else keep
 
     # Connections
@@ -379,7 +379,7 @@ class RedisStore(LogStore):
 
 
 def _is_used_here(log: Log, _: int) -> bool:
-    """Tell whether to keep a mirror up to date. What other processes write or lease is no use of it here."""
+    """Tell whether to keep a mirror up to date. Writes and leases of other processes do not count."""
     assert isinstance(log, Mirror)
     return log.used
 

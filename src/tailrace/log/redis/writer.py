@@ -17,7 +17,7 @@ from .mirror import Home
 from .scripts import RELEASE
 
 FULL = 1 << 20
-"""How many bytes a writer may have that are not stored. Beyond them the log is full."""
+"""The most bytes that a writer may hold unstored. Above it, the log is full."""
 
 LARGEST = 256 << 10
 """The most bytes of JSON in a batch of several entries."""
@@ -29,7 +29,7 @@ ENTRIES_LOST = Outcome("error", "entries_lost", "the store lost a part of the st
 
 
 class RedisWriter(Writer):
-    """Sends one batch at a time. What is written meanwhile gathers for the next one, so batches grow under load.
+    """Sends one batch at a time. Meanwhile, new items gather for the next one, so batches grow under load.
 
     Each batch says which one it expects before it. So a writer never continues behind a gap: if the store has lost what
     it had acknowledged, the log is lost here, and ends as `entries_lost` there.
@@ -177,7 +177,7 @@ class RedisWriter(Writer):
             delay = min(2 * delay, LONGEST_DELAY)
 
     async def _give_up(self) -> None:
-        """Learn who has ended or leased the log. It is not this writer's any more, whatever the store answers."""
+        """Find out who ended or leased the log. The writer has lost it even if the store does not answer."""
         with suppress(StoreUnavailable):
             await self.log.refresh()
         self._released = True
