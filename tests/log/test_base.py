@@ -6,7 +6,8 @@ import pytest
 
 from tailrace import NDJSON, SSE, Flow, LogReset, MemoryLog, MemoryStore, Retention
 from tailrace.events import DONE, Entries
-from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES, SHARED_BYTES, SHARED_ENCODERS
+from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES
+from tailrace.wire.sharing import SHARED_BYTES, SHARED_ENCODERS
 from tests.storing import MemoryContract
 
 LIMIT = 10.0
@@ -204,9 +205,9 @@ async def test_few_encoders_are_kept_however_many_wires_there_are() -> None:
     wires = [SSE() for _ in range(3 * SHARED_ENCODERS)]
     with log.tail():
         encoders = [log.encoder(wire) for wire in wires]
-        assert len(log._encoders) == SHARED_ENCODERS
+        assert len(log._shared.encoders) == SHARED_ENCODERS
         assert log.encoder(wires[-1]) is encoders[-1]
-    assert not log._encoders
+    assert not log._shared.encoders
 
 
 async def test_what_readers_share_is_bounded_in_bytes() -> None:
@@ -217,14 +218,14 @@ async def test_what_readers_share_is_bounded_in_bytes() -> None:
         for size in sizes:
             log.write(None, b"x" * size)
             assert first.read_nowait() is second.read_nowait()
-            assert log._shared_size == sum(size for _, _, size in log._shared.values())
-            shared.append(len(log._shared))
+            assert log._shared.size == sum(size for _, _, size in log._shared.batches.values())
+            shared.append(len(log._shared.batches))
         second.position = 1
-        log.share(5, Entries((6,), (b"x" * 20,)))  # another batch at the same place
-        assert log._shared_size == 20
+        log._shared.keep_batch(5, log.top, Entries((6,), (b"x" * 20,)))  # another batch at the same place
+        assert log._shared.size == 20
     # The largest batch goes as soon as another comes, and until then there is room for no other.
     assert shared == [1, 2, 2, 3, 1, 1]
-    assert (log._shared, log._shared_size) == ({}, 0)
+    assert (log._shared.batches, log._shared.size) == ({}, 0)
 
 
 async def test_a_conflated_batch_is_shared_only_if_nothing_was_left_out() -> None:

@@ -18,7 +18,7 @@ from tailrace import (
     Outcome,
     Retention,
 )
-from tailrace.log.base import SHARED_BATCHES
+from tailrace.wire.sharing import SHARED_BATCHES
 from tests.storing import MemoryContract
 
 UNBOUNDED = Retention(count=None, size=None)
@@ -192,7 +192,7 @@ async def test_readers_at_one_place_are_handed_one_batch() -> None:
         assert first.read_nowait() is second.read_nowait() is third.read_nowait()
         with log.tail() as late:
             assert list(late.read_nowait() or ()) == list(log.read_nowait(0, 4))
-    assert not log._shared
+    assert not log._shared.batches
 
 
 async def test_few_batches_are_kept_for_other_readers() -> None:
@@ -201,7 +201,7 @@ async def test_few_batches_are_kept_for_other_readers() -> None:
         for _ in range(20):
             write_all(log, 1)
             first.read_nowait()
-        assert len(log._shared) == SHARED_BATCHES
+        assert len(log._shared.batches) == SHARED_BATCHES
 
 
 async def test_what_is_conflated_for_one_reader_is_not_for_another() -> None:

@@ -17,16 +17,11 @@ from ..events import DONE, Entries, Outcome, encode_event
 from ..flow import Flow, LogStatistics, Retention
 from ..stepping import Sleepers
 from ..wire.base import Encoder, Wire
+from ..wire.sharing import Shared
 
 BATCH_ENTRIES = 1024
 BATCH_BYTES = 128 << 10
 """The most bytes of JSON in a batch of several entries. It bounds what a slow reader takes from its history at once."""
-
-# Bounds of what a log keeps to share among readers at the same place: a batch may hold one entry of any size, and an
-# application may make a wire for each request.
-SHARED_BATCHES = 8
-SHARED_BYTES = 1 << 20
-SHARED_ENCODERS = 8
 
 NOTHING = Entries((), ())
 
@@ -73,7 +68,7 @@ class Log(ABC):
     # Measured: without slots, a write takes a tenth longer. CPython 3.11 reads attributes fast only while instances
     # share the keys of their dicts. With the 30 attributes of a MemoryLog, they do not.
     __slots__ = (
-        "__weakref__", "_encoders", "_listeners", "_room", "_shared", "_shared_size", "_sleepers",
+        "__weakref__", "_listeners", "_room", "_shared", "_sleepers",
         "base", "conflated", "control", "created", "dropped", "epoch", "fingerprint", "full", "furthest", "held",
         "lost", "name", "outcome", "passing", "readers", "resets", "retention", "stream", "top",
     )  # fmt: skip
@@ -100,9 +95,7 @@ class Log(ABC):
         self.held = False
         self.full = False  # True while the writer should wait, because nothing more fits
         self._listeners: tuple[Listener, ...] = ()
-        self._shared: dict[int, _Shared] = {}  # by the offset before the batch; valid until the next write
-        self._shared_size = 0
-        self._encoders: dict[Wire, Encoder] = {}
+        self._shared = Shared()
         self._sleepers = Sleepers()
         self._room: asyncio.Future[None] | None = None
 
@@ -308,38 +301,17 @@ class Log(ABC):
         self.make_room()
         if not self.readers:
             self._shared.clear()
-            self._shared_size = 0
-            self._encoders.clear()
         self._tell_listeners()
 
     def encoder(self, wire: Wire) -> Encoder:
         """Return the wire's encoder for this log. Readers share the encoder, and so its output."""
-        if (encoder := self._encoders.get(wire)) is None:
-            if len(self._encoders) == SHARED_ENCODERS:
-                del self._encoders[next(iter(self._encoders))]
-            encoder = self._encoders[wire] = wire.encoder(self.stream, self.epoch, self.created)
+        if (encoder := self._shared.encoders.get(wire)) is None:
+            encoder = self._shared.keep_encoder(wire, wire.encoder(self.stream, self.epoch, self.created))
         return encoder
-
-    def share(self, after: int, entries: Entries) -> None:
-        """Keep a batch for other readers at the same place, so that it is encoded only once."""
-        self._unshare(after)
-        size = sum(map(len, entries.json))
-        while self._shared and (len(self._shared) == SHARED_BATCHES or self._shared_size + size > SHARED_BYTES):
-            self._unshare(next(iter(self._shared)))
-        self._shared[after] = self.top, entries, size
-        self._shared_size += size
-
-    def _unshare(self, after: int) -> None:
-        if (found := self._shared.pop(after, None)) is not None:
-            self._shared_size -= found[2]
 
     def _tell_listeners(self) -> None:
         for listener in self._listeners:
             listener(self)
-
-
-_Shared: TypeAlias = tuple[int, Entries, int]
-"""The log's top when the batch was read, the batch, and the bytes of its JSON."""
 
 
 def fitting(json: Sequence[bytes], size: int) -> int:
@@ -408,13 +380,13 @@ class Tail:
         after = self.position
         # Do not share a conflated batch: it depends on this reader's position.
         sharing = log.readers > 1 and (not self._conflates or log.top - after == 1)
-        if sharing and (shared := log._shared.get(after)) is not None and shared[0] == log.top:
+        if sharing and (shared := log._shared.batches.get(after)) is not None and shared[0] == log.top:
             return self._take(shared[1])
         entries = log.read_nowait(after, *self._bounds())
         if entries is None:
             return None
         if sharing:
-            log.share(after, entries)
+            log._shared.keep_batch(after, log.top, entries)
         return self._take(entries)
 
     async def read(self) -> Entries:
