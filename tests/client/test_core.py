@@ -274,6 +274,22 @@ class TestRequests:
         assert followed.opened[0].headers["last-event-id"] == "S.e.6"
         assert followed.given == [7]
 
+    @pytest.mark.parametrize(
+        ("script", "takes_over"),
+        [
+            pytest.param([sse(), event(1), BROKEN, UNSENT], [False, True, True], id="after its own connection"),
+            pytest.param([BROKEN], [False, True], id="after a request that may have arrived"),
+            pytest.param([UNSENT, UNSENT], [False, False, False], id="after none"),
+            pytest.param([head(503, retry_after="0"), WHOLE], [False, False], id="after a refusal"),
+        ],
+    )
+    def test_one_takes_over_only_from_the_client_itself(self, script: list[object], takes_over: list[bool]) -> None:
+        followed = follow(script, takeover=True, after="S.e.0")
+        assert ["&takeover=true" in request.url for request in followed.opened] == takes_over
+
+    def test_none_takes_over_unless_the_caller_says_so(self) -> None:
+        assert "takeover" not in follow([sse(), event(1), BROKEN]).opened[1].url
+
     @pytest.mark.parametrize("url", ["http://server:81/x", "https://server/x", "//other/x"])
     def test_credentials_go_to_no_other_server(self, url: str) -> None:
         followed = follow([sse({**ADDRESS, "content-location": url, "link": f"<{url}>; rel=stop"}), BROKEN])
@@ -341,6 +357,15 @@ class TestWaiting:
         followed = follow([sse(), event(1) + farewell, UNSENT, sse(), notice("done", 1)])
         assert followed.slept == [1.5, 0.0]
         assert followed.given == [1]
+
+    def test_is_over_where_another_client_reads_in_this_one_s_place(self) -> None:
+        farewell = event(1, '{"reason":"replaced","retry":0}', "farewell")
+        followed = follow([sse(), event(1) + farewell], fails=True)
+        assert followed.given == [1]
+        assert isinstance(followed.error, StreamLost)
+        assert (followed.error.kind, followed.error.cursor) == ("replaced", f"{STREAM}.1")
+        assert str(followed.error) == "the stream is lost: another client reads this stream now"
+        assert not followed.slept
 
     @pytest.mark.parametrize("retry", ["-5000", f"-1{'0' * 400}"])
     def test_is_never_less_than_none(self, retry: str) -> None:

@@ -77,6 +77,7 @@ class Following:
         self._sorting = Sorting(plan, self._backoff)
         self._deadline = Deadline(plan.timeouts.total, clock=clock)
         self._has_opened = False
+        self._may_have_read = False  # True once the server may have a connection of ours that reads the stream
         self._quiet_since: float | None = None
 
     @property
@@ -100,6 +101,7 @@ class Following:
         """Read one connection. Return None if the stream is over."""
         reply = yield from send(self._open(), self._deadline)
         if isinstance(reply, Failed):
+            self._may_have_read |= reply.sent
             return self._judge_failure(reply)
         self._has_opened = True
         if reply.status == 204:
@@ -107,6 +109,7 @@ class Following:
             return None
         if not 200 <= reply.status < 300:
             return (yield from self._be_refused(reply))
+        self._may_have_read = True
         self.media_type = media_type_of(reply.headers.get("content-type", ""))
         self._note(reply)
         has_cursors = self._sorting.position.gives_cursors
@@ -146,6 +149,8 @@ class Following:
             headers["last-event-id"] = token
             if is_cursor(token) and (self._sorting.position.gives_cursors or token == plan.after):
                 url = with_parameter(url, "after", token)
+        if plan.takeover and self._may_have_read:
+            url = with_parameter(url, "takeover", "true")
         method, content = (plan.method, plan.content) if address is None else ("GET", None)
         return Open(method, url, headers, content, timeouts.connect, timeouts.idle, timeouts.head)
 
@@ -281,6 +286,8 @@ class Following:
             return (yield from self._restart(end.reason, None if said is None else said.id))
         if said is not None and said.id is not None:
             self._sorting.position.move(said.id)
+        if isinstance(end, Farewell) and end.reason == "replaced":
+            raise self._lost(Loss("replaced", "another client reads this stream now"))
         if isinstance(end, Farewell):
             return _Drop(Loss("farewell", f"the server said farewell ({end.reason})"), told=seconds_of(end.retry))
         assert isinstance(end, Outcome), end

@@ -15,7 +15,9 @@ from ..wire.base import MAX_FRAME_BYTES
 
 OnReset = Literal["raise", "restart"]
 
-LossKind = Literal["unsent", "broken", "silent", "unavailable", "farewell", "reset", "stalled", "overdue", "misled"]
+LossKind = Literal[
+    "unsent", "broken", "silent", "unavailable", "farewell", "replaced", "reset", "stalled", "overdue", "misled"
+]
 """The kind of a lost connection:
 
 - `unsent`: no part of the request reached the server
@@ -23,6 +25,7 @@ LossKind = Literal["unsent", "broken", "silent", "unavailable", "farewell", "res
 - `silent`: the server sent nothing for too long
 - `unavailable`: the server answered that it cannot serve the request now
 - `farewell`: the server asked the client to come back later
+- `replaced`: another client reads the stream now, which has one reader at a time
 - `reset`: the server cannot continue from the client's cursor
 - `stalled`: no new event came for too long
 - `overdue`: the total timeout is over
@@ -85,7 +88,8 @@ class Retry:
 class Plan:
     """The first request of a stream. `key` is its idempotency key; `after` is the id of the event to begin after.
 
-    With `gives_result`, the stream's result becomes its last event.
+    With `gives_result`, the stream's result becomes its last event. With `takeover`, each request after the client's
+    first connection takes the place of that connection, which the server may still keep.
     """
 
     url: str
@@ -100,6 +104,7 @@ class Plan:
     on_reconnect: OnReconnect | None = None
     allow_gaps: bool = False
     gives_result: bool = False
+    takeover: bool = False
     max_bytes: int = MAX_FRAME_BYTES
 
     @property
