@@ -134,15 +134,16 @@ class StoreUnavailable(TailraceError):
 class StreamError(TailraceError):
     """Raise this in a generator to tell the client what went wrong, by `message` and `code`.
 
-    Before the first event, the response gets `status`. After it, an `error` event ends the stream. Clients see any
-    other exception as `internal_error`, without its text.
+    Before the first event, the response gets `status`, and a Retry-After of `retry_after` seconds if you give that.
+    After it, an `error` event ends the stream. Clients see any other exception as `internal_error`, without its text.
     """
 
-    def __init__(self, message: str, *, code: str = "error", status: int = 500) -> None:
+    def __init__(self, message: str, *, code: str = "error", status: int = 500, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.status = status
+        self.retry_after = retry_after
 
 
 class DecodeError(TailraceError, ValueError):

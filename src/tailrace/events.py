@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 State = Literal["done", "error", "cancelled"]
 
+FarewellReason = Literal["shutdown", "slow", "replaced"]
+
 RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "dropped"})
 """The event names of notices on every wire. An application's events must have other names."""
 
@@ -156,10 +158,11 @@ class Reset:
 class Farewell:
     """Tells a reader that the server ends the connection, but not the stream.
 
-    The reader should come back with its cursor after `retry` milliseconds.
+    The reader should come back with its cursor after `retry` milliseconds. If the reason is `replaced`, it should not,
+    because another connection reads the stream in its place.
     """
 
-    reason: Literal["shutdown", "slow"]
+    reason: FarewellReason
     retry: int
 
 

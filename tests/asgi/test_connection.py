@@ -196,6 +196,157 @@ async def test_a_producer_beyond_its_grace_is_cancelled_with_the_reason() -> Non
     assert faucet.closed.is_set()
 
 
+# One reader at a time
+
+
+@pytest.mark.parametrize("media_type", ["text/event-stream", "application/x-ndjson"])
+async def test_a_reader_that_is_replaced_gets_a_farewell_with_its_cursor(media_type: str) -> None:
+    engine = small_engine()
+    log = await engine.log("news")
+    await log.append(1)
+    headers, wire = {"Accept": media_type}, WIRES[media_type]
+    app = Served(engine, x=StreamResponse(log, exclusive=True))
+    async with serving(app) as url, exchange(url, "/x", headers) as first:
+        await first.until(b"1\n" if media_type == "text/event-stream" else b"1}")
+        async with exchange(url, f"/x?takeover=true&after={log.cursor(1)}", headers) as second:
+            (farewell,) = frames((await first.rest()).lstrip(), wire)
+            assert (farewell.event, farewell.data) == ("farewell", {"reason": "replaced", "retry": 0})
+            assert (farewell.id, farewell.retry) == (str(log.cursor(1)), 0)
+            assert first.whole
+            await log.append(2)
+            await log.close()
+            assert values((await second.rest()).lstrip(), wire) == [2, "done"]
+    assert not engine.readers._seats
+
+
+async def test_a_reader_that_is_behind_leaves_without_what_it_lacks() -> None:
+    engine = small_engine()
+    log = await engine.log("history", retention=Retention(count=None, size=None))
+    await log.append(*["x" * 1000] * 1000)
+    await log.close()
+    response = StreamResponse(log, engine=engine, exclusive=True)
+    one, two = Server(), Server(query=b"takeover=1")
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+        group.create_task(response(one.scope, one.receive, one.send))
+        while len(one.messages) < 2:  # noqa: ASYNC110 - nobody says that a server has got a message
+            await asyncio.sleep(0)
+        group.create_task(response(two.scope, two.receive, two.send))
+    *before, farewell = frames(one.body)
+    assert farewell.data == {"reason": "replaced", "retry": 0}
+    assert 0 < len(before) < 500
+    assert farewell.id == before[-1].id
+    assert len(frames(two.body)) == 1001
+
+
+async def test_of_several_that_take_over_at_once_the_last_reads() -> None:
+    engine = small_engine()
+    log = await engine.log("news")
+    response = StreamResponse(log, engine=engine, exclusive=True)
+    servers = [Server(query=b"takeover=true") for _ in range(4)]
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+        for server in servers:
+            group.create_task(response(server.scope, server.receive, server.send))
+        await turns()
+        assert engine.statistics().readers == 1
+        await log.append(1)
+        await log.close()
+    assert [values(server.body) for server in servers] == [["farewell"]] * 3 + [[1, "done"]]
+    assert not engine.readers._seats
+
+
+async def test_only_one_of_several_that_come_at_once_is_admitted() -> None:
+    engine = small_engine()
+    log = await engine.log("news")
+    await log.append(1)
+    response = StreamResponse(log, engine=engine, exclusive=True)
+    servers = [Server() for _ in range(4)]
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+        for server in servers:
+            group.create_task(response(server.scope, server.receive, server.send))
+        await turns()
+        await log.close()
+    assert [server.messages[0]["status"] for server in servers] == [200, 409, 409, 409]
+    assert values(servers[0].body) == [1, "done"]
+
+
+@pytest.mark.parametrize("ends", ["leaves", "is cut off"])
+async def test_a_reader_may_end_by_itself_while_it_is_replaced(ends: str) -> None:
+    engine = small_engine()
+    log = await engine.log("news")
+    response = StreamResponse(log, engine=engine, exclusive=True)
+    one, two, three = Server(), Server(query=b"takeover=true"), Server()
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+        group.create_task(response(one.scope, one.receive, one.send))
+        await turns()
+        group.create_task(response(two.scope, two.receive, two.send))
+        if ends == "leaves":
+            one.gone.set()
+        else:
+            (connection,) = engine.readers._readers
+            connection.abandon()
+        await turns()
+        await response(three.scope, three.receive, three.send)  # the one that has ended gave back nobody's seat
+        assert three.messages[0]["status"] == 409
+        await log.close()
+    assert values(two.body) == ["done"]
+    assert not engine.readers._seats
+
+
+async def test_a_stalled_reader_keeps_nobody_waiting_and_is_cut_off_soon() -> None:
+    engine = small_engine(heartbeat=30.0)
+    log = await engine.log("news")
+    stalled, one, two = asyncio.Event(), Server(), Server(query=b"takeover=true")
+
+    async def send(message: Any) -> None:
+        if message.get("body"):
+            stalled.set()
+            await asyncio.Event().wait()
+        await one.send(message)
+
+    response = StreamResponse(log, engine=engine, exclusive=True)
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+        first = group.create_task(response(one.scope, one.receive, send))
+        await turns()
+        await log.append(1)
+        await soon(stalled)
+        group.create_task(response(two.scope, two.receive, two.send))
+        await turns()
+        assert values(two.body) == [1]
+        connection, _ = engine.readers._readers
+        assert isinstance(connection, Connection)
+        connection.beat()  # the first beat may follow the beginning of the send at once
+        await turns()
+        assert log.readers == 2
+        connection.beat()
+        await turns()
+        assert log.readers == 1
+        one.gone.set()
+        await first
+        await log.close()
+    assert not one.whole
+    assert values(two.body) == [1, "done"]
+
+
+async def test_a_replaced_reader_is_told_so_even_while_the_server_leaves() -> None:
+    engine = small_engine(shutdown_grace=60.0)
+    faucet = Faucet([1])
+    response = StreamResponse(faucet.run, StreamSettings(on_disconnect="detach"), engine=engine, exclusive=True)
+    one = Server()
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+        group.create_task(response(one.scope, one.receive, one.send))
+        await soon(faucet.started)
+        await turns()
+        (log,) = engine.readers._seats
+        two = Server(query=f"takeover=true&after={log.cursor(0)}".encode())
+        engine.drain()
+        group.create_task(response(two.scope, two.receive, two.send))
+        await turns()
+        faucet.end()
+    assert values(one.body) == [1, "farewell"]
+    assert frames(one.body)[-1].data["reason"] == "replaced"
+    assert values(two.body) == [1, "done"]
+
+
 # Servers and clients that take what they want
 
 

@@ -123,7 +123,7 @@ def test_an_address_needs_no_root_path() -> None:
     ("query", "remaining"),
     [
         (b"", ""),
-        (b"after=s.e.1&stream=true", ""),
+        (b"after=s.e.1&stream=true&takeover=true", ""),
         (b"token=a%20b&after=s.e.1&q=&q=2", "token=a+b&q=&q=2"),
         (b"q=%3E%0D%0A", "q=%3E%0D%0A"),
         (b"q=>;x", "q=%3E%3Bx"),
@@ -131,6 +131,14 @@ def test_an_address_needs_no_root_path() -> None:
 )
 def test_a_query_is_kept_without_what_belongs_to_one_request(query: bytes, remaining: str) -> None:
     assert read(query).query == remaining_query(scope(query)) == remaining
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [(b"", False), (b"takeover=true", True), (b"takeover=1", True), (b"takeover=false", False), (b"takeover=x", False)],
+)
+def test_a_request_says_that_it_takes_over(query: bytes, expected: bool) -> None:
+    assert read(query).takes_over is expected
 
 
 def test_an_overlong_query_is_refused_unread() -> None:

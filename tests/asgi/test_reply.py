@@ -69,6 +69,11 @@ def test_a_refusal_for_now_says_when_to_come_back() -> None:
     assert refusal_of(StreamError("later", status=503)).headers["retry-after"] == "1"
 
 
+@pytest.mark.parametrize("status", [409, 503])
+def test_an_application_says_when_to_come_back(status: int) -> None:
+    assert refusal_of(StreamError("later", status=status, retry_after=30)).headers["retry-after"] == "30"
+
+
 def test_a_refusal_may_carry_what_came_before_it() -> None:
     response = refusal_of(StreamError("no more"), data=b"[1,2]")
     assert from_json(bytes(response.body)) == {"detail": "no more", "code": "error", "data": [1, 2]}

@@ -475,3 +475,134 @@ async def test_an_error_that_comes_when_the_request_is_cancelled_is_logged_once(
         await running
     await asyncio.wait_for(producer.wait(), BOUND)
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["secret"]
+
+
+# One reader at a time
+
+
+async def test_a_second_reader_is_refused_until_the_first_has_left() -> None:
+    engine = small_engine()
+    log = await engine.log("news")
+    await log.append(1)
+    async with serving(Served(engine, x=StreamResponse(log, exclusive=True))) as url:
+        async with exchange(url, "/x", SSE_HEADERS) as first:
+            await first.until(b"data: 1")
+            refused, body = await fetch(url, f"/x?after={log.cursor(0)}", SSE_HEADERS)
+            assert (refused.status, from_json(body)["code"]) == (409, "already_read")
+            assert refused.headers["retry-after"] == "1"
+            await log.append(2)
+            assert values((await first.until(b"data: 2")).lstrip()) == [2]
+        await until_free(log)
+        await log.close()
+        assert values((await fetch(url, "/x", SSE_HEADERS))[1]) == [1, 2, "done"]
+        assert values((await fetch(url, "/x", SSE_HEADERS))[1]) == [1, 2, "done"]
+
+
+async def until_free(log: Log) -> None:
+    """Wait until the server has noticed that the readers of a log have left."""
+    left = asyncio.Event()
+
+    def listener(log: Log) -> None:
+        if not log.readers:
+            left.set()
+
+    log.listen(listener)
+    listener(log)
+    await soon(left)
+    log.unlisten(listener)
+
+
+async def test_an_application_says_in_its_own_words_that_somebody_reads() -> None:
+    engine = small_engine()
+    log = await engine.log("news")
+    busy = StreamError("one at a time", code="session_busy", status=423, retry_after=7)
+    async with (
+        serving(Served(engine, x=StreamResponse(log, exclusive=busy))) as url,
+        exchange(url, "/x", SSE_HEADERS),
+    ):
+        refused, body = await fetch(url, "/x", SSE_HEADERS)
+    assert (refused.status, refused.headers["retry-after"]) == (423, "7")
+    assert from_json(body) == {"detail": "one at a time", "code": "session_busy"}
+
+
+async def test_what_reads_no_stream_needs_no_seat() -> None:
+    engine = small_engine()
+    log = await engine.log("news", retention=Retention(count=1))
+    await log.append(1, 2, 3)
+    async with (
+        serving(Served(engine, x=StreamResponse(log, exclusive=True))) as url,
+        exchange(url, "/x", SSE_HEADERS) as first,
+    ):
+        await first.until(b"data: 3")
+        assert (await fetch(url, "/x", SSE_HEADERS, method="HEAD"))[0].status == 200
+        assert (await fetch(url, f"/x?after={log.cursor(3)}.end", SSE_HEADERS))[0].status == 204
+        assert values((await fetch(url, f"/x?after={log.cursor(0)}", SSE_HEADERS))[1]) == ["reset"]
+        _, document = await fetch(url, "/x", {"Accept": "application/json"})
+        assert from_json(document)["data"] == [3]
+        await log.append(4)
+        await first.until(b"data: 4")
+
+
+async def test_a_reader_in_another_process_counts_and_stays() -> None:
+    engine = small_engine()
+    log = await engine.log("news")
+    await log.append(1)
+    await log.close()
+    log.set_control(elsewhere=1)
+    async with serving(Served(engine, x=StreamResponse(log, exclusive=True))) as url:
+        assert (await fetch(url, "/x", SSE_HEADERS))[0].status == 409
+        assert values((await fetch(url, "/x?takeover=true", SSE_HEADERS))[1]) == [1, "done"]
+
+
+async def test_a_repeated_request_reads_in_place_of_the_first() -> None:
+    faucet = Faucet([1])
+    options: dict[str, Any] = {"stream_id": "a" * 22, "exclusive": True, "addressed": True}
+    app = Served(x=StreamResponse(faucet.run, **options))
+    async with serving(app) as url, exchange(url, "/x", SSE_HEADERS) as first:
+        await first.until(b"data: 1")
+        cursor = first.headers["tailrace-cursor"]
+        assert (await fetch(url, f"/x?after={cursor}", SSE_HEADERS))[0].status == 409
+        async with exchange(url, "/x", SSE_HEADERS) as second:
+            (farewell,) = frames(await first.rest())
+            assert (farewell.event, farewell.data) == ("farewell", {"reason": "replaced", "retry": 0})
+            faucet.put(2)
+            faucet.end()
+            assert values(await second.rest()) == [1, 2, "done"]
+
+
+async def test_a_repeated_request_may_come_before_the_first_reads() -> None:
+    engine = small_engine()
+    faucet, called, proceed = Faucet([1]), asyncio.Event(), asyncio.Event()
+
+    async def function() -> AsyncIterator[int]:
+        called.set()
+        await proceed.wait()
+        return faucet.run()
+
+    response = StreamResponse(function, engine=engine, stream_id="a" * 22, exclusive=True)
+    one, two = Server(), Server()
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+        group.create_task(response(one.scope, one.receive, one.send))
+        await called.wait()
+        group.create_task(response(two.scope, two.receive, two.send))
+        await turns()
+        proceed.set()
+        await turns()
+        faucet.end()
+    assert frames(one.body)[-1].data == {"reason": "replaced", "retry": 0}
+    assert values(two.body) == [1, "done"]
+    await engine.aclose()
+
+
+async def test_a_stream_that_fails_before_its_first_event_leaves_no_seat() -> None:
+    failing = StreamResponse(fails, StreamSettings(grace=0.0), stream_id="a" * 22, exclusive=True)
+    app = Served(x=failing)
+    async with serving(app) as url:
+        for _ in range(2):
+            assert (await fetch(url, "/x", SSE_HEADERS))[0].status == 418
+    assert not app.engine.readers._seats
+
+
+async def fails() -> AsyncIterator[int]:
+    raise StreamError("no", status=418)
+    yield

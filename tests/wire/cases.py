@@ -95,6 +95,10 @@ _SAID: dict[str, tuple[Sequence[Entry | Notice], Sequence[Frame]]] = {
         [entry(5, 1), Farewell("slow", 250)],
         [Frame(1, None, at(5)), Frame({"reason": "slow", "retry": 250}, "farewell", at(5), 250)],
     ),
+    "a replacement": (
+        [Farewell("replaced", 0)],
+        [Frame({"reason": "replaced", "retry": 0}, "farewell", at(0), 0)],
+    ),
     "dropped entries": (
         [Dropped(3), entry(4, 1)],
         [Frame({"count": 3}, "dropped", at(0)), Frame(1, None, at(4))],

@@ -48,6 +48,7 @@ CASES = cases(
         "a reset": b'{"id":"s1.e1.0","event":"reset","data":{"reason":"trimmed"}}\n',
         "a farewell": b'{"id":"s1.e1.5","data":1}\n'
         b'{"id":"s1.e1.5","event":"farewell","data":{"reason":"slow","retry":250},"retry":250}\n',
+        "a replacement": b'{"id":"s1.e1.0","event":"farewell","data":{"reason":"replaced","retry":0},"retry":0}\n',
         "dropped entries": b'{"id":"s1.e1.0","event":"dropped","data":{"count":3}}\n{"id":"s1.e1.4","data":1}\n',
     }
 ) | {

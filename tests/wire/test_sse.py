@@ -51,6 +51,7 @@ CASES = cases(
         "a reset": b'id: s1.e1.0\nevent: reset\ndata: {"reason":"trimmed"}\n\n',
         "a farewell": b"id: s1.e1.5\ndata: 1\n\n"
         b'id: s1.e1.5\nevent: farewell\nretry: 250\ndata: {"reason":"slow","retry":250}\n\n',
+        "a replacement": b'id: s1.e1.0\nevent: farewell\nretry: 0\ndata: {"reason":"replaced","retry":0}\n\n',
         "dropped entries": b'id: s1.e1.0\nevent: dropped\ndata: {"count":3}\n\nid: s1.e1.4\ndata: 1\n\n',
     }
 ) | {

@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..engine.engine import Engine
+from ..engine.readers import Seat
 from ..errors import LogReset, SlowReader, StreamError
-from ..events import Dropped, Notice, Outcome, Reset
+from ..events import Dropped, Farewell, Notice, Outcome, Reset
 from ..log.base import Tail
 from ..producer import UNTOLD, Producer
 from ..wire.batch import Batch, document
@@ -30,12 +31,13 @@ _FIELDS = (b'"data:', b'"event:', b'"id:', b'"retry:', b'": ')
 
 @dataclass(slots=True)
 class Reading:
-    """A request's reader and, if the request started the stream, the stream's producer."""
+    """A request's reader, its seat if the log has one reader at a time, and the producer if the request started it."""
 
     engine: Engine
     request: StreamRequest
     settings: StreamSettings
     tail: Tail
+    seat: Seat | None = None
     producer: Producer | None = None
 
     async def first_failure(self) -> Exception | None:
@@ -71,7 +73,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_encoder", "_engine", "_headers", "_idle", "_leaves", "_ping_due", "_reading",
+        "_encoder", "_engine", "_farewell", "_headers", "_idle", "_ping_due", "_reading",
         "_send", "_sending", "_status", "_tail", "_task",
     )  # fmt: skip
 
@@ -84,7 +86,7 @@ class Connection:
         self._status = status
         self._headers = headers
         self._idle = True
-        self._leaves = reading.engine.draining
+        self._farewell: Farewell | None = None  # the one that is due
         self._ping_due = False
         self._sending = 0  # the number of beats during the current send, from 1; 0 between sends
         self._task: asyncio.Task[Any] | None = None
@@ -96,6 +98,10 @@ class Connection:
         log, news = tail.log, tail.news
         engine.readers.join(self)
         slot = engine.pulse.join(self)
+        if self._reading.seat is not None:
+            self._reading.seat.give(self.dismiss)
+        if engine.draining:
+            self.leave()
         try:
             await self._start()
             # Keep this loop in one coroutine: each delivery resumes every frame between here and `send`.
@@ -117,10 +123,12 @@ class Connection:
                     if tail.position < log.top:
                         # Some servers' `send` never suspends, and a long history would then block the event loop.
                         await asyncio.sleep(0)
+                        if self._replaced:
+                            return await self._say_farewell()
                 elif log.outcome is not None:
                     return await self._finish(b"")
-                elif self._leaves and engine.leaving(log):
-                    return await self._end(b"", engine.readers.farewell("shutdown"), str(tail.cursor()))
+                elif self._farewell is not None:
+                    return await self._say_farewell()
                 elif self._ping_due:
                     self._ping_due = False
                     await self._body(encoder.ping)
@@ -129,7 +137,8 @@ class Connection:
         except LogReset as reset:
             await self._end(b"", Reset(reset.reason), reset.resume)
         except SlowReader:
-            await self._end(b"", engine.readers.farewell("slow"), str(tail.cursor()))
+            self._farewell = engine.readers.farewell("slow")
+            await self._say_farewell()
         finally:
             slot.discard(self)
             engine.readers.part(self)
@@ -137,8 +146,11 @@ class Connection:
     def beat(self) -> None:
         """Abandon a client that reads nothing, and ping one that was sent nothing. Called once an interval."""
         if self._sending:
+            interval = self._engine.pulse.interval
+            # Do not let a replaced reader that is stalled, or gone, keep the stream alive.
+            timeout = min(interval, self._engine.send_timeout) if self._replaced else self._engine.send_timeout
             # The first beat may come right after the send began, so it does not count.
-            if (self._sending - 1) * self._engine.pulse.interval >= self._engine.send_timeout:
+            if (self._sending - 1) * interval >= timeout:
                 self.abandon()
             self._sending += 1
         if self._idle and self._encoder.ping:
@@ -147,14 +159,24 @@ class Connection:
         self._idle = True
 
     def leave(self) -> None:
-        """Wake up and decide whether to send a farewell, because the server is shutting down."""
-        self._leaves = True
+        """Send a farewell if the log can continue elsewhere, because the server is shutting down."""
+        if self._farewell is None and self._engine.leaving(self._tail.log):
+            self.dismiss(self._engine.readers.farewell("shutdown"))
+
+    def dismiss(self, farewell: Farewell) -> None:
+        """Send a farewell, and end the connection."""
+        self._farewell = farewell
         self._tail.wake()
 
     def abandon(self) -> None:
         """Cut the body short, because the server cannot wait for a client that reads nothing."""
         assert self._task is not None, "only a connection that runs is among the engine's readers"
         self._task.cancel()
+
+    @property
+    def _replaced(self) -> bool:
+        """True if another connection reads the log in place of this one, which then need not send what is there."""
+        return self._farewell is not None and self._farewell.reason == "replaced"
 
     async def _start(self) -> None:
         # Do not keep the headers while the client waits: they are a tenth of what it takes.
@@ -174,6 +196,10 @@ class Connection:
         producer = self._reading.producer
         if log.outcome.code in UNTOLD and producer is not None and producer.error is not None:
             raise producer.error
+
+    async def _say_farewell(self) -> None:
+        assert self._farewell is not None
+        await self._end(b"", self._farewell, str(self._tail.cursor()))
 
     async def _end(self, body: bytes, notice: Notice, cursor: str, *, clean: bool = True) -> None:
         """Send the end of the stream. Cut the body short after a failure, or if the wire cannot express this end."""

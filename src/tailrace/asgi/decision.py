@@ -23,8 +23,9 @@ MAX_QUERY = 16 << 10
 class StreamRequest:
     """A request for a stream: its path, the wire it asks for, and its cursor if it has one.
 
-    `query` is the request's query without `after` and `stream`. The stream's other addresses repeat it. `route` is the
-    path as the application declared it, if a router found it.
+    `query` is the request's query without `after`, `stream` and `takeover`. The stream's other addresses repeat it.
+    `route` is the path as the application declared it, if a router found it. With `takes_over`, the request may take
+    the place of another reader, if the stream has one reader at a time.
     """
 
     method: str
@@ -33,6 +34,7 @@ class StreamRequest:
     cursor: Cursor | None = None
     query: str = ""
     route: str = ""
+    takes_over: bool = False
 
     @classmethod
     def read(cls, scope: Scope, wires: Sequence[Wire]) -> StreamRequest:
@@ -52,8 +54,9 @@ class StreamRequest:
             path=address(scope),
             wire=negotiate(accept, stream_flag(asked.get("stream")), wires),
             cursor=Cursor.parse(token) if token else None,
-            query=_without_cursor(query),
+            query=_without_own(query),
             route=getattr(scope.get("route"), "path", ""),
+            takes_over=stream_flag(asked.get("takeover")) is True,
         )
 
 
@@ -175,8 +178,8 @@ def _headers(scope: Scope) -> tuple[str | None, str | None]:
 
 
 def remaining_query(scope: Scope) -> str:
-    """Return the query without `after` and `stream`, which belong to one request alone."""
-    return _without_cursor(_query(scope))
+    """Return the query without `after`, `stream` and `takeover`, which belong to one request alone."""
+    return _without_own(_query(scope))
 
 
 def _query(scope: Scope) -> list[tuple[str, str]]:
@@ -184,5 +187,8 @@ def _query(scope: Scope) -> list[tuple[str, str]]:
     return parse_qsl(query.decode("latin-1"), keep_blank_values=True) if query else []
 
 
-def _without_cursor(query: list[tuple[str, str]]) -> str:
-    return urlencode([(name, value) for name, value in query if name not in ("after", "stream")])
+def _without_own(query: list[tuple[str, str]]) -> str:
+    return urlencode([(name, value) for name, value in query if name not in _OWN])
+
+
+_OWN = frozenset({"after", "stream", "takeover"})

@@ -33,14 +33,18 @@ def cursor_header(cursor: Cursor | str) -> Header:
     return b"tailrace-cursor", str(cursor).encode()
 
 
-def refusal(status: int, detail: str, code: str, *, data: bytes | None = None, **members: Any) -> Response:
+def refusal(
+    status: int, detail: str, code: str, *, data: bytes | None = None, retry_after: int | None = None, **members: Any
+) -> Response:
     """Return an error response as FastAPI writes it: `detail` for people, plus `code` for programs.
 
-    `data` is the JSON list of the items before the error.
+    `data` is the JSON list of the items before the error. A 503 has a Retry-After of a second by default.
     """
     headers = {"Cache-Control": "no-store"}
-    if status == 503:
-        headers["Retry-After"] = "1"
+    if retry_after is None and status == 503:
+        retry_after = 1
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
     body = encode_data({"detail": detail, "code": code, **members})
     if data is not None:
         body = body[:-1] + b',"data":' + data + b"}"
@@ -50,7 +54,7 @@ def refusal(status: int, detail: str, code: str, *, data: bytes | None = None, *
 def refusal_of(error: TailraceError, *, data: bytes | None = None) -> Response:
     """Return the error response for an exception."""
     if isinstance(error, StreamError):
-        return refusal(error.status, error.message, error.code, data=data)
+        return refusal(error.status, error.message, error.code, data=data, retry_after=error.retry_after)
     if isinstance(error, NotAcceptable):
         return refusal(406, str(error), "not_acceptable", available=error.available)
     if isinstance(error, LogReset):

@@ -43,6 +43,14 @@ _STILL_ENDING = StreamError(
 
 _CANCELLED = Outcome("cancelled", "disconnected", "the request was cancelled")
 
+ALREADY_READ = StreamError(
+    "another client reads this stream: add ?takeover=true to read it instead",
+    code="already_read",
+    status=409,
+    retry_after=1,
+)
+"""The refusal of a second reader, where a stream has one reader at a time."""
+
 _SHARED = StreamError("the answer is a log that many read: send the request again without a key", code="not_a_stream")
 
 logger = logging.getLogger("tailrace")
@@ -65,8 +73,9 @@ class StreamResponse(Response):
     a request without a cursor starts a stream, and a request with a cursor resumes the stream that it names.
 
     It answers 204 if the client already has the end, 400 to a malformed cursor, 406 if no wire fits, 409 if
-    `fingerprint` differs from that of the existing stream, 410 for a reset on a wire without notices, 414 to a query
-    that is too long, and 503 to a new stream while the server shuts down. In these cases, no generator begins.
+    `fingerprint` differs from that of the existing stream or an `exclusive` stream has a reader, 410 for a reset on a
+    wire without notices, 414 to a query that is too long, and 503 to a new stream while the server shuts down. In these
+    cases, no generator begins.
     """
 
     def __init__(
@@ -81,6 +90,7 @@ class StreamResponse(Response):
         addressed: bool = False,
         stream_id: str | None = None,
         fingerprint: bytes = b"",
+        exclusive: bool | StreamError = False,
         websocket: bool = False,
     ) -> None:
         """Describe the response. Nothing runs until it is prepared or sent.
@@ -90,6 +100,9 @@ class StreamResponse(Response):
           headers name them.
         - `stream_id`: the id of the stream to start. A stream that has it already is read instead.
         - `fingerprint`: a digest of the request. An existing stream with another fingerprint gets 409.
+        - `exclusive`: whether the stream has one reader at a time, or the error that tells a second one so. A request
+          with `?takeover=true` takes the place of the reader, and so does a repeated request with the same `stream_id`.
+          A reader in another process stays, too.
         - `websocket`: whether to answer WebSockets too. HTTP middleware does not see them.
         """
         self.source = source
@@ -101,6 +114,7 @@ class StreamResponse(Response):
         self._addressed = addressed
         self._stream_id = stream_id
         self._fingerprint = fingerprint
+        self._busy = ALREADY_READ if exclusive is True else exclusive or None
         self._websocket = websocket
         self._plan: Plan | None = None
 
@@ -115,6 +129,7 @@ class StreamResponse(Response):
             await send({"type": "websocket.close", "code": 1008, "reason": "expected an HTTP request"})
         else:
             plan = self._plan or await self._plan_for(scope)
+            self._admit(plan)
             if isinstance(plan.decision, Read):
                 await self._read(plan, plan.decision, scope, receive, send)
             else:
@@ -227,6 +242,19 @@ class StreamResponse(Response):
             await log.close(self.settings.describe(failure))
             await engine.forget(log)
 
+    def _admit(self, plan: Plan) -> None:
+        """Refuse to read a stream that has one reader at a time, if somebody reads it already.
+
+        This is decided at the last moment: until the reader takes its seat, nothing may be awaited.
+        """
+        request, decision = plan.request, plan.decision
+        if self._busy is None or request is None or not isinstance(decision, Read) or not request.wire.streaming:
+            return
+        # Only the client that started the stream knows its idempotency key.
+        takes_over = request.takes_over or (self._stream_id is not None and request.cursor is None)
+        if not takes_over and plan.engine.readers.is_taken(decision.log):
+            plan.decision = Refuse(self._busy)
+
     # Answer
 
     def _refuse(self, plan: Plan) -> Response:
@@ -250,12 +278,15 @@ class StreamResponse(Response):
         flow = self.settings.flow if request.wire.streaming else None
         # Add the reader before the producer starts, or the grace without readers would begin.
         tail = read.log.tail(read.after, flow=flow)
+        readers, seat = plan.engine.readers, None
+        if self._busy is not None and request.wire.streaming:
+            seat = readers.take_seat(read.log, first=plan.items is not None)
         failure: Exception | None = None
         producer: Producer | None = None
         try:
             try:
                 producer = await self._start(plan, request, read.log)
-                reading = Reading(plan.engine, request, self.settings, tail, producer)
+                reading = Reading(plan.engine, request, self.settings, tail, seat, producer)
                 async with Work(self._send(reading, scope, receive, send)) as work:
                     await disconnect_of(scope, receive)
                 work.result()
@@ -265,6 +296,8 @@ class StreamResponse(Response):
                 failure = error
             finally:
                 tail.close()
+                if seat is not None:
+                    readers.free(seat)
             if producer is not None:
                 await self._see_out(plan, request, producer)
         except asyncio.CancelledError:
