@@ -163,6 +163,7 @@ class Play:
         self.state, self.cause = state, cause
         self.log, self.actor = MemoryLog("test"), Actor()
         self.tail = self.log.tail()
+        self.declaring: asyncio.Task[None] | None = None
         self.writer = Gated(self.log)
         hasty = State.STUCK is state or Cause.OVERDUE is cause
         self.producer = Producer(
@@ -179,6 +180,8 @@ class Play:
         await asyncio.wait_for(self.actor.waiting.wait(), LIMIT)
         if self.state in (State.STOPPING, State.INSISTING, State.STUCK):
             await self._stop()
+        elif self.state is State.LINGERING:
+            self._declare()
         elif self.state in (State.CLOSING, State.ENDED):
             self.actor.order(None)
             await self.becomes(State.CLOSING)
@@ -201,6 +204,7 @@ class Play:
             Cause.STOP: self.producer.stop,
             Cause.ABANDONED: self.tail.close,
             Cause.LOST: partial(leased, self.log),
+            Cause.DECLARED: self._declare,
             Cause.FINISHED: partial(self.actor.order, None),
             Cause.FAILED: partial(self.actor.order, ValueError("no")),
             Cause.CANCELLED: self._cancel,
@@ -208,6 +212,9 @@ class Play:
         }
         if (act := acts.get(self.cause)) is not None:  # the others come by themselves
             act()
+
+    def _declare(self) -> None:
+        self.declaring = asyncio.create_task(self.producer.finish())
 
     def _cancel(self) -> None:
         self.actor.obedient = True
@@ -222,6 +229,8 @@ class Play:
         self.actor.order(None)
         self.tail.close()
         await ended(self.producer)
+        if self.declaring is not None:
+            await asyncio.wait_for(self.declaring, LIMIT)
 
 
 WALK: dict[State, dict[Cause, State]] = {
@@ -229,6 +238,7 @@ WALK: dict[State, dict[Cause, State]] = {
         Cause.STOP: State.STOPPING,
         Cause.ABANDONED: State.STOPPING,
         Cause.LOST: State.STOPPING,
+        Cause.DECLARED: State.LINGERING,
         Cause.FINISHED: State.CLOSING,
         Cause.FAILED: State.CLOSING,
         Cause.CANCELLED: State.CLOSING,
@@ -242,6 +252,13 @@ WALK: dict[State, dict[Cause, State]] = {
     },
     State.INSISTING: {
         Cause.OVERDUE: State.STUCK,
+        Cause.FINISHED: State.CLOSING,
+        Cause.FAILED: State.CLOSING,
+        Cause.CANCELLED: State.CLOSING,
+    },
+    State.LINGERING: {
+        Cause.STOP: State.STOPPING,
+        Cause.OVERDUE: State.STOPPING,
         Cause.FINISHED: State.CLOSING,
         Cause.FAILED: State.CLOSING,
         Cause.CANCELLED: State.CLOSING,
@@ -264,8 +281,15 @@ async def test_a_cause_leads_from_one_state_to_another(state: State, cause: Caus
         assert play.producer.finished is (cause is Cause.STORED)
 
 
-@pytest.mark.parametrize("cause", [Cause.READERS, Cause.STOP, Cause.ABANDONED, Cause.LOST])
-@pytest.mark.parametrize("state", [State.STOPPING, State.INSISTING, State.CLOSING, State.STUCK, State.ENDED])
+LATE = [
+    (state, cause)
+    for state in State
+    for cause in (Cause.READERS, Cause.STOP, Cause.ABANDONED, Cause.LOST, Cause.DECLARED)
+    if cause not in TRANSITIONS[state]
+]
+
+
+@pytest.mark.parametrize(("state", "cause"), LATE)
 async def test_what_happens_too_late_changes_nothing(state: State, cause: Cause) -> None:
     async with Play(state, cause) as play:
         await play.reach()

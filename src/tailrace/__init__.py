@@ -27,6 +27,7 @@ __all__ = [
     "Flow",
     "Frame",
     "FrameTooLarge",
+    "Job",
     "Keeping",
     "Log",
     "LogClosed",
@@ -73,7 +74,7 @@ __all__ = [
 
 # The modules of the public names, lower layers first. Only the last ones import FastAPI, which clients do not need.
 _MODULES = (
-    *(".errors", ".cursor", ".events", ".flow"),
+    *(".errors", ".cursor", ".events", ".flow", ".iterators"),
     *(".wire.base", ".wire.batch", ".wire.ndjson", ".wire.openai", ".wire.sse", ".wire.text"),
     *(".modes", ".log.base", ".log.writer", ".log.store", ".log.memory", ".producer"),
     *(".engine.engine", ".engine.producers"),
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
     )
     from .events import Dropped, Entries, Entry, Event, Farewell, Notice, Outcome, Reset, Result, encode_data
     from .flow import Flow, LogStatistics, Retention
+    from .iterators import Job
     from .log.base import Control, Log, Tail
     from .log.memory import MemoryLog, MemoryStore
     from .log.store import Keeping, LogStore

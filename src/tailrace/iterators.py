@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,10 +15,51 @@ import anyio.to_thread
 from .errors import StreamError
 from .events import BYTES_LIKE
 
-Items: TypeAlias = AsyncIterable[Any] | Iterable[Any]
+# A job's function gets the `Producer`, which is in a higher layer.
+P = TypeVar("P")
 
 
-def as_async(items: Items) -> AsyncIterator[Any]:
+class Job(Generic[P]):
+    """A function that sends its items itself, where others give a generator.
+
+        async def run(producer: Producer) -> None:
+            await producer.send("an item")
+
+        producer = await engine.produce(log, Job(run))
+
+    The producer's own task awaits the function. When it returns, the log ends as done. An exception, a stop and what
+    the function does in a `finally` mean the same as in a generator.
+    """
+
+    def __init__(self, function: Callable[[P], Awaitable[None]]) -> None:
+        self.function = function
+
+    def steps(self, producer: P) -> AsyncIterator[Any]:
+        """Return an async iterator without items. Its only step runs the function."""
+        return _Steps(self.function, producer)
+
+
+class _Steps(Generic[P]):
+    def __init__(self, function: Callable[[P], Awaitable[None]], producer: P) -> None:
+        self._function = function
+        self._producer = producer
+
+    def __aiter__(self) -> _Steps[P]:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            await self._function(self._producer)
+        except StopAsyncIteration as error:  # a bug of the function, but here it would mean that all went well
+            raise RuntimeError("a job raised StopAsyncIteration") from error
+        raise StopAsyncIteration
+
+
+Iterables: TypeAlias = AsyncIterable[Any] | Iterable[Any]
+Items: TypeAlias = Iterables | Job[Any]
+
+
+def as_async(items: Iterables) -> AsyncIterator[Any]:
     """Return an async iterator over items. A str or bytes is one item.
 
     Close the iterator with `close_items`, even if you never use it.

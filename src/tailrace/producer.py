@@ -1,11 +1,11 @@
-"""The task that runs an application's generator and writes its items to a log."""
+"""The task that runs an application's generator or job and writes its items to a log."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Final, Literal, TypeAlias
@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from .errors import EventError, LogClosed, LogFenced, StreamError
 from .events import DONE, Encode, Outcome, Result, encode_data, encode_event
 from .flow import Flow
-from .iterators import THREADS, Items, Threads, as_async, close_items
+from .iterators import THREADS, Items, Job, Threads, as_async, close_items
 from .log.base import Log
 from .log.writer import Writer
 
@@ -57,6 +57,8 @@ class State(Enum):
     """The generator was cancelled. Items that it yields within its patience are kept."""
     INSISTING = auto()
     """Like STOPPING, after a cancellation that arrived between two items and was passed on to the generator."""
+    LINGERING = auto()
+    """The application has said the end, which is stored. The generator goes on without its log."""
     CLOSING = auto()
     """The generator is closed. The end is being stored."""
     ENDED = auto()
@@ -76,6 +78,8 @@ class Cause(Enum):
     """Nobody has read the log for the grace."""
     LOST = auto()
     """The log has ended, or has another writer."""
+    DECLARED = auto()
+    """The application said the end, and its generator goes on."""
     INTERRUPTED = auto()
     """The task was cancelled while the producer paused between two items."""
     FINISHED = auto()
@@ -87,16 +91,17 @@ class Cause(Enum):
     UNBEGUN = auto()
     """The task was cancelled before its first step, so nobody has closed the items."""
     OVERDUE = auto()
-    """The patience with a generator that was told to end is over."""
+    """The patience with a generator that should end is over."""
     STORED = auto()
     """The end is stored, or was told to the readers of this process alone."""
 
 
 class Producer:
-    """Owns a generator and is the sole writer of its log.
+    """Owns a generator or a job and is the sole writer of its log.
 
     The task that ran the generator also closes it, whether it ends by itself, by an error, by a stop, or because all
-    readers left. Readers always learn the outcome. `TRANSITIONS` is the whole life of a producer.
+    readers left. Readers always learn the outcome. `TRANSITIONS` is the whole life of a producer. There, and wherever
+    a generator is mentioned, a job's function is meant too.
     """
 
     def __init__(
@@ -125,14 +130,14 @@ class Producer:
         - `patience`: seconds that a cancelled generator may take to end, and that a store may take to store the end.
         - `reports`: whether to log an error that the outcome hides. Pass False if the request raises the error itself.
         - `threads`: the bound on sync generators that run at once. None means no bound.
-        - `on_finish`: a function to call once, when the log has ended.
+        - `on_finish`: a function to call once, when the log has ended, and the generator has left or was given up.
         """
         self.log = log = writer.log
         self.fence = writer.fence
         self.state = State.RUNNING
         self.error: Exception | None = None
         self._writer = writer
-        self._items = as_async(items)
+        self._items = items.steps(self) if isinstance(items, Job) else as_async(items)
         self._encode = encode
         self._describe = describe
         self._detached = on_disconnect == "detach"
@@ -144,7 +149,13 @@ class Producer:
         self.reports = reports
         self._threads = threads
         self._on_finish = on_finish
+        self._begun = False
+        self._before = log.top  # the entries of earlier writers
+        self._left = min(CHECKPOINT, self._high)  # how many items may be sent before the next checkpoint
+        self._turns = asyncio.Lock()  # a log has one waiter for room at a time
         self._outcome: Outcome | None = None
+        self._closed = False  # True from when the end is being stored, so that no item comes too late
+        self._declared: asyncio.Task[Outcome | None] | None = None  # stores an end that the application said
         self._result: Any = None  # the data of the generator's Result
         self._timer: asyncio.TimerHandle | None = None
         self._apart: asyncio.Task[None] | None = None  # closes or ends what the producer's own task cannot
@@ -158,13 +169,55 @@ class Producer:
 
     @property
     def finished(self) -> bool:
-        """True if the log has ended or the generator was given up."""
+        """True if the log has ended, and the generator has left or was given up."""
         return self._finished.is_set()
 
     @property
     def stuck(self) -> bool:
         """True if the generator was given up, because it ignored its cancellation."""
         return self.state is State.STUCK
+
+    @property
+    def begun(self) -> bool:
+        """True once the log has an item of this producer, or after `begin`."""
+        return self._begun or self.log.top > self._before
+
+    def begin(self) -> None:
+        """Let the response begin before the first item. From now on, readers are told of an error as of an end."""
+        self._begun = True
+        self.log.wake_readers()
+
+    async def send(self, item: Any) -> None:
+        """Write an item, from any task of this event loop, as if the generator had yielded it.
+
+        Where the generator would have to wait, wait first. If the wait is cancelled, nothing is written. After a stop,
+        items are kept as long as the generator runs.
+
+        Raise EventError for data that is not JSON-able, LogClosed after the end, and LogFenced if the log belongs to
+        another writer.
+        """
+        if type(item) is Result:
+            self._keep_result(item)
+            return
+        event, json = self._encode(item)
+        if self._left <= 0 or self.log.full:
+            await self._wait_turn()
+        if self._closed:
+            raise self._refusal()
+        self._left -= 1
+        self._writer.write(event, json)
+
+    async def finish(self, outcome: Outcome = DONE) -> None:
+        """Store the end now, after all that was written, and let the generator go on without its log.
+
+        It may go on for `patience` seconds, and is stopped then. Further items are refused, and an error is logged
+        instead of told. Do nothing if the end has been decided already: by an earlier `finish`, a stop or an error.
+
+        If this is cancelled, the end is stored nevertheless.
+        """
+        self._happen(Cause.DECLARED, outcome)
+        if self._declared is not None:
+            await asyncio.shield(self._declared)
 
     def stop(self, outcome: Outcome = STOPPED) -> None:
         """Cancel the generator at its current or next `await`.
@@ -180,7 +233,7 @@ class Producer:
         self._heed(self.log)
 
     async def wait(self) -> None:
-        """Wait until the log has ended or the generator was given up."""
+        """Wait until the log has ended, and the generator has left or was given up."""
         await self._finished.wait()
 
     # What happens to a producer
@@ -235,7 +288,7 @@ class Producer:
             cause = Cause.FINISHED
         except asyncio.CancelledError as error:
             cause = Cause.CANCELLED
-            if self.state is State.RUNNING:
+            if self.state in (State.RUNNING, State.LINGERING):
                 if _is_cancelled():
                     raise
                 cause, outcome = self._explain(_sent_by_nobody(error))
@@ -253,16 +306,23 @@ class Producer:
                 await self._take_result(item)
                 break
             event, json = encode(item)
+            if self._closed:
+                raise self._refusal()
             write(event, json)
             count += 1
             if count >= checkpoint or log.full:
                 count, checkpoint = await self._pause(count, checkpoint)
 
     async def _take_result(self, result: Result) -> None:
-        # Keep the value as a client reads it from the wire, whatever its type in the application.
-        self._result = from_json(encode_data(result.data))
+        self._keep_result(result)
         async for item in self._items:
             raise EventError(f"expected nothing after a Result, but got {item!r:.80}")
+
+    def _keep_result(self, result: Result) -> None:
+        if self._closed:
+            raise self._refusal()
+        # Keep the value as a client reads it from the wire, whatever its type in the application.
+        self._result = from_json(encode_data(result.data))
 
     async def _pause(self, count: int, checkpoint: int) -> tuple[int, int]:
         """Let other tasks run, and wait while the readers or the store are too far behind.
@@ -273,13 +333,39 @@ class Producer:
             return count, checkpoint  # the generator may yet reach an `await`
         try:
             await asyncio.sleep(0)
-            await self._writer.wait_room(self._high, without_readers=not self._detached)
+            async with self._turns:
+                await self._wait_room()
         except asyncio.CancelledError:
             if Cause.INTERRUPTED not in TRANSITIONS[self.state]:
                 raise
             self._happen(Cause.INTERRUPTED)
+        return 0, self._room()
+
+    async def _wait_turn(self) -> None:
+        """Do as `_pause` does, for a sender. Its cancellation is its own affair."""
+        async with self._turns:
+            if self._left <= 0 or self.log.full:  # else another sender has waited for this one, too
+                await asyncio.sleep(0)
+                await self._wait_room()
+                self._left = self._room()
+
+    async def _wait_room(self) -> None:
+        # A stop changes how far the readers may be behind, and cancels only the generator.
+        writer, alone = self._writer, not self._detached
+        while not (self._closed or writer.has_room(self._high, without_readers=alone)):
+            await self.log.wait_change()
+
+    def _room(self) -> int:
         room = self._high - self._writer.lag()
-        return 0, min(CHECKPOINT, room) if room > 0 else CHECKPOINT
+        return min(CHECKPOINT, room) if room > 0 else CHECKPOINT
+
+    def _refusal(self) -> LogClosed | LogFenced:
+        log = self.log
+        if log.outcome is None and log.lost is None and self._writer.lost:
+            return LogFenced(log.name, log.control.fence)
+        outcome = log.outcome or self._outcome
+        assert outcome is not None, "only an end closes a producer"
+        return LogClosed(log.name, outcome.state)
 
     def _explain(self, error: Exception) -> tuple[Cause, Outcome | None]:
         """Keep or log what the generator or the writer raised. Return what it means, and what clients see of it."""
@@ -290,7 +376,8 @@ class Producer:
             self._happen(Cause.LOST)
         if self.state is not State.RUNNING:
             if not refused:
-                logger.warning("log %s: the generator raised while it was stopped", name, exc_info=error)
+                when = "after its end was said" if self._declared is not None else "while it was stopped"
+                logger.warning("log %s: the generator raised %s", name, when, exc_info=error)
             return Cause.FAILED, None
         self.error = error
         outcome = self._describe(error)
@@ -313,6 +400,7 @@ class Producer:
         # From now on, wait for the store, but not for readers.
         self.log.held = False
         self._high = sys.maxsize
+        self.log.make_room()
         self._set_timer(self._patience, Cause.OVERDUE)
         self.task.cancel()
 
@@ -333,15 +421,28 @@ class Producer:
     def _close_unbegun(self) -> None:
         self._apart = asyncio.create_task(self._run())
 
+    def _linger(self) -> None:
+        self._set_timer(self._patience, Cause.OVERDUE)
+        self._declared = asyncio.create_task(self._close())
+
     def _end_apart(self) -> None:
         self._apart = asyncio.create_task(self._end())
 
-    async def _end(self) -> None:
+    def _end(self) -> Coroutine[Any, Any, None]:
         self._set_timer(None)
+        return self._store(self._declared or self._close())
+
+    def _close(self) -> Coroutine[Any, Any, Outcome | None]:
+        """Take no more items, and return what stores the end."""
         assert self._outcome is not None, "a cause that ends a producer has an outcome"
+        self._closed = True
+        self.log.make_room()
         outcome = self._outcome if self._result is None else replace(self._outcome, data=self._result)
+        return self._writer.end(outcome, patience=self._patience)
+
+    async def _store(self, end: Awaitable[object]) -> None:
         try:
-            await self._writer.end(outcome, patience=self._patience)
+            await end
         finally:
             self._happen(Cause.STORED)
 
@@ -381,6 +482,11 @@ def _sent_by_nobody(cancellation: asyncio.CancelledError) -> RuntimeError:
 # generator has not waited for anything in between, and is closed at its `yield`. When somebody cancels the task of a
 # producer that was not stopped, the pause does not send that on, because whoever cancels tasks wants them to end.
 #
+# The application may say the end itself (DECLARED), while its generator still has something to do that no reader waits
+# for. That end is stored at once, and by a task of its own, so that no cancellation of whoever said it breaks it off.
+# The generator goes on without its log (LINGERING), for as long as a stopped one may, and is stopped then. Readers and
+# the lease are of no concern to it any more, so they have no row. However it ends, the end that was said stays.
+#
 # A generator may catch its cancellation and go on. When the patience is over, the producer gives it up (STUCK): its log
 # ends without it, all who wait are released, and it is cancelled once more. STUCK is final, like ENDED: such generators
 # may run forever, so engines count them.
@@ -393,8 +499,10 @@ def _sent_by_nobody(cancellation: asyncio.CancelledError) -> RuntimeError:
 # task runs `_run`, which then only closes the items.
 #
 # Items have no row, because they change no state, and each would pay for a look into the table. The writer takes items
-# until the log is lost, and raises then. Nor is there a row for a store that refuses for good, because the writer ends
-# the log in this process then: while the generator runs, the log is lost, and after that, the end counts as stored.
+# until the log is lost, and raises then. So does the producer from when the end is being stored (`_close`), because its
+# generator or other tasks may still give it items then. Nor is there a row for a store that refuses for good, because
+# the writer ends the log in this process then: while the generator runs, the log is lost, and after that, the end
+# counts as stored.
 #
 # The first cause that has an outcome decides it. Later ones do not: a generator that fails after a stop was stopped.
 # The data of the generator's Result is added to any outcome.
@@ -425,6 +533,7 @@ TRANSITIONS: Final[dict[State, dict[Cause, tuple[State, _Act]]]] = {
         Cause.STOP: (State.STOPPING, Producer._cancel),
         Cause.ABANDONED: (State.STOPPING, Producer._cancel),
         Cause.LOST: (State.STOPPING, Producer._lose),
+        Cause.DECLARED: (State.LINGERING, Producer._linger),
         Cause.FINISHED: (State.CLOSING, Producer._end),
         Cause.FAILED: (State.CLOSING, Producer._end),
         Cause.CANCELLED: (State.CLOSING, Producer._end),
@@ -435,6 +544,11 @@ TRANSITIONS: Final[dict[State, dict[Cause, tuple[State, _Act]]]] = {
         Cause.UNBEGUN: (State.STOPPING, Producer._close_unbegun),
     },
     State.INSISTING: _LEAVING,
+    State.LINGERING: {
+        **_LEAVING,
+        Cause.STOP: (State.STOPPING, Producer._cancel),
+        Cause.OVERDUE: (State.STOPPING, Producer._cancel),
+    },
     State.CLOSING: {
         Cause.STORED: (State.ENDED, Producer._finish),
     },

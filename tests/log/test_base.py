@@ -7,6 +7,7 @@ import pytest
 from tailrace import NDJSON, SSE, Flow, LogReset, MemoryLog, MemoryStore, Retention
 from tailrace.events import DONE, Entries
 from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES
+from tailrace.testing.writers import wait_room
 from tailrace.wire.sharing import SHARED_BYTES, SHARED_ENCODERS
 from tests.storing import MemoryContract
 
@@ -257,7 +258,7 @@ async def test_a_full_log_has_no_room() -> None:
     with log.tail() as tail:
         for number in range(6):
             writer.write(None, b"%d" % number)
-        waiting = asyncio.create_task(writer.wait_room(100, without_readers=False))
+        waiting = asyncio.create_task(wait_room(writer, 100, without_readers=False))
         await asyncio.sleep(0)
         assert not waiting.done()
         await tail.read()
@@ -270,7 +271,7 @@ async def test_a_writer_waits_without_readers_until_somebody_reads_elsewhere() -
     log = await store.attach("behind", Retention())
     writer = await store.lease(log)
     writer.write(None, b"1")
-    waiting = asyncio.create_task(writer.wait_room(1, without_readers=True))
+    waiting = asyncio.create_task(wait_room(writer, 1, without_readers=True))
     await asyncio.sleep(0)
     assert not waiting.done()
     log.set_control(elsewhere=1)
@@ -287,4 +288,4 @@ async def test_room_that_was_made_before_the_wait_counts() -> None:
             writer.write(None, b"%d" % number)
         await tail.read()
         assert log.full
-        await asyncio.wait_for(writer.wait_room(100, without_readers=False), 10)
+        await asyncio.wait_for(wait_room(writer, 100, without_readers=False), 10)

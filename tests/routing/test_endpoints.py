@@ -101,7 +101,7 @@ def test_iterators_are_sources(source: Any) -> None:
     ],
 )
 def test_anything_else_is_refused_with_both_sides_named(nonsense: Any, name: str) -> None:
-    expected = f"expected coroutine to yield, or to return an iterator or a Log, but got {name}"
+    expected = f"expected coroutine to yield, or to return an iterator, a Job or a Log, but got {name}"
     with pytest.raises(TypeError) as refused:
         checked_source(nonsense, coroutine)
     assert str(refused.value) == expected
@@ -161,7 +161,7 @@ async def test_a_function_that_returns_nonsense_is_the_server_s_error(accept: st
     async with client_of(app) as client:
         answer = await client.get("/x", headers={"Accept": accept})
     assert answer.status_code == 500
-    assert "oops to yield, or to return an iterator or a Log, but got dict" in str(app.raised[0])
+    assert "oops to yield, or to return an iterator, a Job or a Log, but got dict" in str(app.raised[0])
 
 
 async def test_a_failure_in_a_function_that_does_not_yield_has_its_status() -> None:

@@ -404,7 +404,7 @@ async def test_a_processor_that_returns_nonsense_is_the_server_s_error(nonsense:
     create_streaming_endpoint(app, "/say", processor)
     async with client_of(app) as client:
         assert (await client.post("/say", data={"message": "a"})).status_code == 500
-    assert "processor to yield, or to return an iterator or a Log, but got" in str(app.raised[0])
+    assert "processor to yield, or to return an iterator, a Job or a Log, but got" in str(app.raised[0])
 
 
 def user(x_user: Annotated[str, Header()]) -> str:

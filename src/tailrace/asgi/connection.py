@@ -41,15 +41,16 @@ class Reading:
     producer: Producer | None = None
 
     async def first_failure(self) -> Exception | None:
-        """Wait for the producer's first event, at most `status_wait` seconds. Return the error that came instead."""
+        """Wait until the producer has begun, at most `status_wait` seconds. Return the error that came instead."""
         tail, producer = self.tail, self.producer
         assert producer is not None, "only a request that started its stream waits for the first event"
         timer = asyncio.get_running_loop().call_later(self.settings.status_wait, tail.wake)
         try:
-            await tail.wait()
+            if not producer.begun:
+                await tail.wait()
         finally:
             timer.cancel()
-        if tail.log.top == 0:
+        if not producer.begun:
             return producer.error
         self._warn_of_frames()
         return None

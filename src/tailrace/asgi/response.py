@@ -19,7 +19,7 @@ from ..engine.engine import Engine
 from ..errors import LogExists, StoreUnavailable, StreamError, TailraceError
 from ..events import Outcome
 from ..flow import Flow
-from ..iterators import Items, as_async, close_items
+from ..iterators import Items, Job, as_async, close_items
 from ..log.base import Log
 from ..producer import UNTOLD, Producer
 from .connection import Connection, Document, Reading
@@ -69,8 +69,9 @@ class Plan:
 class StreamResponse(Response):
     """An ASGI application that sends a log to its client, on the wire and from the cursor that the request asks for.
 
-    `source` is a Log, a generator, or a function that returns either. All requests read the same Log. With a generator,
-    a request without a cursor starts a stream, and a request with a cursor resumes the stream that it names.
+    `source` is a Log, a generator, a Job, or a function that returns one of these. All requests read the same Log. With
+    a generator or a Job, a request without a cursor starts a stream, and a request with a cursor resumes the stream
+    that it names.
 
     It answers 204 if the client already has the end, 400 to a malformed cursor, 406 if no wire fits, 409 if
     `fingerprint` differs from that of the existing stream or an `exclusive` stream has a reader, 410 for a reset on a
@@ -407,7 +408,7 @@ def _yields(source: Callable[..., Any]) -> bool:
 
 async def _close_unused(source: Source) -> None:
     """Close items that no request will read."""
-    if not (callable(source) or isinstance(source, Log)):
+    if not (callable(source) or isinstance(source, Log | Job)):
         await close_items(as_async(source))
 
 

@@ -84,7 +84,9 @@ class Producers:
     async def stop(self, log: Log) -> Outcome | None:
         """Stop the log's producer, in whatever process it is. Return the outcome, or None if the log is still open."""
         await log.stop()
-        if (producer := self._running.get(log.name)) is not None:
+        if log.outcome is not None:
+            pass  # its generator may go on without it
+        elif (producer := self._running.get(log.name)) is not None:
             await producer.wait()
         elif log.control.leased:
             try:

@@ -65,16 +65,15 @@ class Writer(ABC):
         """Return how many entries the fastest reader in this process has yet to read."""
         return self.top - self.log.furthest
 
-    async def wait_room(self, high: int, *, without_readers: bool) -> None:
-        """Wait until the log is not full and the lag is below `high`, or until the writer has lost its log.
+    def has_room(self, high: int, *, without_readers: bool) -> bool:
+        """Return True if the log is not full and the lag is below `high`, or if the writer has lost its log.
 
-        `without_readers`: whether the lag matters even while nobody reads. It does not if somebody reads elsewhere.
+        If not, ask again after `Log.wait_change`. `without_readers`: whether the lag matters even while nobody reads.
+        It does not if somebody reads elsewhere.
         """
         log = self.log
         log.trim()
-        while not self.lost and (log.full or (self.lag() >= high and self._waits_for_readers(without_readers))):
-            await log.wait_change()
-            log.trim()
+        return self.lost or not (log.full or (self.lag() >= high and self._waits_for_readers(without_readers)))
 
     def _waits_for_readers(self, without_readers: bool) -> bool:
         # Nobody tells how far the readers elsewhere are, so a writer that waited for them would wait forever.

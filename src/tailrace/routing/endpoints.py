@@ -30,7 +30,7 @@ from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine.engine import Engine
 from ..events import Outcome
-from ..iterators import Items
+from ..iterators import Items, Job
 from ..log.base import Log
 from ..producer import describe_error
 from .openapi import StopResult
@@ -181,11 +181,13 @@ async def call(function: Callable[..., Any], *arguments: Any, **values: Any) -> 
 
 
 def checked_source(source: Any, function: Callable[..., Any]) -> Log | Items:
-    """Return a function's return value if it is an iterator or a Log; otherwise raise TypeError."""
-    if not isinstance(source, Log | AsyncIterable | Iterable) or isinstance(source, str | bytes | dict | BaseModel):
+    """Return a function's return value if it is an iterator, a Job or a Log; otherwise raise TypeError."""
+    if not isinstance(source, Log | Job | AsyncIterable | Iterable) or isinstance(
+        source, str | bytes | dict | BaseModel
+    ):
         name = getattr(function, "__qualname__", repr(function))
         raise TypeError(
-            f"expected {name} to yield, or to return an iterator or a Log, but got {type(source).__qualname__}"
+            f"expected {name} to yield, or to return an iterator, a Job or a Log, but got {type(source).__qualname__}"
         )
     return source
 

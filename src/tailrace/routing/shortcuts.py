@@ -14,7 +14,7 @@ from ..asgi.response import Source, StreamResponse
 from ..asgi.settings import StreamOptions, StreamSettings
 from ..engine.engine import Engine
 from ..events import BYTES_LIKE
-from ..iterators import Items, as_async, close_items
+from ..iterators import Items, Iterables, Job, as_async, close_items
 from ..log.base import Log
 from ..modes import DEFAULT_WIRES
 from ..wire.base import Wire
@@ -78,7 +78,7 @@ def create_streaming_endpoint(
         arguments = [message, *(values[f"dependency_{number}"] for number in range(passed))]
         items = processor(*arguments) if is_generator(processor) else await call(processor, *arguments)
         source = checked_source([items] if isinstance(items, (str, *BYTES_LIKE)) else items, processor)
-        return source if isinstance(source, Log) else _TextItems(source)
+        return source if isinstance(source, Log | Job) else _TextItems(source)
 
     endpoint.__name__ = getattr(processor, "__name__", "processor")
     endpoint.__qualname__ = getattr(processor, "__qualname__", endpoint.__name__)
@@ -113,7 +113,7 @@ def _passed(processor: Callable[..., Any], dependencies: int) -> int:
 
 def _text_source(source: Source) -> Source:
     """Return a source that gives the same items, but bytes as text."""
-    if isinstance(source, Log):
+    if isinstance(source, Log | Job):
         return source
     if not callable(source):
         return _TextItems(source)
@@ -122,7 +122,7 @@ def _text_source(source: Source) -> Source:
         items = source()
         if inspect.isawaitable(items):
             items = await items
-        return items if isinstance(items, Log) else _TextItems(items)
+        return items if isinstance(items, Log | Job) else _TextItems(items)
 
     return given
 
@@ -133,7 +133,7 @@ class _TextItems(AsyncIterator[Any]):
     Bytes of an incomplete character also pass unchanged, before the next item, the end or an error.
     """
 
-    def __init__(self, items: Items) -> None:
+    def __init__(self, items: Iterables) -> None:
         self._source = as_async(items)
         self._characters = codecs.getincrementaldecoder("utf-8")()
         self._next: list[Any] = []  # the item that follows incomplete bytes

@@ -82,9 +82,9 @@ class WriterContract(Contract):
         async with self._stream() as (writer, _):
             with writer.log.tail(), writer.log.tail() as fast:
                 await self._write(writer, 1, 2)
-                await self._soon(writer.wait_room(3, without_readers=False))
+                await self._soon(wait_room(writer, 3, without_readers=False))
                 await self._write(writer, 3)
-                waiting = await self._waiting(writer.wait_room(3, without_readers=False))
+                waiting = await self._waiting(wait_room(writer, 3, without_readers=False))
                 assert await self._take(fast, 3) == [1, 2, 3]
                 await self._soon(waiting)
                 assert writer.lag() == 0
@@ -94,22 +94,22 @@ class WriterContract(Contract):
         async with self._stream() as (writer, there):
             with writer.log.tail():
                 await self._write(writer, 1, 2)
-                left = await self._waiting(writer.wait_room(2, without_readers=False))
+                left = await self._waiting(wait_room(writer, 2, without_readers=False))
             await self._soon(left)
-            waiting = await self._waiting(writer.wait_room(2, without_readers=True))
+            waiting = await self._waiting(wait_room(writer, 2, without_readers=True))
             await there.close()
             await self._soon(waiting)
-            await self._soon(writer.wait_room(2, without_readers=True))
+            await self._soon(wait_room(writer, 2, without_readers=True))
 
     async def test_a_cancelled_wait_for_room_leaves_nothing_behind(self) -> None:
         """A wait for room that was cancelled can be repeated."""
         async with self._stream() as (writer, _):
             with writer.log.tail() as tail:
                 await self._write(writer, 1, 2)
-                first = await self._waiting(writer.wait_room(2, without_readers=False))
+                first = await self._waiting(wait_room(writer, 2, without_readers=False))
                 first.cancel()
                 await asyncio.wait([first])
-                second = await self._waiting(writer.wait_room(2, without_readers=False))
+                second = await self._waiting(wait_room(writer, 2, without_readers=False))
                 assert await self._take(tail, 2) == [1, 2]
                 await self._soon(second)
 
@@ -118,7 +118,7 @@ class WriterContract(Contract):
         async with self._stream() as (writer, _):
             await self._write(writer, 1, 2)
             with writer.log.tail(writer.log.top):
-                await self._soon(writer.wait_room(2, without_readers=False))
+                await self._soon(wait_room(writer, 2, without_readers=False))
 
     async def test_what_is_not_stored_is_bounded(self) -> None:
         """While the store takes nothing, a writer is soon full. It has room again when everything is stored."""
@@ -129,7 +129,7 @@ class WriterContract(Contract):
                 while not writer.log.full:
                     write(writer, item)
                     assert writer.top <= 1_024, "expected a writer to be full with less than 64 MB"
-                waiting = await self._waiting(writer.wait_room(1 << 20, without_readers=True))
+                waiting = await self._waiting(wait_room(writer, 1 << 20, without_readers=True))
             await self._soon(waiting)
             assert not writer.log.full
             await self._soon(writer.flush())
@@ -371,6 +371,12 @@ class WriterContract(Contract):
                     assert await self._soon(rest) == [1]
                 assert ended == writer.log.outcome == UNAVAILABLE
                 assert refuses(writer)
+
+
+async def wait_room(writer: Writer, high: int, *, without_readers: bool) -> None:
+    """Wait for room, as a producer does."""
+    while not writer.has_room(high, without_readers=without_readers):
+        await writer.log.wait_change()
 
 
 def refuses(writer: Writer) -> bool:

@@ -17,6 +17,7 @@ from tailrace.log.redis.log import RedisLog
 from tailrace.log.redis.scripts import APPEND, END, RELEASE
 from tailrace.log.redis.writer import ENTRIES_LOST, RedisWriter
 from tailrace.log.writer import UNAVAILABLE
+from tailrace.testing.writers import wait_room
 from tests.log.redis.redis_server import RedisServer
 from tests.log.redis.stores import LIMIT, SLOW, FlakyStore, Snapshot, attached, data_of, read_all, stores, until, write
 
@@ -121,7 +122,7 @@ async def test_a_writer_that_blocks_lets_nothing_unread_be_trimmed(redis: RedisS
                     if log.full:
                         async with asyncio.timeout(LIMIT):
                             reading = asyncio.create_task(anext(tail))
-                            await writer.wait_room(1_000, without_readers=True)
+                            await wait_room(writer, 1_000, without_readers=True)
                             await reading
                     write(writer, number % 10)
                     await writer.flush()
