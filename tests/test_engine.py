@@ -16,6 +16,7 @@ from tailrace import (
     Engine,
     EngineStatistics,
     Flow,
+    Job,
     Log,
     LogFenced,
     Outcome,
@@ -285,6 +286,23 @@ async def test_a_producer_takes_its_options() -> None:
     assert log.top == 4
     assert await asyncio.wait_for(engine.stop(log), LIMIT) == STOPPED
     assert producer.finished
+
+
+async def test_stopping_a_log_that_has_ended_does_not_wait_for_its_generator() -> None:
+    engine, release = Engine(), asyncio.Event()
+
+    async def run(producer: Producer) -> None:
+        await producer.finish()
+        await release.wait()
+
+    log = await engine.new_stream()
+    producer = await engine.produce(log, Job(run))
+    assert await asyncio.wait_for(log.wait_end(), LIMIT) == Outcome("done")
+    assert await asyncio.wait_for(engine.stop(log), LIMIT) == Outcome("done")
+    assert not producer.finished
+    release.set()
+    await asyncio.wait_for(producer.wait(), LIMIT)
+    assert engine.statistics().producers == 0
 
 
 async def test_stopping_a_log_without_a_producer_returns_its_outcome() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tailrace import Outcome, StreamError
+from tailrace import Job, Outcome, Producer, StreamError
 from tailrace.iterators import Threads, as_async, close_items
 from tailrace.producer import STOPPED
 from tests.producing import LIMIT, ended, kept, produce
@@ -294,3 +294,82 @@ async def test_a_wait_that_is_cancelled_before_its_thread_begins_takes_no_item()
     assert waiting.cancelled()
     assert [item async for item in items] == [1, 2]
     await close_items(items)
+
+
+# Jobs
+
+
+async def test_a_job_sends_its_items_and_its_return_is_the_end() -> None:
+    ran_in: list[object] = []
+
+    async def run(producer: Producer) -> None:
+        ran_in.append(asyncio.current_task())
+        await producer.send(1)
+        await producer.send(2)
+
+    producer = produce(Job(run))
+    assert await ended(producer) == Outcome("done")
+    assert kept(producer.log) == [1, 2]
+    assert ran_in == [producer.task]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (StreamError("no paper", code="paper"), Outcome("error", "paper", "no paper")),
+        (ValueError("secret"), Outcome("error", "internal_error", "Internal Server Error")),
+    ],
+)
+async def test_a_job_fails_as_a_generator_does(error: Exception, outcome: Outcome) -> None:
+    async def run(producer: Producer) -> None:
+        await producer.send(1)
+        raise error
+
+    producer = produce(Job(run))
+    assert await ended(producer) == outcome
+    assert kept(producer.log) == [1]
+    assert producer.error is error
+
+
+async def test_a_job_that_reads_beyond_an_iterator_s_end_has_failed() -> None:
+    async def run(producer: Producer) -> None:
+        await anext(as_async(()))
+
+    producer = produce(Job(run))
+    assert await ended(producer) == Outcome("error", "internal_error", "Internal Server Error")
+    assert isinstance(producer.error, RuntimeError)
+    assert isinstance(producer.error.__cause__, StopAsyncIteration)
+
+
+async def test_a_job_that_is_stopped_has_its_patience_and_its_own_task() -> None:
+    reached = asyncio.Event()
+    left_in: list[object] = []
+
+    async def run(producer: Producer) -> None:
+        try:
+            async with asyncio.timeout(LIMIT):
+                reached.set()
+                await asyncio.Event().wait()
+        finally:
+            left_in.append(asyncio.current_task())
+            await asyncio.sleep(0)
+            await producer.send("last words")
+
+    producer = produce(Job(run))
+    await asyncio.wait_for(reached.wait(), LIMIT)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert kept(producer.log) == ["last words"]
+    assert left_in == [producer.task]
+
+
+async def test_a_job_that_is_stopped_before_its_first_step_does_not_run() -> None:
+    ran = asyncio.Event()
+
+    async def run(producer: Producer) -> None:
+        ran.set()
+
+    producer = produce(Job(run))
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert not ran.is_set()

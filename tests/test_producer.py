@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +18,7 @@ from tailrace import (
     Event,
     EventError,
     Flow,
+    Job,
     LogClosed,
     LogFenced,
     MemoryLog,
@@ -1201,6 +1203,420 @@ async def test_a_second_cancellation_within_the_first_ends_a_slow_finally() -> N
     producer.stop()
     assert await ended(producer) == STOPPED
     assert producer.stuck
+
+
+# What is sent
+
+
+async def test_items_are_sent_from_any_task_while_the_generator_runs() -> None:
+    probe = Probe()
+    producer = produce(probe.items(2))
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    await asyncio.create_task(producer.send("sent"))
+    await producer.send(Event(3, "named"))
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert kept(producer.log) == [0, 1, "sent", 3]
+
+
+async def test_items_are_sent_while_a_sync_generator_waits() -> None:
+    go_on = threading.Event()
+
+    def items() -> Iterator[int]:
+        go_on.wait(LIMIT)
+        yield 2
+
+    producer = produce(items())
+    await producer.send(1)
+    go_on.set()
+    assert await ended(producer) == Outcome("done")
+    assert kept(producer.log) == [1, 2]
+
+
+async def test_a_result_that_is_sent_is_the_value_of_the_outcome() -> None:
+    async def run(producer: Producer) -> None:
+        await producer.send(Result({"tokens": 1}))
+
+    producer = produce(Job(run))
+    assert await ended(producer) == Outcome("done", data={"tokens": 1})
+    assert kept(producer.log) == []
+
+
+async def test_what_cannot_be_encoded_is_not_sent_and_harms_nobody_else() -> None:
+    async def run(producer: Producer) -> None:
+        with pytest.raises(EventError, match="got object"):
+            await producer.send(object())
+        await producer.send(1)
+
+    producer = produce(Job(run))
+    assert await ended(producer) == Outcome("done")
+    assert kept(producer.log) == [1]
+
+
+async def test_a_sender_that_never_suspends_lets_others_run() -> None:
+    async def run(producer: Producer) -> None:
+        while True:
+            await producer.send(1)
+
+    producer = produce(Job(run), log=MemoryLog("test", Retention(count=10)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert 0 < producer.log.top <= 5 * CHECKPOINT
+    producer.stop()
+    assert await ended(producer) == STOPPED
+
+
+async def test_senders_wait_their_turn_as_the_fastest_reader_reads() -> None:
+    probe, log = Probe(), MemoryLog("test")
+    producer = produce(probe.items(0), log=log, on_disconnect="cancel", flow=Flow.block(4))
+    with log.tail() as tail:
+        senders = [asyncio.create_task(producer.send(number)) for number in range(12)]
+        for top in (4, 8, 12):
+            await arrived(log, top)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert log.top == top
+            await tail.read()
+        await asyncio.wait_for(asyncio.gather(*senders), LIMIT)
+        assert kept(log) == list(range(12))
+        producer.stop()
+        await ended(producer)
+
+
+async def test_a_generator_and_a_sender_wait_for_room_together() -> None:
+    probe, log = Probe(), MemoryLog("test")
+    producer = produce(probe.items(12), log=log, on_disconnect="cancel", flow=Flow.block(4))
+    with log.tail() as tail:
+        await arrived(log, 4)
+        sender = asyncio.create_task(send_all(producer, range(100, 112)))
+        read: list[Any] = []
+        async with asyncio.timeout(LIMIT):
+            while len(read) < 24:
+                read += [entry.data for entry in await anext(tail)]
+            await sender
+        assert [item for item in read if item < 100] == list(range(12))
+        assert [item for item in read if item >= 100] == list(range(100, 112))
+        producer.stop()
+        await ended(producer)
+
+
+async def send_all(producer: Producer, items: Iterable[Any]) -> None:
+    for item in items:
+        await producer.send(item)
+
+
+async def test_a_send_that_is_cancelled_while_it_waits_has_written_nothing() -> None:
+    probe, log = Probe(), MemoryLog("test")
+    producer = produce(probe.items(0), log=log, on_disconnect="cancel", flow=Flow.block(1))
+    with log.tail() as tail:
+        await producer.send(1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await producer.send(2)
+        waiting = asyncio.create_task(producer.send(3))
+        assert [entry.data for entry in await anext(tail)] == [1]
+        await asyncio.wait_for(waiting, LIMIT)
+        assert kept(log) == [1, 3]
+        producer.stop()
+        await ended(producer)
+
+
+async def test_a_sender_waits_while_the_store_lags() -> None:
+    probe, log = Probe(), Lagging(2)
+    producer = produce(probe.items(0), log=log)
+    sender = asyncio.create_task(send_all(producer, range(4)))
+    await arrived(log, 2)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert log.top == 2
+    log.full = False
+    log.make_room()
+    await asyncio.wait_for(sender, LIMIT)
+    assert kept(log) == [0, 1, 2, 3]
+    producer.stop()
+    await ended(producer)
+
+
+async def test_a_stop_lets_senders_go_on_without_readers_and_keeps_what_they_send() -> None:
+    actor, log = Actor(), MemoryLog("test")
+    actor.obedient = False
+    producer = produce(actor.items(), log=log, on_disconnect="cancel", flow=Flow.block(1))
+    with log.tail():
+        await asyncio.wait_for(actor.waiting.wait(), LIMIT)
+        senders = [asyncio.create_task(producer.send(number)) for number in range(3)]
+        await arrived(log, 1)
+        producer.stop()
+        await asyncio.wait_for(asyncio.gather(*senders), LIMIT)
+        assert producer.state is State.STOPPING
+        actor.order(None)
+        assert await ended(producer) == STOPPED
+    assert kept(log) == [0, 1, 2]
+
+
+async def test_nothing_is_sent_from_when_the_end_is_being_stored() -> None:
+    async with Play(State.CLOSING, Cause.STORED) as play:
+        waiting = asyncio.create_task(send_all(play.producer, [1, 2]))
+        await arrived(play.log, 1)
+        await play.reach()
+        for late in (waiting, play.producer.send(3), play.producer.send(Result(4))):
+            with pytest.raises(LogClosed, match="'test' to be open, but it has ended as 'done'"):
+                await asyncio.wait_for(late, LIMIT)
+    with pytest.raises(LogClosed):
+        await play.producer.send(5)
+    assert kept(play.log) == [1]
+    assert play.log.outcome == Outcome("done")
+
+
+async def test_nothing_is_sent_without_the_lease() -> None:
+    probe, log = Probe(), MemoryLog("test")
+    producer = produce(probe.items(0), writer=Strict(log))
+    await asyncio.wait_for(probe.reached.wait(), LIMIT)
+    leased(log)
+    with pytest.raises(LogFenced):
+        await producer.send(1)
+    assert await ended(producer) is None
+    with pytest.raises(LogFenced):
+        await producer.send(2)
+    assert kept(log) == []
+
+
+async def test_a_producer_has_begun_with_its_first_item_or_when_it_says_so() -> None:
+    log = MemoryLog("test")
+    await log.append("before")
+    probe = Probe()
+    producer = produce(probe.items(0), log=log)
+    assert not producer.begun
+    await producer.send(1)
+    assert producer.begun
+    producer.stop()
+    await ended(producer)
+    other = produce(probe.items(0))
+    with other.log.tail() as tail:
+        waiting = asyncio.create_task(tail.wait())
+        await asyncio.sleep(0)
+        other.begin()
+        await asyncio.wait_for(waiting, LIMIT)
+    assert other.begun
+    assert kept(other.log) == []
+    other.stop()
+    await ended(other)
+
+
+# An end that the application says
+
+
+class Lingerer:
+    """A job that finishes its log, and then goes on until the test, or a cancellation, lets it go."""
+
+    def __init__(self, after: Callable[[Producer], Awaitable[None]] | None = None) -> None:
+        self.after = after
+        self.lingers, self.release = asyncio.Event(), asyncio.Event()
+        self.cancelled = False
+
+    async def run(self, producer: Producer) -> None:
+        await producer.send(1)
+        await producer.finish(Outcome("done", data="said"))
+        self.lingers.set()
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        if self.after is not None:
+            await self.after(producer)
+
+
+SAID = Outcome("done", data="said")
+
+
+async def test_readers_see_an_end_that_is_said_while_the_generator_goes_on() -> None:
+    lingerer, finished = Lingerer(), list[Producer]()
+    producer = produce(Job(lingerer.run), on_finish=finished.append)
+    with producer.log.tail() as tail:
+        async with asyncio.timeout(LIMIT):
+            assert [entry.data async for entries in tail for entry in entries] == [1]
+            await lingerer.lingers.wait()
+    assert producer.log.outcome == SAID
+    assert (producer.state, producer.finished, finished) == (State.LINGERING, False, [])
+    lingerer.release.set()
+    assert await ended(producer) == SAID
+    assert (lingerer.cancelled, finished) == (False, [producer])
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_generator_that_goes_on_after_its_end_is_cancelled_when_it_must(
+    stopped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    lingerer = Lingerer()
+    producer = produce(Job(lingerer.run), patience=LIMIT if stopped else 0.01)
+    await asyncio.wait_for(lingerer.lingers.wait(), LIMIT)
+    if stopped:
+        producer.stop()
+    assert await ended(producer) == SAID
+    assert lingerer.cancelled
+    assert not producer.stuck
+    assert not caplog.records
+
+
+async def test_a_generator_that_ignores_its_cancellation_after_its_end_is_given_up_once() -> None:
+    actor, finished = Actor(), list[Producer]()
+    actor.obedient = False
+    producer = produce(actor.items(), patience=0.01, on_finish=finished.append)
+    await asyncio.wait_for(actor.waiting.wait(), LIMIT)
+    await producer.finish()
+    await asyncio.wait_for(producer.wait(), LIMIT)
+    assert producer.stuck
+    actor.order(None)
+    assert await ended(producer) == Outcome("done")
+    assert finished == [producer]
+
+
+async def test_what_a_generator_raises_after_its_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(producer: Producer) -> None:
+        raise ValueError("secret")
+
+    lingerer = Lingerer(fail)
+    lingerer.release.set()
+    producer = produce(Job(lingerer.run))
+    assert await ended(producer) == SAID
+    (record,) = caplog.records
+    assert record.getMessage() == "log test: the generator raised after its end was said"
+    assert record.exc_info is not None
+    assert producer.error is None
+
+
+@pytest.mark.parametrize("item", [2, Result(2)])
+async def test_what_comes_after_the_end_is_refused_and_ends_the_generator(
+    item: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = asyncio.Event()
+
+    async def items() -> AsyncIterator[Any]:
+        try:
+            yield 1
+            await producer.finish()
+            yield item
+            yield 3
+        finally:
+            closed.set()
+
+    producer = produce(items())
+    assert await ended(producer) == Outcome("done")
+    assert closed.is_set()
+    assert kept(producer.log) == [1]
+    assert not caplog.records
+
+
+async def test_what_is_sent_after_the_end_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async def send(producer: Producer) -> None:
+        await producer.send(2)
+
+    lingerer = Lingerer(send)
+    producer = produce(Job(lingerer.run))
+    await asyncio.wait_for(lingerer.lingers.wait(), LIMIT)
+    with pytest.raises(LogClosed):
+        await producer.send(3)
+    lingerer.release.set()
+    assert await ended(producer) == SAID
+    assert kept(producer.log) == [1]
+    assert not caplog.records
+
+
+async def test_the_first_end_that_is_said_counts() -> None:
+    lingerer = Lingerer()
+    producer = produce(Job(lingerer.run))
+    await asyncio.wait_for(lingerer.lingers.wait(), LIMIT)
+    await producer.finish(Outcome("error", "late"))
+    lingerer.release.set()
+    assert await ended(producer) == SAID
+    await producer.finish(Outcome("error", "later"))
+    assert producer.log.outcome == SAID
+
+
+async def test_an_end_that_is_said_after_a_stop_changes_nothing() -> None:
+    async def run(producer: Producer) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await producer.finish()
+            await producer.send("kept")
+
+    producer = produce(Job(run))
+    await asyncio.sleep(0)
+    producer.stop()
+    assert await ended(producer) == STOPPED
+    assert kept(producer.log) == ["kept"]
+
+
+async def test_an_end_that_is_said_before_the_first_step_closes_the_items() -> None:
+    feed = Unbegun()
+    producer = produce(feed)
+    await producer.finish()
+    assert await ended(producer) == Outcome("done")
+    assert feed.closed.is_set()
+
+
+async def test_a_result_is_added_to_an_end_that_is_said() -> None:
+    producer = produce(Probe().items(0))
+    await producer.send(Result(7))
+    await producer.finish()
+    assert producer.log.outcome == Outcome("done", data=7)
+    producer.stop()
+    await ended(producer)
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_an_end_is_stored_even_if_whoever_says_it_is_cancelled(own: bool) -> None:
+    log = MemoryLog("test")
+    writer = Gated(log)
+
+    async def run(producer: Producer) -> None:
+        await (producer.finish() if own else asyncio.Event().wait())
+
+    producer = produce(Job(run), writer=writer)
+    await asyncio.sleep(0)
+    caller = producer.task if own else asyncio.create_task(producer.finish())
+    async with asyncio.timeout(LIMIT):
+        while producer.state is not State.LINGERING:  # noqa: ASYNC110 - a producer tells nobody of its states
+            await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.sleep(0)
+    writer.gate.set()
+    await asyncio.wait([caller], timeout=LIMIT)
+    assert caller.cancelled()
+    producer.stop()
+    assert await ended(producer) == Outcome("done")
+
+
+async def test_a_cancelled_error_of_the_applications_own_after_its_end_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(producer: Producer) -> None:
+        raise asyncio.CancelledError
+
+    lingerer = Lingerer(fail)
+    lingerer.release.set()
+    producer = produce(Job(lingerer.run))
+    assert await ended(producer) == SAID
+    assert not producer.task.cancelled()
+    assert caplog.messages == ["log test: the generator raised after its end was said"]
+
+
+async def test_a_generator_that_pauses_when_the_end_is_said_is_ended() -> None:
+    probe, log = Probe(), MemoryLog("test")
+    writer = Gated(log)
+    producer = produce(probe.forever(), writer=writer, flow=Flow.block(1))
+    with log.tail():
+        await arrived(log, 1)
+        await asyncio.sleep(0)
+        saying = asyncio.create_task(producer.finish())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert probe.closed_in is producer.task
+        writer.gate.set()
+        await asyncio.wait_for(saying, LIMIT)
+        assert await ended(producer) == Outcome("done")
+    assert kept(log) == [1]
 
 
 # Readers that come and go

@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import from_json
 from starlette.background import BackgroundTask
 
-from tailrace import Event, Log, Outcome, Retention, StreamError, StreamResponse, StreamSettings
+from tailrace import Event, Job, Log, Outcome, Producer, Retention, StreamError, StreamResponse, StreamSettings
 from tailrace.log.memory import MemoryStore, MemoryWriter
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.producer import OnDisconnect
@@ -241,6 +241,100 @@ async def test_a_failure_before_the_first_event_has_its_status() -> None:
         answer, body = await fetch(url, "/unknown", SSE_HEADERS)
         assert (answer.status, body) == (500, b"Internal Server Error")
         assert [str(error) for error in app.raised] == ["secret"]
+
+
+async def test_a_response_may_begin_before_its_first_event_and_then_a_failure_is_said_in_band() -> None:
+    begun, fail = asyncio.Event(), asyncio.Event()
+
+    async def run(producer: Producer) -> None:
+        producer.begin()
+        begun.set()
+        await fail.wait()
+        raise StreamError("no more", code="dry")
+
+    app = Served(x=StreamResponse(lambda: Job(run), StreamSettings(status_wait=BOUND)))
+    async with serving(app) as url, exchange(url, "/x", SSE_HEADERS) as got:
+        assert got.status == 200
+        assert begun.is_set()
+        fail.set()
+        (frame,) = frames(await got.rest())
+        assert (frame.event, frame.data) == ("error", {"code": "dry", "message": "no more"})
+
+
+async def test_a_response_waits_until_its_job_begins() -> None:
+    begin = asyncio.Event()
+
+    async def run(producer: Producer) -> None:
+        await begin.wait()
+        producer.begin()
+        await asyncio.Event().wait()
+
+    server = Server()
+    response = StreamResponse(Job(run), StreamSettings(status_wait=BOUND, grace=0), engine=small_engine())
+    answering = asyncio.create_task(response(server.scope, server.receive, server.send))
+    await turns()
+    assert server.messages == []
+    begin.set()
+    await turns()
+    assert server.messages[0]["status"] == 200
+    server.gone.set()
+    await asyncio.wait_for(answering, BOUND)
+
+
+async def test_a_job_fails_before_it_begins_with_its_status() -> None:
+    async def run(producer: Producer) -> None:
+        raise StreamError("closed", code="closed", status=409)
+
+    app = Served(x=StreamResponse(Job(run)))
+    async with serving(app) as url:
+        answer, body = await fetch(url, "/x", SSE_HEADERS)
+    assert (answer.status, from_json(body)) == (409, {"detail": "closed", "code": "closed"})
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("HEAD", SSE_HEADERS, 200),
+        ("GET", {"Accept": "image/png"}, 406),
+        ("GET", {**SSE_HEADERS, "Last-Event-ID": "no cursor"}, 400),
+        ("GET", {**SSE_HEADERS, "Last-Event-ID": "aaaaaaaaaaaaaaaaaaaaaa.aaaaaaaa.1"}, 200),
+    ],
+)
+async def test_a_job_that_no_request_needs_does_not_run(
+    given: bool, method: str, headers: dict[str, str], status: int
+) -> None:
+    ran = asyncio.Event()
+
+    async def run(producer: Producer) -> None:
+        ran.set()
+
+    app = Served(x=StreamResponse(Job(run) if given else lambda: Job(run)))
+    async with serving(app) as url:
+        answer, _ = await fetch(url, "/x", headers, method=method)
+    assert answer.status == status
+    assert not ran.is_set()
+
+
+@pytest.mark.parametrize("media_type", ACCEPTED)
+async def test_a_response_ends_when_its_job_says_so_and_is_seen_out_when_the_job_is_done(media_type: str) -> None:
+    release, done = asyncio.Event(), asyncio.Event()
+
+    async def run(producer: Producer) -> None:
+        await producer.send(1)
+        await producer.finish()
+        await release.wait()
+        done.set()
+
+    app = Served(x=StreamResponse(lambda: Job(run)))
+    async with serving(app) as url:
+        answer, body = await fetch(url, "/x", {"Accept": media_type})
+        assert answer.whole
+        assert b"1" in body
+        assert not app.left.is_set()
+        release.set()
+        await soon(app.left)
+        assert done.is_set()
 
 
 async def test_background_tasks_are_for_streams_that_were_answered() -> None:

@@ -11,7 +11,7 @@ import pytest
 from fastapi import Body, Depends, Form, HTTPException, Response
 from pydantic import BaseModel
 
-from tailrace import Log, StreamError, StreamRouter, StreamSettings
+from tailrace import Job, Log, StreamError, StreamRouter, StreamSettings
 from tailrace.events import Outcome
 from tailrace.routing.endpoints import (
     call,
@@ -82,8 +82,8 @@ async def test_a_sync_function_runs_in_a_worker_thread() -> None:
     assert await call(threading.get_ident) != threading.get_ident()
 
 
-@pytest.mark.parametrize("source", [[1], (1,), range(3), {1}, agen(), gen(), iter([1])])
-def test_iterators_are_sources(source: Any) -> None:
+@pytest.mark.parametrize("source", [[1], (1,), range(3), {1}, agen(), gen(), iter([1]), Job(coroutine)])
+def test_iterators_and_jobs_are_sources(source: Any) -> None:
     assert checked_source(source, agen) is source
 
 

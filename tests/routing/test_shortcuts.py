@@ -11,7 +11,9 @@ from tailrace import (
     SSE,
     Engine,
     Event,
+    Job,
     Log,
+    Producer,
     Result,
     StreamError,
     StreamResponse,
@@ -66,6 +68,11 @@ def responding(*sources: Any, **options: Any) -> Recording:
     return app
 
 
+async def send_words(producer: Producer) -> None:
+    for word in ("one ", "two"):
+        await producer.send(word)
+
+
 class _Made:
     """Makes a source that can be used but once."""
 
@@ -90,6 +97,8 @@ class _Made:
         (mixed, b'one two three\n{"four":4}\n5\n'),
         (split, "añ🜁z".encode()),
         ([], b""),
+        (Job(send_words), b"one two"),
+        (lambda: Job(send_words), b"one two"),
     ],
 )
 async def test_any_generator_is_streamed_as_plain_text(source: Any, expected: bytes) -> None:
@@ -392,6 +401,13 @@ async def test_a_missing_message_is_422() -> None:
             assert answer.status_code == 422
             assert answer.json()["detail"][0]["loc"] == ["body", "message"]
         assert (await client.get("/say")).status_code == 405
+
+
+async def test_a_processor_may_return_a_job() -> None:
+    app = FastAPI()
+    create_streaming_endpoint(app, "/say", lambda message: Job(send_words))
+    async with client_of(app) as client:
+        assert (await client.post("/say", data={"message": "a"})).text == "one two"
 
 
 @pytest.mark.parametrize("nonsense", [None, 1, {"a": 1}])

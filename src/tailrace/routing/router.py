@@ -162,7 +162,7 @@ class StreamRouter(APIRouter):
         websocket: bool = False,
         **options: Unpack[RouteOptions],
     ) -> Callable[[Function], Function]:
-        """Serve a function at `path` that yields (async or sync), or that returns an iterator or a Log.
+        """Serve a function at `path` that yields (async or sync), or that returns an iterator, a Job or a Log.
 
         Clients resume a stream by GET at `path/{stream_id}` and stop it by POST at `path/{stream_id}/stop`. The
         function's dependencies run there too. `wires` to `cache_control` are the settings of StreamSettings, and

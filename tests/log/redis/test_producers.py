@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tailrace import Flow, Outcome, Producer, Retention
+from tailrace import Flow, Job, LogClosed, Outcome, Producer, Retention
 from tailrace.log.redis import writer as module
 from tailrace.log.redis.log import RedisLog
 from tailrace.log.redis.store import RedisStore
@@ -83,6 +83,48 @@ async def test_a_stop_from_another_process_leaves_the_last_words(redis: RedisSer
         assert await ended(producer, log) == STOPPED
         assert await read_all(log, 4) == [0, 1, 2, "bye"]
         assert source.closed.is_set()
+
+
+async def test_what_a_job_sends_and_its_early_end_arrive_elsewhere(redis: RedisServer) -> None:
+    async with stores(redis.url) as (one, other):
+        release, said = asyncio.Event(), Outcome("done", data=3)
+
+        async def run(producer: Producer) -> None:
+            async with asyncio.TaskGroup() as group:
+                for number in range(300):
+                    group.create_task(producer.send(number))
+            await producer.finish(said)
+            with pytest.raises(LogClosed):
+                await producer.send("late")
+            await release.wait()
+
+        producer = await produced(one, Job(run))
+        log = await attached(other, NAME)
+        async with asyncio.timeout(LIMIT):
+            assert await log.wait_end() == said
+        assert await read_all(log, 300) == list(range(300))
+        assert producer.state is State.LINGERING
+        release.set()
+        assert await ended(producer) == said
+        assert (producer.error, log.top) == (None, 300)
+
+
+async def test_nothing_slips_in_while_an_early_end_is_being_stored(redis: RedisServer) -> None:
+    async with stores(redis.url) as (one, other):
+
+        async def items() -> AsyncIterator[int]:
+            for number in range(2_000):
+                yield number
+            ending = asyncio.create_task(producer.finish())
+            await asyncio.sleep(0)
+            yield 2_000
+            await ending
+
+        producer = await produced(one, items(), Retention(count=None))
+        log = await attached(other, NAME)
+        assert await ended(producer, log) == Outcome("done")
+        assert await read_all(log, 2_000) == list(range(2_000))
+        assert log.top == 2_000
 
 
 async def test_an_end_from_another_process_ends_the_generator(redis: RedisServer) -> None:
