@@ -344,10 +344,11 @@ class Producer:
     async def _wait_turn(self) -> None:
         """Do as `_pause` does, for a sender. Its cancellation is its own affair."""
         async with self._turns:
-            if self._left <= 0 or self.log.full:  # else another sender has waited for this one, too
-                await asyncio.sleep(0)
-                await self._wait_room()
-                self._left = self._room()
+            if self._left > 0 and not self.log.full:
+                return  # another sender has waited for this one, too
+            await asyncio.sleep(0)
+            await self._wait_room()
+            self._left = self._room()
 
     async def _wait_room(self) -> None:
         # A stop changes how far the readers may be behind, and cancels only the generator.
