@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import websockets
 from pydantic_core import from_json
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from websockets.asyncio.client import ClientConnection
 
 from tailrace import Flow, Outcome, StreamError, StreamResponse, StreamSettings
+from tailrace.asgi import socket as socket_module
+from tailrace.asgi.posts import MAX_MESSAGES
 from tailrace.asgi.socket import serve_socket
 from tests.asgi.apps import Served, of, small_engine
 from tests.raw import BOUND, exchange
@@ -229,10 +232,10 @@ async def test_a_client_that_takes_nothing_is_given_up(implementation: str) -> N
 
 @pytest.mark.parametrize(
     "message",
-    ["", "stop", "[]", '{"event":"go"}', '{"event":"stop"', b'{"event":"stop"}', "é" * 200, "🜁" * 90],
+    ["", "stop", "[]", '{"event":"go"}', '{"event":"stop"', '"stop"', "é" * 200, "🜁" * 90],
 )
 @pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
-async def test_any_other_message_than_a_command_closes_with_1008(message: str | bytes, implementation: str) -> None:
+async def test_any_other_message_than_a_command_closes_with_1008(message: str, implementation: str) -> None:
     faucet = Faucet([1])
     app = Served(x=socketed(faucet.run, StreamSettings(grace=0.0)))
     async with serving(app, ws=implementation) as url, connected(url) as connection:
@@ -256,6 +259,176 @@ async def test_a_stream_without_an_address_cannot_be_stopped_by_its_reader() -> 
         await connection.wait_closed()
         assert (connection.close_code, connection.close_reason) == (1008, "this stream cannot be stopped by its reader")
     assert log.outcome is None
+
+
+@pytest.mark.parametrize("sends", [False, True])
+@pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
+async def test_a_binary_message_closes_with_1003(implementation: str, sends: bool) -> None:
+    faucet, inbox = Faucet([1]), Inbox()
+    response = inbox.beside(faucet.run) if sends else socketed(faucet.run, StreamSettings(grace=0.0))
+    app = Served(x=response, inbox=inbox)
+    async with serving(app, ws=implementation) as url, connected(url) as connection:
+        await connection.recv()
+        await connection.send(b'{"event":"stop"}')
+        await connection.wait_closed()
+    assert connection.close_code == 1003
+    assert connection.close_reason == "expected a text message, but got a binary one"
+    assert not app.raised
+    assert not inbox.bodies
+
+
+# What a client may send to a stream that names an address for it
+
+
+class Inbox:
+    """An application that takes lines, and refuses those that are no JSON. It takes no more than it is let to."""
+
+    def __init__(self, room: int = 1_000) -> None:
+        self.bodies: list[bytes] = []
+        self.types: list[str] = []
+        self.taken: asyncio.Queue[Any] = asyncio.Queue()
+        self.room = room
+        self.full = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def beside(self, source: Any, **settings: Any) -> StreamResponse:
+        """A stream whose client may send to this inbox."""
+        headers = {"link": '</other>; rel="next", </inbox>; rel="send"'}
+        return StreamResponse(source, StreamSettings(**{"grace": 0.0, **settings}), headers=headers, websocket=True)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        body = await request.body()
+        self.bodies.append(body)
+        self.types += [request.headers["content-type"], request.headers["accept"]]
+        await self.gate.wait()
+        await self.answer(body)(scope, receive, send)
+
+    def answer(self, body: bytes) -> Response:
+        lines = body.split(b"\n")[:-1]
+        try:
+            values = [from_json(line) for line in lines]
+        except ValueError:
+            return Response(b'{"bad":%d}\n' % len(lines), 400, media_type="application/x-ndjson")
+        if len(values) > self.room:
+            self.full.set()
+            return JSONResponse({"detail": "full"}, 429, {"Retry-After": "0"})
+        self.room -= len(values)
+        for value in values:
+            self.taken.put_nowait(value)
+        return JSONResponse({"accepted": len(values)}, 202)
+
+    async def take(self, count: int) -> list[Any]:
+        async with asyncio.timeout(BOUND):
+            return [await self.taken.get() for _ in range(count)]
+
+
+@pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
+async def test_each_message_of_the_client_is_a_line_that_is_posted(implementation: str) -> None:
+    faucet, inbox = Faucet([1]), Inbox()
+    app = Served(x=inbox.beside(faucet.run), inbox=inbox)
+    async with serving(app, ws=implementation) as url, connected(url) as connection:
+        await connection.recv()
+        for number in range(200):
+            await connection.send(f'{{"n":\n{number}}}')
+        await connection.send("")
+        assert await inbox.take(200) == [{"n": number} for number in range(200)]
+        faucet.end()
+        assert told(await receive_all(connection)) == ["done"]
+    assert connection.close_code == 1000
+    assert set(inbox.types) == {"application/x-ndjson"}
+    assert all(body.endswith(b"\n") for body in inbox.bodies)
+    assert not app.raised
+
+
+async def test_a_refused_message_is_answered_between_the_stream_s_own() -> None:
+    faucet, inbox = Faucet(), Inbox()
+    app = Served(x=inbox.beside(faucet.run, status_wait=0.0), inbox=inbox)
+    async with serving(app) as url, connected(url) as connection:
+        for message in ("1", "no\njson", "2"):
+            await connection.send(message)
+        assert from_json(await connection.recv()) == {"bad": 1}
+        assert await inbox.take(2) == [1, 2]
+        faucet.put("x" * 600_000)
+        faucet.end()
+        assert told(await receive_all(connection)) == ["x" * 600_000, "done"]
+    assert connection.close_code == 1000
+
+
+async def test_a_sender_that_is_too_fast_is_slowed_and_loses_nothing() -> None:
+    faucet, inbox = Faucet([1]), Inbox(room=5)
+    app = Served(x=inbox.beside(faucet.run), inbox=inbox)
+    count = 4 * MAX_MESSAGES
+    async with serving(app) as url, connected(url) as connection:
+        await connection.recv()
+
+        async def flood() -> None:
+            for number in range(count):
+                await connection.send(f"{number}")
+
+        flooding = asyncio.create_task(flood())
+        await soon(inbox.full)
+        inbox.room = count
+        assert await inbox.take(count) == list(range(count))
+        await flooding
+        faucet.end()
+        assert told(await receive_all(connection)) == ["done"]
+    assert max(body.count(b"\n") for body in inbox.bodies) <= MAX_MESSAGES
+
+
+async def test_a_sender_of_whom_nothing_is_accepted_is_asked_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_module, "STALL", 0.05)
+    faucet, inbox = Faucet([1]), Inbox(room=0)
+    app = Served(x=inbox.beside(faucet.run), inbox=inbox)
+    async with serving(app) as url, connected(url) as connection:
+        await connection.recv()
+        for _ in range(MAX_MESSAGES + 1):
+            await connection.send("1")
+        inbox.gate.clear()
+        await connection.wait_closed()
+        assert (connection.close_code, connection.close_reason) == (1013, "no message was accepted for 0.05 s")
+        inbox.room = 1_000
+        inbox.gate.set()
+        await soon(faucet.closed)
+    assert not app.raised
+
+
+async def test_what_a_client_sent_before_it_left_is_posted_before_its_leaving() -> None:
+    faucet, inbox = Faucet([1]), Inbox()
+    app = Served(x=inbox.beside(faucet.run), inbox=inbox)
+    inbox.gate.clear()
+    async with serving(app) as url:
+        async with connected(url) as connection:
+            await connection.recv()
+            for number in range(9):
+                await connection.send(f"{number}")
+        assert not faucet.closed.is_set()
+        inbox.gate.set()
+        assert await inbox.take(9) == list(range(9))
+        await soon(faucet.closed)
+    assert not app.raised
+
+
+async def test_what_is_unposted_at_the_end_of_the_stream_is_dropped() -> None:
+    faucet, inbox = Faucet([1]), Inbox()
+    app = Served(x=inbox.beside(faucet.run), inbox=inbox)
+    inbox.gate.clear()
+    async with serving(app) as url, connected(url) as connection:
+        await connection.recv()
+        await connection.send("no json")
+        async with asyncio.timeout(BOUND):
+            while not inbox.bodies:
+                await connection.ping()
+                await asyncio.sleep(0)
+        await connection.send("2")
+        faucet.end()
+        assert told([from_json(await connection.recv())]) == ["done"]
+        inbox.gate.set()
+        assert await receive_all(connection) == []
+    assert connection.close_code == 1000
+    assert inbox.bodies == [b"no json\n"]
+    assert not app.raised
 
 
 # Refusals before the socket is open
@@ -541,6 +714,56 @@ async def test_a_stop_is_a_post_to_the_address_that_the_response_names() -> None
     assert scope["path"] == "/ä/b/1/stop"
     assert dict(scope["headers"])[b"cookie"] == b"a=1"
     assert socket.sent[2]["code"] == 1000
+
+
+LINK = (b"link", b'</x/1>; rel="send"')
+
+
+@pytest.mark.parametrize("addressed", [True, False])
+async def test_messages_before_the_response_are_kept_for_its_address(addressed: bool) -> None:
+    bodies: list[bytes] = []
+    posted = asyncio.Event()
+    socket = Socket("{}", "1", "2")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        if scope["path"] == "/x/1":
+            bodies.append(body)
+            posted.set()
+            await JSONResponse({})(scope, receive, send)
+            return
+        assert body == b"{}"
+        leaving = asyncio.create_task(receive())
+        await turns()
+        await send({"type": "http.response.start", "status": 200, "headers": [LINK] if addressed else []})
+        if addressed:
+            await posted.wait()
+            await send({"type": "http.response.body", "body": b'{"event":"done","data":{}}\n'})
+            leaving.cancel()
+        else:
+            socket.leave()
+        await asyncio.wait([leaving])
+
+    sent = await socket.serve(app, method="POST")
+    if addressed:
+        assert (sent, socket.sent[-1]["code"]) == (["accept", "send", "close"], 1000)
+        assert bodies == [b"1\n2\n"]
+    else:
+        assert (sent, socket.sent[-1]["code"]) == (["accept", "close"], 1008)
+        assert socket.sent[-1]["reason"] == 'expected {"event": "stop"}, but got \'1\''
+        assert bodies == []
+
+
+async def test_a_refusal_in_the_stream_s_own_form_is_told_as_it_is() -> None:
+    line = b'{"packet_type":"ERROR","payload":{"status":422}}'
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await Response(line + b"\n", 422, media_type="application/x-ndjson")(scope, receive, send)
+
+    socket = Socket("{}")
+    assert await socket.serve(app, method="POST") == ["accept", "send", "close"]
+    assert socket.sent[1]["text"] == line.decode()
+    assert (socket.sent[2]["code"], socket.sent[2]["reason"]) == (1008, "HTTP 422")
 
 
 async def test_the_application_s_engine_is_also_the_socket_s() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -191,6 +191,103 @@ async def test_with_several_methods_it_is_the_get() -> None:
     faucet.end()
     async with serving(app_of(faucet, methods=["POST", "GET"])) as url, connected(url) as connection:
         assert said(await receive_all(connection)) == ["a", "done"]
+
+
+# A route that takes what the client sends
+
+
+def duplex_app(
+    faucet: Faucet, sent: list[Any], *, dependencies: Sequence[Any] = (), status_wait: float = 1.0
+) -> Recording:
+    """A stream whose client may send numbers to it. A zero ends it."""
+    router = StreamRouter(dependencies=dependencies)
+
+    def name_address(response: Response) -> None:
+        response.headers["link"] = '</x>; rel="up", </numbers>; rel="send"'
+
+    own = [Depends(name_address)]
+
+    @router.stream("/x", methods=["POST"], websocket=True, grace=0.0, dependencies=own, status_wait=status_wait)
+    async def x(start: Start) -> AsyncIterator[Any]:
+        async for item in faucet.run():
+            yield item
+
+    @router.post("/numbers", status_code=202)
+    async def send(request: Request) -> None:
+        numbers = [from_json(line) for line in (await request.body()).splitlines()]
+        for number in numbers:
+            if type(number) is not int:
+                raise HTTPException(422, f"expected a number, but got {number!r}")
+        sent.extend(numbers)
+        if 0 in numbers:
+            faucet.end()
+
+    return Recording(router)
+
+
+@pytest.mark.parametrize("middleware", [False, True])
+async def test_what_the_client_sends_is_posted_to_the_address_that_the_response_names(middleware: bool) -> None:
+    faucet, sent = Faucet(["hello"]), list[Any]()
+    app = duplex_app(faucet, sent)
+    if middleware:
+        app.add_middleware(BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request))
+    async with serving(app) as url, connected(url) as connection:
+        await connection.send('{"n": 1}')
+        assert said([from_json(await connection.recv())]) == ["hello"]
+        for message in ("1", '"two"', "3"):
+            await connection.send(message)
+        assert from_json(await connection.recv()) == {
+            "event": "error",
+            "data": {"code": "http_422", "status": 422, "message": "expected a number, but got 'two'"},
+        }
+        await connection.send("0")
+        assert said(await receive_all(connection)) == ["done"]
+    assert sent == [1, 3, 0]
+    assert connection.close_code == 1000
+    assert not app.raised
+
+
+async def test_what_the_client_sends_before_the_response_is_posted_after_it() -> None:
+    sent: list[Any] = []
+    app = duplex_app(Faucet(), sent, status_wait=0.05)
+    async with serving(app) as url, connected(url) as connection:
+        for message in ('{"n": 1}', "1", "2", "0"):
+            await connection.send(message)
+        assert said(await receive_all(connection)) == ["done"]
+    assert sent == [1, 2, 0]
+
+
+async def test_a_stop_also_ends_a_stream_whose_client_may_send() -> None:
+    app = duplex_app(Faucet(["hello"]), [])
+    async with serving(app) as url, connected(url) as connection:
+        await connection.send('{"n": 1}')
+        await connection.recv()
+        await connection.send('{"event": "stop"}')
+        assert said(await receive_all(connection)) == ["cancelled"]
+
+
+async def test_security_guards_what_the_client_sends() -> None:
+    sent: list[Any] = []
+    app = duplex_app(Faucet(["hello"]), sent, dependencies=[Depends(HTTPBearer())])
+    headers = {"Authorization": "Bearer secret"}
+    async with serving(app) as url, connected(url, additional_headers=headers) as connection:
+        for message in ('{"n": 1}', "0"):
+            await connection.send(message)
+        assert said(await receive_all(connection)) == ["hello", "done"]
+    assert sent == [0]
+
+
+async def test_an_error_in_the_route_is_logged_and_the_stream_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[Any] = []
+    app = duplex_app(Faucet(["hello"]), sent)
+    async with serving(app) as url, connected(url) as connection:
+        for message in ('{"n": 1}', "no json"):
+            await connection.send(message)
+        assert said([from_json(await connection.recv()) for _ in range(2)]) == ["hello", "error"]
+        await connection.send("0")
+        assert said(await receive_all(connection)) == ["done"]
+    assert "/numbers: a POST for a WebSocket failed" in caplog.messages
+    assert sent == [0]
 
 
 # Refusals, security, origins

@@ -1,0 +1,126 @@
+"""A WebSocket client's messages on their way to the address that the response names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from .exchange import Answer
+
+MAX_MESSAGES = 64
+MAX_BYTES = 1 << 20
+"""What is kept of a client's messages until they are posted. A single message may be larger."""
+
+LINGER = 5.0
+"""The seconds in which the messages of a client that has left must be posted."""
+
+_GONE = frozenset({404, 410})
+
+
+class Posts:
+    """Posts messages in the order in which they came, one request at a time.
+
+    Messages that come during a request go together in the next one, one a line. A request is accepted as a whole or not
+    at all. If one of several lines is refused, each is posted by itself, so that only the bad ones are lost. While the
+    application asks for a later attempt, the messages wait.
+    """
+
+    def __init__(self, post: Callable[[bytes], Awaitable[Answer]], tell: Callable[[str], Awaitable[None]]) -> None:
+        """Post by `post`, and call `tell` with a message for each refusal."""
+        self._post = post
+        self._tell = tell
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self._singly = 0  # how many of the next lines are posted one by one
+        self._begun = False
+        self._over = asyncio.Event()
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def first(self) -> str:
+        """The message that waits longest, on one line. Empty if none waits."""
+        return self._lines[0][:-1].decode() if self._lines else ""
+
+    async def put(self, text: str) -> None:
+        """Add a message. Wait while too many are unposted, so that the client is held back."""
+        # JSON has no raw line ends in its strings, so these are white space (RFC 8259, section 7).
+        line = text.replace("\r", " ").replace("\n", " ").encode() + b"\n"
+        if line.isspace():
+            return  # NDJSON has no empty lines
+        while not (self._over.is_set() or self._has_room_for(line)):
+            self._room.clear()
+            await self._room.wait()
+        if not self._over.is_set():
+            self._lines.append(line)
+            self._size += len(line)
+            self._resume()
+
+    def begin(self) -> None:
+        """Post from now on."""
+        self._begun = True
+        self._resume()
+
+    async def drain(self) -> None:
+        """Wait until everything is posted, for at most LINGER seconds. Then give up the rest."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=LINGER)
+        await self.close()
+
+    async def close(self) -> None:
+        """Give up what is unposted. Let the request that runs finish, for at most LINGER seconds."""
+        self._stop()
+        if self._task is not None:
+            try:
+                await asyncio.wait([self._task], timeout=LINGER)
+            finally:
+                self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _has_room_for(self, line: bytes) -> bool:
+        return not self._lines or (len(self._lines) < MAX_MESSAGES and self._size + len(line) <= MAX_BYTES)
+
+    def _resume(self) -> None:
+        if self._begun and self._lines and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run(), name="tailrace posts")
+
+    async def _run(self) -> None:
+        while self._lines:
+            lines = [self._lines[0]] if self._singly else list(self._lines)
+            answer = await self._post(b"".join(lines))
+            if not self._over.is_set():
+                await self._settle(len(lines), answer)
+
+    async def _settle(self, count: int, answer: Answer) -> None:
+        """Remove the lines that were answered. The others are posted again, one by one."""
+        if answer.status < 300:
+            self._remove(count)
+        elif answer.retry_after is not None:
+            self._singly = max(self._singly, count)
+            await self._pause(answer.retry_after)
+        elif answer.status in _GONE:
+            self._stop()
+            await self._tell(answer.as_message())
+        elif count > 1:
+            self._singly = count
+        else:
+            self._remove(1)
+            await self._tell(answer.as_message())
+
+    def _remove(self, count: int) -> None:
+        for _ in range(count):
+            self._size -= len(self._lines.popleft())
+        self._singly = max(self._singly - count, 0)
+        self._room.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+
+    def _stop(self) -> None:
+        self._over.set()
+        self._lines.clear()
+        self._room.set()
