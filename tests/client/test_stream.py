@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from tailrace import Outcome
+from tailrace import Engine, Log, Outcome, StreamResponse
 from tailrace.client import Retry, StreamFailed, StreamLost, StreamRefused, StreamReset, Timeouts, tail
 from tailrace.client.errors import NotStoppable
 from tailrace.client.http import AsyncHTTP, HTTPClient, SyncHTTP
@@ -352,3 +354,68 @@ async def test_openais_error_is_a_failure(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/chunks/broken")
     assert isinstance(got.error, StreamFailed)
     assert (got.error.code, got.error.message) == ("model_down", "the model is down")
+
+
+# A stream with one reader at a time
+
+
+@asynccontextmanager
+async def exclusive() -> AsyncIterator[tuple[Relay, Log]]:
+    """A log with one reader at a time, on a server that does not notice when a reader has gone."""
+    engine = Engine()
+    log = await engine.log("news")
+    response = StreamResponse(log, engine=engine, exclusive=True)
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def app(scope: Any, _: object, send: Any) -> None:
+        await response(scope, receive, send)
+
+    async with serving(app, lifespan="off") as url, relayed(url) as relay:
+        yield relay, log
+        await log.close()
+
+
+async def test_a_client_takes_over_from_its_own_connection() -> None:
+    async with exclusive() as (relay, log), asyncio.timeout(BOUND):
+        await log.append(1)
+        async with tail(f"{relay.url}/x", headers={"accept": SSE}, retry=AT_ONCE, takeover=True) as events:
+            assert (await anext(events)).data == 1
+            relay.cut()
+            await log.append(2)
+            assert (await anext(events)).data == 2
+        assert relay.accepted == 2
+
+
+async def test_a_client_that_got_no_answer_takes_over_too(driver: Driver) -> None:
+    async with exclusive() as (relay, log), asyncio.timeout(BOUND):
+        relay.next(Fault(after=10))
+        reading = asyncio.ensure_future(driver.read(f"{relay.url}/x", headers={"accept": SSE}, takeover=True))
+        await relay.wait_accepted(2)
+        await log.append(1)
+        await log.close()
+        got = await reading
+    assert (got.data, got.error) == ([1], None)
+
+
+async def test_a_client_that_may_not_take_over_is_refused(driver: Driver) -> None:
+    async with exclusive() as (relay, _):
+        relay.next(Fault(after=10))
+        got = await driver.read(f"{relay.url}/x", headers={"accept": SSE})
+    assert isinstance(got.error, StreamRefused)
+    assert (got.error.status, got.error.code) == (409, "already_read")
+
+
+async def test_a_client_that_is_replaced_does_not_come_back(driver: Driver) -> None:
+    async with exclusive() as (relay, log), asyncio.timeout(BOUND):
+        await log.append(1)
+        async with tail(f"{relay.url}/x", headers={"accept": SSE}, takeover=True) as events:
+            assert (await anext(events)).data == 1
+            other = asyncio.ensure_future(driver.read(f"{relay.url}/x?takeover=true", headers={"accept": SSE}))
+            with pytest.raises(StreamLost) as lost:
+                await anext(events)
+        await log.close()
+        assert (await other).data == [1]
+    assert (lost.value.kind, lost.value.cursor) == ("replaced", str(log.cursor(1)))
+    assert relay.accepted == 2

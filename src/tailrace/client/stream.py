@@ -40,6 +40,7 @@ def tail(
     on_reset: OnReset = "raise",
     on_reconnect: OnReconnect | None = None,
     allow_gaps: bool = False,
+    takeover: bool = False,
     max_bytes: int = MAX_FRAME_BYTES,
     client: HTTPClient | None = None,
 ) -> Tail[Frame]:
@@ -55,6 +56,8 @@ def tail(
     - `on_reset`: "raise" StreamReset, or "restart": deliver an event `reset`, then the server's remaining events.
     - `on_reconnect`: a function to call with the attempt, the seconds until it, and the reason for it.
     - `allow_gaps`: whether to reconnect even if events have no ids, so that some may be missed or repeated.
+    - `takeover`: for a stream with one reader at a time. After a lost connection, take the place of that connection,
+      which the server may still keep.
     - `max_bytes`: the bound for one event.
     - `client`: your own httpx client, which stays open.
     """
@@ -77,6 +80,7 @@ def tail(
         on_reset=on_reset,
         on_reconnect=on_reconnect,
         allow_gaps=allow_gaps,
+        takeover=takeover,
         max_bytes=max_bytes,
     )
     return Tail(plan, None, client)
