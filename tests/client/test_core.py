@@ -495,6 +495,8 @@ class TestSockets:
             ([BARE, Ended(1008, "no")], StreamRefused, "1008 .policy_violation.: no"),
             ([BARE, b'{"event":"error","data":{"code":"c","status":409,"message":"m"}}'], StreamRefused, "409 .c.: m"),
             ([BARE, b'{"event":"done","data":{"status":"ok"}}', BROKEN], StreamLost, "no id after"),
+            ([SOCKET, ONE, Ended(4409)], StreamLost, "another client reads this stream now"),
+            ([BARE, b"text", Ended(4409)], StreamLost, "closed with 4409; its last event has no id"),
         ],
     )
     def test_can_be_refused(self, script: list[object], error: type[Exception], said: str) -> None:

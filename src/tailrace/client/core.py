@@ -14,7 +14,7 @@ from ..wire.base import Decoder, Frame
 from ..wire.batch import Batch
 from ..wire.openai import is_unfinished, read_failure
 from ..wire.text import Text
-from ..wire.websocket import NO_STATUS, NORMAL, POLICY_VIOLATION
+from ..wire.websocket import NO_STATUS, NORMAL, POLICY_VIOLATION, REPLACED
 from .errors import StreamFailed, StreamLost, StreamRefused, StreamReset
 from .requests import NOT_DEALT_WITH, UNAVAILABLE, UNKNOWN, named_address, read_refusal, send, stop_link, with_parameter
 from .settings import Backoff, Deadline, Loss, LossKind, Overdue, Plan, Spent, read_retry_after, seconds_of
@@ -22,6 +22,7 @@ from .sorting import ACCEPT, End, Sorting, can_be_sent, decoder_for, media_type_
 from .transport import Close, Ended, Failed, Flow, Give, Open, Opened, Read, Sleep
 
 _READ = Read()
+_REPLACED = Loss("replaced", "another client reads this stream now")
 _MOMENT = 0.01
 """The seconds by which a timer may be early."""
 _PART = 1 << 13
@@ -287,7 +288,7 @@ class Following:
         if said is not None and said.id is not None:
             self._sorting.position.move(said.id)
         if isinstance(end, Farewell) and end.reason == "replaced":
-            raise self._lost(Loss("replaced", "another client reads this stream now"))
+            raise self._lost(_REPLACED)
         if isinstance(end, Farewell):
             return _Drop(Loss("farewell", f"the server said farewell ({end.reason})"), told=seconds_of(end.retry))
         assert isinstance(end, Outcome), end
@@ -312,6 +313,8 @@ class Following:
         if code == POLICY_VIOLATION:
             raise StreamRefused(code, "policy_violation", reason or None)
         sorting = self._sorting
+        if code == REPLACED and sorting.says_outcomes:
+            raise self._lost(_REPLACED)
         # A server that sends outcomes closes without one only if the client has the end already.
         if sorting.position.is_at_end if sorting.says_outcomes else code in (NORMAL, NO_STATUS):
             self._end_without_events()
