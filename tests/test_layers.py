@@ -23,14 +23,14 @@ SOURCE = Path(tailrace.__file__).parent
 LAYERS: list[set[str]] = [
     {"errors"},
     {"cursor", "events"},
-    {"flow", "wire"},
+    {"flow", "packet", "wire"},
     {"client", "iterators", "modes", "pulse", "stepping"},
     {"log"},
     {"producer"},
     {"engine"},
     {"asgi"},
     {"routing"},
-    {"__init__", "testing"},
+    {"__init__", "packets", "testing"},
     {"chat"},
     {"cli"},
     {"__main__"},
@@ -42,8 +42,8 @@ PUBLIC = {"__init__": tailrace, "client": tailrace.client}
 
 # Who may import what comes from elsewhere: modules, or folders with all their modules.
 FOREIGN: dict[str, set[str]] = {
-    "fastapi": {"chat", "routing"},
-    "starlette": {"asgi", "chat", "routing"},
+    "fastapi": {"chat", "packets", "routing"},
+    "starlette": {"asgi", "chat", "packets", "routing"},
     # Only extras bring these.
     "alembic": {"chat.store"},
     "anthropic": {"chat.models"},

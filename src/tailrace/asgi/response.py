@@ -89,6 +89,7 @@ class StreamResponse(Response):
         background: BackgroundTask | None = None,
         engine: Engine | None = None,
         addressed: bool = False,
+        duplex: bool = False,
         stream_id: str | None = None,
         fingerprint: bytes = b"",
         exclusive: bool | StreamError = False,
@@ -99,6 +100,7 @@ class StreamResponse(Response):
         - `engine`: where the stream lives. Default: the application's own engine.
         - `addressed`: whether the stream has addresses below the request's path, to resume and stop it. If so, the
           headers name them.
+        - `duplex`: whether the stream's own address also takes messages by POST. If so, the headers say it.
         - `stream_id`: the id of the stream to start. A stream that has it already is read instead.
         - `fingerprint`: a digest of the request. An existing stream with another fingerprint gets 409.
         - `exclusive`: whether the stream has one reader at a time, or the error that tells a second one so. A request
@@ -113,6 +115,7 @@ class StreamResponse(Response):
         self.init_headers(headers)
         self._engine = engine
         self._addressed = addressed
+        self._duplex = duplex
         self._stream_id = stream_id
         self._fingerprint = fingerprint
         self._busy = ALREADY_READ if exclusive is True else exclusive or None
@@ -378,7 +381,7 @@ class StreamResponse(Response):
         if request.wire.streaming or reading.producer is None:
             headers.append(cursor_header(tail.cursor()))
         if self._addressed and request.wire.streaming and tail.log.passing:
-            headers += _addresses(request, tail.log.name)
+            headers += _addresses(request, tail.log.name, duplex=self._duplex)
         return self._with_own(headers)
 
     def _with_own(self, headers: list[Header]) -> list[Header]:
@@ -387,13 +390,13 @@ class StreamResponse(Response):
         return [*(header for header in headers if header[0] not in own), *self.raw_headers]
 
 
-def _addresses(request: StreamRequest, name: str) -> list[Header]:
+def _addresses(request: StreamRequest, name: str, *, duplex: bool) -> list[Header]:
     """Return the headers that name a stream's addresses. They keep the query, which dependencies may need there too."""
     path, query = quote(name), f"?{request.query}" if request.query else ""
-    return [
-        (b"content-location", f"{path}{query}".encode()),
-        (b"link", f'<{path}/stop{query}>; rel="stop"'.encode()),
-    ]
+    links = f'<{path}/stop{query}>; rel="stop"'
+    if duplex:
+        links += f', <{path}{query}>; rel="send"'
+    return [(b"content-location", f"{path}{query}".encode()), (b"link", links.encode())]
 
 
 async def _decide_shared(request: StreamRequest, log: Log) -> Decision:

@@ -210,13 +210,19 @@ async def _key(engine: Engine | None, request: Request, principal: Any) -> tuple
     key = request.headers.get("idempotency-key")
     if key is None or principal is None:
         return None, b""
+    owner = principal_name(principal)
+    if (fingerprint := await _fingerprint(request)) is None:
+        return None, b""
+    parts = (address(request.scope), request.method, key, *owner)
+    return await (engine or app_engine(request.app)).derive_id(*parts), fingerprint
+
+
+def principal_name(principal: Any) -> tuple[str, str]:
+    """Return the texts that tell a principal from all others, also from those of another type."""
     # A bool only tells that somebody is logged in, but not who.
     if not isinstance(principal, str | int | UUID) or isinstance(principal, bool) or principal == "":
         raise TypeError(f"expected as principal a non-empty str, an int, a UUID or None, but got {principal!r:.80}")
-    if (fingerprint := await _fingerprint(request)) is None:
-        return None, b""
-    parts = (address(request.scope), request.method, key, type(principal).__name__, str(principal))
-    return await (engine or app_engine(request.app)).derive_id(*parts), fingerprint
+    return type(principal).__name__, str(principal)
 
 
 async def _fingerprint(request: Request) -> bytes | None:

@@ -26,7 +26,7 @@ from ..asgi.settings import StreamOptions, StreamSettings
 from ..asgi.socket import serve_socket
 from ..cursor import STREAM_ID_PATTERN
 from ..engine.engine import Engine
-from ..errors import StoreUnavailable
+from ..errors import StoreUnavailable, StreamError
 from ..flow import Flow, Retention
 from ..modes import DEFAULT_WIRES
 from ..producer import OnDisconnect
@@ -233,7 +233,10 @@ class StreamRouter(APIRouter):
         if not any(isinstance(wire, NDJSON) for wire in settings.wires):
             offered = ", ".join(wire.media_type for wire in settings.wires)
             raise ValueError(f"expected NDJSON among the wires of the WebSocket at {path!r}, but got {offered}")
-        method = "GET" if "GET" in methods else methods[0]
+        self._add_socket_at(path, "GET" if "GET" in methods else methods[0])
+
+    def _add_socket_at(self, path: str, method: str) -> None:
+        """Answer WebSockets at a path with the stream that a method gets there."""
         # Starlette also accepts an ASGI application, but its annotation lacks that.
         socket: Any = _SocketEndpoint(method, self._origins)
         self.add_websocket_route(self.prefix + path, socket)
@@ -323,9 +326,9 @@ def _allowed(methods: Sequence[str]) -> str:
 
 
 class _Route(APIRoute):
-    """A route that answers 503 if a store does not answer, for example to a function that publishes.
+    """A route that answers with the status of a StreamError, and with 503 if a store does not answer.
 
-    The status means that the request may or may not have taken effect.
+    The 503 means that the request, for example one that publishes, may or may not have taken effect.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -334,7 +337,7 @@ class _Route(APIRoute):
         async def handler(request: Request) -> Response:
             try:
                 return await handle(request)
-            except StoreUnavailable as error:
+            except (StreamError, StoreUnavailable) as error:
                 return refusal_of(error)
 
         return handler

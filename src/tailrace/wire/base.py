@@ -175,14 +175,35 @@ def read_any(value: Any) -> Frame:
     """Read a frame from any JSON value of a server that sends cursors.
 
     An object with a cursor as its `id` is an envelope if it has `data`. Otherwise the object itself is the data, and if
-    its `type` is a reserved name, it is a notice. Any other value is data without an id.
+    its `type` is a reserved name, it is a notice. A packet has its cursor as `cursor`. Any other value is data without
+    an id.
     """
-    if not (isinstance(value, dict) and isinstance(id_ := value.get("id"), str) and is_cursor(id_)):
-        return Frame(value)
+    if isinstance(value, dict):
+        if "packet_type" in value and _is_cursor(value.get("cursor")):
+            return _read_packet(value)
+        if _is_cursor(value.get("id")):
+            return _read_object(value)
+    return Frame(value)
+
+
+def _is_cursor(value: Any) -> bool:
+    return isinstance(value, str) and is_cursor(value)
+
+
+def _read_object(value: dict[str, Any]) -> Frame:
     if "data" in value:
         try:
             return read_members(value)
         except DecodeError:
             return Frame(value)
     kind = value.get("type")
-    return Frame(value, kind if isinstance(kind, str) and kind in RESERVED else None, id_)
+    return Frame(value, kind if isinstance(kind, str) and kind in RESERVED else None, value["id"])
+
+
+def _read_packet(value: dict[str, Any]) -> Frame:
+    """Read a line of a packet session: a packet, or a notice in the form of a packet."""
+    cursor, kind = value["cursor"], str(value["packet_type"]).lower()
+    # An application sends packets of the type ERROR, too. Only the last one is the session's outcome.
+    if kind in RESERVED and (kind != "error" or cursor.endswith(".end")):
+        return Frame(value.get("payload"), kind, cursor)
+    return Frame({name: member for name, member in value.items() if name != "cursor"}, None, cursor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic_core import from_json
 
@@ -119,7 +119,7 @@ class NDJSON(Wire):
     """`application/x-ndjson`: one frame per line."""
 
     media_type = "application/x-ndjson"
-    aliases = ("application/ndjson", "application/jsonl", "application/x-jsonlines")
+    aliases: ClassVar[tuple[str, ...]] = ("application/ndjson", "application/jsonl", "application/x-jsonlines")
     content_type = "application/x-ndjson"
 
     def encoder(self, stream: str, epoch: str, created: int) -> NDJSONEncoder:

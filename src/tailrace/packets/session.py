@@ -1,0 +1,268 @@
+"""A packet session: an inbox whose packets go to a hook, and an outbox that the client reads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from anyio import from_thread
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from ..cursor import new_stream_id
+from ..errors import LogClosed, LogReset, StreamError
+from ..events import Outcome
+from ..flow import Flow, LogStatistics
+from ..log.base import Log
+from ..packet import PacketType, RequestFailed, SocketPacket
+from ..producer import Producer, State
+from .hooks import Hooks
+from .inbox import Inbox
+
+logger = logging.getLogger("tailrace")
+
+WINDOW = 1_024
+"""How many ids of handled packets a session remembers, so that it delivers a repeated packet once."""
+
+TURN = 64
+"""The number of packets after which other tasks get to run, even if the hooks never suspend."""
+
+
+class SessionState(Enum):
+    """The state of a session in the process that opened it."""
+
+    CONNECTING = "connecting"
+    OPEN = "open"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """A session's current numbers.
+
+    - `handled`, `pending`: packets that the read hook was called with, and packets that wait for it.
+    - `repeated`: packets that came again, and that the hook was not called with again.
+    - `behind`: how many packets the client has yet to be sent. Under the policy `block`, `send` waits at `high`.
+    - `outbox`: the numbers of the log that the client reads.
+    """
+
+    state: str
+    handled: int
+    pending: int
+    repeated: int
+    behind: int
+    policy: str
+    high: int
+    outbox: LogStatistics
+
+
+class ClientSession:
+    """A duplex exchange of packets with one client, as the hooks see it.
+
+    The process that opened the session runs its hooks, one at a time: first the connect hook, then the read hook with
+    each packet in the order of arrival, and last the disconnect hook, however the session ends.
+    """
+
+    def __init__(
+        self, producer: Producer, inbox: Inbox, hooks: Hooks, *, types: frozenset[str], principal: Any, flow: Flow
+    ) -> None:
+        """Make a session around the producer of its outbox. The router does this.
+
+        `principal` is the user that opened the session, as the router's dependency gave it, or None.
+        """
+        self.id = producer.log.stream
+        self.principal = principal
+        self.state = SessionState.CONNECTING
+        self.outbox: Log = producer.log
+        self.inbox = inbox
+        self._producer = producer
+        self._hooks = hooks
+        self._types = types
+        self._flow = flow
+        self._loop = asyncio.get_running_loop()
+        self._handled = 0
+        self._repeated = 0
+        self._seen: set[str] = set()
+        self._recent: deque[str] = deque()  # the ids in `_seen`, oldest first
+        self._requests: set[str] = set()  # the ids of packets that wait for an answer
+        self._answered: set[int] = set()  # the offsets of answers that a request took before the hook's turn
+
+    @property
+    def dead(self) -> bool:
+        """True once the session is to end: after a RESULT, `die`, an error, or when the client has left for good."""
+        return self._producer.state is not State.RUNNING
+
+    async def send(self, packet: SocketPacket) -> None:
+        """Send a packet to the client. A RESULT is the last one and ends the session.
+
+        Under the flow policy `block`, wait while the client is too far behind. Raise EventError for a payload that is
+        not JSON-able, ValueError for an unknown packet type, and LogClosed after the end.
+        """
+        if packet.packet_type not in self._types:
+            known, got = ", ".join(sorted(self._types)), packet.packet_type
+            raise ValueError(f"expected a packet type among {known}, but got {got!r}")
+        await self._producer.send(packet)
+        if packet.packet_type == PacketType.RESULT:
+            await self._producer.finish()
+            self.inbox.tail.close()  # the hooks get no more packets
+
+    def send_from_thread(self, packet: SocketPacket) -> None:
+        """Do as `send` does, from a sync hook."""
+        from_thread.run(self.send, packet)
+
+    async def request(self, packet: SocketPacket, *, timeout: float = 30.0) -> SocketPacket:  # noqa: ASYNC109
+        """Send a packet and return the client's answer, which is the first packet with its id as `reply_to`.
+
+        A packet without an id gets one. The read hook does not get the answer. Raise RequestFailed if it is an ERROR,
+        TimeoutError if there is none within `timeout` seconds, and LogClosed if the session ends before.
+        """
+        if (name := packet.id) is None:
+            packet = packet.model_copy(update={"id": (name := new_stream_id())})
+        self._requests.add(name)
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await self._ask(packet, name)
+        except TimeoutError:
+            raise TimeoutError(f"expected an answer to packet {name!r} within {timeout:g} s, but got none") from None
+        finally:
+            self._requests.discard(name)
+        if answer.packet_type == PacketType.ERROR:
+            raise RequestFailed(answer)
+        return answer
+
+    def die(self, message: str = "the server has ended the session") -> None:
+        """End the session. The running hook is cancelled, and the client gets a packet CANCELLED with the message.
+
+        You may call this from any thread, and more than once.
+        """
+        outcome = Outcome("cancelled", "died", message)
+        if _running_loop() is self._loop:
+            self._producer.stop(outcome)
+        else:
+            self._loop.call_soon_threadsafe(self._producer.stop, outcome)
+
+    async def wait_dead(self) -> None:
+        """Wait until the session has ended and its disconnect hook is done."""
+        await self._producer.wait()
+
+    def statistics(self) -> SessionStatistics:
+        """Return the session's current numbers."""
+        outbox = self.outbox
+        return SessionStatistics(
+            state=self.state.value,
+            handled=self._handled,
+            pending=self.inbox.pending,
+            repeated=self._repeated,
+            behind=outbox.top - outbox.furthest,
+            policy=self._flow.policy,
+            high=self._flow.high,
+            outbox=outbox.statistics(),
+        )
+
+    # The life of a session
+
+    async def run(self) -> None:
+        """Run the hooks until the session ends, in the producer's task. Cancelling the task ends the session.
+
+        Raise HTTPException if the connect hook refuses the session by one, and StreamError if any hook fails.
+        """
+        refused = False
+        try:
+            await self._connect()
+            await self._read()
+        except HTTPException:
+            refused = True  # so there was no session, and nothing to disconnect
+            raise
+        finally:
+            self.state = SessionState.DEAD
+            if not refused:
+                await self._disconnect()
+
+    async def _connect(self) -> None:
+        try:
+            await self._hooks.connect(self)
+        except HTTPException:
+            raise
+        except Exception as error:  # a hook may raise anything
+            self._producer.begin()  # with status 200, because the session ends by an error packet
+            raise self._failure("connect", error) from error
+        self.state = SessionState.OPEN
+        self._producer.begin()
+
+    async def _read(self) -> None:
+        inbox = self.inbox
+        try:
+            async for entries in inbox.tail:
+                for count, (offset, json) in enumerate(zip(entries.offsets, entries.json, strict=True), 1):
+                    if offset not in entries.events:  # which has no packets
+                        await self._take(offset, inbox.decode(json))
+                    inbox.taken = offset
+                    if count % TURN == 0:
+                        await asyncio.sleep(0)
+                    if self.dead:
+                        return
+                await inbox.report()
+        except LogReset as reset:
+            logger.error("session %s: packets of its inbox are lost (%s)", self.id, reset.reason)
+            raise StreamError("the server has lost packets of this session", code="packets_lost") from reset
+
+    async def _take(self, offset: int, packet: SocketPacket) -> None:
+        """Call the read hook with a packet, unless it is a repetition or a request's answer."""
+        if packet.id is not None and not self._is_new(packet.id):
+            self._repeated += 1
+        elif offset in self._answered:
+            self._answered.discard(offset)
+        elif packet.reply_to not in self._requests:
+            self._handled += 1
+            try:
+                await self._hooks.packet(self, packet)
+            except Exception as error:  # a hook may raise anything
+                raise self._failure("read", error) from error
+
+    async def _disconnect(self) -> None:
+        try:
+            await self._hooks.disconnect(self)
+        except Exception:  # a hook may raise anything, and the session has ended all the same
+            logger.exception("session %s: the disconnect hook raised", self.id)
+
+    def _failure(self, hook: str, error: Exception) -> StreamError:
+        """Return what the client is told of a hook's error. Log an error that it is not told of."""
+        if isinstance(error, StreamError):
+            return error
+        if isinstance(error, HTTPException):
+            return StreamError(str(error.detail), code=f"http_{error.status_code}")
+        logger.error("session %s: the %s hook raised", self.id, hook, exc_info=error)
+        return StreamError(f"the server failed in its {hook} hook", code="hook_failed")
+
+    def _is_new(self, name: str) -> bool:
+        if name in self._seen:
+            return False
+        self._seen.add(name)
+        self._recent.append(name)
+        if len(self._recent) > WINDOW:
+            self._seen.discard(self._recent.popleft())
+        return True
+
+    async def _ask(self, packet: SocketPacket, name: str) -> SocketPacket:
+        """Send a request and wait for its answer, by a reader of the inbox that may be ahead of the hook's."""
+        inbox, spelled = self.inbox, to_json(name)
+        with inbox.log.tail(inbox.log.top) as tail:
+            await self.send(packet)
+            async for entries in tail:
+                for offset, json in zip(entries.offsets, entries.json, strict=True):
+                    if spelled in json and (answer := inbox.decode(json)).reply_to == name:
+                        if offset > inbox.taken:
+                            self._answered.add(offset)
+                        return answer
+        raise LogClosed(self.outbox.name, self.state.value)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,507 @@
+"""The routes of packet sessions: what they refuse, whom a session belongs to, and how it is resumed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, Header, HTTPException
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+
+from tailrace import Retention
+from tailrace.client import tail
+from tailrace.packets import (
+    ClientSession,
+    PacketLimits,
+    PacketType,
+    SocketPacket,
+    on_connect,
+    on_disconnect,
+    on_packet,
+    packets_router,
+)
+from tests.packets.apps import LINES, Recorded, client_of, data, echo, opened, resumed, say
+from tests.packets.test_session import nothing
+from tests.raw import BOUND
+
+pytestmark = pytest.mark.usefixtures("silent_loop")
+
+JSON = {"Content-Type": "application/json"}
+UNKNOWN = "A" * 22
+LIMITS = PacketLimits(packet=100, body=400, pending=4, pending_bytes=200, sessions=2, seconds=0.05)
+
+
+def user(x_user: Annotated[str | None, Header()] = None) -> str | None:
+    return x_user
+
+
+def as_user(name: str) -> dict[str, str]:
+    return {"X-User": name}
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code", "detail"),
+    [
+        (b"", JSON, 400, "bad_json", "expected JSON, but got b''"),
+        (b"no", JSON, 400, "bad_json", "expected JSON, but got b'no'"),
+        (b"[" * 90, JSON, 400, "bad_json", "expected JSON"),
+        (b"[]", JSON, 422, "bad_packet", "expected a packet, but: Input should be"),
+        (b"{}", JSON, 422, "bad_packet", "packet_type: Field required"),
+        (b'{"packet_type":"DATA","reply":1}', JSON, 422, "bad_packet", "reply: Extra inputs are not permitted"),
+        (b'{"packet_type":"DTAA"}', JSON, 422, "unknown_packet_type", "DATA, ERROR, EVENT, PING, REQUEST, RESULT"),
+        (b'{"packet_type":"DATA","payload":"%b"}' % (b"x" * 100), JSON, 413, "packet_too_large", "at most 100 bytes"),
+        (b'{"packet_type":"DATA"}' + b" " * 400, JSON, 413, "body_too_large", "at most 400 bytes, but got 422"),
+        (b"{}", {"Content-Type": "text/plain"}, 415, "unsupported_media_type", "but got 'text/plain'"),
+        (b"{}", {}, 415, "unsupported_media_type", "but got ''"),
+        (b"\n \n", {"Content-Type": "application/x-ndjson"}, 400, "bad_json", "an empty body"),
+        (b"{}\n" * 5, {"Content-Type": "application/x-ndjson"}, 413, "body_too_large", "at most 4 packets"),
+        (
+            b'{"packet_type":"DATA"}\n{"packet_type":1}',
+            {"Content-Type": "application/x-ndjson"},
+            422,
+            "bad_packet",
+            "line 2: expected a packet, but: packet_type",
+        ),
+    ],
+)
+async def test_bad_bodies(content: bytes, headers: Any, status: int, code: str, detail: str) -> None:
+    recorded = Recorded(limits=LIMITS)
+    async with client_of(recorded) as client:
+        refused = await client.post("/stream", content=content, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (status, code)
+        assert detail in refused.json()["detail"]
+        assert recorded.calls == []
+        async with opened(client, data(0)) as talk:
+            refused = await client.post(talk.address, content=content, headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (status, code)
+            await talk.packet()
+            await talk.say(data("bye"))
+            assert [packet["payload"] for packet in await talk.rest()] == ["bye"]
+    assert recorded.calls[:3] == ["connect", 0, "bye"]
+
+
+async def test_a_refusal_for_clients_that_read_packets() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        refused = await talk.say({"packet_type": "DTAA", "id": "7"}, headers=LINES)
+        assert refused.status_code == 422
+        assert refused.headers["content-type"] == "application/x-ndjson"
+        assert refused.content.endswith(b"}\n")
+        packet = from_json(refused.content)
+        assert packet["packet_type"] == "ERROR"
+        assert packet["reply_to"] == "7"
+        assert packet["payload"]["status"] == 422
+        assert packet["payload"]["code"] == "unknown_packet_type"
+        refused = await talk.say({"packet_type": 1, "id": "8"}, headers=LINES)
+        assert from_json(refused.content)["reply_to"] == "8"
+
+
+async def test_a_body_without_a_length_is_bounded_too() -> None:
+    async def parts(first: bytes, rest: bytes) -> Any:
+        yield first
+        yield rest
+
+    recorded = Recorded(limits=LIMITS)
+    async with client_of(recorded) as client:
+        refused = await client.post("/stream", content=parts(b" " * 300, b" " * 300), headers=JSON)
+        assert (refused.status_code, refused.json()["code"]) == (413, "body_too_large")
+
+
+async def test_a_body_that_comes_too_slowly() -> None:
+    async def parts() -> Any:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    recorded = Recorded(limits=LIMITS)
+    async with client_of(recorded) as client, asyncio.timeout(BOUND):
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(
+            b"POST /stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_client_that_floods() -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        await released.wait()
+        await echo(session, packet)
+
+    released = asyncio.Event()
+    recorded = Recorded(read, limits=LIMITS)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        for number in range(1, 4):
+            assert (await talk.say(data(number))).status_code == 202
+        refused = await talk.say(data(4))
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_packets")
+        assert refused.headers["retry-after"] == "1"
+        released.set()
+        await recorded.until(3)
+        assert (await talk.say(data("bye"))).status_code == 202
+        assert [packet["payload"] for packet in await talk.rest()] == [0, 1, 2, 3, "bye"]
+
+
+async def test_a_client_that_floods_with_few_large_packets() -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        await asyncio.Event().wait()
+
+    recorded = Recorded(read, limits=LIMITS)
+    large = data("x" * 60)
+    async with client_of(recorded) as client, opened(client, large) as talk:
+        assert [(await talk.say(large)).status_code for _ in range(2)] == [202, 202]
+        assert (await talk.say(large)).status_code == 429
+
+
+async def test_too_many_sessions() -> None:
+    recorded = Recorded(limits=LIMITS)
+    async with client_of(recorded) as client, opened(client, data(0)), opened(client, data(0)):
+        refused = await client.post("/stream", json=data(0))
+        assert (refused.status_code, refused.json()["code"]) == (503, "too_many_sessions")
+        assert "retry-after" in refused.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_a_session_that_there_is_not(method: str) -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client:
+        answer = await client.request(method, f"/stream/{UNKNOWN}", json=data(0))
+        assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
+        assert (await client.request(method, "/stream/short", json=data(0))).status_code == 404
+
+
+async def test_methods_of_the_addresses() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client:
+        answer = await client.get("/stream")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST, OPTIONS")
+        answer = await client.put(f"/stream/{UNKNOWN}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST, DELETE, OPTIONS")
+        assert (await client.options("/stream")).headers["allow"] == "POST, OPTIONS"
+
+
+async def test_a_cursor_is_for_the_address_of_the_session() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client:
+        answer = await client.post("/stream", json=data(0), params={"after": f"{UNKNOWN}.0.1"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "unexpected_cursor")
+        answer = await client.post("/stream", json=data(0), headers={"Last-Event-ID": f"{UNKNOWN}.0.1"})
+        assert answer.status_code == 400
+    assert recorded.calls == []
+
+
+# Whom a session belongs to
+
+
+async def test_a_session_belongs_to_its_principal() -> None:
+    recorded = Recorded(principal=user)
+    async with client_of(recorded) as client, opened(client, data(0), headers=as_user("ada")) as talk:
+        assert recorded.session is not None
+        assert recorded.session.principal == "ada"
+        for headers in (as_user("bob"), {}):
+            for method in ("GET", "POST", "DELETE"):
+                answer = await client.request(method, talk.address, json=data(1), headers=headers)
+                assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
+        assert (await talk.say(data("bye"), headers=as_user("ada"))).status_code == 202
+        await recorded.until("disconnect")
+    assert recorded.calls == ["connect", 0, "bye", "disconnect"]
+
+
+async def test_dependencies_of_the_router_guard_all_addresses() -> None:
+    def guard(x_key: Annotated[str, Header()] = "") -> None:
+        if x_key != "secret":
+            raise HTTPException(401, "who are you?")
+
+    recorded = Recorded(dependencies=[Depends(guard)])
+    key = {"X-Key": "secret"}
+    async with client_of(recorded) as client:
+        assert (await client.post("/stream", json=data(0))).status_code == 401
+        async with opened(client, data(0), headers=key) as talk:
+            for method in ("GET", "POST", "DELETE"):
+                assert (await client.request(method, talk.address, json=data(1))).status_code == 401
+            assert (await client.delete(talk.address, headers=key)).status_code == 200
+
+
+# Idempotency keys
+
+
+async def test_a_repeated_opening_reads_the_same_session() -> None:
+    recorded = Recorded()
+    key = {"Idempotency-Key": "k" * 22}
+    async with client_of(recorded) as client, opened(client, data(0), headers=key) as talk:
+        await talk.packet()
+        async with opened(client, data(0), headers=key) as again:
+            assert again.address == talk.address
+            assert (await again.packet())["payload"] == 0
+            [farewell] = await talk.rest()
+            assert farewell["packet_type"] == "FAREWELL"
+            assert farewell["payload"]["reason"] == "replaced"
+            other = await client.post("/stream", json=data(1), headers=key)
+            assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+            assert recorded.calls == ["connect", 0]
+
+
+async def test_an_anonymous_key_that_can_be_guessed() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client:
+        answer = await client.post("/stream", json=data(0), headers={"Idempotency-Key": "1"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "weak_idempotency_key")
+    assert recorded.calls == []
+
+
+async def test_equal_keys_of_two_principals_are_two_sessions() -> None:
+    recorded = Recorded(principal=user)
+    async with (
+        client_of(recorded) as client,
+        opened(client, data(0), headers={"Idempotency-Key": "1", **as_user("ada")}) as ada,
+        opened(client, data(0), headers={"Idempotency-Key": "1", **as_user("bob")}) as bob,
+    ):
+        assert ada.address != bob.address
+
+
+# Resuming
+
+
+async def test_a_session_is_resumed_after_a_cursor() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client:
+        async with opened(client, data(0)) as talk:
+            first = await talk.packet()
+            await talk.say(data(1), data(2))
+        async with resumed(talk, first["cursor"], takeover="true") as again:
+            assert [(await again.packet())["payload"] for _ in range(2)] == [1, 2]
+            await again.say(data("bye"))
+            [last] = await again.rest()
+        async with resumed(talk) as whole:
+            assert [packet["payload"] for packet in await whole.rest()] == [0, 1, 2, "bye"]
+        assert (await client.get(talk.address, params={"after": last["cursor"]})).status_code == 204
+        head = await client.head(talk.address)
+        assert head.status_code == 200
+
+
+async def test_a_second_reader_waits_or_takes_over() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await talk.packet()
+        refused = await client.get(talk.address)
+        assert (refused.status_code, refused.json()["code"]) == (409, "session_busy")
+        assert refused.headers["retry-after"] == "1"
+        async with resumed(talk, takeover="true") as second:
+            assert (await second.packet())["payload"] == 0
+            [farewell] = await talk.rest()
+            assert farewell["payload"] == {"reason": "replaced", "retry": 0}
+            await second.say(data("bye"))
+            assert [packet["payload"] for packet in await second.rest()] == ["bye"]
+    assert recorded.calls[:3] == ["connect", 0, "bye"]
+
+
+async def test_a_cursor_whose_packets_are_trimmed() -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        for number in range(10):
+            await session.send(SocketPacket(packet_type="DATA", payload=number))
+
+    recorded = Recorded(read, retention=Retention(count=2))
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        for _ in range(10):
+            last = await talk.packet()
+        async with resumed(talk, last["cursor"].rpartition(".")[0] + ".1", takeover="true") as again:
+            [reset] = await again.rest()
+            assert reset["packet_type"] == "RESET"
+            assert reset["payload"] == {"reason": "trimmed"}
+
+
+# Other wires
+
+
+async def test_a_session_as_server_sent_events() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client:
+        url = f"{client.base_url}/stream"
+        async with asyncio.timeout(BOUND), tail(url, json=data(0)) as events:
+            first = await anext(events)
+            assert first.data == {"packet_type": "DATA", "payload": 0}
+            assert events.address is not None
+            await say(client, events.address, data("bye"))
+            assert [event.data["payload"] async for event in events] == ["bye"]
+            assert events.outcome is not None
+            assert events.outcome.state == "done"
+
+
+async def test_curl_asks_for_json_and_gets_packets() -> None:
+    recorded = Recorded()
+    async with (
+        client_of(recorded) as client,
+        opened(client, data("bye"), headers={"Accept": "application/json"}) as talk,
+    ):
+        assert talk.response.headers["content-type"] == "application/x-ndjson"
+
+
+async def test_no_wire_fits() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client:
+        answer = await client.post("/stream", json=data(0), headers={"Accept": "image/png"})
+        assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
+    assert recorded.calls == []
+
+
+# Hooks as dependencies
+
+
+@asynccontextmanager
+async def talking(app: FastAPI, path: str = "/stream") -> Any:
+    async with client_of(app) as client, opened(client, data("bye"), path) as talk:
+        yield await talk.rest()
+
+
+async def test_hooks_come_from_the_applications_overrides() -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        calls.append(packet.payload)
+        await echo(session, packet)
+
+    calls: list[Any] = []
+    app = FastAPI()
+    app.include_router(packets_router())
+    app.dependency_overrides[on_connect] = lambda: lambda session: calls.append("connect")
+    app.dependency_overrides[on_packet] = lambda: read
+    app.dependency_overrides[on_disconnect] = lambda: lambda session: calls.append("disconnect")
+    async with talking(app) as packets:
+        assert [packet["packet_type"] for packet in packets] == ["RESULT"]
+    assert calls == ["connect", "bye", "disconnect"]
+
+
+async def test_an_override_replaces_the_routers_own_hook_and_its_dependencies() -> None:
+    def unavailable() -> None:
+        raise AssertionError("expected not to be called")
+
+    def own(_: Annotated[None, Depends(unavailable)]) -> Any:
+        raise AssertionError("expected not to be called")
+
+    app = FastAPI()
+    app.include_router(packets_router(on_packet=own))
+    app.dependency_overrides[on_packet] = lambda: echo
+    async with talking(app) as packets:
+        assert [packet["packet_type"] for packet in packets] == ["RESULT"]
+
+
+_calls: list[str] = []
+
+
+def _database() -> Iterator[list[str]]:
+    _calls.append("open")
+    yield _calls
+    _calls.append("close")
+
+
+async def test_a_hooks_dependencies_stay_open_until_the_session_has_ended() -> None:
+    def hook(calls: Annotated[list[str], Depends(_database)]) -> Any:
+        async def read(session: ClientSession, packet: SocketPacket) -> None:
+            calls.append("read")
+
+        return read
+
+    calls = _calls
+    calls.clear()
+    recorded = Recorded(grace=0.05)
+    app = FastAPI()
+    app.include_router(
+        packets_router(on_packet=hook, on_disconnect=lambda: recorded.disconnect, engine=recorded.engine, grace=0.05)
+    )
+    async with client_of(app) as client:
+        async with opened(client, data(0)):
+            pass
+        await recorded.until("disconnect")
+    assert calls == ["open", "read", "close"]
+
+
+async def test_hooks_are_objects_and_partial_functions_too() -> None:
+    class Reading:
+        async def __call__(self, session: ClientSession, packet: SocketPacket) -> None:
+            await echo(session, packet)
+
+    app = FastAPI()
+    app.include_router(packets_router(on_packet=lambda: Reading(), on_connect=lambda: None))
+    async with talking(app) as packets:
+        assert [packet["packet_type"] for packet in packets] == ["RESULT"]
+
+
+def test_a_hook_in_the_place_of_its_dependency() -> None:
+    with pytest.raises(TypeError, match="expected as on_packet a dependency that gives the hook"):
+        packets_router(on_packet=echo)
+
+
+async def test_a_dependency_that_gives_no_hook() -> None:
+    app = FastAPI()
+    app.include_router(packets_router(on_packet=lambda: 1))
+    async with client_of(app) as client:
+        assert (await client.post("/stream", json=data(0))).status_code == 500
+
+
+# Types of packets
+
+
+class Order(BaseModel):
+    item: str
+
+
+async def test_typed_payloads_and_types_of_the_application() -> None:
+    async def read(session: ClientSession, packet: SocketPacket[Order]) -> None:
+        orders.append(packet.payload)
+        await session.send(SocketPacket(packet_type="PROGRESS", payload=1))
+        await session.send(SocketPacket(packet_type="RESULT", payload=Order(item="bolt")))
+
+    orders: list[Order] = []
+    recorded = Recorded(read, packet=SocketPacket[Order], packet_types=["PROGRESS"])
+    async with client_of(recorded) as client:
+        refused = await client.post("/stream", json=data({"item": 1}))
+        assert (refused.status_code, refused.json()["code"]) == (422, "bad_packet")
+        assert "payload.item" in refused.json()["detail"]
+        async with opened(client, {"packet_type": "PROGRESS", "payload": {"item": "nut"}}) as talk:
+            progress, last = await talk.rest()
+        assert progress["packet_type"] == "PROGRESS"
+        assert last["payload"] == {"item": "bolt"}
+    assert orders == [Order(item="nut")]
+
+
+async def test_bytes_both_ways() -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        payloads.append(packet.payload)
+        await session.send(packet.reply(packet.payload, PacketType.RESULT))
+
+    payloads: list[Any] = []
+    recorded = Recorded(read)
+    first = from_json(SocketPacket(packet_type="DATA", payload=b"\xff\0").encode())
+    async with client_of(recorded) as client, opened(client, first) as talk:
+        last = await talk.packet()
+        assert SocketPacket.decode(to_json(last)).payload == b"\xff\0"
+    assert payloads == [b"\xff\0"]
+
+
+@pytest.mark.parametrize("name", ["no spaces", "FAREWELL"])
+def test_types_that_an_application_cannot_have(name: str) -> None:
+    with pytest.raises(ValueError, match=r"packet_type|the name of a notice"):
+        packets_router(packet_types=[name])
+
+
+async def test_a_path_with_a_parameter_and_a_prefix() -> None:
+    recorded = Recorded(path="/{room}/packets", prefix="/rooms")
+    async with client_of(recorded) as client, opened(client, data("bye"), "/rooms/7/packets") as talk:
+        assert talk.address.startswith("/rooms/7/packets/")
+        assert [packet["payload"] for packet in await talk.rest()] == ["bye"]
+
+
+async def test_the_openapi_document_names_the_exchange() -> None:
+    recorded = Recorded(nothing)
+    paths = recorded.app.openapi()["paths"]
+    assert set(paths) == {"/stream", "/stream/{session_id}"}
+    assert set(paths["/stream/{session_id}"]) == {"get", "post", "delete"}
+    assert {"202", "404", "410", "413", "422", "429"} <= set(paths["/stream/{session_id}"]["post"]["responses"])
+    assert "application/x-ndjson" in paths["/stream"]["post"]["responses"]["200"]["content"]
