@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 import pytest
+import websockets
 from fastapi import Depends, FastAPI, Header, HTTPException
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
@@ -293,7 +294,7 @@ async def test_a_second_reader_waits_or_takes_over() -> None:
     async with client_of(recorded) as client, opened(client, data(0)) as talk:
         await talk.packet()
         refused = await client.get(talk.address)
-        assert (refused.status_code, refused.json()["code"]) == (409, "session_busy")
+        assert (refused.status_code, refused.json()["code"]) == (409, "already_read")
         assert refused.headers["retry-after"] == "1"
         async with resumed(talk, takeover="true") as second:
             assert (await second.packet())["payload"] == 0
@@ -505,3 +506,46 @@ async def test_the_openapi_document_names_the_exchange() -> None:
     assert set(paths["/stream/{session_id}"]) == {"get", "post", "delete"}
     assert {"202", "404", "410", "413", "422", "429"} <= set(paths["/stream/{session_id}"]["post"]["responses"])
     assert "application/x-ndjson" in paths["/stream"]["post"]["responses"]["200"]["content"]
+
+
+# WebSockets
+
+
+@asynccontextmanager
+async def socket(recorded: Recorded, path: str = "/stream") -> Any:
+    async with (
+        client_of(recorded) as client,
+        asyncio.timeout(BOUND),
+        websockets.connect(f"{client.base_url}".replace("http", "ws", 1) + path) as connection,
+    ):
+        yield connection
+
+
+async def test_a_session_over_a_websocket() -> None:
+    recorded = Recorded()
+    async with socket(recorded) as connection:
+        await connection.send(to_json(data(0)).decode())
+        first = from_json(await connection.recv())
+        assert first["payload"] == 0
+        for number in range(1, 200):
+            await connection.send(to_json(data(number)).decode())
+        await connection.send(to_json({"packet_type": "DTAA", "id": "bad"}).decode())
+        await connection.send(to_json(data("bye")).decode())
+        packets = [from_json(message) async for message in connection]
+        errors = [packet for packet in packets if packet["packet_type"] == "ERROR"]
+        assert [error["reply_to"] for error in errors] == ["bad"]
+        assert [packet["payload"] for packet in packets if packet not in errors] == [*range(1, 200), "bye"]
+        assert connection.close_code == 1000
+    assert recorded.calls[:3] == ["connect", 0, 1]
+
+
+async def test_a_session_goes_on_over_a_websocket() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client:
+        async with opened(client, data(0)) as talk:
+            first = await talk.packet()
+        url = f"{client.base_url}".replace("http", "ws", 1)
+        at = f"{url}{talk.address}?after={first['cursor']}&takeover=true"
+        async with asyncio.timeout(BOUND), websockets.connect(at) as connection:
+            await connection.send(to_json(data("bye")).decode())
+            assert [from_json(message)["payload"] async for message in connection] == ["bye"]

@@ -29,24 +29,30 @@ class PacketRefused(StreamError):
 
 async def read_packets(
     request: Request, model: type[SocketPacket], types: frozenset[str], limits: PacketLimits
-) -> list[SocketPacket]:
-    """Return the packet in a JSON body, or the packets in the lines of an NDJSON body. Raise StreamError for others."""
+) -> list[bytes]:
+    """Return the lines of an NDJSON body, or a JSON body as one line. Raise PacketRefused unless each is a packet."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != _JSON and media_type not in _LINES:
         # A page of another site can send other types without asking the server first (CORS).
         message = f"expected a body of type {_JSON} or {NDJSON.media_type}, but got {media_type[:80]!r}"
         raise PacketRefused(message, code="unsupported_media_type", status=415)
     body = await _read(request, limits)
-    lines = [body] if media_type == _JSON else [line for line in body.split(b"\n") if line and not line.isspace()]
+    lines = _lines_of(body, is_json=media_type == _JSON)
     if len(lines) > limits.pending:
         message = f"expected at most {limits.pending} packets in a body, but got {len(lines)}"
         raise PacketRefused(message, code="body_too_large", status=413)
     if not lines:
         raise PacketRefused("expected a packet, but got an empty body", code="bad_json", status=400)
-    return [
-        _packet_in(line, model, types, limits, f"line {number}: " if len(lines) > 1 else "")
-        for number, line in enumerate(lines, 1)
-    ]
+    for number, line in enumerate(lines, 1):
+        _check(line, model, types, limits, f"line {number}: " if len(lines) > 1 else "")
+    return lines
+
+
+def _lines_of(body: bytes, *, is_json: bool) -> list[bytes]:
+    """Split a body. Outside of its strings, JSON may have line ends; inside, it has none (RFC 8259, section 7)."""
+    if is_json:
+        return [body.replace(b"\n", b" ")]
+    return [line for line in body.split(b"\n") if line and not line.isspace()]
 
 
 async def _read(request: Request, limits: PacketLimits) -> bytes:
@@ -73,9 +79,7 @@ def _too_large(size: str, limits: PacketLimits) -> PacketRefused:
     return PacketRefused(message, code="body_too_large", status=413)
 
 
-def _packet_in(
-    line: bytes, model: type[SocketPacket], types: frozenset[str], limits: PacketLimits, place: str
-) -> SocketPacket:
+def _check(line: bytes, model: type[SocketPacket], types: frozenset[str], limits: PacketLimits, place: str) -> None:
     if len(line) > limits.packet:
         message = f"{place}expected a packet of at most {limits.packet} bytes, but got {len(line)}"
         raise PacketRefused(message, code="packet_too_large", status=413)
@@ -86,7 +90,6 @@ def _packet_in(
     if packet.packet_type not in types:
         message = f"{place}expected a packet type among {', '.join(sorted(types))}, but got {packet.packet_type!r}"
         raise PacketRefused(message, code="unknown_packet_type", status=422, reply_to=packet.id)
-    return packet
 
 
 def _refusal(line: bytes, error: ValidationError, place: str) -> PacketRefused:

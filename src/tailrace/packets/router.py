@@ -201,11 +201,11 @@ class PacketsRouter(StreamRouter):
             """Send packets into a session: one as JSON, or several as lines of NDJSON. All are accepted, or none."""
             try:
                 outbox = await self._sessions.find(self._engine_of(request), address(request.scope), principal)
-                packets = await read_packets(request, self._sessions.model, self._sessions.types, self._sessions.limits)
-                await self._sessions.accept(self._engine_of(request), outbox, packets)
+                lines = await read_packets(request, self._sessions.model, self._sessions.types, self._sessions.limits)
+                await self._sessions.accept(self._engine_of(request), outbox, lines)
             except (StreamError, StoreUnavailable) as error:
                 return _refuse(request, error)
-            return JSONResponse(Accepted(accepted=len(packets)).model_dump(), 202)
+            return JSONResponse(Accepted(accepted=len(lines)).model_dump(), 202)
 
         return send_packets
 
@@ -222,7 +222,7 @@ class PacketsRouter(StreamRouter):
 
     def _respond(self, source: Log | Job[Producer], engine: Engine, **options: Any) -> StreamResponse:
         return StreamResponse(
-            source, self._settings, engine=engine, addressed=True, duplex=True, exclusive=_BUSY, **options
+            source, self._settings, engine=engine, addressed=True, duplex=True, exclusive=True, **options
         )
 
     def _engine_of(self, request: Request) -> Engine:
@@ -262,9 +262,7 @@ def _anonymous() -> None:
     """Give no principal."""
 
 
-async def _key(
-    engine: Engine, request: Request, owner: bytes, first: Sequence[SocketPacket]
-) -> tuple[str | None, bytes]:
+async def _key(engine: Engine, request: Request, owner: bytes, first: Sequence[bytes]) -> tuple[str | None, bytes]:
     """Return the id of the session for an Idempotency-Key, and the fingerprint of the owner and the packets."""
     key = request.headers.get("idempotency-key")
     if key is None:
@@ -273,7 +271,7 @@ async def _key(
         # Others could guess it, and would share the session.
         message = f"expected an unguessable Idempotency-Key of 22 URL-safe characters or more, but got {key!r:.80}"
         raise StreamError(message, code="weak_idempotency_key", status=400)
-    digest = hashlib.sha256(b"\n".join(packet.encode() for packet in first)).digest()[:16]
+    digest = hashlib.sha256(b"\n".join(first)).digest()[:16]
     return await engine.derive_id("packets", address(request.scope), owner.hex(), key), owner + digest
 
 
@@ -282,13 +280,6 @@ async def _key(
 _NOT_YET = Outcome("cancelled")
 
 _AT_ITS_ADDRESS = "expected no cursor, because a session is resumed by GET at its own address"
-
-_BUSY = StreamError(
-    "another connection reads this session: add ?takeover=true to read it here instead",
-    code="session_busy",
-    status=409,
-    retry_after=1,
-)
 
 
 def _refuse(request: Request, error: StreamError | StoreUnavailable) -> Response:

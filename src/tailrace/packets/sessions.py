@@ -39,15 +39,15 @@ class Sessions:
     live: dict[str, ClientSession] = field(default_factory=dict)
 
     async def run(
-        self, producer: Producer, *, engine: Engine, first: Sequence[SocketPacket], hooks: Hooks, principal: Any
+        self, producer: Producer, *, engine: Engine, first: Sequence[bytes], hooks: Hooks, principal: Any
     ) -> None:
-        """Run a session to its end, in the task of its outbox's producer. `first` are its first packets."""
+        """Run a session to its end, in the task of its outbox's producer. `first` are its first packets as JSON."""
         if len(self.live) >= self.limits.sessions:
             message = f"expected fewer than {self.limits.sessions} sessions in this process, but there are as many"
             raise StreamError(message, code="too_many_sessions", status=503)
         log = await engine.log(_inbox_name(producer.log), retention=self.limits.retention)
         try:
-            await log.add([(None, packet.encode()) for packet in first])
+            await log.add([(None, line) for line in first])
             inbox = Inbox(log, self.model, self.limits, reports=engine.store.shared)
             session = ClientSession(producer, inbox, hooks, types=self.types, principal=principal, flow=self.flow)
             with inbox.tail:
@@ -68,8 +68,8 @@ class Sessions:
             raise StreamError(message, code="session_not_found", status=404)
         return outbox
 
-    async def accept(self, engine: Engine, outbox: Log, packets: Sequence[SocketPacket]) -> None:
-        """Append packets to a session's inbox. Raise PacketRefused if the inbox is full, or the session has ended."""
+    async def accept(self, engine: Engine, outbox: Log, lines: Sequence[bytes]) -> None:
+        """Append packets as JSON to a session's inbox. Raise PacketRefused if it is full, or the session has ended."""
         session = self.live.get(outbox.stream)
         inbox = await engine.find(_inbox_name(outbox)) if session is None else session.inbox.log
         if inbox is None or outbox.outcome is not None:
@@ -78,7 +78,7 @@ class Sessions:
             message = "expected a session with room for packets, but its hooks are behind: send them again later"
             raise PacketRefused(message, code="too_many_packets", status=429)
         try:
-            await inbox.add([(None, packet.encode()) for packet in packets])
+            await inbox.add([(None, line) for line in lines])
         except LogClosed:
             raise _ended(outbox) from None
 
