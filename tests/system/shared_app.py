@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from tailrace import Engine, StreamRouter
+from tailrace.packets import ClientSession, SocketPacket, packets_router
 
 PACE = 0.01
 """Seconds between two numbers."""
@@ -38,4 +39,9 @@ async def statistics() -> dict[str, Any]:
     return asdict(engine.statistics())
 
 
+async def echo(session: ClientSession, packet: SocketPacket) -> None:
+    await session.send(packet.reply(packet.payload, "RESULT" if packet.payload == "bye" else "DATA"))
+
+
 app.include_router(router)
+app.include_router(packets_router("/packets", on_packet=lambda: echo))

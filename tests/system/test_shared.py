@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic_core import from_json
 
 from tailrace import Farewell, Frame, Outcome, read_notice
 from tests.log.redis.redis_server import redis_server
@@ -139,3 +140,51 @@ async def test_readers_are_told_when_the_producers_process_is_killed(first: Runn
             assert numbers[:-1] == list(range(14, 13 + len(numbers)))
             with pytest.raises(httpx.RemoteProtocolError):  # as after every error
                 await there.next()
+
+
+def packet(payload: Any) -> dict[str, Any]:
+    return {"packet_type": "DATA", "payload": payload}
+
+
+async def test_packets_of_a_session_come_in_at_any_process(first: Running, second: Running) -> None:
+    async with first.client() as one, second.client() as other:
+        async with one.stream("POST", "/packets", json=packet(0)) as response:
+            address, lines = response.headers["content-location"], response.aiter_lines()
+            first_line = from_json(await anext(lines))
+            assert first_line["payload"] == 0
+            for number in range(1, 20):
+                sent = await (one if number % 2 else other).post(address, json=packet(number))
+                assert sent.status_code == 202
+            assert [from_json(await anext(lines))["payload"] for _ in range(19)] == list(range(1, 20))
+        async with other.stream("GET", address, params={"after": first_line["cursor"]}) as there:
+            lines = there.aiter_lines()
+            assert [from_json(await anext(lines))["payload"] for _ in range(19)] == list(range(1, 20))
+            await other.post(address, json=packet("bye"))
+            assert from_json(await anext(lines))["packet_type"] == "RESULT"
+        for client in (one, other):
+            assert (await client.post(address, json=packet(1))).status_code == 410
+
+
+async def test_a_session_ends_from_another_process(first: Running, second: Running) -> None:
+    async with first.client() as one, second.client() as other, one.stream("POST", "/packets", json=packet(0)) as here:
+        lines = here.aiter_lines()
+        assert from_json(await anext(lines))["payload"] == 0
+        ended = (await other.delete(here.headers["content-location"])).json()
+        assert ended["state"] == "cancelled"
+        assert from_json(await anext(lines))["packet_type"] == "CANCELLED"
+
+
+async def test_a_session_whose_process_is_killed(first: Running, second: Running) -> None:
+    async with first.client() as one, second.client() as other:
+        async with one.stream("POST", "/packets", json=packet(0)) as here:
+            address = here.headers["content-location"]
+            assert from_json(await anext(here.aiter_lines()))["payload"] == 0
+        async with other.stream("GET", address) as there:
+            lines = there.aiter_lines()
+            assert from_json(await anext(lines))["payload"] == 0
+            first.process.kill()
+            async for line in lines:
+                if line:
+                    break
+            assert from_json(line)["payload"]["code"] == "producer_lost"
+        assert (await other.post(address, json=packet(1))).status_code == 410
