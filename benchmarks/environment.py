@@ -20,6 +20,7 @@ PACKAGES = (
     "uvicorn",
     "uvloop",
     "httptools",
+    "websockets",
     "sqlalchemy",
     "httpx",
     "httpx-sse",

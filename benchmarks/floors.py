@@ -7,6 +7,7 @@ from benchmarks.peers import (
     BARE,
     BARE_CHAT,
     CHAT,
+    ECHO,
     FASTAPI,
     FEW_SESSIONS,
     HTTPX_SSE,
@@ -16,6 +17,8 @@ from benchmarks.peers import (
     MANY_SESSIONS,
     NCHAN,
     OPENAI,
+    PACKETS,
+    PACKETS_SOCKET,
     RICH_LIVE,
     SOCKETS,
     SSE_STARLETTE,
@@ -97,6 +100,10 @@ class RatioFloor(Floor):
     # Written as "at least so many times less" rather than "at most so many times as much".
     less: bool = False
 
+    @property
+    def at_least(self) -> bool:
+        return self.less or self.definition.more_is_better
+
     def judge(self, results: Results) -> Verdict | None:
         own, rival = self.find(results, self.peer), self.find(results, self.rival)
         if own is None or rival is None:
@@ -106,10 +113,10 @@ class RatioFloor(Floor):
         ratio = median(ratios)
         return Verdict(
             work=self.work,
-            floor=self.show(f"{'≥' if self.less else '≤'} {self.limit:g}"),
+            floor=self.show(f"{'≥' if self.at_least else '≤'} {self.limit:g}"),
             measured=self.show(f"{ratio:.2f}"),
             spread=f"{min(ratios):.2f} – {max(ratios):.2f}",
-            spare=ratio / self.limit - 1 if self.less else 1 - ratio / self.limit,
+            spare=ratio / self.limit - 1 if self.at_least else 1 - ratio / self.limit,
             holds=self.holds,
         )
 
@@ -170,6 +177,8 @@ FLOORS: tuple[Floor, ...] = (
     # The same at a load that no core is saturated by.
     RatioFloor("paced-light", "cpu_us", 1.25, rival=BARE, holds=_TASKS),
     Floor("paced-light", "p99_ms", 50),
+    RatioFloor("packets", "rate", 0.7, peer=PACKETS, rival=ECHO),
+    RatioFloor("packets", "rate", 0.7, peer=PACKETS_SOCKET, rival=ECHO),
     RatioFloor("chat", "cpu_us", 1.5, peer=CHAT, rival=BARE_CHAT, holds=_CHAT),
     RatioFloor("chat-light", "cpu_us", 1.5, peer=CHAT, rival=BARE_CHAT),
     Floor("chat-first", "new_ms", 5, peer=LONG_SESSIONS),

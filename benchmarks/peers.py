@@ -33,6 +33,11 @@ NCHAN = Peer("nchan", "nchan (nginx, C)", nchan, worker=True)
 TAILRACE = python_peer("tailrace", "tailrace, FastAPI route", "tailrace_app")
 TAILRACE_ASGI = python_peer("tailrace-asgi", "tailrace, plain ASGI", "tailrace_asgi")
 SOCKETS = python_peer("sockets", "send_text in a loop", "sockets_app")
+ECHO = python_peer("echo", "WebSocket echo, text", "echo_app")
+ECHO_JSON = python_peer("echo-json", "WebSocket echo, JSON", "echo_app")
+# One server, and two ways to its sessions.
+PACKETS = python_peer("tailrace-packets", "tailrace, POST and stream", "packets_app")
+PACKETS_SOCKET = python_peer("tailrace-packets-socket", "tailrace, WebSocket", "packets_app")
 BARE_CHAT = python_peer("bare-chat", "bare StreamingResponse", "bare_chat_app")
 CHAT = Peer("tailrace-chat", "tailrace serve", chat)
 # The same server at databases that differ in their size alone.

@@ -9,6 +9,8 @@ from benchmarks.scenarios.fanout import FANOUT, FANOUT_SOCKETS
 from benchmarks.scenarios.latency import LATENCY
 from benchmarks.scenarios.memory import MEMORY
 from benchmarks.scenarios.paced import PACED, PACED_LIGHT
+from benchmarks.scenarios.packet_first import PACKET_FIRST
+from benchmarks.scenarios.packets import PACKETS_BOTH_WAYS
 from benchmarks.scenarios.prompt import PROMPT
 from benchmarks.scenarios.reading import READING
 from benchmarks.scenarios.rendering import RENDERING
@@ -30,6 +32,8 @@ SCENARIOS = {
         PACED_LIGHT,
         REPLAY,
         REPLAY_SMALL,
+        PACKETS_BOTH_WAYS,
+        PACKET_FIRST,
         CHAT,
         CHAT_LIGHT,
         CHAT_FIRST,

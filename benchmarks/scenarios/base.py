@@ -15,6 +15,7 @@ class Metric:
     unit: str
     digits: int = 1
     plotted: bool = False
+    more_is_better: bool = False
 
     def show(self, value: float) -> str:
         return f"{value:,.{self.digits}f} {self.unit}"
