@@ -258,7 +258,7 @@ def _request_body(packet: type[SocketPacket]) -> dict[str, Any]:
 # Owners and keys
 
 
-def _anonymous() -> None:
+async def _anonymous() -> None:
     """Give no principal."""
 
 
