@@ -379,6 +379,14 @@ async def test_hooks_come_from_the_applications_overrides() -> None:
     assert calls == ["connect", "bye", "disconnect"]
 
 
+async def test_without_hooks_packets_are_taken_and_dropped() -> None:
+    app = FastAPI()
+    app.include_router(packets_router())
+    async with client_of(app) as client, opened(client, data(0)) as talk:
+        assert (await talk.say(data(1))).status_code == 202
+        assert (await talk.end()).json()["state"] == "cancelled"
+
+
 async def test_an_override_replaces_the_routers_own_hook_and_its_dependencies() -> None:
     def unavailable() -> None:
         raise AssertionError("expected not to be called")

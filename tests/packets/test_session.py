@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import HTTPException
 
-from tailrace import Flow, LogClosed, StreamError
+from tailrace import Flow, Log, LogClosed, StoreUnavailable, StreamError
 from tailrace.packets import (
     ClientSession,
     PacketType,
@@ -18,6 +18,8 @@ from tailrace.packets import (
     SessionState,
     SocketPacket,
 )
+from tailrace.packets.body import PacketRefused
+from tailrace.packets.session import WINDOW
 from tests.packets.apps import Recorded, client_of, data, opened, resumed
 from tests.raw import BOUND
 
@@ -322,18 +324,22 @@ async def test_a_disconnect_hook_that_raises(caplog: pytest.LogCaptureFixture) -
 
 async def test_the_server_asks_the_client_while_its_hook_waits() -> None:
     async def read(session: ClientSession, packet: SocketPacket) -> None:
-        answer = await session.request(SocketPacket(packet_type="REQUEST", payload="your name?"))
-        await session.send(result(answer.payload))
+        if packet.payload == 0:
+            answer = await session.request(SocketPacket(packet_type="REQUEST", payload="your name?"))
+            await session.send(packet.reply(answer.payload))
+        elif packet.payload == "bye":
+            await session.send(result())
 
     recorded = Recorded(read)
     async with client_of(recorded) as client, opened(client, data(0)) as talk:
         asked = await talk.packet()
         answer = {"packet_type": "DATA", "payload": "Ada", "reply_to": asked["id"], "id": "1"}
-        await talk.say(data("other"), data("wrong", reply_to="else"), answer, answer)
-        [end] = await talk.rest()
-        assert end["payload"] == "Ada"
+        await talk.say(data("other"), data("wrong", reply_to="else"), answer, answer, data("bye"))
+        first, last = await talk.rest()
+        assert first["payload"] == "Ada"
+        assert last["packet_type"] == "RESULT"
         await recorded.until("disconnect")
-    assert recorded.calls == ["connect", 0, "disconnect"]
+    assert recorded.calls == ["connect", 0, "other", "wrong", "bye", "disconnect"]
 
 
 async def test_an_answer_does_not_reach_the_hook() -> None:
@@ -424,6 +430,76 @@ async def test_a_hook_that_floods_waits_for_its_client() -> None:
         assert statistics.pending == 1
         assert statistics.handled == 1
     assert sent < 100_000
+
+
+async def test_a_thread_that_floods_ends_with_its_session() -> None:
+    def flood(session: ClientSession, packet: SocketPacket) -> None:
+        try:
+            while True:
+                session.send_from_thread(SocketPacket(packet_type="DATA", payload="x" * 1_000))
+        except LogClosed:
+            ended.append(session.dead)
+            raise
+
+    ended: list[bool] = []
+    recorded = Recorded(grace=0.05)
+    recorded.read = flood  # type: ignore[method-assign,assignment]
+    async with client_of(recorded) as client:
+        async with opened(client, data(0)) as talk:
+            await talk.packet()
+        await recorded.until("disconnect")
+    assert ended == [True]
+
+
+async def test_ids_are_remembered_for_a_while() -> None:
+    recorded = Recorded(nothing)
+    async with client_of(recorded) as client, opened(client, data("first", id="x")) as talk:
+        for start in range(0, WINDOW, 256):
+            await talk.say(*(data(number, id=str(number)) for number in range(start, start + 256)))
+            await recorded.until(start + 255)
+        await talk.say(data("again", id=str(WINDOW - 1)), data("old", id="x"))
+        await recorded.until("old")
+    assert "again" not in recorded.calls
+
+
+async def test_an_inbox_that_the_store_has_lost(caplog: pytest.LogCaptureFixture) -> None:
+    recorded = Recorded(nothing)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await recorded.until(0)
+        assert recorded.session is not None
+        await recorded.engine.forget(recorded.session.inbox.log)
+        error, _ = await talk.rest()
+        assert error["payload"]["code"] == "packets_lost"
+        await recorded.until("disconnect")
+    assert "its inbox is lost (epoch_changed)" in caplog.text
+
+
+async def test_an_inbox_that_somebody_has_closed() -> None:
+    recorded = Recorded(nothing)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await recorded.until(0)
+        assert recorded.session is not None
+        await recorded.session.inbox.log.close()
+        with pytest.raises(PacketRefused, match="it has ended"):  # before the hooks know
+            await recorded.router._sessions.accept(recorded.engine, recorded.session.outbox, [b"{}"])
+        error, _ = await talk.rest()
+        assert error["payload"]["code"] == "packets_lost"
+
+
+async def test_an_inbox_that_cannot_be_forgotten(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forget(log: Log) -> None:
+        raise StoreUnavailable(log.name, "gone")
+
+    recorded = Recorded()
+    monkeypatch.setattr(recorded.engine, "forget", forget)
+    async with client_of(recorded) as client, opened(client, data("bye")) as talk:
+        [last] = await talk.rest()
+        assert last["packet_type"] == "RESULT"
+        assert recorded.session is not None
+        await asyncio.wait_for(recorded.session.wait_dead(), BOUND)
+    assert "could not be forgotten" in caplog.text
 
 
 async def test_a_flood_of_one_hook_leaves_the_others_in_peace() -> None:

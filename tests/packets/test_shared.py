@@ -34,7 +34,10 @@ def engine_on(redis: RedisServer) -> Engine:
 async def insist(client: httpx.AsyncClient, address: str, packet: Mapping[str, Any]) -> None:
     """Send a packet until it is accepted, as clients do after 429."""
     async with asyncio.timeout(BOUND):
-        while (await say(client, address, packet)).status_code == 429:
+        while True:
+            answer = await say(client, address, packet)
+            if answer.status_code != 429:
+                return
             await asyncio.sleep(0.01)
 
 

@@ -11,9 +11,8 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from ..errors import StreamError
-from ..packet import SocketPacket
 from ..wire.ndjson import NDJSON
-from .inbox import PacketLimits
+from .inbox import PacketLimits, Rules
 
 _LINES = frozenset({NDJSON.media_type, *NDJSON.aliases})
 _JSON = "application/json"
@@ -27,24 +26,22 @@ class PacketRefused(StreamError):
         self.reply_to = reply_to
 
 
-async def read_packets(
-    request: Request, model: type[SocketPacket], types: frozenset[str], limits: PacketLimits
-) -> list[bytes]:
+async def read_packets(request: Request, rules: Rules) -> list[bytes]:
     """Return the lines of an NDJSON body, or a JSON body as one line. Raise PacketRefused unless each is a packet."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != _JSON and media_type not in _LINES:
         # A page of another site can send other types without asking the server first (CORS).
         message = f"expected a body of type {_JSON} or {NDJSON.media_type}, but got {media_type[:80]!r}"
         raise PacketRefused(message, code="unsupported_media_type", status=415)
-    body = await _read(request, limits)
+    body = await _read(request, rules.limits)
     lines = _lines_of(body, is_json=media_type == _JSON)
-    if len(lines) > limits.pending:
-        message = f"expected at most {limits.pending} packets in a body, but got {len(lines)}"
+    if len(lines) > rules.limits.pending:
+        message = f"expected at most {rules.limits.pending} packets in a body, but got {len(lines)}"
         raise PacketRefused(message, code="body_too_large", status=413)
     if not lines:
         raise PacketRefused("expected a packet, but got an empty body", code="bad_json", status=400)
     for number, line in enumerate(lines, 1):
-        _check(line, model, types, limits, f"line {number}: " if len(lines) > 1 else "")
+        _check(line, rules, f"line {number}: " if len(lines) > 1 else "")
     return lines
 
 
@@ -79,16 +76,18 @@ def _too_large(size: str, limits: PacketLimits) -> PacketRefused:
     return PacketRefused(message, code="body_too_large", status=413)
 
 
-def _check(line: bytes, model: type[SocketPacket], types: frozenset[str], limits: PacketLimits, place: str) -> None:
-    if len(line) > limits.packet:
-        message = f"{place}expected a packet of at most {limits.packet} bytes, but got {len(line)}"
+def _check(line: bytes, rules: Rules, place: str) -> None:
+    if len(line) > rules.limits.packet:
+        message = f"{place}expected a packet of at most {rules.limits.packet} bytes, but got {len(line)}"
         raise PacketRefused(message, code="packet_too_large", status=413)
     try:
-        packet = model.decode(line, strict=True)
+        packet = rules.model.decode(line, strict=True)
     except ValidationError as error:
         raise _refusal(line, error, place) from None
-    if packet.packet_type not in types:
-        message = f"{place}expected a packet type among {', '.join(sorted(types))}, but got {packet.packet_type!r}"
+    if packet.packet_type not in rules.types:
+        message = (
+            f"{place}expected a packet type among {', '.join(sorted(rules.types))}, but got {packet.packet_type!r}"
+        )
         raise PacketRefused(message, code="unknown_packet_type", status=422, reply_to=packet.id)
 
 

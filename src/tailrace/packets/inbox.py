@@ -36,16 +36,25 @@ class PacketLimits:
         return Retention(count=3 * self.pending, size=self.pending_bytes + 3 * self.body)
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The packets that a router takes from clients: their model, their types and their limits."""
+
+    model: type[SocketPacket]
+    types: frozenset[str]
+    limits: PacketLimits
+
+
 class Inbox:
     """The reading end of an inbox, in the process whose hooks take the packets."""
 
-    def __init__(self, log: Log, model: type[SocketPacket], limits: PacketLimits, *, reports: bool) -> None:
+    def __init__(self, log: Log, rules: Rules, *, reports: bool) -> None:
         """Read a log from its beginning. `reports`: whether other processes need to know what was taken."""
         self.log = log
         self.tail = log.tail(0)
         self.taken = 0  # the offset of the last packet that the hooks are done with
-        self._model = model
-        self._interval = max(limits.pending // 4, 1) if reports else None
+        self._model = rules.model
+        self._interval = max(rules.limits.pending // 4, 1) if reports else None
         self._reported = 0
 
     @property

@@ -37,7 +37,7 @@ from ..wire.sse import SSE
 from . import hooks
 from .body import read_packets
 from .hooks import Dependency, Hooks
-from .inbox import PacketLimits
+from .inbox import PacketLimits, Rules
 from .session import ClientSession
 from .sessions import Sessions, owner_of
 
@@ -116,7 +116,8 @@ class PacketsRouter(StreamRouter):
         }
         flow = flow or Flow.block()
         self._principal = principal or _anonymous
-        self._sessions = Sessions(packet, _known_types(packet_types), limits or PacketLimits(), flow)
+        rules = Rules(packet, _known_types(packet_types), limits or PacketLimits())
+        self._sessions = Sessions(rules, flow)
         self._settings = StreamSettings(
             wires=WIRES,
             flow=flow,
@@ -138,10 +139,10 @@ class PacketsRouter(StreamRouter):
 
     def _add_routes(self, path: str) -> None:
         below = path.rstrip("/") + "/{session_id:tailrace_stream}"
-        response = stream_response(WIRES, f"packets {self.prefix}{path}", self._sessions.model)
+        response = stream_response(WIRES, f"packets {self.prefix}{path}", self._sessions.rules.model)
         opened = {**stream_responses(200, response), **_REFUSED}
         resumed = {**stream_responses(200, response), **NOT_FOUND, 409: _READ}
-        body = {"requestBody": _request_body(self._sessions.model)}
+        body = {"requestBody": _request_body(self._sessions.rules.model)}
         cursors = {"parameters": CURSOR_PARAMETERS}
 
         self._add(path, self._opening(), "POST", "POST, OPTIONS", responses=opened, openapi_extra=body)
@@ -176,7 +177,7 @@ class PacketsRouter(StreamRouter):
             if "last-event-id" in request.headers or "after" in request.query_params:
                 raise StreamError(_AT_ITS_ADDRESS, code="unexpected_cursor", status=400)
             given = Hooks.of(connect, packet, disconnect)
-            first = await read_packets(request, self._sessions.model, self._sessions.types, self._sessions.limits)
+            first = await read_packets(request, self._sessions.rules)
             engine, owner = self._engine_of(request), owner_of(principal)
             stream_id, fingerprint = await _key(engine, request, owner, first)
             run = partial(self._sessions.run, engine=engine, first=first, hooks=given, principal=principal)
@@ -201,7 +202,7 @@ class PacketsRouter(StreamRouter):
             """Send packets into a session: one as JSON, or several as lines of NDJSON. All are accepted, or none."""
             try:
                 outbox = await self._sessions.find(self._engine_of(request), address(request.scope), principal)
-                lines = await read_packets(request, self._sessions.model, self._sessions.types, self._sessions.limits)
+                lines = await read_packets(request, self._sessions.rules)
                 await self._sessions.accept(self._engine_of(request), outbox, lines)
             except (StreamError, StoreUnavailable) as error:
                 return _refuse(request, error)

@@ -111,7 +111,12 @@ class ClientSession:
             self.inbox.tail.close()  # the hooks get no more packets
 
     def send_from_thread(self, packet: SocketPacket) -> None:
-        """Do as `send` does, from a sync hook."""
+        """Do as `send` does, from a sync hook.
+
+        A thread cannot be cancelled. So this raises LogClosed as soon as the session is to end.
+        """
+        if self.dead:
+            raise LogClosed(self.outbox.name, SessionState.DEAD.value)
         from_thread.run(self.send, packet)
 
     async def request(self, packet: SocketPacket, *, timeout: float = 30.0) -> SocketPacket:  # noqa: ASYNC109
@@ -207,8 +212,9 @@ class ClientSession:
                         return
                 await inbox.report()
         except LogReset as reset:
-            logger.error("session %s: packets of its inbox are lost (%s)", self.id, reset.reason)
-            raise StreamError("the server has lost packets of this session", code="packets_lost") from reset
+            logger.error("session %s: its inbox is lost (%s)", self.id, reset.reason)
+        if not self.dead:
+            raise StreamError("the server has lost packets of this session", code="packets_lost")
 
     async def _take(self, offset: int, packet: SocketPacket) -> None:
         """Call the read hook with a packet, unless it is a repetition or a request's answer."""

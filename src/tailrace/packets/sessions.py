@@ -14,12 +14,11 @@ from ..engine.engine import Engine
 from ..errors import LogClosed, StoreUnavailable, StreamError
 from ..flow import Flow
 from ..log.base import Log
-from ..packet import SocketPacket
 from ..producer import Producer
 from ..routing.endpoints import principal_name
 from .body import PacketRefused
 from .hooks import Hooks
-from .inbox import Inbox, PacketLimits, is_full
+from .inbox import Inbox, Rules, is_full
 from .session import ClientSession
 
 logger = logging.getLogger("tailrace")
@@ -29,12 +28,10 @@ logger = logging.getLogger("tailrace")
 class Sessions:
     """Runs the sessions that this process has opened, and finds those of all processes.
 
-    `model`, `types` and `limits` are for the packets of clients, and `flow` is the policy for slow clients.
+    `rules` are for the packets of clients, and `flow` is the policy for clients that read slowly.
     """
 
-    model: type[SocketPacket]
-    types: frozenset[str]
-    limits: PacketLimits
+    rules: Rules
     flow: Flow
     live: dict[str, ClientSession] = field(default_factory=dict)
 
@@ -42,14 +39,15 @@ class Sessions:
         self, producer: Producer, *, engine: Engine, first: Sequence[bytes], hooks: Hooks, principal: Any
     ) -> None:
         """Run a session to its end, in the task of its outbox's producer. `first` are its first packets as JSON."""
-        if len(self.live) >= self.limits.sessions:
-            message = f"expected fewer than {self.limits.sessions} sessions in this process, but there are as many"
+        rules = self.rules
+        if len(self.live) >= rules.limits.sessions:
+            message = f"expected fewer than {rules.limits.sessions} sessions in this process, but there are as many"
             raise StreamError(message, code="too_many_sessions", status=503)
-        log = await engine.log(_inbox_name(producer.log), retention=self.limits.retention)
+        log = await engine.log(_inbox_name(producer.log), retention=rules.limits.retention)
         try:
             await log.add([(None, line) for line in first])
-            inbox = Inbox(log, self.model, self.limits, reports=engine.store.shared)
-            session = ClientSession(producer, inbox, hooks, types=self.types, principal=principal, flow=self.flow)
+            inbox = Inbox(log, rules, reports=engine.store.shared)
+            session = ClientSession(producer, inbox, hooks, types=rules.types, principal=principal, flow=self.flow)
             with inbox.tail:
                 self.live[session.id] = session
                 try:
@@ -74,7 +72,7 @@ class Sessions:
         inbox = await engine.find(_inbox_name(outbox)) if session is None else session.inbox.log
         if inbox is None or outbox.outcome is not None:
             raise _ended(outbox)
-        if is_full(inbox, None if session is None else session.inbox.taken, self.limits):
+        if is_full(inbox, None if session is None else session.inbox.taken, self.rules.limits):
             message = "expected a session with room for packets, but its hooks are behind: send them again later"
             raise PacketRefused(message, code="too_many_packets", status=429)
         try:
