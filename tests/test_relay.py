@@ -66,7 +66,7 @@ async def test_without_a_fault_all_passes() -> None:
         writer.write(b"x\ny\n")
         writer.write_eof()
         assert await reader.read() == ANSWER * 2 + b"bye"
-        assert (relay.accepted, relay.passed) == (1, 23)
+        assert (relay.accepted, relay.taken, relay.passed) == (1, 4, 23)
 
 
 @pytest.mark.parametrize("how", ["close", "half_close"])
@@ -102,6 +102,27 @@ async def test_a_stalled_connection_says_nothing_more_until_it_is_cut() -> None:
                 await asyncio.wait_for(reader.read(1), 0.05)
             relay.cut("close")
             assert await reader.read() == b""
+
+
+@pytest.mark.parametrize(("how", "answered"), [("close", b""), ("half_close", ANSWER * 2 + b"bye")])
+async def test_a_connection_ends_after_so_many_bytes_of_the_client(how: str, answered: bytes) -> None:
+    async with answering() as relay:
+        relay.next(Fault(after=3, how=how, of="client"))  # type: ignore[arg-type]
+        async with connected(relay) as (reader, writer):
+            writer.write(b"x\nyy\n")
+            answer = await reader.read()
+            assert answer.startswith(answered)
+            assert relay.taken == 3
+
+
+async def test_the_bytes_of_a_client_come_in_pieces_and_late() -> None:
+    async with answering() as relay:
+        relay.next(Fault(piece=1, delay=0.05, of="client"))
+        async with connected(relay) as (reader, writer):
+            began = time.monotonic()
+            writer.write(b"x\n")
+            assert await reader.readexactly(10) == ANSWER
+            assert time.monotonic() - began >= 0.1
 
 
 async def test_all_connections_end_after_so_many_bytes() -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 Cut = Literal["close", "reset"]
 How = Literal[Cut, "half_close", "stall"]
+Side = Literal["server", "client"]
 
 # SO_LINGER with a timeout of 0 makes a close discard unsent bytes and send a reset (socket(7)).
 _RESET = struct.pack("ii", 1, 0)
@@ -23,23 +24,24 @@ _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443, "redis": 6379, "rediss
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of one connection.
+    """A fault of one connection, on the way of the bytes `of` the server or of the client.
 
-    Once `after` bytes from the server have passed (None: never), the relay does one of these:
+    Once `after` of these bytes have passed (None: never), the relay does one of these:
 
     - `close`: it ends both directions;
     - `reset`: it ends both directions by a TCP reset, as when a machine fails;
-    - `half_close`: it ends the direction to the client, which can still send;
-    - `stall`: it passes nothing more, and leaves the connection open.
+    - `half_close`: it ends the direction of these bytes, but not the other one;
+    - `stall`: it passes nothing more in this direction, and leaves the connection open.
 
-    Until then it passes the server's bytes in pieces of `piece` bytes (None: as they come), each after `delay` seconds.
-    Raise ValueError if `how` is not `close` but `after` is None.
+    Until then it passes the bytes in pieces of `piece` bytes (None: as they come), each after `delay` seconds. Raise
+    ValueError if `how` is not `close` but `after` is None.
     """
 
     after: int | None = None
     how: How = "close"
     piece: int | None = None
     delay: float = 0.0
+    of: Side = "server"
 
     def __post_init__(self) -> None:
         if self.after is None and self.how != "close":
@@ -52,13 +54,15 @@ _NONE = Fault()
 class Relay:
     """Passes bytes between its `url` and a server.
 
-    `accepted` counts the connections. `passed` counts the bytes that the newest one has passed to the client.
+    `accepted` counts the connections. `passed` counts the bytes that the newest one has passed to the client, and
+    `taken` those that it has passed to the server.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.url = ""
         self.accepted = 0
         self.passed = 0
+        self.taken = 0
         self._host = host
         self._port = port
         self._faults: deque[Fault] = deque()
@@ -102,6 +106,11 @@ class Relay:
         if self._last is not None and self._last[0] == 0:
             self.cut(self._last[1])
 
+    def take(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        """Write the client's bytes."""
+        writer.write(data)
+        self.taken += len(data)
+
     async def wait_accepted(self, count: int) -> None:
         """Wait until the relay has accepted `count` connections since it began."""
         async with self._news:
@@ -115,7 +124,7 @@ class Relay:
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handle one connection, as `asyncio.start_server` calls it."""
         self.accepted += 1
-        self.passed = 0
+        self.passed = self.taken = 0
         async with self._news:
             self._news.notify_all()
         task = asyncio.current_task()
@@ -151,7 +160,7 @@ class _Link:
         to_client = self._writers[0]
         self._writers.append(to_server)
         passing = asyncio.gather(
-            self._pass_requests(self._reader, to_server), self._pass_responses(from_server, to_client)
+            self._pass("client", self._reader, to_server), self._pass("server", from_server, to_client)
         )
         ended = asyncio.ensure_future(self._ended.wait())
         both: list[asyncio.Future[Any]] = [ended, passing]
@@ -173,34 +182,27 @@ class _Link:
                 writer.close()
         self._ended.set()
 
-    async def _pass_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, side: Side, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass the bytes of one side, with the fault if it is on their way."""
+        fault = self._fault if self._fault.of == side else _NONE
+        write = self._relay.take if side == "client" else self._relay.pass_on
+        left = fault.after
         try:
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
-            writer.write_eof()
-        except OSError:
-            self.end("reset")
-
-    async def _pass_responses(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        left = self._fault.after
-        try:
-            while left != 0 and (data := await reader.read(self._fault.piece or 1 << 16)):
+            while left != 0 and (data := await reader.read(fault.piece or 1 << 16)):
                 data = data[:left]
                 left = None if left is None else left - len(data)
-                if self._fault.delay:
-                    await asyncio.sleep(self._fault.delay)
-                self._relay.pass_on(data, writer)
+                if fault.delay:
+                    await asyncio.sleep(fault.delay)
+                write(data, writer)
                 await writer.drain()
             if left == 0:
-                await self._strike(writer)
+                await self._strike(fault.how, writer)
             else:
                 writer.write_eof()
         except OSError:
             self.end("reset")
 
-    async def _strike(self, writer: asyncio.StreamWriter) -> None:
-        how = self._fault.how
+    async def _strike(self, how: How, writer: asyncio.StreamWriter) -> None:
         if how == "half_close":
             writer.write_eof()
         if how in ("half_close", "stall"):
