@@ -40,7 +40,7 @@ from tailrace.cli.commands import make_parser
 from tailrace.cli.protocol import BoundedProtocol
 from tailrace.cli.tail import TAIL
 from tailrace.cli.terminal.commands import COMMANDS, KEYS
-from tailrace.client import AsyncChat, ChatClient, Retry, Timeouts
+from tailrace.client import AsyncChat, AsyncPackets, ChatClient, PacketClient, Retry, SocketPacket, Timeouts
 from tailrace.cursor import Cursor, is_cursor
 from tailrace.events import RESERVED
 from tailrace.testing import LogContract
@@ -403,7 +403,7 @@ def test_every_name_of_the_client_is_on_its_page(name: str) -> None:
     assert re.search(rf"`{name}\b", CLIENT.read_text())
 
 
-@pytest.mark.parametrize("function", [tailrace.client.tail, ChatClient, Retry, Timeouts])
+@pytest.mark.parametrize("function", [tailrace.client.tail, ChatClient, PacketClient, Retry, Timeouts])
 def test_every_parameter_of_the_client_is_on_its_page_with_its_default(function: Callable[..., Any]) -> None:
     check_settings(function.__name__, function, CLIENT)
 
@@ -411,7 +411,7 @@ def test_every_parameter_of_the_client_is_on_its_page_with_its_default(function:
 MODELS = [
     value
     for value in (getattr(tailrace.client, name) for name in tailrace.client.__all__)
-    if inspect.isclass(value) and issubclass(value, BaseModel)
+    if inspect.isclass(value) and issubclass(value, BaseModel) and value is not SocketPacket
 ]
 
 
@@ -420,6 +420,19 @@ def test_every_member_of_an_object_is_on_the_page_of_the_client(model: type[Base
     shown = rows(section("The chat server", CLIENT))
     inherited = model.__mro__[1].__name__ if shown[model.__name__].startswith("and ") else ""
     assert set(model.model_fields) <= set(re.findall(r"`(\w+)`", shown[model.__name__] + shown.get(inherited, "")))
+
+
+@pytest.mark.parametrize("member", [*SocketPacket.model_fields, "reply"])
+def test_every_member_of_a_packet_is_on_the_page_of_the_client(member: str) -> None:
+    assert re.search(rf"`(packet\.)?{member}\b", section("Packet sessions", CLIENT))
+
+
+PACKETS = {name for kind in AsyncPackets.__mro__ for name in vars(kind) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("member", sorted(PACKETS))
+def test_every_member_of_a_session_is_on_the_page_of_the_client(member: str) -> None:
+    assert re.search(rf"`(await )?session\.{member}\b", section("Packet sessions", CLIENT))
 
 
 REQUESTS = [name for kind in AsyncChat.__mro__ for name in vars(kind) if not name.startswith("_")]

@@ -155,7 +155,11 @@ PROMPT = "import tailrace.cli.commands, tailrace.cli.terminal.start, tailrace.cl
         ("from tailrace import StreamResponse", {"fastapi"}),
         ("import tailrace.client", {"asyncio", "pydantic", "httpx"}),
         ("from tailrace.client import SessionInfo, Retry, StreamLost", {"fastapi", "starlette", "httpx", "websockets"}),
-        ("from tailrace.client import tail", {"fastapi", "starlette"}),
+        (
+            "from tailrace.client import PacketType, RequestFailed, SocketPacket",
+            {"asyncio", "httpx", "tailrace.client.errors"},
+        ),
+        ("from tailrace.client import ChatClient, tail", {"fastapi", "starlette", "tailrace.packet"}),
         ("import tailrace.testing", {"fastapi", "starlette", "pydantic"}),
         (PROMPT, {"fastapi", "starlette", "httpx", "markdown_it", "pydantic_core", "pygments", "rich", "websockets"}),
     ],

@@ -82,7 +82,12 @@ class SocketPacket(BaseModel, Generic[P]):
             members = from_json(line)
         except ValueError:  # have pydantic explain it
             return cls.model_validate_json(line)
-        return cls.model_validate(_with_bytes(members, cls.__name__), extra=extra)
+        return cls.read(members, strict=strict)
+
+    @classmethod
+    def read(cls, members: Any, *, strict: bool = False) -> Self:
+        """Read a packet from its members, which came from JSON. Raise pydantic.ValidationError."""
+        return cls.model_validate(_with_bytes(members, cls.__name__), extra="forbid" if strict else "ignore")
 
     def _encode_more(self) -> bytes:
         """Encode the fields of a subclass."""

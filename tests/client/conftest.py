@@ -7,6 +7,9 @@ import pytest
 
 from tailrace.client.http import HTTPClient
 from tests.client.drivers import DRIVERS, Driver
+from tests.silence import silent_loop
+
+__all__ = ["driver", "shared", "silent_loop"]
 
 
 @pytest.fixture(params=DRIVERS, ids=lambda driver: driver.name)

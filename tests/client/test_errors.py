@@ -3,12 +3,16 @@ from __future__ import annotations
 import pytest
 
 from tailrace.client.errors import (
+    NotASession,
     NotStoppable,
+    RequestTimedOut,
     SessionBusy,
+    SessionEnded,
     StreamFailed,
     StreamLost,
     StreamRefused,
     StreamReset,
+    TooManyUnread,
     Unreachable,
     UnusableEnvironment,
     redirection,
@@ -28,6 +32,18 @@ from tailrace.client.settings import Loss
         (Unreachable(Loss("silent", "a"), 2, "b"), "no answer from the server to 2 requests: a; b"),
         (UnusableEnvironment("A", "b", "c", "d"), "A is 'b', but c: d"),
         (StreamRefused(404), "the server refused with 404"),
+        (
+            NotASession(),
+            "expected a packet session, whose response has a Content-Location, but this one names no address",
+        ),
+        (SessionEnded(), "the session has ended"),
+        (SessionEnded("done"), "the session has ended as done"),
+        (SessionEnded("cancelled", "died", "a\nb"), "the session has ended as cancelled (died): a b"),
+        (RequestTimedOut("q", 0.5), "expected an answer to packet 'q' within 0.5 s, but none came"),
+        (
+            TooManyUnread(5, 40, "5 packets"),
+            "expected less than 5 packets before the answer, but 5 packets (40 bytes) wait to be read",
+        ),
         (NotStoppable(), "expected a response with a Link rel=stop, but the stream has none: close it instead"),
         (refusal(500, b"[1]"), "the server refused with 500: [1]"),
         (refusal(400, b'{"detail":5,"code":7}'), "the server refused with 400 (7): 5"),

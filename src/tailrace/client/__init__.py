@@ -8,8 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "AlreadyRead",
     "AsyncChat",
     "AsyncEvents",
+    "AsyncPackets",
     "Chat",
     "ChatClient",
     "ChatObject",
@@ -23,18 +25,27 @@ __all__ = [
     "Health",
     "Loss",
     "Message",
+    "NotASession",
     "NotAStream",
     "NotStoppable",
+    "PacketClient",
+    "PacketStream",
+    "PacketType",
+    "Packets",
     "Reasoning",
     "Reply",
+    "RequestFailed",
+    "RequestTimedOut",
     "Requests",
     "Retry",
     "ServerInformation",
     "Session",
     "SessionBusy",
     "SessionDetails",
+    "SessionEnded",
     "SessionInfo",
     "SessionPage",
+    "SocketPacket",
     "Stats",
     "Status",
     "Stopped",
@@ -44,26 +55,35 @@ __all__ = [
     "StreamReset",
     "Tail",
     "Timeouts",
+    "TooManyUnread",
     "Unreachable",
     "UnusableEnvironment",
     "tail",
 ]
 
 # The modules that define these names, lower layers first. Only the last ones import httpx.
-_MODULES = ("..wire.base", ".settings", ".errors", ".objects", ".stream", ".chat")
+_MODULES = ("..wire.base", ".settings", ".errors", ".objects", ".stream", ".chat", ".packets")
+# Packets need no other module of these, and only packet sessions need packets.
+_HOMES = dict.fromkeys(("PacketType", "RequestFailed", "SocketPacket"), ("..packet",))
 
 if TYPE_CHECKING:
+    from ..packet import PacketType, RequestFailed, SocketPacket
     from ..wire.base import Frame
     from .chat import AsyncChat, Chat, ChatClient
     from .errors import (
+        AlreadyRead,
         ClientError,
+        NotASession,
         NotAStream,
         NotStoppable,
+        RequestTimedOut,
         SessionBusy,
+        SessionEnded,
         StreamFailed,
         StreamLost,
         StreamRefused,
         StreamReset,
+        TooManyUnread,
         Unreachable,
         UnusableEnvironment,
     )
@@ -87,13 +107,14 @@ if TYPE_CHECKING:
         Status,
         Stopped,
     )
+    from .packets import AsyncPackets, PacketClient, Packets, PacketStream
     from .settings import Loss, Retry, Timeouts
     from .stream import AsyncEvents, Events, Tail, tail
 else:
 
     def __getattr__(name: str) -> object:
         """Import a public name from the module that defines it, when the name is first used."""
-        for path in _MODULES if name in __all__ else ():
+        for path in _HOMES.get(name, _MODULES) if name in __all__ else ():
             module = import_module(path, __name__)
             value = getattr(module, name, None)
             if value is not None and value.__module__ == module.__name__:

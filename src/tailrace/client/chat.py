@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import DecodeError
 from ..wire.base import Frame
+from .errors import unexpected
 from .http import AnyClients, AsyncHTTP, HTTPClient, SyncHTTP
 from .objects import (
     KINDS,
@@ -58,7 +59,7 @@ def read_object(frame: Frame) -> ChatObject:
     try:
         return model.model_validate({**data, "type": kind, "id": frame.id})
     except ValidationError as error:
-        raise _unexpected(model, error) from None
+        raise unexpected(model, error) from None
 
 
 def read_json(model: type[M], body: bytes) -> M:
@@ -66,13 +67,7 @@ def read_json(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise _unexpected(model, error) from None
-
-
-def _unexpected(model: type[BaseModel], error: ValidationError) -> DecodeError:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"])) or "the whole"
-    return DecodeError(f"expected {model.__name__} from the server, but in {place}: {first['msg']}")
+        raise unexpected(model, error) from None
 
 
 class _Gathered:

@@ -5,9 +5,14 @@ ClientError
 ├── StreamReset          the cursor cannot be continued: discard everything that you read from the stream
 ├── StreamLost           the stream may continue, but this client can no longer follow it
 ├── StreamRefused        the server answered with a status after which repeating the request is useless
-│   └── SessionBusy      the chat session is already answering
+│   ├── SessionBusy      the chat session is already answering
+│   └── AlreadyRead      another client reads the stream, which has one reader at a time
 ├── NotAStream           the response has a media type that is no stream
 ├── NotStoppable         the server has named no address at which to stop the stream
+├── NotASession          the response names no packet session
+├── SessionEnded         the packet session has ended without a RESULT, or before an answer
+├── RequestTimedOut      a request packet was not answered in time (also a TimeoutError)
+├── TooManyUnread        a request packet cannot be answered before other packets are read
 ├── Unreachable          a request other than for a stream got no answer
 └── UnusableEnvironment  an environment variable names a proxy or certificates that cannot be used
 
@@ -21,9 +26,9 @@ from collections.abc import Mapping
 from html import unescape
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import ValidationError, from_json
 
-from ..errors import TailraceError
+from ..errors import DecodeError, TailraceError
 from .settings import Loss, LossKind
 
 _LONGEST = 300
@@ -119,6 +124,10 @@ class SessionBusy(StreamRefused):
         return str(self.members.get("stream_id", ""))
 
 
+class AlreadyRead(StreamRefused):
+    """Another client reads the stream, which has one reader at a time."""
+
+
 class NotAStream(ClientError):
     """A successful response with a media type that cannot carry events."""
 
@@ -136,6 +145,55 @@ class NotStoppable(ClientError):
 
     def __str__(self) -> str:
         return "expected a response with a Link rel=stop, but the stream has none: close it instead"
+
+
+class NotASession(ClientError):
+    """A successful response that names no address to which its packets could be sent."""
+
+    def __str__(self) -> str:
+        return "expected a packet session, whose response has a Content-Location, but this one names no address"
+
+
+class SessionEnded(ClientError):
+    """The packet session has ended, as `state`: `done` by its RESULT, `error` or `cancelled`."""
+
+    def __init__(self, state: str | None = None, code: str | None = None, message: str | None = None) -> None:
+        super().__init__(state, code, message)
+        self.state = state
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        state, code = (f" {_line(said)}" if said else "" for said in (self.state, self.code and f"({self.code})"))
+        return (
+            f"the session has ended{state and f' as{state}'}{code}{f': {_line(self.message)}' if self.message else ''}"
+        )
+
+
+class RequestTimedOut(ClientError, TimeoutError):
+    """The packet with the id `packet_id` was not answered within `timeout` seconds. It may have arrived."""
+
+    def __init__(self, packet_id: str, timeout: float) -> None:
+        super().__init__(packet_id, timeout)
+        self.packet_id = packet_id
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"expected an answer to packet {self.packet_id!r} within {self.timeout:g} s, but none came"
+
+
+class TooManyUnread(ClientError):
+    """The client holds as many packets for the iteration as it may. None is lost: read them, then request again."""
+
+    def __init__(self, packets: int, size: int, bound: str) -> None:
+        super().__init__(packets, size, bound)
+        self.packets = packets
+        self.size = size
+        self.bound = bound
+
+    def __str__(self) -> str:
+        unread = f"{self.packets} packets ({self.size} bytes)"
+        return f"expected less than {self.bound} before the answer, but {unread} wait to be read"
 
 
 class Unreachable(ClientError):
@@ -181,10 +239,17 @@ def _with_note(loss: Loss, note: str) -> str:
     return f"{loss}; {note}" if note else str(loss)
 
 
+def unexpected(model: type, error: ValidationError) -> DecodeError:
+    """Make an error of what a server sent instead of an object that fits a model."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the whole"
+    return DecodeError(f"expected {model.__name__} from the server, but in {place}: {first['msg']}")
+
+
 # Reading refusals
 
 
-_KINDS: dict[str, type[StreamRefused]] = {"session_busy": SessionBusy}
+_KINDS: dict[str, type[StreamRefused]] = {"session_busy": SessionBusy, "already_read": AlreadyRead}
 
 
 def refusal(status: int, body: bytes) -> StreamRefused:

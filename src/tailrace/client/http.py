@@ -73,6 +73,7 @@ class Clients(Generic[C]):
         self._make: Callable[..., C] = partial(kind, trust_env=False, **options)
         self._given: C | None = cast("C | None", given)
         self._own: dict[tuple[bool, str | None], C] = {}
+        self._is_closed = False
         self._tls: ssl.SSLContext | None = None
 
     @property
@@ -84,6 +85,8 @@ class Clients(Generic[C]):
         """Return the client for a URL, and its proxy. Raise UnusableEnvironment if the environment prevents that."""
         if self._given is not None:
             return self._given, None
+        if self._is_closed:
+            raise RuntimeError("expected to make requests inside of the block, but it was left")
         proxy, is_tls = proxy_for(url), urlsplit(url).scheme == "https"
         if proxy is not None:
             proxy.check("socksio", "pip install 'httpx[socks]'")
@@ -97,6 +100,7 @@ class Clients(Generic[C]):
     def drain(self) -> list[C]:
         """Remove our own clients and return them, so that the caller can close them."""
         own, self._own = list(self._own.values()), {}
+        self._is_closed = True
         return own
 
     def _proxy(self, proxy: Proxy) -> httpx.Proxy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from urllib.parse import urldefrag, urlencode, urljoin, urlsplit, urlunsplit
 
 from .errors import StreamRefused, Unreachable, redirection, refusal
 from .settings import Backoff, Deadline, Loss, Overdue, Retry, Spent, read_retry_after
-from .transport import Close, Failed, Flow, Open, Opened, Read, Sleep
+from .transport import Close, Command, Failed, Flow, Open, Opened, Read, Sleep
 
 UNAVAILABLE = frozenset({429, 502, 503, 504})
 """The statuses that mean: try again."""
@@ -159,6 +160,15 @@ def bounded(request: Open, deadline: Deadline) -> Open:
         return request
     within = deadline.within
     return replace(request, connect=within(request.connect), idle=within(request.idle), within=within(request.within))
+
+
+def hurried(command: Command, deadline: Deadline) -> Command:
+    """Return a command that ends within the deadline. Raise Overdue if there is no time left."""
+    if isinstance(command, Open):
+        return bounded(command, deadline)
+    if isinstance(command, Read):
+        return Read(deadline.within(math.inf if command.within is None else command.within))
+    return Sleep(deadline.within(command.seconds)) if isinstance(command, Sleep) else command
 
 
 def _redirected(request: Open, head: Opened, location: str) -> Open:

@@ -121,7 +121,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Overdue(Exception):
-    """The total timeout is over. Raised inside the client only."""
+    """The time for an operation is over. Raised inside the client only."""
 
 
 class Deadline:
@@ -150,6 +150,9 @@ class Deadline:
         if left == 0:
             raise Overdue(f"the total timeout of {self._total:g} s is over")
         return min(seconds, left)
+
+
+NEVER = Deadline(None)
 
 
 class Spent(Exception):

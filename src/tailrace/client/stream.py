@@ -14,13 +14,14 @@ from ..wire.base import MAX_FRAME_BYTES, Frame
 from .core import Following
 from .errors import NotStoppable, Unreachable
 from .http import AnyClients, AsyncHTTP, HTTPClient, SyncHTTP
-from .requests import ask, check_url, with_parameters
-from .settings import Loss, OnReconnect, OnReset, Plan, Retry, Timeouts
+from .requests import ask, check_url, hurried, with_parameters
+from .settings import NEVER, Deadline, Loss, OnReconnect, OnReset, Overdue, Plan, Retry, Timeouts
 from .socket import AsyncSocket, SyncSocket
 from .sorting import can_be_sent
 from .transport import AsyncTransport, Command, Failed, Flow, Give, Open, Read, Say, SyncTransport
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 STOP = '{"event": "stop"}'
 
@@ -205,6 +206,9 @@ class Reading(Generic[T]):
         """The media type of the response, such as `text/event-stream`, or `websocket`. None before a response."""
         return self._core.media_type
 
+    def _pop_all(self) -> list[T]:
+        return [self._pop() for _ in range(len(self._pending))]
+
     def _pop(self) -> T:
         frame: Any = self._pending.popleft()
         if frame.id is not None:
@@ -244,7 +248,7 @@ class Reading(Generic[T]):
 
     def _break_off(self, error: BaseException) -> None:
         """Note that a command was interrupted. After an error, the stream ends; otherwise the core connects again."""
-        self._error = error if isinstance(error, Exception) else None
+        self._error = error if isinstance(error, Exception) and not isinstance(error, Overdue) else None
         self._reply = Failed(Loss("broken", "the reading was interrupted"), ours=True)
 
     def _stopping(self) -> Flow[None]:
@@ -279,6 +283,13 @@ class AsyncEvents(Reading[T], Generic[T]):
                 raise StopAsyncIteration
         return self._pop()
 
+    async def read(self) -> list[T]:
+        """Wait for events, and return all that have arrived. No events mean the end."""
+        while not self._pending:
+            if not await self._fill():
+                return []
+        return self._pop_all()
+
     async def start(self) -> None:
         """Connect, or raise the error if the server does not give the stream."""
         try:
@@ -294,7 +305,11 @@ class AsyncEvents(Reading[T], Generic[T]):
 
     async def stop(self) -> None:
         """Stop the stream itself, for all its readers. The iteration then ends, and `outcome` says so."""
-        await self._transport.beside().converse(self._stopping())
+        await self.converse(self._stopping())
+
+    async def converse(self, flow: Flow[R]) -> R:
+        """Carry out other requests to the stream's server, during the reading or after it."""
+        return await self._transport.beside().converse(flow)
 
     async def _fill(self) -> bool:
         """Run the core until there are events or the stream is open. Return False at the end."""
@@ -334,6 +349,16 @@ class Events(Reading[T], Generic[T]):
                 raise StopIteration
         return self._pop()
 
+    def read(self, deadline: Deadline = NEVER) -> list[T]:
+        """Wait for events, and return all that have arrived. No events mean the end.
+
+        Raise Overdue at the deadline. This ends the connection, and the next wait resumes the stream on a new one.
+        """
+        while not self._pending:
+            if not self._fill(deadline):
+                return []
+        return self._pop_all()
+
     def start(self) -> None:
         """Connect, or raise the error if the server does not give the stream."""
         try:
@@ -352,20 +377,26 @@ class Events(Reading[T], Generic[T]):
 
     def stop(self) -> None:
         """Stop the stream itself, for all its readers. The iteration then ends, and `outcome` says so."""
-        self._transport.beside().converse(self._stopping())
+        self.converse(self._stopping())
 
-    def _fill(self) -> bool:
+    def converse(self, flow: Flow[R]) -> R:
+        """Carry out other requests to the stream's server, during the reading or after it."""
+        return self._transport.beside().converse(flow)
+
+    def _fill(self, deadline: Deadline = NEVER) -> bool:
         self._begin()
         try:
             while (command := self._next_command()) is not None:
                 if isinstance(command, Give):
                     self._take(command.frames)
                     return True
-                if isinstance(command, Read):
+                if deadline.is_never and isinstance(command, Read):
                     self._reply = self._transport.read(command.within)
                 else:
-                    self._reply = self._transport.perform(command)
-        except BaseException as error:  # after an error or Ctrl-C, this connection is useless
+                    self._reply = self._transport.perform(hurried(command, deadline))
+                    if deadline.left == 0 and isinstance(self._reply, Failed | None):
+                        raise Overdue
+        except BaseException as error:  # after an error, Ctrl-C or the deadline, this connection is useless
             self._break_off(error)
             self._transport.close()
             raise
