@@ -48,7 +48,7 @@ def body(said: Sequence[Entry | Notice]) -> bytes:
 def test_the_close_code_says_how_the_stream_ended(said: Sequence[Entry | Notice], code: int) -> None:
     messages = Messages()
     messages.feed(body(said))
-    assert messages.close() == []
+    assert messages.close() == ()
     assert messages.close_code == code
 
 
@@ -94,7 +94,7 @@ def test_the_close_code_is_known_from_any_form_of_the_last_line(line: str, code:
 
 def test_a_message_that_is_no_frame_says_nothing_of_the_end() -> None:
     messages = Messages()
-    assert messages.feed(b"[1]\n") == ["[1]"]
+    assert messages.feed(b"[1]\n") == ("[1]",)
     assert messages.close_code == NORMAL
 
 
@@ -102,22 +102,22 @@ def test_a_message_that_is_no_frame_says_nothing_of_the_end() -> None:
 def test_each_line_is_a_message_at_any_splits(rows: list[Entry], data: st.DataObject) -> None:
     messages = Messages()
     texts = [text for piece in data.draw(splits(body(rows))) for text in messages.feed(piece)]
-    assert texts + messages.close() == [body([row]).decode().removesuffix("\n") for row in rows]
+    assert [*texts, *messages.close()] == [body([row]).decode().removesuffix("\n") for row in rows]
     assert [frame for text in texts for frame in MessageDecoder().feed(text.encode())] == [
         Frame(row.data, row.event, at(row.offset)) for row in rows
     ]
 
 
 def test_pings_are_no_messages() -> None:
-    assert Messages().feed(b'\n\n{"data":1}\n\n') == ['{"data":1}']
+    assert Messages().feed(b'\n\n{"data":1}\n\n') == ('{"data":1}',)
 
 
 def test_a_body_without_a_line_end_is_one_message_at_its_end() -> None:
     messages = Messages()
     document = '{"data":["é"]}'
     assert [text for piece in byte_by_byte(document.encode()) for text in messages.feed(piece)] == []
-    assert messages.close() == [document]
-    assert messages.close() == []
+    assert messages.close() == (document,)
+    assert messages.close() == ()
 
 
 @pytest.mark.parametrize(

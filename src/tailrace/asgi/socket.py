@@ -11,7 +11,7 @@ If the application is mounted in another one, the outer one's HTTP middleware do
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -172,17 +172,28 @@ class _Bridge:
 
     # Messages from the HTTP application
 
-    def _send(self, message: Message) -> Coroutine[Any, Any, None]:
-        # Every event comes through here. To return the coroutine that sends it is cheaper than to await it.
+    async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            return self._begin(message)
-        if self._answer.status >= 300:
-            return self._collect_refusal(message)
-        texts = self._messages.feed(message.get("body", b""))
-        if not message.get("more_body", False):
-            texts += self._messages.close()
-            self._ended = True
-        return self._send_open([{"type": "websocket.send", "text": text} for text in texts])
+            await self._begin(message)
+        elif self._answer.status >= 300:
+            await self._collect_refusal(message)
+        else:
+            texts = self._messages.feed(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._ended = True
+                texts = (*texts, *self._messages.close())
+            # Every event of every socket goes this way, so no other coroutine is between here and the server.
+            try:
+                for text in texts:
+                    if not self._closed:
+                        await self._send_socket({"type": "websocket.send", "text": text})
+            except OSError:
+                # Servers raise this when the client has left (ASGI 2.4).
+                self._closed = True
+            except asyncio.CancelledError:
+                # The engine abandoned the client, which reads nothing and would not read a close message either.
+                self._closed = True
+                raise
 
     async def _begin(self, start: Message) -> None:
         answer = self._answer = Answer(start["status"], start.get("headers", ()))
@@ -201,7 +212,7 @@ class _Bridge:
         if not self._accepted:
             self._accepted = True
             told = [pair for pair in headers if pair[0] in _TOLD]
-            await self._send_open([{"type": "websocket.accept", "headers": told}])
+            await self._send_open({"type": "websocket.accept", "headers": told})
 
     async def _collect_refusal(self, message: Message) -> None:
         self._answer.body += message.get("body", b"")
@@ -216,7 +227,8 @@ class _Bridge:
             await self._close(POLICY_VIOLATION if answer.status < 500 else INTERNAL_ERROR, f"HTTP {answer.status}")
         elif "websocket.http.response" in self._scope.get("extensions", {}):
             start = {"type": "websocket.http.response.start", "status": answer.status, "headers": list(answer.headers)}
-            await self._send_open([start, {"type": "websocket.http.response.body", "body": answer.body}])
+            await self._send_open(start)
+            await self._send_open({"type": "websocket.http.response.body", "body": answer.body})
             self._closed = True
         else:
             await self._close(POLICY_VIOLATION, f"HTTP {answer.status}")
@@ -224,7 +236,7 @@ class _Bridge:
     async def _tell(self, text: str) -> None:
         """Send a message that is not the stream's. Nothing follows the stream's end."""
         if not self._ended:
-            await self._send_open([{"type": "websocket.send", "text": text}])
+            await self._send_open({"type": "websocket.send", "text": text})
 
     async def _close(self, code: int, reason: str = "") -> None:
         if self._closed:
@@ -235,15 +247,9 @@ class _Bridge:
         with suppress(OSError):
             await self._send_socket({"type": "websocket.close", "code": code, "reason": reason})
 
-    async def _send_open(self, messages: Iterable[Message]) -> None:
-        try:
-            for message in messages:
-                if not self._closed:
-                    await self._send_socket(message)
-        except OSError:
-            # Servers raise this when the client has left (ASGI 2.4).
-            self._closed = True
-        except asyncio.CancelledError:
-            # The engine abandoned the client, which reads nothing and would not read a close message either.
-            self._closed = True
-            raise
+    async def _send_open(self, message: Message) -> None:
+        if not self._closed:
+            try:
+                await self._send_socket(message)
+            except OSError:
+                self._closed = True

@@ -5,12 +5,13 @@ The close codes are from RFC 6455, section 7.4, and its registry.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json
 
 from ..errors import DecodeError
-from .base import Decoder, Frame, read_any, read_members
+from .base import SHARED_BODIES, Decoder, Frame, read_any, read_members
 
 NORMAL = 1000
 UNSUPPORTED_DATA = 1003
@@ -42,17 +43,19 @@ class Messages:
         self._rest = b""
         self._last = ""
 
-    def feed(self, data: bytes) -> list[str]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        messages = [line.decode() for line in lines if line]
-        if messages:
-            self._last = messages[-1]
-        return messages
+    def feed(self, data: bytes) -> tuple[str, ...]:
+        if self._rest or not data.endswith(b"\n"):
+            data, end, self._rest = (self._rest + data).rpartition(b"\n")
+            data += end
+        texts = _texts(data)
+        if texts:
+            self._last = texts[-1]
+        return texts
 
-    def close(self) -> list[str]:
+    def close(self) -> tuple[str, ...]:
         """Return the rest of a complete body: a document without a line end."""
         rest, self._rest = self._rest, b""
-        return [rest.decode()] if rest else []
+        return _texts(rest)
 
     @property
     def close_code(self) -> int:
@@ -65,6 +68,12 @@ class Messages:
         if kind == "farewell" and isinstance(data, dict) and isinstance(reason := data.get("reason"), str):
             return _FAREWELL_CODES.get(reason, TRY_AGAIN_LATER)
         return _END_CODES.get(kind, NORMAL)
+
+
+@lru_cache(SHARED_BODIES)
+def _texts(lines: bytes) -> tuple[str, ...]:
+    """Return the texts of whole lines. All sockets that read a log are sent the same bytes, which are decoded once."""
+    return tuple([line.decode() for line in lines.split(b"\n") if line])
 
 
 def _end_in(value: dict[str, Any]) -> tuple[str, Any]:
