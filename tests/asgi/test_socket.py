@@ -525,6 +525,9 @@ class Socket:
         self.broken = False
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._messages.put_nowait({"type": "websocket.connect"})
+        self.say(*texts)
+
+    def say(self, *texts: str) -> None:
         for text in texts:
             self._messages.put_nowait({"type": "websocket.receive", "text": text})
 
@@ -681,6 +684,7 @@ async def test_a_client_that_has_gone_is_no_failure_of_the_application() -> None
         for _ in range(2):
             await send({"type": "http.response.body", "body": b'{"data":1}\n', "more_body": True})
         assert (await receive())["type"] == "http.request"
+        socket.leave()
         assert (await receive())["type"] == "http.disconnect"
 
     assert await socket.serve(app) == ["accept"]
@@ -752,6 +756,63 @@ async def test_messages_before_the_response_are_kept_for_its_address(addressed: 
         assert (sent, socket.sent[-1]["code"]) == (["accept", "close"], 1008)
         assert socket.sent[-1]["reason"] == 'expected {"event": "stop"}, but got \'1\''
         assert bodies == []
+
+
+async def test_what_a_client_sent_is_posted_even_if_a_message_to_it_failed_first() -> None:
+    bodies: list[bytes] = []
+    socket = Socket()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        if scope["path"] == "/x/1":
+            bodies.append(body)
+            await JSONResponse({})(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [LINK]})
+        socket.broken = True
+        await send({"type": "http.response.body", "body": b'{"data":1}\n', "more_body": True})
+        socket.say("1", "2")
+        socket.leave()
+        assert (await receive())["type"] == "http.disconnect"
+
+    assert await socket.serve(app) == ["accept"]
+    assert b"".join(bodies) == b"1\n2\n"
+
+
+async def test_after_the_end_of_the_stream_no_refusal_is_told() -> None:
+    ended, refused = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if scope["path"] == "/x/1":
+            await ended.wait()
+            await JSONResponse({"detail": "no"}, 422)(scope, receive, send)
+            refused.set()
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [LINK]})
+        leaving = asyncio.create_task(receive())
+        await send({"type": "http.response.body", "body": b'{"event":"done","data":{}}\n'})
+        ended.set()
+        await refused.wait()
+        await turns()
+        leaving.cancel()
+        await asyncio.wait([leaving])
+
+    socket = Socket("1")
+    assert await socket.serve(app) == ["accept", "send", "close"]
+    assert socket.sent[-1]["code"] == 1000
+
+
+async def test_a_client_that_left_during_the_handshake_has_gone() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "http.request"
+        await PlainTextResponse(b'{"data":1}\n')(scope, receive, send)
+        assert (await receive())["type"] == "http.disconnect"
+
+    socket = Socket()
+    socket.broken = True
+    socket.leave()
+    assert await socket.serve(app) == []
 
 
 async def test_a_refusal_in_the_stream_s_own_form_is_told_as_it_is() -> None:

@@ -8,11 +8,13 @@ import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
+from operator import ge
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
+from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -42,6 +44,7 @@ class Life:
     cancelled: int = 0
     closed: int = 0
     requests: int = 0
+    said: int = 0
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
 
 
@@ -66,6 +69,32 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 router = StreamRouter()
+
+
+said: defaultdict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
+
+
+def name_address(name: str, response: Response) -> None:
+    response.headers["link"] = f'</said/{name}>; rel="send"'
+
+
+@router.stream("/echo/{name}", websocket=True, grace=GRACE, status_wait=0.1, dependencies=[Depends(name_address)])
+async def echo(name: str) -> AsyncIterator[Any]:
+    """What was said under a name, until a null."""
+    while (value := await said[name].get()) is not None:
+        yield value
+
+
+@router.post("/said/{name}", status_code=202)
+async def say(name: str, request: Request) -> None:
+    try:
+        values = [from_json(line) for line in (await request.body()).splitlines()]
+    except ValueError:
+        raise HTTPException(400, "no JSON") from None
+    for value in values:
+        said[name].put_nowait(value)
+    lives[name].said += len(values)
+    tell()
 
 
 @router.stream("/numbers", grace=GRACE, status_wait=0.1, websocket=True)
@@ -224,10 +253,11 @@ async def release(name: str, count: int = 1) -> None:
 
 
 @control.get("/lives/{name}")
-async def life(name: str, started: int = 0, closed: int = 0, requests: int = 0) -> dict[str, int]:
+async def life(name: str, started: int = 0, closed: int = 0, requests: int = 0, said: int = 0) -> dict[str, int]:
     """What has become of the generators of a name, as soon as so many of them have started and closed."""
     own = lives[name]
-    await until(lambda: own.started >= started and own.closed >= closed and own.requests >= requests)
+    least = (started, closed, requests, said)
+    await until(lambda: all(map(ge, (own.started, own.closed, own.requests, own.said), least)))
     return {key: value for key, value in vars(own).items() if isinstance(value, int)}
 
 

@@ -261,6 +261,28 @@ async def test_a_websocket_stops_its_stream(server: Running, client: httpx.Async
     assert (await life(client, name, closed=1))["cancelled"] == 1
 
 
+async def test_a_websocket_client_may_send(server: Running, name: str) -> None:
+    async with opened(server, f"/echo/{name}") as socket:
+        for number in range(100):
+            await socket.send(f"{number}")
+        await socket.send("no json")
+        frames = [await receive(socket) for _ in range(101)]
+        refusals = [frame for frame in frames if frame.event == "error"]
+        assert [frame.data for frame in refusals] == [{"code": "http_400", "status": 400, "message": "no JSON"}]
+        assert [frame.data for frame in frames if frame not in refusals] == list(range(100))
+        await socket.send("null")
+        assert read_notice(await receive(socket)) == Outcome("done")
+
+
+async def test_what_a_websocket_client_said_before_it_left_is_posted(
+    server: Running, client: httpx.AsyncClient, name: str
+) -> None:
+    async with opened(server, f"/echo/{name}") as socket:
+        for number in range(100):
+            await socket.send(f"{number}")
+    await life(client, name, said=100)
+
+
 async def test_a_websocket_says_a_failure(server: Running) -> None:
     async with opened(server, "/numbers?fail_at=2") as socket:
         assert (await receive(socket)).data == {"n": 1}

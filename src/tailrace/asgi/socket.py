@@ -64,7 +64,8 @@ class _Bridge:
         self._method = method
         self._body_read = False
         self._accepted = False
-        self._closed = False
+        self._closed = False  # by either side: nothing that the client says matters any more
+        self._mute = False  # nothing can be sent any more, but what the client has sent before may still come
         self._answer = Answer()
         self._messages = Messages()
         self._ended = False
@@ -123,7 +124,7 @@ class _Bridge:
                 await self._close(self._messages.close_code)
             raise
         if message["type"] == "websocket.disconnect":
-            self._closed = True
+            self._closed = self._mute = True
             return None
         text: str | None = message.get("text")
         if text is None:
@@ -185,14 +186,14 @@ class _Bridge:
             # Every event of every socket goes this way, so no other coroutine is between here and the server.
             try:
                 for text in texts:
-                    if not self._closed:
+                    if not self._mute:
                         await self._send_socket({"type": "websocket.send", "text": text})
             except OSError:
                 # Servers raise this when the client has left (ASGI 2.4).
-                self._closed = True
+                self._mute = True
             except asyncio.CancelledError:
                 # The engine abandoned the client, which reads nothing and would not read a close message either.
-                self._closed = True
+                self._mute = True
                 raise
 
     async def _begin(self, start: Message) -> None:
@@ -229,7 +230,7 @@ class _Bridge:
             start = {"type": "websocket.http.response.start", "status": answer.status, "headers": list(answer.headers)}
             await self._send_open(start)
             await self._send_open({"type": "websocket.http.response.body", "body": answer.body})
-            self._closed = True
+            self._closed = self._mute = True
         else:
             await self._close(POLICY_VIOLATION, f"HTTP {answer.status}")
 
@@ -239,17 +240,17 @@ class _Bridge:
             await self._send_open({"type": "websocket.send", "text": text})
 
     async def _close(self, code: int, reason: str = "") -> None:
-        if self._closed:
-            return
-        self._closed = True  # also while the server waits for room, because nothing may follow a close
-        # A close frame has room for 123 bytes of reason (RFC 6455, section 5.5).
-        reason = reason.encode()[:123].decode(errors="ignore")
-        with suppress(OSError):
-            await self._send_socket({"type": "websocket.close", "code": code, "reason": reason})
+        # Nothing may follow a close, not even while the server waits for room for it.
+        mute, self._closed, self._mute = self._mute, True, True
+        if not mute:
+            # A close frame has room for 123 bytes of reason (RFC 6455, section 5.5).
+            reason = reason.encode()[:123].decode(errors="ignore")
+            with suppress(OSError):
+                await self._send_socket({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _send_open(self, message: Message) -> None:
-        if not self._closed:
+        if not self._mute:
             try:
                 await self._send_socket(message)
             except OSError:
-                self._closed = True
+                self._mute = True
