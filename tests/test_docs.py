@@ -32,6 +32,7 @@ from pydantic import BaseModel
 
 import tailrace
 import tailrace.client
+import tailrace.packets
 import tailrace.testing
 from tailrace.asgi import disconnect, lifespan
 from tailrace.cli.chat import CHAT as TALK
@@ -43,6 +44,8 @@ from tailrace.cli.terminal.commands import COMMANDS, KEYS
 from tailrace.client import AsyncChat, AsyncPackets, ChatClient, PacketClient, Retry, SocketPacket, Timeouts
 from tailrace.cursor import Cursor, is_cursor
 from tailrace.events import RESERVED
+from tailrace.packets import ClientSession, PacketLimits, SessionStatistics, packets_router
+from tailrace.packets.session import WINDOW
 from tailrace.testing import LogContract
 from tests.cli.terminal.screen import Terminal, terminal
 from tests.programs import serving_app, serving_chat
@@ -54,6 +57,7 @@ REFERENCE = ROOT / "docs" / "reference.md"
 CLIENT = ROOT / "docs" / "client.md"
 CHATTING = ROOT / "docs" / "chat.md"
 MISTAKES = ROOT / "docs" / "mistakes.md"
+SESSIONS = ROOT / "docs" / "packets.md"
 PATTERNS = ROOT / "docs" / "patterns.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 
@@ -377,12 +381,18 @@ def test_every_field_is_in_the_reference(title: str) -> None:
 
 @pytest.mark.parametrize("kind", [tailrace.Engine, tailrace.Log, tailrace.LogStore, tailrace.Writer])
 def test_the_reference_says_which_methods_are_awaited(kind: type) -> None:
-    cells = re.findall(r"^\| (`[^|]*`) \|", section(kind.__name__), re.MULTILINE)
+    shown = check_methods(kind, REFERENCE)
+    promised = {name for name in getattr(kind, "__abstractmethods__", ()) if callable(getattr(kind, name))}
+    assert promised - {"read_nowait", "size"} <= shown.keys()
+
+
+def check_methods(kind: type, page: Path) -> dict[str, bool]:
+    """Check which methods are shown as awaited. Return whether they are, by name."""
+    cells = re.findall(r"^\| (`[^|]*`) \|", section(kind.__name__, page), re.MULTILINE)
     shown = {name: bool(awaited) for cell in cells for awaited, name in re.findall(r"`(await )?(\w+)\(", cell)}
     methods = {name: getattr(kind, name) for name in shown if name not in kind.__annotations__}
     assert {name: inspect.iscoroutinefunction(method) for name, method in methods.items()}.items() <= shown.items()
-    promised = {name for name in getattr(kind, "__abstractmethods__", ()) if callable(getattr(kind, name))}
-    assert promised - {"read_nowait", "size"} <= shown.keys()
+    return shown
 
 
 @pytest.mark.parametrize("name", tailrace.testing.__all__)
@@ -393,6 +403,34 @@ def test_every_tool_for_tests_is_in_the_reference(name: str) -> None:
 def test_every_member_that_a_contract_defines_is_in_the_reference() -> None:
     members = {name for kind in LogContract.__mro__[:-1] for name in vars(kind) if not name.startswith(("_", "test_"))}
     assert set(re.findall(r"^\| `(?:await )?(\w+)", section("A store"), re.MULTILINE)) == members
+
+
+# Packet sessions
+
+
+@pytest.mark.parametrize("name", tailrace.packets.__all__)
+def test_every_name_of_packet_sessions_is_on_their_page(name: str) -> None:
+    assert re.search(rf"`{name}\b", SESSIONS.read_text().partition("## Reference")[2])
+
+
+@pytest.mark.parametrize("function", [packets_router, PacketLimits])
+def test_every_setting_of_packet_sessions_is_on_their_page_with_its_default(function: Callable[..., Any]) -> None:
+    check_settings("packets_router" if function is packets_router else function.__name__, function, SESSIONS)
+
+
+def test_every_member_of_a_session_is_on_the_page_of_packet_sessions() -> None:
+    shown = check_methods(ClientSession, SESSIONS)
+    public = {name for name, member in vars(ClientSession).items() if callable(member) and not name.startswith("_")}
+    assert shown.keys() == public - {"run"}
+    assert {field.name for field in dataclasses.fields(SessionStatistics)} == set(
+        rows(section("SessionStatistics", SESSIONS))
+    )
+
+
+def test_the_bounds_that_a_page_names_are_those_of_packet_sessions() -> None:
+    assert f"It remembers the last {WINDOW:,} of them" in SESSIONS.read_text()
+    assert f"it knows the last {WINDOW:,} ids" in PROTOCOL.read_text()
+    assert f"waits while the client is {tailrace.Flow.block().high:,} packets behind" in SESSIONS.read_text()
 
 
 # The clients
