@@ -331,6 +331,11 @@ async def test_the_end_is_raised_to_all_who_wait() -> None:
             await anext(session)
 
 
+def test_a_websocket_is_no_address_for_requests() -> None:
+    with pytest.raises(ValueError, match="expected a URL with http or https, but got 'ws://x/stream'"):
+        PacketClient("ws://x/stream")
+
+
 async def test_another_server_has_no_sessions() -> None:
     app = FastAPI()
 
@@ -667,6 +672,16 @@ async def test_an_unknown_session() -> None:
         with pytest.raises(StreamRefused) as refused:
             await PacketClient(server.url).resume(new_stream_id()).__aenter__()
         assert (refused.value.status, refused.value.code) == (404, "session_not_found")
+
+
+async def test_a_sender_that_still_waits_is_told_that_the_session_was_left() -> None:
+    async with gated() as (server, gate):
+        async with server.open() as session:
+            sending = [asyncio.create_task(session.send(data(number))) for number in range(3)]
+            await gate.until(1)
+        got = await asyncio.gather(*sending, return_exceptions=True)
+        assert [str(error) for error in got] == ["expected to make requests inside of the block, but it was left"] * 3
+        gate.opened.set()
 
 
 async def test_a_session_is_left_while_it_connects_again() -> None:

@@ -115,8 +115,7 @@ def _as_end(error: ClientError | None) -> ClientError | None:
     """Return the refusal of a session that has ended as its end, and any other error as it is."""
     if not (isinstance(error, StreamRefused) and error.code == "session_ended"):
         return error
-    members = error.members
-    return SessionEnded(members.get("state"), members.get("outcome_code"), members.get("message"))
+    return SessionEnded(error.members.get("state"), error.members.get("outcome_code"), error.detail)
 
 
 # Packets that have arrived

@@ -50,6 +50,8 @@ class PacketClient(Generic[P]):
         client: HTTPClient | None = None,
     ) -> None:
         check_url(url, is_whole=client is None)
+        if urlsplit(url).scheme in ("ws", "wss"):
+            raise ValueError(f"expected a URL with http or https, but got {url[:80]!r}")
         self._url = url
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._options: dict[str, Any] = {
