@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from websockets.asyncio.client import ClientConnection
 
 from tailrace import Flow, Outcome, StreamError, StreamResponse, StreamSettings
-from tailrace.asgi import socket as socket_module
+from tailrace.asgi import posts
 from tailrace.asgi.posts import MAX_MESSAGES
 from tailrace.asgi.socket import serve_socket
 from tests.asgi.apps import Served, of, small_engine
@@ -378,7 +378,7 @@ async def test_a_sender_that_is_too_fast_is_slowed_and_loses_nothing() -> None:
 
 
 async def test_a_sender_of_whom_nothing_is_accepted_is_asked_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket_module, "STALL", 0.05)
+    monkeypatch.setattr(posts, "STALL", 0.05)
     faucet, inbox = Faucet([1]), Inbox(room=0)
     app = Served(x=inbox.beside(faucet.run), inbox=inbox)
     async with serving(app) as url, connected(url) as connection:

@@ -9,9 +9,12 @@ from contextlib import suppress
 
 from .exchange import Answer
 
-MAX_MESSAGES = 64
+MAX_MESSAGES = 256
 MAX_BYTES = 1 << 20
 """What is kept of a client's messages until they are posted. A single message may be larger."""
+
+STALL = 60.0
+"""The seconds in which the application must accept a message, if the client has sent more than is kept."""
 
 LINGER = 5.0
 """The seconds in which the messages of a client that has left must be posted."""
@@ -45,14 +48,16 @@ class Posts:
         return self._lines[0][:-1].decode() if self._lines else ""
 
     async def put(self, text: str) -> None:
-        """Add a message. Wait while too many are unposted, so that the client is held back."""
+        """Add a message. Wait while too many are unposted, so that the client is held back.
+
+        Raise TimeoutError if there is no room for it within STALL seconds.
+        """
         # JSON has no raw line ends in its strings, so these are white space (RFC 8259, section 7).
         line = text.replace("\r", " ").replace("\n", " ").encode() + b"\n"
         if line.isspace():
             return  # NDJSON has no empty lines
-        while not (self._over.is_set() or self._has_room_for(line)):
-            self._room.clear()
-            await self._room.wait()
+        if not self._has_room_for(line):
+            await self._wait_room(line)
         if not self._over.is_set():
             self._lines.append(line)
             self._size += len(line)
@@ -78,6 +83,16 @@ class Posts:
             finally:
                 self._task.cancel()
             await asyncio.wait([self._task])
+
+    async def _wait_room(self, line: bytes) -> None:
+        # Only here, because a timeout takes a tenth of the time of a message (measured).
+        try:
+            async with asyncio.timeout(STALL):
+                while not (self._over.is_set() or self._has_room_for(line)):
+                    self._room.clear()
+                    await self._room.wait()
+        except TimeoutError:
+            raise TimeoutError(f"no message was accepted for {STALL:g} s") from None
 
     def _has_room_for(self, line: bytes) -> bool:
         return not self._lines or (len(self._lines) < MAX_MESSAGES and self._size + len(line) <= MAX_BYTES)

@@ -31,9 +31,6 @@ from .origins import is_admitted
 from .posts import Posts
 from .reply import Header
 
-STALL = 60.0
-"""The seconds in which the application must accept a message, if the client has sent more than the bridge keeps."""
-
 _TOLD = frozenset({b"content-location", b"link", b"tailrace-cursor"})
 
 
@@ -156,10 +153,9 @@ class _Bridge:
             if self._send_url is not None:
                 self._posts.begin()
         try:
-            async with asyncio.timeout(STALL):
-                await self._posts.put(text)
-        except TimeoutError:
-            await self._close(TRY_AGAIN_LATER, f"no message was accepted for {STALL:g} s")
+            await self._posts.put(text)
+        except TimeoutError as error:
+            await self._close(TRY_AGAIN_LATER, str(error))
 
     async def _ask_lines(self, body: bytes) -> Answer:
         assert self._send_url is not None, "only a response that names an address begins the posts"
