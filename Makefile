@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := $(wildcard src tests examples exercises benchmarks)
-EXAMPLES := example-1 example-2 example-3 example-4
+EXAMPLES := example-1 example-2 example-3 example-4 example-5
 
 # The first Python on the path that is new enough. To use another: make setup PYTHON=…
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))

@@ -5,6 +5,7 @@ import os
 import shlex
 import socket
 import sys
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,17 +13,25 @@ from fastapi import FastAPI
 HOST = "127.0.0.1"
 
 
-def run(app: FastAPI) -> None:
-    """Serve `app` on 127.0.0.1 until Ctrl-C."""
+def run(app: FastAPI | Callable[..., FastAPI], **options: float) -> None:
+    """Serve an application on 127.0.0.1 until Ctrl-C.
+
+    A function makes the application. Its keyword `options`, here with their defaults, become options of the command.
+    """
     parser = argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--port", type=port_number, default=8000, help="default %(default)s; 0 picks a free port")
-    port = parser.parse_args().port
+    for name, default in options.items():
+        parser.add_argument(f"--{name}", type=float, default=default, help="in seconds; default %(default)g")
+    arguments = vars(parser.parse_args())
+    port = arguments.pop("port")
     if (error := refusal(port)) is not None:
         other = next((other for other in range(max(port, 1023) + 1, 65536) if refusal(other) is None), 0)
         command = shlex.join([os.path.relpath(sys.executable), sys.argv[0], "--port", str(other)])
         sys.exit(f"Cannot use port {port} ({error}). Choose another: {command}")
+    if not isinstance(app, FastAPI):
+        app = app(**arguments)
     # Without a bound, uvicorn waits forever for a client that reads nothing.
     uvicorn.run(app, host=HOST, port=port, timeout_graceful_shutdown=20)
 
