@@ -33,9 +33,9 @@ async def receive_all(connection: ClientConnection) -> list[Any]:
     return [from_json(message) async for message in connection]
 
 
-def socketed(source: Any, settings: StreamSettings | None = None) -> StreamResponse:
+def socketed(source: Any, settings: StreamSettings | None = None, **options: Any) -> StreamResponse:
     """A response for WebSockets too."""
-    return StreamResponse(source, settings, websocket=True)
+    return StreamResponse(source, settings, websocket=True, **options)
 
 
 def told(messages: Iterable[Any]) -> list[Any]:
@@ -148,6 +148,21 @@ async def test_a_farewell_has_a_close_code_of_its_own(reason: Any) -> None:
         assert farewell["id"] == str(log.cursor(1))
         await connection.wait_closed()
     assert connection.close_code == {"shutdown": 1012, "slow": 1013}[reason]
+
+
+async def test_a_reader_that_is_replaced_is_told_not_to_come_again() -> None:
+    faucet = Faucet([1])
+    app = Served(x=socketed(faucet.run, exclusive=True))
+    async with serving(app) as url, connected(url) as first:
+        cursor = from_json(await first.recv())["id"]
+        async with connected(url, f"/x?after={cursor}&takeover=true") as second:
+            assert from_json(await first.recv())["data"] == {"reason": "replaced", "retry": 0}
+            await first.wait_closed()
+            assert first.close_code == 4409
+            faucet.put(2)
+            faucet.end()
+            assert told(await receive_all(second)) == [2, "done"]
+    assert second.close_code == 1000
 
 
 @pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
