@@ -122,6 +122,26 @@ async def test_before_the_beginning_messages_are_kept() -> None:
     assert (target.bodies, target.posts.first) == ([["1", "2"]], "")
 
 
+async def test_what_was_sent_before_the_beginning_is_also_posted_after_the_client_has_left() -> None:
+    target = Target()
+    await target.put("1")
+    draining = asyncio.create_task(target.posts.drain())
+    await turns()
+    assert not draining.done()
+    target.posts.begin()
+    await draining
+    assert target.bodies == [["1"]]
+
+
+async def test_without_a_beginning_nothing_is_posted() -> None:
+    target = Target()
+    await target.put("1")
+    await target.posts.close()
+    target.posts.begin()
+    await turns()
+    assert target.bodies == []
+
+
 @pytest.mark.parametrize(
     ("fitting", "more"),
     [

@@ -739,6 +739,31 @@ LINK = (b"link", b'</x/1>; rel="send"')
 
 
 @pytest.mark.parametrize("addressed", [True, False])
+async def test_a_client_may_send_and_leave_before_the_response(
+    addressed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posts, "LINGER", 2 * BOUND)
+    bodies: list[bytes] = []
+    socket = Socket("{}", "1", "2")
+    socket.leave()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        if scope["path"] == "/x/1":
+            bodies.append(body)
+            await JSONResponse({})(scope, receive, send)
+            return
+        leaving = asyncio.create_task(receive())
+        await turns()
+        assert not leaving.done()
+        await send({"type": "http.response.start", "status": 200, "headers": [LINK] if addressed else []})
+        assert (await leaving)["type"] == "http.disconnect"
+
+    assert await socket.serve(app, method="POST") == ["accept"]
+    assert bodies == ([b"1\n2\n"] if addressed else [])
+
+
+@pytest.mark.parametrize("addressed", [True, False])
 async def test_messages_before_the_response_are_kept_for_its_address(addressed: bool) -> None:
     bodies: list[bytes] = []
     posted = asyncio.Event()

@@ -37,7 +37,7 @@ class Posts:
         self._lines: deque[bytes] = deque()
         self._size = 0
         self._singly = 0  # how many of the next lines are posted one by one
-        self._begun = False
+        self._begun = asyncio.Event()
         self._over = asyncio.Event()
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -61,12 +61,12 @@ class Posts:
         if not self._over.is_set():
             self._lines.append(line)
             self._size += len(line)
-            self._resume()
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._run(), name="tailrace posts")
 
     def begin(self) -> None:
         """Post from now on."""
-        self._begun = True
-        self._resume()
+        self._begun.set()
 
     async def drain(self) -> None:
         """Wait until everything is posted, for at most LINGER seconds. Then give up the rest."""
@@ -97,11 +97,8 @@ class Posts:
     def _has_room_for(self, line: bytes) -> bool:
         return not self._lines or (len(self._lines) < MAX_MESSAGES and self._size + len(line) <= MAX_BYTES)
 
-    def _resume(self) -> None:
-        if self._begun and self._lines and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._run(), name="tailrace posts")
-
     async def _run(self) -> None:
+        await self._begun.wait()
         while self._lines:
             lines = [self._lines[0]] if self._singly else list(self._lines)
             answer = await self._post(b"".join(lines))
@@ -136,6 +133,6 @@ class Posts:
                 await self._over.wait()
 
     def _stop(self) -> None:
-        self._over.set()
         self._lines.clear()
-        self._room.set()
+        for event in (self._over, self._begun, self._room):
+            event.set()

@@ -204,6 +204,7 @@ class _Bridge:
             self._posts.begin()
         elif self._posts is not None:
             await self._refuse_message(self._posts.first)
+            await self._posts.close()
 
     async def _accept(self, headers: Iterable[Header]) -> None:
         if not self._accepted:
