@@ -148,6 +148,11 @@ _CHAT = (
     "beside the way of each event, a chunk is timed, counted and kept for the store; at this load the core is "
     "saturated, and 300 replies are below"
 )
+_PACKETS = "a fifth of the time is the validation of each packet, when it comes and when its hook is called"
+_PACKETS_SOCKET = (
+    "a packet passes the server's WebSocket both ways, as an echo does, and a whole session between the two, as over "
+    "HTTP"
+)
 _SHAPES = ("ids_us", "bare_us", "named_us", "lines_us", "chunks_us")
 _KEPT = (
     "a third of the time is the garbage collector's, which looks again and again through the 100,000 events that are "
@@ -177,8 +182,8 @@ FLOORS: tuple[Floor, ...] = (
     # The same at a load that no core is saturated by.
     RatioFloor("paced-light", "cpu_us", 1.25, rival=BARE, holds=_TASKS),
     Floor("paced-light", "p99_ms", 50),
-    RatioFloor("packets", "rate", 0.7, peer=PACKETS, rival=ECHO),
-    RatioFloor("packets", "rate", 0.7, peer=PACKETS_SOCKET, rival=ECHO),
+    RatioFloor("packets", "rate", 0.7, peer=PACKETS, rival=ECHO, holds=_PACKETS),
+    RatioFloor("packets", "rate", 0.7, peer=PACKETS_SOCKET, rival=ECHO, holds=_PACKETS_SOCKET),
     RatioFloor("chat", "cpu_us", 1.5, peer=CHAT, rival=BARE_CHAT, holds=_CHAT),
     RatioFloor("chat-light", "cpu_us", 1.5, peer=CHAT, rival=BARE_CHAT),
     Floor("chat-first", "new_ms", 5, peer=LONG_SESSIONS),
