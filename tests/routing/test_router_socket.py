@@ -237,7 +237,7 @@ async def test_what_the_client_sends_is_posted_to_the_address_that_the_response_
         for message in ("1", '"two"', "3"):
             await connection.send(message)
         assert from_json(await connection.recv()) == {
-            "event": "error",
+            "event": "refused",
             "data": {"code": "http_422", "status": 422, "message": "expected a number, but got 'two'"},
         }
         await connection.send("0")
@@ -283,7 +283,7 @@ async def test_an_error_in_the_route_is_logged_and_the_stream_goes_on(caplog: py
     async with serving(app) as url, connected(url) as connection:
         for message in ('{"n": 1}', "no json"):
             await connection.send(message)
-        assert said([from_json(await connection.recv()) for _ in range(2)]) == ["hello", "error"]
+        assert said([from_json(await connection.recv()) for _ in range(2)]) == ["hello", "refused"]
         await connection.send("0")
         assert said(await receive_all(connection)) == ["done"]
     assert "/numbers: a POST for a WebSocket failed" in caplog.messages

@@ -62,22 +62,23 @@ class Answer:
         seconds = float(value) if value.isdigit() else WAIT_AT_MOST
         return min(max(seconds, WAIT_AT_LEAST), WAIT_AT_MOST)
 
-    def as_message(self) -> str:
+    def as_message(self, event: str) -> str:
         """Return the message that tells a client of this refusal.
 
-        A line of NDJSON is in the language of the stream, so it stays as it is. An event sums up anything else.
+        A line of NDJSON is in the language of the stream, so it stays as it is. Anything else is summed up by an event
+        of this name.
         """
         line = self.body.strip()
         is_line = self._header(b"content-type").partition(b";")[0] == LINES and b"\n" not in line
         if is_line and 0 < len(line) <= MAX_TOLD:
             return line.decode("utf-8", "replace")
-        return frame_members(Frame(self._gist(), "error")).decode()
+        return frame_members(Frame(self._gist(), event)).decode()
 
     def _header(self, name: bytes) -> bytes:
         return next((value for key, value in self.headers if key == name), b"").strip()
 
     def _gist(self) -> dict[str, Any]:
-        """Return the data of an `error` event. FastAPI's `detail` is a string or a list of errors."""
+        """Return the data of the event. FastAPI's `detail` is a string or a list of errors."""
         try:
             members = from_json(self.body)
         except ValueError:

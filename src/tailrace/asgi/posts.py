@@ -19,6 +19,9 @@ STALL = 60.0
 LINGER = 5.0
 """The seconds in which the messages of a client that has left must be posted."""
 
+REFUSED = "refused"
+"""The event name for the refusal of a message. Unlike `error`, it is not about the stream, which goes on."""
+
 _GONE = frozenset({404, 410})
 
 
@@ -114,12 +117,12 @@ class Posts:
             await self._pause(answer.retry_after)
         elif answer.status in _GONE:
             self._stop()
-            await self._tell(answer.as_message())
+            await self._tell(answer.as_message(REFUSED))
         elif count > 1:
             self._singly = count
         else:
             self._remove(1)
-            await self._tell(answer.as_message())
+            await self._tell(answer.as_message(REFUSED))
 
     def _remove(self, count: int) -> None:
         for _ in range(count):

@@ -221,7 +221,7 @@ class _Bridge:
         """Send the HTTP response instead of the upgrade or, if the socket is open already, a message in its place."""
         answer = self._answer
         if self._accepted:
-            await self._tell(answer.as_message())
+            await self._tell(answer.as_message("error"))
             await self._close(POLICY_VIOLATION if answer.status < 500 else INTERNAL_ERROR, f"HTTP {answer.status}")
         elif "websocket.http.response" in self._scope.get("extensions", {}):
             start = {"type": "websocket.http.response.start", "status": answer.status, "headers": list(answer.headers)}
