@@ -22,6 +22,7 @@ from tailrace.packets.body import PacketRefused
 from tailrace.packets.session import WINDOW
 from tests.packets.apps import Recorded, client_of, data, opened, resumed
 from tests.raw import BOUND
+from tests.sources import soon, turns
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
@@ -85,6 +86,44 @@ async def test_sync_hooks_run_in_threads() -> None:
     recorded.read = read  # type: ignore[method-assign,assignment]
     async with client_of(recorded) as client, opened(client, data(0)) as talk:
         assert (await talk.packet())["payload"] != threading.get_ident()
+
+
+async def test_the_disconnect_hook_waits_for_a_sync_hook_that_cannot_be_cancelled() -> None:
+    def read(session: ClientSession, packet: SocketPacket) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert released.wait(BOUND)
+        assert session.dead
+        recorded.calls.append("returned")
+
+    loop, begun, released = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    recorded = Recorded()
+    recorded.read = read  # type: ignore[method-assign,assignment]
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await soon(begun)
+        assert recorded.session is not None
+        recorded.session.die()
+        await turns()
+        assert recorded.calls == ["connect"]
+        released.set()
+        [end] = await talk.rest()
+        assert end["packet_type"] == "CANCELLED"
+    assert recorded.calls == ["connect", "returned", "disconnect"]
+
+
+async def test_a_session_is_dead_for_its_disconnect_hook_whatever_ended_it() -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        raise StreamError("no")
+
+    async def disconnect(session: ClientSession) -> None:
+        recorded.calls.append(session.dead)
+
+    recorded = Recorded(read)
+    recorded.disconnect = disconnect  # type: ignore[method-assign]
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await talk.packet()
+        assert recorded.session is not None
+        await asyncio.wait_for(recorded.session.wait_dead(), BOUND)
+    assert recorded.calls == ["connect", 0, True]
 
 
 async def test_the_hook_may_go_on_after_its_result() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -87,7 +88,13 @@ def _as_async(hook: Hook | None) -> Callable[..., Awaitable[object]]:
 
 
 async def _in_thread(hook: Hook, *arguments: Any) -> object:
-    returned = await run_in_threadpool(hook, *arguments)
+    """Call a sync hook. A thread cannot be cancelled, so a cancellation waits for it. No other hook runs meanwhile."""
+    call = asyncio.ensure_future(run_in_threadpool(hook, *arguments))
+    try:
+        returned = await asyncio.shield(call)
+    except asyncio.CancelledError:
+        await asyncio.gather(call)  # until the next cancellation, when the producer's patience is over
+        raise
     return await returned if inspect.isawaitable(returned) else returned
 
 

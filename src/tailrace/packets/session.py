@@ -94,7 +94,7 @@ class ClientSession:
     @property
     def dead(self) -> bool:
         """True once the session is to end: after a RESULT, `die`, an error, or when the client has left for good."""
-        return self._producer.state is not State.RUNNING
+        return self.state is SessionState.DEAD or self._producer.state is not State.RUNNING
 
     async def send(self, packet: SocketPacket) -> None:
         """Send a packet to the client. A RESULT is the last one and ends the session.
