@@ -155,6 +155,15 @@ def test_the_packets_of_an_ended_session_are_all_refused() -> None:
         assert (error.state, error.code, error.message) == ("cancelled", "died", "m")
 
 
+def test_the_body_of_an_end_may_be_lost() -> None:
+    posts = Posts((410, b""))
+    (one,) = posts.add(named(1))
+    posts.deliver()
+    error = error_of(one)
+    assert isinstance(error, SessionEnded)
+    assert (error.state, error.code) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("answers", "kind"), [([(404, b"{}")], StreamRefused), ([LOST] * 3, Unreachable), ([(429, b"{}")] * 3, Unreachable)]
 )

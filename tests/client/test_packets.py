@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from tailrace.client import (
     PacketType,
     RequestFailed,
     RequestTimedOut,
+    Retry,
     SessionEnded,
     SocketPacket,
     StreamFailed,
@@ -225,6 +227,73 @@ async def test_packets_that_share_requests_survive_losses_in_order() -> None:
                 assert [packet.payload async for packet in session] == ["first", *numbers]
             await server.recorded.until("disconnect")
             assert server.calls == ["connect", "first", *numbers, "disconnect"], count
+
+
+@asynccontextmanager
+async def weather(relay: Relay, seed: int) -> AsyncIterator[None]:
+    """Let connections fail in any way at any time, the same for a seed as far as time allows."""
+    chosen = random.Random(seed)
+
+    def fault() -> Fault:
+        how, of = chosen.choice(["close", "reset", "half_close"]), chosen.choice(["client", "server"])
+        after, piece = chosen.randrange(chosen.choice([300, 1_500, 6_000])), chosen.choice([None, 1, 7])
+        return Fault(after, how, piece=piece, of=of)  # type: ignore[arg-type]
+
+    async def blow() -> None:
+        while True:
+            relay.next(*[fault() for _ in range(chosen.randrange(4))])
+            if chosen.random() < 0.3:
+                relay.cut()
+            await asyncio.sleep(chosen.uniform(0, 0.03))
+
+    blowing = asyncio.create_task(blow())
+    try:
+        yield
+    finally:
+        blowing.cancel()
+        await asyncio.wait([blowing])
+
+
+async def echo_twice(session: ClientSession, packet: SocketPacket) -> None:
+    """Send each payload, then answer with it. End after `bye`."""
+    if packet.payload != "bye":
+        await session.send(data(packet.payload))
+    await session.send(packet.reply(packet.payload, "RESULT" if packet.payload == "bye" else "DATA"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_many_tasks_and_any_losses(seed: int) -> None:
+    senders, requesters, each = 5, 3, 8
+    async with served(echo_twice) as server:
+        options = {"retry": Retry(base=0.005, limit=500), "timeouts": Timeouts(head=2, idle=2, event=None)}
+        async with weather(server.relay, seed), server.open("hello", **options) as session:
+
+            async def send(name: str) -> None:
+                for number in range(each):
+                    await session.send(data(f"{name}{number}"))
+
+            async def request(name: str) -> None:
+                for number in range(each):
+                    assert (await session.request(data(f"{name}{number}"))).payload == f"{name}{number}"
+
+            async def read() -> list[Any]:
+                return [packet.payload async for packet in session]
+
+            reading = asyncio.create_task(read())
+            names = [f"s{sender}-" for sender in range(senders)], [f"r{requester}-" for requester in range(requesters)]
+            await asyncio.gather(*map(send, names[0]), *map(request, names[1]))
+            with suppress(SessionEnded):
+                await session.send(data("bye"))
+            received = await reading
+        await server.recorded.until("disconnect")
+        first, *handled, last = server.calls
+        assert (first, last) == ("connect", "disconnect")
+        for name in (*names[0], *names[1]):
+            assert [payload for payload in handled if payload.startswith(name)] == [f"{name}{n}" for n in range(each)]
+        assert len(handled) == (senders + requesters) * each + 2
+        # The iteration gets each payload, and the answers to packets that were only sent.
+        once = {"bye", *(payload for payload in handled if payload.startswith("r"))}
+        assert received == [payload for payload in handled for _ in range(1 if payload in once else 2)]
 
 
 async def test_a_server_that_is_gone_is_given_up(talk: Talk) -> None:

@@ -113,7 +113,8 @@ class Outgoing:
 
 def _as_end(error: ClientError | None) -> ClientError | None:
     """Return the refusal of a session that has ended as its end, and any other error as it is."""
-    if not (isinstance(error, StreamRefused) and error.code == "session_ended"):
+    # The status is enough, because the body may have been lost.
+    if not (isinstance(error, StreamRefused) and error.status == 410):
         return error
     return SessionEnded(error.members.get("state"), error.members.get("outcome_code"), error.detail)
 
