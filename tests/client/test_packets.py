@@ -312,9 +312,10 @@ async def test_a_server_that_is_gone_is_given_up(talk: Talk) -> None:
 # A session from its beginning to its end
 
 
-async def test_a_session(talk: Talk) -> None:
+@pytest.mark.parametrize("headers", [None, {"Accept": "application/x-ndjson"}], ids=["sse", "lines"])
+async def test_a_session(talk: Talk, headers: dict[str, str] | None) -> None:
     async with served() as server:
-        got = await talk(server.url, "a", b"\0\xff", {"x": [1]}, "bye")
+        got = await talk(server.url, "a", b"\0\xff", {"x": [1]}, "bye", headers=headers)
         assert (got.error, got.payloads) == (None, ["a", b"\0\xff", {"x": [1]}, "bye"])
         assert got.result.packet_type == PacketType.RESULT
         assert got.session_id == server.session.id
@@ -367,13 +368,14 @@ async def failing(session: ClientSession, packet: SocketPacket) -> None:
     raise StreamError("no more", code="empty")
 
 
-async def test_an_end_that_is_no_success_is_an_error(talk: Talk) -> None:
+@pytest.mark.parametrize("headers", [None, {"Accept": "application/x-ndjson"}], ids=["sse", "lines"])
+async def test_an_end_that_is_no_success_is_an_error(talk: Talk, headers: dict[str, str] | None) -> None:
     async with served(dying) as server:
-        got = await talk(server.url, "a")
+        got = await talk(server.url, "a", headers=headers)
         assert isinstance(got.error, SessionEnded)
         assert (got.error.state, got.error.code, got.error.message) == ("cancelled", "died", "enough")
     async with served(failing) as server:
-        got = await talk(server.url, "a")
+        got = await talk(server.url, "a", headers=headers)
         assert isinstance(got.error, StreamFailed)
         assert (got.error.code, got.error.message) == ("empty", "no more")
 
