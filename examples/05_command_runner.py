@@ -133,7 +133,8 @@ class Run:
         self.session = session
         self.process = process
         self.input: asyncio.Queue[Packet] = asyncio.Queue(1)
-        self.task = asyncio.create_task(self.run())
+        # The session cancels this task and waits for it, before it calls the disconnect hook.
+        self.task = session.create_task(self.run())
 
     async def handle(self, packet: Packet) -> None:
         match packet.packet_type:
@@ -146,14 +147,9 @@ class Run:
 
     async def run(self) -> None:
         """Follow the command to its end. Then send the RESULT, which ends the session."""
-        try:
-            status = await self.carry()
-            result = {"exit_status": status} if status >= 0 else {"signal": signal.Signals(-status).name}
-            await self.session.send(SocketPacket(packet_type=PacketType.RESULT, payload=result))
-        except Exception:
-            # A hook's error ends its session, but this is a task of our own.
-            self.session.die("the server cannot follow the command")
-            raise
+        status = await self.carry()
+        result = {"exit_status": status} if status >= 0 else {"signal": signal.Signals(-status).name}
+        await self.session.send(SocketPacket(packet_type=PacketType.RESULT, payload=result))
 
     async def carry(self) -> int:
         """Carry input and output, and return the exit status, which is negative after a signal."""
@@ -201,8 +197,6 @@ class Run:
 
     async def end(self) -> None:
         """Kill the command if it still runs, and wait until it is gone."""
-        self.task.cancel()
-        await asyncio.wait([self.task])
         self.signal(signal.SIGKILL)
         # On Python 3.11, `wait` would not return before somebody has read the rest of the output.
         await self.process.communicate()
@@ -239,7 +233,7 @@ def make_app(grace: float) -> FastAPI:
         on_disconnect=on_disconnect,
         packet=Packet,
         packet_types=["STDOUT", "STDERR", "INPUT", "INPUT_END", "TAKEN", "CANCEL"],
-        limits=PacketLimits(sessions=8),  # so at most 8 commands run at once,
+        limits=PacketLimits(sessions=8),  # so at most 8 commands run at once
         flow=Flow.block(high=64),  # and each has at most 64 packets that its client has yet to read
         grace=grace,
         engine=Engine(shutdown_grace=grace),

@@ -249,6 +249,92 @@ async def test_the_end_of_the_server_ends_its_sessions() -> None:
     assert recorded.calls == ["connect", 0, "disconnect"]
 
 
+async def test_nothing_interrupts_the_disconnect_hook_of_a_session_that_has_a_result() -> None:
+    async def disconnect(session: ClientSession) -> None:
+        session.die()
+        await asyncio.sleep(0)
+        recorded.calls.append("disconnected")
+
+    recorded = Recorded()
+    recorded.disconnect = disconnect  # type: ignore[method-assign]
+    async with client_of(recorded) as client, opened(client, data("bye")) as talk:
+        [end] = await talk.rest()
+        assert end["packet_type"] == "RESULT"
+        assert recorded.session is not None
+        await asyncio.wait_for(recorded.session.wait_dead(), BOUND)
+    assert recorded.calls == ["connect", "bye", "disconnected"]
+
+
+# Tasks
+
+
+async def test_work_beside_the_hooks_ends_before_the_disconnect_hook() -> None:
+    async def work(session: ClientSession) -> None:
+        try:
+            await session.send(SocketPacket(packet_type="DATA", payload="begun"))
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            recorded.calls.append("work")
+
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        session.create_task(work(session))
+
+    recorded = Recorded(read)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        assert (await talk.packet())["payload"] == "begun"
+        await talk.end()
+        await recorded.until("disconnect")
+    assert recorded.calls == ["connect", 0, "work", "disconnect"]
+
+
+async def test_a_task_ends_its_session_by_a_result() -> None:
+    async def work(session: ClientSession) -> int:
+        await session.send(result("from a task"))
+        return 7
+
+    async def connect(session: ClientSession) -> None:
+        tasks.append(session.create_task(work(session)))
+
+    tasks: list[asyncio.Task[int]] = []
+    recorded = Recorded(nothing, connect=connect)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        [end] = await talk.rest()
+        assert end["payload"] == "from a task"
+        await recorded.until("disconnect")
+    assert tasks[0].result() == 7
+
+
+async def test_a_session_that_has_ended_takes_no_more_tasks() -> None:
+    async def disconnect(session: ClientSession) -> None:
+        with pytest.raises(RuntimeError):
+            session.create_task(asyncio.sleep(0))
+        await recorded._note("disconnected")
+
+    recorded = Recorded()
+    recorded.disconnect = disconnect  # type: ignore[method-assign]
+    async with client_of(recorded) as client, opened(client, data("bye")) as talk:
+        await talk.rest()
+        await recorded.until("disconnected")
+
+
+async def test_a_task_that_fails_ends_its_session(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        raise ValueError("a secret")
+
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        session.create_task(work())
+        await asyncio.Event().wait()
+
+    recorded = Recorded(read)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        error, _ = await talk.rest()
+        assert error["payload"] == {"code": "hook_failed", "message": "the server failed in a task"}
+        await recorded.until("disconnect")
+    assert recorded.calls == ["connect", 0, "disconnect"]
+    assert "a task raised" in caplog.text
+
+
 # Errors
 
 
@@ -261,7 +347,7 @@ async def test_a_hook_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     async with client_of(recorded) as client, opened(client, data(0)) as talk:
         error, cut = await talk.rest()
         assert error["packet_type"] == "ERROR"
-        assert error["payload"] == {"code": "hook_failed", "message": "the server failed in its read hook"}
+        assert error["payload"] == {"code": "hook_failed", "message": "the server failed in the read hook"}
         assert error["cursor"].endswith(".end")
         assert cut is None
         await recorded.until("disconnect")

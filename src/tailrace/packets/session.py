@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from anyio import from_thread
 from pydantic_core import to_json
@@ -22,6 +23,8 @@ from ..packet import PacketType, RequestFailed, SocketPacket
 from ..producer import Producer, State
 from .hooks import Hooks
 from .inbox import Inbox
+
+T = TypeVar("T")
 
 logger = logging.getLogger("tailrace")
 
@@ -84,6 +87,7 @@ class ClientSession:
         self._types = types
         self._flow = flow
         self._loop = asyncio.get_running_loop()
+        self._tasks = asyncio.TaskGroup()
         self._handled = 0
         self._repeated = 0
         self._seen: set[str] = set()
@@ -142,13 +146,26 @@ class ClientSession:
     def die(self, message: str = "the server has ended the session") -> None:
         """End the session. The running hook is cancelled, and the client gets a packet CANCELLED with the message.
 
-        You may call this from any thread, and more than once.
+        You may call this from any thread. Do nothing if the session ends already.
         """
-        outcome = Outcome("cancelled", "died", message)
-        if _running_loop() is self._loop:
-            self._producer.stop(outcome)
-        else:
-            self._loop.call_soon_threadsafe(self._producer.stop, outcome)
+        if _running_loop() is not self._loop:
+            self._loop.call_soon_threadsafe(self.die, message)
+        elif not self.dead:
+            self._producer.stop(Outcome("cancelled", "died", message))
+
+    def create_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine beside the hooks. An error in it ends the session, as in a hook.
+
+        It is cancelled when the session ends, and awaited before the disconnect hook is called. After a RESULT, it may
+        go on for 5 seconds. Raise RuntimeError if the session has not begun to connect, or has ended.
+        """
+        attended = self._attend(work)
+        try:
+            return self._tasks.create_task(attended)
+        except RuntimeError:
+            attended.close()
+            work.close()
+            raise
 
     async def wait_dead(self) -> None:
         """Wait until the session has ended and its disconnect hook is done."""
@@ -173,15 +190,17 @@ class ClientSession:
     async def run(self) -> None:
         """Run the hooks until the session ends, in the producer's task. Cancelling the task ends the session.
 
-        Raise HTTPException if the connect hook refuses the session by one, and StreamError if any hook fails.
+        Raise HTTPException if the connect hook refuses the session by one, and StreamError if a hook or a task fails.
         """
         refused = False
         try:
-            await self._connect()
-            await self._read()
-        except HTTPException:
-            refused = True  # so there was no session, and nothing to disconnect
-            raise
+            async with self._tasks:
+                await self._connect()
+                await self._read()
+        except BaseExceptionGroup as group:
+            error = group.exceptions[0]
+            refused = isinstance(error, HTTPException)  # so there was no session, and nothing to disconnect
+            raise error from error.__cause__
         finally:
             self.state = SessionState.DEAD
             if not refused:
@@ -194,7 +213,7 @@ class ClientSession:
             raise
         except Exception as error:  # a hook may raise anything
             self._producer.begin()  # with status 200, because the session ends by an error packet
-            raise self._failure("connect", error) from error
+            raise self._failure("the connect hook", error) from error
         self.state = SessionState.OPEN
         self._producer.begin()
 
@@ -227,7 +246,13 @@ class ClientSession:
             try:
                 await self._hooks.packet(self, packet)
             except Exception as error:  # a hook may raise anything
-                raise self._failure("read", error) from error
+                raise self._failure("the read hook", error) from error
+
+    async def _attend(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await work
+        except Exception as error:  # a task may raise anything
+            raise self._failure("a task", error) from error
 
     async def _disconnect(self) -> None:
         try:
@@ -235,14 +260,14 @@ class ClientSession:
         except Exception:  # a hook may raise anything, and the session has ended all the same
             logger.exception("session %s: the disconnect hook raised", self.id)
 
-    def _failure(self, hook: str, error: Exception) -> StreamError:
-        """Return what the client is told of a hook's error. Log an error that it is not told of."""
+    def _failure(self, place: str, error: Exception) -> StreamError:
+        """Return what the client is told of an error. Log an error that it is not told of."""
         if isinstance(error, StreamError):
             return error
         if isinstance(error, HTTPException):
             return StreamError(str(error.detail), code=f"http_{error.status_code}")
-        logger.error("session %s: the %s hook raised", self.id, hook, exc_info=error)
-        return StreamError(f"the server failed in its {hook} hook", code="hook_failed")
+        logger.error("session %s: %s raised", self.id, place, exc_info=error)
+        return StreamError(f"the server failed in {place}", code="hook_failed")
 
     def _is_new(self, name: str) -> bool:
         if name in self._seen:
