@@ -68,7 +68,7 @@ LINE = b'{"packet_type":"ERROR","payload":{"code":"bad"}}'
     ],
 )
 def test_a_refusal_that_is_a_line_is_told_as_it_is(media_type: bytes, body: bytes) -> None:
-    assert Answer(422, [(b"content-type", media_type)], body).as_message() == LINE.decode()
+    assert Answer(422, [(b"content-type", media_type)], body).as_message("refused") == LINE.decode()
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_a_refusal_that_is_a_line_is_told_as_it_is(media_type: bytes, body: byte
         (b"application/x-ndjson", b"x" * 20_000, {"code": "http_422", "message": "x" * MAX_TOLD}),
     ],
 )
-def test_any_other_refusal_is_an_error_event(media_type: bytes, body: bytes, data: dict[str, Any]) -> None:
-    message = from_json(Answer(422, [(b"content-type", media_type)], body).as_message())
-    assert message == {"event": "error", "data": {"status": 422, **data}}
+def test_any_other_refusal_is_an_event(media_type: bytes, body: bytes, data: dict[str, Any]) -> None:
+    message = from_json(Answer(422, [(b"content-type", media_type)], body).as_message("refused"))
+    assert message == {"event": "refused", "data": {"status": 422, **data}}
 
 
 async def test_a_post_is_a_request_of_the_same_client() -> None:

@@ -164,23 +164,19 @@ async def test_a_client_is_held_back_while_too_much_is_unposted(fitting: list[st
     assert [line for body in target.bodies for line in body] == [*fitting, more]
 
 
-async def test_if_a_line_is_refused_each_is_posted_by_itself() -> None:
+async def test_of_several_lines_only_the_bad_ones_are_refused() -> None:
     def judge(lines: list[str]) -> Answer:
         bad = [line for line in lines if line.startswith("bad")]
         return refusal(422, f'{{"bad":"{bad[0]}"}}') if bad else OK
 
-    async with begun(judge) as target:
-        target.gate.clear()
-        await target.put("0")
-        await soon(target.arrived)
-        await target.put("1", "bad 2", "3", "bad 4", "5")
-        target.gate.set()
-        await turns(3)
-        await target.put("6", "7")
-        await target.posts.drain()
-    assert target.bodies[1] == ["1", "bad 2", "3", "bad 4", "5"]
-    assert target.bodies[2:7] == [["1"], ["bad 2"], ["3"], ["bad 4"], ["5"]]
-    assert [line for body in target.bodies[7:] for line in body] == ["6", "7"]
+    target = Target(judge)
+    lines = ["1", "bad 2", "3", "bad 4", "5", "6", "7", "8"]
+    await target.put(*lines)
+    target.posts.begin()
+    await target.posts.drain()
+    assert target.bodies[:4] == [lines, lines[:4], lines[:2], lines[:1]]
+    accepted = [line for body in target.bodies if judge(body) is OK for line in body]
+    assert accepted == ["1", "3", "5", "6", "7", "8"]
     assert target.told == ['{"bad":"bad 2"}', '{"bad":"bad 4"}']
 
 
@@ -201,15 +197,32 @@ async def test_a_later_attempt_is_the_same_line_before_any_other() -> None:
     assert target.told == []
 
 
-async def test_lines_for_which_there_is_no_room_together_are_posted_one_by_one() -> None:
+async def test_lines_for_which_there_is_no_room_together_are_posted_in_parts() -> None:
     def judge(lines: list[str]) -> Answer:
-        return OK if len(lines) == 1 else Answer(429, [(b"retry-after", b"0")])
+        return OK if len(lines) <= 2 else Answer(429, [(b"retry-after", b"30")])
 
     target = Target(judge)
-    await target.put("1", "2", "3")
+    await target.put(*"12345")
     target.posts.begin()
     await target.posts.drain()
-    assert target.bodies == [["1", "2", "3"], ["1"], ["2"], ["3"]]
+    assert target.bodies == [[*"12345"], [*"12"], [*"345"], [*"3"], [*"45"]]
+
+
+async def test_each_new_attempt_waits_twice_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY", 0.001)
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+
+    def judge(lines: list[str]) -> Answer:
+        times.append(loop.time())
+        return Answer(503, [(b"retry-after", b"30")]) if len(times) < 7 else OK
+
+    target = Target(judge)
+    await target.put("1")
+    target.posts.begin()
+    await target.posts.drain()
+    assert len(times) == 7
+    assert all(times[number + 1] - times[number] >= 0.0009 * 2**number for number in range(6))
 
 
 @pytest.mark.parametrize("status", [404, 410])
@@ -247,7 +260,7 @@ async def test_a_close_gives_up_what_is_unposted_and_lets_the_request_finish() -
 async def test_a_close_does_not_wait_for_a_later_attempt() -> None:
     async with begun(lambda lines: Answer(503, [(b"retry-after", b"30")])) as target:
         await target.put("1")
-        await turns()
+        await soon(target.arrived)
     assert target.bodies == [["1"]]
 
 

@@ -267,7 +267,7 @@ async def test_a_websocket_client_may_send(server: Running, name: str) -> None:
             await socket.send(f"{number}")
         await socket.send("no json")
         frames = [await receive(socket) for _ in range(101)]
-        refusals = [frame for frame in frames if frame.event == "error"]
+        refusals = [frame for frame in frames if frame.event == "refused"]
         assert [frame.data for frame in refusals] == [{"code": "http_400", "status": 400, "message": "no JSON"}]
         assert [frame.data for frame in frames if frame not in refusals] == list(range(100))
         await socket.send("null")

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import islice
 
 from .exchange import Answer
 
@@ -15,6 +16,9 @@ MAX_BYTES = 1 << 20
 
 STALL = 60.0
 """The seconds in which the application must accept a message, if the client has sent more than is kept."""
+
+FIRST_DELAY = 0.01
+"""The seconds before the first new attempt. Each further one waits twice as long, up to what the application asks."""
 
 LINGER = 5.0
 """The seconds in which the messages of a client that has left must be posted."""
@@ -29,8 +33,8 @@ class Posts:
     """Posts messages in the order in which they came, one request at a time.
 
     Messages that come during a request go together in the next one, one a line. A request is accepted as a whole or not
-    at all. If one of several lines is refused, each is posted by itself, so that only the bad ones are lost. While the
-    application asks for a later attempt, the messages wait.
+    at all. After a refusal, the next one has half as many lines, so that in the end only the bad ones are lost. After
+    each success, it has twice as many. While the application asks for a later attempt, the messages wait.
     """
 
     def __init__(self, post: Callable[[bytes], Awaitable[Answer]], tell: Callable[[str], Awaitable[None]]) -> None:
@@ -39,7 +43,8 @@ class Posts:
         self._tell = tell
         self._lines: deque[bytes] = deque()
         self._size = 0
-        self._singly = 0  # how many of the next lines are posted one by one
+        self._most = MAX_MESSAGES  # the lines of the next request
+        self._delay = FIRST_DELAY
         self._begun = asyncio.Event()
         self._over = asyncio.Event()
         self._room = asyncio.Event()
@@ -103,23 +108,26 @@ class Posts:
     async def _run(self) -> None:
         await self._begun.wait()
         while self._lines:
-            lines = [self._lines[0]] if self._singly else list(self._lines)
+            lines = list(islice(self._lines, self._most))
             answer = await self._post(b"".join(lines))
             if not self._over.is_set():
                 await self._settle(len(lines), answer)
 
     async def _settle(self, count: int, answer: Answer) -> None:
-        """Remove the lines that were answered. The others are posted again, one by one."""
+        """Remove the lines that were answered. The others are posted again."""
         if answer.status < 300:
             self._remove(count)
+            self._most, self._delay = min(2 * self._most, MAX_MESSAGES), FIRST_DELAY
         elif answer.retry_after is not None:
-            self._singly = max(self._singly, count)
-            await self._pause(answer.retry_after)
+            # There may be room for fewer lines, and much earlier than Retry-After says: it counts whole seconds.
+            self._most = max(count // 2, 1)
+            await self._wait(min(self._delay, answer.retry_after))
+            self._delay *= 2
         elif answer.status in _GONE:
             self._stop()
             await self._tell(answer.as_message(REFUSED))
         elif count > 1:
-            self._singly = count
+            self._most = count // 2
         else:
             self._remove(1)
             await self._tell(answer.as_message(REFUSED))
@@ -127,10 +135,9 @@ class Posts:
     def _remove(self, count: int) -> None:
         for _ in range(count):
             self._size -= len(self._lines.popleft())
-        self._singly = max(self._singly - count, 0)
         self._room.set()
 
-    async def _pause(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._over.wait()
