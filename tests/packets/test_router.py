@@ -163,6 +163,22 @@ async def test_a_client_that_floods_with_few_large_packets() -> None:
         assert (await talk.say(large)).status_code == 429
 
 
+async def test_the_last_packets_of_an_ended_session_are_accepted_again() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        last = [data(1, id="1"), data("bye", id="2")]
+        assert (await talk.say(*last)).status_code == 202
+        await talk.rest()
+        await recorded.until("disconnect")
+        for _ in range(2):
+            assert (await talk.say(*last)).status_code == 202
+        assert (await talk.say(*last[1:])).status_code == 202
+        for other in (last[:1], [*last, data(3, id="3")], [data("bye")], [data("bye", id="3")]):
+            refused = await talk.say(*other)
+            assert (refused.status_code, refused.json()["code"]) == (410, "session_ended")
+    assert recorded.calls == ["connect", 0, 1, "bye", "disconnect"]
+
+
 async def test_too_many_sessions() -> None:
     recorded = Recorded(limits=LIMITS)
     async with client_of(recorded) as client, opened(client, data(0)), opened(client, data(0)):

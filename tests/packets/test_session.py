@@ -614,7 +614,7 @@ async def test_an_inbox_that_somebody_has_closed() -> None:
 async def test_an_inbox_that_cannot_be_forgotten(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def forget(log: Log) -> None:
+    async def forget(log: Log, *, within: float) -> None:
         raise StoreUnavailable(log.name, "gone")
 
     recorded = Recorded()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..flow import Retention
@@ -81,6 +82,16 @@ def is_full(log: Log, taken: int | None, limits: PacketLimits) -> bool:
         return True
     fitting = log.read_nowait(max(taken, log.base), limits.pending, limits.pending_bytes) if pending > 1 else None
     return fitting is not None and len(fitting) < pending
+
+
+def ends_with(log: Log, lines: Sequence[bytes], rules: Rules) -> bool:
+    """Tell whether an inbox ends with these packets, and all of them have ids."""
+    # There may be reports among them, of which there are few.
+    last = log.read_nowait(max(log.top - 2 * len(lines) - 2, log.base), log.top)
+    if last is None or not all(rules.model.decode(line).id for line in lines):
+        return False
+    kept = [json for offset, json in zip(last.offsets, last.json, strict=True) if offset not in last.events]
+    return kept[-len(lines) :] == list(lines)
 
 
 def _reported(log: Log, limits: PacketLimits) -> int:

@@ -18,10 +18,13 @@ from ..producer import Producer
 from ..routing.endpoints import principal_name
 from .body import PacketRefused
 from .hooks import Hooks
-from .inbox import Inbox, Rules, is_full
+from .inbox import Inbox, Rules, ends_with, is_full
 from .session import ClientSession
 
 logger = logging.getLogger("tailrace")
+
+REPEATED_WITHIN = 60.0
+"""Seconds after the end of a session in which a client may repeat its last packets."""
 
 
 @dataclass(slots=True)
@@ -67,9 +70,14 @@ class Sessions:
         return outbox
 
     async def accept(self, engine: Engine, outbox: Log, lines: Sequence[bytes]) -> None:
-        """Append packets as JSON to a session's inbox. Raise PacketRefused if it is full, or the session has ended."""
+        """Append packets as JSON to a session's inbox. Raise PacketRefused if it is full, or the session has ended.
+
+        Of a session that has ended, accept the last packets once more: the client that repeats them missed the answer.
+        """
         session = self.live.get(outbox.stream)
         inbox = await engine.find(_inbox_name(outbox)) if session is None else session.inbox.log
+        if outbox.outcome is not None and inbox is not None and ends_with(inbox, lines, self.rules):
+            return
         if inbox is None or outbox.outcome is not None:
             raise _ended(outbox)
         if is_full(inbox, None if session is None else session.inbox.taken, self.rules.limits):
@@ -94,7 +102,7 @@ def _inbox_name(outbox: Log) -> str:
 async def _discard(engine: Engine, inbox: Log) -> None:
     try:
         await inbox.close()
-        await engine.forget(inbox)
+        await engine.forget(inbox, within=REPEATED_WITHIN)
     except StoreUnavailable as error:  # the store forgets it when it was idle for long enough
         logger.warning("log %s could not be forgotten: %s", inbox.name, error)
 
