@@ -20,6 +20,7 @@ from tailrace.packets import (
 )
 from tailrace.packets.body import PacketRefused
 from tailrace.packets.session import WINDOW
+from tailrace.packets.sessions import owner_of
 from tests.packets.apps import Recorded, client_of, data, opened, resumed
 from tests.raw import BOUND
 from tests.sources import soon, turns
@@ -223,6 +224,14 @@ async def test_the_client_ends_a_session_and_may_do_so_again() -> None:
         assert end["packet_type"] == "CANCELLED"
         assert (await talk.say(data(1))).status_code == 410
     assert recorded.calls == ["connect", 0, "disconnect"]
+
+
+async def test_a_session_of_another_process_that_has_not_ended_yet() -> None:
+    recorded = Recorded()
+    outbox = await recorded.engine.new_stream("/stream", fingerprint=owner_of(None))
+    async with client_of(recorded) as client:
+        answer = await client.delete(outbox.name)
+    assert (answer.status_code, answer.json()) == (202, {"session_id": outbox.stream, "state": "open"})
 
 
 async def test_a_session_that_nobody_reads_dies_after_its_grace() -> None:

@@ -21,7 +21,6 @@ from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine.engine import Engine
 from ..errors import StoreUnavailable, StreamError
-from ..events import Outcome
 from ..flow import Flow, Retention
 from ..iterators import Job
 from ..log.base import Log
@@ -215,9 +214,11 @@ class PacketsRouter(StreamRouter):
             """End a session."""
             engine = self._engine_of(request)
             outbox = await self._sessions.find(engine, address(request.scope).removesuffix("/stop"), principal)
-            outcome = await engine.stop(outbox) or _NOT_YET
+            outcome = await engine.stop(outbox)
+            if outcome is None:
+                return JSONResponse({"session_id": outbox.stream, "state": "open"}, 202)
             end = SessionEnd(session_id=outbox.stream, state=outcome.state, code=outcome.code, message=outcome.message)
-            return JSONResponse(end.model_dump(exclude_none=True), 202 if outcome is _NOT_YET else 200)
+            return JSONResponse(end.model_dump(exclude_none=True))
 
         return end_session
 
@@ -277,8 +278,6 @@ async def _key(engine: Engine, request: Request, owner: bytes, first: Sequence[b
 
 
 # Answers
-
-_NOT_YET = Outcome("cancelled")
 
 _AT_ITS_ADDRESS = "expected no cursor, because a session is resumed by GET at its own address"
 
