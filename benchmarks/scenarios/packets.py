@@ -70,8 +70,8 @@ PACKETS_BOTH_WAYS = Scenario(
     peers=(ECHO, ECHO_JSON, PACKETS, PACKETS_SOCKET),
     metrics=(
         Metric("cpu_us", "server CPU per packet and its echo", "µs", 2, plotted=True),
-        Metric("rate", "packets per second each way", "1/s", 0, plotted=True, more_is_better=True),
-        Metric("trips", "round trips per second, one at a time", "1/s", 0, more_is_better=True),
+        Metric("rate", "throughput each way", "packets/s", 0, plotted=True, more_is_better=True),
+        Metric("trips", "round trips one at a time", "1/s", 0, more_is_better=True),
         Metric("client_load", "load client's use of its CPU", "%", 0),
     ),
     measure=measure,
