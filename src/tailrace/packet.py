@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, from_json, to_json
 from typing_extensions import TypeVar
 
@@ -49,7 +49,7 @@ class SocketPacket(BaseModel, Generic[P]):
     model_config = ConfigDict(frozen=True)
 
     packet_type: PacketTypeName
-    payload: P = None  # type: ignore[assignment]
+    payload: P = Field(default=None, validate_default=True)
     id: PacketId | None = None
     reply_to: PacketId | None = None
 
@@ -80,9 +80,11 @@ class SocketPacket(BaseModel, Generic[P]):
             return cls.model_validate_json(line, extra=extra)
         try:
             members = from_json(line)
-        except ValueError:  # have pydantic explain it
-            return cls.model_validate_json(line)
-        return cls.read(members, strict=strict)
+        except ValueError:
+            members = None  # which pydantic explains
+        if isinstance(members, dict) and members.get("encoding") == "base64":
+            return cls.read(members, strict=strict)
+        return cls.model_validate_json(line, extra=extra)
 
     @classmethod
     def read(cls, members: Any, *, strict: bool = False) -> Self:
@@ -91,7 +93,7 @@ class SocketPacket(BaseModel, Generic[P]):
 
     def _encode_more(self) -> bytes:
         """Encode the fields of a subclass."""
-        more = to_json(self.model_dump(exclude=set(self._base), by_alias=True), by_alias=True, inf_nan_mode="null")
+        more = encode_data(self.model_dump(exclude=set(self._base), by_alias=True))
         return b"," + more[1:-1] if len(more) > 2 else b""
 
 

@@ -173,6 +173,11 @@ class Producer:
         return self._finished.is_set()
 
     @property
+    def detached(self) -> bool:
+        """True if the generator runs on without readers."""
+        return self._detached
+
+    @property
     def stuck(self) -> bool:
         """True if the generator was given up, because it ignored its cancellation."""
         return self.state is State.STUCK
@@ -187,14 +192,15 @@ class Producer:
         self._begun = True
         self.log.wake_readers()
 
-    async def send(self, item: Any) -> None:
+    async def send(self, item: Any, *, last: Outcome | None = None) -> None:
         """Write an item, from any task of this event loop, as if the generator had yielded it.
 
         Where the generator would have to wait, wait first. If the wait is cancelled, nothing is written. After a stop,
-        items are kept as long as the generator runs.
+        items are kept as long as the generator runs. With `last`, nothing may follow the item: the outcome ends the log
+        as `finish` does.
 
-        Raise EventError for data that is not JSON-able, LogClosed after the end, and LogFenced if the log belongs to
-        another writer.
+        Raise EventError for data that is not JSON-able, LogFenced if the log belongs to another writer, and LogClosed
+        after the end, or for a last item after a stop.
         """
         if type(item) is Result:
             self._keep_result(item)
@@ -202,10 +208,12 @@ class Producer:
         event, json = self._encode(item)
         if self._left <= 0 or self.log.full:
             await self._wait_turn()
-        if self._closed:
+        if self._closed or (last is not None and self.state is not State.RUNNING):
             raise self._refusal()
         self._left -= 1
         self._writer.write(event, json)
+        if last is not None:
+            await self.finish(last)
 
     async def finish(self, outcome: Outcome = DONE) -> None:
         """Store the end now, after all that was written, and let the generator go on without its log.

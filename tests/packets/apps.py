@@ -122,6 +122,16 @@ async def say(
     return await client.post(address, content=body, headers={"Content-Type": kind, **(headers or {})})
 
 
+async def insist(client: httpx.AsyncClient, address: str, *packets: Mapping[str, Any]) -> None:
+    """Send packets until they are accepted, as clients do after 429."""
+    async with asyncio.timeout(BOUND):
+        while True:
+            answer = await say(client, address, *packets)
+            if answer.status_code != 429:
+                return
+            await asyncio.sleep(0.01)
+
+
 def data(payload: Any, **members: Any) -> dict[str, Any]:
     return {"packet_type": "DATA", "payload": payload, **members}
 

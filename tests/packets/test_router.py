@@ -52,6 +52,15 @@ def as_user(name: str) -> dict[str, str]:
     [
         (b"", JSON, 400, "bad_json", "expected JSON, but got b''"),
         (b"no", JSON, 400, "bad_json", "expected JSON, but got b'no'"),
+        (b'{"packet_type":"DATA","payload":NaN}', JSON, 400, "bad_json", "expected JSON"),
+        (b'{"packet_type":"DATA","payload":"a\nb"}', JSON, 400, "bad_json", "expected JSON"),
+        (
+            b'{"packet_type":"DATA",%b}' % b",".join(b'"%d":1' % n for n in range(9)),
+            JSON,
+            422,
+            "bad_packet",
+            "9 mistakes",
+        ),
         (b"[" * 90, JSON, 400, "bad_json", "expected JSON"),
         (b"[]", JSON, 422, "bad_packet", "expected a packet, but: Input should be"),
         (b"{}", JSON, 422, "bad_packet", "packet_type: Field required"),
@@ -133,6 +142,27 @@ async def test_a_body_that_comes_too_slowly() -> None:
             await writer.wait_closed()
 
 
+async def test_a_body_that_is_cut_short(caplog: pytest.LogCaptureFixture) -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client, asyncio.timeout(BOUND):
+        _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(
+            b"POST /stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        )
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        async with opened(client, data("bye")) as talk:
+            await talk.rest()
+    assert "Exception in ASGI application" not in caplog.text
+
+
+async def test_words_that_json_does_not_have_are_texts_inside_of_strings() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client, opened(client, data("NaN, Infinity")) as talk:
+        assert (await talk.packet())["payload"] == "NaN, Infinity"
+
+
 async def test_a_client_that_floods() -> None:
     async def read(session: ClientSession, packet: SocketPacket) -> None:
         await released.wait()
@@ -172,11 +202,27 @@ async def test_the_last_packets_of_an_ended_session_are_accepted_again() -> None
         await recorded.until("disconnect")
         for _ in range(2):
             assert (await talk.say(*last)).status_code == 202
-        assert (await talk.say(*last[1:])).status_code == 202
-        for other in (last[:1], [*last, data(3, id="3")], [data("bye")], [data("bye", id="3")]):
+        for other in (last[:1], last[1:], [*last, data(3, id="3")], [data("bye")], [data("bye", id="3")]):
             refused = await talk.say(*other)
             assert (refused.status_code, refused.json()["code"]) == (410, "session_ended")
     assert recorded.calls == ["connect", 0, 1, "bye", "disconnect"]
+
+
+async def test_a_client_that_floods_by_many_requests_at_once() -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        await asyncio.Event().wait()
+
+    recorded = Recorded(read, limits=PacketLimits(pending=10))
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        bodies = [[data(number) for number in range(10)]] * 8
+        answers = [answer.status_code for answer in await asyncio.gather(*(talk.say(*body) for body in bodies))]
+        assert sorted(answers) == [202, *[429] * 7]
+
+
+@pytest.mark.parametrize("bound", [{"pending": 0}, {"sessions": -1}, {"packet": 2_000, "body": 1_000}])
+def test_limits_that_make_no_sense(bound: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        PacketLimits(**bound)
 
 
 async def test_too_many_sessions() -> None:
@@ -273,6 +319,19 @@ async def test_an_anonymous_key_that_can_be_guessed() -> None:
         answer = await client.post("/stream", json=data(0), headers={"Idempotency-Key": "1"})
         assert (answer.status_code, answer.json()["code"]) == (400, "weak_idempotency_key")
     assert recorded.calls == []
+
+
+async def test_a_key_is_free_again_after_the_connect_hook_has_refused() -> None:
+    async def connect(session: ClientSession) -> None:
+        if len(recorded.calls) == 1:
+            raise HTTPException(503, "not yet")
+
+    recorded = Recorded(connect=connect)
+    key = {"Idempotency-Key": "k" * 22}
+    async with client_of(recorded) as client:
+        assert (await client.post("/stream", json=data("bye"), headers=key)).status_code == 503
+        async with opened(client, data("bye"), headers=key) as talk:
+            assert [packet["payload"] for packet in await talk.rest()] == ["bye"]
 
 
 async def test_equal_keys_of_two_principals_are_two_sessions() -> None:
@@ -458,6 +517,26 @@ async def test_hooks_are_objects_and_partial_functions_too() -> None:
         assert [packet["packet_type"] for packet in packets] == ["RESULT"]
 
 
+async def test_a_dependency_may_have_a_parameter_that_hooks_have_too() -> None:
+    def hook(session: Any = Depends(lambda: "a database session")) -> Any:
+        return echo
+
+    app = FastAPI()
+    app.include_router(packets_router(on_packet=hook))
+    async with talking(app) as packets:
+        assert [packet["packet_type"] for packet in packets] == ["RESULT"]
+
+
+async def test_a_hook_that_yields() -> None:
+    async def hook(session: ClientSession, packet: SocketPacket) -> Any:
+        yield packet  # pragma: no cover
+
+    app = FastAPI()
+    app.include_router(packets_router(on_packet=lambda: hook))
+    async with client_of(app) as client:
+        assert (await client.post("/stream", json=data(0))).status_code == 500
+
+
 def test_a_hook_in_the_place_of_its_dependency() -> None:
     with pytest.raises(TypeError, match="expected as on_packet a dependency that gives the hook"):
         packets_router(on_packet=echo)
@@ -489,6 +568,7 @@ async def test_typed_payloads_and_types_of_the_application() -> None:
         refused = await client.post("/stream", json=data({"item": 1}))
         assert (refused.status_code, refused.json()["code"]) == (422, "bad_packet")
         assert "payload.item" in refused.json()["detail"]
+        assert (await client.post("/stream", json={"packet_type": "DATA"})).status_code == 422
         async with opened(client, {"packet_type": "PROGRESS", "payload": {"item": "nut"}}) as talk:
             progress, last = await talk.rest()
         assert progress["packet_type"] == "PROGRESS"

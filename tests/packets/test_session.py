@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,15 +14,15 @@ from fastapi import HTTPException
 from tailrace import Flow, Log, LogClosed, StoreUnavailable, StreamError
 from tailrace.packets import (
     ClientSession,
+    PacketLimits,
     PacketType,
     RequestFailed,
     SessionState,
     SocketPacket,
 )
 from tailrace.packets.body import PacketRefused
-from tailrace.packets.session import WINDOW
 from tailrace.packets.sessions import owner_of
-from tests.packets.apps import Recorded, client_of, data, opened, resumed
+from tests.packets.apps import Recorded, client_of, data, insist, opened, resumed
 from tests.raw import BOUND
 from tests.sources import soon, turns
 
@@ -274,6 +275,50 @@ async def test_nothing_interrupts_the_disconnect_hook_of_a_session_that_has_a_re
     assert recorded.calls == ["connect", "bye", "disconnected"]
 
 
+async def test_a_result_does_not_follow_a_stop(caplog: pytest.LogCaptureFixture) -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await session.send(SocketPacket(packet_type="DATA", payload="last words"))
+            await session.send(result("too late"))
+
+    recorded = Recorded(read)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await recorded.until(0)
+        await talk.end()
+        assert [packet["packet_type"] for packet in await talk.rest()] == ["DATA", "CANCELLED"]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_session_that_dies_while_it_connects() -> None:
+    async def connect(session: ClientSession) -> None:
+        session.die()
+
+    recorded = Recorded(connect=connect)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        [end] = await talk.rest()
+        assert end["payload"]["code"] == "died"
+        await recorded.until("disconnect")
+    assert recorded.calls == ["connect", "disconnect"]
+
+
+async def test_packets_for_a_session_that_is_dying() -> None:
+    async def disconnect(session: ClientSession) -> None:
+        await released.wait()
+
+    released = asyncio.Event()
+    recorded = Recorded(nothing)
+    recorded.disconnect = disconnect  # type: ignore[method-assign]
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await recorded.until(0)
+        assert recorded.session is not None
+        recorded.session.die()
+        assert (await talk.say(data(1))).status_code == 410
+        released.set()
+        await talk.rest()
+
+
 # Tasks
 
 
@@ -342,6 +387,24 @@ async def test_a_task_that_fails_ends_its_session(caplog: pytest.LogCaptureFixtu
         await recorded.until("disconnect")
     assert recorded.calls == ["connect", 0, "disconnect"]
     assert "a task raised" in caplog.text
+
+
+async def test_a_hook_that_ignores_the_failure_of_a_task() -> None:
+    async def work() -> None:
+        raise StreamError("no more", code="spent")
+
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        session.create_task(work())
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    recorded = Recorded(read)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await talk.say(data(1))
+        error, _ = await talk.rest()
+        assert error["payload"]["code"] == "spent"
+        await recorded.until("disconnect")
+    assert recorded.calls == ["connect", 0, "disconnect"]
 
 
 # Errors
@@ -431,6 +494,55 @@ async def test_a_connect_hook_that_fails() -> None:
     assert recorded.calls == ["connect", "disconnect"]
 
 
+async def test_a_connect_hook_that_refuses_after_it_has_sent_something() -> None:
+    async def connect(session: ClientSession) -> None:
+        await session.send(SocketPacket(packet_type="DATA", payload="welcome"))
+        raise HTTPException(403, {"no": "more"})
+
+    recorded = Recorded(connect=connect)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        welcome, error, _ = await talk.rest()
+        assert welcome["payload"] == "welcome"
+        assert error["payload"] == {"code": "http_403", "message": '{"no":"more"}'}
+        await recorded.until("disconnect")
+    assert recorded.calls == ["connect", "disconnect"]
+
+
+async def test_an_error_is_told_before_the_disconnect_hook_returns() -> None:
+    async def disconnect(session: ClientSession) -> None:
+        await released.wait()
+
+    released = asyncio.Event()
+    recorded = Recorded(failing)
+    recorded.disconnect = disconnect  # type: ignore[method-assign]
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        assert (await talk.packet())["packet_type"] == "ERROR"
+        released.set()
+
+
+async def test_a_packet_that_is_sent_too_late_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        await session.send(result())
+        await session.send(result())
+
+    recorded = Recorded(read)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        assert [packet["packet_type"] for packet in await talk.rest()] == ["RESULT"]
+        await recorded.until("disconnect")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_an_outbox_that_somebody_has_closed() -> None:
+    recorded = Recorded(nothing)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await recorded.until(0)
+        assert recorded.session is not None
+        await recorded.session.outbox.close()
+        [end] = await talk.rest()
+        assert (end["packet_type"], end["cursor"][-4:]) == ("DONE", ".end")
+        await recorded.until("disconnect")
+
+
 async def test_the_headers_come_once_the_session_is_connected() -> None:
     recorded = Recorded(nothing)
     async with client_of(recorded) as client, opened(client, data(0)) as talk:
@@ -474,6 +586,19 @@ async def test_the_server_asks_the_client_while_its_hook_waits() -> None:
         assert last["packet_type"] == "RESULT"
         await recorded.until("disconnect")
     assert recorded.calls == ["connect", 0, "other", "wrong", "bye", "disconnect"]
+
+
+async def test_an_answer_may_spell_the_id_in_another_way() -> None:
+    async def read(session: ClientSession, packet: SocketPacket) -> None:
+        answer = await session.request(SocketPacket(packet_type="REQUEST", id="job/1"))
+        await session.send(result(answer.payload))
+
+    recorded = Recorded(read)
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        await talk.packet()
+        answer = b'{"packet_type":"DATA","payload":1,"reply_to":"job\\/1"}'
+        await client.post(talk.address, content=answer, headers={"Content-Type": "application/json"})
+        assert (await talk.packet())["payload"] == 1
 
 
 async def test_an_answer_does_not_reach_the_hook() -> None:
@@ -543,6 +668,16 @@ async def test_a_packet_that_comes_twice_is_delivered_once() -> None:
     assert recorded.calls[:6] == ["connect", 0, 1, 2, 3, "bye"]
 
 
+async def test_bodies_that_come_again_are_not_delivered_again() -> None:
+    bodies = [[data(number, id=str(number)) for number in range(start, start + 1_000)] for start in (0, 1_000)]
+    recorded = Recorded(nothing)
+    async with client_of(recorded) as client, opened(client, data("first")) as talk:
+        for body in (*bodies, *bodies, [data("last")]):
+            await insist(client, talk.address, *body)
+        await recorded.until("last")
+    assert recorded.calls[1:-1] == ["first", *range(2_000), "last"]
+
+
 async def test_a_hook_that_floods_waits_for_its_client() -> None:
     sent = 0
 
@@ -586,6 +721,7 @@ async def test_a_thread_that_floods_ends_with_its_session() -> None:
 
 
 async def test_ids_are_remembered_for_a_while() -> None:
+    WINDOW = PacketLimits().window
     recorded = Recorded(nothing)
     async with client_of(recorded) as client, opened(client, data("first", id="x")) as talk:
         for start in range(0, WINDOW, 256):
@@ -615,7 +751,7 @@ async def test_an_inbox_that_somebody_has_closed() -> None:
         assert recorded.session is not None
         await recorded.session.inbox.log.close()
         with pytest.raises(PacketRefused, match="it has ended"):  # before the hooks know
-            await recorded.router._sessions.accept(recorded.engine, recorded.session.outbox, [b"{}"])
+            await recorded.router._sessions.accept(recorded.engine, recorded.session.outbox, [b"{}", b"{}"])
         error, _ = await talk.rest()
         assert error["payload"]["code"] == "packets_lost"
 
@@ -623,7 +759,7 @@ async def test_an_inbox_that_somebody_has_closed() -> None:
 async def test_an_inbox_that_cannot_be_forgotten(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def forget(log: Log, *, within: float) -> None:
+    async def forget(log: Log) -> None:
         raise StoreUnavailable(log.name, "gone")
 
     recorded = Recorded()

@@ -9,7 +9,7 @@ import pytest
 from tailrace.events import DONE, Dropped, Entries, Farewell, Notice, Outcome, Reset
 from tailrace.packet import SocketPacket
 from tailrace.wire.base import Frame, read_notice
-from tailrace.wire.packets import RESULT, PacketLines
+from tailrace.wire.packets import RESULT, RESULT_SENT, PacketLines
 from tests.wire.cases import CREATED, EPOCH, STREAM, Case, at, entry, spell, tagged
 
 PACKET = {"packet_type": "DATA", "payload": [1, None], "id": "a"}
@@ -22,7 +22,7 @@ CASES = {
         [Frame(PACKET, None, at(1))],
     ),
     "a result": Case(
-        [entry(1, PACKET), entry(2, LAST, RESULT), DONE],
+        [entry(1, PACKET), entry(2, LAST, RESULT), RESULT_SENT],
         b'{"packet_type":"DATA","payload":[1,null],"id":"a","cursor":"s1.e1.1"}\n'
         b'{"packet_type":"RESULT","payload":2,"cursor":"s1.e1.2.end"}\n',
         [Frame(PACKET, None, at(1)), Frame(LAST, None, at(2) + ".end")],
@@ -38,6 +38,7 @@ CASES = {
     ),
 }
 NOTICES: dict[str, Notice] = {
+    '{"packet_type":"DONE","payload":{},"cursor":"s1.e1.1.end"}\n': DONE,
     '{"packet_type":"CANCELLED","payload":{"code":"died"},"cursor":"s1.e1.1.end"}\n': Outcome("cancelled", "died"),
     '{"packet_type":"RESET","payload":{"reason":"trimmed"},"cursor":"s1.e1.1"}\n': Reset("trimmed"),
     '{"packet_type":"FAREWELL","payload":{"reason":"shutdown","retry":7},"cursor":"s1.e1.1"}\n': Farewell(

@@ -200,8 +200,14 @@ class Engine:
         return self._shutdown.begun
 
     def leaving(self, log: Log) -> bool:
-        """Tell whether readers of a log should leave now: the server stops, and the log can continue elsewhere."""
-        return self.draining and (self.store.shared or not log.passing)
+        """Tell whether readers of a log should leave now: the server stops, and the log can continue elsewhere.
+
+        A producer here that needs readers would lose them, and stop before its grace is over.
+        """
+        if not (self.draining and (self.store.shared or not log.passing)):
+            return False
+        producer = self.producers.find(log.name)
+        return producer is None or producer.detached
 
     def drain(self, *, grace: float | None = None) -> None:
         """Send readers away and give producers a grace, by default `shutdown_grace` seconds.

@@ -7,10 +7,11 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_origin
 
+import anyio
+import anyio.to_thread
 from fastapi import Depends
-from starlette.concurrency import run_in_threadpool
 
 Hook: TypeAlias = Callable[..., Any]
 """A function of the session, or of the session and a packet. Sync functions run in a worker thread."""
@@ -46,9 +47,11 @@ class Hooks:
     disconnect: Callable[..., Awaitable[object]]
 
     @classmethod
-    def of(cls, connect: Hook | None, packet: Hook | None, disconnect: Hook | None) -> Hooks:
-        """Take what the dependencies gave. Raise TypeError if it cannot be called."""
-        return cls(_as_async(connect), _as_async(packet), _as_async(disconnect))
+    def of(
+        cls, connect: Hook | None, packet: Hook | None, disconnect: Hook | None, threads: anyio.CapacityLimiter
+    ) -> Hooks:
+        """Make coroutine functions of the hooks. Sync ones take one of `threads`. Raise TypeError for other things."""
+        return cls(*(_as_async(hook, threads) for hook in (connect, packet, disconnect)))
 
 
 class Given:
@@ -59,7 +62,7 @@ class Given:
     """
 
     def __init__(self, default: Dependency, own: Dependency) -> None:
-        if set(inspect.signature(own).parameters) & {"session", "packet"}:
+        if any(map(_is_hooks_own, inspect.signature(own).parameters.values())):
             raise TypeError(
                 f"expected as {default.__name__} a dependency that gives the hook, such as `lambda: hook`, "
                 f"but got {own!r}, which seems to be the hook"
@@ -78,18 +81,28 @@ class Given:
         return hash(self._default)
 
 
-def _as_async(hook: Hook | None) -> Callable[..., Awaitable[object]]:
+def _is_hooks_own(parameter: inspect.Parameter) -> bool:
+    """Tell whether a parameter is one that the router passes to hooks, and nothing that FastAPI can solve."""
+    is_solved = parameter.default is not parameter.empty or get_origin(parameter.annotation) is Annotated
+    return parameter.name in ("session", "packet") and not is_solved
+
+
+def _as_async(hook: Hook | None, threads: anyio.CapacityLimiter) -> Callable[..., Awaitable[object]]:
     if hook is None:
         return _nothing
     if not callable(hook):
         raise TypeError(f"expected a dependency to give a hook that can be called, but got {hook!r:.80}")
+    if inspect.isasyncgenfunction(hook) or inspect.isgeneratorfunction(hook):
+        raise TypeError(f"expected a hook that sends its packets, but {hook!r:.80} yields")
     call = getattr(hook, "__call__", hook)  # noqa: B004 - an object's method, which may be a coroutine function
-    return hook if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(call) else partial(_in_thread, hook)
+    if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(call):
+        return hook
+    return partial(_in_thread, hook, threads)
 
 
-async def _in_thread(hook: Hook, *arguments: Any) -> object:
+async def _in_thread(hook: Hook, threads: anyio.CapacityLimiter, *arguments: Any) -> object:
     """Call a sync hook. A thread cannot be cancelled, so a cancellation waits for it. No other hook runs meanwhile."""
-    call = asyncio.ensure_future(run_in_threadpool(hook, *arguments))
+    call = asyncio.ensure_future(anyio.to_thread.run_sync(hook, *arguments, limiter=threads))
     try:
         returned = await asyncio.shield(call)
     except asyncio.CancelledError:
@@ -99,4 +112,4 @@ async def _in_thread(hook: Hook, *arguments: Any) -> object:
 
 
 async def _nothing(*_: object) -> None:
-    """Do as a hook that was not given."""
+    """Take the place of a hook that nobody gave."""

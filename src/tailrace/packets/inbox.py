@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import LogClosed, StoreUnavailable
 from ..flow import Retention
 from ..log.base import Log
 from ..packet import SocketPacket
@@ -31,10 +31,25 @@ class PacketLimits:
     sessions: int = 10_000
     seconds: float = 30.0
 
+    def __post_init__(self) -> None:
+        for name in ("packet", "body", "pending", "pending_bytes", "sessions", "seconds"):
+            if (value := getattr(self, name)) <= 0:
+                raise ValueError(f"expected {name} to be above 0, but got {value}")
+        if self.packet > self.body:
+            raise ValueError(f"expected a body to have room for a packet of {self.packet} bytes, but got {self.body}")
+
     @property
-    def retention(self) -> Retention:
-        """What an inbox keeps: what may wait, and as much again, because several processes may append at once."""
-        return Retention(count=3 * self.pending, size=self.pending_bytes + 3 * self.body)
+    def window(self) -> int:
+        """How many ids a session remembers: several times as many as there are packets that a client may repeat."""
+        return max(1_024, 4 * self.pending)
+
+    def retention(self, *, shared: bool) -> Retention:
+        """Return what an inbox keeps, so that no packet is trimmed while it waits.
+
+        Each process admits a last body when there is just room. `shared`: whether several processes may do so.
+        """
+        bodies = 16 if shared else 1
+        return Retention(count=(2 + bodies) * self.pending, size=self.pending_bytes + (1 + bodies) * self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,48 +70,55 @@ class Inbox:
         self.tail = log.tail(0)
         self.taken = 0  # the offset of the last packet that the hooks are done with
         self._model = rules.model
-        self._interval = max(rules.limits.pending // 4, 1) if reports else None
-        self._reported = 0
+        self._interval = report_interval(rules.limits) if reports else None
+        self._unreported = 0
 
     @property
     def pending(self) -> int:
-        """How many packets the hooks have yet to take."""
+        """How many packets the hooks have yet to take. In several processes, the reports among them count, too."""
         return self.log.top - self.taken
 
     def decode(self, json: bytes) -> SocketPacket:
         """Read a packet of the log. It was valid when it came in."""
         return self._model.decode(json)
 
-    async def report(self) -> None:
-        """Tell other processes how many packets were taken, if that is news enough."""
-        if self._interval is not None and self.taken - self._reported >= self._interval:
-            self._reported = self.taken
-            await self.log.add([(TAKEN, b"%d" % self.taken)])
+    async def report(self, packets: int) -> None:
+        """Note that the hooks have taken some packets, and tell other processes if they should know."""
+        self._unreported += packets
+        if self._interval is not None and self._unreported >= self._interval:
+            try:
+                await self.log.add([(TAKEN, b"%d" % self.taken)])
+            except (StoreUnavailable, LogClosed):
+                return  # the next report tells it, too
+            self._unreported = 0
 
 
-def is_full(log: Log, taken: int | None, limits: PacketLimits) -> bool:
-    """Tell whether too many packets wait in an inbox. In another process than its own, `taken` is None."""
+def report_interval(limits: PacketLimits) -> int:
+    """Return after how many packets an inbox reports."""
+    return max(limits.pending // 4, 1)
+
+
+def is_full(log: Log, taken: int | None, adding: int, limits: PacketLimits) -> bool:
+    """Tell whether too many packets wait in an inbox.
+
+    `taken` is up to where the hooks have come, or None in another process than theirs. `adding` is how many packets
+    this process is about to append.
+    """
     taken = _reported(log, limits) if taken is None else taken
-    pending = log.top - taken
-    if pending >= limits.pending:
-        return True
-    fitting = log.read_nowait(max(taken, log.base), limits.pending, limits.pending_bytes) if pending > 1 else None
-    return fitting is not None and len(fitting) < pending
-
-
-def ends_with(log: Log, lines: Sequence[bytes], rules: Rules) -> bool:
-    """Tell whether an inbox ends with these packets, and all of them have ids."""
-    # There may be reports among them, of which there are few.
-    last = log.read_nowait(max(log.top - 2 * len(lines) - 2, log.base), log.top)
-    if last is None or not all(rules.model.decode(line).id for line in lines):
+    entries = log.top - taken
+    if entries + adding < limits.pending and entries <= 1:
         return False
-    kept = [json for offset, json in zip(last.offsets, last.json, strict=True) if offset not in last.events]
-    return kept[-len(lines) :] == list(lines)
+    most = limits.pending + limits.pending // report_interval(limits) + 1  # with the reports among them
+    waiting = log.read_nowait(max(taken, log.base), most, limits.pending_bytes)
+    if waiting is None:  # only the store has them
+        return entries + adding >= limits.pending
+    return len(waiting) < min(entries, most) or len(waiting) - len(waiting.events) + adding >= limits.pending
 
 
 def _reported(log: Log, limits: PacketLimits) -> int:
     """Return the offset up to which the session's own process has reported packets as taken."""
-    after = max(log.base, log.top - limits.pending)
-    newest = log.read_nowait(after, limits.pending)
-    offset = max(newest.events, default=0) if newest is not None else 0
-    return int(newest.json[newest.offsets.index(offset)]) if newest is not None and offset else after
+    newest = 2 * (limits.pending + report_interval(limits))  # if these have no report, the hooks are far behind
+    after = max(log.base, log.top - newest)
+    entries = log.read_nowait(after, newest)
+    offset = max(entries.events, default=0) if entries is not None else 0
+    return int(entries.json[entries.offsets.index(offset)]) if entries is not None and offset else after

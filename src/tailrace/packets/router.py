@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from ..asgi.decision import address
 from ..asgi.lifespan import app_engine
-from ..asgi.reply import refusal_of
+from ..asgi.reply import refusal, refusal_of
 from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine.engine import Engine
@@ -34,7 +34,7 @@ from ..wire.ndjson import NDJSON
 from ..wire.packets import RESULT, PacketLines
 from ..wire.sse import SSE
 from . import hooks
-from .body import read_packets
+from .body import PacketRefused, read_packets
 from .hooks import Dependency, Hooks
 from .inbox import PacketLimits, Rules
 from .session import ClientSession
@@ -173,12 +173,14 @@ class PacketsRouter(StreamRouter):
             principal: Any = Depends(self._principal),
         ) -> Response:
             """Open a session with its first packet, and read the packets that the server sends."""
-            if "last-event-id" in request.headers or "after" in request.query_params:
-                raise StreamError(_AT_ITS_ADDRESS, code="unexpected_cursor", status=400)
-            given = Hooks.of(connect, packet, disconnect)
-            first = await read_packets(request, self._sessions.rules)
+            given = Hooks.of(connect, packet, disconnect, self._sessions.threads)
             engine, owner = self._engine_of(request), owner_of(principal)
-            stream_id, fingerprint = await _key(engine, request, owner, first)
+            try:
+                _check_no_cursor(request)
+                first = await read_packets(request, self._sessions.rules)
+                stream_id, fingerprint = await _key(engine, request, owner, first)
+            except StreamError as error:
+                return _refuse(request, error)
             run = partial(self._sessions.run, engine=engine, first=first, hooks=given, principal=principal)
             return self._respond(Job(run), engine, stream_id=stream_id, fingerprint=fingerprint)
 
@@ -205,7 +207,7 @@ class PacketsRouter(StreamRouter):
                 await self._sessions.accept(self._engine_of(request), outbox, lines)
             except (StreamError, StoreUnavailable) as error:
                 return _refuse(request, error)
-            return JSONResponse(Accepted(accepted=len(lines)).model_dump(), 202)
+            return Response(b'{"accepted":%d}' % len(lines), 202, media_type="application/json")
 
         return send_packets
 
@@ -279,20 +281,27 @@ async def _key(engine: Engine, request: Request, owner: bytes, first: Sequence[b
 
 # Answers
 
-_AT_ITS_ADDRESS = "expected no cursor, because a session is resumed by GET at its own address"
+
+def _check_no_cursor(request: Request) -> None:
+    if "last-event-id" in request.headers or "after" in request.query_params:
+        message = "expected no cursor, because a session is resumed by GET at its own address"
+        raise StreamError(message, code="unexpected_cursor", status=400)
 
 
 def _refuse(request: Request, error: StreamError | StoreUnavailable) -> Response:
     """Refuse packets. A client that reads only packets, such as a WebSocket, gets an ERROR packet."""
-    response = refusal_of(error)
+    reply_to, members = None, dict[str, Any]()
+    if isinstance(error, PacketRefused):
+        reply_to, members = error.reply_to, dict(error.members)
+        told = {"retry_after": error.retry_after, **members}
+        response = refusal(error.status, error.message, error.code, **told)
+    else:
+        response = refusal_of(error)
     if request.headers.get("accept") != NDJSON.media_type:
         return response
-    members = {"status": response.status_code, "code": getattr(error, "code", "store_unavailable")}
-    packet = SocketPacket(
-        packet_type=PacketType.ERROR,
-        payload={**members, "message": getattr(error, "message", str(error))},
-        reply_to=getattr(error, "reply_to", None),
-    )
+    code, message = getattr(error, "code", "store_unavailable"), getattr(error, "message", str(error))
+    payload = {**members, "status": response.status_code, "code": code, "message": message}
+    packet = SocketPacket(packet_type=PacketType.ERROR, payload=payload, reply_to=reply_to)
     headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
     return Response(packet.encode() + b"\n", response.status_code, headers, NDJSON.media_type)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import Enum
@@ -15,21 +15,20 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from ..cursor import new_stream_id
-from ..errors import LogClosed, LogReset, StreamError
+from ..errors import LogClosed, LogFenced, LogReset, StreamError
 from ..events import Outcome
 from ..flow import Flow, LogStatistics
 from ..log.base import Log
 from ..packet import PacketType, RequestFailed, SocketPacket
-from ..producer import Producer, State
+from ..producer import UNTOLD, Producer, State
+from ..routing.endpoints import describe_http_error
+from ..wire.packets import RESULT_SENT
 from .hooks import Hooks
-from .inbox import Inbox
+from .inbox import Inbox, Rules
 
 T = TypeVar("T")
 
 logger = logging.getLogger("tailrace")
-
-WINDOW = 1_024
-"""How many ids of handled packets a session remembers, so that it delivers a repeated packet once."""
 
 TURN = 64
 """The number of packets after which other tasks get to run, even if the hooks never suspend."""
@@ -71,7 +70,7 @@ class ClientSession:
     """
 
     def __init__(
-        self, producer: Producer, inbox: Inbox, hooks: Hooks, *, types: frozenset[str], principal: Any, flow: Flow
+        self, producer: Producer, inbox: Inbox, hooks: Hooks, *, rules: Rules, principal: Any, flow: Flow
     ) -> None:
         """Make a session around the producer of its outbox. The router does this.
 
@@ -84,14 +83,14 @@ class ClientSession:
         self.inbox = inbox
         self._producer = producer
         self._hooks = hooks
-        self._types = types
+        self._rules = rules
         self._flow = flow
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
+        self._refusal: HTTPException | None = None  # what the connect hook raised instead of accepting the session
         self._handled = 0
         self._repeated = 0
-        self._seen: set[str] = set()
-        self._recent: deque[str] = deque()  # the ids in `_seen`, oldest first
+        self._seen: OrderedDict[str, None] = OrderedDict()  # the ids of the last packets, oldest first
         self._requests: set[str] = set()  # the ids of packets that wait for an answer
         self._answered: set[int] = set()  # the offsets of answers that a request took before the hook's turn
 
@@ -104,15 +103,17 @@ class ClientSession:
         """Send a packet to the client. A RESULT is the last one and ends the session.
 
         Under the flow policy `block`, wait while the client is too far behind. Raise EventError for a payload that is
-        not JSON-able, ValueError for an unknown packet type, and LogClosed after the end.
+        not JSON-able, ValueError for an unknown packet type, and LogClosed after the end. Once the session is to end,
+        other packets are still sent while hooks run, but a RESULT raises LogClosed, too.
         """
-        if packet.packet_type not in self._types:
-            known, got = ", ".join(sorted(self._types)), packet.packet_type
+        if packet.packet_type not in self._rules.types:
+            known, got = ", ".join(sorted(self._rules.types)), packet.packet_type
             raise ValueError(f"expected a packet type among {known}, but got {got!r}")
-        await self._producer.send(packet)
         if packet.packet_type == PacketType.RESULT:
-            await self._producer.finish()
+            await self._producer.send(packet, last=RESULT_SENT)
             self.inbox.tail.close()  # the hooks get no more packets
+        else:
+            await self._producer.send(packet)
 
     def send_from_thread(self, packet: SocketPacket) -> None:
         """Do as `send` does, from a sync hook.
@@ -120,7 +121,7 @@ class ClientSession:
         A thread cannot be cancelled. So this raises LogClosed as soon as the session is to end.
         """
         if self.dead:
-            raise LogClosed(self.outbox.name, SessionState.DEAD.value)
+            raise LogClosed(self.outbox.name, "cancelled" if self.outbox.outcome is None else self.outbox.outcome.state)
         from_thread.run(self.send, packet)
 
     async def request(self, packet: SocketPacket, *, timeout: float = 30.0) -> SocketPacket:  # noqa: ASYNC109
@@ -190,50 +191,53 @@ class ClientSession:
     async def run(self) -> None:
         """Run the hooks until the session ends, in the producer's task. Cancelling the task ends the session.
 
-        Raise HTTPException if the connect hook refuses the session by one, and StreamError if a hook or a task fails.
+        Raise HTTPException if the connect hook refuses the session by one.
         """
-        refused = False
         try:
             async with self._tasks:
                 await self._connect()
                 await self._read()
-        except BaseExceptionGroup as group:
-            error = group.exceptions[0]
-            refused = isinstance(error, HTTPException)  # so there was no session, and nothing to disconnect
-            raise error from error.__cause__
+        except ExceptionGroup:
+            if self._refusal is not None:
+                raise self._refusal from None
+            # The client has been told of any other failure already.
         finally:
             self.state = SessionState.DEAD
-            if not refused:
+            if self._refusal is None:
                 await self._disconnect()
 
     async def _connect(self) -> None:
         try:
             await self._hooks.connect(self)
-        except HTTPException:
-            raise
         except Exception as error:  # a hook may raise anything
-            self._producer.begin()  # with status 200, because the session ends by an error packet
-            raise self._failure("the connect hook", error) from error
-        self.state = SessionState.OPEN
+            if isinstance(error, HTTPException) and not self._producer.begun:
+                self._refusal = error
+            else:
+                await self._fail("the connect hook", error)
+            raise
+        if not self.dead:
+            self.state = SessionState.OPEN
         self._producer.begin()
 
     async def _read(self) -> None:
         inbox = self.inbox
         try:
             async for entries in inbox.tail:
-                for count, (offset, json) in enumerate(zip(entries.offsets, entries.json, strict=True), 1):
-                    if offset not in entries.events:  # which has no packets
-                        await self._take(offset, inbox.decode(json))
-                    inbox.taken = offset
-                    if count % TURN == 0:
-                        await asyncio.sleep(0)
+                for count, (offset, json) in enumerate(zip(entries.offsets, entries.json, strict=True)):
+                    if self.dead or count % TURN == TURN - 1:
+                        await asyncio.sleep(0)  # a cancellation arrives here, and not in the disconnect hook
                     if self.dead:
                         return
-                await inbox.report()
+                    if offset not in entries.events:  # the packets have no names
+                        await self._take(offset, inbox.decode(json))
+                    inbox.taken = offset
+                await inbox.report(len(entries) - len(entries.events))
         except LogReset as reset:
             logger.error("session %s: its inbox is lost (%s)", self.id, reset.reason)
         if not self.dead:
-            raise StreamError("the server has lost packets of this session", code="packets_lost")
+            await self._fail(
+                "the inbox", StreamError("the server has lost packets of this session", code="packets_lost")
+            )
 
     async def _take(self, offset: int, packet: SocketPacket) -> None:
         """Call the read hook with a packet, unless it is a repetition or a request's answer."""
@@ -246,13 +250,15 @@ class ClientSession:
             try:
                 await self._hooks.packet(self, packet)
             except Exception as error:  # a hook may raise anything
-                raise self._failure("the read hook", error) from error
+                await self._fail("the read hook", error)
+                raise
 
     async def _attend(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return await work
         except Exception as error:  # a task may raise anything
-            raise self._failure("a task", error) from error
+            await self._fail("a task", error)
+            raise
 
     async def _disconnect(self) -> None:
         try:
@@ -260,22 +266,27 @@ class ClientSession:
         except Exception:  # a hook may raise anything, and the session has ended all the same
             logger.exception("session %s: the disconnect hook raised", self.id)
 
-    def _failure(self, place: str, error: Exception) -> StreamError:
-        """Return what the client is told of an error. Log an error that it is not told of."""
-        if isinstance(error, StreamError):
-            return error
-        if isinstance(error, HTTPException):
-            return StreamError(str(error.detail), code=f"http_{error.status_code}")
-        logger.error("session %s: %s raised", self.id, place, exc_info=error)
-        return StreamError(f"the server failed in {place}", code="hook_failed")
+    async def _fail(self, place: str, error: Exception) -> None:
+        """End the session by an error packet. Log an error that the client is not told of.
+
+        The client is told at once, however long the disconnect hook takes.
+        """
+        if isinstance(error, LogClosed | LogFenced) and error.name == self.outbox.name and self.dead:
+            return  # something was sent too late
+        outcome = describe_http_error(error)
+        if outcome.code in UNTOLD:
+            logger.error("session %s: %s raised", self.id, place, exc_info=error)
+            outcome = Outcome("error", "hook_failed", f"the server failed in {place}")
+        self._producer.begin()  # with status 200, because an error packet follows
+        await self._producer.finish(outcome)
 
     def _is_new(self, name: str) -> bool:
         if name in self._seen:
+            self._seen.move_to_end(name)  # the packets that follow it may be repeated, too
             return False
-        self._seen.add(name)
-        self._recent.append(name)
-        if len(self._recent) > WINDOW:
-            self._seen.discard(self._recent.popleft())
+        self._seen[name] = None
+        if len(self._seen) > self._rules.limits.window:
+            self._seen.popitem(last=False)
         return True
 
     async def _ask(self, packet: SocketPacket, name: str) -> SocketPacket:
@@ -289,7 +300,7 @@ class ClientSession:
                         if offset > inbox.taken:
                             self._answered.add(offset)
                         return answer
-        raise LogClosed(self.outbox.name, self.state.value)
+        raise LogClosed(self.outbox.name, "cancelled")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from anyio import CapacityLimiter
 from pydantic_core import to_json
 
 from ..engine.engine import Engine
 from ..errors import LogClosed, StoreUnavailable, StreamError
+from ..events import Outcome
 from ..flow import Flow
 from ..log.base import Log
 from ..producer import Producer
 from ..routing.endpoints import principal_name
 from .body import PacketRefused
 from .hooks import Hooks
-from .inbox import Inbox, Rules, ends_with, is_full
+from .inbox import Inbox, Rules, is_full
 from .session import ClientSession
 
 logger = logging.getLogger("tailrace")
 
-REPEATED_WITHIN = 60.0
-"""Seconds after the end of a session in which a client may repeat its last packets."""
+REMEMBERED = 10_000
+"""Of how many sessions to remember the last packets."""
+
+HOOK_THREADS = 200
+"""How many sync hooks run at once. They do not take the threads of FastAPI's `def` routes, which may be few."""
 
 
 @dataclass(slots=True)
@@ -37,6 +44,9 @@ class Sessions:
     rules: Rules
     flow: Flow
     live: dict[str, ClientSession] = field(default_factory=dict)
+    threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, HOOK_THREADS))
+    _adding: Counter[str] = field(default_factory=Counter)  # how many packets are being appended, by session
+    _last: OrderedDict[str, bytes] = field(default_factory=OrderedDict)  # a digest of the last packets, by session
 
     async def run(
         self, producer: Producer, *, engine: Engine, first: Sequence[bytes], hooks: Hooks, principal: Any
@@ -46,11 +56,12 @@ class Sessions:
         if len(self.live) >= rules.limits.sessions:
             message = f"expected fewer than {rules.limits.sessions} sessions in this process, but there are as many"
             raise StreamError(message, code="too_many_sessions", status=503)
-        log = await engine.log(_inbox_name(producer.log), retention=rules.limits.retention)
+        retention = rules.limits.retention(shared=engine.store.shared)
+        log = await engine.log(_inbox_name(producer.log), retention=retention)
         try:
             await log.add([(None, line) for line in first])
             inbox = Inbox(log, rules, reports=engine.store.shared)
-            session = ClientSession(producer, inbox, hooks, types=rules.types, principal=principal, flow=self.flow)
+            session = ClientSession(producer, inbox, hooks, rules=rules, principal=principal, flow=self.flow)
             with inbox.tail:
                 self.live[session.id] = session
                 try:
@@ -76,17 +87,48 @@ class Sessions:
         """
         session = self.live.get(outbox.stream)
         inbox = await engine.find(_inbox_name(outbox)) if session is None else session.inbox.log
-        if outbox.outcome is not None and inbox is not None and ends_with(inbox, lines, self.rules):
-            return
-        if inbox is None or outbox.outcome is not None:
-            raise _ended(outbox)
-        if is_full(inbox, None if session is None else session.inbox.taken, self.rules.limits):
+        if outbox.outcome is not None or inbox is None or (session is not None and session.dead):
+            if self._are_last(outbox, lines):
+                return
+            raise self._ended(outbox, lines)
+        adding, taken = self._adding[outbox.stream], None if session is None else session.inbox.taken
+        if is_full(inbox, taken, adding, self.rules.limits):
             message = "expected a session with room for packets, but its hooks are behind: send them again later"
-            raise PacketRefused(message, code="too_many_packets", status=429)
+            raise PacketRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(lines))
+        self._adding[outbox.stream] += len(lines)
         try:
             await inbox.add([(None, line) for line in lines])
         except LogClosed:
-            raise _ended(outbox) from None
+            raise self._ended(outbox, lines) from None
+        finally:
+            self._adding[outbox.stream] -= len(lines)
+            if not self._adding[outbox.stream]:
+                del self._adding[outbox.stream]
+        self._remember(outbox, lines)
+
+    def _remember(self, outbox: Log, lines: Sequence[bytes]) -> None:
+        self._last[outbox.stream] = _digest(lines)
+        self._last.move_to_end(outbox.stream)
+        if len(self._last) > REMEMBERED:
+            self._last.popitem(last=False)
+
+    def _are_last(self, outbox: Log, lines: Sequence[bytes]) -> bool:
+        """Tell whether these packets were the last ones of a session here. Without ids, they may be others."""
+        same = self._last.get(outbox.stream) == _digest(lines)
+        return same and all(self.rules.model.decode(line).id is not None for line in lines)
+
+    def _ended(self, outbox: Log, lines: Sequence[bytes]) -> PacketRefused:
+        outcome = outbox.outcome or Outcome("cancelled")
+        return PacketRefused(
+            f"expected a live session, but it has ended as {outcome.state!r}",
+            code="session_ended",
+            status=410,
+            reply_to=self._only_id(lines),
+            members={"state": outcome.state, "outcome_code": outcome.code, "message": outcome.message},
+        )
+
+    def _only_id(self, lines: Sequence[bytes]) -> str | None:
+        return self.rules.model.decode(lines[0]).id if len(lines) == 1 else None
 
 
 def owner_of(principal: Any) -> bytes:
@@ -96,17 +138,17 @@ def owner_of(principal: Any) -> bytes:
 
 
 def _inbox_name(outbox: Log) -> str:
-    return f"{outbox.name}/inbox"
+    # A repeated opening may make an outbox of the same name once more, but not of the same epoch.
+    return f"{outbox.name}/inbox/{outbox.epoch}"
+
+
+def _digest(lines: Sequence[bytes]) -> bytes:
+    return hashlib.sha256(b"\n".join(lines)).digest()[:16]
 
 
 async def _discard(engine: Engine, inbox: Log) -> None:
     try:
         await inbox.close()
-        await engine.forget(inbox, within=REPEATED_WITHIN)
+        await engine.forget(inbox)
     except StoreUnavailable as error:  # the store forgets it when it was idle for long enough
         logger.warning("log %s could not be forgotten: %s", inbox.name, error)
-
-
-def _ended(outbox: Log) -> PacketRefused:
-    end = "" if outbox.outcome is None else f" as {outbox.outcome.state!r}"
-    return PacketRefused(f"expected a live session, but it has ended{end}", code="session_ended", status=410)

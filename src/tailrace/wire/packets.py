@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..events import Entries, Notice, encode_data
+from ..events import Entries, Notice, Outcome, encode_data
 from .base import MAX_FRAME_BYTES, Encoder, notice_frame
 from .ndjson import NDJSON, NDJSONDecoder
 
 RESULT = "RESULT"
-"""The event name of the entry that is a session's result. Nothing follows it but the outcome `done`."""
+"""The event name of the entry that is a session's result. Nothing follows it but this outcome."""
+
+RESULT_SENT = Outcome("done", "result")
 
 
 class PacketsEncoder(Encoder):
     """Writes each packet with the further member `cursor`, and each notice as a packet.
 
-    The cursor of a RESULT is that of the end, so the outcome `done` needs no line of its own.
+    The cursor of a RESULT is that of the end, so the outcome of a session with a result needs no line of its own.
     """
 
     ping = b"\n"
@@ -33,9 +35,9 @@ class PacketsEncoder(Encoder):
         )
 
     def notice(self, notice: Notice, cursor: str) -> bytes:
-        frame = notice_frame(notice, cursor)
-        if frame.event == "done":
+        if notice == RESULT_SENT:
             return b""
+        frame = notice_frame(notice, cursor)
         packet = {"packet_type": (frame.event or "").upper(), "payload": frame.data, "cursor": cursor}
         return encode_data(packet) + b"\n"
 
