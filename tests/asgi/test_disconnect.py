@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message
 
 from tailrace.asgi import disconnect
-from tailrace.asgi.disconnect import MAX_KEPT, Disconnected, Inbox, Work, disconnect_of
+from tailrace.asgi.disconnect import MAX_KEPT, Disconnected, SharedReceive, Work, disconnect_of
 from tests.raw import BOUND
 from tests.sources import turns
 
@@ -151,37 +151,37 @@ async def test_a_receive_that_fails_ends_the_work() -> None:
     assert work.cancelled.is_set()
 
 
-# An inbox
+# An shared
 
 
 async def test_the_body_reaches_the_application_while_the_disconnect_is_waited_for() -> None:
     client = Client()
-    inbox = Inbox(client.receive)
-    waiting = asyncio.create_task(inbox.wait_disconnect())
+    shared = SharedReceive(client.receive)
+    waiting = asyncio.create_task(shared.wait_disconnect())
     async with asyncio.timeout(BOUND):
         await turns()
         client.say("http.request", b"a")
         client.say("http.request", b"b")
         await turns()
-        assert [(await inbox())["body"] for _ in range(2)] == [b"a", b"b"]
-        late = asyncio.create_task(inbox())
+        assert [(await shared())["body"] for _ in range(2)] == [b"a", b"b"]
+        late = asyncio.create_task(shared())
         await turns()
         client.say("http.request", b"c")
         assert (await late)["body"] == b"c"
         assert not waiting.done()
         client.say("http.disconnect")
         await waiting
-        assert (await inbox())["type"] == (await inbox())["type"] == "http.disconnect"
-        await inbox.wait_disconnect()
+        assert (await shared())["type"] == (await shared())["type"] == "http.disconnect"
+        await shared.wait_disconnect()
 
 
 async def test_the_application_s_own_wait_for_the_disconnect_ends_both() -> None:
     client = Client()
-    inbox = Inbox(client.receive)
+    shared = SharedReceive(client.receive)
     async with asyncio.timeout(BOUND):
-        reading = asyncio.create_task(inbox())
+        reading = asyncio.create_task(shared())
         await turns()
-        waiting = asyncio.create_task(inbox.wait_disconnect())
+        waiting = asyncio.create_task(shared.wait_disconnect())
         await turns()
         client.say("http.disconnect")
         assert (await reading)["type"] == "http.disconnect"
@@ -190,27 +190,27 @@ async def test_the_application_s_own_wait_for_the_disconnect_ends_both() -> None
 
 async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
     client = Client()
-    inbox = Inbox(client.receive)
+    shared = SharedReceive(client.receive)
     async with asyncio.timeout(BOUND):
-        waiting = asyncio.create_task(inbox.wait_disconnect())
+        waiting = asyncio.create_task(shared.wait_disconnect())
         await turns()
         waiting.cancel()
         await asyncio.wait([waiting])
         client.say("http.request", b"a")
-        assert (await inbox())["body"] == b"a"
+        assert (await shared())["body"] == b"a"
 
 
 async def test_no_more_of_a_body_is_kept_than_a_server_would() -> None:
     client = Client()
-    inbox = Inbox(client.receive)
+    shared = SharedReceive(client.receive)
     pieces = [b"a" * MAX_KEPT, b"b", b"c"]
     async with asyncio.timeout(BOUND):
-        waiting = asyncio.create_task(inbox.wait_disconnect())
+        waiting = asyncio.create_task(shared.wait_disconnect())
         for piece in pieces:
             client.say("http.request", piece)
         await turns()
         assert client._messages.qsize() == 1
-        assert [(await inbox())["body"] for _ in pieces] == pieces
+        assert [(await shared())["body"] for _ in pieces] == pieces
         client.say("http.disconnect")
         await waiting
 
@@ -218,27 +218,27 @@ async def test_no_more_of_a_body_is_kept_than_a_server_would() -> None:
 async def test_a_body_that_nobody_reads_does_not_hide_the_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disconnect, "READ_WITHIN", 0.01)
     client = Client()
-    inbox = Inbox(client.receive)
+    shared = SharedReceive(client.receive)
     for piece in (b"a" * MAX_KEPT, b"b", b"c"):
         client.say("http.request", piece)
     client.say("http.disconnect")
     async with asyncio.timeout(BOUND):
-        await inbox.wait_disconnect()
-    assert not inbox._kept
+        await shared.wait_disconnect()
+    assert not shared._kept
 
 
 async def test_a_body_that_is_read_too_late_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disconnect, "READ_WITHIN", 0.01)
     client = Client()
-    inbox = Inbox(client.receive)
+    shared = SharedReceive(client.receive)
     client.say("http.request", b"a" * MAX_KEPT)
     client.say("http.request", b"b")
-    waiting = asyncio.create_task(inbox.wait_disconnect())
+    waiting = asyncio.create_task(shared.wait_disconnect())
     async with asyncio.timeout(BOUND):
-        while not inbox._dropped:  # noqa: ASYNC110 - nobody tells
+        while not shared._dropped:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
         with pytest.raises(RuntimeError, match="expected a body of this size to be read"):
-            await inbox()
+            await shared()
         client.say("http.disconnect")
         await waiting
 
@@ -257,7 +257,7 @@ async def test_a_body_that_nobody_can_read_any_more_is_told_of_once(caplog: pyte
 async def test_a_connection_has_one_inbox() -> None:
     scope: dict[str, object] = {"path": "/x"}
     client = Client("http.disconnect")
-    inbox = Inbox.of(scope, client.receive)
-    assert Inbox.of(scope, client.receive) is inbox
+    shared = SharedReceive.of(scope, client.receive)
+    assert SharedReceive.of(scope, client.receive) is shared
     async with asyncio.timeout(BOUND):
         await disconnect_of(scope, Client().receive)

@@ -173,7 +173,7 @@ async def test_a_client_that_leaves_ends_the_generator_after_its_grace(client: h
     async with client.stream("GET", f"/numbers?name={name}&held=true", headers=SSE) as response:
         await Reader.of(response).next()
     assert await life(client, name, closed=1) == {
-        "started": 1, "finished": 0, "cancelled": 1, "closed": 1, "requests": 1,
+        "started": 1, "finished": 0, "cancelled": 1, "closed": 1, "requests": 1, "said": 0,
     }  # fmt: skip
     await nobody_is_left(client)
 

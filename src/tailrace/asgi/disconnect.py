@@ -19,17 +19,17 @@ MAX_KEPT = 64 << 10
 READ_WITHIN = 10.0
 """The seconds in which the application must begin to read a body that exceeds MAX_KEPT."""
 
-_KEY = "tailrace.inbox"
+_KEY = "tailrace.receive"
 
 
 class Disconnected(Exception):
     """Raised when the client leaves before the work is done."""
 
 
-class Inbox:
+class SharedReceive:
     """Shares a connection's `receive` between an application and its response.
 
-    The application calls the inbox in place of `receive` and can read the body at any time. Meanwhile, the response
+    The application calls the shared in place of `receive` and can read the body at any time. Meanwhile, the response
     waits in `wait_disconnect`, which keeps the body for the application. A body that exceeds MAX_KEPT and stays unread
     for READ_WITHIN seconds is dropped, because the disconnect arrives after it.
     """
@@ -46,12 +46,12 @@ class Inbox:
         self._room: asyncio.Future[None] | None = None
 
     @classmethod
-    def of(cls, scope: Scope, receive: Receive) -> Inbox:
-        """Return the inbox of a connection. The first call makes it."""
-        inbox: Inbox | None = scope.get(_KEY)
-        if inbox is None:
-            inbox = scope[_KEY] = cls(receive)
-        return inbox
+    def of(cls, scope: Scope, receive: Receive) -> SharedReceive:
+        """Return the shared of a connection. The first call makes it."""
+        shared: SharedReceive | None = scope.get(_KEY)
+        if shared is None:
+            shared = scope[_KEY] = cls(receive)
+        return shared
 
     async def __call__(self) -> Message:
         while not self._kept:
@@ -105,8 +105,8 @@ class Inbox:
 
 def disconnect_of(scope: Scope, receive: Receive) -> Coroutine[Any, Any, None]:
     """Return a coroutine that ends when the client has left."""
-    inbox: Inbox | None = scope.get(_KEY)
-    return inbox.wait_disconnect() if inbox is not None else _receive_disconnect(scope, receive)
+    shared: SharedReceive | None = scope.get(_KEY)
+    return shared.wait_disconnect() if shared is not None else _receive_disconnect(scope, receive)
 
 
 async def _receive_disconnect(scope: Scope, receive: Receive) -> None:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from ..asgi.disconnect import Inbox
+from ..asgi.disconnect import SharedReceive
 from ..asgi.lifespan import app_engine, running
 from ..asgi.reply import refusal_of
 from ..asgi.settings import StreamOptions, StreamSettings
@@ -351,7 +351,7 @@ class _StreamRoute(_Route):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in (self.methods or ()):
             raise HTTPException(405, headers={"Allow": self.allowed})
-        await super().handle(scope, Inbox.of(scope, receive), send)
+        await super().handle(scope, SharedReceive.of(scope, receive), send)
 
 
 def _stream_route(own: type[APIRoute], allowed: str) -> type[APIRoute]:
