@@ -29,7 +29,7 @@ class Disconnected(Exception):
 class SharedReceive:
     """Shares a connection's `receive` between an application and its response.
 
-    The application calls the shared in place of `receive` and can read the body at any time. Meanwhile, the response
+    The application calls this in place of `receive` and can read the body at any time. Meanwhile, the response
     waits in `wait_disconnect`, which keeps the body for the application. A body that exceeds MAX_KEPT and stays unread
     for READ_WITHIN seconds is dropped, because the disconnect arrives after it.
     """
@@ -47,7 +47,7 @@ class SharedReceive:
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> SharedReceive:
-        """Return the shared of a connection. The first call makes it."""
+        """Return what a connection shares. The first call makes it."""
         shared: SharedReceive | None = scope.get(_KEY)
         if shared is None:
             shared = scope[_KEY] = cls(receive)
