@@ -24,6 +24,8 @@ __all__ = [
     "Event",
     "EventError",
     "Farewell",
+    "FileChanged",
+    "FileResponse",
     "Flow",
     "Frame",
     "FrameTooLarge",
@@ -78,10 +80,19 @@ _MODULES = (
     *(".wire.base", ".wire.batch", ".wire.ndjson", ".wire.openai", ".wire.sse", ".wire.text"),
     *(".modes", ".log.base", ".log.writer", ".log.store", ".log.memory", ".producer"),
     *(".engine.engine", ".engine.producers"),
-    *(".asgi.settings", ".asgi.lifespan", ".asgi.origins", ".asgi.response", ".routing.router", ".routing.shortcuts"),
+    *(
+        ".asgi.settings",
+        ".asgi.files",
+        ".asgi.lifespan",
+        ".asgi.origins",
+        ".asgi.response",
+        ".routing.router",
+        ".routing.shortcuts",
+    ),
 )
 
 if TYPE_CHECKING:
+    from .asgi.files import FileResponse
     from .asgi.lifespan import lifespan
     from .asgi.origins import OriginGuard
     from .asgi.response import StreamResponse
@@ -93,6 +104,7 @@ if TYPE_CHECKING:
         CursorError,
         DecodeError,
         EventError,
+        FileChanged,
         FrameTooLarge,
         LogClosed,
         LogExists,

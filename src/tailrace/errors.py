@@ -11,6 +11,7 @@ TailraceError
 ├── NotAcceptable      no wire satisfies the Accept header
 ├── StoreUnavailable   a store that does not answer
 ├── StreamError        an application's own failure, with a message for the client
+├── FileChanged        a file that was written to while it was sent
 └── DecodeError        bytes that are not what their wire promises
     ├── FrameTooLarge  a frame beyond the decoder's bound
     └── Truncated      bytes that stop inside a frame, or before the end of the stream
@@ -144,6 +145,18 @@ class StreamError(TailraceError):
         self.code = code
         self.status = status
         self.retry_after = retry_after
+
+
+class FileChanged(TailraceError):
+    """A file that was written to, or could not be read any more, while it was sent. The response was cut short."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"expected {self.path} to stay as it is while it is sent, but it {self.reason}"
 
 
 class DecodeError(TailraceError, ValueError):

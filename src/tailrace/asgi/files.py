@@ -1,0 +1,331 @@
+"""FileResponse: a response that sends a file, whole or in ranges, and never parts of two versions of it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import io
+import logging
+import mimetypes
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from pathlib import PureWindowsPath
+from typing import Literal, TypeAlias, TypeVar
+from urllib.parse import quote
+
+import anyio.to_thread
+from starlette.background import BackgroundTask
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ..errors import FileChanged, StreamError
+from .disconnect import Disconnected, Work, disconnect_of
+from .ranges import Body, Range, Validators, content_range, multipart, parse_ranges
+from .reply import refusal, refusal_of
+
+T = TypeVar("T")
+PathLike: TypeAlias = str | os.PathLike[str]
+
+CHUNK_SIZE = 512 << 10
+FIRST_CHUNK_SIZE = 64 << 10
+"""A slow client never gets larger chunks, so this bounds what it holds."""
+
+QUICK = 0.05
+"""The seconds in which a client must take a chunk to get a larger one."""
+
+SETTLED_AFTER = 2 * 10**9
+"""A file that changes again may keep its time of change for as many nanoseconds. FAT has the coarsest clock."""
+
+logger = logging.getLogger("tailrace")
+
+
+class FileResponse(Response):
+    """Send a file in chunks, with constant memory. It takes the arguments of Starlette's FileResponse.
+
+    It answers Range, If-Range and the other conditions of a GET, and HEAD. A file that is missing, or that is no
+    regular file, gets 404. One that the process may not read gets 403.
+
+    The file is opened once, and its headers and bytes come from that one descriptor. If the file is replaced meanwhile,
+    the client gets all of the old one. If it is written to, the response is cut short, so that the client sees an
+    incomplete transfer, and FileChanged is raised for the server's log.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        *,
+        root: PathLike | None = None,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        background: BackgroundTask | None = None,
+        filename: str | None = None,
+        content_disposition_type: Literal["attachment", "inline"] = "attachment",
+        chunk_size: int = CHUNK_SIZE,
+    ) -> None:
+        """Describe the response. The file is opened when it is sent.
+
+        - `root`: the folder that the file must be in. With it, `path` may come from a client: its parts are separated
+          by `/`, and whatever leads out of the folder gets 404.
+        - `headers`: further headers. An `ETag` or `Last-Modified` among them replaces the file's own.
+        - `media_type`: by default what the name says.
+        - `background`: runs at the end, also if the client has left or the file was refused.
+        - `filename`: the name under which the client saves the file. Any characters are allowed.
+        - `content_disposition_type`: whether a client shows or saves a file with a `filename`.
+        - `chunk_size`: the most bytes to read at once. A client never holds more than two chunks in memory.
+        """
+        self.path = path
+        self.root = root
+        self.status_code = status_code
+        self.media_type = media_type or guess_media_type(filename or os.fspath(path))
+        self.background = background
+        self.chunk_size = chunk_size
+        self.init_headers(headers)
+        self.headers.setdefault("accept-ranges", "bytes")
+        if filename is not None:
+            self.headers.setdefault("content-disposition", content_disposition(content_disposition_type, filename))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        file = OpenFile(self.path, self.root)
+        try:
+            try:
+                await in_thread(file.open)
+            except StreamError as error:
+                await refusal_of(error)(scope, receive, send)
+            else:
+                await self._serve(file, scope, receive, send)
+        finally:
+            file.close()
+            if self.background is not None:
+                await self.background()
+
+    async def _serve(self, file: OpenFile, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with Work(self._respond(file, scope, receive, send)) as work:
+                await disconnect_of(scope, receive)
+            work.result()
+        except (Disconnected, OSError):  # servers of ASGI 2.4 raise an OSError if the client has left
+            pass
+
+    async def _respond(self, file: OpenFile, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the file, or with what the request's conditions ask for."""
+        headers, asked = self._headers_of(file), Headers(scope=scope)
+        ranges = None
+        # Conditions and ranges are for a resource that is there, and ranges for GET alone (RFC 9110, 13.2.1 and 14.2).
+        if self.status_code == 200 and scope["method"] in ("GET", "HEAD"):
+            # The application's own headers come before the file's.
+            validators = Validators(headers["etag"], headers["last-modified"], file.settled)
+            if (verdict := validators.verdict(asked)) is not None:
+                await _without_file(verdict, headers)(scope, receive, send)
+                return
+            if scope["method"] == "GET" and validators.allow_range(asked.get("if-range")):
+                ranges = parse_ranges(", ".join(asked.getlist("range")), file.size)
+        if ranges == []:
+            await _unsatisfiable(file.size)(scope, receive, send)
+            return
+        status, body = self.status_code, Body([(b"", (0, file.size))])
+        if ranges is not None:
+            status, body = 206, _partial(ranges, file.size, headers)
+        headers["content-length"] = str(body.length)
+        await send({"type": "http.response.start", "status": status, "headers": headers.raw})
+        if scope["method"] == "HEAD":
+            body = Body([])
+        await self._send(file, body, send)
+
+    async def _send(self, file: OpenFile, body: Body, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        size = min(FIRST_CHUNK_SIZE, self.chunk_size)
+        for head, (start, end) in body.parts:
+            if head:
+                await send({"type": "http.response.body", "body": head, "more_body": True})
+            while start < end:
+                began = loop.time()
+                data = await in_thread(file.read, start, min(size, end - start))
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                start += len(data)
+                # A hop to a thread costs about as much as 50 KB, so fast clients get large chunks.
+                quick = loop.time() - began < QUICK
+                size = min(size * 2, self.chunk_size) if quick else max(size // 2, min(FIRST_CHUNK_SIZE, size))
+        await send({"type": "http.response.body", "body": body.end, "more_body": False})
+
+    def _headers_of(self, file: OpenFile) -> MutableHeaders:
+        headers = MutableHeaders(raw=list(self.raw_headers))
+        headers.setdefault("etag", file.etag)
+        headers.setdefault("last-modified", formatdate(file.modified, usegmt=True))
+        return headers
+
+
+def _partial(ranges: list[Range], size: int, headers: MutableHeaders) -> Body:
+    """Return the body of a 206, and set its headers."""
+    if len(ranges) == 1:
+        headers["content-range"] = content_range(ranges[0], size)
+        return Body([(b"", ranges[0])])
+    headers["content-type"], body = multipart(ranges, size, headers["content-type"])
+    return body
+
+
+def _without_file(status: int, headers: MutableHeaders) -> Response:
+    """Return a 304, which has all headers but those of a body, or a 412."""
+    if status == 412:
+        return refusal(412, "the file is another version than the request expects", "precondition_failed")
+    response = Response(status_code=status)
+    response.raw_headers = [each for each in headers.raw if each[0] not in _OF_A_BODY]
+    return response
+
+
+def _unsatisfiable(size: int) -> Response:
+    response = refusal(416, f"expected a range within the {size} bytes of the file", "range_not_satisfiable")
+    response.headers["content-range"] = f"bytes */{size}"
+    return response
+
+
+_OF_A_BODY = {b"content-disposition", b"content-encoding", b"content-length", b"content-type"}
+
+
+def guess_media_type(name: str) -> str:
+    """Return the media type of a file, by its name."""
+    media_type, encoding = mimetypes.guess_type(name)
+    if encoding is not None:  # the file is an archive, whatever is in it
+        return "application/gzip" if encoding == "gzip" else "application/octet-stream"
+    return media_type or "application/octet-stream"
+
+
+def content_disposition(kind: str, filename: str) -> str:
+    """Return the header that names a download (RFC 6266), with a name in ASCII for clients that know no other."""
+    # Separators and control characters are no part of a name. A surrogate stands for a byte that is no character.
+    name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", filename)
+    name = re.sub(r"[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", name)
+    # Some clients decode `%` even here.
+    plain = re.sub(r'[^ -~]|["%]', "_", name)
+    if plain == name:
+        return f'{kind}; filename="{name}"'
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='!#$&+^`|')}"
+
+
+async def in_thread(function: Callable[..., T], *args: object) -> T:
+    """Run a function in a worker thread. If the wait is cancelled, the thread is still waited for."""
+    call = asyncio.ensure_future(anyio.to_thread.run_sync(function, *args))
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        # The thread may be about to use the descriptor that the caller closes next.
+        await asyncio.gather(call, return_exceptions=True)
+        raise
+
+
+class OpenFile:
+    """A regular file, opened for reading. `open` and `read` block, so call them in a worker thread."""
+
+    def __init__(self, path: PathLike, root: PathLike | None = None) -> None:
+        self._path = path
+        self._root = root
+        self._file: io.FileIO | None = None
+
+    def open(self) -> None:
+        """Open the file. Raise StreamError if there is no such file, or if it may not be read."""
+        try:
+            descriptor = _open(os.fspath(self._path)) if self._root is None else _open_below(self._root, self._path)
+        except PermissionError as error:
+            logger.warning("expected to be allowed to read a file, but was not: %s", error)
+            raise StreamError("the server may not read this file", code="file_unreadable", status=403) from error
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in _ABSENT:
+                raise
+            if self._root is None:  # otherwise the client has named it
+                logger.warning("expected a file to send, but got: %s", error)
+            raise StreamError("there is no such file", code="file_not_found", status=404) from error
+        self._file = io.FileIO(descriptor)
+        self._stat = os.fstat(descriptor)
+        self.size = self._stat.st_size
+        now = time.time_ns()
+        # No time of change is in the future (RFC 9110, section 8.8.2.1).
+        self.modified = min(self._stat.st_mtime_ns, now) // 10**9
+        self.settled = now - self._stat.st_mtime_ns > SETTLED_AFTER
+
+    @property
+    def etag(self) -> str:
+        """An entity tag for this version. It is weak while another version may follow within the clock's resolution."""
+        # Files that come out of an archive or a reproducible build often share their times, and sometimes their sizes.
+        facts = f"{self._stat.st_ino}-{self._stat.st_mtime_ns}-{self._stat.st_size}"
+        tag = hashlib.blake2b(facts.encode(), digest_size=12).hexdigest()
+        return f'"{tag}"' if self.settled else f'W/"{tag}"'
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read at most `size` bytes. Raise FileChanged unless they are of the version that was opened."""
+        assert self._file is not None
+        try:
+            self._file.seek(offset)
+            data = self._file.read(size)
+            now = os.fstat(self._file.fileno())
+        except OSError as error:
+            raise FileChanged(os.fspath(self._path), f"could not be read: {error.strerror}") from error
+        # A write sets the time before the bytes, so bytes that are read before the time is looked at are the old ones.
+        # The time of the inode's change says less: it changes also if the file is replaced, which is no harm.
+        if (now.st_size, now.st_mtime_ns) != (self.size, self._stat.st_mtime_ns) or not data:
+            raise FileChanged(os.fspath(self._path), "was written to")
+        return data
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+# Windows has fewer of these flags. O_NONBLOCK: if a FIFO takes the file's place, opening it must not wait for a writer.
+_FILE = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def _open(path: str, flags: int = _FILE, folder: int | None = None) -> int:
+    """Open a regular file."""
+    # Opening anything else may have effects: a FIFO's writer would start, and a tape would rewind.
+    _check_regular(os.stat(path, dir_fd=folder, follow_symlinks=folder is None), path)
+    descriptor = os.open(path, flags, dir_fd=folder)
+    try:
+        _check_regular(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(found: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(errno.ENOENT, f"expected a regular file, but got {stat.filemode(found.st_mode)}", path)
+
+
+def _open_below(root: PathLike, name: PathLike) -> int:
+    """Open a regular file in a folder. Links are followed as long as they stay in the folder."""
+    base = os.path.realpath(root)
+    path = os.path.realpath(os.path.join(base, *_parts(os.fspath(name))))
+    if os.path.commonpath([base, path]) != base:
+        raise FileNotFoundError(errno.ENOENT, "expected a file in the folder, but got a link out of it", path)
+    if os.open not in os.supports_dir_fd:  # on Windows, where making links needs a privilege
+        return _open(path)
+    # `path` has no links. Should somebody put one there now, it is not followed.
+    *folders, last = os.path.relpath(path, base).split(os.sep)
+    folder = os.open(base, _FOLDER)
+    try:
+        for each in folders:
+            below = os.open(each, _FOLDER | _NO_LINK, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        return _open(last, _FILE | _NO_LINK, folder)
+    finally:
+        os.close(folder)
+
+
+def _parts(name: str) -> list[str]:
+    """Return the parts of a name that a client sent, unless one of them has a meaning to a file system."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or "\\" in part or PureWindowsPath(part).drive for part in parts):
+        raise FileNotFoundError(errno.ENOENT, "expected the name of a file in the folder", name)
+    return parts
