@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from tailrace import (
 )
 from tailrace.modes import DEFAULT_WIRES
 from tests.asgi.apps import SSE_HEADERS
-from tests.raw import fetch, frames, values
+from tests.raw import exchange, fetch, frames, values
 from tests.routing.apps import Recording, client_of
 from tests.serving import serving
 from tests.sources import Faucet
@@ -172,6 +173,38 @@ async def test_a_str_or_bytes_is_one_item(source: Any) -> None:
         for path in ("/0", "/1"):
             answer = await client.get(path, headers=SSE_HEADERS)
             assert values(answer.content) == ["aé", "done"]
+
+
+IMAGE = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + random.Random(0).randbytes(300_000) + b"\xff\xd9"
+# Some pieces are UTF-8 by chance, and many end within what could be a character.
+PIECES = [IMAGE[:1], IMAGE[1:11], *(IMAGE[start : start + 4_099] for start in range(11, len(IMAGE), 4_099))]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_an_image_is_the_same_to_the_byte_when_it_is_read_again(sync: bool) -> None:
+    begun = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal begun
+        begun += 1
+        for piece in PIECES:
+            yield piece
+
+    def sync_pieces() -> Iterator[bytes]:
+        nonlocal begun
+        begun += 1
+        yield from PIECES
+
+    app = responding(_Made(sync_pieces if sync else pieces), media_type="image/jpeg")
+    async with serving(app) as url:
+        async with exchange(url, "/0") as lost:
+            await lost.until(IMAGE[:11])
+            start = {"Last-Event-ID": lost.headers["tailrace-cursor"]}
+        for _ in range(2):
+            got, body = await fetch(url, "/0", start)
+            assert got.headers["content-type"] == "image/jpeg"
+            assert (body == IMAGE, got.whole) == (True, True)
+        assert begun == 1
 
 
 async def test_elsewhere_bytes_that_are_no_text_are_base64_and_named() -> None:
