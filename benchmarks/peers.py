@@ -1,10 +1,12 @@
 """Who is measured."""
 
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from benchmarks.process import Command, Server, chat, nchan, nginx_modules, serve, uvicorn
+from benchmarks.downloads import with_download
+from benchmarks.process import Command, Server, chat, nchan, nginx_files, nginx_modules, serve, uvicorn
 from benchmarks.programs import chat_client, client, imports
 from benchmarks.stored import stored
 
@@ -23,6 +25,10 @@ class Peer:
 
 def python_peer(name: str, label: str, module: str) -> Peer:
     return Peer(name, label, uvicorn(f"benchmarks.servers.{module}:app"))
+
+
+def file_peer(name: str, label: str, command: Command, *, worker: bool = False) -> Peer:
+    return Peer(name, label, with_download(command), worker=worker)
 
 
 FASTAPI = python_peer("fastapi", "FastAPI's own", "fastapi_app")
@@ -59,8 +65,19 @@ TAILRACE_PROMPT = Peer("tailrace-prompt", "tailrace chat", chat_client)
 IMPORTS = Peer("imports", "import of prompt_toolkit and rich", imports)
 
 
+# Who sends a file.
+FILE_LOOP = file_peer("file-loop", "4 KB loop in threads", uvicorn("benchmarks.servers.file_apps:loop_app"))
+STARLETTE_FILE = file_peer(
+    "starlette-file", "Starlette's FileResponse", uvicorn("benchmarks.servers.file_apps:starlette_app")
+)
+NGINX = file_peer("nginx", "nginx (C, sendfile)", nginx_files, worker=True)
+TAILRACE_FILE = file_peer("tailrace-file", "tailrace", uvicorn("benchmarks.servers.file_apps:tailrace_app"))
+
+
 def missing(peer: Peer) -> str | None:
     """Why a peer cannot be measured here, if it cannot."""
     if peer is NCHAN and nginx_modules() is None:
         return "nginx with the nchan module is not installed"
+    if peer is NGINX and shutil.which("nginx") is None:
+        return "nginx is not installed"
     return None

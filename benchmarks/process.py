@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 
 ROOT = Path(__file__).resolve().parent.parent
-NCHAN_CONF = ROOT / "benchmarks" / "servers" / "nchan.conf"
+CONFIGURATIONS = ROOT / "benchmarks" / "servers"
 START_TIMEOUT = 20.0
 CPUS = sorted(os.sched_getaffinity(0))
 
@@ -76,9 +76,18 @@ def chat(port: int, directory: Path) -> list[str]:
 
 def nchan(port: int, directory: Path) -> list[str]:
     """nginx with one worker and the nchan module."""
-    conf = Template(NCHAN_CONF.read_text())
+    return nginx("nchan.conf", port, directory, modules=nginx_modules())
+
+
+def nginx_files(port: int, directory: Path) -> list[str]:
+    """nginx with one worker that sends the files of its directory."""
+    return nginx("files.conf", port, directory)
+
+
+def nginx(configuration: str, port: int, directory: Path, **values: object) -> list[str]:
+    conf = Template((CONFIGURATIONS / configuration).read_text())
     path = directory / "nginx.conf"
-    path.write_text(conf.substitute(modules=nginx_modules(), port=port, directory=directory))
+    path.write_text(conf.substitute(port=port, directory=directory, **values))
     return ["nginx", "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(path)]
 
 

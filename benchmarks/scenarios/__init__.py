@@ -5,6 +5,7 @@ from benchmarks.scenarios.chat import CHAT, CHAT_LIGHT
 from benchmarks.scenarios.chat_first import CHAT_FIRST
 from benchmarks.scenarios.chat_stored import CHAT_STORED
 from benchmarks.scenarios.decoding import DECODING, DECODING_JSON, DECODING_LIVE
+from benchmarks.scenarios.download import DOWNLOAD
 from benchmarks.scenarios.fanout import FANOUT, FANOUT_SOCKETS
 from benchmarks.scenarios.latency import LATENCY
 from benchmarks.scenarios.memory import MEMORY
@@ -34,6 +35,7 @@ SCENARIOS = {
         REPLAY_SMALL,
         PACKETS_BOTH_WAYS,
         PACKET_FIRST,
+        DOWNLOAD,
         CHAT,
         CHAT_LIGHT,
         CHAT_FIRST,

@@ -11,6 +11,7 @@ import socket
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from email.parser import BytesParser
 from email.utils import formatdate
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import anyio.to_thread
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -32,11 +34,12 @@ from starlette.types import Message
 
 from tailrace import FileChanged, FileResponse
 from tailrace.asgi import files
-from tailrace.asgi.files import CHUNK_SIZE, FIRST_CHUNK_SIZE, content_disposition, guess_media_type, in_thread
+from tailrace.asgi.files import CHUNK_SIZE, FIRST_CHUNK_SIZE, _run, content_disposition, guess_media_type, in_thread
 from tests.asgi.apps import Served, Server
 from tests.raw import BOUND, Exchange, exchange, fetch
 from tests.serving import listening_socket, serving
 from tests.silence import silent_loop as silent_loop
+from tests.sources import turns
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
@@ -805,11 +808,30 @@ async def test_a_thread_is_waited_for_when_its_caller_is_cancelled() -> None:
     task = asyncio.create_task(in_thread(work))
     await asyncio.to_thread(started.wait, BOUND)
     task.cancel()
-    await asyncio.wait([task], timeout=0.01)
+    await turns()
     assert not task.done()
     released.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_call_that_has_no_thread_yet_is_never_made() -> None:
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    limiter.total_tokens, released = 1, threading.Event()
+    first = asyncio.create_task(in_thread(released.wait, BOUND))
+    second = asyncio.create_task(in_thread(pytest.fail))
+    await turns()
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    released.set()
+    assert await first
+
+
+async def test_a_call_that_is_cancelled_before_its_thread_begins_is_never_made() -> None:
+    call: Future[None] = Future()
+    call.cancel()
+    _run(call, pytest.fail, ())
 
 
 class Holding(Server):

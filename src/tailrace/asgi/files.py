@@ -13,6 +13,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from email.utils import formatdate
 from pathlib import PureWindowsPath
 from typing import Literal, TypeAlias, TypeVar
@@ -210,13 +211,22 @@ def content_disposition(kind: str, filename: str) -> str:
 
 async def in_thread(function: Callable[..., T], *args: object) -> T:
     """Run a function in a worker thread. If the wait is cancelled, the thread is still waited for."""
-    call = asyncio.ensure_future(anyio.to_thread.run_sync(function, *args))
+    call: Future[T] = Future()
     try:
-        return await asyncio.shield(call)
+        await anyio.to_thread.run_sync(_run, call, function, args)
     except asyncio.CancelledError:
-        # The thread may be about to use the descriptor that the caller closes next.
-        await asyncio.gather(call, return_exceptions=True)
+        if not call.cancel():  # it has begun, and may be about to use the descriptor that the caller closes next
+            await asyncio.gather(asyncio.wrap_future(call), return_exceptions=True)
         raise
+    return call.result()
+
+
+def _run(call: Future[T], function: Callable[..., T], args: tuple[object, ...]) -> None:
+    if call.set_running_or_notify_cancel():
+        try:
+            call.set_result(function(*args))
+        except BaseException as error:  # the caller raises it
+            call.set_exception(error)
 
 
 class OpenFile:
