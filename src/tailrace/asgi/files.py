@@ -33,12 +33,8 @@ from .reply import refusal, refusal_of
 T = TypeVar("T")
 PathLike: TypeAlias = str | os.PathLike[str]
 
-CHUNK_SIZE = 512 << 10
-FIRST_CHUNK_SIZE = 64 << 10
-"""A slow client never gets larger chunks, so this bounds what it holds."""
-
-QUICK = 0.05
-"""The seconds in which a client must take a chunk to get a larger one."""
+CHUNK_SIZE = 64 << 10
+"""The bytes to read at once. A client who reads nothing holds the next chunk, and those in the server's buffer."""
 
 SETTLED_AFTER = 2 * 10**9
 """A file that changes again may keep its time of change for as many nanoseconds. FAT has the coarsest clock."""
@@ -79,7 +75,7 @@ class FileResponse(Response):
         - `background`: runs at the end, also if the client has left or the file was refused.
         - `filename`: the name under which the client saves the file. Any characters are allowed.
         - `content_disposition_type`: whether a client shows or saves a file with a `filename`.
-        - `chunk_size`: the most bytes to read at once. A client never holds more than two chunks in memory.
+        - `chunk_size`: the most bytes to read at once.
         """
         self.path = path
         self.root = root
@@ -140,19 +136,16 @@ class FileResponse(Response):
         await self._send(file, body, send)
 
     async def _send(self, file: OpenFile, body: Body, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        size = min(FIRST_CHUNK_SIZE, self.chunk_size)
         for head, (start, end) in body.parts:
             if head:
                 await send({"type": "http.response.body", "body": head, "more_body": True})
             while start < end:
-                began = loop.time()
-                data = await in_thread(file.read, start, min(size, end - start))
+                size = min(self.chunk_size, end - start)
+                if (data := file.read_nowait(start, size)) is None:
+                    data = await in_thread(file.read, start, size)
                 await send({"type": "http.response.body", "body": data, "more_body": True})
                 start += len(data)
-                # A hop to a thread costs about as much as 50 KB, so fast clients get large chunks.
-                quick = loop.time() - began < QUICK
-                size = min(size * 2, self.chunk_size) if quick else max(size // 2, min(FIRST_CHUNK_SIZE, size))
+                await asyncio.sleep(0)  # neither the read nor `send` need have suspended
         await send({"type": "http.response.body", "body": body.end, "more_body": False})
 
     def _headers_of(self, file: OpenFile) -> MutableHeaders:
@@ -230,12 +223,13 @@ def _run(call: Future[T], function: Callable[..., T], args: tuple[object, ...]) 
 
 
 class OpenFile:
-    """A regular file, opened for reading. `open` and `read` block, so call them in a worker thread."""
+    """A regular file that is read. `open` and `read` block, so call them in a worker thread."""
 
     def __init__(self, path: PathLike, root: PathLike | None = None) -> None:
         self._path = path
         self._root = root
         self._file: io.FileIO | None = None
+        self._blocks = False  # whether every read may block
 
     def open(self) -> None:
         """Open the file. Raise StreamError if there is no such file, or if it may not be read."""
@@ -271,10 +265,30 @@ class OpenFile:
         assert self._file is not None
         try:
             self._file.seek(offset)
-            data = self._file.read(size)
-            now = os.fstat(self._file.fileno())
+            return self._checked(self._file.read(size))
         except OSError as error:
             raise FileChanged(os.fspath(self._path), f"could not be read: {error.strerror}") from error
+
+    def read_nowait(self, offset: int, size: int) -> bytes | None:
+        """Read in the same way, but return None if the read would block.
+
+        The kernel copies bytes that it has in memory in less time than a thread needs to start.
+        """
+        assert self._file is not None
+        if _NOWAIT is None or self._blocks:
+            return None
+        buffer = bytearray(size)
+        try:
+            count = os.preadv(self._file.fileno(), [buffer], offset, _NOWAIT)
+        except OSError as error:
+            # Not all file systems can. `read` meets any other error again, and reports it.
+            self._blocks = not isinstance(error, BlockingIOError)
+            return None
+        return self._checked(bytes(memoryview(buffer)[:count]))
+
+    def _checked(self, data: bytes) -> bytes:
+        assert self._file is not None
+        now = os.fstat(self._file.fileno())
         # A write sets the time before the bytes, so bytes that are read before the time is looked at are the old ones.
         # The time of the inode's change says less: it changes also if the file is replaced, which is no harm.
         if (now.st_size, now.st_mtime_ns) != (self.size, self._stat.st_mtime_ns) or not data:
@@ -287,6 +301,8 @@ class OpenFile:
 
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # on Linux
 
 # Windows has fewer of these flags. O_NONBLOCK: if a FIFO takes the file's place, opening it must not wait for a writer.
 _FILE = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
