@@ -346,6 +346,7 @@ def test_the_reference_names_nothing_that_is_not_public() -> None:
         ("Keeping", tailrace.Keeping),
         ("Producer", tailrace.Producer),
         ("stream_response", tailrace.stream_response),
+        ("FileResponse", tailrace.FileResponse),
         ("create_streaming_endpoint", tailrace.create_streaming_endpoint),
     ],
 )
