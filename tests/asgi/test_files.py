@@ -873,6 +873,8 @@ async def test_a_chunk_has_a_bound(big: Path) -> None:
     await FileResponse(big, chunk_size=1 << 20)(server.scope, server.receive, server.send)
     assert [len(each.get("body", b"")) for each in server.messages] == [0, *[1 << 20] * 16, 0]
     assert server.whole
+    with pytest.raises(ValueError, match=r"^expected chunk_size to be at least 1, but got 0$"):
+        FileResponse(big, chunk_size=0)
 
 
 async def test_a_large_file_takes_little_memory(big: Path) -> None:

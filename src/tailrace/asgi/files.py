@@ -37,7 +37,9 @@ CHUNK_SIZE = 64 << 10
 """The bytes to read at once. A client who reads nothing holds the next chunk, and those in the server's buffer."""
 
 SETTLED_AFTER = 2 * 10**9
-"""A file that changes again may keep its time of change for as many nanoseconds. FAT has the coarsest clock."""
+"""The nanoseconds within which two changes of a file may have the same time. FAT has the coarsest clock."""
+
+_OF_A_BODY = {b"content-disposition", b"content-encoding", b"content-length", b"content-type"}
 
 logger = logging.getLogger("tailrace")
 
@@ -77,6 +79,8 @@ class FileResponse(Response):
         - `content_disposition_type`: whether a client shows or saves a file with a `filename`.
         - `chunk_size`: the most bytes to read at once.
         """
+        if chunk_size < 1:
+            raise ValueError(f"expected chunk_size to be at least 1, but got {chunk_size}")
         self.path = path
         self.root = root
         self.status_code = status_code
@@ -111,29 +115,32 @@ class FileResponse(Response):
             pass
 
     async def _respond(self, file: OpenFile, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the file, or with what the request's conditions ask for."""
-        headers, asked = self._headers_of(file), Headers(scope=scope)
-        ranges = None
-        # Conditions and ranges are for a resource that is there, and ranges for GET alone (RFC 9110, 13.2.1 and 14.2).
-        if self.status_code == 200 and scope["method"] in ("GET", "HEAD"):
+        headers = self._headers_of(file)
+        answer = self._decide(file, headers, scope)
+        if isinstance(answer, Response):
+            await answer(scope, receive, send)
+            return
+        status, body = answer
+        headers["content-length"] = str(body.length)
+        await send({"type": "http.response.start", "status": status, "headers": headers.raw})
+        await self._send(file, Body([]) if scope["method"] == "HEAD" else body, send)
+
+    def _decide(self, file: OpenFile, headers: MutableHeaders, scope: Scope) -> Response | tuple[int, Body]:
+        """Return the status and what to send of the file, or the response that the request's conditions ask for."""
+        asked, method, ranges = Headers(scope=scope), scope["method"], None
+        # Conditions are for a file that is there, and ranges for GET alone (RFC 9110, sections 13.2.1 and 14.2).
+        if self.status_code == 200 and method in ("GET", "HEAD"):
             # The application's own headers come before the file's.
             validators = Validators(headers["etag"], headers["last-modified"], file.settled)
             if (verdict := validators.verdict(asked)) is not None:
-                await _without_file(verdict, headers)(scope, receive, send)
-                return
-            if scope["method"] == "GET" and validators.allow_range(asked.get("if-range")):
+                return _without_file(verdict, headers)
+            if method == "GET" and validators.allow_range(asked.get("if-range")):
                 ranges = parse_ranges(", ".join(asked.getlist("range")), file.size)
-        if ranges == []:
-            await _unsatisfiable(file.size)(scope, receive, send)
-            return
-        status, body = self.status_code, Body([(b"", (0, file.size))])
-        if ranges is not None:
-            status, body = 206, _partial(ranges, file.size, headers)
-        headers["content-length"] = str(body.length)
-        await send({"type": "http.response.start", "status": status, "headers": headers.raw})
-        if scope["method"] == "HEAD":
-            body = Body([])
-        await self._send(file, body, send)
+        if ranges is None:
+            return self.status_code, Body([(b"", (0, file.size))])
+        if not ranges:
+            return _unsatisfiable(file.size)
+        return 206, _partial(ranges, file.size, headers)
 
     async def _send(self, file: OpenFile, body: Body, send: Send) -> None:
         for head, (start, end) in body.parts:
@@ -145,7 +152,7 @@ class FileResponse(Response):
                     data = await in_thread(file.read, start, size)
                 await send({"type": "http.response.body", "body": data, "more_body": True})
                 start += len(data)
-                await asyncio.sleep(0)  # neither the read nor `send` need have suspended
+                await asyncio.sleep(0)  # because neither the read nor `send` may have suspended
         await send({"type": "http.response.body", "body": body.end, "more_body": False})
 
     def _headers_of(self, file: OpenFile) -> MutableHeaders:
@@ -177,9 +184,6 @@ def _unsatisfiable(size: int) -> Response:
     response = refusal(416, f"expected a range within the {size} bytes of the file", "range_not_satisfiable")
     response.headers["content-range"] = f"bytes */{size}"
     return response
-
-
-_OF_A_BODY = {b"content-disposition", b"content-encoding", b"content-length", b"content-type"}
 
 
 def guess_media_type(name: str) -> str:
@@ -280,11 +284,11 @@ class OpenFile:
         buffer = bytearray(size)
         try:
             count = os.preadv(self._file.fileno(), [buffer], offset, _NOWAIT)
+            return self._checked(bytes(memoryview(buffer)[:count]))
         except OSError as error:
             # Not all file systems can. `read` meets any other error again, and reports it.
             self._blocks = not isinstance(error, BlockingIOError)
             return None
-        return self._checked(bytes(memoryview(buffer)[:count]))
 
     def _checked(self, data: bytes) -> bytes:
         assert self._file is not None
