@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import http.client
+import itertools
 import os
 import random
 import re
@@ -67,6 +68,12 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file have a strong tag at once. A test cannot set the time of change that the kernel keeps."""
+    monkeypatch.setattr(files, "SETTLED_AFTER", -1)
+
+
+@pytest.fixture
 def big(tmp_path: Path) -> Path:
     path = make(tmp_path / "big.bin", b"")
     os.truncate(path, BIG)
@@ -89,7 +96,7 @@ def descriptors(path: Path) -> int:
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1, 5 * CHUNK_SIZE + 7])
-async def test_a_file_arrives_whole(size: int, tmp_path: Path) -> None:
+async def test_a_file_arrives_whole(size: int, tmp_path: Path, settled: None) -> None:
     content = random.Random(size).randbytes(size)
     app = Served(x=FileResponse(make(tmp_path / "photo.jpeg", content)))
     async with serving(app) as url:
@@ -391,7 +398,9 @@ async def test_a_client_that_wants_another_version_gets_412(path: Path) -> None:
 
 
 @pytest.mark.parametrize("validator", ["etag", "last-modified"])
-async def test_a_download_goes_on_only_in_the_version_in_which_it_began(validator: str, path: Path) -> None:
+async def test_a_download_goes_on_only_in_the_version_in_which_it_began(
+    validator: str, path: Path, settled: None
+) -> None:
     async with serving(Served(x=FileResponse(path))) as url:
         began, body = await fetch(url, "/x", {"Range": "bytes=0-99"})
         resume = {"Range": "bytes=100-", "If-Range": began.headers[validator]}
@@ -403,7 +412,6 @@ async def test_a_download_goes_on_only_in_the_version_in_which_it_began(validato
 
 
 async def test_a_file_that_may_change_unnoticed_is_never_continued(path: Path) -> None:
-    path.write_bytes(CONTENT)  # now
     async with serving(Served(x=FileResponse(path))) as url:
         began, _ = await fetch(url, "/x")
         assert began.headers["etag"].startswith('W/"')
@@ -413,13 +421,21 @@ async def test_a_file_that_may_change_unnoticed_is_never_continued(path: Path) -
         assert (await fetch(url, "/x", {"If-None-Match": began.headers["etag"]}))[0].status == 304
 
 
-async def test_another_file_of_the_same_size_and_time_is_another_version(path: Path) -> None:
+@pytest.mark.parametrize("replacing", [False, True])
+async def test_another_version_of_the_same_size_and_time_has_another_tag(
+    replacing: bool, path: Path, settled: None
+) -> None:
+    tags = set()
     async with serving(Served(x=FileResponse(path))) as url:
-        first, _ = await fetch(url, "/x")
-        make(path.with_name("other"), CONTENT[::-1]).replace(path)
-        second, _ = await fetch(url, "/x")
-    assert first.headers["last-modified"] == second.headers["last-modified"]
-    assert first.headers["etag"] != second.headers["etag"]
+        for content in (CONTENT, CONTENT[::-1], CONTENT):  # the third one may get the first one's inode
+            if replacing:
+                make(path.with_name("other"), content).replace(path)
+            else:
+                make(path, content)
+            got, _ = await fetch(url, "/x")
+            assert got.headers["last-modified"] == DATE
+            tags.add(got.headers["etag"])
+    assert len(tags) == 3
 
 
 async def test_no_file_is_from_the_future(path: Path) -> None:
@@ -500,6 +516,68 @@ async def test_a_file_that_is_replaced_arrives_as_it_was(
         body = await got.reader.readexactly(int(got.headers["content-length"]) - 1000)
         assert body.count(0) > BIG - 2000
     assert app.raised == []
+
+
+VERSION = 8 << 20
+
+
+class Versions(threading.Thread):
+    """Writes versions of a file, of one byte each, in all ways, until it is over."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = make(path, bytes(VERSION))
+        self.over = threading.Event()
+        # Nobody can tell what is in a file that is opened during a write.
+        self.writing = threading.Lock()
+
+    def run(self) -> None:
+        ways = itertools.cycle([self.overwrite, self.path.write_bytes, self.replace])
+        for byte in itertools.cycle(range(1, 256)):
+            # Longer than a tick of the kernel's clock, within which two versions may have the same time.
+            if self.over.wait(0.02):
+                return
+            with self.writing:
+                next(ways)(bytes([byte]) * VERSION)
+
+    def overwrite(self, content: bytes) -> None:
+        with self.path.open("r+b") as file:
+            file.write(content)
+
+    def replace(self, content: bytes) -> None:
+        make(self.path.with_name("other"), content).replace(self.path)
+
+
+async def test_what_a_client_takes_for_a_whole_file_is_one_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions, open_it = Versions(tmp_path / "x"), OpenFile.open
+    whole, cut = 0, 0
+
+    def open_between(file: OpenFile) -> None:
+        with versions.writing:
+            open_it(file)
+
+    async def download(url: str) -> None:
+        nonlocal whole, cut
+        while whole < 10 or cut < 5:
+            try:
+                _, body = await fetch(url, "/x", window=1 << 16)
+            except asyncio.IncompleteReadError:
+                cut += 1
+            else:
+                assert (len(body), body.count(body[:1])) == (VERSION, VERSION)
+                whole += 1
+
+    monkeypatch.setattr(OpenFile, "open", open_between)
+    async with serving(Served(x=FileResponse(versions.path))) as url:
+        versions.start()
+        try:
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(download(url) for _ in range(3)))
+        finally:
+            versions.over.set()
+            versions.join(BOUND)
 
 
 async def test_a_file_that_cannot_be_read_any_more_is_cut_short(path: Path) -> None:

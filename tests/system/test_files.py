@@ -44,10 +44,9 @@ async def test_a_file_comes_whole_and_in_ranges(client: httpx.AsyncClient) -> No
     assert (whole.status_code, whole.content == CONTENT) == (200, True)
     head = await client.head("/data.bin")
     assert head.headers["content-length"] == str(len(CONTENT))
-    validators = {"If-Range": whole.headers["etag"]}
-    rest = await client.get("/data.bin", headers={"Range": "bytes=1000000-", **validators})
+    rest = await client.get("/data.bin", headers={"Range": "bytes=1000000-"})
     assert (rest.status_code, rest.content == CONTENT[1_000_000:]) == (206, True)
-    parts = await client.get("/data.bin", headers={"Range": "bytes=-2,0-1", **validators})
+    parts = await client.get("/data.bin", headers={"Range": "bytes=-2,0-1"})
     assert parts.headers["content-type"].startswith("multipart/byteranges; boundary=")
     assert len(parts.content) == int(parts.headers["content-length"])
     assert (await client.get("/data.bin", headers={"Range": f"bytes={len(CONTENT)}-"})).status_code == 416

@@ -252,15 +252,15 @@ class OpenFile:
         self._stat = os.fstat(descriptor)
         self.size = self._stat.st_size
         now = time.time_ns()
-        # No time of change is in the future (RFC 9110, section 8.8.2.1).
+        # No file is from the future (RFC 9110, section 8.8.2.1).
         self.modified = min(self._stat.st_mtime_ns, now) // 10**9
-        self.settled = now - self._stat.st_mtime_ns > SETTLED_AFTER
+        self.settled = now - max(self._stat.st_mtime_ns, self._stat.st_ctime_ns) > SETTLED_AFTER
 
     @property
     def etag(self) -> str:
         """An entity tag for this version. It is weak while another version may follow within the clock's resolution."""
-        # Files that come out of an archive or a reproducible build often share their times, and sometimes their sizes.
-        facts = f"{self._stat.st_ino}-{self._stat.st_mtime_ns}-{self._stat.st_size}"
+        # Archives and reproducible builds set the time of modification. Nobody but the kernel sets the inode's.
+        facts = f"{self._stat.st_ctime_ns}-{self._stat.st_mtime_ns}-{self._stat.st_size}"
         tag = hashlib.blake2b(facts.encode(), digest_size=12).hexdigest()
         return f'"{tag}"' if self.settled else f'W/"{tag}"'
 
@@ -294,7 +294,7 @@ class OpenFile:
         assert self._file is not None
         now = os.fstat(self._file.fileno())
         # A write sets the time before the bytes, so bytes that are read before the time is looked at are the old ones.
-        # The time of the inode's change says less: it changes also if the file is replaced, which is no harm.
+        # The inode's time of change would not do here: it also changes if the file is replaced, which is no harm.
         if (now.st_size, now.st_mtime_ns) != (self.size, self._stat.st_mtime_ns) or not data:
             raise FileChanged(os.fspath(self._path), "was written to")
         return data
