@@ -30,6 +30,8 @@ from tailrace.client.settings import Loss
         (StreamLost(Loss("unsent", "no", "x"), None, 3, "y"), "the stream is lost after 3 failures in a row: no: x; y"),
         (Unreachable(Loss("unsent", "no connection"), 1), "no answer from the server: no connection"),
         (Unreachable(Loss("silent", "a"), 2, "b"), "no answer from the server to 2 requests: a; b"),
+        (Unreachable(Loss("unavailable", "a"), 5, "b"), "the server did not accept the request in 5 attempts: a; b"),
+        (Unreachable(Loss("unavailable", "a"), 1), "the server did not accept the request: a"),
         (UnusableEnvironment("A", "b", "c", "d"), "A is 'b', but c: d"),
         (StreamRefused(404), "the server refused with 404"),
         (
@@ -41,8 +43,8 @@ from tailrace.client.settings import Loss
         (SessionEnded("cancelled", "died", "a\nb"), "the session has ended as cancelled (died): a b"),
         (RequestTimedOut("q", 0.5), "expected an answer to packet 'q' within 0.5 s, but none came"),
         (
-            TooManyUnread(5, 40, "5 packets"),
-            "expected less than 5 packets before the answer, but 5 packets (40 bytes) wait to be read",
+            TooManyUnread(5, 40, "5 packets", sent=True),
+            "expected an answer after fewer than 5 packets, but 5 packets (40 bytes) wait to be read",
         ),
         (NotStoppable(), "expected a response with a Link rel=stop, but the stream has none: close it instead"),
         (refusal(500, b"[1]"), "the server refused with 500: [1]"),

@@ -142,6 +142,21 @@ def test_only_the_wrong_packet_is_refused() -> None:
     assert isinstance(error_of(two), StreamRefused)
 
 
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [([(503, b"{}")] * 3, Unreachable), ([(410, b"{}")], SessionEnded), ([(403, b"")], StreamRefused)],
+)
+def test_packets_sent_one_by_one_stop_at_an_error_that_is_not_about_one(
+    answers: list[Any], kind: type[ClientError]
+) -> None:
+    posts = Posts((422, b"{}"), ACCEPTED, (413, b"{}"), *answers)
+    first, large, *others = posts.add(*map(named, range(5)))
+    posts.deliver()
+    assert posts.sent == [["0", "1", "2", "3", "4"], ["0"], ["1"], *[["2"]] * len(answers)]
+    assert (error_of(first), type(error_of(large))) == (None, StreamRefused)
+    assert [type(error_of(unsent)) for unsent in others] == [kind] * 3
+
+
 def test_the_packets_of_an_ended_session_are_all_refused() -> None:
     posts = Posts(
         (410, b'{"code":"session_ended","detail":"d","state":"cancelled","outcome_code":"died","message":"m"}')
@@ -153,6 +168,14 @@ def test_the_packets_of_an_ended_session_are_all_refused() -> None:
         error = error_of(unsent)
         assert isinstance(error, SessionEnded)
         assert (error.state, error.code, error.message) == ("cancelled", "died", "m")
+
+
+def test_an_end_without_a_message_is_told_once() -> None:
+    body = b'{"code":"session_ended","detail":"expected a live session","state":"done","outcome_code":1,"message":null}'
+    posts = Posts((410, body))
+    (one,) = posts.add(named(1))
+    posts.deliver()
+    assert str(error_of(one)) == "the session has ended as done"
 
 
 def test_the_body_of_an_end_may_be_lost() -> None:
@@ -299,9 +322,15 @@ def test_a_request_holds_so_many_packets_for_the_iteration_and_no_more(incoming:
     with incoming.expecting("q"):
         incoming.take([frame(number) for number in range(MAX_UNREAD)])
         with pytest.raises(
-            TooManyUnread, match=r"^expected less than 1024 packets before the answer, but 1024 packets"
-        ):
+            TooManyUnread, match=r"^expected an answer after fewer than 1024 packets, but 1024 packets"
+        ) as unread:
             incoming.answer_to("q")
+        assert unread.value.sent
+        with pytest.raises(
+            TooManyUnread, match=r"^expected fewer than 1024 packets before a request, but 1024"
+        ) as unread:
+            incoming.check_room(sent=False)
+        assert not unread.value.sent
         pop(incoming)
         assert incoming.answer_to("q") is None
     assert len(popped(incoming)) == MAX_UNREAD - 1
@@ -312,7 +341,7 @@ def test_their_bytes_have_a_bound_too(incoming: Incoming[Any]) -> None:
         incoming.take([frame(number, "x" * 9_900) for number in range(UNREAD_FRAMES + 1)])
         size = UNREAD_FRAMES * 10_000
         with pytest.raises(
-            TooManyUnread, match=rf"^expected less than {size} bytes before the answer, but 5 packets \("
+            TooManyUnread, match=rf"^expected an answer after fewer than {size} bytes, but 5 packets \("
         ):
             incoming.answer_to("q")
         pop(incoming)

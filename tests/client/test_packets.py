@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from tailrace.client import (
     Loss,
     NotASession,
     PacketClient,
+    Packets,
     PacketType,
     RequestFailed,
     RequestTimedOut,
@@ -403,8 +405,26 @@ async def test_the_end_is_raised_to_all_who_wait() -> None:
 
 
 def test_a_websocket_is_no_address_for_requests() -> None:
-    with pytest.raises(ValueError, match="expected a URL with http or https, but got 'ws://x/stream'"):
-        PacketClient("ws://x/stream")
+    for url in ("ws://x/stream", "127.0.0.1/stream"):
+        with pytest.raises(ValueError, match=f"^expected a URL with http or https, but got '{url}'$"):
+            PacketClient(url)
+
+
+@pytest.mark.parametrize("session_id", ["", None])
+def test_a_session_is_resumed_by_its_id(session_id: Any) -> None:
+    with pytest.raises(ValueError, match=f"^expected the id of a session, but got {session_id!r}$"):
+        PacketClient("http://x/stream").resume(session_id)
+
+
+async def test_only_packets_are_sent() -> None:
+    nothing: Any = {"packet_type": "DATA"}
+    async with served() as server:
+        with pytest.raises(TypeError, match=r"^expected a SocketPacket, but got dict$"):
+            PacketClient(server.url).open(nothing)
+        async with server.open(0) as session:
+            for send in (session.send, session.request):
+                with pytest.raises(TypeError, match=r"^expected a SocketPacket, but got dict$"):
+                    await send(nothing)
 
 
 async def test_another_server_has_no_sessions() -> None:
@@ -625,6 +645,28 @@ async def test_a_request_that_cannot_be_sent_in_time() -> None:
         gate.opened.set()
 
 
+async def test_a_request_that_waits_for_another_thread_is_bounded_too() -> None:
+    async with gated(answering) as (server, gate):
+
+        def request(packets: Packets) -> None:
+            with pytest.raises(RequestTimedOut):
+                packets.request(data("x"), timeout=0.05)
+
+        def talk() -> None:
+            with server.open("first") as packets, ThreadPoolExecutor(1) as pool:
+                sent = pool.submit(packets.send, data("y"))
+                try:
+                    asyncio.run_coroutine_threadsafe(gate.until(1), loop).result(BOUND)
+                    request(packets)
+                    assert not sent.done()
+                finally:
+                    loop.call_soon_threadsafe(gate.opened.set)
+                sent.result(BOUND)
+
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(talk)
+
+
 async def test_a_server_that_cannot_be_reached_is_no_timeout() -> None:
     async with served(answering) as server:
         async with server.open("first") as session:
@@ -656,16 +698,20 @@ async def test_the_answer_to_a_cancelled_request_is_for_the_iteration() -> None:
 async def test_a_request_reads_only_so_far_ahead() -> None:
     async with served(answering) as server:
         async with server.open("first") as session:
-            with pytest.raises(TooManyUnread):
-                await session.request(data("flood"))
+            for is_sent in (True, False):
+                with pytest.raises(TooManyUnread) as unread:
+                    await session.request(data("flood"))
+                assert unread.value.sent is is_sent
             await session.send(data("end"))
             received = [packet.payload async for packet in session]
             assert received == ["before first", "first", *range(3_000), "flooded", "end"]
 
         def request() -> None:
             with server.open("first") as packets:
-                with pytest.raises(TooManyUnread):
-                    packets.request(data("flood"))
+                for is_sent in (True, False):
+                    with pytest.raises(TooManyUnread) as unread:
+                        packets.request(data("flood"))
+                    assert unread.value.sent is is_sent
                 packets.send(data("end"))
                 received = [packet.payload for packet in packets]
                 assert received == ["before first", "first", *range(3_000), "flooded", "end"]

@@ -183,17 +183,23 @@ class RequestTimedOut(ClientError, TimeoutError):
 
 
 class TooManyUnread(ClientError):
-    """The client holds as many packets for the iteration as it may. None is lost: read them, then request again."""
+    """The client holds as many packets for the iteration as it may. None is lost: iterate to get them.
 
-    def __init__(self, packets: int, size: int, bound: str) -> None:
+    If the request was `sent`, do not send it again: its answer comes in the iteration, after them.
+    """
+
+    def __init__(self, packets: int, size: int, bound: str, *, sent: bool) -> None:
         super().__init__(packets, size, bound)
         self.packets = packets
         self.size = size
         self.bound = bound
+        self.sent = sent
 
     def __str__(self) -> str:
         unread = f"{self.packets} packets ({self.size} bytes)"
-        return f"expected less than {self.bound} before the answer, but {unread} wait to be read"
+        if not self.sent:
+            return f"expected fewer than {self.bound} before a request, but {unread} wait to be read"
+        return f"expected an answer after fewer than {self.bound}, but {unread} wait to be read"
 
 
 class Unreachable(ClientError):
@@ -214,6 +220,9 @@ class Unreachable(ClientError):
         return _with_note(self.loss, self.note)
 
     def __str__(self) -> str:
+        if self.kind == "unavailable":
+            tries = "" if self.attempts <= 1 else f" in {self.attempts} attempts"
+            return f"the server did not accept the request{tries}: {_line(self.reason)}"
         times = "" if self.attempts <= 1 else f" to {self.attempts} requests"
         return f"no answer from the server{times}: {_line(self.reason)}"
 

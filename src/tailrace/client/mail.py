@@ -31,7 +31,8 @@ MAX_BYTES = 1 << 16
 _ONE_PACKET, _PACKETS = "application/json", "application/x-ndjson"
 
 _ABOUT_ONE = frozenset({400, 413, 422})
-"""The statuses that refuse a whole request, although it may be only one of its packets that is wrong or too much."""
+"""Statuses that refuse a whole request, although only one of its packets may be wrong, or they may only be too much
+together."""
 
 
 class Unsent:
@@ -53,10 +54,10 @@ class Unsent:
 
 
 class Outgoing:
-    """The packets of those who wait for the server to accept them, in their order.
+    """The packets that wait for the server to accept them, in order.
 
-    `request` makes a request of a body and its media type. Whoever waits may `deliver` for all: several packets share a
-    request, and the same packets are sent again after a loss. The server recognises them by their ids.
+    `request` makes a request of a body and its media type. Any waiting sender may `deliver` for all: several packets
+    share a request, and the same packets are sent again after a loss. The server recognises them by their ids.
     """
 
     def __init__(self, request: Callable[[bytes, str], Open], retry: Retry) -> None:
@@ -77,7 +78,20 @@ class Outgoing:
 
     def deliver(self, total: float | None) -> Flow[None]:
         """Send the first packets in one request, within `total` seconds, and settle them."""
-        yield from self._post(self._gather(), total)
+        batch = self._gather()
+        error = yield from self._post(batch, total)
+        if len(batch) > 1 and _is_about_one(error):
+            yield from self._deliver_each(batch, total)
+        else:
+            self._settle(batch, error)
+
+    def _deliver_each(self, batch: Sequence[Unsent], total: float | None) -> Flow[None]:
+        """Send packets one by one, until an error would be the same for all that follow."""
+        for number, unsent in enumerate(batch):
+            error = yield from self._post([unsent], total)
+            if error is not None and not _is_about_one(error):
+                return self._settle(batch[number:], error)
+            self._settle([unsent], error)
 
     def _gather(self) -> list[Unsent]:
         """Return as many packets as fit into one request, and at least the first."""
@@ -90,19 +104,15 @@ class Outgoing:
             gathered.append(unsent)
         return gathered
 
-    def _post(self, batch: Sequence[Unsent], total: float | None) -> Flow[None]:
+    def _post(self, batch: Sequence[Unsent], total: float | None) -> Flow[ClientError | None]:
+        """Send packets in one request. Return the error if the server has not accepted them."""
         body = b"\n".join([unsent.line for unsent in batch])
         request = self._request(body, _ONE_PACKET if len(batch) == 1 else _PACKETS)
-        error: ClientError | None = None
         try:
             yield from ask(request, self._retry, repeatable=True, total=total)
-        except ClientError as refused:
-            error = refused
-        if len(batch) > 1 and isinstance(error, StreamRefused) and error.status in _ABOUT_ONE:
-            for unsent in batch:
-                yield from self._post([unsent], total)
-        else:
-            self._settle(batch, _as_end(error))
+        except ClientError as error:
+            return _as_end(error)
+        return None
 
     def _settle(self, batch: Sequence[Unsent], error: ClientError | None) -> None:
         for unsent in batch:
@@ -111,12 +121,21 @@ class Outgoing:
             self._unsent.popleft()
 
 
-def _as_end(error: ClientError | None) -> ClientError | None:
+def _is_about_one(error: ClientError | None) -> bool:
+    return isinstance(error, StreamRefused) and error.status in _ABOUT_ONE
+
+
+def _as_end(error: ClientError) -> ClientError:
     """Return the refusal of a session that has ended as its end, and any other error as it is."""
     # The status is enough, because the body may have been lost.
     if not (isinstance(error, StreamRefused) and error.status == 410):
         return error
-    return SessionEnded(error.members.get("state"), error.members.get("outcome_code"), error.detail)
+    return SessionEnded(*(_text(error.members, name) for name in ("state", "outcome_code", "message")))
+
+
+def _text(members: Any, name: str) -> str | None:
+    value = members.get(name) if isinstance(members, dict) else None
+    return value if isinstance(value, str) else None
 
 
 # Packets that have arrived
@@ -179,7 +198,7 @@ class Incoming(Generic[P]):
             self._cursor = frame.id or self._cursor
 
     def _sort(self, arrived: _Arrived) -> None:
-        kind, reply_to = _member(arrived.frame, "packet_type"), _member(arrived.frame, "reply_to")
+        kind, reply_to = _text(arrived.frame.data, "packet_type"), _text(arrived.frame.data, "reply_to")
         is_answer = reply_to in self._expected and reply_to not in self._answers
         if is_answer:
             self._answers[str(reply_to)] = arrived
@@ -246,14 +265,15 @@ class Incoming(Generic[P]):
             return answer
         if self._unanswered is not None:
             raise self._unanswered
-        self._check_room()
+        self.check_room(sent=True)
         return None
 
-    def _check_room(self) -> None:
+    def check_room(self, *, sent: bool) -> None:
+        """Raise TooManyUnread if no more packets may wait for the iteration. `sent`: whether the request was sent."""
         count, size = len(self._unread), self._size
         if count >= MAX_UNREAD or size > self._max_size:
             bound = f"{MAX_UNREAD} packets" if count >= MAX_UNREAD else f"{self._max_size} bytes"
-            raise TooManyUnread(count, size, bound)
+            raise TooManyUnread(count, size, bound, sent=sent)
 
     def _read(self, frame: Frame) -> P:
         return read_packet(self._model, frame)
@@ -262,18 +282,13 @@ class Incoming(Generic[P]):
 _NUMBER = attrgetter("number")
 
 
-def _member(frame: Frame, name: str) -> str | None:
-    value = frame.data.get(name) if isinstance(frame.data, dict) else None
-    return value if isinstance(value, str) else None
-
-
 def read_packet(model: type[P], frame: Frame) -> P:
     """Read the packet in a frame. Raise DecodeError if there is none, or one that the model does not allow.
 
     Errors and notices have the server's own payloads, so they are plain packets.
     """
     members = {"packet_type": "DROPPED", "payload": frame.data} if frame.event == "dropped" else frame.data
-    is_plain = frame.event == "dropped" or _member(frame, "packet_type") == PacketType.ERROR
+    is_plain = frame.event == "dropped" or _text(frame.data, "packet_type") == PacketType.ERROR
     chosen: Any = SocketPacket if is_plain else model
     try:
         return cast("P", chosen.read(members))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -49,9 +50,7 @@ class PacketClient(Generic[P]):
         max_bytes: int = MAX_FRAME_BYTES,
         client: HTTPClient | None = None,
     ) -> None:
-        check_url(url, is_whole=client is None)
-        if urlsplit(url).scheme in ("ws", "wss"):
-            raise ValueError(f"expected a URL with http or https, but got {url[:80]!r}")
+        check_url(url, is_whole=client is None, sockets=False)
         self._url = url
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._options: dict[str, Any] = {
@@ -67,13 +66,15 @@ class PacketClient(Generic[P]):
 
     def open(self, packet: SocketPacket[Any]) -> PacketStream[P]:
         """Open a session with its first packet. The session begins once, however often the request is sent."""
-        return self._stream(self._url, method="POST", content=packet.encode(), key=new_key())
+        return self._stream(self._url, method="POST", content=_checked(packet).encode(), key=new_key())
 
     def resume(self, session_id: str, after: str | None = None, *, takeover: bool = False) -> PacketStream[P]:
         """Continue a session from its beginning, or after a `cursor`.
 
         If another client reads the session, raise AlreadyRead. With `takeover`, that client must stop.
         """
+        if not (isinstance(session_id, str) and session_id):
+            raise ValueError(f"expected the id of a session, but got {session_id!r:.80}")
         parts = urlsplit(self._url)
         address = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(session_id, safe='')}"))
         url = with_parameter(address, "takeover", "true") if takeover else address
@@ -174,9 +175,15 @@ class _Session(Generic[P]):
         yield from ask(self._ask("DELETE"), self._plan.retry, repeatable=True, total=self._plan.timeouts.total)
 
 
+def _checked(packet: Any) -> SocketPacket[Any]:
+    if not isinstance(packet, SocketPacket):
+        raise TypeError(f"expected a SocketPacket, but got {type(packet).__name__}")
+    return packet
+
+
 def _with_id(packet: SocketPacket[Any]) -> tuple[SocketPacket[Any], str]:
     """Return a packet with its id, which is a new one if it has none, so that it may be sent again."""
-    packet_id = packet.id or new_key()
+    packet_id = _checked(packet).id or new_key()
     return packet if packet.id else packet.model_copy(update={"id": packet_id}), packet_id
 
 
@@ -200,10 +207,11 @@ class AsyncPackets(_Session[P], Generic[P]):
         return packet
 
     async def send(self, packet: SocketPacket[Any]) -> None:
-        """Send a packet, and return when the server has accepted it. It is delivered once, also after a loss.
+        """Send a packet, and return when the server has accepted it.
 
-        Packets arrive in the order of the calls. Raise SessionEnded if the session has ended, StreamRefused if the
-        server refuses the packet, and Unreachable if it cannot be reached or is too busy.
+        It is delivered once, even if connections are lost. Packets arrive in the order of the calls. Raise SessionEnded
+        if the session has ended, StreamRefused if the server refuses the packet, and Unreachable if it cannot be
+        reached or is too busy.
         """
         await self._send(_with_id(packet)[0])
 
@@ -223,6 +231,7 @@ class AsyncPackets(_Session[P], Generic[P]):
         all other packets.
         """
         packet, packet_id = _with_id(packet)
+        self._incoming.check_room(sent=False)
         with self._incoming.expecting(packet_id):
             try:
                 async with asyncio.timeout(timeout) as limit:
@@ -251,7 +260,7 @@ class AsyncPackets(_Session[P], Generic[P]):
         """Wait until more has arrived.
 
         One task reads for all who wait. It goes on if a wait is cancelled: otherwise each timeout of a request would
-        cost the connection. It ends with the piece that it waits for, or when the session is left.
+        cost the connection. The task ends when the piece has arrived, or when the session is left.
         """
         if self._piece is None:
             self._piece = asyncio.create_task(self._read())
@@ -285,19 +294,30 @@ class Packets(_Session[P], Generic[P]):
         return packet
 
     def send(self, packet: SocketPacket[Any]) -> None:
-        """Send a packet, and return when the server has accepted it. It is delivered once, also after a loss.
+        """Send a packet, and return when the server has accepted it.
 
-        Raise SessionEnded if the session has ended, StreamRefused if the server refuses the packet, and Unreachable if
-        it cannot be reached or is too busy.
+        It is delivered once, even if connections are lost. Raise SessionEnded if the session has ended, StreamRefused
+        if the server refuses the packet, and Unreachable if it cannot be reached or is too busy.
         """
         self._send(_with_id(packet)[0], NEVER)
 
     def _send(self, packet: SocketPacket[Any], deadline: Deadline) -> None:
         total = self._plan.timeouts.total
-        with self._sending, self._outgoing.adding(packet) as unsent:
+        with self._turn(deadline), self._outgoing.adding(packet) as unsent:
             left = deadline.left if total is None else deadline.at_most(total).left
             self._events.converse(self._outgoing.deliver(left))
         unsent.check()
+
+    @contextmanager
+    def _turn(self, deadline: Deadline) -> Iterator[None]:
+        """Wait until no other thread sends. Raise Overdue if that takes too long."""
+        left = deadline.left
+        if not self._sending.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX)):
+            raise Overdue("another thread was sending for all of the time")
+        try:
+            yield
+        finally:
+            self._sending.release()
 
     def request(self, packet: SocketPacket[Any], *, timeout: float | None = 30.0) -> P:
         """Send a packet and return its answer: the first packet whose `reply_to` is its id.
@@ -307,6 +327,7 @@ class Packets(_Session[P], Generic[P]):
         """
         packet, packet_id = _with_id(packet)
         deadline = Deadline(timeout)
+        self._incoming.check_room(sent=False)
         with self._incoming.expecting(packet_id):
             try:
                 self._send(packet, deadline)
@@ -319,9 +340,12 @@ class Packets(_Session[P], Generic[P]):
         return answer
 
     def end(self) -> None:
-        """End the session. The iteration then stops."""
+        """End the session. The iteration then stops. Stay in the block until this returns."""
         self._events.converse(self._ending())
 
     def close(self) -> None:
-        """Leave the session, which continues without you. The end of the block does this."""
+        """Leave the session, which continues without you. The end of the block does this.
+
+        For another thread that waits for the next packet, the iteration ends as soon as its read has returned.
+        """
         self._events.close()

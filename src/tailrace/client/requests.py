@@ -33,15 +33,18 @@ _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s",;]+))', re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
-def check_url(url: str, *, is_whole: bool = True) -> None:
-    """Raise ValueError if nothing can be requested at a URL. Unless `is_whole`, a client may know the rest of it."""
+def check_url(url: str, *, is_whole: bool = True, sockets: bool = True) -> None:
+    """Raise ValueError if nothing can be requested at a URL. Unless `is_whole`, a client may know the rest of it.
+
+    `sockets`: whether the URL may be that of a WebSocket.
+    """
     # Import it here, so that modules that only read addresses need not wait for it.
     import httpx
 
     try:
         urlsplit(url)
         parts = httpx.URL(url)
-        expected = _missing_in(parts, is_whole)
+        expected = _missing_in(parts, is_whole, sockets)
         # A resolver will encode the name like this.
         parts.raw_host.decode("ascii").encode("idna")
     except (httpx.InvalidURL, ValueError) as error:
@@ -50,9 +53,11 @@ def check_url(url: str, *, is_whole: bool = True) -> None:
         raise ValueError(f"expected a URL with {expected}, but got {url[:80]!r}")
 
 
-def _missing_in(parts: Any, is_whole: bool) -> str | None:
+def _missing_in(parts: Any, is_whole: bool, sockets: bool) -> str | None:
     if not is_whole and not parts.scheme:
         return None
+    if not sockets and parts.scheme not in ("http", "https"):
+        return "http or https"
     if parts.scheme not in _PORTS:
         return "one of http, https, ws or wss"
     if not parts.host:
