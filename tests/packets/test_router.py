@@ -15,6 +15,7 @@ from pydantic_core import from_json, to_json
 
 from tailrace import Retention
 from tailrace.client import tail
+from tailrace.cursor import new_stream_id
 from tailrace.packets import (
     ClientSession,
     PacketLimits,
@@ -360,6 +361,9 @@ async def test_a_session_is_resumed_after_a_cursor() -> None:
         async with resumed(talk) as whole:
             assert [packet["payload"] for packet in await whole.rest()] == [0, 1, 2, "bye"]
         assert (await client.get(talk.address, params={"after": last["cursor"]})).status_code == 204
+        foreign = await client.get(talk.address, params={"after": f"{new_stream_id()}.0.1.end"})
+        [reset] = [from_json(line) for line in foreign.content.splitlines()]
+        assert (reset["packet_type"], reset["payload"]["reason"]) == ("RESET", "epoch_changed")
         head = await client.head(talk.address)
         assert head.status_code == 200
 
@@ -527,6 +531,17 @@ async def test_a_dependency_may_have_a_parameter_that_hooks_have_too() -> None:
         assert [packet["packet_type"] for packet in packets] == ["RESULT"]
 
 
+async def test_such_a_parameter_may_have_the_dependency_in_its_annotation() -> None:
+    app = FastAPI()
+    app.include_router(packets_router(on_packet=_hook_with_a_session))
+    async with talking(app) as packets:
+        assert [packet["packet_type"] for packet in packets] == ["RESULT"]
+
+
+def _hook_with_a_session(session: Annotated[str, Depends(lambda: "a database session")]) -> Any:
+    return echo
+
+
 async def test_a_hook_that_yields() -> None:
     async def hook(session: ClientSession, packet: SocketPacket) -> Any:
         yield packet  # pragma: no cover
@@ -540,6 +555,24 @@ async def test_a_hook_that_yields() -> None:
 def test_a_hook_in_the_place_of_its_dependency() -> None:
     with pytest.raises(TypeError, match="expected as on_packet a dependency that gives the hook"):
         packets_router(on_packet=echo)
+
+
+async def _greet(talk: ClientSession) -> None:
+    """Begin with another name for the session."""
+
+
+def _count(received: SocketPacket[int]) -> None:
+    """Take a packet by another name."""
+
+
+def _look(talk: ClientSession, other: Unknown) -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Have an annotation that nobody can read."""
+
+
+@pytest.mark.parametrize("hook", [_greet, _count, _look])
+def test_a_hook_with_other_names_in_the_place_of_its_dependency(hook: Any) -> None:
+    with pytest.raises(TypeError, match="expected as on_connect a dependency that gives the hook"):
+        packets_router(on_connect=hook)
 
 
 async def test_a_dependency_that_gives_no_hook() -> None:
@@ -590,10 +623,18 @@ async def test_bytes_both_ways() -> None:
     assert payloads == [b"\xff\0"]
 
 
-@pytest.mark.parametrize("name", ["no spaces", "FAREWELL"])
-def test_types_that_an_application_cannot_have(name: str) -> None:
-    with pytest.raises(ValueError, match=r"packet_type|the name of a notice"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no spaces", r"^expected a packet type of up to 64 letters, .* but got 'no spaces'$"),
+        ("1x", r"^expected a packet type .* that begins with a letter, but got '1x'$"),
+        ("FAREWELL", "^expected packet types of your own, but 'FAREWELL' is the name of a notice$"),
+    ],
+)
+def test_types_that_an_application_cannot_have(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
         packets_router(packet_types=[name])
+    assert refused.type is ValueError
 
 
 async def test_a_path_with_a_parameter_and_a_prefix() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 
@@ -401,6 +401,10 @@ def _addresses(request: StreamRequest, name: str, *, duplex: bool) -> list[Heade
 
 async def _decide_shared(request: StreamRequest, log: Log) -> Decision:
     """Decide how to answer a request with a log that the application returned, or that its address names."""
+    cursor = request.cursor
+    if cursor is not None and log.passing and request.path == log.name and cursor.stream != log.stream:
+        # The address names the stream, so the end of another stream must not pass for its end.
+        request = replace(request, cursor=replace(cursor, ended=False))
     return decide(request, log, await place_of(request.cursor, log), whole=log.passing)
 
 

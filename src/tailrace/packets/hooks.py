@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeAlias, get_origin
@@ -62,7 +63,7 @@ class Given:
     """
 
     def __init__(self, default: Dependency, own: Dependency) -> None:
-        if any(map(_is_hooks_own, inspect.signature(own).parameters.values())):
+        if any(map(_is_hooks_own, _parameters(own))):
             raise TypeError(
                 f"expected as {default.__name__} a dependency that gives the hook, such as `lambda: hook`, "
                 f"but got {own!r}, which seems to be the hook"
@@ -84,7 +85,22 @@ class Given:
 def _is_hooks_own(parameter: inspect.Parameter) -> bool:
     """Tell whether a parameter is one that the router passes to hooks, and nothing that FastAPI can solve."""
     is_solved = parameter.default is not parameter.empty or get_origin(parameter.annotation) is Annotated
-    return parameter.name in ("session", "packet") and not is_solved
+    is_own = parameter.name in ("session", "packet") or _OWN_TYPES.search(_spelled(parameter.annotation)) is not None
+    return is_own and not is_solved
+
+
+def _parameters(call: Dependency) -> Iterable[inspect.Parameter]:
+    try:
+        return inspect.signature(call, eval_str=True).parameters.values()
+    except (NameError, AttributeError, TypeError):  # an annotation may be for type checkers alone
+        return inspect.signature(call).parameters.values()
+
+
+_OWN_TYPES = re.compile(r"\b(?:ClientSession|SocketPacket)\b")
+
+
+def _spelled(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _as_async(hook: Hook | None, threads: anyio.CapacityLimiter) -> Callable[..., Awaitable[object]]:

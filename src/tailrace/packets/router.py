@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Unpack
 
 from fastapi import Depends
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -244,7 +244,11 @@ packets_router = PacketsRouter
 
 def _known_types(own: Collection[str]) -> frozenset[str]:
     for name in own:
-        SocketPacket(packet_type=name)
+        try:
+            SocketPacket(packet_type=name)
+        except ValidationError:
+            expected = "a packet type of up to 64 letters, digits, _, . and - that begins with a letter"
+            raise ValueError(f"expected {expected}, but got {name!r:.80}") from None
         if name in NOTICE_TYPES:
             raise ValueError(f"expected packet types of your own, but {name!r} is the name of a notice")
     return frozenset({*PacketType, *own})

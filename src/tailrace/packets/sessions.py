@@ -93,7 +93,10 @@ class Sessions:
             raise self._ended(outbox, lines)
         adding, taken = self._adding[outbox.stream], None if session is None else session.inbox.taken
         if is_full(inbox, taken, adding, self.rules.limits):
-            message = "expected a session with room for packets, but its hooks are behind: send them again later"
+            message = (
+                "expected a session with room for packets, but its hooks are behind, perhaps because the client does "
+                "not read: send them again later"
+            )
             raise PacketRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(lines))
         self._adding[outbox.stream] += len(lines)
         try:
