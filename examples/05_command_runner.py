@@ -1,4 +1,4 @@
-"""A remote command runner: each command is a packet session, with its output, its input and its exit status as packets.
+"""A remote command runner: commands with their input, output and exit status as packets.
 
 A session begins with a REQUEST, here for a command out of a fixed list. It ends with a RESULT:
 
@@ -49,6 +49,7 @@ from tailrace.packets import ClientSession, PacketLimits, PacketType, SocketPack
 
 PATIENCE = 2.0  # seconds between SIGTERM and SIGKILL
 BLOCK = 1 << 14  # the most bytes of output in one packet
+INPUTS = 16  # the most packets of input that a command has yet to take
 
 
 class Command(NamedTuple):
@@ -132,18 +133,26 @@ class Run:
     def __init__(self, session: ClientSession, process: Process) -> None:
         self.session = session
         self.process = process
-        self.input: asyncio.Queue[Packet] = asyncio.Queue(1)
+        self.input: asyncio.Queue[Packet] = asyncio.Queue(INPUTS)
         # The session cancels this task and waits for it, before it calls the disconnect hook.
         self.task = session.create_task(self.run())
 
     async def handle(self, packet: Packet) -> None:
         match packet.packet_type:
             case "INPUT" | "INPUT_END":
-                await self.input.put(packet)
+                self.put(packet)
             case "CANCEL":
                 await self.cancel()
             case other:
                 raise StreamError(f"expected INPUT, INPUT_END or CANCEL, but got {other}", code="unexpected_packet")
+
+    def put(self, packet: Packet) -> None:
+        """Keep input for the command. The read hook must not wait for room, because a CANCEL would wait behind it."""
+        try:
+            self.input.put_nowait(packet)
+        except asyncio.QueueFull:
+            message = "expected a client that waits for TAKEN before it sends more input"
+            raise StreamError(message, code="too_much_input") from None
 
     async def run(self) -> None:
         """Follow the command to its end. Then send the RESULT, which ends the session."""
@@ -162,10 +171,7 @@ class Run:
         return await self.process.wait()
 
     async def feed(self, stdin: StreamWriter | None) -> None:
-        """Write input to the command, and answer each packet that has an id when the command has taken it.
-
-        The read hook must not do this. It would wait for a command that does not read, and a CANCEL would wait for it.
-        """
+        """Write input to the command, and answer each packet that has an id when the command has taken it."""
         assert stdin is not None
         while True:
             packet = await self.input.get()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from tailrace.client import PacketClient, StreamFailed
+from tailrace.client import Loss, PacketClient, SessionEnded, StreamFailed, StreamLost
 from tailrace.packets import PacketType, SocketPacket
 from tailrace.testing import Fault, relayed
 from tests.cli.terminal.screen import terminal
@@ -31,6 +31,7 @@ REMOTE = (sys.executable, str(FOLDER / "remote.py"))
 PATIENCE = 30
 
 runner: Any = importlib.import_module("examples.05_command_runner")
+client: Any = importlib.import_module("examples.remote")
 
 # Other commands, in an application of its own.
 OTHERS = r"""
@@ -40,10 +41,12 @@ runner = __import__("05_command_runner")
 HALVES = r"import os; os.write(1, b'caf\xc3'); input(); os.write(1, b'\xa9 \xff\xc3')"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 DEAF = "import os, signal; os.close(0); print('deaf', flush=True); signal.pause()"
+IDLE = "import signal; print('idle', flush=True); signal.pause()"
 app = runner.make_app(grace=0.2)
 app.dependency_overrides[runner.get_commands] = lambda: {{
     "halves": runner.Command("", runner.python(HALVES)),
     "deaf": runner.Command("", runner.python(DEAF)),
+    "idle": runner.Command("", runner.python(IDLE)),
     "stubborn": runner.Command("", runner.python(STUBBORN)),
 }}
 """
@@ -157,6 +160,28 @@ def test_an_unknown_command_is_refused_with_the_known_ones(server: Server) -> No
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["cat <&-", "cat 0>/dev/null"])
+def test_input_that_cannot_be_read_is_none(server: Server, command: str) -> None:
+    line = ["sh", "-c", f'exec "$@" {command}', "sh", *REMOTE, "--url", server.url]
+    ended = subprocess.run(line, capture_output=True, timeout=PATIENCE, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (">&-", b"Bad file descriptor"),
+        (">/dev/full", b"No space left on device"),
+        ("yes >&-", b"Bad file descriptor"),
+        ("yes >/dev/full", b"No space left on device"),
+    ],
+)
+def test_output_that_cannot_be_written_ends_the_command(server: Server, command: str, reason: bytes) -> None:
+    line = ["sh", "-c", f'exec "$@" {command}', "sh", *REMOTE, "--url", f"{server.url}/"]
+    ended = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+    assert (ended.returncode, ended.stderr) == (255, b"remote: the output cannot be written: %b\n" % reason)
+
+
 def test_two_run_at_once(server: Server) -> None:
     with running(server.url, "ask") as one, running(server.url, "ask") as two:
         read(one, b"What is your name? ")
@@ -166,10 +191,46 @@ def test_two_run_at_once(server: Server) -> None:
 
 
 def test_without_a_server_one_line_says_so() -> None:
-    with running(f"http://127.0.0.1:{free_port()}") as process:
+    url = f"http://127.0.0.1:{free_port()}"
+    with running(url) as process:
         out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (255, b"")
-    assert len(err.splitlines()) == 1
+    assert err == b"remote: no server at %b; start one with `make example-5`\n" % url.encode()
+
+
+def test_an_address_must_be_one() -> None:
+    with running("nonsense", "cat") as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    expected = b"remote: expected a URL with http or https, but got 'nonsense/stream'\n"
+    assert (process.returncode, out, err) == (255, b"", expected)
+
+
+def test_each_state_of_the_connection_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    connection = client.Connection()
+    gone, broken = Loss("unsent", "no connection", "[Errno 111]"), Loss("broken", "the connection ended")
+    connection.show()
+    for loss in (broken, gone, gone):
+        connection.lose(1, 0.25, loss)
+    for _ in range(2):
+        connection.show()
+    assert capsys.readouterr().err.splitlines() == [
+        "remote: the connection ended; reconnecting in 0.2 s",
+        "remote: no connection; reconnecting in 0.2 s",
+        "remote: connected again",
+    ]
+
+
+def test_before_the_first_connection_the_client_tries_again(capsys: pytest.CaptureFixture[str]) -> None:
+    connection = client.Connection()
+    loss = Loss("unsent", "no connection")
+    connection.lose(1, 0.25, loss)
+    assert client.explain(StreamLost(loss), "http://x", connection).startswith("no server at http://x; start one")
+    connection.show()
+    assert client.explain(StreamLost(loss), "http://x", connection) == "the stream is lost: no connection"
+    assert capsys.readouterr().err.splitlines() == [
+        "remote: no connection; trying again in 0.2 s",
+        "remote: connected",
+    ]
 
 
 # A terminal
@@ -226,6 +287,28 @@ def test_a_command_that_ignores_sigterm_is_killed(others: Server) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err.splitlines()[-1]) == (128 + signal.SIGKILL, b"remote: ended by SIGKILL")
+
+
+async def test_a_cancel_does_not_wait_behind_input(others: Server) -> None:
+    request = SocketPacket(packet_type=PacketType.REQUEST, payload="idle")
+    async with asyncio.timeout(PATIENCE), PacketClient(f"{others.url}/stream").open(request) as session:
+        assert (await anext(session)).payload == "idle\n"
+        for _ in range(10):
+            await session.send(SocketPacket(packet_type="INPUT", payload="x" * 200_000))
+        await session.send(SocketPacket(packet_type="CANCEL"))
+        *_, last = [packet async for packet in session]
+        assert last.payload == {"signal": "SIGTERM"}
+
+
+async def test_a_client_that_does_not_wait_for_the_command_fails(others: Server) -> None:
+    request = SocketPacket(packet_type=PacketType.REQUEST, payload="idle")
+    async with asyncio.timeout(PATIENCE), PacketClient(f"{others.url}/stream").open(request) as session:
+        assert (await anext(session)).payload == "idle\n"
+        with suppress(SessionEnded):
+            for _ in range(runner.INPUTS + 8):  # more than the socket to the command takes
+                await session.send(SocketPacket(packet_type="INPUT", payload="x" * 200_000))
+        with pytest.raises(StreamFailed, match=r"waits for TAKEN before it sends more input \(too_much_input\)"):
+            [packet async for packet in session]
 
 
 async def test_a_command_need_not_read_its_input(others: Server) -> None:
@@ -305,6 +388,8 @@ async def test_a_lost_connection_loses_nothing(patient_server: Server) -> None:
             out, err = await process.communicate(ANY_BYTES)
     assert (process.returncode, out) == (0, ANY_BYTES)
     assert b"; reconnecting in " in err
+    assert err.splitlines()[-1] == b"remote: connected again"
+    assert max(map(len, err.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("command", ["count", "yes"])
@@ -347,12 +432,12 @@ def open_session(server: Server, **packet: Any) -> httpx.Response:
 
 
 async def test_only_expected_packets_are_taken(server: Server) -> None:
-    client = PacketClient(f"{server.url}/stream")
+    packets = PacketClient(f"{server.url}/stream")
     with pytest.raises(StreamFailed, match=r"expected a REQUEST for one of ask, .*, but got INPUT 'Ada"):
-        async with client.open(SocketPacket(packet_type="INPUT", payload="Ada\n")) as session:
+        async with packets.open(SocketPacket(packet_type="INPUT", payload="Ada\n")) as session:
             await anext(session)
     request = SocketPacket(packet_type=PacketType.REQUEST, payload="cat")
-    async with client.open(request) as session:
+    async with packets.open(request) as session:
         await session.send(request)
         with pytest.raises(StreamFailed, match="expected INPUT, INPUT_END or CANCEL, but got REQUEST"):
             await anext(session)
