@@ -1,6 +1,6 @@
 """The client of the packet scenarios: packets out, echoes in, over a WebSocket or over two HTTP connections.
 
-While the clock runs it only counts. What has come is kept, and is decoded and compared afterwards.
+While the clock runs, it only counts echoes. It keeps the bytes, then decodes and compares them.
 """
 
 import json
@@ -35,7 +35,7 @@ class Incoming:
         self.sock = connect(address)
         self.pieces: list[bytes] = []
         self.echoes = 0
-        # A marker may be torn between two reads.
+        # A marker may be split between two reads.
         self._tail = b""
 
     def read_head(self, status: bytes) -> bytes:
@@ -92,7 +92,7 @@ class Link(ABC):
         """The packets in what has come."""
 
     def exchange(self, packets: Sequence[bytes], window: int) -> float:
-        """Send packets, at most `window` of them under way, until all are echoed. Return how many seconds that took."""
+        """Send packets, at most `window` of them in flight, until all are echoed. Return how many seconds that took."""
         start = time.perf_counter()
         incoming, before, sent = self.incoming, self.incoming.echoes, 0
         while (echoed := incoming.echoes - before) < len(packets) or not self.ready:
@@ -151,7 +151,10 @@ def frame(text: bytes) -> bytes:
 
 
 class PostLink(Link):
-    """A streamed response, and a kept connection on which one POST after the other brings what may be sent by then."""
+    """A streamed response, and a kept connection for POSTs.
+
+    One POST is sent at a time, each with all packets that may be sent by then.
+    """
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)

@@ -45,6 +45,7 @@ from tailrace.client import AsyncChat, AsyncPackets, ChatClient, PacketClient, R
 from tailrace.cursor import Cursor, is_cursor
 from tailrace.events import RESERVED
 from tailrace.packets import ClientSession, PacketLimits, SessionStatistics, packets_router
+from tailrace.packets.sessions import REMEMBERED
 from tailrace.testing import LogContract
 from tests.cli.terminal.screen import Terminal, terminal
 from tests.programs import serving_app, serving_chat
@@ -428,8 +429,12 @@ def test_every_member_of_a_session_is_on_the_page_of_packet_sessions() -> None:
 
 
 def test_the_bounds_that_a_page_names_are_those_of_packet_sessions() -> None:
-    assert f"It remembers the last {PacketLimits().window:,} of them" in SESSIONS.read_text()
-    assert f"it knows at least the last {PacketLimits(pending=1).window:,} ids" in PROTOCOL.read_text()
+    usual, least = PacketLimits().window, PacketLimits(pending=1).window
+    said = f"It remembers the last {usual:,} of them by default: four times `pending`, and at least {least:,}."
+    assert said in SESSIONS.read_text()
+    assert f"it knows at least the last {least:,} ids" in PROTOCOL.read_text()
+    for page in (SESSIONS, PROTOCOL):
+        assert f"remembers the last one of each of {REMEMBERED:,} sessions" in " ".join(page.read_text().split())
     assert f"waits while the client is {tailrace.Flow.block().high:,} packets behind" in SESSIONS.read_text()
 
 

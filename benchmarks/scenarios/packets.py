@@ -10,7 +10,7 @@ from benchmarks.process import Address, Server
 from benchmarks.scenarios.base import Metric, Sample, Scenario
 
 WINDOW = 256
-"""Packets under way at most."""
+"""The most packets in flight."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ PACKETS_BOTH_WAYS = Scenario(
     name="packets",
     title="Packets both ways in one session",
     about=f"One client sends {FULL.packets:,} packets with payloads of {len(PAYLOAD % 0)} bytes, and each is answered "
-    f"with its echo. At most {WINDOW} are under way; each echo makes room for one more. Then {FULL.trips:,} follow one "
+    f"with its echo. At most {WINDOW} are in flight; each echo makes room for one more. Then {FULL.trips:,} follow one "
     "another, each after the echo of the one before. The first two peers are WebSockets of FastAPI that only echo: one "
-    "does not look into the texts, the other reads and writes their JSON. A packet session validates each packet, "
+    "does not parse the messages, the other reads and writes their JSON. A packet session validates each packet, "
     "drops those whose id it has seen, calls its hook with one at a time, and keeps a log to resume from. Over HTTP, "
     "packets go out in POST requests on one kept connection, each with all packets that may be sent once the one "
     "before is answered, and the echoes come in the response that opened the session.",

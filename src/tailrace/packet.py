@@ -112,7 +112,7 @@ def _with_bytes(members: Any, title: str) -> Any:
 
 
 class RequestFailed(TailraceError):
-    """A request that was answered by a packet of the type `ERROR`, which is `packet`."""
+    """Raised when the answer to a request is a packet of the type `ERROR`, which is `packet`."""
 
     def __init__(self, packet: SocketPacket) -> None:
         super().__init__(packet)
