@@ -17,7 +17,7 @@ INTRODUCTION = """\
 
 # Benchmarks
 
-tailrace beside its peers, all measured in one run on one machine. `make bench` repeats it in about 28 minutes
+tailrace beside its peers, all measured in one run on one machine. `make bench` repeats it in about 25 minutes
 and rewrites this page, its plots and [results.json](results.json); `python -m benchmarks --quick` only shows that
 everything runs.
 

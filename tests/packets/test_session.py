@@ -20,8 +20,8 @@ from tailrace.packets import (
     SessionState,
     SocketPacket,
 )
-from tailrace.packets.body import PacketRefused
 from tailrace.packets.sessions import owner_of
+from tailrace.routing.body import BodyRefused
 from tests.packets.apps import Recorded, client_of, data, insist, opened, resumed
 from tests.raw import BOUND
 from tests.sources import soon, turns
@@ -750,7 +750,7 @@ async def test_an_inbox_that_somebody_has_closed() -> None:
         await recorded.until(0)
         assert recorded.session is not None
         await recorded.session.inbox.log.close()
-        with pytest.raises(PacketRefused, match="it has ended"):  # before the hooks know
+        with pytest.raises(BodyRefused, match="it has ended"):  # before the hooks know
             await recorded.router._sessions.accept(recorded.engine, recorded.session.outbox, [b"{}", b"{}"])
         error, _ = await talk.rest()
         assert error["payload"]["code"] == "packets_lost"

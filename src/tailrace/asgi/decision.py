@@ -116,6 +116,7 @@ def decide(
     place: int | LogReset | None = None,
     *,
     whole: bool = False,
+    history: int | None = None,
     same: bool = True,
     draining: bool = False,
 ) -> Decision:
@@ -124,6 +125,7 @@ def decide(
     - `log`: the application's own log, or the stream named by the cursor, the address or the idempotency key, if any.
     - `place`: what `place_of` returns for the request's cursor.
     - `whole`: whether a reader without a cursor must get the log from its beginning.
+    - `history`: how many of the newest entries a reader without a cursor gets. None means all that are kept.
     - `same`: whether the request has the same query and body as the request that started the log.
     - `draining`: whether the server refuses new streams.
     """
@@ -134,7 +136,7 @@ def decide(
     if request.method == "HEAD":
         return Headers()
     if log is not None:
-        return _continue(log, place, whole) if same else Refuse(_key_reused())
+        return _continue(log, place, whole, history) if same else Refuse(_key_reused())
     if cursor is not None:
         return ResetTo(LogReset(request.path, "epoch_changed", str(replace(cursor, ended=True))))
     if draining:
@@ -142,11 +144,12 @@ def decide(
     return Start()
 
 
-def _continue(log: Log, place: int | LogReset | None, whole: bool) -> Decision:
+def _continue(log: Log, place: int | LogReset | None, whole: bool, history: int | None) -> Decision:
     if place is None:
         log.trim()
         reason = log.broken_off or ("trimmed" if whole and log.base > 0 else None)
-        place = log.base if reason is None else log.reset(reason)
+        start = log.base if history is None else max(log.base, log.top - history)
+        place = start if reason is None else log.reset(reason)
     return ResetTo(place) if isinstance(place, LogReset) else Read(log, place)
 
 

@@ -93,6 +93,7 @@ class StreamResponse(Response):
         stream_id: str | None = None,
         fingerprint: bytes = b"",
         exclusive: bool | StreamError = False,
+        history: int | None = None,
         websocket: bool = False,
     ) -> None:
         """Describe the response. Nothing runs until it is prepared or sent.
@@ -106,6 +107,7 @@ class StreamResponse(Response):
         - `exclusive`: whether the stream has one reader at a time, or the error that tells a second one so. A request
           with `?takeover=true` takes the place of the reader, and so does a repeated request with the same `stream_id`.
           A reader in another process stays, too.
+        - `history`: how many of the newest entries of a shared log a reader without a cursor gets. Default: all.
         - `websocket`: whether to answer WebSockets too. HTTP middleware does not see them.
         """
         self.source = source
@@ -119,6 +121,7 @@ class StreamResponse(Response):
         self._stream_id = stream_id
         self._fingerprint = fingerprint
         self._busy = ALREADY_READ if exclusive is True else exclusive or None
+        self._history = history
         self._websocket = websocket
         self._plan: Plan | None = None
 
@@ -158,7 +161,7 @@ class StreamResponse(Response):
 
     async def _decide(self, engine: Engine, request: StreamRequest, source: Source) -> Plan:
         if isinstance(source, Log):
-            return Plan(engine, request, await _decide_shared(request, source))
+            return Plan(engine, request, await self._decide_shared(request, source))
         decision, log = await self._claim(engine, request)
         plan = Plan(engine, request, decision)
         unknown = isinstance(decision, Start) or (isinstance(decision, ResetTo) and log is None)
@@ -170,6 +173,15 @@ class StreamResponse(Response):
         else:
             await _close_unused(source)
         return plan
+
+    async def _decide_shared(self, request: StreamRequest, log: Log) -> Decision:
+        """Decide how to answer a request with a log that the application returned, or that its address names."""
+        cursor = request.cursor
+        if cursor is not None and log.passing and request.path == log.name and cursor.stream != log.stream:
+            # The address names the stream, so the end of another stream must not pass for its end.
+            request = replace(request, cursor=replace(cursor, ended=False))
+        place = await place_of(request.cursor, log)
+        return decide(request, log, place, whole=log.passing, history=self._history)
 
     def _engine_for(self, scope: Scope) -> Engine:
         engine = self._engine or engine_of(scope)
@@ -229,7 +241,7 @@ class StreamResponse(Response):
             raise
         if isinstance(given, Log):
             await self._discard(plan.engine, log, _SHARED)
-            plan.decision = await _decide_shared(request, given)
+            plan.decision = await self._decide_shared(request, given)
         elif isinstance(plan.decision, Start):
             try:
                 plan.decision, plan.items = Read(log or await self._new_log(plan.engine, request), 0), given
@@ -397,15 +409,6 @@ def _addresses(request: StreamRequest, name: str, *, duplex: bool) -> list[Heade
     if duplex:
         links += f', <{path}{query}>; rel="send"'
     return [(b"content-location", f"{path}{query}".encode()), (b"link", links.encode())]
-
-
-async def _decide_shared(request: StreamRequest, log: Log) -> Decision:
-    """Decide how to answer a request with a log that the application returned, or that its address names."""
-    cursor = request.cursor
-    if cursor is not None and log.passing and request.path == log.name and cursor.stream != log.stream:
-        # The address names the stream, so the end of another stream must not pass for its end.
-        request = replace(request, cursor=replace(cursor, ended=False))
-    return decide(request, log, await place_of(request.cursor, log), whole=log.passing)
 
 
 def _yields(source: Callable[..., Any]) -> bool:

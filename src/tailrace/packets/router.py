@@ -26,6 +26,7 @@ from ..iterators import Job
 from ..log.base import Log
 from ..packet import NOTICE_TYPES, PacketType, SocketPacket
 from ..producer import Producer
+from ..routing.body import BodyRefused
 from ..routing.endpoints import Principal, describe_http_error
 from ..routing.openapi import CURSOR_PARAMETERS, NOT_FOUND, Refusal, stream_response, stream_responses
 from ..routing.router import RouterOptions, StreamRouter
@@ -34,7 +35,7 @@ from ..wire.ndjson import NDJSON
 from ..wire.packets import RESULT, PacketLines
 from ..wire.sse import SSE
 from . import hooks
-from .body import PacketRefused, read_packets
+from .body import read_packets
 from .hooks import Dependency, Hooks
 from .inbox import PacketLimits, Rules
 from .session import ClientSession
@@ -309,7 +310,7 @@ def _check_no_cursor(request: Request) -> None:
 def _refuse(request: Request, error: StreamError | StoreUnavailable) -> Response:
     """Refuse packets. A client that reads only packets, such as a WebSocket, gets an ERROR packet."""
     reply_to, members = None, dict[str, Any]()
-    if isinstance(error, PacketRefused):
+    if isinstance(error, BodyRefused):
         reply_to, members = error.reply_to, dict(error.members)
         told = {"retry_after": error.retry_after, **members}
         response = refusal(error.status, error.message, error.code, **told)

@@ -19,8 +19,8 @@ from ..events import Outcome
 from ..flow import Flow
 from ..log.base import Log
 from ..producer import Producer
+from ..routing.body import BodyRefused
 from ..routing.endpoints import principal_name
-from .body import PacketRefused
 from .hooks import Hooks
 from .inbox import Inbox, Rules, is_full
 from .session import ClientSession
@@ -81,7 +81,7 @@ class Sessions:
         return outbox
 
     async def accept(self, engine: Engine, outbox: Log, lines: Sequence[bytes]) -> None:
-        """Append packets as JSON to a session's inbox. Raise PacketRefused if it is full, or the session has ended.
+        """Append packets as JSON to a session's inbox. Raise BodyRefused if it is full, or the session has ended.
 
         Of a session that has ended, accept the last packets once more: the client that repeats them missed the answer.
         """
@@ -97,7 +97,7 @@ class Sessions:
                 "expected a session with room for packets, but its hooks are behind, perhaps because the client does "
                 "not read: send them again later"
             )
-            raise PacketRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(lines))
+            raise BodyRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(lines))
         self._adding[outbox.stream] += len(lines)
         try:
             await inbox.add([(None, line) for line in lines])
@@ -120,9 +120,9 @@ class Sessions:
         same = self._last.get(outbox.stream) == _digest(lines)
         return same and all(self.rules.model.decode(line).id is not None for line in lines)
 
-    def _ended(self, outbox: Log, lines: Sequence[bytes]) -> PacketRefused:
+    def _ended(self, outbox: Log, lines: Sequence[bytes]) -> BodyRefused:
         outcome = outbox.outcome or Outcome("cancelled")
-        return PacketRefused(
+        return BodyRefused(
             f"expected a live session, but it has ended as {outcome.state!r}",
             code="session_ended",
             status=410,

@@ -1,0 +1,133 @@
+"""`ConnectionManager`: rooms for WebSocket endpoints, as FastAPI's tutorial has them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from fastapi import WebSocket, WebSocketDisconnect
+from pydantic_core import from_json
+from starlette.websockets import WebSocketState
+
+from ..asgi.lifespan import app_engine
+from ..engine.engine import Engine
+from ..errors import LogReset, SlowReader
+from ..flow import Flow, Retention
+from ..log.base import Log, Tail
+from ..wire.websocket import INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER
+from .limits import check_name
+
+FLOW = Flow.disconnect(1_000)
+
+RETENTION = Retention(count=1_000, size=4 << 20)
+
+
+class ConnectionManager:
+    """Sends messages to everybody in a room.
+
+        manager = ConnectionManager()
+
+        @app.websocket("/ws/{room}")
+        async def chat(websocket: WebSocket, room: str) -> None:
+            await manager.connect(websocket, room)
+            try:
+                async for text in websocket.iter_text():
+                    await manager.broadcast_to_room(text, room)
+            finally:
+                manager.disconnect(websocket, room)
+
+    A room is a log, so a broadcast waits for no connection. Each connection has a task that sends what is new. A member
+    that reads too slowly, or not at all, is disconnected, and delays nobody.
+    """
+
+    def __init__(self, engine: Engine | None = None, *, name: str = "connection manager", flow: Flow = FLOW) -> None:
+        """Make a manager.
+
+        - `engine`: where the rooms live. Default: the application's own engine.
+        - `name`: tells the rooms of this manager from those of another one with the same engine.
+        - `flow`: the policy for members that read slowly.
+        """
+        self.active_connections: dict[str, list[WebSocket]] = {}
+        """The connected WebSockets by room. A room without any is not in it."""
+        self._engine = engine
+        self._name = name
+        self._flow = flow
+        self._deliveries: dict[tuple[WebSocket, str], _Delivery] = {}
+
+    async def connect(self, websocket: WebSocket, room: str) -> None:
+        """Accept a WebSocket, and send it what is broadcast to the room from now on.
+
+        Raise StreamError for a name that no room may have.
+        """
+        check_name(room)
+        engine = self._engine = self._engine or app_engine(websocket.app)
+        log = await self._log(room)
+        if websocket.application_state is WebSocketState.CONNECTING:
+            await websocket.accept()
+        delivery = _Delivery(websocket, log.tail(log.top, flow=self._flow), engine)
+        self._deliveries[websocket, room] = delivery
+        self.active_connections.setdefault(room, []).append(websocket)
+
+    def disconnect(self, websocket: WebSocket, room: str) -> None:
+        """Stop sending to a WebSocket. Do nothing if it is not in the room."""
+        delivery = self._deliveries.pop((websocket, room), None)
+        if delivery is not None:
+            delivery.abandon()
+            connections = self.active_connections[room]
+            connections.remove(websocket)
+            if not connections:
+                del self.active_connections[room]
+
+    async def broadcast_to_room(self, message: Any, room: str) -> None:
+        """Send a message to everybody in a room: a str as it is, anything else as JSON. Wait for no connection."""
+        if self._engine is None:
+            return  # nobody has connected yet
+        log = await self._log(room)
+        await log.append(message)
+
+    async def _log(self, room: str) -> Log:
+        assert self._engine is not None
+        return await self._engine.log(f"{self._name}/{room}", retention=RETENTION)
+
+
+class _Delivery:
+    """Sends the messages of a room to one WebSocket. The engine waits for it at the end of the server."""
+
+    def __init__(self, websocket: WebSocket, tail: Tail, engine: Engine) -> None:
+        self._websocket = websocket
+        self._tail = tail
+        self._engine = engine
+        self._task = asyncio.create_task(self._run(), name=f"tailrace delivery {tail.log.name}")
+        self._task.add_done_callback(self._end)
+        engine.readers.join(self)
+
+    def leave(self) -> None:
+        """Close the WebSocket, because the server is about to stop."""
+        self._tail.close()
+
+    def abandon(self) -> None:
+        """Send nothing more."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        # If the client has left, the endpoint hears of it, too.
+        with suppress(RuntimeError, OSError, WebSocketDisconnect):
+            await self._websocket.close(await self._deliver())
+
+    async def _deliver(self) -> int:
+        """Send what comes until the server stops, or the member cannot go on. Return the close code."""
+        send = self._websocket.send_text
+        try:
+            async for entries in self._tail:
+                for json in entries.json:
+                    await send(from_json(json) if json.startswith(b'"') else json.decode())
+        except SlowReader:
+            return TRY_AGAIN_LATER
+        except LogReset:
+            return INTERNAL_ERROR
+        return SERVICE_RESTART
+
+    def _end(self, _: object) -> None:
+        self._tail.close()
+        self._engine.readers.part(self)

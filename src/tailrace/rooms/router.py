@@ -1,0 +1,268 @@
+"""`rooms_router`: the routes of rooms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Unpack, cast
+from urllib.parse import quote
+
+from fastapi import Depends, params
+from pydantic import BaseModel, Field
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from ..asgi.decision import address, remaining_query
+from ..asgi.lifespan import app_engine
+from ..asgi.response import StreamResponse
+from ..asgi.settings import StreamSettings
+from ..engine.engine import Engine
+from ..flow import Flow, Retention
+from ..modes import DEFAULT_WIRES
+from ..routing.body import BodyRefused, read_lines
+from ..routing.openapi import CURSOR_PARAMETERS, Refusal, stream_response, stream_responses
+from ..routing.router import RouterOptions, StreamRouter
+from ..wire.base import Wire
+from ..wire.ndjson import NDJSON
+from ..wire.text import Text
+from .limits import RoomLimits
+from .room import Room, Rooms, RoomSettings
+
+Member = Callable[..., Any]
+"""A dependency that gives the name of the member who sends a request, or None."""
+
+WIRES: tuple[Wire, ...] = tuple(wire for wire in DEFAULT_WIRES if not isinstance(wire, Text))
+"""The wires of a room. Plain text has no names of events, nor cursors."""
+
+RETENTION = Retention(count=1_000, size=4 << 20)
+
+
+class Said(BaseModel):
+    """A message in a room."""
+
+    member: str | None = Field(description="Who sent it, or null.")
+    message: Any = Field(description="What was sent: any JSON value.")
+    time: str = Field(description="When the server got it: ISO 8601 in UTC.")
+
+
+class Published(BaseModel):
+    """The messages of a request are in the room."""
+
+    accepted: int = Field(description="The number of messages.")
+
+
+class MemberOf(BaseModel):
+    """A member of a room."""
+
+    id: str
+
+
+class Members(BaseModel):
+    """The members of a room, in all processes."""
+
+    members: list[MemberOf]
+    count: int
+
+
+class RoomsRouter(StreamRouter):
+    """The routes of rooms, whose names are a part of the path. Include it in an application like any router.
+
+    GET reads a room and POST publishes in it. A WebSocket at the same path does both. GET at `path/members` tells who
+    is there. Each room is a log, so readers resume with the cursor of the last event that they have.
+    """
+
+    def __init__(
+        self,
+        path: str = "/rooms/{room}",
+        *,
+        member: Member | None = None,
+        read: Sequence[params.Depends] = (),
+        write: Sequence[params.Depends] = (),
+        engine: Engine | None = None,
+        limits: RoomLimits | None = None,
+        history: int = 50,
+        retention: Retention | None = None,
+        flow: Flow | None = None,
+        leave_delay: float = 3.0,
+        origins: Collection[str] = (),
+        **options: Unpack[RouterOptions],
+    ) -> None:
+        """Make a router. The last parameter of `path` is the room's name. `options` are those of APIRouter.
+
+        - `member`: a dependency that returns the name of the member who sends the request, or None for somebody who is
+          not seen. By default, nobody is seen.
+        - `read`, `write`: dependencies that guard reading and writing. A WebSocket is accepted only after the former.
+        - `engine`: where the rooms live. Default: the application's own engine.
+        - `limits`: the bounds of rooms and of what members send.
+        - `history`: how many events a first join gets.
+        - `retention`: how many events are kept for those who come back. Default: 1,000, and 4 MiB.
+        - `flow`: the policy for members that read slowly. Default: `Flow.log()`.
+        - `leave_delay`: the seconds in which a member may come back without having left.
+        - `origins`: the origins whose pages may open a WebSocket, in addition to those of the same host.
+        """
+        super().__init__(engine=engine, origins=origins, **options)
+        self._parameter = _last_parameter(path)
+        self._template = re.sub(r"\{(\w+)[^}]*\}", r"{\1}", self.prefix + path)
+        self._member = member or _nobody
+        flow, retention = flow or Flow.log(), retention or RETENTION
+        self._stream = StreamSettings(wires=WIRES, flow=flow, cache_control="no-cache, no-store, no-transform")
+        self.rooms = Rooms(RoomSettings(limits or RoomLimits(), history, retention, flow, leave_delay))
+        self._add_routes(path, list(read), list(write))
+
+    async def room(self, name: str, **parameters: str) -> Room:
+        """Return a room, to read it or to publish in it from code. The router must have been given its engine.
+
+        `parameters` are those of the path that come before the room's name.
+        """
+        if self.engine is None:
+            raise RuntimeError("expected a router with an engine of its own, but got none: rooms_router(engine=...)")
+        return await self._get(self.engine, {**parameters, self._parameter: name})
+
+    # Routes
+
+    def _add_routes(self, path: str, read: list[params.Depends], write: list[params.Depends]) -> None:
+        response = stream_response(WIRES, f"room {self.prefix}{path}", Said)
+        reading = {**stream_responses(200, response), **_REFUSED}
+        name = {"name": self._parameter, "in": "path", "required": True, "schema": {"type": "string"}}
+        allowed = "GET, HEAD, POST, OPTIONS"
+        extra = {"parameters": [name, *CURSOR_PARAMETERS]}
+        get, post = self._reading(), self._writing()
+        self._add(path, get, "GET", allowed, dependencies=read, responses=reading, openapi_extra=extra)
+        self._add(path, get, "HEAD", allowed, dependencies=read, include_in_schema=False)
+        body = {"parameters": [name], "requestBody": _BODY}
+        accepted = {202: {"model": Published}, **_REFUSED, **_UNACCEPTED}
+        self._add(
+            path, post, "POST", allowed, dependencies=write, status_code=202, responses=accepted, openapi_extra=body
+        )
+        self._add_options(path, allowed)
+        self._add_socket_at(path, "GET")
+        listing = {200: {"model": Members}, **_REFUSED}
+        self._add(
+            f"{path}/members", self._listing(), "GET", "GET, OPTIONS",
+            dependencies=read, responses=listing, openapi_extra={"parameters": [name]},
+        )  # fmt: skip
+        self._add_options(f"{path}/members", "GET, OPTIONS")
+
+    def _reading(self) -> Callable[..., Any]:
+        async def read_room(request: Request, member: Any = Depends(self._member)) -> Response:
+            """Read the newest events of a room, or those after a cursor, and what follows."""
+            room = await self._room_of(request)
+            room.check_space()
+            return _RoomResponse(room, _checked(member), self._stream, self._engine_of(request), request.scope)
+
+        return read_room
+
+    def _writing(self) -> Callable[..., Any]:
+        async def publish(request: Request, member: Any = Depends(self._member)) -> Response:
+            """Publish in a room: one message as JSON, or several as lines of NDJSON. All are accepted, or none."""
+            limits, name = self.rooms.settings.limits, _checked(member)
+            room = await self._room_of(request)
+            lines = await read_lines(request, limit=limits.body, seconds=limits.seconds)
+            messages = _messages_in(lines, limits, typed=_is_lines(request))
+            room.check_rate(name or _host_of(request), len(messages))
+            await room.publish(*messages, member=name)
+            return JSONResponse(Published(accepted=len(messages)).model_dump(), 202)
+
+        return publish
+
+    def _listing(self) -> Callable[..., Any]:
+        async def list_members(request: Request) -> Response:
+            """List the members of a room."""
+            members = await (await self._room_of(request)).members()
+            listed = Members(members=[MemberOf(id=name) for name in members], count=len(members))
+            return JSONResponse(listed.model_dump(), headers={"Cache-Control": "no-store"})
+
+        return list_members
+
+    async def _room_of(self, request: Request) -> Room:
+        return await self._get(self._engine_of(request), request.path_params)
+
+    async def _get(self, engine: Engine, parameters: Mapping[str, str]) -> Room:
+        # Not by the request's own path: an application may be mounted anywhere, in each of its processes.
+        quoted = {name: quote(value, safe="") for name, value in parameters.items()}
+        return await self.rooms.get(engine, self._template.format_map(quoted), parameters[self._parameter])
+
+    def _engine_of(self, request: Request) -> Engine:
+        return self.engine or app_engine(request.app)
+
+
+rooms_router = RoomsRouter
+
+
+class _RoomResponse(StreamResponse):
+    """Reads a room while its reader is present in it."""
+
+    def __init__(self, room: Room, member: str | None, settings: StreamSettings, engine: Engine, scope: Scope) -> None:
+        query = remaining_query(scope)
+        link = f'<{quote(address(scope))}{f"?{query}" if query else ""}>; rel="send"'
+        super().__init__(room.log, settings, headers={"Link": link}, engine=engine, history=room.history)
+        self._room = room
+        self._member = member
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._room.present(self._member if scope["method"] == "GET" else None):
+            await super().__call__(scope, receive, send)
+
+
+def _last_parameter(path: str) -> str:
+    names = re.findall(r"\{(\w+)[^}]*\}", path)
+    if not names:
+        raise ValueError(
+            f"expected a path with a parameter for the room's name, such as /rooms/{{room}}, but got {path!r}"
+        )
+    return cast("str", names[-1])
+
+
+def _nobody() -> None:
+    """Give no member."""
+
+
+def _checked(member: Any) -> str | None:
+    if member is not None and not (isinstance(member, str) and member.isprintable() and 0 < len(member) <= 128):
+        raise TypeError(f"expected as member a printable name of 1 to 128 characters or None, but got {member!r:.80}")
+    return member
+
+
+def _host_of(request: Request) -> str:
+    return "" if request.client is None else f" {request.client.host}"  # no member's name begins with a space
+
+
+def _is_lines(request: Request) -> bool:
+    return request.headers["content-type"].startswith(NDJSON.media_type)
+
+
+def _messages_in(lines: Sequence[bytes], limits: RoomLimits, *, typed: bool) -> list[Any]:
+    if not lines:
+        raise BodyRefused("expected a message, but got an empty body", code="bad_message", status=400)
+    return [_message_in(line, limits, typed=typed) for line in lines]
+
+
+def _message_in(line: bytes, limits: RoomLimits, *, typed: bool) -> Any:
+    """Return the JSON value of a line. If `typed`, a line that is no JSON is a text, so that people may type."""
+    if len(line) > limits.message:
+        message = f"expected a message of at most {limits.message} bytes, but got {len(line)}"
+        raise BodyRefused(message, code="message_too_large", status=413)
+    try:
+        return from_json(line)
+    except ValueError as error:
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError:
+            text, typed = "", False
+        if not typed:
+            raise BodyRefused(f"expected JSON, but got {line!r:.80}: {error}", code="bad_message", status=400) from None
+        return text
+
+
+_BODY: dict[str, Any] = {"required": True, "content": {"application/json": {}, NDJSON.media_type: {}}}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    422: {"description": "No room may have this name.", "model": Refusal},
+    503: {"description": "Too many rooms or members.", "model": Refusal},
+}
+_UNACCEPTED: dict[int | str, dict[str, Any]] = {
+    413: {"description": "A message or the body is too large.", "model": Refusal},
+    415: {"description": "The body is neither JSON nor NDJSON.", "model": Refusal},
+    429: {"description": "Too many messages. Send them again later.", "model": Refusal},
+}

@@ -1,0 +1,86 @@
+"""Applications with rooms, and people who talk in them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import websockets
+from fastapi import FastAPI, HTTPException
+from pydantic_core import from_json
+from websockets.asyncio.client import ClientConnection
+
+from tailrace.asgi.lifespan import app_engine
+from tailrace.rooms import RoomsRouter, rooms_router
+from tests.asgi.apps import small_engine
+from tests.raw import BOUND
+from tests.serving import serving
+
+
+def by_name(name: str | None = None) -> str | None:
+    """The member's name from the query. `nobody` may not come in."""
+    if name == "nobody":
+        raise HTTPException(401, "who are you?")
+    return name
+
+
+class House:
+    """An application with rooms, on its server, and the clients in it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.app = FastAPI()
+        self.engine = options.setdefault("engine", small_engine())
+        self.app.state.tailrace_engine = self.engine
+        self.router: RoomsRouter = rooms_router(**{"member": by_name, "leave_delay": 0.0, **options})
+        self.app.include_router(self.router)
+        self.url = ""
+        self.client = httpx.AsyncClient()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[House]:
+        async with serving(self.app) as self.url, httpx.AsyncClient(base_url=self.url, timeout=BOUND) as self.client:
+            try:
+                yield self
+            finally:
+                app_engine(self.app).drain()
+
+    @asynccontextmanager
+    async def enter(self, room: str, name: str | None = None, **query: str) -> AsyncIterator[Guest]:
+        """Somebody in a room, by WebSocket."""
+        params = httpx.QueryParams({**({} if name is None else {"name": name}), **query})
+        address = f"{self.url.replace('http', 'ws', 1)}/rooms/{room}?{params}"
+        async with asyncio.timeout(BOUND), websockets.connect(address) as connection:
+            yield Guest(connection)
+
+    async def members(self, room: str) -> list[str]:
+        answer = (await self.client.get(f"/rooms/{room}/members")).json()
+        assert answer["count"] == len(answer["members"])
+        return [member["id"] for member in answer["members"]]
+
+
+class Guest:
+    """Somebody in a room."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.cursor = ""
+
+    async def say(self, text: str) -> None:
+        await self.connection.send(text)
+
+    async def hear(self) -> tuple[str, Any]:
+        """The next event: its name, and who it is about or what was said."""
+        frame = from_json(await self.connection.recv())
+        self.cursor = frame.get("id", self.cursor)
+        data = frame["data"]
+        return frame["event"], data["message"] if "message" in data else data.get("member")
+
+    async def until(self, event: str, what: Any) -> list[tuple[str, Any]]:
+        """All events up to one."""
+        heard = [await self.hear()]
+        while heard[-1] != (event, what):
+            heard.append(await self.hear())
+        return heard

@@ -1,0 +1,106 @@
+"""Who is in a room: several processes read one log of those who come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tailrace import MemoryLog, Retention
+from tailrace.rooms.presence import SNAPSHOT_EVERY, Presence
+
+pytestmark = pytest.mark.usefixtures("silent_loop")
+
+
+class Told:
+    """What was announced in a room."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    async def __call__(self, member: str, joined: bool, count: int) -> None:
+        self.events.append((member, "joined" if joined else "left", count))
+
+
+def presence(log: MemoryLog, told: Told, delay: float = 0.0) -> Presence:
+    return Presence(log, told, leave_delay=delay)
+
+
+async def test_each_join_and_leave_is_told_once_whatever_process_they_are_at() -> None:
+    log, told = MemoryLog("members"), Told()
+    one, two = presence(log, told), presence(log, told)
+    await one.enter("ada")
+    await two.enter("ada")
+    await two.enter("bob")
+    assert await one.members() == await two.members() == ["ada", "bob"]
+    await one.leave("ada")
+    assert await two.members() == ["ada", "bob"]
+    await two.leave("ada")
+    assert await one.members() == ["bob"]
+    await two.leave("bob")
+    assert told.events == [("ada", "joined", 1), ("bob", "joined", 2), ("ada", "left", 1), ("bob", "left", 0)]
+
+
+async def test_two_processes_at_once() -> None:
+    log, told = MemoryLog("members"), Told()
+    processes = [presence(log, told) for _ in range(5)]
+    await asyncio.gather(*(process.enter("ada") for process in processes for _ in range(3)))
+    assert told.events == [("ada", "joined", 1)]
+    await asyncio.gather(*(process.leave("ada") for process in processes for _ in range(3)))
+    assert told.events[1:] == [("ada", "left", 0)]
+
+
+async def test_a_member_that_comes_back_within_the_delay_has_not_left() -> None:
+    log, told = MemoryLog("members"), Told()
+    here = presence(log, told, delay=0.01)
+    await here.enter("ada")
+    leaving = asyncio.create_task(here.leave("ada"))
+    await asyncio.sleep(0)
+    assert (here.connections, await here.members()) == (0, ["ada"])
+    await here.enter("ada")
+    await leaving
+    assert told.events == [("ada", "joined", 1)]
+    assert here.connections == 1
+    await here.leave("ada")
+    assert await here.members() == []
+
+
+async def test_a_leave_that_is_cancelled_is_told_at_once() -> None:
+    log, told = MemoryLog("members"), Told()
+    here = presence(log, told, delay=60)
+    await here.enter("ada")
+    leaving = asyncio.create_task(here.leave("ada"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert told.events[-1] == ("ada", "left", 0)
+
+
+async def test_a_process_that_comes_late_begins_with_a_snapshot() -> None:
+    log, told = MemoryLog("members", Retention(count=SNAPSHOT_EVERY + 50)), Told()
+    first, busy = presence(log, told), presence(log, told)
+    await first.enter("ada")
+    for number in range(SNAPSHOT_EVERY):
+        await busy.enter(f"guest {number}")
+        await busy.leave(f"guest {number}")
+    await busy.enter("bob")
+    assert log.base > 1
+    late = presence(log, told)
+    assert await late.members() == ["ada", "bob"]
+    await first.leave("ada")
+    assert await late.members() == await busy.members() == ["bob"]
+    await late.enter("bob")
+    await late.leave("bob")
+    assert told.events[-1] == ("ada", "left", 1)
+
+
+async def test_a_process_that_has_slept_begins_anew() -> None:
+    log, told = MemoryLog("members", Retention(count=SNAPSHOT_EVERY + 50)), Told()
+    asleep, busy = presence(log, told), presence(log, told)
+    await asleep.enter("ada")
+    for number in range(2 * SNAPSHOT_EVERY):
+        await busy.enter(f"guest {number}")
+        await busy.leave(f"guest {number}")
+    assert await asleep.members() == ["ada"]
