@@ -167,11 +167,23 @@ class Publisher:
         self.published = 0
 
     def publish(self) -> None:
-        self.post("/publish", EVENT % self.published)
+        self.begin()
+        self.finish()
+
+    def begin(self) -> None:
+        """Publish, but do not wait for the answer. `finish` does."""
+        self._connection.request("POST", "/publish", EVENT % self.published, {"Content-Type": "application/json"})
         self.published += 1
+
+    def finish(self) -> None:
+        """Wait for the answer to `begin`."""
+        self._check("/publish")
 
     def post(self, path: str, body: bytes = b"") -> None:
         self._connection.request("POST", path, body, {"Content-Type": "application/json"})
+        self._check(path)
+
+    def _check(self, path: str) -> None:
         response = self._connection.getresponse()
         response.read()
         if not 200 <= response.status < 300:
