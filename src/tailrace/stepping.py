@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 HOLD = 0.002
 """Seconds of steps after which the event loop may run something else."""
@@ -22,8 +22,60 @@ STEPS = 8
 """The number of steps between two looks at the clock."""
 
 _Future: TypeAlias = "asyncio.Future[None]"
-_Step: TypeAlias = tuple[Context, Callable[[_Future], object]]
-"""A task's context, and the function that continues the task with a future that is done."""
+_Step: TypeAlias = "tuple[Sleeper, Context, Callable[[_Future], object]]"
+"""What a task sleeps in, its context, and the function that continues the task with a future that is done."""
+
+
+def begin(awaitable: Awaitable[None]) -> Awaitable[None] | None:
+    """Take the first step of a coroutine. Return None if that is all, or an awaitable of the rest or of its error."""
+    coroutine = cast("Coroutine[Any, Any, None]", awaitable)  # as all ASGI applications' `send` return
+    try:
+        return _Rest(coroutine, coroutine.send(None))
+    except StopIteration:
+        return None
+    except Exception as error:
+        return _Failed(error)
+
+
+class _Rest:
+    """The rest of a coroutine that waits for something after its first step."""
+
+    __slots__ = ("_coroutine", "_waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        try:
+            done = yield self._waits_for
+        except BaseException as error:  # the task is cancelled, and what it runs must hear of it
+            yield from _thrown(self._coroutine, error)
+        else:
+            assert done is None, "a task continues its coroutine with None"
+            yield from self._coroutine.__await__()
+
+
+def _thrown(coroutine: Coroutine[Any, Any, None], error: BaseException) -> Generator[Any, Any, None]:
+    """Raise an error in a coroutine where it waits, and run what it does then."""
+    try:
+        waits_for = coroutine.throw(error)
+    except StopIteration:
+        return
+    yield from _Rest(coroutine, waits_for).__await__()
+
+
+class _Failed:
+    """What is left of a coroutine that has raised an error."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        raise self._error
+        yield
 
 
 class Sleeper:
@@ -32,11 +84,17 @@ class Sleeper:
     To the task it is a future (see `asyncio.isfuture`), but one that two tasks or callbacks cannot share.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_sleepers")
+    __slots__ = ("_asyncio_future_blocking", "_must_wake", "_sleepers", "act")
 
     def __init__(self, sleepers: Sleepers) -> None:
         self._sleepers = sleepers
         self._asyncio_future_blocking = False
+        self._must_wake = False
+        self.act: Callable[[], bool] | None = None
+        """What to call instead of waking the task, if several sleep. If it returns True, the task sleeps on.
+
+        It runs in no task. Half the time of a broadcast is what each task's own step takes (measured).
+        """
 
     def __await__(self) -> Generator[Any, None, None]:
         self._asyncio_future_blocking = True
@@ -50,6 +108,7 @@ class Sleeper:
 
     def wake(self) -> None:
         """Step the task soon, if it sleeps."""
+        self._must_wake = True
         if (step := self._sleepers.pop(self, None)) is not None:
             self._sleepers.step_soon((step,))
 
@@ -60,15 +119,16 @@ class Sleeper:
         return self._sleepers.loop
 
     def add_done_callback(self, proceed: Callable[[_Future], object], *, context: Context) -> None:
-        self._sleepers[self] = context, proceed
+        self._sleepers[self] = self, context, proceed
 
     def done(self) -> bool:
         return self not in self._sleepers
 
     def cancel(self, msg: Any = None) -> bool:
         if (step := self._sleepers.pop(self, None)) is None:
+            self._must_wake = True
             return False  # the task's next step is due already, and will raise CancelledError
-        context, proceed = step
+        _, context, proceed = step
         cancelled = self._sleepers.loop.create_future()
         cancelled.cancel(msg)
         self._sleepers.loop.call_soon(proceed, cancelled, context=context)
@@ -104,7 +164,7 @@ class Sleepers(dict[Sleeper, _Step]):
     def wake_all(self) -> None:
         """Step all tasks soon. None of them runs before this returns."""
         if len(self) == 1 and self._due is None:  # most logs have one reader
-            _, (context, proceed) = self.popitem()
+            _, (_, context, proceed) = self.popitem()
             self.loop.call_soon(proceed, self._done, context=context)
         elif self:
             self.step_soon(self.values())
@@ -126,9 +186,14 @@ class Sleepers(dict[Sleeper, _Step]):
         try:
             while due and perf_counter() < end:
                 for _ in range(min(STEPS, len(due))):
-                    context, proceed = due.popleft()
+                    step = due.popleft()
+                    sleeper, context, proceed = step
                     try:
-                        context.run(proceed, done)
+                        if sleeper.act is not None and not sleeper._must_wake and sleeper.act():
+                            self[sleeper] = step
+                        else:
+                            sleeper._must_wake = False
+                            context.run(proceed, done)
                     except Exception as error:  # a task keeps its own errors, so this is one of the event loop's
                         self.loop.call_exception_handler({"message": "a step failed", "exception": error})
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,16 @@ from starlette.types import Receive, Scope, Send
 from ..engine.engine import Engine
 from ..engine.readers import Seat
 from ..errors import LogReset, SlowReader, StreamError
-from ..events import Dropped, Farewell, Notice, Outcome, Reset
+from ..events import Dropped, Entries, Farewell, Notice, Outcome, Reset
 from ..log.base import Tail
 from ..producer import UNTOLD, Producer
+from ..stepping import begin
 from ..wire.batch import Batch, document
 from ..wire.text import Text
 from .decision import StreamRequest
 from .reply import Header, refusal_of
 from .settings import StreamSettings
+from .wrappers import Deliver, deliver_of, past_wrappers
 
 MAX_SEND = 1 << 18
 """The most bytes of one ASGI message. `send_timeout` applies to each message, and a single event may be larger."""
@@ -74,7 +76,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_encoder", "_engine", "_farewell", "_headers", "_idle", "_ping_due", "_reading",
+        "_deliver", "_encoder", "_engine", "_farewell", "_headers", "_idle", "_ping_due", "_reading", "_rest",
         "_send", "_sending", "_status", "_tail", "_task",
     )  # fmt: skip
 
@@ -89,13 +91,15 @@ class Connection:
         self._idle = True
         self._farewell: Farewell | None = None  # the one that is due
         self._ping_due = False
+        self._deliver: Deliver | None = None
+        self._rest: Awaitable[None] | None = None  # of a delivery that began without the task
         self._sending = 0  # the number of beats during the current send, from 1; 0 between sends
         self._task: asyncio.Task[Any] | None = None
 
     async def run(self) -> None:
         """Send the response. The generator's error is sent as a notice, and also raised if the notice hides it."""
         self._task = asyncio.current_task()
-        engine, tail, encoder, send = self._engine, self._tail, self._encoder, self._send
+        engine, tail, encoder = self._engine, self._tail, self._encoder
         log, news = tail.log, tail.news
         engine.readers.join(self)
         slot = engine.pulse.join(self)
@@ -105,14 +109,16 @@ class Connection:
             self.leave()
         try:
             await self._start()
+            send = self._send = past_wrappers(self._send)
+            self._deliver = deliver_of(send)
+            if self._deliver is not None:
+                tail.news.act = self._send_news
             # Keep this loop in one coroutine: each delivery resumes every frame between here and `send`.
             while True:
                 if tail.position < log.top:
                     if (entries := tail.read_nowait()) is None:
                         entries = await tail.read()
-                    body = encoder.encode_shared(entries) if log.readers > 1 else encoder.encode(entries)
-                    if tail.dropped:
-                        body = self._dropped(entries.offsets[0]) + body
+                    body = self._encode(entries)
                     if log.outcome is not None and tail.ended:
                         return await self._finish(body)
                     self._idle = False
@@ -135,6 +141,8 @@ class Connection:
                     await self._body(encoder.ping)
                 else:
                     await news
+                    if self._rest is not None:
+                        await self._send_rest()
         except LogReset as reset:
             await self._end(b"", Reset(reset.reason), reset.resume)
         except SlowReader:
@@ -143,6 +151,48 @@ class Connection:
         finally:
             slot.discard(self)
             engine.readers.part(self)
+
+    def _send_news(self) -> bool:
+        """Send what is new in place of the task, which waits for it. Return False if the task has something to do."""
+        tail, log, deliver = self._tail, self._tail.log, self._deliver
+        assert deliver is not None, "only a connection that can deliver is called"
+        if log.outcome is not None:
+            return False
+        if (body := tail.take_encoded(self._encoder)) is None and not (body := self._take_news()):
+            return False
+        self._idle = False
+        if len(body) > MAX_SEND:
+            self._rest = begin(self._body(body))
+        else:
+            self._rest = deliver(body)
+        return self._rest is None and tail.position == log.top
+
+    def _take_news(self) -> bytes:
+        """Return what is new, encoded. Return nothing if the task must fetch it, or will find an error in its place."""
+        tail = self._tail
+        if tail.position < tail.log.base:
+            return b""
+        try:
+            entries = tail.read_nowait()
+        except SlowReader:
+            return b""
+        return self._encode(entries) if entries else b""
+
+    async def _send_rest(self) -> None:
+        rest, self._rest = self._rest, None
+        assert rest is not None
+        self._sending = 1
+        await rest
+        self._sending = 0
+
+    def _encode(self, entries: Entries) -> bytes:
+        tail, encoder = self._tail, self._encoder
+        if tail.log.readers == 1:
+            body = encoder.encode(entries)
+        else:
+            body = encoder.encode_shared(entries)
+            tail.share_encoded(entries, encoder, body)
+        return self._dropped(entries.offsets[0]) + body if tail.dropped else body
 
     def beat(self) -> None:
         """Abandon a client that reads nothing, and ping one that was sent nothing. Called once an interval."""

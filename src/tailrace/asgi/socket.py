@@ -11,12 +11,13 @@ If the application is mounted in another one, the outer one's HTTP middleware do
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..stepping import begin
 from ..wire.websocket import (
     INTERNAL_ERROR,
     NORMAL,
@@ -25,11 +26,13 @@ from ..wire.websocket import (
     UNSUPPORTED_DATA,
     Messages,
     is_stop,
+    texts_of,
 )
 from .exchange import LINES, Answer, http_scope, post
 from .origins import is_admitted
 from .posts import Posts
 from .reply import Header
+from .wrappers import Deliverer, is_server, past_wrappers
 
 _TOLD = frozenset({b"content-location", b"link", b"tailrace-cursor"})
 
@@ -50,7 +53,7 @@ async def serve_socket(
     await bridge.run()
 
 
-class _Bridge:
+class _Bridge(Deliverer):
     """Acts as the server of an HTTP application, and as the application of a WebSocket server."""
 
     def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, method: str) -> None:
@@ -179,18 +182,31 @@ class _Bridge:
             if not message.get("more_body", False):
                 self._ended = True
                 texts = (*texts, *self._messages.close())
-            # Every event of every socket goes this way, so no other coroutine is between here and the server.
-            try:
-                for text in texts:
-                    if not self._mute:
-                        await self._send_socket({"type": "websocket.send", "text": text})
-            except OSError:
-                # Servers raise this when the client has left (ASGI 2.4).
-                self._mute = True
-            except asyncio.CancelledError:
-                # The engine abandoned the client, which reads nothing and would not read a close message either.
-                self._mute = True
-                raise
+            await self._send_texts(texts)
+
+    def _deliver(self, body: bytes) -> Awaitable[None] | None:
+        """Send whole lines of the body outside of a task. See `wrappers.Deliver`."""
+        texts = texts_of(body)
+        if len(texts) != 1 or self._mute:
+            return begin(self._send_texts(texts))
+        rest = begin(self._send_socket({"type": "websocket.send", "text": texts[0]}))
+        return None if rest is None else self._await(rest)
+
+    async def _send_texts(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            if not self._mute:
+                await self._await(self._send_socket({"type": "websocket.send", "text": text}))
+
+    async def _await(self, rest: Awaitable[None]) -> None:
+        try:
+            await rest
+        except OSError:
+            # Servers raise this when the client has left (ASGI 2.4).
+            self._mute = True
+        except asyncio.CancelledError:
+            # The engine abandoned the client, which reads nothing and would not read a close message either.
+            self._mute = True
+            raise
 
     async def _begin(self, start: Message) -> None:
         answer = self._answer = Answer(start["status"], start.get("headers", ()))
@@ -211,6 +227,8 @@ class _Bridge:
             self._accepted = True
             told = [pair for pair in headers if pair[0] in _TOLD]
             await self._send_open({"type": "websocket.accept", "headers": told})
+            self._send_socket = past_wrappers(self._send_socket)
+            self.deliver = self._deliver if is_server(self._send_socket) else None
 
     async def _collect_refusal(self, message: Message) -> None:
         self._answer.body += message.get("body", b"")

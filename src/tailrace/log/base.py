@@ -389,6 +389,22 @@ class Tail:
             log._shared.keep_batch(after, log.top, entries)
         return self._take(entries)
 
+    def take_encoded(self, encoder: Encoder) -> bytes | None:
+        """Do as `read_nowait` and the encoder do, if another reader has done so for the same entries. Return the bytes.
+
+        Return None in any other case.
+        """
+        news, log = self.log._shared.news, self.log
+        if news is None or news[0] != self.position or news[1] != log.top or news[2] is not encoder or self._prepare:
+            return None
+        _, self.position, _, self._tag, body = news
+        return body
+
+    def share_encoded(self, entries: Entries, encoder: Encoder, body: bytes) -> None:
+        """Let other readers take what this one has encoded, if it was the newest."""
+        if self.position == self.log.top and self._prepare is None:
+            self.log._shared.news = entries.offsets[0] - 1, self.position, encoder, self._tag, body
+
     async def read(self) -> Entries:
         """Return the next batch, empty if nothing is new."""
         entries = self.read_nowait()

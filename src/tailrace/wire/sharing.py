@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from ..events import Entries
 from .base import Encoder, Wire
 
@@ -11,20 +13,26 @@ SHARED_BYTES = 1 << 20
 SHARED_ENCODERS = 8
 
 
+News: TypeAlias = tuple[int, int, Encoder, str, bytes]
+"""The newest entries, encoded: the offset before them, that of the last and its tag, the encoder, and the bytes."""
+
+
 class Shared:
     """The newest batches of a log by the offset before them, and its encoders by wire. Both are bounded."""
 
-    __slots__ = ("batches", "encoders", "size")
+    __slots__ = ("batches", "encoders", "news", "size")
 
     def __init__(self) -> None:
         self.batches: dict[int, tuple[int, Entries, int]] = {}
         """The log's top when the batch was read, the batch, and the bytes of its JSON."""
         self.encoders: dict[Wire, Encoder] = {}
+        self.news: News | None = None
         self.size = 0  # the bytes of JSON in all batches
 
     def clear(self) -> None:
         """Drop everything, because the log has no readers."""
         self.batches.clear()
+        self.news = None
         self.encoders.clear()
         self.size = 0
 

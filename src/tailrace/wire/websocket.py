@@ -47,7 +47,7 @@ class Messages:
         if self._rest or not data.endswith(b"\n"):
             data, end, self._rest = (self._rest + data).rpartition(b"\n")
             data += end
-        texts = _texts(data)
+        texts = texts_of(data)
         if texts:
             self._last = texts[-1]
         return texts
@@ -55,7 +55,7 @@ class Messages:
     def close(self) -> tuple[str, ...]:
         """Return the rest of a complete body: a document without a line end."""
         rest, self._rest = self._rest, b""
-        return _texts(rest)
+        return texts_of(rest)
 
     @property
     def close_code(self) -> int:
@@ -71,7 +71,7 @@ class Messages:
 
 
 @lru_cache(SHARED_BODIES)
-def _texts(lines: bytes) -> tuple[str, ...]:
+def texts_of(lines: bytes) -> tuple[str, ...]:
     """Return the texts of whole lines. All sockets that read a log are sent the same bytes, which are decoded once."""
     return tuple([line.decode() for line in lines.split(b"\n") if line])
 

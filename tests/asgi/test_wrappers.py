@@ -1,0 +1,149 @@
+"""The way past the frameworks' wrappers of `send`, and what stays on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import websockets
+from fastapi import FastAPI
+from pydantic_core import from_json
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tailrace import Engine, Log, StreamRouter
+from tailrace.asgi.wrappers import deliver_of, is_server, past_wrappers
+from tests.asgi.apps import small_engine
+from tests.raw import BOUND
+from tests.serving import serving
+from tests.silence import silent_loop as silent_loop
+
+pytestmark = pytest.mark.usefixtures("silent_loop")
+
+
+class Watch:
+    """A middleware that counts what passes it, and in which task."""
+
+    def __init__(self, app: ASGIApp, kind: str, seen: list[Any]) -> None:
+        self.app = app
+        self.kind = kind
+        self.seen = seen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched(message: Message) -> None:
+            self.seen.append((message["type"], asyncio.current_task() is not None))
+            await send(message)
+
+        await self.app(scope, receive, watched if scope["type"] == self.kind else send)
+
+
+class Feed:
+    """A log, read over HTTP and WebSockets on a real server."""
+
+    def __init__(self, watched: str = "") -> None:
+        self.engine: Engine = small_engine()
+        self.seen: list[Any] = []
+        self.found: list[Send] = []
+        self.app = FastAPI()
+        router = StreamRouter(engine=self.engine)
+
+        @router.stream("/feed", websocket=True)
+        async def feed() -> Log:
+            return await self.engine.log("feed")
+
+        self.app.include_router(router)
+        if watched:
+            self.app.add_middleware(Watch, kind=watched, seen=self.seen)
+
+    async def log(self) -> Log:
+        return await self.engine.log("feed")
+
+    @asynccontextmanager
+    async def open(self, count: int = 3) -> AsyncIterator[list[websockets.ClientConnection]]:
+        async with serving(self.app) as url, asyncio.timeout(BOUND):
+            address = url.replace("http", "ws", 1) + "/feed"
+            guests = [await websockets.connect(address, compression=None) for _ in range(count)]
+            try:
+                yield guests
+            finally:
+                for guest in guests:
+                    await guest.close()
+                self.engine.drain()
+
+
+async def heard(guest: websockets.ClientConnection) -> Any:
+    return from_json(await guest.recv())["data"]
+
+
+def acting(log: Log) -> int:
+    """How many readers are sent what is new without a step of their task."""
+    return sum(sleeper.act is not None for sleeper in log._sleepers)
+
+
+async def test_sockets_are_sent_to_without_a_step_of_their_tasks() -> None:
+    feed = Feed()
+    async with feed.open() as guests:
+        log = await feed.log()
+        for number in range(3):
+            await log.append(number)
+            assert [await heard(guest) for guest in guests] == [number] * 3
+        assert acting(log) == len(guests)
+        await log.append(3, 4)
+        assert [[await heard(guest), await heard(guest)] for guest in guests] == [[3, 4]] * 3
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_middleware_that_wraps_send_sees_all_messages_in_their_tasks(kind: str) -> None:
+    feed = Feed(watched=kind)
+    async with feed.open() as guests:
+        log = await feed.log()
+        await log.append("hello")
+        assert [await heard(guest) for guest in guests] == ["hello"] * 3
+        assert acting(log) == 0
+    bodies = [task for kind, task in feed.seen if kind in ("http.response.body", "websocket.send")]
+    assert len(bodies) >= 3
+    assert all(bodies)
+
+
+async def test_a_guest_that_reads_nothing_delays_nobody_and_gets_everything_later() -> None:
+    feed = Feed()
+    async with feed.open(2) as [reader, stuck]:
+        log = await feed.log()
+        stuck.transport.pause_reading()
+        texts = [str(number) * 500_000 for number in range(9)]
+        for text in texts:
+            await log.append(text)
+            assert await heard(reader) == text
+        stuck.transport.resume_reading()
+        assert [await heard(stuck) for _ in texts] == texts
+
+
+async def test_a_guest_that_is_cut_off_ends_alone() -> None:
+    feed = Feed()
+    async with feed.open(3) as [gone, *others]:
+        log = await feed.log()
+        gone.transport.abort()
+        for number in range(20):
+            await log.append(number)
+            assert [await heard(guest) for guest in others] == [number] * 2
+        while log.readers > 2:  # noqa: ASYNC110 - bounded by the timeout of the feed
+            await asyncio.sleep(0)
+
+
+async def test_a_large_event_is_sent_whole() -> None:
+    feed = Feed()
+    async with feed.open(2) as guests:
+        log = await feed.log()
+        await log.append("x" * 1_000_000)
+        assert [len(await heard(guest)) for guest in guests] == [1_000_000] * 2
+
+
+async def test_unknown_functions_stay() -> None:
+    async def send(message: Message) -> None:
+        """Do nothing."""
+
+    assert past_wrappers(send) is send
+    assert not is_server(send)
+    assert deliver_of(send) is None
