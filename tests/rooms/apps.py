@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,9 @@ from fastapi import FastAPI, HTTPException
 from pydantic_core import from_json
 from websockets.asyncio.client import ClientConnection
 
+from tailrace import Engine
 from tailrace.asgi.lifespan import app_engine
+from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.rooms import RoomsRouter, rooms_router
 from tests.asgi.apps import small_engine
 from tests.raw import BOUND
@@ -84,3 +86,22 @@ class Guest:
         while heard[-1] != (event, what):
             heard.append(await self.hear())
         return heard
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that nothing tells."""
+    async with asyncio.timeout(BOUND):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def until_gone(engine: Engine, name: str) -> None:
+    """Wait until a log is forgotten."""
+    async with asyncio.timeout(BOUND):
+        while await engine.find(name) is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def shared_engine(url: str) -> Engine:
+    """An engine over Redis, which finds the dead soon."""
+    return small_engine(url=RedisStore(url, pace=Pace(interval=0.2, linger=0.1)))

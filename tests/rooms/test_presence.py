@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tailrace import MemoryLog, Retention
+from tailrace.rooms.lives import Lives
 from tailrace.rooms.presence import SNAPSHOT_EVERY, Presence
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -24,7 +25,11 @@ class Told:
 
 
 def presence(log: MemoryLog, told: Told, delay: float = 0.0) -> Presence:
-    return Presence(log, told, leave_delay=delay)
+    return Presence(log, told, Lives(None, "processes", nobody), leave_delay=delay)
+
+
+async def nobody(process: str) -> None:
+    raise AssertionError(f"expected no end of a process, but {process} ended")  # pragma: no cover
 
 
 async def test_each_join_and_leave_is_told_once_whatever_process_they_are_at() -> None:

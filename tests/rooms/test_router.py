@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Annotated, Any
 
 import pytest
@@ -14,12 +15,13 @@ from tailrace import Retention
 from tailrace.client import tail
 from tailrace.rooms import RoomLimits, rooms_router
 from tests.raw import BOUND
-from tests.rooms.apps import House
+from tests.rooms.apps import House, until, until_gone
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
 JSON = {"Content-Type": "application/json"}
 LINES = {"Content-Type": "application/x-ndjson"}
+TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 
 async def test_people_talk_in_a_room_and_nobody_else_hears_them() -> None:
@@ -50,6 +52,13 @@ async def test_a_message_tells_who_sent_it_and_when() -> None:
         [said] = (await house.client.get("/rooms/red")).json()["data"]
         assert said == {"member": "ada", "message": "hello", "time": said["time"]}
         assert said["time"].endswith("Z")
+
+
+async def test_a_text_is_one_message() -> None:
+    async with House().open() as house:
+        for headers in (TEXT, {**TEXT, "Origin": house.url}):
+            assert (await house.client.post("/rooms/red", content="hé\n1\n", headers=headers)).status_code == 202
+        assert [said["message"] for said in (await house.client.get("/rooms/red")).json()["data"]] == ["hé\n1"] * 2
 
 
 async def test_a_reader_goes_on_where_it_left() -> None:
@@ -116,6 +125,40 @@ async def test_somebody_without_a_name_reads_unseen() -> None:
         assert await house.members("red") == []
 
 
+async def test_a_room_without_presence() -> None:
+    async with House(presence=False).open() as house, house.enter("red", "ada") as ada:
+        await ada.say("hello")
+        assert await ada.hear() == ("message", "hello")
+        assert (await house.client.get("/rooms/red/members")).status_code == 404
+
+
+async def test_a_room_that_nobody_uses_costs_nothing() -> None:
+    async with House().open() as house:
+        gc.disable()
+        try:
+            async with house.enter("red") as guest, house.enter("blue", "ada") as ada:
+                await house.client.get("/rooms/green")
+                await ada.say("hello")
+                await ada.until("message", "hello")
+                assert len(house.router.rooms) == 2
+                await guest.connection.close()
+            await until(lambda: not house.engine.statistics().readers)
+            await until(lambda: not len(house.router.rooms))
+        finally:
+            gc.enable()
+        for name in ("red", "green", "red/members", "green/members", "blue/members"):
+            await until_gone(house.engine, f"/rooms/{name}")
+        assert await house.engine.find("/rooms/blue") is not None  # it has a history
+
+
+async def test_rooms_that_were_used_longest_ago_are_forgotten() -> None:
+    async with House(limits=RoomLimits(rooms=2)).open() as house:
+        for room in ("red", "blue", "red", "green"):
+            assert (await house.client.post(f"/rooms/{room}", json=room)).status_code == 202
+        assert await house.engine.find("/rooms/blue") is None
+        assert (await house.client.get("/rooms/red")).json()["data"][1]["message"] == "red"
+
+
 # Who may do what
 
 
@@ -177,7 +220,12 @@ async def test_names_that_no_room_has(name: str) -> None:
         (b"no", JSON, 400, "bad_message"),
         (b"\xff", LINES, 400, "bad_message"),
         (b"\n", LINES, 400, "bad_message"),
-        (b"1", {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
+        (b"1", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported_media_type"),
+        (b"1", {**TEXT, "Origin": "https://evil.example"}, 415, "unsupported_media_type"),
+        (b" \n", TEXT, 400, "bad_message"),
+        (b"\xff", TEXT, 400, "bad_message"),
+        (b"x" * 100, TEXT, 413, "message_too_large"),
+        (b"x" * 500, TEXT, 413, "body_too_large"),
         (to_json("x" * 100), JSON, 413, "message_too_large"),
         (b"1\n" * 300, LINES, 413, "body_too_large"),
     ],
@@ -207,6 +255,15 @@ async def test_a_member_that_floods_is_slowed() -> None:
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_messages")
         assert refused.headers["retry-after"] == "1"
         assert (await house.client.post("/rooms/red", json=1, params={"name": "bob"})).status_code == 202
+
+
+async def test_a_room_in_which_many_flood_is_slowed() -> None:
+    async with House(limits=RoomLimits(room_rate=1, room_burst=3)).open() as house:
+        statuses = [
+            (await house.client.post("/rooms/red", json=1, params={"name": name})).status_code for name in "abcd"
+        ]
+        assert statuses == [202, 202, 202, 429]
+        assert (await house.client.post("/rooms/blue", json=1, params={"name": "d"})).status_code == 202
 
 
 async def test_a_room_that_is_full() -> None:

@@ -6,13 +6,14 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from ..errors import StreamError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 KEPT = 10_000
-"""How many members' rates a room remembers at most. The idle ones are forgotten first."""
+"""How many senders' rates are remembered at most. The idle ones are forgotten first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,12 @@ class RoomLimits:
     """Bounds for rooms and their members.
 
     - `message`, `body`: the most bytes of one message, and of a request's body, which may hold several.
-    - `rate`, `burst`: how many messages a member may publish per second for long, and at once. A member that publishes
-      more gets 429.
-    - `members`: the most members of a room that are connected to one process.
-    - `rooms`: the most rooms that are in use in one process.
+    - `rate`, `burst`: how many messages a member may publish per second for long, and at once, in all rooms. A member
+      that publishes more gets 429. An anonymous one is known by its address.
+    - `room_rate`, `room_burst`: how many messages all members of a room may publish.
+    - `members`: the most connections to a room in one process.
+    - `rooms`: the most rooms that are in use in one process. An embedded store also keeps at most as many, and forgets
+      those that were used longest ago.
     - `seconds`: how long a request's body may take to arrive.
     """
 
@@ -31,6 +34,8 @@ class RoomLimits:
     body: int = 256 << 10
     rate: float = 20.0
     burst: int = 100
+    room_rate: float = 1_000.0
+    room_burst: int = 5_000
     members: int = 10_000
     rooms: int = 10_000
     seconds: float = 30.0
@@ -59,6 +64,7 @@ class Rates:
     def take(self, sender: str, count: int) -> float:
         """Take `count` messages of a sender. Return 0, or the seconds to wait if they are too many, and take none."""
         now = self._clock()
+        self._forget_idle(now)
         due = max(self._due.pop(sender, now), now)
         wait = due + count * self._interval - now - self._ahead
         # A burst that exceeds the bound by itself passes when nothing else is due, as otherwise it never could.
@@ -67,10 +73,11 @@ class Rates:
             return wait
         self._due[sender] = due + count * self._interval
         if len(self._due) > KEPT:
-            self._forget(now)
+            del self._due[next(iter(self._due))]
         return 0.0
 
-    def _forget(self, now: float) -> None:
-        self._due = {sender: due for sender, due in self._due.items() if due > now}
-        while len(self._due) > KEPT:
-            del self._due[next(iter(self._due))]
+    def _forget_idle(self, now: float) -> None:
+        """Forget the senders that sent longest ago, if nothing of theirs is due. Each call adds one at most."""
+        for sender in tuple(islice(self._due, 2)):
+            if self._due[sender] <= now:
+                del self._due[sender]

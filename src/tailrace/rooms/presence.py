@@ -1,13 +1,21 @@
 """Who is in a room: a log of members who come and go, which each process reads for itself.
 
-Each process writes an entry when a member's first connection to it comes, and another one some time after the last has
-gone. All processes read the same entries in the same order, so all agree on which entry made somebody a member of the
-room. The process that wrote this entry announces it in the room. So each join and each leave is announced once.
+| entry | meaning |
+|---|---|
+| `{"by": a, "process": p, "in": [m], "out": [n]}` | member m has come to process p, and n has left it |
+| `{"by": a, "gone": p}` | process p has ended, so its members are not connected to it any more |
+| `{"all": {p: [m]}, "at": n}` | who was where after entry n, so that a late process need not read everything |
+
+All processes read the same entries in the same order, so all agree on which entry made somebody a member of the room,
+or no longer one. Who wrote this entry, its `by`, announces it in the room. So each join and each leave is announced
+once, although several processes may write that another one is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from secrets import token_urlsafe
@@ -15,8 +23,10 @@ from typing import Any, TypeAlias
 
 from pydantic_core import from_json
 
+from ..errors import StoreUnavailable
 from ..flow import Retention
 from ..log.base import Log
+from .lives import Lives
 
 RETENTION = Retention(count=1_024, size=16 << 20)
 
@@ -24,24 +34,34 @@ SNAPSHOT_EVERY = 256
 """After how many entries somebody writes who is in the room. A process that comes later begins there."""
 
 Announce: TypeAlias = Callable[[str, bool, int], Awaitable[object]]
-"""A function to call with a member, whether it has joined or left, and the number of members then."""
+"""A function to call with each change: a member, whether it has joined or left, and the number of members then."""
+
+
+Change: TypeAlias = tuple[str, bool, int]
+"""A member, whether it has joined or left, and the number of members then."""
+
+logger = logging.getLogger("tailrace")
 
 
 class Presence:
     """The members of a room. One that is connected several times, to any processes, counts once."""
 
-    def __init__(self, log: Log, announce: Announce, *, leave_delay: float) -> None:
+    def __init__(self, log: Log, announce: Announce, lives: Lives, *, leave_delay: float) -> None:
         """Read the members from a log. `leave_delay`: the seconds in which a member may come back unnoticed."""
-        self._log = log
+        self.log = log
         self._announce = announce
         self._delay = leave_delay
-        self._process = token_urlsafe(6)
+        self._lives = lives
+        self._author = token_urlsafe(6)
+        self._reading = asyncio.Lock()
+        self._telling = asyncio.Lock()
+        _keep_up_to_date(log, self)
         self._connections: Counter[str] = Counter()  # to this process
         self._told: set[str] = set()  # the members whose coming this process has written
         self._here: dict[str, set[str]] = {}  # the members by process, up to `_read`
         self._count: Counter[str] = Counter()  # by how many processes each member is told to be here
         self._read = -1
-        self._changes: dict[int, list[tuple[str, bool, int]]] = {}  # by entries of this process
+        self._changes: dict[int, list[Change]] = {}  # by this presence's own entries
         self._snapshot = 0
 
     @property
@@ -59,52 +79,72 @@ class Presence:
         self._connections[member] += 1
         if member not in self._told:
             self._told.add(member)
-            await self._write({"in": [member]})
+            await self._tell()
 
     async def leave(self, member: str) -> None:
         """Note the end of a connection. Return when the member has left the room, or has come back."""
-        self._drop(member)
-        if member not in self._connections:
-            try:
-                await asyncio.sleep(self._delay)
-            finally:  # also if the server ends meanwhile
-                if member in self._told and member not in self._connections:
-                    self._told.discard(member)
-                    await self._write({"out": [member]})
-
-    def _drop(self, member: str) -> None:
         self._connections[member] -= 1
-        if not self._connections[member]:
-            del self._connections[member]
+        if self._connections[member]:
+            return
+        del self._connections[member]
+        try:
+            await asyncio.sleep(self._delay)
+        finally:  # also if the server ends meanwhile
+            if member in self._told and member not in self._connections:
+                self._told.discard(member)
+                try:
+                    await self._tell()
+                except StoreUnavailable as error:
+                    # The next one who comes or goes here tells of this one, too.
+                    logger.warning("%s: that %s has left is not told yet: %s", self.log.name, member, error)
 
-    async def _write(self, change: dict[str, Any]) -> None:
+    async def bury(self, process: str) -> None:
+        """Note that a process has ended: another one, or this one as the others see it."""
+        if self._told:
+            # If it is this one, its members come under its new name before they are gone under the old one.
+            await self._tell()
         await self._catch_up()
-        [offset] = await self._log.append({"process": self._process, **change})
+        if process in self._here:
+            await self._append({"gone": process})
+
+    async def _tell(self) -> None:
+        """Write who has come to this process, and who has left it, since it was last written."""
+        async with self._telling:  # one at a time, as each looks at what the one before has written
+            process = await self._lives.own()
+            await self._catch_up()
+            here = self._here.get(process, set())
+            change = {"in": sorted(self._told - here), "out": sorted(here - self._told)}
+            if any(change.values()):
+                await self._append({"process": process, **change})
+
+    async def _append(self, entry: dict[str, Any]) -> None:
+        [offset] = await self.log.append({"by": self._author, **entry})
         await self._catch_up()
-        for change_ in self._changes.pop(offset, ()):
-            await self._announce(*change_)
+        for change in self._changes.pop(offset, ()):
+            await self._announce(*change)
         if offset - self._snapshot >= SNAPSHOT_EVERY:
             self._snapshot = offset
             here = {process: sorted(members) for process, members in self._here.items()}
-            await self._log.append({"all": here, "at": self._read})
+            await self.log.append({"all": here, "at": self._read})
 
     # Reading
 
     async def _catch_up(self) -> None:
         """Read what is new in the log."""
-        if self._read < self._log.base:
-            await self._begin()
-        while self._read < self._log.top:
-            entries = await self._log.read(self._read, 1_024)
-            for offset, json in zip(entries.offsets, entries.json, strict=True):
-                self._apply(offset, from_json(json))
+        async with self._reading:
+            if self._read < self.log.base:
+                await self._begin()
+            while self._read < self.log.top:
+                entries = await self.log.read(self._read, 1_024)
+                for offset, json in zip(entries.offsets, entries.json, strict=True):
+                    self._apply(offset, from_json(json))
 
     async def _begin(self) -> None:
         """Begin with the newest snapshot, or with the first entry if there is none."""
-        self._here, self._count, self._read = {}, Counter(), self._log.base
-        after = self._log.base
-        while after < self._log.top:
-            entries = await self._log.read(after, 1_024)
+        self._here, self._count, self._changes, self._read = {}, Counter(), {}, self.log.base
+        after = self.log.base
+        while after < self.log.top:
+            entries = await self.log.read(after, 1_024)
             for offset, json in zip(entries.offsets, entries.json, strict=True):
                 if json.startswith(b'{"all"'):
                     self._take_snapshot(offset, from_json(json))
@@ -113,6 +153,8 @@ class Presence:
     def _take_snapshot(self, offset: int, entry: dict[str, Any]) -> None:
         self._here = {process: set(members) for process, members in entry["all"].items()}
         self._count = Counter(member for members in self._here.values() for member in members)
+        for process in self._here:
+            self._lives.watch(process)
         self._read, self._snapshot = entry["at"], offset
 
     def _apply(self, offset: int, entry: dict[str, Any]) -> None:
@@ -120,25 +162,44 @@ class Presence:
         if "all" in entry:
             self._snapshot = offset
             return
-        process = entry["process"]
-        changes = [*self._come(process, entry.get("in", ())), *self._go(process, entry.get("out", ()))]
-        if process == self._process:
+        if (gone := entry.get("gone")) is not None:
+            changes = [*self._go(gone, sorted(self._here.get(gone, ())))]
+        else:
+            process = entry["process"]
+            changes = [*self._come(process, entry["in"]), *self._go(process, entry["out"])]
+        if entry["by"] == self._author:
             self._changes[offset] = changes
 
-    def _come(self, process: str, members: Iterable[str]) -> Iterable[tuple[str, bool, int]]:
+    def _come(self, process: str, members: Iterable[str]) -> Iterable[Change]:
+        self._lives.watch(process)
+        here = self._here.setdefault(process, set())
         for member in members:
-            self._here.setdefault(process, set()).add(member)
-            self._count[member] += 1
-            if self._count[member] == 1:
-                yield member, True, len(self._count)
+            if member not in here:
+                here.add(member)
+                self._count[member] += 1
+                if self._count[member] == 1:
+                    yield member, True, len(self._count)
+        if not here:
+            del self._here[process]
 
-    def _go(self, process: str, members: Iterable[str]) -> Iterable[tuple[str, bool, int]]:
+    def _go(self, process: str, members: Iterable[str]) -> Iterable[Change]:
         here = self._here.get(process, set())
         for member in members:
-            here.discard(member)
-            self._count[member] -= 1
-            if self._count[member] <= 0:
-                del self._count[member]
-                yield member, False, len(self._count)
+            if member in here:
+                here.discard(member)
+                self._count[member] -= 1
+                if not self._count[member]:
+                    del self._count[member]
+                    yield member, False, len(self._count)
         if not here:
             self._here.pop(process, None)
+
+
+def _keep_up_to_date(log: Log, reader: object) -> None:
+    """Keep a log from being let go while an object lives that reads it now and then."""
+
+    def listener(_: Log) -> None:
+        """Do nothing: a log that somebody listens to is in use."""
+
+    log.listen(listener)
+    weakref.finalize(reader, log.unlisten, listener)

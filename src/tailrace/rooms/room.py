@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -16,6 +17,7 @@ from ..events import Event
 from ..flow import Flow, LogStatistics, Retention
 from ..log.base import Log, Tail
 from .limits import Rates, RoomLimits, check_name
+from .lives import Lives
 from .presence import RETENTION, Presence
 
 
@@ -31,29 +33,24 @@ class RoomStatistics:
 class Room:
     """A room, as this process knows it. Hold the object while you use the room."""
 
-    def __init__(self, name: str, log: Log, members: Log, settings: RoomSettings) -> None:
+    def __init__(self, name: str, log: Log, members: Log, lives: Lives, settings: RoomSettings) -> None:
         """Make a room of its log and the log of its members. `Rooms.get` does this."""
         self.name = name
         self.log = log
         self._settings = settings
-        self._presence = Presence(members, self._announce, leave_delay=settings.leave_delay)
-        self._rates = Rates(settings.limits.rate, settings.limits.burst)
+        # No reference back to the room, or only the garbage collector would find that nobody uses it.
+        self._presence = Presence(members, partial(_announce, log), lives, leave_delay=settings.leave_delay)
 
-    async def publish(self, *messages: Any, member: str | None = None) -> range:
+    async def publish(self, *messages: Any, member: str | None = None, event: str = "message") -> range:
         """Append messages, which are any JSON-able values, and return their offsets.
+
+        `event` is the name of their events, if they are no usual messages.
 
         Raise EventError for a message that is not JSON-able, and StoreUnavailable if the store does not answer.
         """
         time = _now()
-        said = [Event({"member": member, "message": message, "time": time}, event="message") for message in messages]
+        said = [Event({"member": member, "message": message, "time": time}, event=event) for message in messages]
         return await self.log.append(*said)
-
-    def check_rate(self, sender: str, count: int) -> None:
-        """Count messages of a sender. Raise StreamError if they are too many for now."""
-        if wait := self._rates.take(sender, count):
-            limits = self._settings.limits
-            message = f"expected at most {limits.rate:g} messages per second, but got more: send them again later"
-            raise StreamError(message, code="too_many_messages", status=429, retry_after=int(wait) + 1)
 
     async def join(self, after: Cursor | str | None = None, *, flow: Flow | None = None) -> Tail:
         """Return a reader of the messages after a cursor, or of the newest `history` messages and what follows.
@@ -88,19 +85,47 @@ class Room:
         if member is None:
             yield
             return
-        await self._presence.enter(member)
         try:
+            await self._presence.enter(member)
             yield
         finally:
             await self._presence.leave(member)
+
+    async def bury(self, process: str) -> None:
+        """Let the members leave who were connected to a process that has ended."""
+        await self._presence.bury(process)
 
     async def statistics(self) -> RoomStatistics:
         """Return the room's current numbers."""
         return RoomStatistics(len(await self.members()), self._presence.connections, self.log.statistics())
 
-    async def _announce(self, member: str, joined: bool, count: int) -> None:
-        event = {"member": member, "members": count, "time": _now()}
-        await self.log.append(Event(event, event="join" if joined else "leave"))
+    @property
+    def broken_off(self) -> bool:
+        """True if the store has lost the room."""
+        return any(log.broken_off is not None for log in self.logs)
+
+    @property
+    def logs(self) -> tuple[Log, Log]:
+        """The log of what was said, and that of the members."""
+        return self.log, self._presence.log
+
+    async def forget_if_empty(self, engine: Engine) -> None:
+        """Forget the room soon if nobody reads it and nothing was said in it, and its members if there are none.
+
+        Other processes may use the logs of a store that they share. It forgets them itself when they are idle.
+        """
+        if engine.store.shared or self.log.readers:
+            return
+        delay = self._settings.leave_delay
+        if not await self.members():
+            await engine.forget(self._presence.log, within=delay)
+        if not self.log.top:
+            await engine.forget(self.log, within=delay)
+
+
+async def _announce(log: Log, member: str, joined: bool, count: int) -> None:
+    event = {"member": member, "members": count, "time": _now()}
+    await log.append(Event(event, event="join" if joined else "leave"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +148,16 @@ class RoomSettings:
 class Rooms:
     """The rooms that this process uses, by the names of their logs. Unused ones are forgotten."""
 
-    def __init__(self, settings: RoomSettings) -> None:
+    def __init__(self, name: str, settings: RoomSettings) -> None:
+        """`name` tells these rooms from those of other routers."""
         self.settings = settings
+        self._lives = Lives(None, name, self._bury)
+        self._name = name
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
+        self._recent: dict[str, tuple[Log, Log]] = {}  # logs of an embedded store, those used longest ago first
+        limits = settings.limits
+        self._rates = Rates(limits.rate, limits.burst)
+        self._room_rates = Rates(limits.room_rate, limits.room_burst)
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -133,16 +165,53 @@ class Rooms:
     async def get(self, engine: Engine, path: str, name: str) -> Room:
         """Return the room whose log is named by a path. Raise StreamError for a name that no room may have."""
         check_name(name)
-        if (room := self._rooms.get(path)) is not None and room.log.broken_off is None:
-            return room
+        if (room := self._rooms.get(path)) is None or room.broken_off:
+            room = await self._open(engine, path, name)
+        await self._remember(engine, path, room)
+        return room
+
+    def check_rate(self, room: Room, sender: str, count: int) -> None:
+        """Count messages of a sender in a room. Raise StreamError if they are too many for now."""
+        limits = self.settings.limits
+        for rates, key, rate in (
+            (self._rates, sender, limits.rate),
+            (self._room_rates, room.log.name, limits.room_rate),
+        ):
+            if wait := rates.take(key, count):
+                message = f"expected at most {rate:g} messages per second, but got more: send them again later"
+                raise StreamError(message, code="too_many_messages", status=429, retry_after=int(wait) + 1)
+
+    async def _open(self, engine: Engine, path: str, name: str) -> Room:
         if len(self._rooms) >= self.settings.limits.rooms:
             message = f"expected fewer than {self.settings.limits.rooms} rooms in use, but there are as many"
             raise StreamError(message, code="too_many_rooms", status=503)
         log = await engine.log(path, retention=self.settings.retention)
         members = await engine.log(f"{path}/members", retention=RETENTION)
         if (room := self._rooms.get(path)) is None or room.log is not log:
-            room = self._rooms[path] = Room(name, log, members, self.settings)
+            room = self._rooms[path] = Room(name, log, members, self._lives_at(engine), self.settings)
         return room
+
+    async def _remember(self, engine: Engine, path: str, room: Room) -> None:
+        """Note that a room was used. Forget those that were not for longest, if they are too many."""
+        if engine.store.shared:
+            return  # others may use them, and the store has a memory of its own
+        self._recent.pop(path, None)
+        self._recent[path] = room.logs
+        while len(self._recent) > self.settings.limits.rooms:
+            oldest = next(iter(self._recent))
+            logs = self._recent.pop(oldest)
+            if oldest not in self._rooms:
+                for log in logs:
+                    await engine.forget(log)
+
+    def _lives_at(self, engine: Engine) -> Lives:
+        if self._lives.engine is not engine:
+            self._lives = Lives(engine, self._name, self._bury)
+        return self._lives
+
+    async def _bury(self, process: str) -> None:
+        for room in tuple(self._rooms.values()):
+            await room.bury(process)
 
 
 def _now() -> str:

@@ -16,12 +16,13 @@ from starlette.types import Receive, Scope, Send
 
 from ..asgi.decision import address, remaining_query
 from ..asgi.lifespan import app_engine
+from ..asgi.origins import is_admitted
 from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine.engine import Engine
 from ..flow import Flow, Retention
 from ..modes import DEFAULT_WIRES
-from ..routing.body import BodyRefused, read_lines
+from ..routing.body import BodyRefused, media_type_of, read_body, read_lines
 from ..routing.openapi import CURSOR_PARAMETERS, Refusal, stream_response, stream_responses
 from ..routing.router import RouterOptions, StreamRouter
 from ..wire.base import Wire
@@ -86,6 +87,7 @@ class RoomsRouter(StreamRouter):
         retention: Retention | None = None,
         flow: Flow | None = None,
         leave_delay: float = 3.0,
+        presence: bool = True,
         origins: Collection[str] = (),
         **options: Unpack[RouterOptions],
     ) -> None:
@@ -100,6 +102,7 @@ class RoomsRouter(StreamRouter):
         - `retention`: how many events are kept for those who come back. Default: 1,000, and 4 MiB.
         - `flow`: the policy for members that read slowly. Default: `Flow.log()`.
         - `leave_delay`: the seconds in which a member may come back without having left.
+        - `presence`: whether to tell who is there, who comes and who leaves. Without it, `members` is not served.
         - `origins`: the origins whose pages may open a WebSocket, in addition to those of the same host.
         """
         super().__init__(engine=engine, origins=origins, **options)
@@ -108,7 +111,9 @@ class RoomsRouter(StreamRouter):
         self._member = member or _nobody
         flow, retention = flow or Flow.log(), retention or RETENTION
         self._stream = StreamSettings(wires=WIRES, flow=flow, cache_control="no-cache, no-store, no-transform")
-        self.rooms = Rooms(RoomSettings(limits or RoomLimits(), history, retention, flow, leave_delay))
+        processes = f"{self._template} processes"
+        self.rooms = Rooms(processes, RoomSettings(limits or RoomLimits(), history, retention, flow, leave_delay))
+        self._presence = presence
         self._add_routes(path, list(read), list(write))
 
     async def room(self, name: str, **parameters: str) -> Room:
@@ -138,6 +143,10 @@ class RoomsRouter(StreamRouter):
         )
         self._add_options(path, allowed)
         self._add_socket_at(path, "GET")
+        if self._presence:
+            self._add_listing(path, name, read)
+
+    def _add_listing(self, path: str, name: dict[str, Any], read: list[params.Depends]) -> None:
         listing = {200: {"model": Members}, **_REFUSED}
         self._add(
             f"{path}/members", self._listing(), "GET", "GET, OPTIONS",
@@ -150,22 +159,31 @@ class RoomsRouter(StreamRouter):
             """Read the newest events of a room, or those after a cursor, and what follows."""
             room = await self._room_of(request)
             room.check_space()
-            return _RoomResponse(room, _checked(member), self._stream, self._engine_of(request), request.scope)
+            seen = _checked(member) if self._presence else None
+            return _RoomResponse(room, seen, self._stream, self._engine_of(request), request.scope)
 
         return read_room
 
     def _writing(self) -> Callable[..., Any]:
         async def publish(request: Request, member: Any = Depends(self._member)) -> Response:
-            """Publish in a room: one message as JSON, or several as lines of NDJSON. All are accepted, or none."""
-            limits, name = self.rooms.settings.limits, _checked(member)
+            """Publish in a room: a message as JSON or text, or several as lines of NDJSON, all of them or none."""
+            name = _checked(member)
             room = await self._room_of(request)
-            lines = await read_lines(request, limit=limits.body, seconds=limits.seconds)
-            messages = _messages_in(lines, limits, typed=_is_lines(request))
-            room.check_rate(name or _host_of(request), len(messages))
+            messages = await self._read_messages(request)
+            self.rooms.check_rate(room, name or _host_of(request), len(messages))
             await room.publish(*messages, member=name)
             return JSONResponse(Published(accepted=len(messages)).model_dump(), 202)
 
         return publish
+
+    async def _read_messages(self, request: Request) -> list[Any]:
+        limits = self.rooms.settings.limits
+        # A page of another site can send text without asking the server first (CORS).
+        if media_type_of(request) == "text/plain" and is_admitted(request.scope, self._origins):
+            body = await read_body(request, limit=limits.body, seconds=limits.seconds)
+            return [_text_in(body, limits)] if body.strip() else _messages_in([], limits, typed=True)
+        lines = await read_lines(request, limit=limits.body, seconds=limits.seconds)
+        return _messages_in(lines, limits, typed=media_type_of(request) != "application/json")
 
     def _listing(self) -> Callable[..., Any]:
         async def list_members(request: Request) -> Response:
@@ -200,10 +218,12 @@ class _RoomResponse(StreamResponse):
         super().__init__(room.log, settings, headers={"Link": link}, engine=engine, history=room.history)
         self._room = room
         self._member = member
+        self._lives_in = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._room.present(self._member if scope["method"] == "GET" else None):
             await super().__call__(scope, receive, send)
+        await self._room.forget_if_empty(self._lives_in)
 
 
 def _last_parameter(path: str) -> str:
@@ -229,10 +249,6 @@ def _host_of(request: Request) -> str:
     return "" if request.client is None else f" {request.client.host}"  # no member's name begins with a space
 
 
-def _is_lines(request: Request) -> bool:
-    return request.headers["content-type"].startswith(NDJSON.media_type)
-
-
 def _messages_in(lines: Sequence[bytes], limits: RoomLimits, *, typed: bool) -> list[Any]:
     if not lines:
         raise BodyRefused("expected a message, but got an empty body", code="bad_message", status=400)
@@ -241,28 +257,39 @@ def _messages_in(lines: Sequence[bytes], limits: RoomLimits, *, typed: bool) -> 
 
 def _message_in(line: bytes, limits: RoomLimits, *, typed: bool) -> Any:
     """Return the JSON value of a line. If `typed`, a line that is no JSON is a text, so that people may type."""
-    if len(line) > limits.message:
-        message = f"expected a message of at most {limits.message} bytes, but got {len(line)}"
-        raise BodyRefused(message, code="message_too_large", status=413)
+    _check_size(line, limits)
     try:
         return from_json(line)
     except ValueError as error:
-        try:
-            text = line.decode().strip()
-        except UnicodeDecodeError:
-            text, typed = "", False
-        if not typed:
-            raise BodyRefused(f"expected JSON, but got {line!r:.80}: {error}", code="bad_message", status=400) from None
-        return text
+        if typed:
+            return _text_in(line, limits)
+        raise BodyRefused(f"expected JSON, but got {line!r:.80}: {error}", code="bad_message", status=400) from None
 
 
-_BODY: dict[str, Any] = {"required": True, "content": {"application/json": {}, NDJSON.media_type: {}}}
+def _text_in(line: bytes, limits: RoomLimits) -> str:
+    _check_size(line, limits)
+    try:
+        return line.decode().strip()
+    except UnicodeDecodeError as error:
+        raise BodyRefused(f"expected UTF-8, but got {line!r:.80}: {error}", code="bad_message", status=400) from None
+
+
+def _check_size(line: bytes, limits: RoomLimits) -> None:
+    if len(line) > limits.message:
+        message = f"expected a message of at most {limits.message} bytes, but got {len(line)}"
+        raise BodyRefused(message, code="message_too_large", status=413)
+
+
+_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {}, NDJSON.media_type: {}, "text/plain": {}},
+}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     422: {"description": "No room may have this name.", "model": Refusal},
     503: {"description": "Too many rooms or members.", "model": Refusal},
 }
 _UNACCEPTED: dict[int | str, dict[str, Any]] = {
     413: {"description": "A message or the body is too large.", "model": Refusal},
-    415: {"description": "The body is neither JSON nor NDJSON.", "model": Refusal},
+    415: {"description": "The body is neither JSON, NDJSON nor text.", "model": Refusal},
     429: {"description": "Too many messages. Send them again later.", "model": Refusal},
 }

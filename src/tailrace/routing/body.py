@@ -42,18 +42,24 @@ async def read_lines(request: Request, *, limit: int, seconds: float) -> list[by
     Raise BodyRefused for another media type, for more than `limit` bytes, and for a body that has not arrived within
     `seconds`.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = media_type_of(request)
     if media_type != _JSON and media_type not in _LINES:
         # A page of another site can send other types without asking the server first (CORS).
         message = f"expected a body of type {_JSON} or {NDJSON.media_type}, but got {media_type[:80]!r}"
         raise BodyRefused(message, code="unsupported_media_type", status=415)
-    body = await _read(request, limit, seconds)
+    body = await read_body(request, limit=limit, seconds=seconds)
     if media_type == _JSON:
         return [body]
     return [line for line in body.split(b"\n") if line and not line.isspace()]
 
 
-async def _read(request: Request, limit: int, seconds: float) -> bytes:
+def media_type_of(request: Request) -> str:
+    """Return the media type of a request's body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_body(request: Request, *, limit: int, seconds: float) -> bytes:
+    """Return a request's body. Raise BodyRefused for more than `limit` bytes, or if it takes more than `seconds`."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 15 or int(length) > limit):
         raise _too_large(length, limit)

@@ -1,0 +1,102 @@
+"""Which of the processes that share a store are alive.
+
+Each process with members holds the lease of a log of its own, its life. The store ends the life of a process that
+crashed, as it ends any stream whose producer is lost, and then the others know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from secrets import token_urlsafe
+
+from ..engine.engine import Engine
+from ..errors import LogReset, TailraceError
+from ..log.base import Tail
+from ..log.writer import Writer
+
+logger = logging.getLogger("tailrace")
+
+Ended = Callable[[str], Awaitable[None]]
+"""A function to call with a process whose life has ended."""
+
+
+class Lives:
+    """The life of this process, and those of the others that it has been told of."""
+
+    def __init__(self, engine: Engine | None, name: str, ended: Ended) -> None:
+        """Name the lives below `name`. Without an engine, or if its store is not shared, there is only this process."""
+        self.engine = engine
+        self._name = name
+        self._ended = ended
+        self._own = token_urlsafe(6)
+        self._writer: Writer | None = None
+        self._beginning = asyncio.Lock()
+        self._watched: dict[str, _Watch] = {}
+
+    async def own(self) -> str:
+        """Return the name of this process, whose life has begun. It has another name after it was taken for dead."""
+        if self.engine is not None and self.engine.store.shared:
+            async with self._beginning:
+                if self._writer is None or self._writer.lost:
+                    await self._begin(self.engine)
+        return self._own
+
+    def watch(self, process: str) -> None:
+        """Call `ended` as soon as the life of a process has ended."""
+        if self.engine is not None and self.engine.store.shared and process not in self._watched:
+            self._watched[process] = _Watch(self.engine, f"{self._name}/{process}", process, self._finish)
+
+    async def _begin(self, engine: Engine) -> None:
+        process = token_urlsafe(6)
+        self._writer = await engine.store.lease(await engine.log(f"{self._name}/{process}"))
+        self._own = process
+        self.watch(process)
+
+    async def _finish(self, process: str) -> None:
+        self._watched.pop(process, None)
+        await self._ended(process)
+
+
+class _Watch:
+    """Waits for the end of a life. The engine waits for it at the end of the server."""
+
+    def __init__(self, engine: Engine, name: str, process: str, ended: Ended) -> None:
+        self._engine = engine
+        self._name = name
+        self._process = process
+        self._ended = ended
+        self._tail: Tail | None = None
+        self._leaving = engine.draining
+        self._task = asyncio.create_task(self._run(), name=f"tailrace watch {name}")
+        engine.readers.join(self)
+
+    def leave(self) -> None:
+        """Watch no longer, because the server is about to stop."""
+        self._leaving = True
+        if self._tail is not None:
+            self._tail.close()
+
+    def abandon(self) -> None:
+        """Give up what is being done because of the end."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            await self._wait()
+            if not self._leaving:
+                await self._ended(self._process)
+        except TailraceError as error:
+            logger.warning("the members at process %s may stay in their rooms: %s", self._process, error)
+        finally:
+            self._engine.readers.part(self)
+
+    async def _wait(self) -> None:
+        log = await self._engine.find(self._name)
+        if log is None or self._leaving:
+            return
+        with suppress(LogReset), log.tail() as self._tail:  # a reset means that the store has lost it
+            async for _ in self._tail:
+                pass  # pragma: no cover - a life has no entries

@@ -1,0 +1,140 @@
+"""Rooms in Redis: several processes, of which some die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+import websockets
+
+from tailrace.rooms.lives import Lives
+from tests.log.redis.redis_server import RedisServer, redis_server
+from tests.raw import BOUND
+from tests.rooms.apps import House, shared_engine
+from tests.serving import accepting, free_port, process
+
+pytestmark = pytest.mark.usefixtures("silent_loop")
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _empty(redis: RedisServer) -> None:
+    redis.ask("FLUSHALL")
+
+
+async def test_people_at_two_processes_are_in_one_room(redis: RedisServer) -> None:
+    async with AsyncExitStack() as stack:
+        here, there = [await stack.enter_async_context(House(engine=shared_engine(redis.url)).open()) for _ in range(2)]
+        ada = await stack.enter_async_context(here.enter("red", "ada"))
+        assert await ada.hear() == ("join", "ada")
+        async with there.enter("red", "bob") as bob, there.enter("red", "ada") as twin:
+            assert await bob.until("join", "bob") == [("join", "ada"), ("join", "bob")]
+            await bob.say("hello")
+            assert await ada.until("message", "hello") == [("join", "bob"), ("message", "hello")]
+            assert await twin.until("message", "hello")
+            assert await here.members("red") == await there.members("red") == ["ada", "bob"]
+        assert await ada.hear() == ("leave", "bob")
+        await ada.say("still here")
+        assert await ada.hear() == ("message", "still here")
+        assert await there.members("red") == ["ada"]
+
+
+async def test_many_come_and_go_at_two_processes_and_each_is_told_of_once(redis: RedisServer) -> None:
+    async with AsyncExitStack() as stack:
+        houses = [await stack.enter_async_context(House(engine=shared_engine(redis.url)).open()) for _ in range(2)]
+        watch = await stack.enter_async_context(houses[0].enter("red"))
+
+        async def visit(house: House, name: str) -> None:
+            async with house.enter("red", name) as guest:
+                await guest.until("join", name)
+
+        await asyncio.gather(*(visit(house, f"guest{number}") for house in houses for number in range(10)))
+        for house in houses:
+            assert await house.members("red") == []
+        await (await houses[0].router.room("red")).publish("over")
+        heard = await watch.until("message", "over")
+        for number in range(10):
+            told = [event for event, name in heard if name == f"guest{number}"]
+            assert told == ["join", "leave"] * (len(told) // 2)
+            assert told
+
+
+async def test_members_at_a_process_that_is_killed_leave_once(redis: RedisServer) -> None:
+    port = free_port()
+    command = ["uvicorn", "tests.rooms.shared_app:app", "--port", str(port), "--log-level", "warning"]
+    async with AsyncExitStack() as stack:
+        houses = [await stack.enter_async_context(House(engine=shared_engine(redis.url)).open()) for _ in range(2)]
+        guests = [
+            await stack.enter_async_context(house.enter("red", name))
+            for house, name in zip(houses, ["ada", "bob"], strict=True)
+        ]
+        with process(command, REDIS=redis.url) as server:
+            await accepting(port)
+            address = f"ws://127.0.0.1:{port}/rooms/red?name="
+            async with asyncio.timeout(BOUND):
+                victims = [await websockets.connect(address + name) for name in ("eve", "ada", "eve")]
+            assert await guests[0].until("join", "eve")
+            assert await houses[0].members("red") == ["ada", "bob", "eve"]
+            server.kill()
+            for guest in guests:
+                assert await guest.until("leave", "eve")
+            for victim in victims:
+                await victim.close()
+        for house in houses:
+            assert await house.members("red") == ["ada", "bob"]
+            await (await house.router.room("red")).publish("over")
+            assert await guests[1].until("message", "over") == [("message", "over")]
+
+
+async def test_the_dead_are_found_by_who_comes_late(redis: RedisServer) -> None:
+    port = free_port()
+    command = ["uvicorn", "tests.rooms.shared_app:app", "--port", str(port), "--log-level", "warning"]
+    with process(command, REDIS=redis.url) as server:
+        await accepting(port)
+        async with asyncio.timeout(BOUND):
+            victim = await websockets.connect(f"ws://127.0.0.1:{port}/rooms/red?name=eve")
+            assert json.loads(await victim.recv())["event"] == "join"
+        server.kill()
+        server.wait()
+        await victim.close()
+    async with House(engine=shared_engine(redis.url)).open() as house, house.enter("red") as guest:
+        await house.members("red")
+        assert await guest.until("leave", "eve") == [("join", "eve"), ("leave", "eve")]
+        assert await house.members("red") == []
+
+
+async def test_a_process_that_was_taken_for_dead_comes_back(redis: RedisServer) -> None:
+    async with AsyncExitStack() as stack:
+        here, there = [await stack.enter_async_context(House(engine=shared_engine(redis.url)).open()) for _ in range(2)]
+        ada = await stack.enter_async_context(here.enter("red", "ada"))
+        bob = await stack.enter_async_context(there.enter("red", "bob"))
+        await ada.until("join", "bob")
+        name = await here.router.rooms._lives.own()
+        life = await there.engine.find(f"/rooms/{{room}} processes/{name}")
+        assert life is not None
+        await there.engine.forget(life)  # as a burial does, in its effect
+        async with asyncio.timeout(BOUND):
+            while await here.router.rooms._lives.own() == name:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with there.enter("red", "cy"):
+            await bob.until("join", "cy")
+        await bob.until("leave", "cy")
+        assert await there.members("red") == await here.members("red") == ["ada", "bob"]
+
+
+async def test_one_process_alone_has_no_life() -> None:
+    async def ended(process: str) -> None:
+        """Do nothing."""
+
+    lives = Lives(None, "processes", ended)
+    name = await lives.own()
+    lives.watch("other")
+    assert await lives.own() == name
