@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -43,7 +43,10 @@ class House:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[House]:
-        async with serving(self.app) as self.url, httpx.AsyncClient(base_url=self.url, timeout=BOUND) as self.client:
+        async with (
+            serving(self.app, log_level="error") as self.url,
+            httpx.AsyncClient(base_url=self.url, timeout=BOUND) as self.client,
+        ):
             try:
                 yield self
             finally:
@@ -61,6 +64,15 @@ class House:
         answer = (await self.client.get(f"/rooms/{room}/members")).json()
         assert answer["count"] == len(answer["members"])
         return [member["id"] for member in answer["members"]]
+
+    async def until_members(self, room: str, *names: str) -> None:
+        """Wait until exactly these are in a room."""
+        there: list[str] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BOUND):
+                while (there := await self.members(room)) != sorted(names):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        assert there == sorted(names)
 
 
 class Guest:

@@ -58,7 +58,7 @@ async def test_many_come_and_go_at_two_processes_and_each_is_told_of_once(redis:
 
         await asyncio.gather(*(visit(house, f"guest{number}") for house in houses for number in range(10)))
         for house in houses:
-            assert await house.members("red") == []
+            await house.until_members("red")
         await (await houses[0].router.room("red")).publish("over")
         heard = await watch.until("message", "over")
         for number in range(10):

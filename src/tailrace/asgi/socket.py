@@ -200,8 +200,9 @@ class _Bridge(Deliverer):
     async def _await(self, rest: Awaitable[None]) -> None:
         try:
             await rest
-        except OSError:
-            # Servers raise this when the client has left (ASGI 2.4).
+        except (OSError, RuntimeError):
+            # Servers raise OSError when the client has left (ASGI 2.4). uvicorn raises RuntimeError if it has closed
+            # the socket itself, because of a malformed frame.
             self._mute = True
         except asyncio.CancelledError:
             # The engine abandoned the client, which reads nothing and would not read a close message either.

@@ -37,6 +37,8 @@ class Room:
         """Make a room of its log and the log of its members. `Rooms.get` does this."""
         self.name = name
         self.log = log
+        self.users = 0
+        """How many requests use the room now."""
         self._settings = settings
         # No reference back to the room, or only the garbage collector would find that nobody uses it.
         self._presence = Presence(members, partial(_announce, log), lives, leave_delay=settings.leave_delay)
@@ -109,19 +111,6 @@ class Room:
         """The log of what was said, and that of the members."""
         return self.log, self._presence.log
 
-    async def forget_if_empty(self, engine: Engine) -> None:
-        """Forget the room soon if nobody reads it and nothing was said in it, and its members if there are none.
-
-        Other processes may use the logs of a store that they share. It forgets them itself when they are idle.
-        """
-        if engine.store.shared or self.log.readers:
-            return
-        delay = self._settings.leave_delay
-        if not await self.members():
-            await engine.forget(self._presence.log, within=delay)
-        if not self.log.top:
-            await engine.forget(self.log, within=delay)
-
 
 async def _announce(log: Log, member: str, joined: bool, count: int) -> None:
     event = {"member": member, "members": count, "time": _now()}
@@ -163,12 +152,32 @@ class Rooms:
         return len(self._rooms)
 
     async def get(self, engine: Engine, path: str, name: str) -> Room:
-        """Return the room whose log is named by a path. Raise StreamError for a name that no room may have."""
+        """Return the room whose log is named by a path. Call `leave` when you do not use it any more.
+
+        Raise StreamError for a name that no room may have.
+        """
         check_name(name)
         if (room := self._rooms.get(path)) is None or room.broken_off:
             room = await self._open(engine, path, name)
+        room.users += 1
         await self._remember(engine, path, room)
         return room
+
+    async def leave(self, engine: Engine, room: Room) -> None:
+        """Note that somebody who got a room uses it no more. Forget it if it is empty and has no history.
+
+        Other processes may use the logs of a store that they share. It forgets them itself when they are idle.
+        """
+        room.users -= 1
+        if room.users or engine.store.shared:
+            return
+        log, members = room.logs
+        # In an embedded store nothing is awaited here, so nobody comes in between.
+        if not await room.members():
+            await engine.forget(members)
+        if not log.top:
+            self._recent.pop(log.name, None)
+            await engine.forget(log)
 
     def check_rate(self, room: Room, sender: str, count: int) -> None:
         """Count messages of a sender in a room. Raise StreamError if they are too many for now."""

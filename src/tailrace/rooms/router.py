@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Unpack, cast
 from urllib.parse import quote
 
@@ -157,10 +158,12 @@ class RoomsRouter(StreamRouter):
     def _reading(self) -> Callable[..., Any]:
         async def read_room(request: Request, member: Any = Depends(self._member)) -> Response:
             """Read the newest events of a room, or those after a cursor, and what follows."""
-            room = await self._room_of(request)
-            room.check_space()
-            seen = _checked(member) if self._presence else None
-            return _RoomResponse(room, seen, self._stream, self._engine_of(request), request.scope)
+            seen, engine = _checked(member) if self._presence else None, self._engine_of(request)
+            async with AsyncExitStack() as stack:
+                room = await stack.enter_async_context(self._using(request))
+                room.check_space()
+                # The response uses the room until it ends.
+                return _RoomResponse(room, seen, self._stream, engine, request.scope, leave=stack.pop_all().aclose)
 
         return read_room
 
@@ -168,10 +171,10 @@ class RoomsRouter(StreamRouter):
         async def publish(request: Request, member: Any = Depends(self._member)) -> Response:
             """Publish in a room: a message as JSON or text, or several as lines of NDJSON, all of them or none."""
             name = _checked(member)
-            room = await self._room_of(request)
-            messages = await self._read_messages(request)
-            self.rooms.check_rate(room, name or _host_of(request), len(messages))
-            await room.publish(*messages, member=name)
+            async with self._using(request) as room:
+                messages = await self._read_messages(request)
+                self.rooms.check_rate(room, name or _host_of(request), len(messages))
+                await room.publish(*messages, member=name)
             return JSONResponse(Published(accepted=len(messages)).model_dump(), 202)
 
         return publish
@@ -188,14 +191,21 @@ class RoomsRouter(StreamRouter):
     def _listing(self) -> Callable[..., Any]:
         async def list_members(request: Request) -> Response:
             """List the members of a room."""
-            members = await (await self._room_of(request)).members()
+            async with self._using(request) as room:
+                members = await room.members()
             listed = Members(members=[MemberOf(id=name) for name in members], count=len(members))
             return JSONResponse(listed.model_dump(), headers={"Cache-Control": "no-store"})
 
         return list_members
 
-    async def _room_of(self, request: Request) -> Room:
-        return await self._get(self._engine_of(request), request.path_params)
+    @asynccontextmanager
+    async def _using(self, request: Request) -> AsyncIterator[Room]:
+        engine = self._engine_of(request)
+        room = await self._get(engine, request.path_params)
+        try:
+            yield room
+        finally:
+            await self.rooms.leave(engine, room)
 
     async def _get(self, engine: Engine, parameters: Mapping[str, str]) -> Room:
         # Not by the request's own path: an application may be mounted anywhere, in each of its processes.
@@ -212,18 +222,30 @@ rooms_router = RoomsRouter
 class _RoomResponse(StreamResponse):
     """Reads a room while its reader is present in it."""
 
-    def __init__(self, room: Room, member: str | None, settings: StreamSettings, engine: Engine, scope: Scope) -> None:
+    def __init__(
+        self,
+        room: Room,
+        member: str | None,
+        settings: StreamSettings,
+        engine: Engine,
+        scope: Scope,
+        *,
+        leave: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Call `leave` at the end."""
         query = remaining_query(scope)
         link = f'<{quote(address(scope))}{f"?{query}" if query else ""}>; rel="send"'
         super().__init__(room.log, settings, headers={"Link": link}, engine=engine, history=room.history)
         self._room = room
         self._member = member
-        self._lives_in = engine
+        self._leave = leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._room.present(self._member if scope["method"] == "GET" else None):
-            await super().__call__(scope, receive, send)
-        await self._room.forget_if_empty(self._lives_in)
+        try:
+            async with self._room.present(self._member if scope["method"] == "GET" else None):
+                await super().__call__(scope, receive, send)
+        finally:
+            await self._leave()
 
 
 def _last_parameter(path: str) -> str:
