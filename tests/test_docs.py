@@ -33,6 +33,7 @@ from pydantic import BaseModel
 import tailrace
 import tailrace.client
 import tailrace.packets
+import tailrace.rooms
 import tailrace.testing
 from tailrace.asgi import disconnect, lifespan
 from tailrace.cli.chat import CHAT as TALK
@@ -46,6 +47,7 @@ from tailrace.cursor import Cursor, is_cursor
 from tailrace.events import RESERVED
 from tailrace.packets import ClientSession, PacketLimits, SessionStatistics, packets_router
 from tailrace.packets.sessions import REMEMBERED
+from tailrace.rooms import RoomLimits, RoomStatistics, rooms_router
 from tailrace.testing import LogContract
 from tests.cli.terminal.screen import Terminal, terminal
 from tests.programs import serving_app, serving_chat
@@ -58,6 +60,7 @@ CLIENT = ROOT / "docs" / "client.md"
 CHATTING = ROOT / "docs" / "chat.md"
 MISTAKES = ROOT / "docs" / "mistakes.md"
 SESSIONS = ROOT / "docs" / "packets.md"
+TALKING = ROOT / "docs" / "rooms.md"
 PATTERNS = ROOT / "docs" / "patterns.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 
@@ -436,6 +439,22 @@ def test_the_bounds_that_a_page_names_are_those_of_packet_sessions() -> None:
     for page in (SESSIONS, PROTOCOL):
         assert f"remembers the last one of each of {REMEMBERED:,} sessions" in " ".join(page.read_text().split())
     assert f"waits while the client is {tailrace.Flow.block().high:,} packets behind" in SESSIONS.read_text()
+
+
+# Rooms
+
+
+@pytest.mark.parametrize("name", tailrace.rooms.__all__)
+def test_every_name_of_rooms_is_on_their_page(name: str) -> None:
+    assert re.search(rf"`{name}\b", TALKING.read_text().partition("## Reference")[2])
+
+
+@pytest.mark.parametrize(
+    ("title", "function"),
+    [("rooms_router", rooms_router), ("RoomLimits", RoomLimits), ("RoomStatistics", RoomStatistics)],
+)
+def test_every_setting_of_rooms_is_on_their_page_with_its_default(title: str, function: Callable[..., Any]) -> None:
+    check_settings(title, function, TALKING)
 
 
 # The clients

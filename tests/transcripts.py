@@ -26,7 +26,7 @@ _VOLATILE = [
     (re.compile(r"^date: .*$", re.MULTILINE), "date: …"),
     (re.compile(r'"created":\d+'), '"created":…'),
     (re.compile(r'\bretry(": ?|: )\d+'), r"retry\1…"),
-    (re.compile(r'"timestamp":"[^"]*"'), '"timestamp":"…"'),
+    (re.compile(r'"(time|timestamp)":"[^"]*"'), r'"\1":"…"'),
     (re.compile(r'"session_id":"[0-9a-f-]{36}"'), '"session_id":"…"'),
 ]
 
