@@ -21,6 +21,7 @@ from benchmarks.peers import (
     PACKETS,
     PACKETS_SOCKET,
     RICH_LIVE,
+    ROOMS,
     SOCKETS,
     SSE_STARLETTE,
     STARLETTE_FILE,
@@ -139,8 +140,7 @@ _ENDLESS = (
     "takes differs more between machines, and the less it is, the less is to be won"
 )
 _SOCKETS = (
-    "a WebSocket is the HTTP route again, so a message passes the framework's wrappers of both; and each reader takes "
-    "a step of its own task, where the loop stays in one"
+    "each reader has its own place in the log, its own bounds and its own encoder, which a loop over sockets has not"
 )
 _MEMORY = "the server's objects and the framework's frames take most of it; tailrace's own share is 2.7 KB"
 _WRAPPERS = ", with the framework's three wrappers around it"
@@ -178,6 +178,8 @@ FLOORS: tuple[Floor, ...] = (
     RatioFloor("fanout", "cpu_us", 1.7, rival=NCHAN, holds=_FANOUT + _WRAPPERS),
     RatioFloor("fanout", "cpu_us", 1.4, peer=TAILRACE_ASGI, rival=NCHAN, holds=_FANOUT),
     RatioFloor("fanout-sockets", "cpu_us", 1, rival=SOCKETS, holds=_SOCKETS),
+    RatioFloor("fanout-room", "cpu_us", 1, peer=ROOMS, rival=SOCKETS, holds=_SOCKETS),
+    RatioFloor("fanout-room-sse", "cpu_us", 1.7, peer=ROOMS, rival=NCHAN, holds=_FANOUT),
     Floor("memory", "rss_kb", 22, holds=_MEMORY),
     Floor("memory", "rss_kb", 12, peer=TAILRACE_ASGI, holds=_MEMORY),
     RatioFloor("paced", "cpu_us", 1.25, rival=BARE, holds=_PACED),

@@ -39,6 +39,7 @@ NCHAN = Peer("nchan", "nchan (nginx, C)", nchan, worker=True)
 TAILRACE = python_peer("tailrace", "tailrace, FastAPI route", "tailrace_app")
 TAILRACE_ASGI = python_peer("tailrace-asgi", "tailrace, plain ASGI", "tailrace_asgi")
 SOCKETS = python_peer("sockets", "send_text in a loop", "sockets_app")
+ROOMS = python_peer("tailrace-rooms", "tailrace, a room", "rooms_app")
 ECHO = python_peer("echo", "WebSocket text echo", "echo_app")
 ECHO_JSON = python_peer("echo-json", "WebSocket JSON echo", "echo_app")
 # One server, and two ways to its sessions.

@@ -6,9 +6,9 @@ from benchmarks.scenarios.chat_first import CHAT_FIRST
 from benchmarks.scenarios.chat_stored import CHAT_STORED
 from benchmarks.scenarios.decoding import DECODING, DECODING_JSON, DECODING_LIVE
 from benchmarks.scenarios.download import DOWNLOAD
-from benchmarks.scenarios.fanout import FANOUT, FANOUT_SOCKETS
+from benchmarks.scenarios.fanout import FANOUT, FANOUT_ROOM, FANOUT_ROOM_SSE, FANOUT_SOCKETS
 from benchmarks.scenarios.latency import LATENCY
-from benchmarks.scenarios.memory import MEMORY
+from benchmarks.scenarios.memory import MEMORY, MEMORY_MEMBERS
 from benchmarks.scenarios.paced import PACED, PACED_LIGHT
 from benchmarks.scenarios.packet_first import PACKET_FIRST
 from benchmarks.scenarios.packets import PACKETS_BOTH_WAYS
@@ -27,7 +27,10 @@ SCENARIOS = {
         THROUGHPUT_NDJSON,
         FANOUT,
         FANOUT_SOCKETS,
+        FANOUT_ROOM,
+        FANOUT_ROOM_SSE,
         MEMORY,
+        MEMORY_MEMBERS,
         LATENCY,
         PACED,
         PACED_LIGHT,

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.client import Publisher, Swarm, get, upgrade
-from benchmarks.peers import BARE, FASTAPI, LITESTAR, NCHAN, SOCKETS, SSE_STARLETTE, TAILRACE, TAILRACE_ASGI, Peer
+from benchmarks.peers import (
+    BARE,
+    FASTAPI,
+    LITESTAR,
+    NCHAN,
+    ROOMS,
+    SOCKETS,
+    SSE_STARLETTE,
+    TAILRACE,
+    TAILRACE_ASGI,
+    Peer,
+)
 from benchmarks.process import Server
 from benchmarks.scenarios.base import Metric, Sample, Scenario
 from benchmarks.verify import EVENT_STREAM
@@ -66,7 +77,7 @@ def deliver(publisher: Publisher, swarm: Swarm) -> float:
 
 
 def measure_sockets(peer: Peer, quick: bool) -> Sample:
-    return measure(peer, quick, upgrade("/socket"))
+    return measure(peer, quick, upgrade("/feed" if peer is ROOMS else "/socket"))
 
 
 METRICS = (
@@ -93,4 +104,25 @@ FANOUT_SOCKETS = Scenario(
     peers=(SOCKETS, TAILRACE),
     metrics=METRICS,
     measure=measure_sockets,
+)
+
+FANOUT_ROOM = Scenario(
+    name="fanout-room",
+    title="One message to 2,000 WebSockets in a room",
+    about=f"The same with {FULL.subscribers:,} readers of a room, whose messages carry their sender and time. The room "
+    "keeps its history. The other peer keeps nothing.",
+    peers=(SOCKETS, ROOMS),
+    metrics=METRICS,
+    measure=measure_sockets,
+    own=ROOMS,
+)
+
+FANOUT_ROOM_SSE = Scenario(
+    name="fanout-room-sse",
+    title="One message to 2,000 SSE readers of a room",
+    about=f"The same over Server-Sent Events with {FULL.subscribers:,} readers.",
+    peers=(NCHAN, ROOMS),
+    metrics=METRICS,
+    measure=measure,
+    own=ROOMS,
 )

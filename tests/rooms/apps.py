@@ -65,11 +65,11 @@ class House:
         assert answer["count"] == len(answer["members"])
         return [member["id"] for member in answer["members"]]
 
-    async def until_members(self, room: str, *names: str) -> None:
+    async def until_members(self, room: str, *names: str, within: float = BOUND) -> None:
         """Wait until exactly these are in a room."""
         there: list[str] = []
         with suppress(TimeoutError):
-            async with asyncio.timeout(BOUND):
+            async with asyncio.timeout(within):
                 while (there := await self.members(room)) != sorted(names):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         assert there == sorted(names)

@@ -235,7 +235,8 @@ async def rage(storm: Storm, numbers: range) -> list[Member]:
     for room in rooms:
         if any(task.done() for task in staying):
             await asyncio.gather(*staying)  # raises what has ended it
-        await storm.house.until_members(room, *(member.name for member in members if member.room == room))
+        names = [member.name for member in members if member.room == room]
+        await storm.house.until_members(room, *names, within=PATIENCE)
     assert engine.statistics().readers >= len(members)
     for room in rooms:
         await (await storm.house.router.room(room)).publish(storm.over)
