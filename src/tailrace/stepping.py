@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from time import perf_counter
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 HOLD = 0.002
 """Seconds of steps after which the event loop may run something else."""
@@ -28,7 +28,7 @@ _Step: TypeAlias = "tuple[Sleeper, Context, Callable[[_Future], object]]"
 
 def begin(awaitable: Awaitable[None]) -> Awaitable[None] | None:
     """Take the first step of a coroutine. Return None if that is all, or an awaitable of the rest or of its error."""
-    coroutine = cast("Coroutine[Any, Any, None]", awaitable)  # as all ASGI applications' `send` return
+    coroutine: Any = awaitable  # an `async def` function has made it, as ASGI asks of `send`
     try:
         return _Rest(coroutine, coroutine.send(None))
     except StopIteration:

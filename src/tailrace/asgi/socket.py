@@ -56,6 +56,12 @@ async def serve_socket(
 class _Bridge(Deliverer):
     """Acts as the server of an HTTP application, and as the application of a WebSocket server."""
 
+    # Measured: with slots, a delivery finds what it needs in one place of the memory.
+    __slots__ = (
+        "_accepted", "_answer", "_app", "_body_read", "_closed", "_ended", "_messages", "_method", "_mute", "_posts",
+        "_receive_socket", "_scope", "_send_socket", "_send_url", "_stop", "_stop_asked", "_stop_url",
+    )  # fmt: skip
+
     def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, method: str) -> None:
         self._app = app
         self._scope = scope
@@ -74,6 +80,7 @@ class _Bridge(Deliverer):
         self._stop: asyncio.Task[Answer] | None = None
         self._send_url: str | None = None
         self._posts: Posts | None = None  # made for the first message
+        self.deliver = None
 
     async def run(self) -> None:
         if self._method != "GET":

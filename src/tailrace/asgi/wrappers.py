@@ -39,7 +39,9 @@ _SERVERS = frozenset(
 class Deliverer:
     """An object that acts as the server of an application. Its `send` has another way, for what follows the head."""
 
-    deliver: Deliver | None = None
+    __slots__ = ("deliver",)
+
+    deliver: Deliver | None
     """Does as `send` does, in no task. None if the message needs one on its way."""
 
 
