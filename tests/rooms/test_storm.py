@@ -207,12 +207,32 @@ async def check(member: Member, log: Log) -> None:
             )
 
 
-def census() -> tuple[int, int, Counter[str]]:
-    """The tasks, the descriptors, and the objects that connections are made of."""
-    gc.collect()
-    kinds = (Connection, _Bridge, Tail, Room)
-    objects = Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
-    return len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir())), objects
+@dataclass(frozen=True)
+class Census:
+    """What there is when nobody is connected: tasks, descriptors, and objects that connections are made of."""
+
+    tasks: int
+    descriptors: int
+    objects: int
+
+    @classmethod
+    def take(cls) -> Census:
+        gc.collect()
+        kinds = (Connection, _Bridge, Tail, Room)
+        objects = sum(isinstance(each, kinds) for each in gc.get_objects())
+        return cls(len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir())), objects)
+
+    def holds(self, other: Census) -> bool:
+        return other.tasks <= self.tasks and other.descriptors <= self.descriptors and not other.objects
+
+
+async def calm(before: Census) -> Census:
+    """Wait until there is no more than there was before. Return what there is in the end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while not before.holds(Census.take()):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    return Census.take()
 
 
 @asynccontextmanager
@@ -251,13 +271,14 @@ async def test_each_member_hears_a_contiguous_part_of_its_room_and_nothing_else(
 ) -> None:
     async with opened() as storm:
         await rage(storm, range(MEMBERS, 2 * MEMBERS))  # makes what is made once, and what allocators keep
-        before, rss = census(), psutil.Process().memory_info().rss
+        before, rss = Census.take(), psutil.Process().memory_info().rss
         members = await rage(storm, range(MEMBERS))
         for member in members:
             room = await storm.house.router.room(member.room)
             await check(member, room.log)
         del members, member, room
-        await until(lambda: census() == before)
+        after = await calm(before)
+        assert before.holds(after), (before, after)
         grown = psutil.Process().memory_info().rss - rss
         store = storm.house.engine.store
         assert isinstance(store, MemoryStore)
