@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 import websockets
 
+from tailrace import StoreUnavailable
 from tailrace.rooms.lives import Lives
 from tests.log.redis.redis_server import RedisServer, redis_server
 from tests.raw import BOUND
@@ -138,3 +139,45 @@ async def test_one_process_alone_has_no_life() -> None:
     name = await lives.own()
     lives.watch("other")
     assert await lives.own() == name
+
+
+async def test_a_watch_ends_with_the_server(redis: RedisServer) -> None:
+    ended: list[str] = []
+
+    async def end(process: str) -> None:
+        ended.append(process)
+
+    engine = shared_engine(redis.url)
+    lives = Lives(engine, "processes", end)
+    await lives.own()
+    lives.watch("nobody")  # the server ends before this one has begun
+    async with asyncio.timeout(BOUND):
+        await engine.aclose()
+    assert ended == []
+
+
+async def test_what_follows_the_end_of_a_life_does_not_keep_the_server(redis: RedisServer) -> None:
+    begun = asyncio.Event()
+
+    async def end(process: str) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    engine = shared_engine(redis.url)
+    Lives(engine, "processes", end).watch("nobody")
+    async with asyncio.timeout(BOUND):
+        await begun.wait()
+        await engine.aclose()
+
+
+async def test_a_store_that_does_not_answer_is_told_of(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    async def end(process: str) -> None:
+        raise StoreUnavailable("members", "the test refuses it")
+
+    engine = shared_engine(redis.url)
+    lives = Lives(engine, "processes", end)
+    lives.watch("nobody")
+    async with asyncio.timeout(BOUND):
+        await engine.readers.wait_none()
+        await engine.aclose()
+    assert "the members at process nobody may stay in their rooms" in caplog.text

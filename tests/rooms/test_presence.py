@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tailrace import MemoryLog, Retention
+from tailrace import MemoryLog, Retention, StoreUnavailable
 from tailrace.rooms.lives import Lives
 from tailrace.rooms.presence import SNAPSHOT_EVERY, Presence
 
@@ -109,3 +109,44 @@ async def test_a_process_that_has_slept_begins_anew() -> None:
         await busy.enter(f"guest {number}")
         await busy.leave(f"guest {number}")
     assert await asleep.members() == ["ada"]
+
+
+class Refusing(MemoryLog):
+    """A log of a store that does not answer now and then."""
+
+    __slots__ = ("refuses",)
+
+    refuses: bool
+
+    async def add(self, rows: Any, *, fence: int | None = None) -> range:
+        if self.refuses:
+            raise StoreUnavailable(self.name, "the test refuses it")
+        return await super().add(rows, fence=fence)
+
+
+async def test_a_leave_that_could_not_be_written_is_told_later(caplog: pytest.LogCaptureFixture) -> None:
+    log, told = Refusing("members"), Told()
+    log.refuses = False
+    here = presence(log, told)
+    await here.enter("ada")
+    log.refuses = True
+    await here.leave("ada")
+    assert "that ada has left is not told yet" in caplog.text
+    log.refuses = False
+    await here.enter("bob")
+    assert await here.members() == ["bob"]
+    assert told.events[1:] == [("bob", "joined", 2), ("ada", "left", 1)]
+
+
+async def test_entries_that_say_what_is_known_change_nothing() -> None:
+    log, told = MemoryLog("members"), Told()
+    here = presence(log, told)
+    await here.enter("ada")
+    entry = {"by": "somebody", "process": "elsewhere", "in": ["bob"], "out": ["ada", "cy"]}
+    await log.append(entry, entry, {"by": "somebody", "gone": "nowhere"})
+    await log.append({"by": "somebody", "process": "nowhere", "in": [], "out": []})
+    assert await here.members() == ["ada", "bob"]
+    await here.bury("elsewhere")
+    await here.bury("elsewhere")
+    assert await here.members() == ["ada"]
+    assert told.events == [("ada", "joined", 1), ("bob", "left", 1)]

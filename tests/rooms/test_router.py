@@ -87,6 +87,24 @@ async def test_a_first_join_gets_the_newest_events() -> None:
             assert (await anext(events)).data["message"] == 3
 
 
+async def test_a_browser_comes_back_with_the_id_of_its_last_event() -> None:
+    async with House().open() as house:
+        for number in range(3):
+            await house.client.post("/rooms/red", json=number)
+        log = (await house.router.room("red")).log
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(log.cursor(2))}
+        async with asyncio.timeout(BOUND), house.client.stream("GET", "/rooms/red", headers=headers) as response:
+            lines = response.aiter_lines()
+            assert await anext(lines) == f"id: {log.cursor(3)}"
+            assert await anext(lines) == "event: message"
+
+
+async def test_a_member_without_a_proper_name_is_the_applications_mistake() -> None:
+    async with House(member=lambda: 7).open() as house:
+        assert (await house.client.get("/rooms/red")).status_code == 500
+    assert len(house.router.rooms) == 0
+
+
 async def test_a_cursor_of_what_is_gone_is_a_reset() -> None:
     async with House(retention=Retention(count=2)).open() as house:
         async with house.enter("red") as guest:
