@@ -189,7 +189,8 @@ class Sleepers(dict[Sleeper, _Step]):
                     step = due.popleft()
                     sleeper, context, proceed = step
                     try:
-                        if sleeper.act is not None and not sleeper._must_wake and sleeper.act():
+                        act = sleeper.act
+                        if act is not None and not sleeper._must_wake and act():
                             self[sleeper] = step
                         else:
                             sleeper._must_wake = False
