@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import importlib
+import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +17,7 @@ from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tailrace import Engine, Log, StreamRouter
-from tailrace.asgi.wrappers import deliver_of, is_server, past_wrappers
+from tailrace.asgi.wrappers import _WRAPPERS, deliver_of, is_server, past_wrappers
 from tests.asgi.apps import small_engine
 from tests.raw import BOUND
 from tests.serving import serving
@@ -147,3 +150,20 @@ async def test_unknown_functions_stay() -> None:
     assert past_wrappers(send) is send
     assert not is_server(send)
     assert deliver_of(send) is None
+
+
+@pytest.mark.parametrize("wrapper", sorted(_WRAPPERS))
+def test_a_wrapper_that_is_passed_by_only_looks_at_the_start(wrapper: tuple[str, str]) -> None:
+    """What follows the head must go on as it is. A framework that changes its wrapper fails here."""
+    module, name = wrapper
+    tree: ast.AST = ast.parse(inspect.getsource(importlib.import_module(module)))
+    for part in name.split("."):
+        if part != "<locals>":
+            tree = next(node for node in ast.iter_child_nodes(tree) if getattr(node, "name", "") == part)
+    assert isinstance(tree, ast.AsyncFunctionDef)
+    *before, last = [statement for statement in tree.body if not isinstance(statement, ast.Nonlocal)]
+    assert ast.unparse(last) == "await send(message)"
+    assert [ast.unparse(statement.test) for statement in before if isinstance(statement, ast.If)] == [
+        "message['type'] == 'http.response.start'"
+    ]
+    assert len(before) == 1
