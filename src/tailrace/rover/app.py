@@ -1,0 +1,154 @@
+"""The FastAPI application of mission control."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel
+from starlette.staticfiles import StaticFiles
+
+from .. import Engine, FileResponse, OriginGuard, __version__
+from .image import check_image, panorama_path
+from .simulation import Rover
+from .telemetry import EVERY, SPEED, Telemetry, telemetry_router
+
+IMAGE_PATH = "/stream/rover-image"
+CHANNEL_PATH = "/ws/comms/{team_channel}"
+
+DESCRIPTION = """\
+Follow a simulated rover on Mars: its image, its telemetry, and the channels of those who watch it. Every stream
+survives the network: a client that comes back gets what it missed.
+"""
+
+PAGES = Path(__file__).parent / "pages"
+
+HEADERS = {
+    "Cache-Control": "no-cache",  # revalidate each time, so that a page and its modules have the same version
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "img-src 'self' blob:",  # the page shows what has arrived of the image
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        ]
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+# `mimetypes` reads the system's tables, where a script may be text/plain.
+MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+class Health(BaseModel):
+    """`viewers` are the readers of the telemetry in this process. `flying` is False if another process flies."""
+
+    status: Literal["ok"]
+    viewers: int
+    readers: int
+    flying: bool
+    draining: bool
+
+
+def create_app(
+    *,
+    image: Path | None = None,
+    every: float = EVERY,
+    speed: float = SPEED,
+    seed: int = 1,
+    streams: str = "memory://",
+    origins: Collection[str] = (),
+    hosts: Collection[str] | None = None,
+) -> FastAPI:
+    """Create mission control.
+
+    - `image`: the file to serve as the rover's image. Default: the panorama, which is painted now if it is missing.
+      Raise UnusableImage if it cannot be served.
+    - `every`: seconds between readings.
+    - `speed`: the mission's seconds in a second.
+    - `seed`: another seed is another drive.
+    - `streams`: where the streams live. Processes that share a `redis://` URL share the rover and the channels.
+    - `origins`, `hosts`: as in OriginGuard.
+    """
+    image = image or panorama_path()
+    app = FastAPI(
+        title="tailrace rover",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,  # FastAPI's own pages load scripts from other sites
+        redoc_url=None,
+    )
+    # The rover drives on forever, so a grace would only delay the end.
+    app.state.tailrace_engine = engine = Engine(streams, shutdown_grace=0)
+    app.state.telemetry = telemetry = Telemetry(engine, Rover(seed), every=every, speed=speed)
+    app.include_router(telemetry_router(telemetry))
+    app.include_router(image_router(image))
+    # app.include_router(rooms_router(CHANNEL_PATH, member=member_name, origins=origins))
+    app.include_router(service)
+    app.add_middleware(OriginGuard, origins=origins, hosts=hosts)
+    return app
+
+
+def image_router(path: Path) -> APIRouter:
+    """Serve the image."""
+    router = APIRouter(tags=["image"])
+    media_type = check_image(path)
+
+    @router.head(IMAGE_PATH, include_in_schema=False)
+    @router.get(IMAGE_PATH, response_class=FileResponse)
+    async def rover_image() -> FileResponse:
+        """Load the panorama. A download that was cut goes on by `Range`."""
+        return FileResponse(path, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    return router
+
+
+service = APIRouter()
+
+_pages = StaticFiles(directory=PAGES)
+_assets = StaticFiles(directory=PAGES / "assets")
+
+
+@service.get("/health", tags=["service"])
+async def health(request: Request) -> Health:
+    """Say whether the server is well, and how much it does."""
+    telemetry: Telemetry = request.app.state.telemetry
+    statistics = telemetry.engine.statistics()
+    return Health(
+        status="ok",
+        viewers=(await telemetry.readings()).readers,
+        readers=statistics.readers,
+        flying=telemetry.flies,
+        draining=statistics.draining,
+    )
+
+
+@service.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+async def dashboard(request: Request) -> Response:
+    return await _file(_pages, "index.html", request)
+
+
+@service.api_route("/assets/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
+async def asset(path: str, request: Request) -> Response:
+    return await _file(_assets, path, request)
+
+
+async def _file(files: StaticFiles, path: str, request: Request) -> Response:
+    """Return a file, or 304 if the client has it. Raise HTTPException if there is no such file."""
+    response = await files.get_response(path, request.scope)
+    response.headers.update(HEADERS)
+    if response.status_code == 200:
+        response.headers["Content-Type"] = MEDIA_TYPES[Path(path).suffix]
+    return response
