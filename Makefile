@@ -14,7 +14,7 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; d
 # Tests wait for servers and clients half of the time, so three processes keep two cores busy.
 TEST_PROCESSES ?= 3
 
-.PHONY: help setup serve test lint bench examples $(EXAMPLES) clean
+.PHONY: help setup serve rover test lint bench examples $(EXAMPLES) clean
 
 help: ## List the targets (the default)
 	@awk -F ' *## ' '/^[a-z].*:.*## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 serve: setup ## Serve the chat on http://127.0.0.1:8000 (ARGS='--port 8001'; ARGS=--help lists more)
 	$(BIN)/tailrace serve $(ARGS)
+
+rover: setup ## Run mission control of a rover on http://127.0.0.1:8000 (ARGS='--port 8001'; ARGS=--help lists more)
+	$(BIN)/tailrace rover $(ARGS)
 
 # With this set, each server that a test starts would compile again all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =

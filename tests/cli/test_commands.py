@@ -10,7 +10,10 @@ import pytest
 from tailrace.cli.commands import COMMANDS, run
 from tests.cli.served import PATIENCE
 
-HEAVY = {"alembic", "asyncio", "httpx", "pydantic_ai", "rich", "sqlalchemy", "uvicorn", "tailrace.chat"}
+HEAVY = {"alembic", "asyncio", "httpx", "numpy", "PIL", "pydantic_ai", "rich", "sqlalchemy", "uvicorn"} | {
+    "tailrace.chat",
+    "tailrace.rover",
+}
 
 
 def test_the_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,11 @@ from typing import NoReturn
 from .. import __version__
 from .chat import CHAT
 from .command import Command, CommandError, UsageError, say
+from .rover import ROVER
 from .serve import SERVE
 from .tail import TAIL
 
-COMMANDS: tuple[Command, ...] = (SERVE, CHAT, TAIL)
+COMMANDS: tuple[Command, ...] = (SERVE, CHAT, TAIL, ROVER)
 
 
 class Parser(ArgumentParser):

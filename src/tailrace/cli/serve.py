@@ -102,7 +102,7 @@ def run(options: Namespace) -> int:
     os.environ.update({option.variable: value for option, value in given.items()})
     names = {option.variable: option.flag for option in given}
     host = os.environ.get(HOST.variable) or HOST.default
-    port = _port(os.environ.get(PORT.variable) or PORT.default, names.get(PORT.variable, PORT.variable))
+    port = port_of(os.environ.get(PORT.variable) or PORT.default, names.get(PORT.variable, PORT.variable))
     try:
         from .server import check, read_settings, serve, serve_reloading, warn_of_unknown
     except ModuleNotFoundError as error:
@@ -131,7 +131,8 @@ def _hosts(given: tuple[str, ...], host: str, allow_anonymous: bool) -> tuple[st
     return (*given, host)
 
 
-def _port(value: str, name: str) -> int:
+def port_of(value: str, name: str) -> int:
+    """Return a port. Raise UsageError and name the option or variable `name` if it is none."""
     if not (value.isascii() and value.isdigit() and int(value) < 1 << 16):
         raise UsageError(f"expected {name} to be a port from 0 to 65535, but got {value!r}")
     return int(value)
