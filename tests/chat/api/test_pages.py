@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+import tailrace
 from tailrace.chat.api.pages import PAGES
 from tests.chat.api.talking import Chat, Scripted, chatting
 
@@ -24,6 +25,13 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+
+
+ASSETS = {
+    file.name: file
+    for folder in (PAGES / "assets", Path(tailrace.__file__).parent / "pages")
+    for file in folder.iterdir()
+}
 
 
 # One server for all, and so one event loop.
@@ -86,7 +94,7 @@ def modules_of(script: str) -> set[str]:
     while left:
         name = left.pop()
         found.add(name)
-        left |= set(re.findall(r' from "\./([^"]+)"', (PAGES / "assets" / name).read_text())) - found
+        left |= set(re.findall(r' from "\./([^"]+)"', ASSETS[name].read_text())) - found
     return found
 
 
@@ -94,7 +102,7 @@ async def test_there_is_no_asset_that_nothing_names() -> None:
     named = set()
     for page in ("demo", "docs"):
         named |= set(re.findall(r'(?:src|href)="assets/([^"]+)"', (PAGES / f"{page}.html").read_text()))
-    assert named == {file.name for file in (PAGES / "assets").iterdir()}
+    assert named == set(ASSETS)
 
 
 @pytest.mark.parametrize("page", ["demo.html", "docs.html"])

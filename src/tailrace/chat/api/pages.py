@@ -40,7 +40,8 @@ MEDIA_TYPES = {
 }
 
 _pages = StaticFiles(directory=PAGES)
-_assets = StaticFiles(directory=PAGES / "assets")
+# The second place has what all pages of tailrace share.
+_assets = StaticFiles(directory=PAGES / "assets", packages=[("tailrace", "pages")])
 
 
 @router.api_route("/demo", methods=["GET", "HEAD"])
