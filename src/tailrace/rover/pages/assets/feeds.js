@@ -1,0 +1,202 @@
+// Reads a feed of the server over any number of connections. It knows nothing of the page or of what a feed is about.
+
+const SHORTEST = 1_000; // milliseconds before the first new try, doubled for each further one
+const LONGEST = 15_000;
+const STEADY = 5_000; // milliseconds after which a connection counts as a good one
+const REMEMBERED = 1_000; // ids, to drop what comes twice
+const BUSY = new Set([408, 425, 429]); // refusals that may pass
+const NOTICES = ["reset", "farewell", "dropped", "done", "cancelled"]; // and `error`, which a lost connection is called too
+
+/**
+ * Connects to a feed, and stays connected until the feed ends or the signal is aborted. An address with the scheme ws or
+ * wss is a WebSocket, any other one an EventSource. Each event is given once and in order, also those from while the
+ * connection was lost.
+ *
+ * - `after`: the cursor to begin after. By default the server decides.
+ * - `onEvent`: called with {id, event, data}. A `reset` means that what came before no longer belongs to this feed.
+ * - `onState`: called with {state}:
+ *   - `connecting`
+ *   - `connected`
+ *   - `waiting`, with `until` (when the next try begins) and `reason`
+ *   - at the end `ended`, `refused` with `reason`, or `replaced`.
+ * - `silence`: milliseconds without an event after which a connection counts as lost. By default it never does.
+ *
+ * Returns {after, send(text)}. `after` is the cursor of the last event. `send` returns whether there is a connection.
+ */
+export function connect(url, { after = null, onEvent, onState, signal, silence = Infinity }) {
+  const feed = new Feed(url, { after, onEvent, onState, signal, silence });
+  feed.run();
+  return feed;
+}
+
+/** Waits as long as the given try deserves, or less if the network comes back. Throws when the signal is aborted. */
+export async function patience(tries, signal, tell, wait = null) {
+  const milliseconds = wait ?? Math.min(LONGEST, SHORTEST * 2 ** tries) * (0.5 + Math.random() / 2);
+  tell(Date.now() + milliseconds);
+  const over = new AbortController();
+  try {
+    await new Promise((resolve, reject) => {
+      if (signal.aborted) reject(signal.reason);
+      const timer = setTimeout(resolve, milliseconds);
+      over.signal.addEventListener("abort", () => clearTimeout(timer));
+      signal.addEventListener("abort", () => reject(signal.reason), { signal: over.signal });
+      addEventListener("online", resolve, { signal: over.signal });
+    });
+  } finally {
+    over.abort();
+  }
+}
+
+class Feed {
+  #url;
+  #options;
+  #seen = new Set();
+  #socket = null;
+
+  constructor(url, options) {
+    this.#url = url;
+    this.#options = options;
+    this.after = options.after;
+  }
+
+  async run() {
+    const { signal, onState } = this.#options;
+    const open = /^wss?:$/.test(this.#url.protocol) ? this.#openSocket : this.#openSource;
+    try {
+      for (let tries = 0; ; tries++) {
+        onState({ state: "connecting" });
+        const began = Date.now();
+        const end = await this.#connection(open);
+        signal.throwIfAborted();
+        if (end.state !== "lost") return onState(end);
+        if (Date.now() - began > STEADY) tries = 0;
+        if (end.wait === 0 && tries === 0) continue;
+        const tell = (until) => onState({ state: "waiting", until, reason: end.reason });
+        await patience(tries, signal, tell, end.wait || null);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
+  send(text) {
+    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
+    this.#socket.send(text);
+    return true;
+  }
+
+  /** Opens one connection. Returns how it ended: {state, reason, wait}, where the state `lost` asks for another one. */
+  async #connection(open) {
+    const { signal, silence, onState } = this.#options;
+    const url = new URL(this.#url);
+    if (this.after) url.searchParams.set("after", this.after);
+    const over = new AbortController();
+    let timer;
+    let opened = false;
+    try {
+      return await new Promise((resolve) => {
+        const quiet = () => resolve(lost(`nothing arrived for ${Math.round(silence / 1000)} s`));
+        const alive = () => {
+          clearTimeout(timer);
+          if (silence < Infinity) timer = setTimeout(quiet, silence);
+        };
+        const onOpen = () => {
+          opened = true;
+          alive();
+          onState({ state: "connected" });
+        };
+        const onFrame = (frame) => {
+          if (over.signal.aborted) return;
+          alive();
+          const end = this.#take(frame);
+          if (end) resolve(end);
+        };
+        const onEnd = async (end) => {
+          if (!over.signal.aborted) resolve(opened ? end : await cause(url, signal));
+        };
+        signal.addEventListener("abort", () => resolve({ state: "aborted" }), { signal: over.signal });
+        alive();
+        open.call(this, url, { onOpen, onFrame, onEnd, signal: over.signal });
+      });
+    } finally {
+      clearTimeout(timer);
+      over.abort();
+    }
+  }
+
+  /** Takes an event or a notice. Returns how the connection ends, if that ends it. */
+  #take(frame) {
+    const { id, event, data } = frame;
+    if (id && this.#seen.has(id)) return null;
+    if (id) {
+      this.#seen.add(id);
+      if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.values().next().value);
+    }
+    if (event === "farewell") return farewell(data);
+    this.#options.onEvent(frame);
+    if (id) this.after = id;
+    if (event === "reset") return lost("what followed is no longer there", 0);
+    if (event === "done" || event === "cancelled") return { state: "ended", reason: data?.message };
+    if (event === "error") return { state: "ended", reason: data?.message ?? "the feed failed" };
+    return null;
+  }
+
+  #openSource(url, { onOpen, onFrame, onEnd, signal }) {
+    const source = new EventSource(url);
+    signal.addEventListener("abort", () => source.close());
+    source.addEventListener("open", onOpen);
+    const take = (message) => {
+      const event = message.type === "message" ? undefined : message.type;
+      onFrame({ id: message.lastEventId || null, event, data: JSON.parse(message.data) });
+    };
+    for (const name of ["message", ...NOTICES]) source.addEventListener(name, take);
+    source.addEventListener("error", (event) => {
+      if (event.data === undefined) onEnd(lost("the connection was lost"));
+      else take(event);
+    });
+  }
+
+  #openSocket(url, { onOpen, onFrame, onEnd, signal }) {
+    const socket = new WebSocket(url);
+    this.#socket = socket;
+    signal.addEventListener("abort", () => socket.close());
+    socket.addEventListener("open", onOpen);
+    socket.addEventListener("message", (message) => onFrame(JSON.parse(message.data)));
+    socket.addEventListener("close", ({ code, reason }) => onEnd(closed(code, reason)));
+  }
+}
+
+function lost(reason, wait = null) {
+  return { state: "lost", reason, wait };
+}
+
+function farewell({ reason, retry }) {
+  if (reason === "replaced") return { state: "replaced" };
+  return lost(reason === "slow" ? "this page was too slow" : "the server restarts", retry ?? null);
+}
+
+function closed(code, reason) {
+  if (code === 1000) return { state: "ended" };
+  if (code === 1003 || code === 1008) return { state: "refused", reason: reason || "the server does not let you in" };
+  if (code === 1012) return lost("the server restarts");
+  if (code === 1013) return lost("this page was too slow");
+  if (code === 4409) return { state: "replaced" };
+  return lost("the connection was lost");
+}
+
+/** Asks by plain HTTP why a connection was not opened, because a browser does not tell its scripts. */
+async function cause(url, signal) {
+  const plain = new URL(url);
+  plain.protocol = plain.protocol.replace("ws", "http");
+  try {
+    const response = await fetch(plain, { headers: { Accept: "application/json" }, cache: "no-store", signal });
+    if (response.status === 204) return { state: "ended" };
+    const problem = response.ok ? {} : await response.json().catch(() => ({}));
+    const { status } = response;
+    const reason = typeof problem.detail === "string" ? problem.detail : `the server answered with status ${status}`;
+    if (status >= 400 && status < 500 && status !== 410 && !BUSY.has(status)) return { state: "refused", reason };
+    return lost(response.ok ? "the stream was not opened, though the server answers" : reason);
+  } catch {
+    return lost("the server does not answer");
+  }
+}

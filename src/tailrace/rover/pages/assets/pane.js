@@ -1,0 +1,391 @@
+// One channel in its pane: its messages, who is there, and what the user writes.
+
+import { element } from "./dom.js";
+import { connect } from "./feeds.js";
+import { Scroll } from "./scroll.js";
+import { kept, page, sentence, State } from "./status.js";
+import { count } from "./words.js";
+
+const CHANNEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+const MOST = 500; // messages that are shown
+const TOGETHER = 120_000; // milliseconds; messages of one member within them share a head
+const NAMED = 6; // members that are named without being asked for
+const DOUBT = 5_000; // milliseconds on a new connection after which a message that was lost sight of is in doubt
+
+export class Pane {
+  unread = 0;
+  #root = page.pane.content.cloneNode(true).firstElementChild;
+  #part;
+  #options;
+  #channel = null;
+  #name = null;
+  #feed = null;
+  #leave = null;
+  #state;
+  #scroll;
+  #connected = false;
+  #joined = 0; // when the channel was joined; what is older is history
+  #members = new Set();
+  #last = null; // the message that was shown last: {member, at}
+  #sent = []; // own messages that have not come back: {text, item, state}
+
+  /** `options` has `key`, under which the channel is kept, the `channel` to begin with, `url` and `onUnread`. */
+  constructor(parent, options) {
+    this.#options = options;
+    this.#part = Object.fromEntries([...this.#root.querySelectorAll("[data-part]")].map((one) => [one.dataset.part, one]));
+    this.#identify(options.key);
+    parent.append(this.#root);
+    this.#channel = options.channel;
+    this.#state = new State(this.#part.state, options.channel);
+    this.#state.feed({ state: "off" });
+    this.#scroll = new Scroll(this.#part.log, this.#part.newest, () => this.#read());
+    this.#listen();
+    this.#entitle();
+  }
+
+  /** Connects under a name. Without one, the pane cannot. */
+  as(name) {
+    if (name === this.#name) return;
+    this.#name = name;
+    this.#open(this.#channel);
+  }
+
+  focus() {
+    this.#part.field.focus();
+  }
+
+  // The channel
+
+  /** Gives the pane's elements ids of their own, so that labels name them. */
+  #identify(key) {
+    for (const one of this.#root.querySelectorAll("[data-id]")) one.id = `${key}-${one.dataset.id}`;
+    for (const name of ["for", "aria-labelledby", "aria-controls", "aria-describedby"]) {
+      for (const one of [this.#root, ...this.#root.querySelectorAll(`[${name}]`)]) {
+        if (one.hasAttribute(name)) one.setAttribute(name, `${key}-${one.getAttribute(name)}`);
+      }
+    }
+  }
+
+  #listen() {
+    const { change, choose, field, form, channel, stay, again } = this.#part;
+    change.addEventListener("click", () => this.#toggle(choose.hidden));
+    stay.addEventListener("click", () => this.#toggle(false));
+    choose.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#join(channel.value.trim());
+    });
+    choose.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.#toggle(false);
+    });
+    again.addEventListener("click", () => this.#open(this.#channel));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+    field.addEventListener("input", () => kept.set(this.#draft, field.value, sessionStorage));
+    field.addEventListener("keydown", (event) => {
+      // While the user composes characters, Enter selects one of them. Safari reports this only by the key code 229.
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+      event.preventDefault();
+      this.#submit();
+    });
+    // Only the messages of the channel that the user is in are read out as they come.
+    this.#root.addEventListener("focusin", () => this.#part.list.setAttribute("aria-live", "polite"));
+    this.#root.addEventListener("focusout", () => this.#part.list.setAttribute("aria-live", "off"));
+  }
+
+  get #draft() {
+    return `draft-${this.#options.key}-${this.#channel}`;
+  }
+
+  #toggle(visible) {
+    const { change, choose, channel, fault } = this.#part;
+    choose.hidden = !visible;
+    change.setAttribute("aria-expanded", String(visible));
+    fault.textContent = "";
+    channel.setAttribute("aria-invalid", "false");
+    if (!visible) return change.focus();
+    channel.value = this.#channel;
+    return channel.select();
+  }
+
+  #join(channel) {
+    const { fault, channel: input } = this.#part;
+    const wrong = CHANNEL.test(channel) ? "" : "Use 1 to 64 letters, digits, dots, hyphens or underscores.";
+    fault.textContent = wrong;
+    input.setAttribute("aria-invalid", String(wrong !== ""));
+    if (wrong) return input.focus();
+    this.#toggle(false);
+    if (channel !== this.#channel) {
+      kept.set(this.#options.key, channel);
+      this.#channel = channel;
+      this.#open(channel);
+    }
+    return this.focus();
+  }
+
+  /** Leaves the channel that is shown, and connects to another one or anew. */
+  #open(channel) {
+    this.#leave?.abort();
+    this.#clear();
+    this.#state.name = channel;
+    this.#state.feed({ state: "off" });
+    this.#entitle();
+    this.#part.field.value = kept.get(this.#draft, sessionStorage) ?? "";
+    this.#tell("");
+    if (!this.#name) return;
+    this.#leave = new AbortController();
+    this.#joined = Date.now();
+    const url = this.#options.url(channel);
+    url.searchParams.set("name", this.#name);
+    this.#feed = connect(url, {
+      signal: this.#leave.signal,
+      onEvent: (event) => this.#take(event),
+      onState: (state) => this.#follow(state),
+    });
+  }
+
+  #clear() {
+    this.#part.list.replaceChildren();
+    this.#sent = [];
+    this.#last = null;
+    this.#connected = false;
+    this.#members.clear();
+    this.#showMembers();
+    this.#read();
+  }
+
+  #entitle() {
+    this.#part.title.textContent = this.#channel;
+    this.#part.label.textContent = `Message to ${this.#channel}`;
+    this.#part.list.setAttribute("aria-label", `Messages in ${this.#channel}`);
+    this.#part.empty.textContent = this.#name
+      ? `No messages in ${this.#channel} yet. Write the first one below.`
+      : "Enter your name above to join this channel.";
+    this.#showEmpty();
+  }
+
+  #follow(now) {
+    this.#connected = now.state === "connected";
+    this.#state.feed(now);
+    this.#part.again.hidden = !["refused", "replaced", "ended"].includes(now.state);
+    if (now.state === "refused") this.#tell(`${sentence(now.reason)} Choose another channel, or join again.`);
+    if (now.state === "replaced") this.#tell("Another window reads this channel under your name.");
+    if (this.#connected) {
+      this.#tell("");
+      this.#askWho();
+      this.#resend();
+    }
+  }
+
+  #tell(words) {
+    this.#part.note.textContent = words;
+    this.#part.note.hidden = words === "";
+  }
+
+  // What comes
+
+  #take({ id, event, data }) {
+    if (event === "message") return this.#show(id, data);
+    if (event === "join" || event === "leave") return this.#moved(event, data);
+    if (event === "refused") return this.#refused(data);
+    if (event === "reset" && data.reason !== "trimmed") this.#clear();
+    if (event === "reset") this.#aside(data.reason === "trimmed" ? "Some messages are no longer kept." : "The channel began anew.");
+    if (event === "dropped") this.#aside(`${count(data.count, "message")} did not reach this page.`);
+    return undefined;
+  }
+
+  #show(id, { member, message, time }) {
+    const own = member === this.#name;
+    const text = typeof message === "string" ? message : JSON.stringify(message);
+    const at = Date.parse(time);
+    if (own) this.#settle(text);
+    const headed = this.#last?.member !== member || at - this.#last.at > TOGETHER;
+    this.#last = { member, at };
+    this.#append(row({ member: own ? "You" : (member ?? "Anonymous"), at, text, own, headed }));
+    if (own) this.#scroll.toEnd();
+    else if (at > this.#joined && !this.#scroll.seen) this.#count();
+  }
+
+  /** Appends a row, before own messages that have not come back. */
+  #append(item) {
+    const { list } = this.#part;
+    list.insertBefore(item, this.#sent[0]?.item ?? null);
+    while (list.childElementCount > MOST) list.firstChild.remove();
+    this.#showEmpty();
+    this.#scroll.follow();
+  }
+
+  #aside(words, at = null) {
+    this.#last = null;
+    const time = at === null ? [] : [" ", timeOf(at)];
+    this.#append(element("li", { class: "aside" }, [words, ...time]));
+  }
+
+  #showEmpty() {
+    this.#part.empty.hidden = this.#part.list.childElementCount > 0;
+  }
+
+  #count() {
+    this.unread += 1;
+    this.#showUnread();
+  }
+
+  #read() {
+    if (this.unread === 0) return;
+    this.unread = 0;
+    this.#showUnread();
+  }
+
+  #showUnread() {
+    const { unread } = this.#part;
+    unread.hidden = this.unread === 0;
+    unread.textContent = `${this.unread} unread`;
+    this.#options.onUnread();
+  }
+
+  // Who is there
+
+  async #askWho() {
+    const url = new URL(`${this.#options.url(this.#channel)}/members`);
+    url.protocol = url.protocol.replace("ws", "http");
+    url.searchParams.set("name", this.#name);
+    try {
+      const response = await fetch(url, { cache: "no-store", signal: this.#leave.signal });
+      if (!response.ok) return;
+      const { members } = await response.json();
+      this.#members = new Set(members.map(({ id }) => id));
+      this.#showMembers();
+    } catch {
+      // The feed itself says what is wrong, and asks again when it is there again.
+    }
+  }
+
+  #moved(event, { member, members }) {
+    if (event === "join") this.#members.add(member);
+    else this.#members.delete(member);
+    if (member !== this.#name) this.#aside(event === "join" ? `${member} joined` : `${member} left`);
+    this.#showMembers();
+    if (members !== undefined && members !== this.#members.size && this.#connected) this.#askWho();
+  }
+
+  #showMembers() {
+    const { here, members } = this.#part;
+    const names = [...this.#members].sort((a, b) => (b === this.#name) - (a === this.#name) || a.localeCompare(b));
+    const called = names.map((name) => (name === this.#name ? "you" : name));
+    const more = called.length - NAMED;
+    const some = more > 0 ? `${called.slice(0, NAMED).join(", ")} and ${more} more` : called.join(", ");
+    here.textContent = called.length ? `${called.length} here: ${some}` : "Nobody here yet";
+    members.replaceChildren(...called.map((name) => element("li", {}, [name])));
+  }
+
+  // What the user writes
+
+  #submit() {
+    const { field } = this.#part;
+    const text = field.value;
+    if (!this.#name) return page.name.focus();
+    if (text.trim() === "") return undefined;
+    field.value = "";
+    kept.set(this.#draft, "", sessionStorage);
+    return this.#send(text);
+  }
+
+  #send(text) {
+    const message = { text, state: "kept", item: row({ member: "You", at: Date.now(), text, own: true, headed: true }) };
+    message.item.classList.add("pending");
+    this.#part.list.append(message.item);
+    this.#sent.push(message);
+    this.#showEmpty();
+    this.#pass(message);
+    this.#scroll.toEnd();
+  }
+
+  #pass(message) {
+    message.state = this.#connected && this.#feed.send(message.text) ? "sent" : "kept";
+    fate(message, message.state === "sent" ? "Sending" : "Kept. It is sent when the channel is connected.");
+  }
+
+  /** On a new connection, sends what was kept. What was sent before and does not come back now may be lost. */
+  #resend() {
+    const doubtful = this.#sent.filter(({ state }) => state === "sent");
+    for (const message of this.#sent) if (message.state === "kept") this.#pass(message);
+    if (!doubtful.length) return;
+    const doubt = () => {
+      for (const message of doubtful.filter((one) => this.#sent.includes(one) && one.state === "sent")) {
+        message.state = "doubtful";
+        fate(message, "Not known whether it was sent.", this.#ways(message, "Send again"));
+      }
+    };
+    const timer = setTimeout(doubt, DOUBT);
+    this.#leave.signal.addEventListener("abort", () => clearTimeout(timer));
+  }
+
+  /** Takes away the own message that has come back. */
+  #settle(text) {
+    const found = this.#sent.findIndex((one) => one.state !== "refused" && same(one.text, text));
+    if (found >= 0) this.#sent.splice(found, 1)[0].item.remove();
+  }
+
+  /** Says why a message was refused. The server refuses messages in their order. */
+  #refused({ message: reason }) {
+    const message = this.#sent.find(({ state }) => state === "sent");
+    if (!message) return this.#tell(`A message was refused: ${reason}.`);
+    message.state = "refused";
+    fate(message, `Not sent: ${sentence(reason)}`, this.#ways(message, "Edit"));
+    return this.#scroll.follow();
+  }
+
+  #ways(message, label) {
+    const remove = () => {
+      this.#sent.splice(this.#sent.indexOf(message), 1);
+      message.item.remove();
+      this.#showEmpty();
+    };
+    const edit = () => {
+      const { field } = this.#part;
+      remove();
+      field.value = field.value ? `${message.text}\n${field.value}` : message.text;
+      kept.set(this.#draft, field.value, sessionStorage);
+      field.focus();
+    };
+    const act = label === "Edit" ? edit : () => this.#pass(message);
+    return [button(label, act), button("Discard", () => (remove(), this.focus()))];
+  }
+}
+
+/** Returns whether two texts are the same message: an object comes back as JSON in the server's own form. */
+function same(mine, back) {
+  if (mine === back) return true;
+  try {
+    return JSON.stringify(JSON.parse(mine)) === back;
+  } catch {
+    return false;
+  }
+}
+
+function row({ member, at, text, own, headed }) {
+  const said = element("p", { dir: "auto" }, [text]);
+  const head = headed ? [element("h4", {}, [element("span", { dir: "auto" }, [member]), " ", timeOf(at)])] : [];
+  const classes = `message${own ? " own" : ""}${headed ? " headed" : ""}`;
+  return element("li", { class: classes }, [...head, said]);
+}
+
+/** Says below an own message what became of it. */
+function fate(message, words, ways = []) {
+  message.item.querySelector(".fate")?.remove();
+  message.item.classList.toggle("bad", ways.length > 0);
+  message.item.append(element("div", { class: "fate" }, [element("span", {}, [words]), ...ways]));
+}
+
+function timeOf(at) {
+  if (!Number.isFinite(at)) return "";
+  const date = new Date(at);
+  return element("time", { datetime: date.toISOString() }, [date.toISOString().slice(11, 16)]);
+}
+
+function button(label, act) {
+  const made = element("button", { type: "button" }, [label]);
+  made.addEventListener("click", act);
+  return made;
+}

@@ -1,0 +1,15 @@
+// The dashboard: an image, the telemetry and the channels. Each has its own connection, and none waits for another.
+
+import { Channels } from "./channels.js";
+import { showImage } from "./image.js";
+import { Telemetry } from "./telemetry.js";
+
+const SERVER = new URL("..", import.meta.url);
+
+showImage(new URL("stream/rover-image", SERVER));
+new Telemetry(new URL("stream/rover-telemetry", SERVER));
+new Channels((channel) => {
+  const url = new URL(`ws/comms/${encodeURIComponent(channel)}`, SERVER);
+  url.protocol = url.protocol.replace("http", "ws");
+  return url;
+});

@@ -1,0 +1,346 @@
+// The telemetry: plots, the map and the values, from a feed of readings.
+
+import { element } from "./dom.js";
+import { connect } from "./feeds.js";
+import { Plot, WayMap } from "./plots.js";
+import { Readings } from "./readings.js";
+import { announce, kept, page, State } from "./status.js";
+import { clock, coordinate, count, direction, number } from "./words.js";
+
+const SILENCE = 20_000; // milliseconds without a reading after which the connection counts as lost
+const HIDDEN = 20_000; // milliseconds that a hidden tab keeps its connection: a browser has six for all tabs of a server
+const BURST = 1_000; // milliseconds in which what was missed arrives
+const ROWS = 30;
+const LOW = 20; // percent of the battery
+const RARELY = 30_000; // milliseconds between two spoken changes
+
+const ambient = ({ temperature }) => temperature.ambient;
+const body = ({ temperature }) => temperature.body;
+const battery = (reading) => reading.battery;
+const signal = (reading) => reading.signal;
+
+/** A signal below zero is a level, any other one a part. */
+const unitOfSignal = (reading) => (reading.signal < 0 ? "dBm" : "%");
+
+const PLOTS = [
+  { id: "battery", series: [{ name: "battery", value: battery }], range: [0, 100], unit: "%", finding: ofBattery },
+  {
+    id: "temperature",
+    series: [
+      { name: "body", value: body },
+      { name: "ambient", value: ambient },
+    ],
+    range: 20,
+    unit: "°C",
+    finding: ofTemperature,
+  },
+  { id: "signal", series: [{ name: "signal", value: signal }], range: [0, 100], unit: "%", finding: ofSignal },
+];
+
+const SPANS = [5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880]; // minutes that the plots can span
+
+export class Telemetry {
+  #url;
+  #readings = new Readings();
+  #state = new State(page["telemetry-state"], "Telemetry");
+  #feed = null;
+  #leave = null;
+  #after = null;
+  #told = "off"; // the state of the feed
+  #stale = false; // whether what is shown comes from before a reset
+  #missed = 0; // readings that were filled in, as far as they have come
+  #back = 0; // when the connection came back
+  #chosen = null; // the moment that the user points at
+  #spoken = { state: null, low: false, at: 0 };
+  #frame = 0;
+  #plots;
+  #map;
+
+  constructor(url) {
+    this.#url = url;
+    const redraw = () => this.#schedule();
+    this.#plots = PLOTS.map((plot) => ({ ...plot, plot: new Plot(page[`${plot.id}-plot`], plot, redraw) }));
+    this.#map = new WayMap(page["map-plot"], redraw);
+    page.span.value = kept.get("span") ?? page.span.value;
+    if (!page.span.value) page.span.selectedIndex = 1;
+    page.span.addEventListener("change", () => {
+      kept.set("span", page.span.value);
+      this.#schedule();
+    });
+    page.table.addEventListener("toggle", redraw);
+    this.#inspect();
+    this.#rest();
+    setInterval(() => this.#tick(), 1_000);
+    this.#open();
+  }
+
+  #open() {
+    this.#leave = new AbortController();
+    this.#feed = connect(this.#url, {
+      after: this.#after,
+      silence: SILENCE,
+      signal: this.#leave.signal,
+      onEvent: (event) => this.#take(event),
+      onState: (state) => this.#connected(state),
+    });
+  }
+
+  #connected(now) {
+    if (now.state === "connected" && (this.#told === "waiting" || this.#told === "resting")) {
+      this.#back = performance.now();
+      this.#missed = 0;
+    }
+    if (now.state !== "connecting") this.#told = now.state;
+    this.#state.feed(now);
+    this.#schedule();
+  }
+
+  #take({ event, data }) {
+    if (event === "reset") {
+      this.#stale = data.reason === "epoch_changed" || data.reason === "ahead";
+      this.#note(this.#stale ? "The server began anew, so its readings do too." : "Some readings are no longer kept.");
+      return;
+    }
+    if (event === "dropped") return this.#note(`The server skipped ${count(data.count, "reading")}.`);
+    if (event !== undefined) return;
+    if (this.#stale) this.#readings.clear();
+    this.#stale = false;
+    this.#readings.add(data);
+    if (this.#back) this.#missed += 1;
+    this.#schedule();
+  }
+
+  /** Gives the connection back while nobody sees the page. */
+  #rest() {
+    let timer;
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(timer);
+      if (document.visibilityState === "visible") {
+        if (this.#told === "resting") this.#open();
+        return;
+      }
+      timer = setTimeout(() => {
+        if (["ended", "refused", "replaced"].includes(this.#told)) return;
+        this.#leave.abort();
+        this.#after = this.#feed.after;
+        this.#connected({ state: "resting" });
+      }, HIDDEN);
+    });
+  }
+
+  #tick() {
+    const readings = this.#readings;
+    if (this.#back && performance.now() - this.#back > BURST) {
+      if (this.#missed > 1) this.#note(`Connected again: ${count(this.#missed, "reading")} filled in.`);
+      this.#back = 0;
+    }
+    if (readings.empty || !readings.late) return;
+    if (this.#told === "connected") {
+      this.#state.show("waiting", `Connected, no reading for ${Math.round(readings.silence / 1000)} s`);
+    }
+    this.#schedule();
+  }
+
+  // What is shown
+
+  #schedule() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#draw();
+    });
+  }
+
+  /** The minutes that the plots span: about as many readings as the user chose. */
+  get #span() {
+    return spanOf(Number(page.span.value), this.#readings.every);
+  }
+
+  get #window() {
+    const to = this.#readings.now;
+    return [to - this.#span * 60_000, to];
+  }
+
+  #draw() {
+    const readings = this.#readings;
+    if (this.#told === "connected" && !readings.late) this.#state.feed({ state: "connected" });
+    for (const option of page.span.options) put(option, wordsOf(spanOf(Number(option.value), readings.every)));
+    const [from, to] = this.#window;
+    const chosen = this.#chosen === null || readings.empty ? null : readings.nearest(this.#chosen);
+    for (const { id, plot, finding } of this.#plots) {
+      if (id === "signal" && !readings.empty && readings.last.signal < 0) plot.measure(20, "dBm");
+      plot.draw(readings, from, to, chosen);
+      if (readings.empty) continue;
+      const { words, bad } = finding(readings);
+      put(page[`${id}-title`], words);
+      page[`${id}-title`].classList.toggle("bad", bad ?? false);
+      page[`${id}-plot`].setAttribute("aria-label", `${words}. Plot of the last ${wordsOf(this.#span)}.`);
+    }
+    this.#map.draw(readings, chosen);
+    this.#values(chosen);
+    if (!readings.empty) this.#speak(readings.last);
+    if (page.table.open) this.#rows();
+  }
+
+  #values(chosen) {
+    if (this.#readings.empty) return;
+    const now = this.#readings.last;
+    const { location, power } = now;
+    const values = {
+      speed: `${number(now.speed * 100, 1)} cm/s`,
+      heading: `${number(now.heading)}° ${direction(now.heading)}`,
+      odometer: `${number(now.odometer, 1)} m`,
+      solar: `${number(power.solar)} W`,
+      load: `${number(power.load)} W`,
+      latitude: coordinate(location.latitude, ["N", "S"]),
+      longitude: coordinate(location.longitude, ["E", "W"]),
+      elevation: `${number(location.elevation, 1)} m`,
+      sun: now.sun === undefined ? "–" : `${number(now.sun)}° ${now.sun < 0 ? "below" : "above"}`,
+      relay: now.relay ? `${now.relay.orbiter}, ${number(now.relay.strength)} dBm` : "–",
+    };
+    for (const [id, value] of Object.entries(values)) put(page[id], value);
+    put(page["map-title"], ofDrive(now));
+    page["map-plot"].setAttribute("aria-label", `${ofDrive(now)}. Map of the drive, north up.`);
+    put(page.sol, `Sol ${now.sol}`);
+    put(page.local, now.local_time);
+    put(page.doing, now.state);
+    const faster = Math.round(this.#readings.speed);
+    put(page.faster, faster > 1 ? `${faster}× real time` : "");
+    put(page.moment, chosen ? this.#summary(chosen) : this.#asOf(now));
+    page.plots.setAttribute("aria-valuetext", this.#summary(chosen ?? now));
+    page.plots.setAttribute("aria-valuemax", String(this.#readings.list.length));
+    page.plots.setAttribute("aria-valuenow", String(this.#readings.list.indexOf(chosen ?? now) + 1));
+    page.moment.classList.toggle("chosen", chosen !== null);
+  }
+
+  #asOf({ at }) {
+    return `Newest reading ${clock(at)} UTC. Point at a plot to read an earlier one.`;
+  }
+
+  #summary(reading) {
+    const { at, temperature, state } = reading;
+    return [
+      `${clock(at)} UTC`,
+      `battery ${number(reading.battery, 1)} %`,
+      `body ${number(temperature.body, 1)} °C`,
+      `ambient ${number(temperature.ambient, 1)} °C`,
+      `signal ${number(reading.signal, 1)} ${unitOfSignal(reading)}`,
+      state,
+    ].join(" · ");
+  }
+
+  #note(words) {
+    page["telemetry-note"].textContent = words;
+    clearTimeout(this.noteTimer);
+    this.noteTimer = setTimeout(() => (page["telemetry-note"].textContent = ""), 15_000);
+  }
+
+  #rows() {
+    const rows = this.#readings.list.slice(-ROWS).reverse();
+    page.rows.replaceChildren(
+      ...rows.map((one) =>
+        element("tr", {}, [
+          element("th", { scope: "row" }, [clock(one.at)]),
+          ...[
+            number(one.battery, 1),
+            number(body(one), 1),
+            number(ambient(one), 1),
+            number(one.signal, 1),
+            number(one.speed * 100, 1),
+            number(one.heading),
+            one.state,
+          ].map((cell) => element("td", {}, [cell])),
+        ]),
+      ),
+    );
+  }
+
+  /** Says to screen readers what changed in kind, and that rarely. */
+  #speak({ state, battery: level }) {
+    const spoken = this.#spoken;
+    const low = level < LOW;
+    const first = spoken.state === null;
+    const news = state !== spoken.state || low !== spoken.low;
+    if (!news || (!first && performance.now() - spoken.at < RARELY)) return;
+    if (!first && state !== spoken.state) announce(`Rover: ${state}`);
+    if (low && !spoken.low) announce(`Battery low, ${number(level)} percent`);
+    this.#spoken = { state, low, at: performance.now() };
+  }
+
+  // Reading the plots
+
+  #inspect() {
+    const { plots } = page;
+    for (const { id, plot } of this.#plots) {
+      page[`${id}-plot`].addEventListener("pointermove", (event) => {
+        const [from, to] = this.#window;
+        this.#choose(plot.moment(event.clientX - event.currentTarget.getBoundingClientRect().left, from, to));
+      });
+      page[`${id}-plot`].addEventListener("pointerleave", () => this.#choose(null));
+    }
+    plots.addEventListener("blur", () => this.#choose(null));
+    plots.addEventListener("keydown", (event) => {
+      const { list } = this.#readings;
+      if (event.target !== plots || !list.length) return;
+      const at = this.#chosen === null ? list.length - 1 : list.indexOf(this.#readings.nearest(this.#chosen));
+      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, PageUp: at + 15, PageDown: at - 15, Home: 0, End: list.length - 1 };
+      if (event.key === "Escape") return this.#choose(null);
+      if (!(event.key in to)) return;
+      event.preventDefault();
+      this.#choose(list[Math.max(0, Math.min(list.length - 1, to[event.key]))].at);
+    });
+  }
+
+  #choose(moment) {
+    if (moment !== null && this.#readings.empty) return;
+    this.#chosen = moment;
+    this.#schedule();
+  }
+}
+
+/** Returns the round number of minutes that is nearest to the time of so many readings. */
+function spanOf(readings, every) {
+  const minutes = (readings * every) / 60_000;
+  return SPANS.reduce((best, one) => (Math.abs(Math.log(one / minutes)) < Math.abs(Math.log(best / minutes)) ? one : best));
+}
+
+function wordsOf(minutes) {
+  return minutes < 120 ? `${minutes} min` : `${minutes / 60} h`;
+}
+
+function put(place, words) {
+  if (place.textContent !== words) place.textContent = words;
+}
+
+// The findings, which are the titles of the plots
+
+/** Returns how a value changes, in words. Below `least` an hour it is steady. */
+function change(perHour, least) {
+  if (perHour === null) return "";
+  if (Math.abs(perHour) < least) return ", steady";
+  return perHour > 0 ? ", rising" : ", falling";
+}
+
+function ofBattery(readings) {
+  const level = readings.last.battery;
+  const perHour = readings.trend(battery);
+  const now = `Battery ${number(level, 1)} %`;
+  const low = level < LOW ? ", low" : "";
+  if (perHour === null) return { words: now + low, bad: level < LOW };
+  const rate = `${number(Math.abs(perHour), 1)} % an hour`;
+  const how = Math.abs(perHour) < 0.5 ? "steady" : perHour > 0 ? `charging at ${rate}` : `falling ${rate}`;
+  return { words: `${now}${low}, ${how}`, bad: level < LOW };
+}
+
+function ofTemperature(readings) {
+  const [outside, inside] = [number(ambient(readings.last), 1), number(body(readings.last), 1)];
+  return { words: `Body ${inside} °C${change(readings.trend(body), 2)}; ambient ${outside} °C${change(readings.trend(ambient), 1)}` };
+}
+
+function ofSignal(readings) {
+  const unit = unitOfSignal(readings.last);
+  return { words: `Signal ${number(signal(readings.last), 1)} ${unit}${change(readings.trend(signal), 20)}` };
+}
+
+function ofDrive({ speed, heading }) {
+  return speed > 0 ? `Driving ${direction(heading)} at ${number(speed * 100, 1)} cm/s` : `Standing, facing ${direction(heading)}`;
+}

@@ -1,0 +1,155 @@
+// Shows a picture that can be enlarged and moved, by pointer, fingers and keys. It knows nothing of where it comes from.
+
+const STEP = 1.5; // how much one press enlarges
+const DEEPEST = 4; // the largest size: screen pixels for one of the picture
+const MOVE = 0.15; // how far an arrow key moves, in parts of the box
+
+export class Viewer {
+  #box;
+  #picture = null;
+  #onScale;
+  #scale = 1; // 1 fits the picture in its box
+  #x = 0; // the picture's centre, in pixels from the box's centre
+  #y = 0;
+  #pointers = new Map();
+
+  /** `onScale` is called with the size in percent of the picture's own, or null before there is one. */
+  constructor(box, onScale) {
+    this.#box = box;
+    this.#onScale = onScale;
+    new ResizeObserver(() => this.#place()).observe(box);
+    box.addEventListener("keydown", (event) => this.#key(event));
+    box.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    box.addEventListener("dblclick", (event) => this.zoom(STEP * STEP, this.#from(event)));
+    box.addEventListener("pointerdown", (event) => this.#down(event));
+    box.addEventListener("pointermove", (event) => this.#move(event));
+    for (const name of ["pointerup", "pointercancel"]) {
+      box.addEventListener(name, (event) => this.#pointers.delete(event.pointerId));
+    }
+  }
+
+  get picture() {
+    return this.#picture;
+  }
+
+  /** Shows a picture that is decoded already. The place and size of the one before stay. */
+  show(picture) {
+    picture.draggable = false;
+    if (this.#picture) this.#picture.replaceWith(picture);
+    else this.#box.append(picture);
+    this.#picture = picture;
+    this.#place();
+  }
+
+  /** Makes the picture larger by a factor, about a point that stays where it is. */
+  zoom(factor, point = { x: 0, y: 0 }) {
+    const before = this.#scale;
+    this.#scale = Math.min(this.#most, Math.max(1, before * factor));
+    const change = this.#scale / before;
+    this.#x = point.x - (point.x - this.#x) * change;
+    this.#y = point.y - (point.y - this.#y) * change;
+    this.#place();
+  }
+
+  enlarge() {
+    this.zoom(STEP);
+  }
+
+  reduce() {
+    this.zoom(1 / STEP);
+  }
+
+  fit() {
+    this.zoom(0);
+  }
+
+  /** One pixel of the picture for one of the screen. */
+  full() {
+    this.zoom(1 / (this.#fitting * devicePixelRatio) / this.#scale);
+  }
+
+  /** CSS pixels for one of the picture if it fits. */
+  get #fitting() {
+    const { naturalWidth: width, naturalHeight: height } = this.#picture ?? {};
+    return width ? Math.min(this.#box.clientWidth / width, this.#box.clientHeight / height) : 1;
+  }
+
+  get #most() {
+    return Math.max(1, DEEPEST / devicePixelRatio / this.#fitting);
+  }
+
+  #place() {
+    if (!this.#picture) return this.#onScale(null);
+    this.#scale = Math.min(this.#scale, this.#most);
+    const size = this.#fitting * this.#scale;
+    const [width, height] = [this.#picture.naturalWidth * size, this.#picture.naturalHeight * size];
+    const within = (value, length, room) => Math.max(-1, Math.min(1, value / ((length - room) / 2))) * ((length - room) / 2);
+    this.#x = width > this.#box.clientWidth ? within(this.#x, width, this.#box.clientWidth) : 0;
+    this.#y = height > this.#box.clientHeight ? within(this.#y, height, this.#box.clientHeight) : 0;
+    const { style } = this.#picture;
+    style.width = `${width}px`;
+    style.height = `${height}px`;
+    style.left = `${(this.#box.clientWidth - width) / 2 + this.#x}px`;
+    style.top = `${(this.#box.clientHeight - height) / 2 + this.#y}px`;
+    this.#box.classList.toggle("large", this.#scale > 1);
+    this.#onScale(Math.round(size * devicePixelRatio * 100));
+  }
+
+  /** Where an event is, in pixels from the box's centre. */
+  #from({ clientX, clientY }) {
+    const { left, top, width, height } = this.#box.getBoundingClientRect();
+    return { x: clientX - left - width / 2, y: clientY - top - height / 2 };
+  }
+
+  #shift(x, y) {
+    this.#x += x;
+    this.#y += y;
+    this.#place();
+  }
+
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const [width, height] = [this.#box.clientWidth * MOVE, this.#box.clientHeight * MOVE];
+    const act = {
+      "+": () => this.enlarge(),
+      "=": () => this.enlarge(),
+      "-": () => this.reduce(),
+      0: () => this.fit(),
+      1: () => this.full(),
+    };
+    const large = {
+      ArrowLeft: () => this.#shift(width, 0),
+      ArrowRight: () => this.#shift(-width, 0),
+      ArrowUp: () => this.#shift(0, height),
+      ArrowDown: () => this.#shift(0, -height),
+    };
+    const found = act[event.key] ?? (this.#scale > 1 ? large[event.key] : undefined);
+    if (!found) return;
+    event.preventDefault();
+    found();
+  }
+
+  /** Enlarges with Ctrl or a pinch on a touch pad. The wheel alone scrolls the page, so that nobody is caught here. */
+  #wheel(event) {
+    if (!event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    this.zoom(Math.exp(-event.deltaY / 200), this.#from(event));
+  }
+
+  #down(event) {
+    if (event.button !== 0) return;
+    this.#pointers.set(event.pointerId, this.#from(event));
+    if (this.#scale > 1 || this.#pointers.size > 1) this.#box.setPointerCapture(event.pointerId);
+  }
+
+  #move(event) {
+    const before = this.#pointers.get(event.pointerId);
+    if (!before) return;
+    const now = this.#from(event);
+    this.#pointers.set(event.pointerId, now);
+    if (this.#pointers.size === 1) return this.#shift(now.x - before.x, now.y - before.y);
+    const [other] = [...this.#pointers].find(([id]) => id !== event.pointerId).slice(1);
+    const far = ({ x, y }) => Math.hypot(x - other.x, y - other.y);
+    if (far(before) > 0) this.zoom(far(now) / far(before), { x: (now.x + other.x) / 2, y: (now.y + other.y) / 2 });
+  }
+}
