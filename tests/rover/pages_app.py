@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import sys
 import tempfile
 from collections import Counter, deque
@@ -45,7 +46,7 @@ LONGEST = 500
 """Characters of a message."""
 
 
-def panorama(path: Path, width: int = 2700, height: int = 900, seed: int = 1) -> Path:
+def panorama(path: Path, width: int = 3200, height: int = 800, seed: int = 1) -> Path:
     """Draw a stony plain below hills and a dusty sky, as a progressive JPEG."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -179,7 +180,9 @@ class Mission:
         self.channels: dict[str, Channel] = {}
         self.asked: list[tuple[str | None, str | None]] = []
         """The Range and If-Range of each request for the image."""
-        self.number = 0
+        self.number = 0.0
+        self.deaf = False
+        """Whether messages are lost on their way."""
         self.origin = origin or datetime.now(UTC)
         self.app = FastAPI(lifespan=self._run)
         self.app.include_router(self._telemetry())
@@ -277,7 +280,9 @@ class Mission:
         sending = asyncio.create_task(self._send(socket, queue))
         try:
             while True:
-                self._take(channel, name, await socket.receive_text(), queue)
+                text = await socket.receive_text()
+                if not self.deaf:
+                    self._take(channel, name, text, queue)
         except WebSocketDisconnect:
             pass
         finally:
@@ -314,7 +319,7 @@ TALK = [
 
 async def main(port: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        mission = Mission(Path(folder), origin=datetime.now(UTC) - timedelta(minutes=14))
+        mission = Mission(Path(folder), epoch=f"{os.getpid()}", origin=datetime.now(UTC) - timedelta(minutes=14))
         for minutes, channel, member, message in TALK:
             mission.channel(channel).publish(member, message, datetime.now(UTC) - timedelta(minutes=minutes))
             mission.channel(channel).members[member] = 1

@@ -4,6 +4,7 @@ import { patience } from "./feeds.js";
 
 const SILENCE = 20_000; // milliseconds after which a silent connection counts as lost
 const MEASURED = 3_000; // milliseconds that the rate is measured over
+const BEAT = 100; // milliseconds between two pieces if the rate is limited
 const LARGEST = 256 * 2 ** 20; // bytes that are kept
 
 /**
@@ -112,8 +113,7 @@ export class Download {
       for (;;) {
         const { done, value } = await alive(reader.read());
         if (done) break;
-        this.#take(value);
-        await this.#slow(value.byteLength, signal);
+        for await (const piece of this.#paced(value, signal)) this.#take(piece);
       }
       if (this.total !== null && this.received < this.total) return { reason: "the connection was lost", wait: null };
       this.#stop();
@@ -190,13 +190,15 @@ export class Download {
     this.#onChange(this);
   }
 
-  /** Waits so long that the bytes keep to the limit. TCP tells the server to wait as well. */
-  async #slow(bytes, signal) {
-    if (this.limit === Infinity) return;
-    await new Promise((resolve) => {
-      const timer = setTimeout(resolve, (bytes / this.limit) * 1000);
-      signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
-    });
+  /** Yields bytes no faster than the limit, which may change meanwhile. TCP lets the server wait as well. */
+  async *#paced(bytes, signal) {
+    for (let start = 0; start < bytes.byteLength; ) {
+      const size = Math.ceil((this.limit / 1000) * BEAT);
+      if (this.limit < Infinity) await new Promise((resolve) => setTimeout(resolve, BEAT));
+      signal.throwIfAborted();
+      yield bytes.subarray(start, start + size);
+      start += size;
+    }
   }
 
   #stop() {

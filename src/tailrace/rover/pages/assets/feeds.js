@@ -5,6 +5,7 @@ const LONGEST = 15_000;
 const STEADY = 5_000; // milliseconds after which a connection counts as a good one
 const REMEMBERED = 1_000; // ids, to drop what comes twice
 const BUSY = new Set([408, 425, 429]); // refusals that may pass
+const FOUND = "server-found"; // the event of the window when a feed is connected again
 const NOTICES = ["reset", "farewell", "dropped", "done", "cancelled"]; // and `error`, which a lost connection is called too
 
 /**
@@ -29,7 +30,10 @@ export function connect(url, { after = null, onEvent, onState, signal, silence =
   return feed;
 }
 
-/** Waits as long as the given try deserves, or less if the network comes back. Throws when the signal is aborted. */
+/**
+ * Waits as long as the given try deserves, or less if the network comes back or another feed finds the server again.
+ * Throws when the signal is aborted.
+ */
 export async function patience(tries, signal, tell, wait = null) {
   const milliseconds = wait ?? Math.min(LONGEST, SHORTEST * 2 ** tries) * (0.5 + Math.random() / 2);
   tell(Date.now() + milliseconds);
@@ -40,7 +44,7 @@ export async function patience(tries, signal, tell, wait = null) {
       const timer = setTimeout(resolve, milliseconds);
       over.signal.addEventListener("abort", () => clearTimeout(timer));
       signal.addEventListener("abort", () => reject(signal.reason), { signal: over.signal });
-      addEventListener("online", resolve, { signal: over.signal });
+      for (const news of ["online", FOUND]) addEventListener(news, resolve, { signal: over.signal });
     });
   } finally {
     over.abort();
@@ -63,14 +67,16 @@ class Feed {
     const { signal, onState } = this.#options;
     const open = /^wss?:$/.test(this.#url.protocol) ? this.#openSocket : this.#openSource;
     try {
+      let resets = 0; // in a row
       for (let tries = 0; ; tries++) {
         onState({ state: "connecting" });
         const began = Date.now();
-        const end = await this.#connection(open);
+        const end = await this.#connection(open, tries > 0);
         signal.throwIfAborted();
         if (end.state !== "lost") return onState(end);
         if (Date.now() - began > STEADY) tries = 0;
-        if (end.wait === 0 && tries === 0) continue;
+        resets = end.wait === 0 ? resets + 1 : 0;
+        if (resets === 1) continue; // a reset is an answer, and no reason to wait
         const tell = (until) => onState({ state: "waiting", until, reason: end.reason });
         await patience(tries, signal, tell, end.wait || null);
       }
@@ -86,7 +92,7 @@ class Feed {
   }
 
   /** Opens one connection. Returns how it ended: {state, reason, wait}, where the state `lost` asks for another one. */
-  async #connection(open) {
+  async #connection(open, again) {
     const { signal, silence, onState } = this.#options;
     const url = new URL(this.#url);
     if (this.after) url.searchParams.set("after", this.after);
@@ -104,6 +110,7 @@ class Feed {
           opened = true;
           alive();
           onState({ state: "connected" });
+          if (again) dispatchEvent(new Event(FOUND));
         };
         const onFrame = (frame) => {
           if (over.signal.aborted) return;

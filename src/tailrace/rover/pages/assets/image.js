@@ -1,7 +1,7 @@
 // The image from the rover: what has arrived of it, how fast, and what is to be done with it.
 
 import { Download } from "./download.js";
-import { page, State } from "./status.js";
+import { kept, page, State } from "./status.js";
 import { Viewer } from "./viewer.js";
 import { amount, percent, seconds } from "./words.js";
 
@@ -23,7 +23,10 @@ export function showImage(url) {
     if (["connecting", "loading", "waiting"].includes(download.state)) download.pause();
     else download.start();
   });
+  page.limit.value = kept.get("limit") ?? "";
+  download.limit = Number(page.limit.value) || Infinity;
   page.limit.addEventListener("change", () => {
+    kept.set("limit", page.limit.value);
     download.limit = Number(page.limit.value) || Infinity;
   });
   page.larger.addEventListener("click", () => viewer.enlarge());
@@ -44,13 +47,13 @@ const ACTIONS = {
 };
 
 function tell(state, download) {
-  const { received, total, until, reason, changed, unchanged } = download;
+  const { received, total, until, reason, unchanged } = download;
   const part = total ? percent(received / total) : null;
   const words = {
     idle: "Not loaded",
     connecting: received ? `Reconnecting at ${part ?? amount(received)}` : "Connecting",
     loading: part ? `Loading ${part}` : "Loading",
-    waiting: `${navigator.onLine ? "Reconnecting" : "Offline, trying again"}`,
+    waiting: `${navigator.onLine ? "Reconnecting" : "Offline, next try"}`,
     paused: part ? `Paused at ${part}` : "Paused",
     complete: unchanged ? "Complete, still the newest" : "Complete",
     failed: "Failed",
@@ -60,12 +63,15 @@ function tell(state, download) {
   page.progress.value = total ? received / total : 0;
   page.progress.hidden = download.state === "complete";
   page.figures.textContent = figures(download);
-  page.happened.textContent = changed ? "The image changed on the server, so it began anew." : (reason && explain(download)) || "";
+  page.happened.textContent = happened(download);
 }
 
-function explain({ state, reason, received }) {
+/** Returns what the user should know beyond the state, if there is anything. */
+function happened({ state, reason, received, changed }) {
   if (state === "failed") return `Not loaded: ${reason}.`;
-  return received ? `${capital(reason)}. What arrived is kept.` : `${capital(reason)}.`;
+  if (reason) return `${capital(reason)}.${received ? " What arrived is kept." : ""}`;
+  if (received === 0) return "The image appears here as it arrives.";
+  return changed && state !== "complete" ? "The image changed on the server, so it begins anew." : "";
 }
 
 function capital(text) {
@@ -113,7 +119,6 @@ class Painter {
     picture.alt = `Panorama from the rover’s mast camera${part}`;
     try {
       await picture.decode();
-      page.waiting.hidden = true;
       this.#viewer.show(picture);
     } catch {
       // Too little has arrived to draw.

@@ -10,6 +10,7 @@ const CHANNEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const MOST = 500; // messages that are shown
 const TOGETHER = 120_000; // milliseconds; messages of one member within them share a head
 const NAMED = 6; // members that are named without being asked for
+const SETTLED = 300; // milliseconds after which a new connection is not one that only says that the cursor is gone
 const DOUBT = 5_000; // milliseconds on a new connection after which a message that was lost sight of is in doubt
 
 export class Pane {
@@ -26,6 +27,7 @@ export class Pane {
   #connected = false;
   #joined = 0; // when the channel was joined; what is older is history
   #members = new Set();
+  #shown = new Set(); // the messages that are shown, as JSON
   #last = null; // the message that was shown last: {member, at}
   #sent = []; // own messages that have not come back: {text, item, state}
 
@@ -38,6 +40,7 @@ export class Pane {
     this.#channel = options.channel;
     this.#state = new State(this.#part.state, options.channel);
     this.#state.feed({ state: "off" });
+    this.#showMembers();
     this.#scroll = new Scroll(this.#part.log, this.#part.newest, () => this.#read());
     this.#listen();
     this.#entitle();
@@ -67,7 +70,11 @@ export class Pane {
   }
 
   #listen() {
-    const { change, choose, field, form, channel, stay, again } = this.#part;
+    const { change, choose, field, form, channel, stay, again, here, members } = this.#part;
+    here.addEventListener("click", () => {
+      members.hidden = !members.hidden;
+      here.setAttribute("aria-expanded", String(!members.hidden));
+    });
     change.addEventListener("click", () => this.#toggle(choose.hidden));
     stay.addEventListener("click", () => this.#toggle(false));
     choose.addEventListener("submit", (event) => {
@@ -134,20 +141,22 @@ export class Pane {
     this.#part.field.value = kept.get(this.#draft, sessionStorage) ?? "";
     this.#tell("");
     if (!this.#name) return;
-    this.#leave = new AbortController();
+    const leave = new AbortController();
+    this.#leave = leave;
     this.#joined = Date.now();
     const url = this.#options.url(channel);
     url.searchParams.set("name", this.#name);
     this.#feed = connect(url, {
-      signal: this.#leave.signal,
+      signal: leave.signal,
       onEvent: (event) => this.#take(event),
-      onState: (state) => this.#follow(state),
+      onState: (state) => this.#follow(state, leave),
     });
   }
 
   #clear() {
     this.#part.list.replaceChildren();
     this.#sent = [];
+    this.#shown.clear();
     this.#last = null;
     this.#connected = false;
     this.#members.clear();
@@ -165,7 +174,7 @@ export class Pane {
     this.#showEmpty();
   }
 
-  #follow(now) {
+  #follow(now, leave) {
     this.#connected = now.state === "connected";
     this.#state.feed(now);
     this.#part.again.hidden = !["refused", "replaced", "ended"].includes(now.state);
@@ -174,7 +183,7 @@ export class Pane {
     if (this.#connected) {
       this.#tell("");
       this.#askWho();
-      this.#resend();
+      setTimeout(() => this.#resend(leave), SETTLED);
     }
   }
 
@@ -185,20 +194,24 @@ export class Pane {
 
   // What comes
 
-  #take({ id, event, data }) {
-    if (event === "message") return this.#show(id, data);
+  #take({ event, data }) {
+    if (event === "message") return this.#show(data);
     if (event === "join" || event === "leave") return this.#moved(event, data);
     if (event === "refused") return this.#refused(data);
-    if (event === "reset" && data.reason !== "trimmed") this.#clear();
-    if (event === "reset") this.#aside(data.reason === "trimmed" ? "Some messages are no longer kept." : "The channel began anew.");
+    if (event === "reset" && data.reason === "trimmed") return this.#aside("Some messages are no longer kept.");
+    if (event === "reset") return this.#aside("The channel began anew. What is above is kept on this page only.");
     if (event === "dropped") this.#aside(`${count(data.count, "message")} did not reach this page.`);
     return undefined;
   }
 
-  #show(id, { member, message, time }) {
+  #show({ member, message, time }) {
     const own = member === this.#name;
     const text = typeof message === "string" ? message : JSON.stringify(message);
     const at = Date.parse(time);
+    // A channel that began anew may have messages that are shown already, with other ids.
+    const same = JSON.stringify([member, time, text]);
+    if (this.#shown.has(same)) return;
+    this.#shown.add(same);
     if (own) this.#settle(text);
     const headed = this.#last?.member !== member || at - this.#last.at > TOGETHER;
     this.#last = { member, at };
@@ -212,6 +225,7 @@ export class Pane {
     const { list } = this.#part;
     list.insertBefore(item, this.#sent[0]?.item ?? null);
     while (list.childElementCount > MOST) list.firstChild.remove();
+    if (this.#shown.size > MOST) this.#shown.delete(this.#shown.values().next().value);
     this.#showEmpty();
     this.#scroll.follow();
   }
@@ -275,7 +289,8 @@ export class Pane {
     const called = names.map((name) => (name === this.#name ? "you" : name));
     const more = called.length - NAMED;
     const some = more > 0 ? `${called.slice(0, NAMED).join(", ")} and ${more} more` : called.join(", ");
-    here.textContent = called.length ? `${called.length} here: ${some}` : "Nobody here yet";
+    here.textContent = `${called.length} here: ${some}`;
+    here.hidden = called.length === 0;
     members.replaceChildren(...called.map((name) => element("li", {}, [name])));
   }
 
@@ -307,7 +322,8 @@ export class Pane {
   }
 
   /** On a new connection, sends what was kept. What was sent before and does not come back now may be lost. */
-  #resend() {
+  #resend(leave) {
+    if (leave.signal.aborted || !this.#connected) return;
     const doubtful = this.#sent.filter(({ state }) => state === "sent");
     for (const message of this.#sent) if (message.state === "kept") this.#pass(message);
     if (!doubtful.length) return;
@@ -316,9 +332,10 @@ export class Pane {
         message.state = "doubtful";
         fate(message, "Not known whether it was sent.", this.#ways(message, "Send again"));
       }
+      this.#scroll.follow();
     };
     const timer = setTimeout(doubt, DOUBT);
-    this.#leave.signal.addEventListener("abort", () => clearTimeout(timer));
+    leave.signal.addEventListener("abort", () => clearTimeout(timer));
   }
 
   /** Takes away the own message that has come back. */

@@ -71,11 +71,11 @@ export class State {
     const words = {
       connecting: this.#told === "waiting" ? "Reconnecting" : "Connecting",
       connected: "Connected",
-      waiting: offline ? "Offline, trying again" : "Reconnecting",
+      waiting: offline ? "Offline, next try" : "Reconnecting",
       ended: "Ended",
       refused: "Refused",
       replaced: "Open elsewhere",
-      resting: "Resting while this tab is hidden",
+      resting: "Resting while hidden",
       off: "Not connected",
     };
     this.show(state, words[state], { until, reason });

@@ -103,7 +103,10 @@ export class Telemetry {
     }
     if (event === "dropped") return this.#note(`The server skipped ${count(data.count, "reading")}.`);
     if (event !== undefined) return;
-    if (this.#stale) this.#readings.clear();
+    if (this.#stale) {
+      this.#readings.clear();
+      this.#back = 0;
+    }
     this.#stale = false;
     this.#readings.add(data);
     if (this.#back) this.#missed += 1;
@@ -136,7 +139,7 @@ export class Telemetry {
     }
     if (readings.empty || !readings.late) return;
     if (this.#told === "connected") {
-      this.#state.show("waiting", `Connected, no reading for ${Math.round(readings.silence / 1000)} s`);
+      this.#state.show("waiting", `No reading for ${Math.round(readings.silence / 1000)} s`);
     }
     this.#schedule();
   }
@@ -326,8 +329,8 @@ function ofBattery(readings) {
   const now = `Battery ${number(level, 1)} %`;
   const low = level < LOW ? ", low" : "";
   if (perHour === null) return { words: now + low, bad: level < LOW };
-  const rate = `${number(Math.abs(perHour), 1)} % an hour`;
-  const how = Math.abs(perHour) < 0.5 ? "steady" : perHour > 0 ? `charging at ${rate}` : `falling ${rate}`;
+  const rate = `${perHour > 0 ? "+" : ""}${number(perHour, 1)} %/h`;
+  const how = Math.abs(perHour) < 0.5 ? "steady" : `${perHour > 0 ? "charging" : "falling"}, ${rate}`;
   return { words: `${now}${low}, ${how}`, bad: level < LOW };
 }
 

@@ -35,9 +35,11 @@ export class Viewer {
   /** Shows a picture that is decoded already. The place and size of the one before stay. */
   show(picture) {
     picture.draggable = false;
-    if (this.#picture) this.#picture.replaceWith(picture);
-    else this.#box.append(picture);
+    const first = this.#picture === null;
+    if (first) this.#box.append(picture);
+    else this.#picture.replaceWith(picture);
     this.#picture = picture;
+    if (first) this.#fill();
     this.#place();
   }
 
@@ -61,6 +63,12 @@ export class Viewer {
 
   fit() {
     this.zoom(0);
+  }
+
+  /** Lets a picture that is much wider than its box begin at the height of the box, rather than as a strip. */
+  #fill() {
+    const filling = this.#box.clientHeight / (this.#picture.naturalHeight * this.#fitting);
+    if (filling > 1.3) this.#scale = filling;
   }
 
   /** One pixel of the picture for one of the screen. */
@@ -91,7 +99,8 @@ export class Viewer {
     style.height = `${height}px`;
     style.left = `${(this.#box.clientWidth - width) / 2 + this.#x}px`;
     style.top = `${(this.#box.clientHeight - height) / 2 + this.#y}px`;
-    this.#box.classList.toggle("large", this.#scale > 1);
+    this.#box.classList.toggle("more-x", width > this.#box.clientWidth + 1);
+    this.#box.classList.toggle("more-y", height > this.#box.clientHeight + 1);
     this.#onScale(Math.round(size * devicePixelRatio * 100));
   }
 
