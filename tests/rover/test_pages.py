@@ -188,6 +188,20 @@ async def test_what_was_missed_is_filled_in_after_a_lost_connection(browser: Bro
         await expect(board.announced).to_have_text(re.compile("Telemetry: connected again"))
 
 
+async def test_a_browser_that_is_offline_says_so(browser: Browser, site: Site) -> None:
+    async with visit(browser, site) as board:
+        await board.open()
+        await expect(board.panes[0].state).to_have_text("Connected")
+        await board.page.context.set_offline(True)
+        await expect(board.telemetry).to_have_text(re.compile(r"^Offline, next try in \d+ s$"))
+        await expect(board.panes[0].state).to_have_text(re.compile(r"^Offline, next try in \d+ s$"))
+        await expect(board.note).to_contain_text("What arrived is kept.")
+        await board.page.context.set_offline(False)
+        await expect(board.telemetry).to_have_text("Connected")
+        await expect(board.panes[0].state).to_have_text("Connected")
+        await expect(board.note).to_be_hidden()
+
+
 async def test_a_gap_is_shown_and_no_line_is_drawn_over_it(browser: Browser, site: Site) -> None:
     async with visit(browser, site) as board:
         await board.open()
@@ -347,10 +361,25 @@ async def test_a_channel_and_a_draft_are_kept(browser: Browser, site: Site) -> N
         await expect(pane.title).to_have_text("navigation")
         await expect(pane.field).to_be_focused()
         await expect(pane.here).to_have_text("1 here: you")
-        await pane.field.fill("not yet sent")
         await board.open()
         await expect(pane.title).to_have_text("navigation")
         await expect(pane.field).to_have_value("not yet sent")
+
+
+async def test_what_could_not_be_sent_becomes_a_draft_when_its_channel_is_left(browser: Browser, site: Site) -> None:
+    async with visit(browser, site) as board:
+        await board.open()
+        pane = board.panes[0]
+        await expect(pane.state).to_have_text("Connected")
+        site.relay.refuse()
+        site.relay.cut()
+        await expect(pane.state).not_to_have_text("Connected")
+        await pane.say("kept unsent")
+        await pane.field.fill("not yet sent")
+        await pane.join("navigation")
+        await expect(pane.field).to_have_value("")
+        await pane.join("engineering")
+        await expect(pane.field).to_have_value("kept unsent\nnot yet sent")
 
 
 async def test_refusals_are_explained_and_nothing_is_lost(browser: Browser, site: Site) -> None:

@@ -117,6 +117,7 @@ export class Download {
       }
       if (this.total !== null && this.received < this.total) return { reason: "the connection was lost", wait: null };
       this.#stop();
+      this.changed = false;
       this.#tell("complete");
       return null;
     } catch (error) {

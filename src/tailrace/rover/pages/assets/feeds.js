@@ -112,16 +112,19 @@ class Feed {
           onState({ state: "connected" });
           if (again) dispatchEvent(new Event(FOUND));
         };
-        const onFrame = (frame) => {
+        const onFrame = (text, framed = (frame) => frame) => {
           if (over.signal.aborted) return;
           alive();
-          const end = this.#take(frame);
+          const data = parsed(text);
+          const end = data === undefined ? lost("the server sent what is not JSON") : this.#take(framed(data));
           if (end) resolve(end);
         };
         const onEnd = async (end) => {
           if (!over.signal.aborted) resolve(opened ? end : await cause(url, signal));
         };
         signal.addEventListener("abort", () => resolve({ state: "aborted" }), { signal: over.signal });
+        // A connection may take minutes to notice this itself.
+        addEventListener("offline", () => resolve(lost("this computer is offline")), { signal: over.signal });
         alive();
         open.call(this, url, { onOpen, onFrame, onEnd, signal: over.signal });
       });
@@ -154,7 +157,7 @@ class Feed {
     source.addEventListener("open", onOpen);
     const take = (message) => {
       const event = message.type === "message" ? undefined : message.type;
-      onFrame({ id: message.lastEventId || null, event, data: JSON.parse(message.data) });
+      onFrame(message.data, (data) => ({ id: message.lastEventId || null, event, data }));
     };
     for (const name of ["message", ...NOTICES]) source.addEventListener(name, take);
     source.addEventListener("error", (event) => {
@@ -168,8 +171,17 @@ class Feed {
     this.#socket = socket;
     signal.addEventListener("abort", () => socket.close());
     socket.addEventListener("open", onOpen);
-    socket.addEventListener("message", (message) => onFrame(JSON.parse(message.data)));
+    socket.addEventListener("message", (message) => onFrame(message.data));
     socket.addEventListener("close", ({ code, reason }) => onEnd(closed(code, reason)));
+  }
+}
+
+/** Returns what a text says as JSON, or undefined if it is none. */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }
 

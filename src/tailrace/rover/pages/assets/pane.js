@@ -89,6 +89,7 @@ export class Pane {
       event.preventDefault();
       this.#submit();
     });
+    addEventListener("pagehide", () => this.#keepUnsent());
     field.addEventListener("input", () => kept.set(this.#draft, field.value, sessionStorage));
     field.addEventListener("keydown", (event) => {
       // While the user composes characters, Enter selects one of them. Safari reports this only by the key code 229.
@@ -123,17 +124,16 @@ export class Pane {
     input.setAttribute("aria-invalid", String(wrong !== ""));
     if (wrong) return input.focus();
     this.#toggle(false);
-    if (channel !== this.#channel) {
-      kept.set(this.#options.key, channel);
-      this.#channel = channel;
-      this.#open(channel);
-    }
+    kept.set(this.#options.key, channel);
+    if (channel !== this.#channel) this.#open(channel);
     return this.focus();
   }
 
   /** Leaves the channel that is shown, and connects to another one or anew. */
   #open(channel) {
     this.#leave?.abort();
+    this.#keepUnsent();
+    this.#channel = channel;
     this.#clear();
     this.#state.name = channel;
     this.#state.feed({ state: "off" });
@@ -151,6 +151,12 @@ export class Pane {
       onEvent: (event) => this.#take(event),
       onState: (state) => this.#follow(state, leave),
     });
+  }
+
+  /** Keeps messages that were not sent as a draft. */
+  #keepUnsent() {
+    const unsent = this.#sent.filter(({ state }) => state !== "sent").map(({ text }) => text);
+    if (unsent.length) kept.set(this.#draft, [...unsent, this.#part.field.value].join("\n").trim(), sessionStorage);
   }
 
   #clear() {
@@ -398,7 +404,8 @@ function fate(message, words, ways = []) {
 function timeOf(at) {
   if (!Number.isFinite(at)) return "";
   const date = new Date(at);
-  return element("time", { datetime: date.toISOString() }, [date.toISOString().slice(11, 16)]);
+  const words = date.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  return element("time", { datetime: date.toISOString(), title: date.toLocaleString() }, [words]);
 }
 
 function button(label, act) {

@@ -24,9 +24,8 @@ function stepOf(span, about) {
   return [1, 2, 5, 10].map((factor) => factor * unit).find((one) => one >= raw * 0.999);
 }
 
-/** Returns the round numbers in a range, about as many as asked for. */
-function ticks(low, high, about) {
-  const step = stepOf(high - low, about);
+/** Returns the multiples of a step in a range. */
+function ticks(low, high, step) {
   const found = [];
   for (let tick = Math.ceil(low / step - 1e-9); tick * step <= high + step * 1e-9; tick++) found.push(tick * step);
   return found;
@@ -50,6 +49,7 @@ export class Plot extends Drawing {
   #range;
   #low = 0;
   #high = 1;
+  #step = 1;
 
   /**
    * `series` has {name, value}, where `value` returns the value of a reading. `range` is [low, high] if it is fixed, and
@@ -98,19 +98,18 @@ export class Plot extends Drawing {
 
   /** Chooses a scale that holds all values. It grows and shrinks by whole steps, so that it seldom moves. */
   #scale(shown) {
-    if (Array.isArray(this.#range)) return ([this.#low, this.#high] = this.#range);
     const values = shown.flatMap((reading) => this.#series.map(({ value }) => value(reading)));
-    if (!values.length) return ([this.#low, this.#high] = [0, this.#range]);
-    const [least, most] = [Math.min(...values), Math.max(...values)];
-    const step = stepOf(Math.max(most - least, this.#range), LEVELS);
-    const missing = Math.max(0, this.#range - (most - least)) / 2;
+    const fixed = Array.isArray(this.#range) ? this.#range : values.length ? null : [0, this.#range];
+    const [least, most] = fixed ?? [Math.min(...values), Math.max(...values)];
+    const missing = fixed ? 0 : Math.max(0, this.#range - (most - least)) / 2;
+    const step = stepOf(most - least + 2 * missing, LEVELS);
     this.#low = Math.floor((least - missing) / step) * step;
     this.#high = Math.ceil((most + missing) / step) * step;
-    return null;
+    this.#step = step;
   }
 
   #levels(left, right, y) {
-    return ticks(this.#low, this.#high, LEVELS).flatMap((level, index, all) => [
+    return ticks(this.#low, this.#high, this.#step).flatMap((level, index, all) => [
       node("line", { class: "grid", x1: left, x2: right, y1: y(level), y2: y(level) }),
       node("text", { class: "label", x: left - 8, y: y(level) + 4, "text-anchor": "end" },
         `${level}`.replace("-", "−") + (index === all.length - 1 ? ` ${this.unit}` : "")),
@@ -209,7 +208,7 @@ export class WayMap extends Drawing {
   }
 
   #metres(scale) {
-    return ticks(0, this.width / scale, 5)[1];
+    return stepOf(this.width / scale, 5);
   }
 
   #grid(x, y, scale) {

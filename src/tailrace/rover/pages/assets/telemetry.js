@@ -4,13 +4,14 @@ import { element } from "./dom.js";
 import { connect } from "./feeds.js";
 import { Plot, WayMap } from "./plots.js";
 import { Readings } from "./readings.js";
-import { announce, kept, page, State } from "./status.js";
+import { announce, kept, page, sentence, State } from "./status.js";
 import { clock, coordinate, count, direction, number } from "./words.js";
 
 const SILENCE = 20_000; // milliseconds without a reading after which the connection counts as lost
 const HIDDEN = 20_000; // milliseconds that a hidden tab keeps its connection: a browser has six for all tabs of a server
 const BURST = 1_000; // milliseconds in which what was missed arrives
 const ROWS = 30;
+const FEWEST = 30; // readings that a plot has room for
 const LOW = 20; // percent of the battery
 const RARELY = 30_000; // milliseconds between two spoken changes
 
@@ -37,7 +38,7 @@ const PLOTS = [
   { id: "signal", series: [{ name: "signal", value: signal }], range: [0, 100], unit: "%", finding: ofSignal },
 ];
 
-const SPANS = [5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880]; // minutes that the plots can span
+const SPANS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880]; // minutes that the plots can span
 
 export class Telemetry {
   #url;
@@ -52,7 +53,9 @@ export class Telemetry {
   #back = 0; // when the connection came back
   #chosen = null; // the moment that the user points at
   #spoken = { state: null, low: false, at: 0 };
+  #news = ""; // what is to be said when the connection is there again
   #frame = 0;
+  #noted = 0;
   #plots;
   #map;
 
@@ -92,13 +95,16 @@ export class Telemetry {
     }
     if (now.state !== "connecting") this.#told = now.state;
     this.#state.feed(now);
+    if (now.reason) this.#note(`${sentence(now.reason)} What arrived is kept.`, Infinity);
+    else if (now.state === "connected") this.#note(this.#news);
+    if (now.state === "connected") this.#news = "";
     this.#schedule();
   }
 
   #take({ event, data }) {
     if (event === "reset") {
-      this.#stale = data.reason === "epoch_changed" || data.reason === "ahead";
-      this.#note(this.#stale ? "The server began anew, so its readings do too." : "Some readings are no longer kept.");
+      this.#stale = data.reason !== "trimmed";
+      this.#news = this.#stale ? "The server began anew, so its readings do too." : "Some readings are no longer kept.";
       return;
     }
     if (event === "dropped") return this.#note(`The server skipped ${count(data.count, "reading")}.`);
@@ -153,9 +159,11 @@ export class Telemetry {
     });
   }
 
-  /** The minutes that the plots span: about as many readings as the user chose. */
+  /** The minutes that the plots span: about as many readings as the user chose, or fewer if there are no more yet. */
   get #span() {
-    return spanOf(Number(page.span.value), this.#readings.every);
+    const { list, every, now } = this.#readings;
+    const there = list.length ? Math.max(now - list[0].at, FEWEST * every) / 60_000 : Infinity;
+    return Math.min(spanOf(Number(page.span.value), every), SPANS.find((one) => one >= there) ?? Infinity);
   }
 
   get #window() {
@@ -198,7 +206,7 @@ export class Telemetry {
       longitude: coordinate(location.longitude, ["E", "W"]),
       elevation: `${number(location.elevation, 1)} m`,
       sun: now.sun === undefined ? "–" : `${number(now.sun)}° ${now.sun < 0 ? "below" : "above"}`,
-      relay: now.relay ? `${now.relay.orbiter}, ${number(now.relay.strength)} dBm` : "–",
+      relay: relayOf(now),
     };
     for (const [id, value] of Object.entries(values)) put(page[id], value);
     put(page["map-title"], ofDrive(now));
@@ -231,10 +239,10 @@ export class Telemetry {
     ].join(" · ");
   }
 
-  #note(words) {
-    page["telemetry-note"].textContent = words;
-    clearTimeout(this.noteTimer);
-    this.noteTimer = setTimeout(() => (page["telemetry-note"].textContent = ""), 15_000);
+  #note(words, milliseconds = 15_000) {
+    put(page["telemetry-note"], words);
+    clearTimeout(this.#noted);
+    if (milliseconds < Infinity) this.#noted = setTimeout(() => put(page["telemetry-note"], ""), milliseconds);
   }
 
   #rows() {
@@ -339,7 +347,13 @@ function ofTemperature(readings) {
   return { words: `Body ${inside} °C${change(readings.trend(body), 2)}; ambient ${outside} °C${change(readings.trend(ambient), 1)}` };
 }
 
+function relayOf({ relay, signal: level }) {
+  if (!relay) return "–";
+  return level === 0 ? "none in view" : `${relay.orbiter}, ${number(relay.strength)} dBm`;
+}
+
 function ofSignal(readings) {
+  if (readings.last.relay && readings.last.signal === 0) return { words: "Signal 0 %, no relay in view" };
   const unit = unitOfSignal(readings.last);
   return { words: `Signal ${number(signal(readings.last), 1)} ${unit}${change(readings.trend(signal), 20)}` };
 }

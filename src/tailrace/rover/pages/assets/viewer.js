@@ -28,10 +28,6 @@ export class Viewer {
     }
   }
 
-  get picture() {
-    return this.#picture;
-  }
-
   /** Shows a picture that is decoded already. The place and size of the one before stay. */
   show(picture) {
     picture.draggable = false;

@@ -16,7 +16,8 @@ export function percent(part) {
 /** Returns an amount of bytes. */
 export function amount(bytes) {
   if (bytes < 999_500) return `${Math.round(bytes / 1_000)} kB`;
-  return `${(bytes / 1_000_000).toFixed(2)} MB`;
+  const megabytes = bytes / 1_000_000;
+  return `${megabytes.toFixed(megabytes < 10 ? 2 : megabytes < 100 ? 1 : 0)} MB`;
 }
 
 export function seconds(value) {
