@@ -21,6 +21,8 @@ from tests.rover.pages_app import PAGES, panorama
 # One browser for all, and so one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+WHOLE = "Panorama from the rover’s mast camera"
+
 PHONE = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark", "has_touch": True}
 
 
@@ -60,7 +62,7 @@ async def test_an_image_arrives_visibly_and_goes_on_after_a_pause(browser: Brows
         await board.page.get_by_label("Limit").select_option("none")
         await board.button("Resume").press("Enter")
         await expect(board.image).to_have_text("Complete")
-        await expect(board.picture).to_have_attribute("alt", "Panorama from the rover’s mast camera")
+        await expect(board.picture).to_have_attribute("alt", WHOLE)
         assert await board.picture.evaluate("(image) => [image.naturalWidth, image.naturalHeight]") == [3200, 800]
         (first, condition), (again, etag) = site.mission.asked
         assert (first, condition) == (None, None)
@@ -97,7 +99,7 @@ async def test_an_image_that_changed_on_the_server_begins_anew(browser: Browser,
         await board.button("Resume").click()
         await expect(board.happened).to_have_text("The image changed on the server, so it begins anew.")
         await board.page.get_by_label("Limit").select_option("none")
-        await expect(board.image).to_have_text("Complete")
+        await expect(board.picture).to_have_attribute("alt", WHOLE)
         assert await board.picture.evaluate("(image) => image.naturalWidth") == 1600
 
 
@@ -115,7 +117,7 @@ async def test_an_image_that_is_not_there_says_so(browser: Browser, tmp_path: Pa
 async def test_an_image_is_enlarged_and_moved_by_keys_and_pointer(browser: Browser, site: Site) -> None:
     async with visit(browser, site) as board:
         await board.open()
-        await expect(board.image).to_have_text("Complete")
+        await expect(board.picture).to_have_attribute("alt", WHOLE)
         viewer, scale = board.page.locator("#viewer"), board.page.locator("#scale")
         fitting = await scale.text_content()
 
@@ -302,7 +304,11 @@ async def test_two_people_talk_in_two_channels(browser: Browser, site: Site) -> 
         await expect(ada.panes[1].said).to_have_count(1)
         await grace.page.close()
         await expect(ada.panes[0].here).to_have_text("1 here: you")
-        await expect(ada.panes[0].root).to_contain_text("grace left")
+        await expect(ada.panes[0].root.locator(".aside").last).to_have_text("grace left")
+        async with visit(browser, site, "linus") as linus:
+            await linus.open()
+            await expect(ada.panes[0].root.locator(".aside").last).to_have_text("grace left · linus joined")
+        await expect(ada.panes[0].root.locator(".aside").last).to_have_text("grace left · linus left")
 
 
 async def test_messages_that_nobody_saw_are_counted(browser: Browser, site: Site) -> None:
@@ -361,6 +367,7 @@ async def test_a_channel_and_a_draft_are_kept(browser: Browser, site: Site) -> N
         await expect(pane.title).to_have_text("navigation")
         await expect(pane.field).to_be_focused()
         await expect(pane.here).to_have_text("1 here: you")
+        await pane.field.fill("not yet sent")
         await board.open()
         await expect(pane.title).to_have_text("navigation")
         await expect(pane.field).to_have_value("not yet sent")

@@ -29,6 +29,7 @@ export class Download {
   #spent = 0; // milliseconds of connections that are over
   #since = null;
   #samples = [];
+  #due = 0; // when the next piece may be taken, if the rate is limited
 
   constructor(url, onChange) {
     this.#url = url;
@@ -195,7 +196,11 @@ export class Download {
   async *#paced(bytes, signal) {
     for (let start = 0; start < bytes.byteLength; ) {
       const size = Math.ceil((this.limit / 1000) * BEAT);
-      if (this.limit < Infinity) await new Promise((resolve) => setTimeout(resolve, BEAT));
+      if (this.limit < Infinity) {
+        const now = performance.now();
+        this.#due = Math.max(this.#due, now - BEAT) + BEAT;
+        await new Promise((resolve) => setTimeout(resolve, this.#due - now));
+      }
       signal.throwIfAborted();
       yield bytes.subarray(start, start + size);
       start += size;

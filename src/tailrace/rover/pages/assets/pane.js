@@ -29,6 +29,7 @@ export class Pane {
   #members = new Set();
   #shown = new Set(); // the messages that are shown, as JSON
   #last = null; // the message that was shown last: {member, at}
+  #restless = null; // the row that says who came and went: {item, moves}
   #sent = []; // own messages that have not come back: {text, item, state}
 
   /** `options` has `key`, under which the channel is kept, the `channel` to begin with, `url` and `onUnread`. */
@@ -164,6 +165,7 @@ export class Pane {
     this.#sent = [];
     this.#shown.clear();
     this.#last = null;
+    this.#restless = null;
     this.#connected = false;
     this.#members.clear();
     this.#showMembers();
@@ -183,6 +185,7 @@ export class Pane {
   #follow(now, leave) {
     this.#connected = now.state === "connected";
     this.#state.feed(now);
+    this.#part.empty.classList.toggle("unseen", now.state === "refused");
     this.#part.again.hidden = !["refused", "replaced", "ended"].includes(now.state);
     if (now.state === "refused") this.#tell(`${sentence(now.reason)} Choose another channel, or join again.`);
     if (now.state === "replaced") this.#tell("Another window reads this channel under your name.");
@@ -221,6 +224,7 @@ export class Pane {
     if (own) this.#settle(text);
     const headed = this.#last?.member !== member || at - this.#last.at > TOGETHER;
     this.#last = { member, at };
+    this.#restless = null;
     this.#append(row({ member: own ? "You" : (member ?? "Anonymous"), at, text, own, headed }));
     if (own) this.#scroll.toEnd();
     else if (at > this.#joined && !this.#scroll.seen) this.#count();
@@ -236,10 +240,12 @@ export class Pane {
     this.#scroll.follow();
   }
 
-  #aside(words, at = null) {
+  #aside(words) {
     this.#last = null;
-    const time = at === null ? [] : [" ", timeOf(at)];
-    this.#append(element("li", { class: "aside" }, [words, ...time]));
+    this.#restless = null;
+    const item = element("li", { class: "aside" }, [words]);
+    this.#append(item);
+    return item;
   }
 
   #showEmpty() {
@@ -284,9 +290,19 @@ export class Pane {
   #moved(event, { member, members }) {
     if (event === "join") this.#members.add(member);
     else this.#members.delete(member);
-    if (member !== this.#name) this.#aside(event === "join" ? `${member} joined` : `${member} left`);
+    if (member !== this.#name) this.#comings(member, event);
     this.#showMembers();
     if (members !== undefined && members !== this.#members.size && this.#connected) this.#askWho();
+  }
+
+  /** Shows who came and went, in one row until the next message, so that a restless member does not push it away. */
+  #comings(member, event) {
+    this.#restless ??= { item: this.#aside(""), moves: new Map() };
+    const { item, moves } = this.#restless;
+    moves.delete(member);
+    moves.set(member, event === "join" ? "joined" : "left");
+    item.textContent = [...moves].map(([name, move]) => `${name} ${move}`).join(" · ");
+    this.#scroll.follow();
   }
 
   #showMembers() {
