@@ -91,7 +91,7 @@ function figures({ state, received, total, rate, seconds: time }) {
 class Painter {
   #viewer;
   #painting = false;
-  #drawn = 0;
+  #drawn = ""; // how much of what is drawn
   #next = 0;
 
   constructor(viewer) {
@@ -99,14 +99,15 @@ class Painter {
   }
 
   async paint(download) {
-    const { state } = download;
-    const whole = state === "complete";
-    if (this.#painting || download.received === 0 || download.received === this.#drawn) return;
+    const { state, received, total } = download;
+    const part = state === "complete" || received === total ? "" : `, ${percent(received / total)} received`;
+    const drawn = `${received}${part}`;
+    if (this.#painting || received === 0 || drawn === this.#drawn) return;
     if (state === "loading" && performance.now() < this.#next) return;
     this.#painting = true;
     const began = performance.now();
-    this.#drawn = download.received;
-    await this.#draw(download.blob, whole ? "" : `, ${percent(download.received / download.total)} received`);
+    this.#drawn = drawn;
+    await this.#draw(download.blob, part);
     this.#next = performance.now() + Math.max(OFTEN, SHARE * (performance.now() - began));
     this.#painting = false;
     if (download.state !== "loading") this.paint(download); // what came meanwhile

@@ -10,7 +10,8 @@ const CHANNEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const MOST = 500; // messages that are shown
 const TOGETHER = 120_000; // milliseconds; messages of one member within them share a head
 const NAMED = 6; // members that are named without being asked for
-const SETTLED = 300; // milliseconds after which a new connection is not one that only says that the cursor is gone
+const SETTLED = 500; // milliseconds after which a new connection is not one that only says that the cursor is gone
+const SOON = 300; // milliseconds in which several doubts about the members become one question
 const DOUBT = 5_000; // milliseconds on a new connection after which a message that was lost sight of is in doubt
 
 export class Pane {
@@ -25,9 +26,11 @@ export class Pane {
   #state;
   #scroll;
   #connected = false;
-  #joined = 0; // when the channel was joined; what is older is history
+  #history = true; // whether what arrives may be from before the channel was joined
   #members = new Set();
   #shown = new Set(); // the messages that are shown, as JSON
+  #asking = 0; // the timer of the next question who is there
+  #frame = 0;
   #last = null; // the message that was shown last: {member, at}
   #restless = null; // the row that says who came and went: {item, moves}
   #sent = []; // own messages that have not come back: {text, item, state}
@@ -75,6 +78,7 @@ export class Pane {
     here.addEventListener("click", () => {
       members.hidden = !members.hidden;
       here.setAttribute("aria-expanded", String(!members.hidden));
+      this.#showMembers();
     });
     change.addEventListener("click", () => this.#toggle(choose.hidden));
     stay.addEventListener("click", () => this.#toggle(false));
@@ -144,7 +148,7 @@ export class Pane {
     if (!this.#name) return;
     const leave = new AbortController();
     this.#leave = leave;
-    this.#joined = Date.now();
+    this.#history = true;
     const url = this.#options.url(channel);
     url.searchParams.set("name", this.#name);
     this.#feed = connect(url, {
@@ -192,8 +196,15 @@ export class Pane {
     if (this.#connected) {
       this.#tell("");
       this.#askWho();
-      setTimeout(() => this.#resend(leave), SETTLED);
+      setTimeout(() => this.#settled(leave), SETTLED);
     }
+  }
+
+  /** Does what waits until a connection has given its history, or has only said that the cursor is gone. */
+  #settled(leave) {
+    if (leave.signal.aborted || !this.#connected) return;
+    this.#history = false;
+    this.#resend(leave);
   }
 
   #tell(words) {
@@ -227,7 +238,7 @@ export class Pane {
     this.#restless = null;
     this.#append(row({ member: own ? "You" : (member ?? "Anonymous"), at, text, own, headed }));
     if (own) this.#scroll.toEnd();
-    else if (at > this.#joined && !this.#scroll.seen) this.#count();
+    else if (!this.#history && !this.#scroll.seen) this.#count();
   }
 
   /** Appends a row, before own messages that have not come back. */
@@ -273,6 +284,9 @@ export class Pane {
   // Who is there
 
   async #askWho() {
+    clearTimeout(this.#asking);
+    this.#asking = 0;
+    if (!this.#connected) return;
     const url = new URL(`${this.#options.url(this.#channel)}/members`);
     url.protocol = url.protocol.replace("ws", "http");
     url.searchParams.set("name", this.#name);
@@ -292,7 +306,8 @@ export class Pane {
     else this.#members.delete(member);
     if (member !== this.#name) this.#comings(member, event);
     this.#showMembers();
-    if (members !== undefined && members !== this.#members.size && this.#connected) this.#askWho();
+    // Old news or lost news: the server knows.
+    if (members !== undefined && members !== this.#members.size) this.#asking ||= setTimeout(() => this.#askWho(), SOON);
   }
 
   /** Shows who came and went, in one row until the next message, so that a restless member does not push it away. */
@@ -306,6 +321,13 @@ export class Pane {
   }
 
   #showMembers() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#drawMembers();
+    });
+  }
+
+  #drawMembers() {
     const { here, members } = this.#part;
     const names = [...this.#members].sort((a, b) => (b === this.#name) - (a === this.#name) || a.localeCompare(b));
     const called = names.map((name) => (name === this.#name ? "you" : name));
@@ -313,7 +335,8 @@ export class Pane {
     const some = more > 0 ? `${called.slice(0, NAMED).join(", ")} and ${more} more` : called.join(", ");
     here.textContent = `${called.length} here: ${some}`;
     here.hidden = called.length === 0;
-    members.replaceChildren(...called.map((name) => element("li", {}, [name])));
+    if (members.hidden) return;
+    members.replaceChildren(...called.slice(0, MOST).map((name) => element("li", {}, [name])));
   }
 
   // What the user writes
@@ -345,7 +368,6 @@ export class Pane {
 
   /** On a new connection, sends what was kept. What was sent before and does not come back now may be lost. */
   #resend(leave) {
-    if (leave.signal.aborted || !this.#connected) return;
     const doubtful = this.#sent.filter(({ state }) => state === "sent");
     for (const message of this.#sent) if (message.state === "kept") this.#pass(message);
     if (!doubtful.length) return;

@@ -7,7 +7,9 @@ export class Scroll {
   #newest;
   #onSeen;
   #pinned = true;
+  #top = 0;
   #inView = false;
+  #frame = 0;
 
   /** `newest` is the button that leads to the end. `onSeen` is called whenever the end is before the user's eyes. */
   constructor(box, newest, onSeen) {
@@ -19,13 +21,13 @@ export class Scroll {
       this.toEnd();
       box.focus();
     });
-    new ResizeObserver(() => this.follow()).observe(box);
+    new ResizeObserver(() => this.#settle()).observe(box);
     const view = new IntersectionObserver(([entry]) => {
       this.#inView = entry.isIntersecting;
       this.#look();
     }, { threshold: 0.5 });
     view.observe(box);
-    document.addEventListener("visibilitychange", () => this.#look());
+    document.addEventListener("visibilitychange", () => this.#settle());
   }
 
   /** Whether the end is before the user's eyes. */
@@ -35,17 +37,29 @@ export class Scroll {
 
   toEnd() {
     this.#pinned = true;
-    this.follow();
+    this.#settle();
   }
 
+  /** Follows the end with the next frame, however much is added until then. */
   follow() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#settle();
+    });
+  }
+
+  #settle() {
     if (this.#pinned) this.#box.scrollTop = this.#box.scrollHeight;
     this.#look();
   }
 
+  /** Only the user leaves the end, by scrolling up. What is added there leaves it, too, but only until the next frame. */
   #look() {
     const { scrollHeight, scrollTop, clientHeight } = this.#box;
-    this.#pinned = scrollHeight - scrollTop - clientHeight < NEAR;
+    const near = scrollHeight - scrollTop - clientHeight < NEAR;
+    if (near) this.#pinned = true;
+    else if (scrollTop < this.#top) this.#pinned = false;
+    this.#top = scrollTop;
     this.#newest.hidden = this.#pinned;
     if (this.seen) this.#onSeen();
   }
