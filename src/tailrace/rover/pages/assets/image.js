@@ -122,7 +122,7 @@ class Painter {
       await picture.decode();
       this.#viewer.show(picture);
     } catch {
-      // Too little has arrived to draw.
+      if (part === "") page.happened.textContent = "This browser cannot show the file as an image.";
     } finally {
       URL.revokeObjectURL(url);
     }

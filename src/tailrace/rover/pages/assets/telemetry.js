@@ -13,6 +13,7 @@ const BURST = 1_000; // milliseconds in which what was missed arrives
 const ROWS = 30;
 const FEWEST = 30; // readings that a plot has room for
 const LOW = 20; // percent of the battery
+const HINT = "Point at a plot to read its values, or focus the plots and use the arrow keys.";
 const RARELY = 30_000; // milliseconds between two spoken changes
 
 const ambient = ({ temperature }) => temperature.ambient;
@@ -55,7 +56,8 @@ export class Telemetry {
   #spoken = { state: null, low: false, at: 0 };
   #news = ""; // what is to be said when the connection is there again
   #frame = 0;
-  #noted = 0;
+  #noted = ""; // what is said beside the state
+  #timer = 0;
   #plots;
   #map;
 
@@ -193,6 +195,8 @@ export class Telemetry {
   }
 
   #values(chosen) {
+    const newest = this.#readings.empty ? "" : `Newest reading ${clock(this.#readings.last.at)} UTC`;
+    put(page["telemetry-note"], this.#noted || newest);
     if (this.#readings.empty) return;
     const now = this.#readings.last;
     const { location, power } = now;
@@ -216,15 +220,11 @@ export class Telemetry {
     put(page.doing, now.state);
     const faster = Math.round(this.#readings.speed);
     put(page.faster, faster > 1 ? `${faster}× real time` : "");
-    put(page.moment, chosen ? this.#summary(chosen) : this.#asOf(now));
+    put(page.moment, chosen ? this.#summary(chosen) : HINT);
     page.plots.setAttribute("aria-valuetext", this.#summary(chosen ?? now));
     page.plots.setAttribute("aria-valuemax", String(this.#readings.list.length));
     page.plots.setAttribute("aria-valuenow", String(this.#readings.list.indexOf(chosen ?? now) + 1));
     page.moment.classList.toggle("chosen", chosen !== null);
-  }
-
-  #asOf({ at }) {
-    return `Newest reading ${clock(at)} UTC. Point at a plot to read an earlier one.`;
   }
 
   #summary(reading) {
@@ -240,9 +240,10 @@ export class Telemetry {
   }
 
   #note(words, milliseconds = 15_000) {
-    put(page["telemetry-note"], words);
-    clearTimeout(this.#noted);
-    if (milliseconds < Infinity) this.#noted = setTimeout(() => put(page["telemetry-note"], ""), milliseconds);
+    clearTimeout(this.#timer);
+    if (words && milliseconds < Infinity) this.#timer = setTimeout(() => this.#note(""), milliseconds);
+    this.#noted = words;
+    this.#schedule();
   }
 
   #rows() {
