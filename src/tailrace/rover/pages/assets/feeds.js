@@ -3,6 +3,7 @@
 const SHORTEST = 1_000; // milliseconds before the first new try, doubled for each further one
 const LONGEST = 15_000;
 const STEADY = 5_000; // milliseconds after which a connection counts as a good one
+const OPENING = 20_000; // milliseconds in which a connection, or an answer why there is none, must be there
 const REMEMBERED = 1_000; // ids, to drop what comes twice
 const BUSY = new Set([408, 425, 429]); // refusals that may pass
 const FOUND = "server-found"; // the event of the window when a feed is connected again
@@ -75,10 +76,10 @@ class Feed {
         signal.throwIfAborted();
         if (end.state !== "lost") return onState(end);
         if (Date.now() - began > STEADY) tries = 0;
-        resets = end.wait === 0 ? resets + 1 : 0;
+        resets = end.reset ? resets + 1 : 0;
         if (resets === 1) continue; // a reset is an answer, and no reason to wait
         const tell = (until) => onState({ state: "waiting", until, reason: end.reason });
-        await patience(tries, signal, tell, end.wait || null);
+        await patience(tries, signal, tell, end.wait);
       }
     } catch (error) {
       if (!signal.aborted) throw error;
@@ -91,7 +92,7 @@ class Feed {
     return true;
   }
 
-  /** Opens one connection. Returns how it ended: {state, reason, wait}, where the state `lost` asks for another one. */
+  /** Opens one connection. Returns how it ended: {state, reason}. The state `lost` asks for another one, see `lost`. */
   async #connection(open, again) {
     const { signal, silence, onState } = this.#options;
     const url = new URL(this.#url);
@@ -101,10 +102,10 @@ class Feed {
     let opened = false;
     try {
       return await new Promise((resolve) => {
-        const quiet = () => resolve(lost(`nothing arrived for ${Math.round(silence / 1000)} s`));
-        const alive = () => {
+        const alive = (patient = silence) => {
           clearTimeout(timer);
-          if (silence < Infinity) timer = setTimeout(quiet, silence);
+          const quiet = () => resolve(lost(`nothing arrived for ${Math.round(patient / 1000)} s`));
+          if (patient < Infinity) timer = setTimeout(quiet, patient);
         };
         const onOpen = () => {
           opened = true;
@@ -125,7 +126,7 @@ class Feed {
         signal.addEventListener("abort", () => resolve({ state: "aborted" }), { signal: over.signal });
         // A connection may take minutes to notice this itself.
         addEventListener("offline", () => resolve(lost("this computer is offline")), { signal: over.signal });
-        alive();
+        alive(Math.min(silence, OPENING));
         open.call(this, url, { onOpen, onFrame, onEnd, signal: over.signal });
       });
     } finally {
@@ -142,10 +143,10 @@ class Feed {
       this.#seen.add(id);
       if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.values().next().value);
     }
-    if (event === "farewell") return farewell(data);
-    this.#options.onEvent(frame);
+    if (event !== "farewell") this.#options.onEvent(frame);
     if (id) this.after = id;
-    if (event === "reset") return lost("what followed is no longer there", 0);
+    if (event === "farewell") return farewell(data);
+    if (event === "reset") return lost("the server began anew", { reset: true });
     if (event === "done" || event === "cancelled") return { state: "ended", reason: data?.message };
     if (event === "error") return { state: "ended", reason: data?.message ?? "the feed failed" };
     return null;
@@ -185,13 +186,14 @@ function parsed(text) {
   }
 }
 
-function lost(reason, wait = null) {
-  return { state: "lost", reason, wait };
+/** Returns that a connection was lost. `wait` is the milliseconds that the server named, if it did. */
+function lost(reason, { wait = null, reset = false } = {}) {
+  return { state: "lost", reason, wait, reset };
 }
 
 function farewell({ reason, retry }) {
   if (reason === "replaced") return { state: "replaced" };
-  return lost(reason === "slow" ? "this page was too slow" : "the server restarts", retry ?? null);
+  return lost(reason === "slow" ? "this page was too slow" : "the server restarts", { wait: retry });
 }
 
 function closed(code, reason) {
@@ -208,7 +210,8 @@ async function cause(url, signal) {
   const plain = new URL(url);
   plain.protocol = plain.protocol.replace("ws", "http");
   try {
-    const response = await fetch(plain, { headers: { Accept: "application/json" }, cache: "no-store", signal });
+    const soon = AbortSignal.any([signal, AbortSignal.timeout(OPENING)]);
+    const response = await fetch(plain, { headers: { Accept: "application/json" }, cache: "no-store", signal: soon });
     if (response.status === 204) return { state: "ended" };
     const problem = response.ok ? {} : await response.json().catch(() => ({}));
     const { status } = response;

@@ -2,6 +2,7 @@
 
 import { element } from "./dom.js";
 import { connect } from "./feeds.js";
+import { Outbox, row } from "./messages.js";
 import { Scroll } from "./scroll.js";
 import { kept, page, sentence, State } from "./status.js";
 import { count } from "./words.js";
@@ -12,7 +13,6 @@ const TOGETHER = 120_000; // milliseconds; messages of one member within them sh
 const NAMED = 6; // members that are named without being asked for
 const SETTLED = 500; // milliseconds after which a new connection is not one that only says that the cursor is gone
 const SOON = 300; // milliseconds in which several doubts about the members become one question
-const DOUBT = 5_000; // milliseconds on a new connection after which a message that was lost sight of is in doubt
 
 export class Pane {
   unread = 0;
@@ -33,7 +33,7 @@ export class Pane {
   #frame = 0;
   #last = null; // the message that was shown last: {member, at}
   #restless = null; // the row that says who came and went: {item, moves}
-  #sent = []; // own messages that have not come back: {text, item, state}
+  #outbox;
 
   /** `options` has `key`, under which the channel is kept, the `channel` to begin with, `url` and `onUnread`. */
   constructor(parent, options) {
@@ -46,6 +46,14 @@ export class Pane {
     this.#state.feed({ state: "off" });
     this.#showMembers();
     this.#scroll = new Scroll(this.#part.log, this.#part.newest, () => this.#read());
+    this.#outbox = new Outbox(this.#part.list, {
+      pass: (text) => this.#connected && this.#feed.send(text),
+      onChange: () => {
+        this.#showEmpty();
+        this.#scroll.follow();
+      },
+      onEdit: (text) => this.#edit(text),
+    });
     this.#listen();
     this.#entitle();
   }
@@ -95,7 +103,7 @@ export class Pane {
       this.#submit();
     });
     addEventListener("pagehide", () => this.#keepUnsent());
-    field.addEventListener("input", () => kept.set(this.#draft, field.value, sessionStorage));
+    field.addEventListener("input", () => this.#keepDraft());
     field.addEventListener("keydown", (event) => {
       // While the user composes characters, Enter selects one of them. Safari reports this only by the key code 229.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
@@ -105,10 +113,6 @@ export class Pane {
     // Only the messages of the channel that the user is in are read out as they come.
     this.#root.addEventListener("focusin", () => this.#part.list.setAttribute("aria-live", "polite"));
     this.#root.addEventListener("focusout", () => this.#part.list.setAttribute("aria-live", "off"));
-  }
-
-  get #draft() {
-    return `draft-${this.#options.key}-${this.#channel}`;
   }
 
   #toggle(visible) {
@@ -143,7 +147,7 @@ export class Pane {
     this.#state.name = channel;
     this.#state.feed({ state: "off" });
     this.#entitle();
-    this.#part.field.value = kept.get(this.#draft, sessionStorage) ?? "";
+    this.#part.field.value = this.#keptDraft();
     this.#tell("");
     if (!this.#name) return;
     const leave = new AbortController();
@@ -158,15 +162,9 @@ export class Pane {
     });
   }
 
-  /** Keeps messages that were not sent as a draft. */
-  #keepUnsent() {
-    const unsent = this.#sent.filter(({ state }) => state !== "sent").map(({ text }) => text);
-    if (unsent.length) kept.set(this.#draft, [...unsent, this.#part.field.value].join("\n").trim(), sessionStorage);
-  }
-
   #clear() {
     this.#part.list.replaceChildren();
-    this.#sent = [];
+    this.#outbox.clear();
     this.#shown.clear();
     this.#last = null;
     this.#restless = null;
@@ -204,7 +202,7 @@ export class Pane {
   #settled(leave) {
     if (leave.signal.aborted || !this.#connected) return;
     this.#history = false;
-    this.#resend(leave);
+    this.#outbox.resend(leave.signal);
   }
 
   #tell(words) {
@@ -217,7 +215,7 @@ export class Pane {
   #take({ event, data }) {
     if (event === "message") return this.#show(data);
     if (event === "join" || event === "leave") return this.#moved(event, data);
-    if (event === "refused") return this.#refused(data);
+    if (event === "refused") return this.#outbox.refuse(data.message) || this.#tell(`Refused: ${sentence(data.message)}`);
     if (event === "reset" && data.reason === "trimmed") return this.#aside("Some messages are no longer kept.");
     if (event === "reset") return this.#aside("The channel began anew. What is above is kept on this page only.");
     if (event === "dropped") this.#aside(`${count(data.count, "message")} did not reach this page.`);
@@ -232,7 +230,7 @@ export class Pane {
     const same = JSON.stringify([member, time, text]);
     if (this.#shown.has(same)) return;
     this.#shown.add(same);
-    if (own) this.#settle(text);
+    if (own) this.#outbox.settle(text);
     const headed = this.#last?.member !== member || at - this.#last.at > TOGETHER;
     this.#last = { member, at };
     this.#restless = null;
@@ -244,7 +242,7 @@ export class Pane {
   /** Appends a row, before own messages that have not come back. */
   #append(item) {
     const { list } = this.#part;
-    list.insertBefore(item, this.#sent[0]?.item ?? null);
+    list.insertBefore(item, this.#outbox.first);
     while (list.childElementCount > MOST) list.firstChild.remove();
     if (this.#shown.size > MOST) this.#shown.delete(this.#shown.values().next().value);
     this.#showEmpty();
@@ -346,108 +344,35 @@ export class Pane {
     const text = field.value;
     if (!this.#name) return page.name.focus();
     if (text.trim() === "") return undefined;
-    field.value = "";
-    kept.set(this.#draft, "", sessionStorage);
-    return this.#send(text);
+    this.#draft("");
+    this.#outbox.send(text);
+    return this.#scroll.toEnd();
   }
 
-  #send(text) {
-    const message = { text, state: "kept", item: row({ member: "You", at: Date.now(), text, own: true, headed: true }) };
-    message.item.classList.add("pending");
-    this.#part.list.append(message.item);
-    this.#sent.push(message);
-    this.#showEmpty();
-    this.#pass(message);
-    this.#scroll.toEnd();
+  /** Lets the user change a message before it is sent. */
+  #edit(text) {
+    const { field } = this.#part;
+    this.#draft(field.value ? `${text}\n${field.value}` : text);
+    field.focus();
   }
 
-  #pass(message) {
-    message.state = this.#connected && this.#feed.send(message.text) ? "sent" : "kept";
-    fate(message, message.state === "sent" ? "Sending" : "Kept. It is sent when the channel is connected.");
+  /** Writes a text into the field, and keeps it. */
+  #draft(text) {
+    this.#part.field.value = text;
+    this.#keepDraft(text);
   }
 
-  /** On a new connection, sends what was kept. What was sent before and does not come back now may be lost. */
-  #resend(leave) {
-    const doubtful = this.#sent.filter(({ state }) => state === "sent");
-    for (const message of this.#sent) if (message.state === "kept") this.#pass(message);
-    if (!doubtful.length) return;
-    const doubt = () => {
-      for (const message of doubtful.filter((one) => this.#sent.includes(one) && one.state === "sent")) {
-        message.state = "doubtful";
-        fate(message, "Not known whether it was sent.", this.#ways(message, "Send again"));
-      }
-      this.#scroll.follow();
-    };
-    const timer = setTimeout(doubt, DOUBT);
-    leave.signal.addEventListener("abort", () => clearTimeout(timer));
+  #keepDraft(text = this.#part.field.value) {
+    kept.set(`draft-${this.#options.key}-${this.#channel}`, text, sessionStorage);
   }
 
-  /** Takes away the own message that has come back. */
-  #settle(text) {
-    const found = this.#sent.findIndex((one) => one.state !== "refused" && same(one.text, text));
-    if (found >= 0) this.#sent.splice(found, 1)[0].item.remove();
+  #keptDraft() {
+    return kept.get(`draft-${this.#options.key}-${this.#channel}`, sessionStorage) ?? "";
   }
 
-  /** Says why a message was refused. The server refuses messages in their order. */
-  #refused({ message: reason }) {
-    const message = this.#sent.find(({ state }) => state === "sent");
-    if (!message) return this.#tell(`A message was refused: ${reason}.`);
-    message.state = "refused";
-    fate(message, `Not sent: ${sentence(reason)}`, this.#ways(message, "Edit"));
-    return this.#scroll.follow();
+  /** Keeps messages that were not sent as a draft. */
+  #keepUnsent() {
+    const { unsent } = this.#outbox;
+    if (unsent) this.#keepDraft(`${unsent}\n${this.#part.field.value}`.trim());
   }
-
-  #ways(message, label) {
-    const remove = () => {
-      this.#sent.splice(this.#sent.indexOf(message), 1);
-      message.item.remove();
-      this.#showEmpty();
-    };
-    const edit = () => {
-      const { field } = this.#part;
-      remove();
-      field.value = field.value ? `${message.text}\n${field.value}` : message.text;
-      kept.set(this.#draft, field.value, sessionStorage);
-      field.focus();
-    };
-    const act = label === "Edit" ? edit : () => this.#pass(message);
-    return [button(label, act), button("Discard", () => (remove(), this.focus()))];
-  }
-}
-
-/** Returns whether two texts are the same message: an object comes back as JSON in the server's own form. */
-function same(mine, back) {
-  if (mine === back) return true;
-  try {
-    return JSON.stringify(JSON.parse(mine)) === back;
-  } catch {
-    return false;
-  }
-}
-
-function row({ member, at, text, own, headed }) {
-  const said = element("p", { dir: "auto" }, [text]);
-  const head = headed ? [element("h4", {}, [element("span", { dir: "auto" }, [member]), " ", timeOf(at)])] : [];
-  const classes = `message${own ? " own" : ""}${headed ? " headed" : ""}`;
-  return element("li", { class: classes }, [...head, said]);
-}
-
-/** Says below an own message what became of it. */
-function fate(message, words, ways = []) {
-  message.item.querySelector(".fate")?.remove();
-  message.item.classList.toggle("bad", ways.length > 0);
-  message.item.append(element("div", { class: "fate" }, [element("span", {}, [words]), ...ways]));
-}
-
-function timeOf(at) {
-  if (!Number.isFinite(at)) return "";
-  const date = new Date(at);
-  const words = date.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-  return element("time", { datetime: date.toISOString(), title: date.toLocaleString() }, [words]);
-}
-
-function button(label, act) {
-  const made = element("button", { type: "button" }, [label]);
-  made.addEventListener("click", act);
-  return made;
 }

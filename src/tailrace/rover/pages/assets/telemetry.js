@@ -2,42 +2,19 @@
 
 import { element } from "./dom.js";
 import { connect } from "./feeds.js";
+import { cellsOf, LOW, ofDrive, PLOTS, summaryOf, valuesOf } from "./findings.js";
 import { Plot, WayMap } from "./plots.js";
 import { Readings } from "./readings.js";
 import { announce, kept, page, sentence, State } from "./status.js";
-import { clock, coordinate, count, direction, number } from "./words.js";
+import { clock, count, number } from "./words.js";
 
 const SILENCE = 20_000; // milliseconds without a reading after which the connection counts as lost
 const HIDDEN = 20_000; // milliseconds that a hidden tab keeps its connection: a browser has six for all tabs of a server
 const BURST = 1_000; // milliseconds in which what was missed arrives
 const ROWS = 30;
 const FEWEST = 30; // readings that a plot has room for
-const LOW = 20; // percent of the battery
 const HINT = "Point at a plot to read its values, or focus the plots and use the arrow keys.";
 const RARELY = 30_000; // milliseconds between two spoken changes
-
-const ambient = ({ temperature }) => temperature.ambient;
-const body = ({ temperature }) => temperature.body;
-const battery = (reading) => reading.battery;
-const signal = (reading) => reading.signal;
-
-/** A signal below zero is a level, any other one a part. */
-const unitOfSignal = (reading) => (reading.signal < 0 ? "dBm" : "%");
-
-const PLOTS = [
-  { id: "battery", series: [{ name: "battery", value: battery }], range: [0, 100], unit: "%", finding: ofBattery },
-  {
-    id: "temperature",
-    series: [
-      { name: "body", value: body },
-      { name: "ambient", value: ambient },
-    ],
-    range: 20,
-    unit: "°C",
-    finding: ofTemperature,
-  },
-  { id: "signal", series: [{ name: "signal", value: signal }], range: [0, 100], unit: "%", finding: ofSignal },
-];
 
 const SPANS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880]; // minutes that the plots can span
 
@@ -199,44 +176,16 @@ export class Telemetry {
     put(page["telemetry-note"], this.#noted || newest);
     if (this.#readings.empty) return;
     const now = this.#readings.last;
-    const { location, power } = now;
-    const values = {
-      speed: `${number(now.speed * 100, 1)} cm/s`,
-      heading: `${number(now.heading)}° ${direction(now.heading)}`,
-      odometer: `${number(now.odometer, 1)} m`,
-      solar: `${number(power.solar)} W`,
-      load: `${number(power.load)} W`,
-      latitude: coordinate(location.latitude, ["N", "S"]),
-      longitude: coordinate(location.longitude, ["E", "W"]),
-      elevation: `${number(location.elevation, 1)} m`,
-      sun: now.sun === undefined ? "–" : `${number(now.sun)}° ${now.sun < 0 ? "below" : "above"}`,
-      relay: relayOf(now),
-    };
-    for (const [id, value] of Object.entries(values)) put(page[id], value);
+    for (const [id, value] of Object.entries(valuesOf(now))) put(page[id], value);
     put(page["map-title"], ofDrive(now));
     page["map-plot"].setAttribute("aria-label", `${ofDrive(now)}. Map of the drive, north up.`);
-    put(page.sol, `Sol ${now.sol}`);
-    put(page.local, now.local_time);
-    put(page.doing, now.state);
     const faster = Math.round(this.#readings.speed);
     put(page.faster, faster > 1 ? `${faster}× real time` : "");
-    put(page.moment, chosen ? this.#summary(chosen) : HINT);
-    page.plots.setAttribute("aria-valuetext", this.#summary(chosen ?? now));
+    put(page.moment, chosen ? summaryOf(chosen) : HINT);
+    page.plots.setAttribute("aria-valuetext", summaryOf(chosen ?? now));
     page.plots.setAttribute("aria-valuemax", String(this.#readings.list.length));
     page.plots.setAttribute("aria-valuenow", String(this.#readings.list.indexOf(chosen ?? now) + 1));
     page.moment.classList.toggle("chosen", chosen !== null);
-  }
-
-  #summary(reading) {
-    const { at, temperature, state } = reading;
-    return [
-      `${clock(at)} UTC`,
-      `battery ${number(reading.battery, 1)} %`,
-      `body ${number(temperature.body, 1)} °C`,
-      `ambient ${number(temperature.ambient, 1)} °C`,
-      `signal ${number(reading.signal, 1)} ${unitOfSignal(reading)}`,
-      state,
-    ].join(" · ");
   }
 
   #note(words, milliseconds = 15_000) {
@@ -249,20 +198,11 @@ export class Telemetry {
   #rows() {
     const rows = this.#readings.list.slice(-ROWS).reverse();
     page.rows.replaceChildren(
-      ...rows.map((one) =>
-        element("tr", {}, [
-          element("th", { scope: "row" }, [clock(one.at)]),
-          ...[
-            number(one.battery, 1),
-            number(body(one), 1),
-            number(ambient(one), 1),
-            number(one.signal, 1),
-            number(one.speed * 100, 1),
-            number(one.heading),
-            one.state,
-          ].map((cell) => element("td", {}, [cell])),
-        ]),
-      ),
+      ...rows.map((reading) => {
+        const [time, ...cells] = cellsOf(reading);
+        const head = element("th", { scope: "row" }, [time]);
+        return element("tr", {}, [head, ...cells.map((cell) => element("td", {}, [cell]))]);
+      }),
     );
   }
 
@@ -312,7 +252,8 @@ export class Telemetry {
 /** Returns the round number of minutes that is nearest to the time of so many readings. */
 function spanOf(readings, every) {
   const minutes = (readings * every) / 60_000;
-  return SPANS.reduce((best, one) => (Math.abs(Math.log(one / minutes)) < Math.abs(Math.log(best / minutes)) ? one : best));
+  const off = (one) => Math.abs(Math.log(one / minutes));
+  return SPANS.reduce((best, one) => (off(one) < off(best) ? one : best));
 }
 
 function wordsOf(minutes) {
@@ -321,44 +262,4 @@ function wordsOf(minutes) {
 
 function put(place, words) {
   if (place.textContent !== words) place.textContent = words;
-}
-
-// The findings, which are the titles of the plots
-
-/** Returns how a value changes, in words. Below `least` an hour it is steady. */
-function change(perHour, least) {
-  if (perHour === null) return "";
-  if (Math.abs(perHour) < least) return ", steady";
-  return perHour > 0 ? ", rising" : ", falling";
-}
-
-function ofBattery(readings) {
-  const level = readings.last.battery;
-  const perHour = readings.trend(battery);
-  const now = `Battery ${number(level, 1)} %`;
-  const low = level < LOW ? ", low" : "";
-  if (perHour === null) return { words: now + low, bad: level < LOW };
-  const rate = `${perHour > 0 ? "+" : ""}${number(perHour, 1)} %/h`;
-  const how = Math.abs(perHour) < 0.5 ? "steady" : `${perHour > 0 ? "charging" : "falling"}, ${rate}`;
-  return { words: `${now}${low}, ${how}`, bad: level < LOW };
-}
-
-function ofTemperature(readings) {
-  const [outside, inside] = [number(ambient(readings.last), 1), number(body(readings.last), 1)];
-  return { words: `Body ${inside} °C${change(readings.trend(body), 2)}; ambient ${outside} °C${change(readings.trend(ambient), 1)}` };
-}
-
-function relayOf({ relay, signal: level }) {
-  if (!relay) return "–";
-  return level === 0 ? "none in view" : `${relay.orbiter}, ${number(relay.strength)} dBm`;
-}
-
-function ofSignal(readings) {
-  if (readings.last.relay && readings.last.signal === 0) return { words: "Signal 0 %, no relay in view" };
-  const unit = unitOfSignal(readings.last);
-  return { words: `Signal ${number(signal(readings.last), 1)} ${unit}${change(readings.trend(signal), 20)}` };
-}
-
-function ofDrive({ speed, heading }) {
-  return speed > 0 ? `Driving ${direction(heading)} at ${number(speed * 100, 1)} cm/s` : `Standing, facing ${direction(heading)}`;
 }
