@@ -8,8 +8,8 @@ const BEAT = 100; // milliseconds between two pieces if the rate is limited
 const LARGEST = 256 * 2 ** 20; // bytes that are kept
 
 /**
- * `state` is one of `idle`, `connecting`, `loading`, `paused`, `waiting` (`until` and `reason` say more), `complete`, and
- * `failed` (with `reason`). `changed` tells whether the file changed on the server, so that it began anew.
+ * `state` is one of `idle`, `connecting`, `loading`, `paused`, `waiting` (see `until` and `reason`), `complete` and
+ * `failed` (see `reason`). `changed` tells whether the file changed on the server, so that it began anew.
  */
 export class Download {
   state = "idle";
@@ -105,8 +105,12 @@ export class Download {
     };
     this.#since = performance.now();
     try {
-      const both = AbortSignal.any([signal, silent.signal]);
-      const response = await alive(fetch(this.#url, { headers: this.#conditions(asking), cache: "no-store", signal: both }));
+      const request = {
+        headers: this.#conditions(asking),
+        cache: "no-store",
+        signal: AbortSignal.any([signal, silent.signal]),
+      };
+      const response = await alive(fetch(this.#url, request));
       const refusal = await this.#begin(response);
       if (refusal !== undefined) return refusal;
       this.#tell("loading");
@@ -147,7 +151,8 @@ export class Download {
       return null;
     }
     const etag = headers.get("etag");
-    if (status === 206 && Number(/^bytes (\d+)-/.exec(headers.get("content-range"))?.[1]) === this.received) return undefined;
+    const start = /^bytes (\d+)-/.exec(headers.get("content-range"))?.[1];
+    if (status === 206 && Number(start) === this.received) return undefined;
     if (status === 416 || status === 206) {
       this.#clear(true);
       return { reason: "the file is another one now", wait: 0 };
@@ -179,7 +184,8 @@ export class Download {
   }
 
   #refuseLarge(size) {
-    if (size > LARGEST) throw new Useless(`expected an image of at most 256 MB, but got ${Math.round(size / 2 ** 20)} MB`);
+    if (size <= LARGEST) return;
+    throw new Useless(`expected at most ${LARGEST / 2 ** 20} MB, but got ${Math.ceil(size / 2 ** 20)} MB`);
   }
 
   #take(piece) {

@@ -7,11 +7,11 @@ const OPENING = 20_000; // milliseconds in which a connection, or an answer why 
 const REMEMBERED = 1_000; // ids, to drop what comes twice
 const BUSY = new Set([408, 425, 429]); // refusals that may pass
 const FOUND = "server-found"; // the event of the window when a feed is connected again
-const NOTICES = ["reset", "farewell", "dropped", "done", "cancelled"]; // and `error`, which a lost connection is called too
+const NOTICES = ["reset", "farewell", "dropped", "done", "cancelled"]; // `error` is also what a lost connection is
 
 /**
- * Connects to a feed, and stays connected until the feed ends or the signal is aborted. An address with the scheme ws or
- * wss is a WebSocket, any other one an EventSource. Each event is given once and in order, also those from while the
+ * Connects to a feed, and stays connected until the feed ends or the signal is aborted. An address with the scheme ws
+ * or wss is a WebSocket, any other one an EventSource. Each event is given once and in order, also those from while the
  * connection was lost.
  *
  * - `after`: the cursor to begin after. By default the server decides.

@@ -38,7 +38,8 @@ export class Pane {
   /** `options` has `key`, under which the channel is kept, the `channel` to begin with, `url` and `onUnread`. */
   constructor(parent, options) {
     this.#options = options;
-    this.#part = Object.fromEntries([...this.#root.querySelectorAll("[data-part]")].map((one) => [one.dataset.part, one]));
+    const parts = [...this.#root.querySelectorAll("[data-part]")];
+    this.#part = Object.fromEntries(parts.map((one) => [one.dataset.part, one]));
     this.#identify(options.key);
     parent.append(this.#root);
     this.#channel = options.channel;
@@ -215,7 +216,7 @@ export class Pane {
   #take({ event, data }) {
     if (event === "message") return this.#show(data);
     if (event === "join" || event === "leave") return this.#moved(event, data);
-    if (event === "refused") return this.#outbox.refuse(data.message) || this.#tell(`Refused: ${sentence(data.message)}`);
+    if (event === "refused") return this.#outbox.refuse(data.message) || this.#tell(`Refused: ${data.message}.`);
     if (event === "reset" && data.reason === "trimmed") return this.#aside("Some messages are no longer kept.");
     if (event === "reset") return this.#aside("The channel began anew. What is above is kept on this page only.");
     if (event === "dropped") this.#aside(`${count(data.count, "message")} did not reach this page.`);
@@ -304,8 +305,8 @@ export class Pane {
     else this.#members.delete(member);
     if (member !== this.#name) this.#comings(member, event);
     this.#showMembers();
-    // Old news or lost news: the server knows.
-    if (members !== undefined && members !== this.#members.size) this.#asking ||= setTimeout(() => this.#askWho(), SOON);
+    if (members === undefined || members === this.#members.size) return;
+    this.#asking ||= setTimeout(() => this.#askWho(), SOON); // the news is old, or some was lost
   }
 
   /** Shows who came and went, in one row until the next message, so that a restless member does not push it away. */

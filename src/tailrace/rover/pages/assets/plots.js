@@ -1,4 +1,4 @@
-// Draws values over time, and the way of the rover, as SVG. One unit of a drawing is one pixel, so texts keep their size.
+// Draws values over time, and the way of the rover, as SVG. A drawing's unit is a pixel, so texts keep their size.
 
 import { clock } from "./words.js";
 
@@ -52,8 +52,8 @@ export class Plot extends Drawing {
   #step = 1;
 
   /**
-   * `series` has {name, value}, where `value` returns the value of a reading. `range` is [low, high] if it is fixed, and
-   * otherwise the least number of units that the axis spans.
+   * `series` has {name, value}, where `value` returns the value of a reading. `range` is [low, high] if it is fixed,
+   * and otherwise the least number of units that the axis spans.
    */
   constructor(svg, { series, range, unit }, redraw) {
     super(svg, redraw);
@@ -134,7 +134,8 @@ export class Plot extends Drawing {
       const [start, end] = [x(Math.max(a, from)), x(b)];
       const parts = [node("rect", { class: "gap", x: start, y: top, width: tenth(end - start), height: floor - top })];
       if (end - start > 76) {
-        parts.push(node("text", { class: "label", x: (start + end) / 2, y: top + 14, "text-anchor": "middle" }, "no readings"));
+        const place = { x: tenth((start + end) / 2), y: top + 14, "text-anchor": "middle" };
+        parts.push(node("text", { class: "label", ...place }, "no readings"));
       }
       return parts;
     });
@@ -144,8 +145,10 @@ export class Plot extends Drawing {
     return this.#series.flatMap(({ value }, index) => {
       const second = index > 0 ? " second" : "";
       return runs.map((run) => {
-        if (run.length === 1) return node("circle", { class: `dot${second}`, cx: x(run[0].at), cy: y(value(run[0])), r: 1.5 });
-        const d = run.map((one, place) => `${place ? "L" : "M"}${x(one.at)} ${y(value(one))}`).join("");
+        const [one] = run;
+        const dot = { class: `dot${second}`, cx: x(one.at), cy: y(value(one)), r: 1.5 };
+        if (run.length === 1) return node("circle", dot);
+        const d = run.map((each, place) => `${place ? "L" : "M"}${x(each.at)} ${y(value(each))}`).join("");
         return node("path", { class: `series${second}`, d });
       });
     });
@@ -195,7 +198,8 @@ export class WayMap extends Drawing {
   #scale(list) {
     const bounds = (values) => (values.length ? [Math.min(...values), Math.max(...values)] : [0, 0]);
     const span = ([low, high]) => high - low;
-    let [east, north] = [bounds(list.map(({ location }) => location.x)), bounds(list.map(({ location }) => location.y))];
+    let east = bounds(list.map(({ location }) => location.x));
+    let north = bounds(list.map(({ location }) => location.y));
     const step = Math.max(LEAST, 10 ** Math.floor(Math.log10(Math.max(span(east), span(north), 1)))) / 4;
     const round = ([low, high]) => [Math.floor(low / step) * step, Math.ceil((high + 1e-9) / step) * step];
     [east, north] = [round(east), round(north)];

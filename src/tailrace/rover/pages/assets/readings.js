@@ -7,8 +7,8 @@ const ENOUGH = 10; // readings without a gap before there is a trend
 const TOGETHER = 100; // milliseconds; what arrives within them comes from the server's history
 
 /**
- * The rover's clock may run faster than the user's. `every` is the usual time between two readings by the rover's clock,
- * and `beat` is the same by the user's. All are in milliseconds.
+ * The rover's clock may run faster than the user's. `every` is the usual time between two readings by the rover's
+ * clock, and `beat` is the same by the user's. All times are in milliseconds.
  */
 export class Readings {
   list = [];
@@ -89,7 +89,8 @@ export class Readings {
   }
 
   nearest(moment) {
-    return this.list.reduce((best, one) => (Math.abs(one.at - moment) < Math.abs(best.at - moment) ? one : best), this.last);
+    const far = ({ at }) => Math.abs(at - moment);
+    return this.list.reduce((best, one) => (far(one) < far(best) ? one : best), this.last);
   }
 
   /** Returns how fast a value changes, per hour of the rover's, or null if there are too few readings without a gap. */

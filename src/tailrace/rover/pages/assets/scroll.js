@@ -53,7 +53,7 @@ export class Scroll {
     this.#look();
   }
 
-  /** Only the user leaves the end, by scrolling up. What is added there leaves it, too, but only until the next frame. */
+  /** Only the user leaves the end, by scrolling up. What is added moves the end away until the next frame. */
   #look() {
     const { scrollHeight, scrollTop, clientHeight } = this.#box;
     const near = scrollHeight - scrollTop - clientHeight < NEAR;

@@ -9,13 +9,12 @@ import { announce, kept, page, sentence, State } from "./status.js";
 import { clock, count, number } from "./words.js";
 
 const SILENCE = 20_000; // milliseconds without a reading after which the connection counts as lost
-const HIDDEN = 20_000; // milliseconds that a hidden tab keeps its connection: a browser has six for all tabs of a server
+const HIDDEN = 20_000; // milliseconds that a hidden tab keeps its connection: all tabs of a server share six
 const BURST = 1_000; // milliseconds in which what was missed arrives
-const ROWS = 30;
+const ROWS = 30; // of the table
 const FEWEST = 30; // readings that a plot has room for
 const HINT = "Point at a plot to read its values, or focus the plots and use the arrow keys.";
 const RARELY = 30_000; // milliseconds between two spoken changes
-
 const SPANS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880]; // minutes that the plots can span
 
 export class Telemetry {
@@ -234,11 +233,11 @@ export class Telemetry {
       const { list } = this.#readings;
       if (event.target !== plots || !list.length) return;
       const at = this.#chosen === null ? list.length - 1 : list.indexOf(this.#readings.nearest(this.#chosen));
-      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, PageUp: at + 15, PageDown: at - 15, Home: 0, End: list.length - 1 };
+      const steps = { ArrowLeft: -1, ArrowRight: 1, PageDown: -15, PageUp: 15, Home: -list.length, End: list.length };
       if (event.key === "Escape") return this.#choose(null);
-      if (!(event.key in to)) return;
+      if (!(event.key in steps)) return;
       event.preventDefault();
-      this.#choose(list[Math.max(0, Math.min(list.length - 1, to[event.key]))].at);
+      this.#choose(list[Math.max(0, Math.min(list.length - 1, at + steps[event.key]))].at);
     });
   }
 

@@ -1,4 +1,4 @@
-// Shows a picture that can be enlarged and moved, by pointer, fingers and keys. It knows nothing of where it comes from.
+// Shows a picture that can be enlarged and moved by pointer, fingers and keys, wherever it comes from.
 
 const STEP = 1.5; // how much one press enlarges
 const DEEPEST = 4; // the largest size: screen pixels for one of the picture
@@ -87,9 +87,9 @@ export class Viewer {
     this.#scale = Math.min(this.#scale, this.#most);
     const size = this.#fitting * this.#scale;
     const [width, height] = [this.#picture.naturalWidth * size, this.#picture.naturalHeight * size];
-    const within = (value, length, room) => Math.max(-1, Math.min(1, value / ((length - room) / 2))) * ((length - room) / 2);
-    this.#x = width > this.#box.clientWidth ? within(this.#x, width, this.#box.clientWidth) : 0;
-    this.#y = height > this.#box.clientHeight ? within(this.#y, height, this.#box.clientHeight) : 0;
+    const within = (value, most) => Math.max(-most, Math.min(most, value));
+    this.#x = within(this.#x, Math.max(0, width - this.#box.clientWidth) / 2);
+    this.#y = within(this.#y, Math.max(0, height - this.#box.clientHeight) / 2);
     const { style } = this.#picture;
     style.width = `${width}px`;
     style.height = `${height}px`;
