@@ -1,6 +1,6 @@
 // What readings mean in words: the titles of the plots, and the values beside them.
 
-import { clock, coordinate, direction, number } from "./words.js";
+import { clock, coordinate, direction, initials, number } from "./words.js";
 
 export const LOW = 20; // percent of the battery
 
@@ -73,7 +73,7 @@ export function valuesOf(reading) {
     local: reading.local_time,
     doing: reading.state,
     speed: `${number(speed * 100, 1)} cm/s`,
-    heading: `${number(heading)}° ${direction(heading)}`,
+    heading: `${number(heading)}° ${initials(heading)}`,
     odometer: `${number(reading.odometer, 1)} m`,
     elevation: `${number(location.elevation, 1)} m`,
     sun: sun === undefined ? "–" : `${number(sun)}° ${sun < 0 ? "below" : "above"}`,

@@ -38,6 +38,11 @@ export function direction(degrees) {
   return DIRECTIONS[Math.round((((degrees % 360) + 360) % 360) / 45) % 8];
 }
 
+/** Returns a direction as on a compass, such as NW. */
+export function initials(degrees) {
+  return direction(degrees).split("-").map((word) => word[0].toUpperCase()).join("");
+}
+
 export function coordinate(value, [positive, negative]) {
   return `${number(Math.abs(value), 5)}° ${value < 0 ? negative : positive}`;
 }
