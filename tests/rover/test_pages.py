@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, WebSocketRoute, expect
 
 from tailrace.testing import Fault
 from tests.chat.browsing import chromium
@@ -410,6 +410,58 @@ async def test_refusals_are_explained_and_nothing_is_lost(browser: Browser, site
         await expect(second.state).to_have_text("Refused")
         await expect(second.note).to_contain_text("The channel is for flight directors.")
         await expect(second.button("Join again")).to_be_visible()
+
+
+WATCH = """
+(element) => {
+    window.seen = [];
+    new MutationObserver(() => seen.push(element.textContent)).observe(element, {childList: true});
+}
+"""
+
+FAREWELL = '{"event":"farewell","data":{"reason":"%s","retry":60000}}'
+
+
+@pytest.mark.parametrize(
+    ("last", "code", "state"),
+    [
+        (None, 1000, r"^Ended$"),
+        (None, 1008, r"^Refused$"),
+        (None, 1011, r"^Reconnecting in \d s$"),
+        (None, 1013, r"^Reconnecting in \d s$"),
+        (None, 4409, r"^Open elsewhere$"),
+        (FAREWELL % "replaced", 4409, r"^Open elsewhere$"),
+        (FAREWELL % "shutdown", 1012, r"^Reconnecting in (60|5\d) s$"),
+        ('{"event":"error","data":{"code":"x","message":"it broke"}}', 1011, r"^Ended$"),
+        ("not JSON", 1000, r"^Reconnecting in \d s$"),
+    ],
+)
+async def test_the_end_of_a_connection_is_understood(
+    browser: Browser, site: Site, last: str | None, code: int, state: str
+) -> None:
+    async with visit(browser, site) as board:
+        sockets: list[WebSocketRoute] = []
+        await board.page.route_web_socket(re.compile("/ws/comms/engineering"), lambda socket: sockets.append(socket))
+        await board.open()
+        pane = board.panes[0]
+        await expect(pane.state).to_have_text("Connected")
+        await pane.state.evaluate(WATCH)
+        if last is not None:
+            sockets[0].send(last)
+        await sockets[0].close(code=code, reason="because")
+        await board.page.wait_for_function("(state) => seen.some((text) => RegExp(state).test(text))", arg=state)
+
+
+async def test_members_are_named_as_far_as_there_is_room(browser: Browser, site: Site) -> None:
+    site.mission.channel("science").members.update(f"member {number}" for number in range(9))
+    async with visit(browser, site) as board:
+        await board.open()
+        pane = board.panes[1]
+        named = ", ".join(f"member {number}" for number in range(5))
+        await expect(pane.here).to_have_text(f"10 here: you, {named} and 4 more")
+        await pane.here.click()
+        await expect(pane.here).to_have_attribute("aria-expanded", "true")
+        await expect(pane.root.get_by_role("list", name="Members").get_by_role("listitem")).to_have_count(10)
 
 
 async def test_what_is_sent_into_a_lost_connection_is_in_doubt(browser: Browser, site: Site) -> None:
