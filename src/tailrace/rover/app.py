@@ -118,7 +118,7 @@ def image_router(path: Path) -> APIRouter:
 service = APIRouter()
 
 _pages = StaticFiles(directory=PAGES)
-_assets = StaticFiles(directory=PAGES / "assets")
+_assets = StaticFiles(directory=PAGES / "assets", packages=[("tailrace", "pages")])
 
 
 @service.get("/health", tags=["service"])
