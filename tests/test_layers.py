@@ -16,6 +16,7 @@ import pytest
 
 import tailrace
 import tailrace.client
+import tailrace.rooms
 
 SOURCE = Path(tailrace.__file__).parent
 
@@ -38,7 +39,7 @@ LAYERS: list[set[str]] = [
 
 # These import nothing of tailrace but the public names of these packages, as any other application would.
 APPLICATIONS = {"chat", "rover"}
-PUBLIC = {"__init__": tailrace, "client": tailrace.client}
+PUBLIC = {"__init__": tailrace, "client": tailrace.client, "rooms": tailrace.rooms}
 
 # Who may import what comes from elsewhere: modules, or folders with all their modules.
 FOREIGN: dict[str, set[str]] = {

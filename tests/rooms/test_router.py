@@ -136,6 +136,16 @@ async def test_a_member_that_comes_back_in_time_has_not_left() -> None:
         assert heard == [("join", "bob"), ("join", "ada"), *[("message", "hi")] * 3]
 
 
+async def test_who_asks_for_a_document_does_not_join() -> None:
+    async with House().open() as house, house.enter("red", "ada") as ada:
+        assert await ada.hear() == ("join", "ada")
+        assert (await house.client.get("/rooms/red", params={"name": "bob"})).status_code == 200
+        refused = await house.client.get("/rooms/red", params={"name": "bob"}, headers={"Accept": "image/png"})
+        assert refused.status_code == 406
+        await ada.say("hi")
+        assert await ada.hear() == ("message", "hi")
+
+
 async def test_somebody_without_a_name_reads_unseen() -> None:
     async with House().open() as house, house.enter("red") as guest:
         await guest.say("psst")

@@ -21,8 +21,9 @@ from ..asgi.origins import is_admitted
 from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine.engine import Engine
+from ..errors import NotAcceptable
 from ..flow import Flow, Retention
-from ..modes import DEFAULT_WIRES
+from ..modes import DEFAULT_WIRES, choose_wire
 from ..routing.body import BodyRefused, media_type_of, read_body, read_lines
 from ..routing.openapi import CURSOR_PARAMETERS, Refusal, stream_response, stream_responses
 from ..routing.router import RouterOptions, StreamRouter
@@ -242,10 +243,18 @@ class _RoomResponse(StreamResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with self._room.present(self._member if scope["method"] == "GET" else None):
+            async with self._room.present(self._member if _stays(scope) else None):
                 await super().__call__(scope, receive, send)
         finally:
             await self._leave()
+
+
+def _stays(scope: Scope) -> bool:
+    """Tell whether a reader stays in the room. Those who ask for a document look into it and go."""
+    try:
+        return scope["method"] == "GET" and choose_wire(Request(scope), WIRES).streaming
+    except NotAcceptable:
+        return False
 
 
 def _last_parameter(path: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
 from .. import Engine, FileResponse, OriginGuard, __version__
+from ..rooms import rooms_router
 from .image import check_image, panorama_path
 from .simulation import Rover
 from .telemetry import EVERY, SPEED, Telemetry, telemetry_router
@@ -95,10 +96,21 @@ def create_app(
     app.state.telemetry = telemetry = Telemetry(engine, Rover(seed), every=every, speed=speed)
     app.include_router(telemetry_router(telemetry))
     app.include_router(image_router(image))
-    # app.include_router(rooms_router(CHANNEL_PATH, member=member_name, origins=origins))
+    app.include_router(rooms_router(CHANNEL_PATH, member=member_name, origins=origins, tags=["channels"]))
     app.include_router(service)
     app.add_middleware(OriginGuard, origins=origins, hosts=hosts)
     return app
+
+
+Name = Annotated[
+    str | None,
+    Query(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,30}[A-Za-z0-9._-])?$", description="Your name in the channel."),
+]
+
+
+async def member_name(name: Name = None) -> str | None:
+    """Return the name of the member who sends a request. Without one, the member reads and talks unseen."""
+    return name
 
 
 def image_router(path: Path) -> APIRouter:
