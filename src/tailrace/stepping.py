@@ -23,7 +23,7 @@ STEPS = 8
 
 _Future: TypeAlias = "asyncio.Future[None]"
 _Step: TypeAlias = "tuple[Sleeper, Context, Callable[[_Future], object]]"
-"""What a task sleeps in, its context, and the function that continues the task with a future that is done."""
+"""The sleeper, the context of its task, and the function that continues the task with a future that is done."""
 
 
 def begin(awaitable: Awaitable[None]) -> Awaitable[None] | None:
@@ -66,7 +66,7 @@ def _thrown(coroutine: Coroutine[Any, Any, None], error: BaseException) -> Gener
 
 
 class _Failed:
-    """What is left of a coroutine that has raised an error."""
+    """An awaitable that raises the error of a coroutine."""
 
     __slots__ = ("_error",)
 
@@ -91,7 +91,7 @@ class Sleeper:
         self._asyncio_future_blocking = False
         self._must_wake = False
         self.act: Callable[[], bool] | None = None
-        """What to call instead of waking the task, if several sleep. If it returns True, the task sleeps on.
+        """A function to call instead of waking the task, if several sleep. If it returns True, the task sleeps on.
 
         It runs in no task. Half the time of a broadcast is what each task's own step takes (measured).
         """

@@ -12,7 +12,7 @@ from .exchange import Answer
 
 MAX_MESSAGES = 256
 MAX_BYTES = 1 << 20
-"""What is kept of a client's messages until they are posted. A single message may be larger."""
+"""The most messages of a client, and their bytes, that wait to be posted. A single message may be larger."""
 
 STALL = 60.0
 """The seconds in which the application must accept a message, if the client has sent more than is kept."""

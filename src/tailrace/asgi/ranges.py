@@ -24,7 +24,7 @@ _ETAG = re.compile(r'(?:W/)?"[^"]*"')
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What tells one version of a file from the others.
+    """The validators of one version of a file (RFC 9110, section 8.8).
 
     Several versions may have the same `last_modified`, which is in whole seconds. If the file is `settled`, any later
     version has a later one.
@@ -121,7 +121,7 @@ def content_range(part: Range, size: int) -> str:
 
 
 class Body(NamedTuple):
-    """What to send: some ranges of a file, each behind its own bytes, and then `end`."""
+    """A body: some ranges of a file, each after bytes of its own, and then `end`."""
 
     parts: Sequence[tuple[bytes, Range]]
     end: bytes = b""

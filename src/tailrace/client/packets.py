@@ -127,7 +127,7 @@ class PacketStream(Generic[P]):
 
 
 class _Session(Generic[P]):
-    """What both drivers of a session share."""
+    """The common part of both drivers of a session."""
 
     def __init__(self, events: Reading[Frame], plan: Plan, model: type[P], address: str | None) -> None:
         self._reading = events

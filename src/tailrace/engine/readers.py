@@ -79,7 +79,7 @@ class Readers:
         return log in self._seats or log.control.elsewhere > 0
 
     def take_seat(self, log: Log, *, first: bool) -> Seat:
-        """Take the seat of a log, and replace the reader who has it. Give it back with `free`.
+        """Take the seat of a log, and replace the reader that has it. Return the seat with `free`.
 
         With `first`, the request started the stream, so any other reader came later and replaces this one instead.
         """

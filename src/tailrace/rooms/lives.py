@@ -1,7 +1,7 @@
-"""Which of the processes that share a store are alive.
+"""The lives of the processes that share a store.
 
-Each process with members holds the lease of a log of its own, its life. The store ends the life of a process that
-crashed, as it ends any stream whose producer is lost, and then the others know.
+Each process with members holds the lease of its own log, which is its life. If a process crashes, the store ends its
+life, as it ends any stream whose producer is lost. The other processes read that end.
 """
 
 from __future__ import annotations

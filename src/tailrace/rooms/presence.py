@@ -1,4 +1,4 @@
-"""Who is in a room: a log of members who come and go, which each process reads for itself.
+"""The members of a room, as a log of joins and leaves that each process reads.
 
 | entry | meaning |
 |---|---|
@@ -95,7 +95,7 @@ class Presence:
                 try:
                     await self._tell()
                 except StoreUnavailable as error:
-                    # The next one who comes or goes here tells of this one, too.
+                    # The next join or leave at this process tells of this one, too.
                     logger.warning("%s: that %s has left is not told yet: %s", self.log.name, member, error)
 
     async def bury(self, process: str) -> None:

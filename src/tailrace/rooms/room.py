@@ -119,7 +119,7 @@ async def _announce(log: Log, member: str, joined: bool, count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RoomSettings:
-    """What all rooms of a router have in common.
+    """The settings that all rooms of a router share.
 
     - `history`: how many messages a first join gets.
     - `retention`: how much of a room's history is kept for those who come back.
@@ -164,7 +164,7 @@ class Rooms:
         return room
 
     async def leave(self, engine: Engine, room: Room) -> None:
-        """Note that somebody who got a room uses it no more. Forget it if it is empty and has no history.
+        """Note that a user of the room is done. Forget the room if it is empty and has no history.
 
         Other processes may use the logs of a store that they share. It forgets them itself when they are idle.
         """

@@ -61,12 +61,12 @@ def panorama_path(
 
 
 def _write(path: Path, make: Callable[[], bytes]) -> None:
-    """Write a file that has its name only when it is whole, whatever happens meanwhile, and whoever else writes it."""
+    """Write a file under another name, and rename it when it is complete. Other processes may do so, too."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as part:
         try:
             part.write(make())
             part.flush()
             os.replace(part.name, path)
-        except BaseException:
+        except BaseException:  # Ctrl-C during the painting, too: it must leave no part behind
             os.unlink(part.name)
             raise

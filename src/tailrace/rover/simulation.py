@@ -144,7 +144,7 @@ class Link(NamedTuple):
 
 
 class Around(NamedTuple):
-    """What a rover meets at a moment."""
+    """The surroundings of a rover at a moment."""
 
     sun: Sun
     light: float

@@ -97,7 +97,7 @@ class Relay(BaseModel):
 
 
 class Reading(BaseModel):
-    """What the rover says of itself.
+    """A report of the rover about itself.
 
     `time` is the mission's, which may run faster than yours. `heading` counts degrees clockwise from north, `speed` is
     in m/s, `odometer` in metres, `sun` in degrees above the horizon; `battery` and `signal` are percentages.
@@ -201,7 +201,7 @@ class Telemetry:
         self.flies = False
         """True while this process writes the readings."""
         self.name = f"{platform.node()}:{os.getpid()}"
-        """What the log of pilots says while this process flies."""
+        """Entries for the log of pilots while this process flies."""
         self._now = now
 
     async def readings(self) -> Log:
