@@ -11,7 +11,10 @@ import pytest
 import websockets
 
 from tailrace import StoreUnavailable
+from tailrace.log.redis.store import Pace, RedisStore
+from tailrace.log.store import Keeping
 from tailrace.rooms.lives import Lives
+from tests.asgi.apps import small_engine
 from tests.log.redis.redis_server import RedisServer, redis_server
 from tests.raw import BOUND
 from tests.rooms.apps import House, shared_engine
@@ -95,6 +98,36 @@ async def test_members_at_a_process_that_is_killed_leave_once(redis: RedisServer
             assert await guests[1].until("message", "over") == [("message", "over")]
 
 
+@pytest.mark.parametrize("name", ["ada", None])
+@pytest.mark.parametrize("first", [True, False])
+async def test_members_at_a_dead_process_leave_whoever_is_left(redis: RedisServer, name: str, first: bool) -> None:
+    port = free_port()
+    command = ["uvicorn", "tests.rooms.shared_app:app", "--port", str(port), "--log-level", "warning"]
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(House(engine=shared_engine(redis.url)).open())
+        with process(command, REDIS=redis.url) as server:
+            await accepting(port)
+            async with asyncio.timeout(BOUND):
+                if first:
+                    guest = await stack.enter_async_context(house.enter("red", name))
+                victim = await websockets.connect(f"ws://127.0.0.1:{port}/rooms/red?name=eve")
+                assert await victim.recv()
+                if not first:
+                    guest = await stack.enter_async_context(house.enter("red", name))
+                await guest.until("join", "eve")
+                server.kill()
+                await guest.until("leave", "eve")
+                await victim.close()
+
+
+async def test_members_of_a_quiet_room_are_kept(redis: RedisServer) -> None:
+    engine = small_engine(url=RedisStore(redis.url, Keeping(idle=0.5), pace=Pace(interval=0.05, linger=0.05)))
+    async with House(engine=engine).open() as house, house.enter("red", "ada") as ada:
+        await ada.hear()
+        await asyncio.sleep(1)
+        assert await house.members("red") == ["ada"]
+
+
 async def test_the_dead_are_found_by_who_comes_late(redis: RedisServer) -> None:
     port = free_port()
     command = ["uvicorn", "tests.rooms.shared_app:app", "--port", str(port), "--log-level", "warning"]
@@ -107,7 +140,6 @@ async def test_the_dead_are_found_by_who_comes_late(redis: RedisServer) -> None:
         server.wait()
         await victim.close()
     async with House(engine=shared_engine(redis.url)).open() as house, house.enter("red") as guest:
-        await house.members("red")
         assert await guest.until("leave", "eve") == [("join", "eve"), ("leave", "eve")]
         assert await house.members("red") == []
 

@@ -16,6 +16,7 @@ from tailrace import Flow, StreamError, lifespan
 from tailrace.rooms import ConnectionManager
 from tests.asgi.apps import small_engine
 from tests.raw import BOUND
+from tests.rooms.apps import until
 from tests.serving import serving
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -87,6 +88,88 @@ async def test_the_tutorials_chat() -> None:
         await other.send("alone")
         assert await other.recv() == "Client #9 says: alone"
     assert list(chat.manager.active_connections) in ([], ["red"], ["blue"], ["red", "blue"])
+
+
+async def test_the_tutorials_chat_without_rooms() -> None:
+    manager = ConnectionManager(small_engine())
+    app = FastAPI()
+
+    @app.websocket("/ws/{client_id}")
+    async def endpoint(websocket: WebSocket, client_id: int) -> None:
+        await manager.connect(websocket)
+        try:
+            while True:
+                data = await websocket.receive_text()
+                await manager.send_personal_message(f"You wrote: {data}", websocket)
+                await manager.broadcast(f"Client #{client_id} says: {data}")
+        except WebSocketDisconnect:
+            manager.disconnect(websocket)
+            await manager.broadcast(f"Client #{client_id} left the chat")
+
+    async with serving(app) as url, asyncio.timeout(BOUND):
+        address = f"{url.replace('http', 'ws', 1)}/ws"
+        async with websockets.connect(f"{address}/1") as one:
+            async with websockets.connect(f"{address}/2") as two:
+                await two.send("hello")
+                assert {await two.recv(), await two.recv()} == {"You wrote: hello", "Client #2 says: hello"}
+                assert await one.recv() == "Client #2 says: hello"
+            assert await one.recv() == "Client #2 left the chat"
+            assert [len(sockets) for sockets in manager.active_connections.values()] == [1]
+
+
+async def test_a_personal_message() -> None:
+    async with Tutorial().open() as chat, chat.enter(1) as one, chat.enter(2):
+        await chat.until(2)
+        first, _ = chat.manager.active_connections["red"]
+        await chat.manager.send_personal_message({"for": "you"}, first)
+        assert await one.recv() == '{"for":"you"}'
+        chat.engine.drain()
+        await until(lambda: not chat.manager.active_connections)
+        with pytest.raises(WebSocketDisconnect):
+            await chat.manager.send_personal_message("too late", first)
+
+
+async def test_who_connects_twice_hears_everything_once() -> None:
+    async with Tutorial().open() as chat, chat.enter(1) as one:
+        await chat.until(1)
+        [socket] = chat.manager.active_connections["red"]
+        await chat.manager.connect(socket, "red")
+        await chat.manager.connect(socket, "blue")
+        for room in ("red", "blue", "red"):
+            await chat.manager.broadcast_to_room(room, room)
+            assert await one.recv() == room
+        chat.manager.disconnect(socket, "red")
+        await chat.manager.connect(socket, "red")  # before the task for the first time has ended
+        await chat.manager.broadcast_to_room("back", "red")
+        assert await one.recv() == "back"
+        assert chat.manager.active_connections == {"red": [socket], "blue": [socket]}
+
+
+async def test_a_connection_whose_endpoint_forgets_it_is_forgotten() -> None:
+    manager = ConnectionManager(small_engine())
+    app = FastAPI()
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        await manager.connect(websocket, "red")
+        with suppress(WebSocketDisconnect):
+            await websocket.receive_text()
+
+    async with serving(app) as url, asyncio.timeout(BOUND):
+        async with websockets.connect(url.replace("http", "ws", 1) + "/ws"):
+            await until(lambda: manager.active_connections)
+        await manager.broadcast_to_room("anybody here?", "red")
+        await until(lambda: not manager.active_connections)
+
+
+async def test_a_connection_that_comes_at_the_end_is_closed() -> None:
+    async with Tutorial().open() as chat:
+        chat.engine.drain()
+        async with chat.enter(1) as one:
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await one.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
 
 
 async def test_messages_that_are_no_text_are_sent_as_json() -> None:

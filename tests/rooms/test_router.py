@@ -14,6 +14,7 @@ from pydantic_core import from_json, to_json
 from tailrace import Retention
 from tailrace.client import tail
 from tailrace.rooms import RoomLimits, rooms_router
+from tests.asgi.apps import small_engine
 from tests.raw import BOUND
 from tests.rooms.apps import House, until, until_gone
 
@@ -105,6 +106,14 @@ async def test_a_member_without_a_proper_name_is_the_applications_mistake() -> N
     assert len(house.router.rooms) == 0
 
 
+@pytest.mark.parametrize("name", ["", "a\nb", "a" * 129])
+async def test_names_that_no_member_has(name: str) -> None:
+    async with House().open() as house:
+        for method in ("GET", "POST"):
+            answer = await house.client.request(method, "/rooms/red", params={"name": name}, json=1)
+            assert (answer.status_code, answer.json()["code"]) == (422, "bad_member")
+
+
 async def test_a_cursor_of_what_is_gone_is_a_reset() -> None:
     async with House(retention=Retention(count=2)).open() as house:
         async with house.enter("red") as guest:
@@ -134,6 +143,14 @@ async def test_a_member_that_comes_back_in_time_has_not_left() -> None:
         assert await house.members("red") == ["ada", "bob"]
         heard = [await bob.hear() for _ in range(5)]
         assert heard == [("join", "bob"), ("join", "ada"), *[("message", "hi")] * 3]
+
+
+async def test_words_that_are_no_json_are_texts() -> None:
+    async with House().open() as house, house.enter("red") as guest:
+        for word in ("NaN", "-Infinity", "[NaN]"):
+            await guest.say(word)
+            assert await guest.hear() == ("message", word)
+        assert (await house.client.post("/rooms/red", content=b"NaN", headers=JSON)).status_code == 400
 
 
 async def test_who_asks_for_a_document_does_not_join() -> None:
@@ -174,9 +191,53 @@ async def test_a_room_that_nobody_uses_costs_nothing() -> None:
             await until(lambda: not len(house.router.rooms))
         finally:
             gc.enable()
-        for name in ("red", "green", "red/members", "green/members", "blue/members"):
+        for name in ("red", "green", "red members", "green members", "blue members"):
             await until_gone(house.engine, f"/rooms/{name}")
         assert await house.engine.find("/rooms/blue") is not None  # it has a history
+
+
+async def test_a_room_that_is_idle_is_forgotten() -> None:
+    async with House(engine=small_engine(keep_idle=0.05, heartbeat=0.1)).open() as house:
+        async with house.enter("red", "ada") as ada:
+            await ada.say("hello")
+            await ada.until("message", "hello")
+        await until(lambda: not len(house.router.rooms))
+        gc.collect()  # the server's end of a connection is a cycle, which holds the logs
+        for name in ("red", "red members"):
+            await until_gone(house.engine, f"/rooms/{name}")
+        assert (await house.client.get("/rooms/red")).json()["data"] == []
+
+
+async def test_a_quiet_room_with_members_is_kept() -> None:
+    engine = small_engine(keep_idle=0.05, heartbeat=0.1)
+    async with House(engine=engine).open() as house, house.enter("red", "ada") as ada:
+        await ada.hear()
+        await asyncio.sleep(0.4)
+        assert await house.members("red") == ["ada"]
+
+
+async def test_a_room_whose_members_are_lost_works_on() -> None:
+    async with House().open() as house, house.enter("red", "ada") as ada, house.enter("red", "bob"):
+        await ada.until("join", "bob")
+        log = await house.engine.find("/rooms/red members")
+        assert log is not None
+        await house.engine.forget(log)
+        async with house.enter("red", "cy"):
+            await ada.until("join", "cy")
+            assert await house.members("red") == ["cy"]
+        assert await ada.hear() == ("leave", "cy")
+
+
+async def test_a_room_that_is_lost_while_members_are_in_it() -> None:
+    async with House().open() as house, house.enter("red", "ada") as ada, house.enter("red", "bob") as bob:
+        await ada.until("join", "bob")
+        for name in ("red members", "red"):
+            log = await house.engine.find(f"/rooms/{name}")
+            assert log is not None
+            await house.engine.forget(log)
+        for guest in (ada, bob):
+            with pytest.raises(websockets.ConnectionClosed):
+                await guest.until("message", "what nobody says")
 
 
 async def test_rooms_that_were_used_longest_ago_are_forgotten() -> None:
@@ -185,6 +246,24 @@ async def test_rooms_that_were_used_longest_ago_are_forgotten() -> None:
             assert (await house.client.post(f"/rooms/{room}", json=room)).status_code == 202
         assert await house.engine.find("/rooms/blue") is None
         assert (await house.client.get("/rooms/red")).json()["data"][1]["message"] == "red"
+
+
+async def test_the_end_of_the_only_process_waits_for_nobody_to_come_back() -> None:
+    async with House(leave_delay=10 * BOUND).open() as house, house.enter("red", "ada") as ada:
+        await ada.hear()
+        house.engine.drain()
+        async with asyncio.timeout(BOUND):
+            await house.engine.readers.wait_none()
+            await until(lambda: not len(house.router.rooms))
+
+
+async def test_a_path_with_other_parameters() -> None:
+    async with House(path="/{team}/{floor:int}/{room}").open() as house:
+        assert (await house.client.post("/a%20b/3/red", json="hello")).status_code == 202
+        room = await house.router.room("red", team="a b", floor=3)
+        assert (room.name, room.log.name, room.log.top) == ("red", "/a%20b/3/red", 1)
+        refused = await house.client.get(f"/{'a' * 600}/3/red")
+        assert (refused.status_code, refused.json()["code"]) == (422, "bad_room_name")
 
 
 # Who may do what

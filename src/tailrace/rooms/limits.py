@@ -12,6 +12,9 @@ from ..errors import StreamError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+MAX_PATH = 512
+"""The most characters of a room's address."""
+
 KEPT = 10_000
 """How many senders' rates are remembered at most. The idle ones are forgotten first."""
 
@@ -45,6 +48,13 @@ def check_name(name: str) -> None:
     """Raise StreamError unless a room may have this name."""
     if _NAME.fullmatch(name) is None:
         message = f"expected a room's name of up to 64 letters, digits, '.', '_' and '-', but got {name[:80]!r}"
+        raise StreamError(message, code="bad_room_name", status=422)
+
+
+def check_path(path: str) -> None:
+    """Raise StreamError if a room's address is too long. Its parameters before the room's name may be anything."""
+    if len(path) > MAX_PATH:
+        message = f"expected an address of at most {MAX_PATH} characters, but got {len(path)}: {path[:80]!r}"
         raise StreamError(message, code="bad_room_name", status=422)
 
 

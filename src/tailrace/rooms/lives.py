@@ -36,9 +36,19 @@ class Lives:
         self._beginning = asyncio.Lock()
         self._watched: dict[str, _Watch] = {}
 
+    @property
+    def shared(self) -> bool:
+        """True if there may be other processes."""
+        return self.engine is not None and self.engine.store.shared
+
+    @property
+    def last_ends(self) -> bool:
+        """True if this process is the only one, and its server is about to stop."""
+        return self.engine is not None and self.engine.draining and not self.shared
+
     async def own(self) -> str:
         """Return the name of this process, whose life has begun. It has another name after it was taken for dead."""
-        if self.engine is not None and self.engine.store.shared:
+        if self.engine is not None and self.shared:
             async with self._beginning:
                 if self._writer is None or self._writer.lost:
                     await self._begin(self.engine)
@@ -46,7 +56,7 @@ class Lives:
 
     def watch(self, process: str) -> None:
         """Call `ended` as soon as the life of a process has ended."""
-        if self.engine is not None and self.engine.store.shared and process not in self._watched:
+        if self.engine is not None and self.shared and process not in self._watched:
             self._watched[process] = _Watch(self.engine, f"{self._name}/{process}", process, self._finish)
 
     async def _begin(self, engine: Engine) -> None:

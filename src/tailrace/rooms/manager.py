@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
@@ -13,6 +15,7 @@ from starlette.websockets import WebSocketState
 from ..asgi.lifespan import app_engine
 from ..engine.engine import Engine
 from ..errors import LogReset, SlowReader
+from ..events import encode_event
 from ..flow import Flow, Retention
 from ..log.base import Log, Tail
 from ..wire.websocket import INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER
@@ -21,6 +24,9 @@ from .limits import check_name
 FLOW = Flow.disconnect(1_000)
 
 RETENTION = Retention(count=1_000, size=4 << 20)
+
+LOBBY = "lobby"
+"""The room of those who do not name one."""
 
 
 class ConnectionManager:
@@ -38,7 +44,10 @@ class ConnectionManager:
                 manager.disconnect(websocket, room)
 
     A room is a log, so a broadcast waits for no connection. Each connection has a task that sends what is new. A member
-    that reads too slowly, or not at all, is disconnected, and delays nobody.
+    that reads too slowly, or not at all, is disconnected, and delays nobody. A connection that has broken is
+    forgotten at the next message, even if its endpoint does not call `disconnect`.
+
+    If you need no rooms, leave `room` out, and call `broadcast`.
     """
 
     def __init__(self, engine: Engine | None = None, *, name: str = "connection manager", flow: Flow = FLOW) -> None:
@@ -55,8 +64,8 @@ class ConnectionManager:
         self._flow = flow
         self._deliveries: dict[tuple[WebSocket, str], _Delivery] = {}
 
-    async def connect(self, websocket: WebSocket, room: str) -> None:
-        """Accept a WebSocket, and send it what is broadcast to the room from now on.
+    async def connect(self, websocket: WebSocket, room: str = LOBBY) -> None:
+        """Accept a WebSocket, and send it what is broadcast to the room from now on. It may be in several rooms.
 
         Raise StreamError for a name that no room may have.
         """
@@ -65,11 +74,12 @@ class ConnectionManager:
         log = await self._log(room)
         if websocket.application_state is WebSocketState.CONNECTING:
             await websocket.accept()
-        delivery = _Delivery(websocket, log.tail(log.top, flow=self._flow), engine)
-        self._deliveries[websocket, room] = delivery
-        self.active_connections.setdefault(room, []).append(websocket)
+        if (websocket, room) not in self._deliveries:
+            tail = log.tail(log.top, flow=self._flow)
+            self._deliveries[websocket, room] = _Delivery(websocket, tail, engine, partial(self._end, websocket, room))
+            self.active_connections.setdefault(room, []).append(websocket)
 
-    def disconnect(self, websocket: WebSocket, room: str) -> None:
+    def disconnect(self, websocket: WebSocket, room: str = LOBBY) -> None:
         """Stop sending to a WebSocket. Do nothing if it is not in the room."""
         delivery = self._deliveries.pop((websocket, room), None)
         if delivery is not None:
@@ -79,12 +89,31 @@ class ConnectionManager:
             if not connections:
                 del self.active_connections[room]
 
+    async def send_personal_message(self, message: Any, websocket: WebSocket) -> None:
+        """Send a message to one WebSocket: a str as it is, anything else as JSON. Wait until its client has room.
+
+        Raise WebSocketDisconnect if it is closed.
+        """
+        if websocket.application_state is WebSocketState.DISCONNECTED:
+            # As if the client had left, so that the endpoint ends in the same way. Code 1006: RFC 6455, section 7.4.1.
+            raise WebSocketDisconnect(1006)
+        await websocket.send_text(_text_of(encode_event(message)[1]))
+
+    async def broadcast(self, message: Any) -> None:
+        """Send a message to everybody who named no room."""
+        await self.broadcast_to_room(message, LOBBY)
+
     async def broadcast_to_room(self, message: Any, room: str) -> None:
         """Send a message to everybody in a room: a str as it is, anything else as JSON. Wait for no connection."""
         if self._engine is None:
             return  # nobody has connected yet
         log = await self._log(room)
         await log.append(message)
+
+    def _end(self, websocket: WebSocket, room: str, delivery: _Delivery) -> None:
+        """Forget a connection that can be sent nothing more."""
+        if self._deliveries.get((websocket, room)) is delivery:
+            self.disconnect(websocket, room)
 
     async def _log(self, room: str) -> Log:
         assert self._engine is not None
@@ -94,13 +123,17 @@ class ConnectionManager:
 class _Delivery:
     """Sends the messages of a room to one WebSocket. The engine waits for it at the end of the server."""
 
-    def __init__(self, websocket: WebSocket, tail: Tail, engine: Engine) -> None:
+    def __init__(self, websocket: WebSocket, tail: Tail, engine: Engine, ended: Callable[[_Delivery], None]) -> None:
+        """Call `ended` at the end, whatever its cause."""
         self._websocket = websocket
         self._tail = tail
         self._engine = engine
+        self._ended = ended
         self._task = asyncio.create_task(self._run(), name=f"tailrace delivery {tail.log.name}")
         self._task.add_done_callback(self._end)
         engine.readers.join(self)
+        if engine.draining:
+            self.leave()
 
     def leave(self) -> None:
         """Close the WebSocket, because the server is about to stop."""
@@ -121,7 +154,7 @@ class _Delivery:
         try:
             async for entries in self._tail:
                 for json in entries.json:
-                    await send(from_json(json) if json.startswith(b'"') else json.decode())
+                    await send(_text_of(json))
         except SlowReader:
             return TRY_AGAIN_LATER
         except LogReset:
@@ -131,3 +164,9 @@ class _Delivery:
     def _end(self, _: object) -> None:
         self._tail.close()
         self._engine.readers.part(self)
+        self._ended(self)
+
+
+def _text_of(json: bytes) -> str:
+    """Return a message as it is sent: a string without its quotes."""
+    return from_json(json) if json.startswith(b'"') else json.decode()

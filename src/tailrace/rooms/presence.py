@@ -17,15 +17,16 @@ import asyncio
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from secrets import token_urlsafe
 from typing import Any, TypeAlias
 
 from pydantic_core import from_json
 
-from ..errors import StoreUnavailable
+from ..errors import LogClosed, LogReset, StoreUnavailable
 from ..flow import Retention
-from ..log.base import Log
+from ..log.base import Log, Tail
 from .lives import Lives
 
 RETENTION = Retention(count=1_024, size=16 << 20)
@@ -63,6 +64,8 @@ class Presence:
         self._read = -1
         self._changes: dict[int, list[Change]] = {}  # by this presence's own entries
         self._snapshot = 0
+        self._visitors = 0  # the connections to this process, of whomever
+        self._following: tuple[Tail, asyncio.Task[None]] | None = None
 
     @property
     def connections(self) -> int:
@@ -73,6 +76,25 @@ class Presence:
         """Return the members in alphabetical order."""
         await self._catch_up()
         return sorted(self._count)
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Keep up with the other processes while the block runs, so that somebody notices when one of them dies.
+
+        Blocks that run at the same time share a task.
+        """
+        self._visitors += 1
+        if self._lives.shared and (self._following is None or self._following[1].done()):
+            tail = self.log.tail(self.log.top)
+            self._following = tail, asyncio.create_task(self._follow(tail), name=f"tailrace presence {self.log.name}")
+        try:
+            yield
+        finally:
+            self._visitors -= 1
+            if not self._visitors and self._following is not None:
+                (tail, task), self._following = self._following, None
+                tail.close()
+                await task
 
     async def enter(self, member: str) -> None:
         """Note a new connection of a member."""
@@ -88,7 +110,7 @@ class Presence:
             return
         del self._connections[member]
         try:
-            await asyncio.sleep(self._delay)
+            await asyncio.sleep(0 if self._lives.last_ends else self._delay)
         finally:  # also if the server ends meanwhile
             if member in self._told and member not in self._connections:
                 self._told.discard(member)
@@ -97,6 +119,8 @@ class Presence:
                 except StoreUnavailable as error:
                     # The next join or leave at this process tells of this one, too.
                     logger.warning("%s: that %s has left is not told yet: %s", self.log.name, member, error)
+                except LogClosed:
+                    pass  # the store has lost the room, and its readers know
 
     async def bury(self, process: str) -> None:
         """Note that a process has ended: another one, or this one as the others see it."""
@@ -128,6 +152,16 @@ class Presence:
             await self.log.append({"all": here, "at": self._read})
 
     # Reading
+
+    async def _follow(self, tail: Tail) -> None:
+        """Read what is written until the tail is closed. After an error, the next visitor begins to follow again."""
+        with tail, suppress(LogReset):  # a reset means that the store has lost the room
+            try:
+                await self._catch_up()
+                async for _ in tail:
+                    await self._catch_up()
+            except StoreUnavailable as error:
+                logger.warning("%s: that a process dies may be noticed late: %s", self.log.name, error)
 
     async def _catch_up(self) -> None:
         """Read what is new in the log."""

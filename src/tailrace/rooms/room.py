@@ -16,7 +16,7 @@ from ..errors import StreamError
 from ..events import Event
 from ..flow import Flow, LogStatistics, Retention
 from ..log.base import Log, Tail
-from .limits import Rates, RoomLimits, check_name
+from .limits import Rates, RoomLimits, check_name, check_path
 from .lives import Lives
 from .presence import RETENTION, Presence
 
@@ -84,14 +84,18 @@ class Room:
     @asynccontextmanager
     async def present(self, member: str | None) -> AsyncIterator[None]:
         """Count somebody as a member while the block runs. None stays unseen."""
-        if member is None:
+        if not self._settings.presence:
             yield
             return
-        try:
-            await self._presence.enter(member)
-            yield
-        finally:
-            await self._presence.leave(member)
+        async with self._presence.followed():
+            if member is None:
+                yield
+                return
+            try:
+                await self._presence.enter(member)
+                yield
+            finally:
+                await self._presence.leave(member)
 
     async def bury(self, process: str) -> None:
         """Let the members leave who were connected to a process that has ended."""
@@ -125,6 +129,7 @@ class RoomSettings:
     - `retention`: how much of a room's history is kept for those who come back.
     - `flow`: the policy for members that read slowly.
     - `leave_delay`: the seconds in which a member may come back without having left.
+    - `presence`: whether there are members.
     """
 
     limits: RoomLimits
@@ -132,6 +137,7 @@ class RoomSettings:
     retention: Retention
     flow: Flow
     leave_delay: float
+    presence: bool
 
 
 class Rooms:
@@ -143,7 +149,7 @@ class Rooms:
         self._lives = Lives(None, name, self._bury)
         self._name = name
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
-        self._recent: dict[str, tuple[Log, Log]] = {}  # logs of an embedded store, those used longest ago first
+        self._recent: dict[str, None] = {}  # the paths of rooms in an embedded store, those used longest ago first
         limits = settings.limits
         self._rates = Rates(limits.rate, limits.burst)
         self._room_rates = Rates(limits.room_rate, limits.room_burst)
@@ -154,13 +160,14 @@ class Rooms:
     async def get(self, engine: Engine, path: str, name: str) -> Room:
         """Return the room whose log is named by a path. Call `leave` when you do not use it any more.
 
-        Raise StreamError for a name that no room may have.
+        Raise StreamError for a name or a path that no room may have.
         """
         check_name(name)
+        check_path(path)
         if (room := self._rooms.get(path)) is None or room.broken_off:
             room = await self._open(engine, path, name)
         room.users += 1
-        await self._remember(engine, path, room)
+        await self._remember(engine, path)
         return room
 
     async def leave(self, engine: Engine, room: Room) -> None:
@@ -195,23 +202,24 @@ class Rooms:
             message = f"expected fewer than {self.settings.limits.rooms} rooms in use, but there are as many"
             raise StreamError(message, code="too_many_rooms", status=503)
         log = await engine.log(path, retention=self.settings.retention)
-        members = await engine.log(f"{path}/members", retention=RETENTION)
-        if (room := self._rooms.get(path)) is None or room.log is not log:
+        members = await engine.log(_members_of(path), retention=RETENTION)
+        if (room := self._rooms.get(path)) is None or room.logs != (log, members):
             room = self._rooms[path] = Room(name, log, members, self._lives_at(engine), self.settings)
         return room
 
-    async def _remember(self, engine: Engine, path: str, room: Room) -> None:
+    async def _remember(self, engine: Engine, path: str) -> None:
         """Note that a room was used. Forget those that were not for longest, if they are too many."""
         if engine.store.shared:
             return  # others may use them, and the store has a memory of its own
         self._recent.pop(path, None)
-        self._recent[path] = room.logs
+        self._recent[path] = None
         while len(self._recent) > self.settings.limits.rooms:
             oldest = next(iter(self._recent))
-            logs = self._recent.pop(oldest)
+            del self._recent[oldest]
             if oldest not in self._rooms:
-                for log in logs:
-                    await engine.forget(log)
+                for name in (oldest, _members_of(oldest)):
+                    if (log := await engine.find(name)) is not None:
+                        await engine.forget(log)
 
     def _lives_at(self, engine: Engine) -> Lives:
         if self._lives.engine is not engine:
@@ -221,6 +229,10 @@ class Rooms:
     async def _bury(self, process: str) -> None:
         for room in tuple(self._rooms.values()):
             await room.bury(process)
+
+
+def _members_of(path: str) -> str:
+    return f"{path} members"  # no room's name has a space
 
 
 def _now() -> str:

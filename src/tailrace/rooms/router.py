@@ -21,7 +21,7 @@ from ..asgi.origins import is_admitted
 from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine.engine import Engine
-from ..errors import NotAcceptable
+from ..errors import NotAcceptable, StreamError
 from ..flow import Flow, Retention
 from ..modes import DEFAULT_WIRES, choose_wire
 from ..routing.body import BodyRefused, media_type_of, read_body, read_lines
@@ -114,11 +114,12 @@ class RoomsRouter(StreamRouter):
         flow, retention = flow or Flow.log(), retention or RETENTION
         self._stream = StreamSettings(wires=WIRES, flow=flow, cache_control="no-cache, no-store, no-transform")
         processes = f"{self._template} processes"
-        self.rooms = Rooms(processes, RoomSettings(limits or RoomLimits(), history, retention, flow, leave_delay))
+        settings = RoomSettings(limits or RoomLimits(), history, retention, flow, leave_delay, presence)
+        self.rooms = Rooms(processes, settings)
         self._presence = presence
         self._add_routes(path, list(read), list(write))
 
-    async def room(self, name: str, **parameters: str) -> Room:
+    async def room(self, name: str, **parameters: Any) -> Room:
         """Return a room, to read it or to publish in it from code. The router must have been given its engine.
 
         `parameters` are those of the path that come before the room's name.
@@ -208,10 +209,10 @@ class RoomsRouter(StreamRouter):
         finally:
             await self.rooms.leave(engine, room)
 
-    async def _get(self, engine: Engine, parameters: Mapping[str, str]) -> Room:
+    async def _get(self, engine: Engine, parameters: Mapping[str, Any]) -> Room:
         # Not by the request's own path: an application may be mounted anywhere, in each of its processes.
-        quoted = {name: quote(value, safe="") for name, value in parameters.items()}
-        return await self.rooms.get(engine, self._template.format_map(quoted), parameters[self._parameter])
+        quoted = {name: quote(str(value), safe="") for name, value in parameters.items()}
+        return await self.rooms.get(engine, self._template.format_map(quoted), str(parameters[self._parameter]))
 
     def _engine_of(self, request: Request) -> Engine:
         return self.engine or app_engine(request.app)
@@ -271,13 +272,19 @@ def _nobody() -> None:
 
 
 def _checked(member: Any) -> str | None:
-    if member is not None and not (isinstance(member, str) and member.isprintable() and 0 < len(member) <= 128):
-        raise TypeError(f"expected as member a printable name of 1 to 128 characters or None, but got {member!r:.80}")
+    """Return what the dependency gave. A client may have chosen the name, so a bad one is no error of the server's."""
+    if member is None:
+        return None
+    if not isinstance(member, str):
+        raise TypeError(f"expected a member's name or None, but got {member!r:.80}")
+    if not member.isprintable() or not 0 < len(member) <= 128:
+        message = f"expected a member's name of 1 to 128 printable characters, but got {member[:80]!r}"
+        raise StreamError(message, code="bad_member", status=422)
     return member
 
 
 def _host_of(request: Request) -> str:
-    return "" if request.client is None else f" {request.client.host}"  # no member's name begins with a space
+    return "" if request.client is None else f"\n{request.client.host}"  # no member's name has a line feed
 
 
 def _messages_in(lines: Sequence[bytes], limits: RoomLimits, *, typed: bool) -> list[Any]:
@@ -290,7 +297,7 @@ def _message_in(line: bytes, limits: RoomLimits, *, typed: bool) -> Any:
     """Return the JSON value of a line. If `typed`, a line that is no JSON is a text, so that people may type."""
     _check_size(line, limits)
     try:
-        return from_json(line)
+        return from_json(line, allow_inf_nan=False)
     except ValueError as error:
         if typed:
             return _text_in(line, limits)
@@ -316,7 +323,7 @@ _BODY: dict[str, Any] = {
     "content": {"application/json": {}, NDJSON.media_type: {}, "text/plain": {}},
 }
 _REFUSED: dict[int | str, dict[str, Any]] = {
-    422: {"description": "No room may have this name.", "model": Refusal},
+    422: {"description": "No room, or no member, may have this name.", "model": Refusal},
     503: {"description": "Too many rooms or members.", "model": Refusal},
 }
 _UNACCEPTED: dict[int | str, dict[str, Any]] = {
