@@ -121,6 +121,7 @@ BEFORE = "Sat, 28 Nov 2026 10:00:00 GMT"
 THEN = "Sat, 28 Nov 2026 10:00:01 GMT"
 AFTER = "Sat, 28 Nov 2026 10:00:02 GMT"
 OBSOLETE = "Saturday, 28-Nov-26 10:00:01 GMT"
+ASCTIME = "Sat Nov 28 10:00:01 2026"
 
 STRONG = Validators('"a"', THEN, settled=True)
 FRESH = Validators('W/"a"', THEN, settled=False)
@@ -142,10 +143,14 @@ FRESH = Validators('W/"a"', THEN, settled=False)
         ({"if-modified-since": THEN}, 304, 304),
         ({"if-modified-since": AFTER}, 304, 304),
         ({"if-modified-since": OBSOLETE}, 304, 304),
+        ({"if-modified-since": ASCTIME}, 304, 304),
+        ({"if-modified-since": "Sun Nov  1 10:00:01 2026"}, None, None),
         ({"if-modified-since": BEFORE}, None, None),
         ({"if-modified-since": "yesterday"}, None, None),
         ({"if-modified-since": ""}, None, None),
         ({"if-modified-since": THEN.removesuffix(" GMT")}, None, None),
+        ({"if-modified-since": THEN.replace("GMT", "+0000")}, None, None),
+        ({"if-modified-since": f"{AFTER}, {AFTER}"}, None, None),
         ({"if-modified-since": "Sat, 99 Nov 2026 10:00:00 GMT"}, None, None),
         # The tag decides, and the date is for servers that know no tags.
         ({"if-none-match": '"b"', "if-modified-since": THEN}, None, None),
@@ -184,6 +189,7 @@ def test_tags_may_come_in_several_headers() -> None:
         ('"a", "b"', False, False),
         (THEN, True, False),
         (OBSOLETE, True, False),
+        (ASCTIME, True, False),
         (AFTER, False, False),
         (BEFORE, False, False),
         ("yesterday", False, False),

@@ -45,10 +45,11 @@ logger = logging.getLogger("tailrace")
 
 
 class FileResponse(Response):
-    """Send a file in chunks, with constant memory. It takes the arguments of Starlette's FileResponse.
+    """Send a file in chunks, with constant memory.
 
-    It answers Range, If-Range and the other conditions of a GET, and HEAD. A file that is missing, or that is no
-    regular file, gets 404. One that the process may not read gets 403.
+    It takes the arguments of Starlette's FileResponse by name, except `stat_result`. It answers Range, If-Range and the
+    other conditions of a GET, and HEAD. A file that is missing, or that is no regular file, gets 404. One that the
+    process may not read gets 403.
 
     The file is opened once, and its headers and bytes come from that one descriptor. If the file is replaced meanwhile,
     the client gets all of the old one. If it is written to, the response is cut short, so that the client sees an
@@ -131,7 +132,7 @@ class FileResponse(Response):
         # Conditions are for a file that is there, and ranges for GET alone (RFC 9110, sections 13.2.1 and 14.2).
         if self.status_code == 200 and method in ("GET", "HEAD"):
             # The application's own headers come before the file's.
-            validators = Validators(headers["etag"], headers["last-modified"], file.settled)
+            validators = Validators(headers["etag"], headers.get("last-modified", file.last_modified), file.settled)
             if (verdict := validators.verdict(asked)) is not None:
                 return _without_file(verdict, headers)
             if method == "GET" and validators.allow_range(asked.get("if-range")):
@@ -158,7 +159,8 @@ class FileResponse(Response):
     def _headers_of(self, file: OpenFile) -> MutableHeaders:
         headers = MutableHeaders(raw=list(self.raw_headers))
         headers.setdefault("etag", file.etag)
-        headers.setdefault("last-modified", formatdate(file.modified, usegmt=True))
+        if file.settled:  # otherwise a later version may have the same date, and a client would join the two
+            headers.setdefault("last-modified", file.last_modified)
         return headers
 
 
@@ -196,8 +198,9 @@ def guess_media_type(name: str) -> str:
 
 def content_disposition(kind: str, filename: str) -> str:
     """Return the header that names a download (RFC 6266), with a name in ASCII for clients that know no other."""
-    # Separators and control characters are no part of a name. A surrogate stands for a byte that is no character.
-    name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", filename)
+    # Separators and control characters are no part of a name. Some of the latter turn text around, so that a program
+    # looks like a picture. A surrogate stands for a byte that is no character.
+    name = re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069/\\]", "_", filename)
     name = re.sub(r"[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", name)
     # Some clients decode `%` even here.
     plain = re.sub(r'[^ -~]|["%]', "_", name)
@@ -247,20 +250,25 @@ class OpenFile:
                 raise
             if self._root is None:  # otherwise the client has named it
                 logger.warning("expected a file to send, but got: %s", error)
+            elif not os.path.isdir(self._root):
+                logger.warning("expected a folder with files to send, but there is none at %s", self._root)
             raise StreamError("there is no such file", code="file_not_found", status=404) from error
         self._file = io.FileIO(descriptor)
         self._stat = os.fstat(descriptor)
         self.size = self._stat.st_size
         now = time.time_ns()
         # No file is from the future (RFC 9110, section 8.8.2.1).
-        self.modified = min(self._stat.st_mtime_ns, now) // 10**9
+        self.last_modified = formatdate(min(self._stat.st_mtime_ns, now) // 10**9, usegmt=True)
         self.settled = now - max(self._stat.st_mtime_ns, self._stat.st_ctime_ns) > SETTLED_AFTER
 
     @property
     def etag(self) -> str:
-        """An entity tag for this version. It is weak while another version may follow within the clock's resolution."""
+        """An entity tag for this version. It is weak while another version may follow within the clock's resolution.
+
+        Then it gives way to a strong tag that is not the same, so no client keeps bytes from before the last change.
+        """
         # Archives and reproducible builds set the time of modification. Nobody but the kernel sets the inode's.
-        facts = f"{self._stat.st_ctime_ns}-{self._stat.st_mtime_ns}-{self._stat.st_size}"
+        facts = f"{self._stat.st_ctime_ns}-{self._stat.st_mtime_ns}-{self._stat.st_size}-{self.settled}"
         tag = hashlib.blake2b(facts.encode(), digest_size=12).hexdigest()
         return f'"{tag}"' if self.settled else f'W/"{tag}"'
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from secrets import token_hex
 from typing import NamedTuple, TypeAlias
@@ -20,6 +21,14 @@ MAX_RANGES = 100
 # No file needs an offset of a hundred digits, and `int` refuses thousands.
 _RANGE = re.compile(r"([0-9]{1,100})-([0-9]{0,100})|-([0-9]{1,100})")
 _ETAG = re.compile(r'(?:W/)?"[^"]*"')
+
+# The three forms that a recipient must accept, and no others (RFC 9110, section 5.6.7). The last one has no zone.
+_DATE = re.compile(
+    r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
+    r"|[A-Z][a-z]{5,8}, \d\d-[A-Z][a-z]{2}-\d\d \d\d:\d\d:\d\d GMT"
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +71,8 @@ class Validators:
 
     def _is_newer(self, date: str | None) -> bool | None:
         """Return None if there is no date, or nothing that is one. Such conditions are ignored."""
-        if date is None or (since := _seconds(date)) is None or (modified := _seconds(self.last_modified)) is None:
-            return None
-        return modified > since
+        since, modified = _seconds(date), _seconds(self.last_modified)
+        return None if since is None or modified is None else modified > since
 
 
 def _tags(asked: Headers, name: str) -> list[str]:
@@ -75,19 +83,21 @@ def _tags(asked: Headers, name: str) -> list[str]:
     return ["*"] if text == "*" else _ETAG.findall(text) or [""]
 
 
-def _seconds(date: str) -> int | None:
-    try:
-        parsed = parsedate_to_datetime(date)
-    except (ValueError, OverflowError):  # some numbers are no date, and others are too large for one
+def _seconds(date: str | None) -> int | None:
+    """Return the time of an HTTP date, or None if it is none."""
+    if date is None or not _DATE.fullmatch(date):
         return None
-    return None if parsed.tzinfo is None else int(parsed.timestamp())
+    try:
+        return int(parsedate_to_datetime(date).replace(tzinfo=UTC).timestamp())
+    except ValueError:  # there is no such month, day or hour
+        return None
 
 
 def parse_ranges(header: str, size: int) -> list[Range] | None:
     """Return the ranges of a file of `size` bytes, in the order in which they were asked for.
 
-    The list is empty if the file has none of them. None stands for the whole file: the header is malformed, of another
-    unit or too long, all of which RFC 9110 (section 14.2) says to ignore, or the file is empty.
+    The list is empty if the file has none of them. None stands for the whole file: the header is of another unit, which
+    RFC 9110 (section 14.2) says to ignore, or it is malformed or too long, or the file is empty.
     """
     unit, _, given = header.partition("=")
     parts = [part for each in given.split(",") if (part := each.strip(" \t"))]
