@@ -414,9 +414,7 @@ async def test_a_download_goes_on_only_in_the_version_in_which_it_began(
         assert (got.status, rest) == (200, CONTENT[::-1])
 
 
-async def test_a_file_that_may_change_unnoticed_is_never_continued(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_may_change_unnoticed_is_never_continued(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(Served(x=FileResponse(path))) as url:
         began, _ = await fetch(url, "/x")
         assert began.headers["etag"].startswith('W/"')
