@@ -16,6 +16,7 @@ import pytest
 
 import tailrace
 import tailrace.client
+import tailrace.pages
 import tailrace.rooms
 
 SOURCE = Path(tailrace.__file__).parent
@@ -30,7 +31,7 @@ LAYERS: list[set[str]] = [
     {"producer"},
     {"engine"},
     {"asgi"},
-    {"routing"},
+    {"pages", "routing"},
     {"__init__", "packets", "rooms", "testing"},
     {"chat", "rover"},
     {"cli"},
@@ -39,12 +40,12 @@ LAYERS: list[set[str]] = [
 
 # These import nothing of tailrace but the public names of these packages, as any other application would.
 APPLICATIONS = {"chat", "rover"}
-PUBLIC = {"__init__": tailrace, "client": tailrace.client, "rooms": tailrace.rooms}
+PUBLIC = {"__init__": tailrace, "client": tailrace.client, "pages": tailrace.pages, "rooms": tailrace.rooms}
 
 # Who may import what comes from elsewhere: modules, or folders with all their modules.
 FOREIGN: dict[str, set[str]] = {
     "fastapi": {"chat", "packets", "rooms", "routing", "rover"},
-    "starlette": {"asgi", "chat", "packets", "rooms", "routing", "rover"},
+    "starlette": {"asgi", "chat", "packets", "pages", "rooms", "routing", "rover"},
     # Only extras bring these.
     "alembic": {"chat.store"},
     "anthropic": {"chat.models"},

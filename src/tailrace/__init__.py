@@ -69,6 +69,7 @@ __all__ = [
     "detect_mode",
     "encode_data",
     "format_sse",
+    "javascript_client",
     "lifespan",
     "read_notice",
     "stream_response",
@@ -86,6 +87,7 @@ _MODULES = (
         ".asgi.lifespan",
         ".asgi.origins",
         ".asgi.response",
+        ".pages",
         ".routing.router",
         ".routing.shortcuts",
     ),
@@ -125,6 +127,7 @@ if TYPE_CHECKING:
     from .log.store import Keeping, LogStore
     from .log.writer import Writer
     from .modes import DEFAULT_WIRES, ResponseMode, choose_wire, detect_mode
+    from .pages import javascript_client
     from .producer import OnDisconnect, Producer
     from .routing.router import StreamRouter
     from .routing.shortcuts import create_streaming_endpoint, stream_response

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from pydantic import BaseModel
-from starlette.staticfiles import StaticFiles
 
 from .. import Engine, FileResponse, OriginGuard, __version__
+from ..pages import CLIENT, SHARED, PageFiles
 from ..rooms import rooms_router
 from .image import check_image, panorama_path
 from .simulation import Rover
@@ -25,32 +25,6 @@ survives the network: a client that comes back gets what it missed.
 """
 
 PAGES = Path(__file__).parent / "pages"
-
-HEADERS = {
-    "Cache-Control": "no-cache",  # revalidate each time, so that a page and its modules have the same version
-    "Content-Security-Policy": "; ".join(
-        [
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "connect-src 'self'",
-            "img-src 'self' blob:",  # the page shows what has arrived of the image
-            "base-uri 'none'",
-            "form-action 'self'",
-            "frame-ancestors 'none'",
-        ]
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-
-# `mimetypes` reads the system's tables, where a script may be text/plain.
-MEDIA_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
 
 
 class Health(BaseModel):
@@ -129,8 +103,9 @@ def image_router(path: Path) -> APIRouter:
 
 service = APIRouter()
 
-_pages = StaticFiles(directory=PAGES)
-_assets = StaticFiles(directory=PAGES / "assets", packages=[("tailrace", "pages")])
+# The page shows what has arrived of the image.
+_pages = PageFiles(PAGES, images="blob:")
+_assets = PageFiles(PAGES / "assets", SHARED, CLIENT)
 
 
 @service.get("/health", tags=["service"])
@@ -149,18 +124,9 @@ async def health(request: Request) -> Health:
 
 @service.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def dashboard(request: Request) -> Response:
-    return await _file(_pages, "index.html", request)
+    return await _pages.get_response("index.html", request.scope)
 
 
 @service.api_route("/assets/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
 async def asset(path: str, request: Request) -> Response:
-    return await _file(_assets, path, request)
-
-
-async def _file(files: StaticFiles, path: str, request: Request) -> Response:
-    """Return a file, or 304 if the client has it. Raise HTTPException if there is no such file."""
-    response = await files.get_response(path, request.scope)
-    response.headers.update(HEADERS)
-    if response.status_code == 200:
-        response.headers["Content-Type"] = MEDIA_TYPES[Path(path).suffix]
-    return response
+    return await _assets.get_response(path, request.scope)

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 import tailrace
 from tailrace.chat.api.pages import PAGES
+from tailrace.pages import MEDIA_TYPES
 from tests.chat.api.talking import Chat, Scripted, chatting
 
 TYPES = {
@@ -31,6 +32,7 @@ ASSETS = {
     file.name: file
     for folder in (PAGES / "assets", Path(tailrace.__file__).parent / "pages")
     for file in folder.iterdir()
+    if file.suffix in MEDIA_TYPES
 }
 
 
