@@ -83,6 +83,11 @@ class Swarm:
             self._streams[sock.fileno()] = Stream(sock)
             self._epoll.register(sock, select.EPOLLIN)
 
+    def send(self, data: bytes) -> None:
+        """Send the same on every stream."""
+        for stream in self._streams.values():
+            stream.sock.sendall(data)
+
     def wait(self, until: Callable[[], bool], timeout: float, what: str) -> None:
         """Read until the condition holds; raise if it does not in time."""
         deadline = time.perf_counter() + timeout
@@ -204,6 +209,11 @@ def upgrade(path: str) -> bytes:
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ).encode()
+
+
+def text_frame(text: str) -> bytes:
+    """A WebSocket frame with a short text, masked as a client's must be, by zeros (RFC 6455, section 5.3)."""
+    return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text.encode()
 
 
 def post(path: str, accept: str, body: object) -> bytes:

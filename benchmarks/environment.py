@@ -17,6 +17,7 @@ PACKAGES = (
     "pydantic",
     "sse-starlette",
     "litestar",
+    "python-socketio",
     "uvicorn",
     "uvloop",
     "httptools",
