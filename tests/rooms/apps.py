@@ -43,8 +43,9 @@ class House:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[House]:
+        # In a storm, a connection may be closed as idle at the moment when the client takes it for the next request.
         async with (
-            serving(self.app, log_level="error") as self.url,
+            serving(self.app, log_level="error", timeout_keep_alive=3_600) as self.url,
             httpx.AsyncClient(base_url=self.url, timeout=BOUND) as self.client,
         ):
             try:

@@ -13,6 +13,7 @@ import websockets
 from tailrace import StoreUnavailable
 from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.log.store import Keeping
+from tailrace.rooms import RoomLimits
 from tailrace.rooms.lives import Lives
 from tests.asgi.apps import small_engine
 from tests.log.redis.redis_server import RedisServer, redis_server
@@ -161,6 +162,16 @@ async def test_a_process_that_was_taken_for_dead_comes_back(redis: RedisServer) 
             await bob.until("join", "cy")
         await bob.until("leave", "cy")
         assert await there.members("red") == await here.members("red") == ["ada", "bob"]
+
+
+async def test_strangers_cannot_fill_the_store_with_rooms(redis: RedisServer) -> None:
+    async with House(engine=shared_engine(redis.url), limits=RoomLimits(rooms=2)).open() as house:
+        for room in ("red", "blue", "red"):
+            assert (await house.client.get(f"/rooms/{room}")).status_code == 200
+        answer = await house.client.get("/rooms/green")
+        assert (answer.status_code, answer.json()["code"]) == (503, "too_many_rooms")
+        assert int(answer.headers["retry-after"]) > 60
+        assert (await house.client.get("/rooms/blue")).status_code == 200
 
 
 async def test_one_process_alone_has_no_life() -> None:

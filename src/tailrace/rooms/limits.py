@@ -29,7 +29,8 @@ class RoomLimits:
     - `room_rate`, `room_burst`: how many messages all members of a room may publish.
     - `members`: the most connections to a room in one process.
     - `rooms`: the most rooms that are in use in one process. An embedded store also keeps at most as many, and forgets
-      those that were used longest ago.
+      those that were used longest ago. In a shared store, a process makes at most as many at once, and per hour for
+      long.
     - `seconds`: how long a request's body may take to arrive.
     """
 

@@ -153,6 +153,7 @@ class Rooms:
         limits = settings.limits
         self._rates = Rates(limits.rate, limits.burst)
         self._room_rates = Rates(limits.room_rate, limits.room_burst)
+        self._new_rooms = Rates(limits.rooms / 3_600, limits.rooms)
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -198,14 +199,22 @@ class Rooms:
                 raise StreamError(message, code="too_many_messages", status=429, retry_after=int(wait) + 1)
 
     async def _open(self, engine: Engine, path: str, name: str) -> Room:
-        if len(self._rooms) >= self.settings.limits.rooms:
-            message = f"expected fewer than {self.settings.limits.rooms} rooms in use, but there are as many"
-            raise StreamError(message, code="too_many_rooms", status=503)
+        await self._check_rooms(engine, path)
         log = await engine.log(path, retention=self.settings.retention)
         members = await engine.log(_members_of(path), retention=RETENTION)
         if (room := self._rooms.get(path)) is None or room.logs != (log, members):
             room = self._rooms[path] = Room(name, log, members, self._lives_at(engine), self.settings)
         return room
+
+    async def _check_rooms(self, engine: Engine, path: str) -> None:
+        """Raise StreamError if too many rooms are in use, or too many were made of late in a store that keeps them."""
+        limit = self.settings.limits.rooms
+        if len(self._rooms) >= limit:
+            message = f"expected fewer than {limit} rooms in use, but there are as many"
+            raise StreamError(message, code="too_many_rooms", status=503)
+        if engine.store.shared and await engine.find(path) is None and (wait := self._new_rooms.take("", 1)):
+            message = f"expected at most {limit} new rooms an hour, but there are more"
+            raise StreamError(message, code="too_many_rooms", status=503, retry_after=int(wait) + 1)
 
     async def _remember(self, engine: Engine, path: str) -> None:
         """Note that a room was used. Forget those that were not for longest, if they are too many."""
