@@ -1,54 +1,142 @@
-"""The dashboard in a browser, and the small mission control behind it."""
+"""The dashboard in a browser, and the mission control behind it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+from PIL import Image
 from playwright.async_api import Browser, Locator, Page, expect
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tailrace.rover import create_app
+from tailrace.rover.app import IMAGE_PATH
+from tailrace.rover.telemetry import SPEED, Telemetry, read, resume
 from tailrace.testing import Relay, relayed
 from tests.chat.browsing import PATIENCE
-from tests.rover.pages_app import Mission
+from tests.rover.watching import NDJSON, strong_tag
 from tests.serving import serving
 
 NAME = "tailrace-rover-name"
 LIMIT = "tailrace-rover-limit"
 
+TICK = 2.0 * SPEED
+"""Seconds of the mission from one reading to the next."""
+
+NEVER = 3_600.0
+
+
+def paint(path: Path, width: int = 3_200, height: int = 800) -> Path:
+    """Write an image of some 100 kB."""
+    Image.effect_noise((width // 4, height // 4), 60).resize((width, height)).save(path, progressive=True)
+    return path
+
+
+class Gate:
+    """Notes who asks for what, and keeps a channel closed, as an application with its own rules would."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.asked: list[tuple[str, Headers]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        self.asked.append((scope["path"], Headers(scope=scope)))
+        if scope["path"] != "/ws/comms/closed":
+            return await self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})  # the handshake gets 403
+        closed = {"detail": "the channel is for flight directors", "code": "forbidden"}
+        return await JSONResponse(closed, 403)(scope, receive, send)
+
 
 class Site:
-    """A mission control behind a relay that a test can cut. It can be started again at the same address."""
+    """A mission control behind a relay that a test can cut. It can be started again at the same address.
 
-    mission: Mission
+    A test decides when there is a reading, but for the first.
+    """
+
+    url: str
     relay: Relay
+    gate: Gate
+    _telemetry: Telemetry
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, image: Path) -> None:
+        self.image = image
         self._port = 0
-        self._lives = 0
         self._server = AsyncExitStack()
         self._address = AsyncExitStack()
 
-    async def start(self, origin: datetime | None = None) -> None:
-        self._lives += 1
-        self.mission = Mission(self._folder, epoch=f"life{self._lives}", origin=origin)
-        url = await self._server.enter_async_context(serving(self.mission.app))
-        self.relay = await self._address.enter_async_context(relayed(url, port=self._port))
+    async def start(self) -> None:
+        app = create_app(image=self.image, every=NEVER)
+        self.gate, self._telemetry = Gate(app), app.state.telemetry
+        serving_gate = serving(self.gate, timeout_graceful_shutdown=0)  # it does not wait until members have left
+        self.url = await self._server.enter_async_context(serving_gate)
+        self._server.callback(app.state.tailrace_engine.drain)  # as a signal does
+        log = await self._telemetry.readings()
+        with log.tail() as first:
+            await anext(first)
+        self.relay = await self._address.enter_async_context(relayed(self.url, port=self._port))
         self._port = urlsplit(self.relay.url).port or 0
 
     async def stop(self) -> None:
         await self._address.aclose()
         await self._server.aclose()
 
+    async def read(self, count: int = 1, *, ticks: int = 1, **changes: Any) -> None:
+        """Let the rover say its next readings, each some ticks after the one before."""
+        log = await self._telemetry.readings()
+        for _ in range(count):
+            rover, last = self._telemetry.rover, await self._telemetry.newest()
+            assert last is not None
+            reading = read(rover, rover.advance(resume(rover, last), ticks * TICK))
+            await log.append(reading.model_copy(update=changes))
+
+    async def odometer(self) -> str:
+        """Return what the page says of the newest reading."""
+        last = await self._telemetry.newest()
+        assert last is not None
+        return f"{last.odometer:.1f} m"
+
+    async def say(self, channel: str, member: str, *messages: object) -> None:
+        """Say something, not as a dashboard does it."""
+        async with httpx.AsyncClient(base_url=self.url) as client:
+            for message in messages:
+                said = await client.post(f"/ws/comms/{channel}", params={"name": member}, json=message)
+                assert said.status_code == 202
+
+    @asynccontextmanager
+    async def present(self, channel: str, members: Iterable[str]) -> AsyncIterator[None]:
+        """Some members who only read."""
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(httpx.AsyncClient(base_url=self.url, headers={"Accept": NDJSON}))
+            for member in members:
+                await stack.enter_async_context(
+                    client.stream("GET", f"/ws/comms/{channel}", params={"name": member}, timeout=None)
+                )
+            yield
+
+    async def settle(self) -> None:
+        """Wait until the image can be resumed."""
+        async with httpx.AsyncClient(base_url=self.url) as client:
+            await strong_tag(client)
+
+    def parts(self) -> list[str | None]:
+        """Return the Range of each request for the image."""
+        return [headers.get("range") for path, headers in self.gate.asked if path == IMAGE_PATH]
+
 
 @asynccontextmanager
-async def serving_site(folder: Path) -> AsyncIterator[Site]:
-    site = Site(folder)
+async def serving_site(image: Path) -> AsyncIterator[Site]:
+    site = Site(image)
     try:
         await site.start()
         yield site
@@ -87,9 +175,9 @@ class Pane:
 class Board:
     """The dashboard."""
 
-    def __init__(self, page: Page, site: Site) -> None:
+    def __init__(self, page: Page, url: str) -> None:
         self.page = page
-        self.site = site
+        self.url = url
         self.picture = page.locator("#viewer img")
         self.image = page.locator("#image-state")
         self.happened = page.locator("#happened")
@@ -99,7 +187,7 @@ class Board:
         self.panes = [Pane(page.locator(".pane").nth(index)) for index in (0, 1)]
 
     async def open(self) -> None:
-        await self.page.goto(self.site.relay.url)
+        await self.page.goto(self.url)
         await expect(self.telemetry).to_have_text("Connected")
 
     def button(self, name: str) -> Locator:
@@ -131,10 +219,14 @@ async def visit(
     site: Site,
     name: str | None = "ada",
     *,
+    url: str | None = None,
     limit: int | None = None,
     options: dict[str, Any] | None = None,
 ) -> AsyncIterator[Board]:
-    """A visit that fails if the page fails, or asks for anything that its policy forbids or another server has."""
+    """A visit that fails if the page fails, or asks for anything that its policy forbids or another server has.
+
+    It goes through the relay unless it has another `url`.
+    """
     context = await browser.new_context(reduced_motion="reduce", **(options or {}))
     try:
         page = await context.new_page()
@@ -148,8 +240,9 @@ async def visit(
         page.on("console", lambda message: trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        yield Board(page, site)
+        url = url or site.relay.url
+        yield Board(page, url)
         assert [line for line in trouble if not EXPECTED.match(line)] == []
-        assert [url for url in asked if not url.startswith((site.relay.url, "blob:"))] == []
+        assert [url for url in asked if not url.startswith((url, "blob:"))] == []
     finally:
         await context.close()

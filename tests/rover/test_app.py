@@ -15,7 +15,7 @@ import tailrace
 from tailrace.rover import UnusableImage, create_app
 from tailrace.rover.app import IMAGE_PATH, PAGES
 from tailrace.rover.telemetry import PATH
-from tests.rover.watching import assert_unbroken, readings, take, watching
+from tests.rover.watching import assert_unbroken, readings, strong_tag, take, watching
 from tests.serving import serving
 from tests.system.servers import PATIENCE
 
@@ -26,14 +26,6 @@ async def served(image: Path, **options: Any) -> AsyncIterator[httpx.AsyncClient
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
         yield client
         app.state.tailrace_engine.drain()  # as a signal does
-
-
-async def strong_tag(client: httpx.AsyncClient) -> str:
-    """The image's ETag, which is weak for two seconds after the file has changed."""
-    async with asyncio.timeout(PATIENCE):
-        while (etag := (await client.head(IMAGE_PATH)).headers["etag"]).startswith("W/"):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-    return str(etag)
 
 
 async def test_the_image_is_the_file(photo: Path) -> None:

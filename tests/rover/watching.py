@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ import httpx
 
 from tailrace import Frame
 from tailrace.rover import Reading
+from tailrace.rover.app import IMAGE_PATH
 from tailrace.rover.telemetry import PATH
 from tests.system.servers import PATIENCE, Reader
 
@@ -28,6 +30,14 @@ async def watching(
     ):
         assert response.status_code == 200, await response.aread()
         yield Reader.of(response)
+
+
+async def strong_tag(client: httpx.AsyncClient) -> str:
+    """The image's ETag, which is weak for two seconds after the file has changed."""
+    async with asyncio.timeout(PATIENCE):
+        while (etag := (await client.head(IMAGE_PATH)).headers["etag"]).startswith("W/"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return str(etag)
 
 
 async def take(reader: Reader, count: int) -> list[Frame]:

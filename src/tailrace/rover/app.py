@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from pydantic import BaseModel
 
 from .. import Engine, FileResponse, OriginGuard, __version__
@@ -76,15 +77,25 @@ def create_app(
     return app
 
 
-Name = Annotated[
-    str | None,
-    Query(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,30}[A-Za-z0-9._-])?$", description="Your name in the channel."),
-]
+Name = Annotated[str | None, Query(description="Your name in the channel: 1 to 32 letters, digits, spaces, . ' ’ _ -")]
 
 
 async def member_name(name: Name = None) -> str | None:
     """Return the name of the member who sends a request. Without one, the member reads and talks unseen."""
-    return name
+    if name is None or is_name(name):
+        return name
+    expected = "a name of 1 to 32 letters, digits, spaces, dots, apostrophes, hyphens or underscores"
+    raise HTTPException(422, f"expected {expected}, but got {name[:80]!r}")
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a member may have a name. Letters of all scripts are letters, with the marks that belong to them."""
+    return (
+        0 < len(name) <= 32
+        and name[0].isalnum()
+        and name[-1] != " "
+        and all(each.isalnum() or each in " .'’_-" or unicodedata.category(each).startswith("M") for each in name)
+    )
 
 
 def image_router(path: Path) -> APIRouter:

@@ -4,7 +4,7 @@ import { Pane } from "./pane.js";
 import { kept, page } from "./status.js";
 import { count } from "./words.js";
 
-const NAME = /^[\p{L}\p{N}][\p{L}\p{N} ._-]{0,31}$/u;
+const NAME = /^[\p{L}\p{N}][\p{L}\p{M}\p{N} .'’_-]{0,31}$/u; // as the server has it
 const FIRST = ["engineering", "science"]; // what the panes show at first
 
 /** `url` returns the address of a channel by its name. */
@@ -19,17 +19,17 @@ export class Channels {
     });
     page.who.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#enter(page.name.value.trim());
+      this.#enter(page.name.value.trim().normalize());
     });
     page.rename.addEventListener("click", () => this.#ask());
     page.stay.addEventListener("click", () => this.#show(kept.get("name")));
     const name = kept.get("name");
-    if (name) this.#show(name);
+    if (NAME.test(name ?? "")) this.#show(name);
     else this.#ask({ focus: false });
   }
 
   #enter(name) {
-    const fault = NAME.test(name) ? "" : "Use 1 to 32 letters, digits, spaces, dots, hyphens or underscores.";
+    const fault = NAME.test(name) ? "" : "Use 1 to 32 letters, digits, spaces, dots, apostrophes, hyphens or underscores.";
     page["name-fault"].textContent = fault;
     page.name.setAttribute("aria-invalid", String(fault !== ""));
     if (fault) return page.name.focus();

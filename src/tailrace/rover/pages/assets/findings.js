@@ -25,11 +25,6 @@ export const PLOTS = [
   { id: "signal", series: [{ name: "signal", value: signal }], range: [0, 100], unit: "%", finding: ofSignal },
 ];
 
-/** Returns the unit of a signal: below zero it is a level, otherwise a part. */
-export function unitOfSignal(reading) {
-  return reading.signal < 0 ? "dBm" : "%";
-}
-
 /** Returns how a value changes, in words. Below `least` an hour it is steady. */
 function change(perHour, least) {
   if (perHour === null) return "";
@@ -54,9 +49,9 @@ function ofTemperature(readings) {
 }
 
 function ofSignal(readings) {
-  const { last } = readings;
-  if (last.relay && last.signal === 0) return { words: "Signal 0 %, no relay in view" };
-  return { words: `Signal ${number(last.signal, 1)} ${unitOfSignal(last)}${change(readings.trend(signal), 20)}` };
+  const level = signal(readings.last);
+  if (level === 0) return { words: "Signal 0 %, no relay in view" };
+  return { words: `Signal ${number(level, 1)} %${change(readings.trend(signal), 20)}` };
 }
 
 /** Returns where the rover drives, as the title of the map. */
@@ -76,7 +71,7 @@ export function valuesOf(reading) {
     heading: `${number(heading)}° ${initials(heading)}`,
     odometer: `${number(reading.odometer, 1)} m`,
     elevation: `${number(location.elevation, 1)} m`,
-    sun: sun === undefined ? "–" : `${number(sun)}° ${sun < 0 ? "below" : "above"}`,
+    sun: `${number(sun)}° ${sun < 0 ? "below" : "above"}`,
     solar: `${number(power.solar)} W`,
     load: `${number(power.load)} W`,
     latitude: coordinate(location.latitude, ["N", "S"]),
@@ -86,7 +81,6 @@ export function valuesOf(reading) {
 }
 
 function relayOf({ relay, signal: level }) {
-  if (!relay) return "–";
   return level === 0 ? "none in view" : `${relay.orbiter}, ${number(relay.strength)} dBm`;
 }
 
@@ -97,7 +91,7 @@ export function summaryOf(reading) {
     `battery ${number(battery(reading), 1)} %`,
     `body ${number(body(reading), 1)} °C`,
     `ambient ${number(ambient(reading), 1)} °C`,
-    `signal ${number(signal(reading), 1)} ${unitOfSignal(reading)}`,
+    `signal ${number(signal(reading), 1)} %`,
     reading.state,
   ].join(" · ");
 }

@@ -1,7 +1,7 @@
 // The messages of a channel as rows of its list, and those that are on their way to the server.
 
 import { element } from "./dom.js";
-import { sentence } from "./status.js";
+import { announce, sentence } from "./status.js";
 
 const DOUBT = 5_000; // milliseconds on a new connection after which a message that was lost sight of is in doubt
 
@@ -38,6 +38,7 @@ export class Outbox {
   send(text) {
     const item = row({ member: "You", at: Date.now(), text, own: true, headed: true });
     item.classList.add("pending");
+    item.setAttribute("aria-live", "off"); // it is read out when it comes back
     this.#list.append(item);
     const message = { text, item, state: "kept" };
     this.#sent.push(message);
@@ -55,7 +56,7 @@ export class Outbox {
 
   /** Takes away the message that has come back. */
   settle(text) {
-    const found = this.#sent.findIndex((one) => one.state !== "refused" && same(one.text, text));
+    const found = this.#sent.findIndex((one) => one.state !== "refused" && one.text === text);
     if (found >= 0) this.#sent.splice(found, 1)[0].item.remove();
   }
 
@@ -67,6 +68,7 @@ export class Outbox {
       this.#remove(message);
       this.#options.onEdit(message.text);
     };
+    announce("Message not sent");
     this.#tell(message, "refused", `Not sent: ${sentence(reason)}`, [button("Edit", edit), this.#discard(message)]);
     return true;
   }
@@ -101,16 +103,6 @@ export class Outbox {
     message.item.classList.toggle("bad", ways.length > 0);
     message.item.append(element("div", { class: "fate" }, [element("span", {}, [words]), ...ways]));
     this.#options.onChange();
-  }
-}
-
-/** Returns whether two texts are the same message: an object comes back as JSON in the server's own form. */
-function same(mine, back) {
-  if (mine === back) return true;
-  try {
-    return JSON.stringify(JSON.parse(mine)) === back;
-  } catch {
-    return false;
   }
 }
 

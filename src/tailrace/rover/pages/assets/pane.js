@@ -48,7 +48,8 @@ export class Pane {
     this.#showMembers();
     this.#scroll = new Scroll(this.#part.log, this.#part.newest, () => this.#read());
     this.#outbox = new Outbox(this.#part.list, {
-      pass: (text) => this.#connected && this.#feed.send(text),
+      // As JSON, because the server takes 1.0 or "a" for JSON, and would give back another text.
+      pass: (text) => this.#connected && this.#feed.send(JSON.stringify(text)),
       onChange: () => {
         this.#showEmpty();
         this.#scroll.follow();
@@ -112,8 +113,8 @@ export class Pane {
       this.#submit();
     });
     // Only the messages of the channel that the user is in are read out as they come.
-    this.#root.addEventListener("focusin", () => this.#part.list.setAttribute("aria-live", "polite"));
-    this.#root.addEventListener("focusout", () => this.#part.list.setAttribute("aria-live", "off"));
+    this.#root.addEventListener("focusin", () => this.#part.log.setAttribute("aria-live", "polite"));
+    this.#root.addEventListener("focusout", () => this.#part.log.setAttribute("aria-live", "off"));
   }
 
   #toggle(visible) {
@@ -178,7 +179,7 @@ export class Pane {
   #entitle() {
     this.#part.title.textContent = this.#channel;
     this.#part.label.textContent = `Message to ${this.#channel}`;
-    this.#part.list.setAttribute("aria-label", `Messages in ${this.#channel}`);
+    this.#part.log.setAttribute("aria-label", `Messages in ${this.#channel}`);
     this.#part.empty.textContent = this.#name
       ? `No messages in ${this.#channel} yet. Write the first one below.`
       : "Enter your name above to join this channel.";
@@ -188,9 +189,10 @@ export class Pane {
   #follow(now, leave) {
     this.#connected = now.state === "connected";
     this.#state.feed(now);
+    this.#showMembers();
     this.#part.empty.classList.toggle("unseen", now.state === "refused");
     this.#part.again.hidden = !["refused", "replaced", "ended"].includes(now.state);
-    if (now.state === "refused") this.#tell(`${sentence(now.reason)} Choose another channel, or join again.`);
+    if (now.state === "refused") this.#tell(`${sentence(now.reason)} Join again, or change the channel or your name.`);
     if (now.state === "replaced") this.#tell("Another window reads this channel under your name.");
     if (this.#connected) {
       this.#tell("");
@@ -332,7 +334,7 @@ export class Pane {
     const called = names.map((name) => (name === this.#name ? "you" : name));
     const more = called.length - NAMED;
     const some = more > 0 ? `${called.slice(0, NAMED).join(", ")} and ${more} more` : called.join(", ");
-    here.textContent = `${called.length} here: ${some}`;
+    here.textContent = this.#connected ? `${called.length} here: ${some}` : `Last here: ${some}`;
     here.hidden = called.length === 0;
     if (members.hidden) return;
     members.replaceChildren(...called.slice(0, MOST).map((name) => element("li", {}, [name])));
@@ -342,9 +344,9 @@ export class Pane {
 
   #submit() {
     const { field } = this.#part;
-    const text = field.value;
+    const text = field.value.trimEnd().toWellFormed();
     if (!this.#name) return page.name.focus();
-    if (text.trim() === "") return undefined;
+    if (text === "") return undefined;
     this.#draft("");
     this.#outbox.send(text);
     return this.#scroll.toEnd();

@@ -3,7 +3,7 @@
 import { clock } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const MARGIN = { top: 10, right: 12, bottom: 24, left: 56 };
+const MARGIN = { top: 10, right: 66, bottom: 24, left: 56 }; // the same for all plots, so that their times align
 const LEVELS = 3; // lines across a plot, more or less
 const MINUTE = 60_000;
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440].map((minutes) => minutes * MINUTE);
@@ -47,6 +47,7 @@ class Drawing {
 export class Plot extends Drawing {
   #series;
   #range;
+  #unit;
   #low = 0;
   #high = 1;
   #step = 1;
@@ -58,21 +59,13 @@ export class Plot extends Drawing {
   constructor(svg, { series, range, unit }, redraw) {
     super(svg, redraw);
     this.#series = series;
-    this.measure(range, unit);
-  }
-
-  measure(range, unit) {
     this.#range = range;
-    this.unit = unit;
-  }
-
-  get #right() {
-    return MARGIN.right + (this.#series.length > 1 ? 54 : 0);
+    this.#unit = unit;
   }
 
   /** Returns the moment at a place, in pixels from the left edge. */
   moment(x, from, to) {
-    return from + ((x - MARGIN.left) / (this.width - MARGIN.left - this.#right)) * (to - from);
+    return from + ((x - MARGIN.left) / (this.width - MARGIN.left - MARGIN.right)) * (to - from);
   }
 
   draw(readings, from, to, chosen) {
@@ -80,7 +73,7 @@ export class Plot extends Drawing {
     const runs = readings.runs(from);
     this.#scale(runs.flat().filter(({ at }) => at >= from));
     const { left, top, bottom } = MARGIN;
-    const [right, floor] = [this.width - this.#right, this.height - bottom];
+    const [right, floor] = [this.width - MARGIN.right, this.height - bottom];
     const x = (at) => tenth(left + ((at - from) / (to - from)) * (right - left));
     const y = (value) => tenth(floor - ((value - this.#low) / (this.#high - this.#low)) * (floor - top));
     const clip = `clip-${this.svg.id}`;
@@ -112,12 +105,12 @@ export class Plot extends Drawing {
     return ticks(this.#low, this.#high, this.#step).flatMap((level, index, all) => [
       node("line", { class: "grid", x1: left, x2: right, y1: y(level), y2: y(level) }),
       node("text", { class: "label", x: left - 8, y: y(level) + 4, "text-anchor": "end" },
-        `${level}`.replace("-", "−") + (index === all.length - 1 ? ` ${this.unit}` : "")),
+        `${level}`.replace("-", "−") + (index === all.length - 1 ? ` ${this.#unit}` : "")),
     ]);
   }
 
   #times(from, to, x, floor) {
-    const room = (this.width - MARGIN.left - this.#right) / 64;
+    const room = (this.width - MARGIN.left - MARGIN.right) / 64;
     const step = STEPS.find((one) => (to - from) / one <= room) ?? STEPS.at(-1);
     const parts = [node("line", { class: "axis", x1: x(from), x2: x(to), y1: floor, y2: floor })];
     for (let at = Math.ceil(from / step) * step; at <= to; at += step) {

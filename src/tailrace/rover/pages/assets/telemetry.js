@@ -13,7 +13,7 @@ const HIDDEN = 20_000; // milliseconds that a hidden tab keeps its connection: a
 const BURST = 1_000; // milliseconds in which what was missed arrives
 const ROWS = 30; // of the table
 const FEWEST = 30; // readings that a plot has room for
-const HINT = "Point at a plot to read its values, or focus the plots and use the arrow keys.";
+const HINT = "Point at a plot to read its values, or use the arrow keys here.";
 const RARELY = 30_000; // milliseconds between two spoken changes
 const SPANS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880]; // minutes that the plots can span
 
@@ -156,7 +156,6 @@ export class Telemetry {
     const [from, to] = this.#window;
     const chosen = this.#chosen === null || readings.empty ? null : readings.nearest(this.#chosen);
     for (const { id, plot, finding } of this.#plots) {
-      if (id === "signal" && !readings.empty && readings.last.signal < 0) plot.measure(20, "dBm");
       plot.draw(readings, from, to, chosen);
       if (readings.empty) continue;
       const { words, bad } = finding(readings);
@@ -181,9 +180,9 @@ export class Telemetry {
     const faster = Math.round(this.#readings.speed);
     put(page.faster, faster > 1 ? `${faster}× real time` : "");
     put(page.moment, chosen ? summaryOf(chosen) : HINT);
-    page.plots.setAttribute("aria-valuetext", summaryOf(chosen ?? now));
-    page.plots.setAttribute("aria-valuemax", String(this.#readings.list.length));
-    page.plots.setAttribute("aria-valuenow", String(this.#readings.list.indexOf(chosen ?? now) + 1));
+    page.moment.setAttribute("aria-valuetext", summaryOf(chosen ?? now));
+    page.moment.setAttribute("aria-valuemax", String(this.#readings.list.length));
+    page.moment.setAttribute("aria-valuenow", String(this.#readings.list.indexOf(chosen ?? now) + 1));
     page.moment.classList.toggle("chosen", chosen !== null);
   }
 
@@ -220,18 +219,19 @@ export class Telemetry {
   // Reading the plots
 
   #inspect() {
-    const { plots } = page;
+    const { moment } = page;
     for (const { id, plot } of this.#plots) {
-      page[`${id}-plot`].addEventListener("pointermove", (event) => {
+      const point = ({ clientX, currentTarget }) => {
         const [from, to] = this.#window;
-        this.#choose(plot.moment(event.clientX - event.currentTarget.getBoundingClientRect().left, from, to));
-      });
+        this.#choose(plot.moment(clientX - currentTarget.getBoundingClientRect().left, from, to));
+      };
+      for (const name of ["pointerdown", "pointermove"]) page[`${id}-plot`].addEventListener(name, point);
       page[`${id}-plot`].addEventListener("pointerleave", () => this.#choose(null));
     }
-    plots.addEventListener("blur", () => this.#choose(null));
-    plots.addEventListener("keydown", (event) => {
+    moment.addEventListener("blur", () => this.#choose(null));
+    moment.addEventListener("keydown", (event) => {
       const { list } = this.#readings;
-      if (event.target !== plots || !list.length) return;
+      if (!list.length) return;
       const at = this.#chosen === null ? list.length - 1 : list.indexOf(this.#readings.nearest(this.#chosen));
       const steps = { ArrowLeft: -1, ArrowRight: 1, PageDown: -15, PageUp: 15, Home: -list.length, End: list.length };
       if (event.key === "Escape") return this.#choose(null);

@@ -63,7 +63,7 @@ export class Viewer {
 
   /** Lets a picture that is much wider than its box begin at the height of the box, rather than as a strip. */
   #fill() {
-    const filling = this.#box.clientHeight / (this.#picture.naturalHeight * this.#fitting);
+    const filling = this.#height / (this.#picture.naturalHeight * this.#fitting);
     if (filling > 1.3) this.#scale = filling;
   }
 
@@ -72,10 +72,20 @@ export class Viewer {
     this.zoom(1 / (this.#fitting * devicePixelRatio) / this.#scale);
   }
 
+  // The box's size with its fractions: a rounded one leaves a line beside a picture of the same shape.
+
+  get #width() {
+    return this.#box.getBoundingClientRect().width;
+  }
+
+  get #height() {
+    return this.#box.getBoundingClientRect().height;
+  }
+
   /** CSS pixels for one of the picture if it fits. */
   get #fitting() {
     const { naturalWidth: width, naturalHeight: height } = this.#picture ?? {};
-    return width ? Math.min(this.#box.clientWidth / width, this.#box.clientHeight / height) : 1;
+    return width ? Math.min(this.#width / width, this.#height / height) : 1;
   }
 
   get #most() {
@@ -88,15 +98,15 @@ export class Viewer {
     const size = this.#fitting * this.#scale;
     const [width, height] = [this.#picture.naturalWidth * size, this.#picture.naturalHeight * size];
     const within = (value, most) => Math.max(-most, Math.min(most, value));
-    this.#x = within(this.#x, Math.max(0, width - this.#box.clientWidth) / 2);
-    this.#y = within(this.#y, Math.max(0, height - this.#box.clientHeight) / 2);
+    this.#x = within(this.#x, Math.max(0, width - this.#width) / 2);
+    this.#y = within(this.#y, Math.max(0, height - this.#height) / 2);
     const { style } = this.#picture;
     style.width = `${width}px`;
     style.height = `${height}px`;
-    style.left = `${(this.#box.clientWidth - width) / 2 + this.#x}px`;
-    style.top = `${(this.#box.clientHeight - height) / 2 + this.#y}px`;
-    this.#box.classList.toggle("more-x", width > this.#box.clientWidth + 1);
-    this.#box.classList.toggle("more-y", height > this.#box.clientHeight + 1);
+    style.left = `${(this.#width - width) / 2 + this.#x}px`;
+    style.top = `${(this.#height - height) / 2 + this.#y}px`;
+    this.#box.classList.toggle("more-x", width > this.#width + 1);
+    this.#box.classList.toggle("more-y", height > this.#height + 1);
     this.#onScale(Math.round(size * devicePixelRatio * 100));
   }
 
@@ -114,7 +124,7 @@ export class Viewer {
 
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const [width, height] = [this.#box.clientWidth * MOVE, this.#box.clientHeight * MOVE];
+    const [width, height] = [this.#width * MOVE, this.#height * MOVE];
     const act = {
       "+": () => this.enlarge(),
       "=": () => this.enlarge(),
