@@ -22,6 +22,8 @@ EXTRAS = (
     "httpx",
     "httpx2",
     "hypothesis",
+    "markdown_it",
+    "nh3",
     "openai",
     "platformdirs",
     "prometheus_client",

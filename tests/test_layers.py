@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 import tailrace
+import tailrace.blocks
 import tailrace.client
 import tailrace.pages
 import tailrace.rooms
@@ -23,7 +24,7 @@ SOURCE = Path(tailrace.__file__).parent
 
 # Lowest first. A name is a module or a folder; those of one layer do not know each other.
 LAYERS: list[set[str]] = [
-    {"errors"},
+    {"blocks", "errors"},
     {"cursor", "events"},
     {"flow", "packet", "wire"},
     {"client", "iterators", "modes", "pulse", "stepping"},
@@ -40,7 +41,13 @@ LAYERS: list[set[str]] = [
 
 # These import nothing of tailrace but the public names of these packages, as any other application would.
 APPLICATIONS = {"chat", "rover"}
-PUBLIC = {"__init__": tailrace, "client": tailrace.client, "pages": tailrace.pages, "rooms": tailrace.rooms}
+PUBLIC = {
+    "__init__": tailrace,
+    "blocks": tailrace.blocks,
+    "client": tailrace.client,
+    "pages": tailrace.pages,
+    "rooms": tailrace.rooms,
+}
 
 # Who may import what comes from elsewhere: modules, or folders with all their modules.
 FOREIGN: dict[str, set[str]] = {
@@ -63,7 +70,9 @@ FOREIGN: dict[str, set[str]] = {
     "redis": {"log.redis"},
     "rich": {"chat", "cli"},
     "prompt_toolkit": {"cli.terminal"},
-    "markdown_it": {"cli.terminal"},
+    "markdown_it": {"blocks", "chat.markdown", "cli.terminal"},
+    "nh3": {"chat.markdown"},
+    "pygments": {"chat.markdown"},
     "sqlalchemy": {"chat.store"},
     "uvicorn": {"cli"},
     "websockets": {"client"},

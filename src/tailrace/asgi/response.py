@@ -88,7 +88,7 @@ class StreamResponse(Response):
         headers: Mapping[str, str] | None = None,
         background: BackgroundTask | None = None,
         engine: Engine | None = None,
-        addressed: bool = False,
+        addressed: bool | str = False,
         duplex: bool = False,
         stream_id: str | None = None,
         fingerprint: bytes = b"",
@@ -100,7 +100,7 @@ class StreamResponse(Response):
 
         - `engine`: where the stream lives. Default: the application's own engine.
         - `addressed`: whether the stream has addresses below the request's path, to resume and stop it. If so, the
-          headers name them.
+          headers name them. Its own address is the name of its log, or the path that you pass.
         - `duplex`: whether the stream's own address also takes messages by POST. If so, the headers say it.
         - `stream_id`: the id of the stream to start. A stream that has it already is read instead.
         - `fingerprint`: a digest of the request. An existing stream with another fingerprint gets 409.
@@ -393,7 +393,8 @@ class StreamResponse(Response):
         if request.wire.streaming or reading.producer is None:
             headers.append(cursor_header(tail.cursor()))
         if self._addressed and request.wire.streaming and tail.log.passing:
-            headers += _addresses(request, tail.log.name, duplex=self._duplex)
+            path = self._addressed if isinstance(self._addressed, str) else tail.log.name
+            headers += _addresses(request, path, duplex=self._duplex)
         return self._with_own(headers)
 
     def _with_own(self, headers: list[Header]) -> list[Header]:
@@ -402,9 +403,9 @@ class StreamResponse(Response):
         return [*(header for header in headers if header[0] not in own), *self.raw_headers]
 
 
-def _addresses(request: StreamRequest, name: str, *, duplex: bool) -> list[Header]:
+def _addresses(request: StreamRequest, path: str, *, duplex: bool) -> list[Header]:
     """Return the headers that name a stream's addresses. They keep the query, which dependencies may need there too."""
-    path, query = quote(name), f"?{request.query}" if request.query else ""
+    path, query = quote(path), f"?{request.query}" if request.query else ""
     links = f'<{path}/stop{query}>; rel="stop"'
     if duplex:
         links += f', <{path}{query}>; rel="send"'

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
-from .. import Engine, Log, LogExists, Retention
+from .. import Engine, Log, LogExists
 from .answers import Answers
 from .errors import (
     MessageTooLong,
@@ -20,14 +21,12 @@ from .journal import session_id as logged_session
 from .metrics import Observer
 from .models.base import Model
 from .objects import encode_object
+from .rendering import KEEP_ALL, Rendering
 from .settings import ChatSettings
 from .store import Page, Session, Store, Turn
 from .turns import Live, Question, replay
 
 PATH = "/chat/stream"
-
-# Readers must be able to read a reply from its beginning, however long the model makes it.
-KEEP_ALL = Retention(count=None, size=None)
 
 
 class Conversations:
@@ -37,13 +36,16 @@ class Conversations:
         self.engine = engine
         self.store = store
         self.model = model
+        self.rendering = Rendering(engine)
         self._observer = observer
         self._settings = settings
         self._answers = Answers(engine, store, model, observer, settings)
 
-    def running(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
         """Run turns in this block, and close the engine within it. Raise StoreError at the end if replies are lost."""
-        return self._answers.running()
+        async with self.rendering.running(), self._answers.running():
+            yield
 
     # Turns
 

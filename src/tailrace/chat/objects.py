@@ -47,8 +47,8 @@ def reasoning(text: str) -> dict[str, Any]:
 
 
 def members(item: ChatObject) -> dict[str, Any]:
-    """Return the members of an object, without the `id`, which the wire adds."""
-    return item.model_dump(exclude={"id"})
+    """Return the members of an object, without those that are added later: by the wire, and by the renderer."""
+    return item.model_dump(exclude={"id", "blocks"})
 
 
 def encode_object(item: ChatObject | dict[str, Any]) -> tuple[str | None, bytes]:
@@ -144,19 +144,30 @@ def summary(session: Session, stream_id: str | None = None) -> SessionSummary:
 
 
 def details(
-    session: Session, turns: Sequence[Turn], earlier: str | None, *, model: str, stream_id: str | None
+    session: Session,
+    turns: Sequence[Turn],
+    earlier: str | None,
+    *,
+    model: str,
+    stream_id: str | None,
+    html: Sequence[str | None] | None = None,
 ) -> SessionDetails:
-    """Return a session with the messages of these turns. `earlier` is the token of the page before them."""
-    messages = [message for turn in turns for message in messages_of(turn)]
+    """Return a session with the messages of these turns. `earlier` is the token of the page before them.
+
+    `html` has the HTML of their replies.
+    """
+    rendered = html or [None] * len(turns)
+    messages = [message for turn, reply in zip(turns, rendered, strict=True) for message in messages_of(turn, reply)]
     return SessionDetails(**_facts(session, stream_id), model=model, messages=messages, earlier=earlier)
 
 
-def messages_of(turn: Turn) -> tuple[SessionMessage, SessionMessage]:
+def messages_of(turn: Turn, html: str | None = None) -> tuple[SessionMessage, SessionMessage]:
     """Return the message of a turn, and its reply."""
     asked = SessionMessage(role="user", text=turn.message, timestamp=_from_unix(turn.created))
     answered = SessionMessage(
         role="assistant",
         text=turn.reply,
+        html=html,
         timestamp=_from_unix(turn.created + turn.seconds),
         state=turn.state,
         stream_id=turn.stream_id,

@@ -62,6 +62,19 @@ class Status(ChatObject):
     dropped_messages: int = 0
 
 
+class HTMLBlock(Answered):
+    """A block of the reply as HTML. It replaces the block with its number, if there is one. It may be empty."""
+
+    number: int = Field(description="Counts from 1.")
+    html: str
+
+
+Blocks: TypeAlias = Annotated[
+    list[HTMLBlock] | None,
+    Field(description="The blocks that change, with `?html=true`, if the server can render."),
+]
+
+
 class Chunk(ChatObject):
     """A piece of the reply's text. The final chunk may be empty."""
 
@@ -69,6 +82,7 @@ class Chunk(ChatObject):
     text: str
     chunk_number: int
     is_final: bool = False
+    blocks: Blocks = None
 
 
 class Reasoning(ChatObject):
@@ -95,6 +109,7 @@ class Error(ChatObject):
     type: Literal["error"] = "error"
     code: str
     message: str
+    blocks: Blocks = None
 
 
 KINDS: dict[str, type[ChatObject]] = {
@@ -156,6 +171,7 @@ class Message(Answered):
     total_chunks: int | None = None
     processing_time: float | None = Field(default=None, description="Seconds.")
     error: str | None = None
+    html: str | None = Field(default=None, description="The text of a reply as HTML, if it was asked for.")
 
 
 class SessionDetails(Session):
@@ -194,6 +210,7 @@ class Health(Answered):
     last_write: float | None = Field(default=None, description="Seconds since the database was last written to.")
     event_loop_lag: float | None = Field(default=None, description="Seconds that a turn of the event loop takes.")
     uptime: float = Field(description="Seconds.")
+    html: bool = Field(default=False, description="Whether the server renders replies as HTML.")
 
 
 class Requests(Answered):

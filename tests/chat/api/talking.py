@@ -87,9 +87,12 @@ class Chat:
         assert answer.status_code == status, answer.text
         return lines(answer.content)
 
-    async def read(self, stream_id: str, after: str | None = None, **options: Any) -> list[dict[str, Any]]:
+    async def read(
+        self, stream_id: str, after: str | None = None, *, query: str = "", **options: Any
+    ) -> list[dict[str, Any]]:
         """The objects of a stream after a cursor."""
-        answer = await self.http.get(f"/chat/stream/{stream_id}", params={"after": after} if after else {}, **options)
+        address = f"/chat/stream/{stream_id}?{query}&after={after or ''}"
+        answer = await self.http.get(address, **options)
         assert answer.status_code == 200, answer.text
         return lines(answer.content)
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.segment import Segment
 
+from tailrace.blocks import PARSER, Block, Blocks
 from tailrace.chat.models.demo_parts import PARTS
-from tailrace.cli.terminal.markdown import PARSER, Block, Blocks, ChatMarkdown, render
+from tailrace.cli.terminal.markdown import ChatMarkdown, render
 
 
 def lines(source: str, width: int = 40) -> list[str]:

@@ -66,6 +66,10 @@ Streamed = Annotated[
 Thinking = Annotated[
     bool, Query(description="Whether to include the model's reasoning, as objects of type `reasoning`.")
 ]
+AsHTML = Annotated[
+    bool,
+    Query(description="Whether a chunk also has the `blocks` of HTML that it changes, if the server can render them."),
+]
 Key = Annotated[
     str | None,
     Header(
@@ -131,6 +135,7 @@ async def chat(
     after: After = None,
     stream: Streamed = None,  # read by choose_wire
     reasoning: Thinking = False,
+    html: AsHTML = False,
 ) -> Response:
     """Send a message and read the reply while it is generated. The response is NDJSON by default. The `Accept` header
     can select Server-Sent Events or one JSON document. If the connection is lost, the reply continues: resume it at
@@ -148,7 +153,7 @@ async def chat(
         transfer = "chunked" if wire.streaming else "one document"
         question = Question(owner, body.message, body.session_id, idempotency_key, client, body.create, transfer)
         log = await chat.ask(question)
-    return await _answer(log, wire, chat, cursor, reasoning=reasoning)
+    return await _answer(log, wire, chat, cursor, reasoning=reasoning, html=html)
 
 
 @router.get(
@@ -166,13 +171,14 @@ async def resume(
     after: After = None,
     stream: Streamed = None,
     reasoning: Thinking = False,
+    html: AsHTML = False,
 ) -> Response:
     """Read a reply from its beginning or after a cursor, during or after generation. A document is always complete."""
     cursor = _cursor(last_event_id, after)  # a cursor of another stream gets a reset
     log, wire = await chat.find(owner, stream_id), choose_wire(request, WIRES)
     if request.method == "HEAD" and not wire.streaming:
         return _head_of_document()
-    return await _answer(log, wire, chat, cursor, reasoning=reasoning)
+    return await _answer(log, wire, chat, cursor, reasoning=reasoning, html=html)
 
 
 @router.post(PATH + "/{stream_id}/stop", summary="Stop a reply", responses=refusals(Unauthorized, StreamNotFound))
@@ -186,11 +192,14 @@ def _cursor(last_event_id: str | None, after: str | None) -> Cursor | None:
     return Cursor.parse(token) if (token := last_event_id or after) else None
 
 
-async def _answer(log: Log, wire: Wire, chat: Chat, cursor: Cursor | None, *, reasoning: bool) -> Response:
+async def _answer(
+    reply: Log, wire: Wire, chat: Chat, cursor: Cursor | None, *, reasoning: bool, html: bool
+) -> Response:
     if cursor is not None and cursor.ended:
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
+    log = await chat.rendering.follow(reply) if html else reply
     if wire.streaming:
-        return StreamResponse(log, SETTINGS[reasoning], engine=chat.engine, addressed=True)
+        return StreamResponse(log, SETTINGS[reasoning], engine=chat.engine, addressed=reply.name)
     return await read_reply(log, reasoning=reasoning)
 
 

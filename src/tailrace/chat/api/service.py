@@ -83,6 +83,7 @@ async def health(chat: Chat, counted: Counted, response: Response) -> Health:
         last_write=round(chat.store.last_write, 3),
         event_loop_lag=lag,
         uptime=counted.uptime,
+        html=chat.rendering.available,
     )
 
 

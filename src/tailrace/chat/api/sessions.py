@@ -16,6 +16,7 @@ router = APIRouter(prefix="/sessions", tags=["sessions"], responses=refusals(Una
 
 Id = Annotated[SessionId, Path()]
 Limit = Annotated[int, Query(ge=1, le=200)]
+AsHTML = Annotated[bool, Query(description="Whether a reply also has its text as `html`, if the server can render it.")]
 Token = Annotated[str | None, Query(description="A token from an earlier page.")]
 
 
@@ -41,7 +42,7 @@ async def list_sessions(chat: Chat, owner: Owner, limit: Limit = 50, after: Toke
 
 @router.get("/{session_id}", summary="A session and its history", responses=refusals(SessionNotFound, BadPage))
 async def show_session(
-    session_id: Id, chat: Chat, owner: Owner, limit: Limit = 100, before: Token = None
+    session_id: Id, chat: Chat, owner: Owner, limit: Limit = 100, before: Token = None, html: AsHTML = False
 ) -> SessionDetails:
     """Show a session and its newest messages in order of time: two for each of at most `limit` turns.
 
@@ -49,7 +50,9 @@ async def show_session(
     """
     session = await chat.session(owner, session_id)
     page = await chat.turns(owner, session_id, limit=limit, before=before)
-    return details(session, page.items, page.next, model=chat.model.name, stream_id=chat.stream_of(owner, session_id))
+    rendered = await chat.rendering.html_of([turn.reply for turn in page.items]) if html else None
+    stream_id = chat.stream_of(owner, session_id)
+    return details(session, page.items, page.next, model=chat.model.name, stream_id=stream_id, html=rendered)
 
 
 @router.delete("/{session_id}", summary="Delete a session", responses=refusals(SessionNotFound))

@@ -1,4 +1,4 @@
-"""Markdown on a terminal: cut a text that arrives in pieces into blocks, and render each block as lines.
+"""Render the blocks of a Markdown text as lines of a terminal.
 
 The lines are plain enough to be copied, and contain all of the text.
 """
@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -28,142 +26,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ..text import safe_line
-
-# HTML remains text. So do link definitions, because a text can use them before it defines them.
-PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable("reference")
-
-LISTS = frozenset({"bullet_list_open", "ordered_list_open"})
-
-# Blocks that end at an empty line. Lists and indented code may continue after one.
-_ENDED_BY_BLANK = frozenset({"paragraph_open", "heading_open", "hr", "table_open", "blockquote_open"})
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The tokens of a block. `goes_on` is True for later items of a list that an earlier block began."""
-
-    tokens: Sequence[Token]
-    goes_on: bool = False
-
-
-class Blocks:
-    """Cuts a text into blocks that no later piece can change.
-
-    A block is complete when its end is known: at an empty line outside a fence, or at the line after it. Each item of a
-    list is complete when the next one begins. `pending` is the incomplete text.
-    """
-
-    def __init__(self) -> None:
-        self.pending = ""
-        self._whole = 0  # characters of `pending` that are whole lines
-        self._blank = False  # True if the last whole line is empty
-        self._fence = ""  # the line that closes the open fence
-        self._items = 0  # the number of complete items, if `pending` continues a list
-        self._number = 1  # the number of the first pending item of that list
-
-    @property
-    def goes_on(self) -> bool:
-        """True if `pending` begins with a later item of a list."""
-        return self._items > 0
-
-    def feed(self, piece: str) -> list[Block]:
-        """Add a piece, and return the blocks that it completes."""
-        self.pending += piece
-        given: list[Block] = []
-        while (end := self.pending.find("\n", self._whole) + 1) > 0:
-            line = self.pending[self._whole : end]
-            self._whole = end
-            if self._may_end_block(line):
-                given += self._cut()
-        return given
-
-    def flush(self) -> list[Block]:
-        """Return the remaining blocks at the end of the text."""
-        blocks = self._blocks(PARSER.parse(self.pending))
-        self.pending = ""
-        self._settle(0)
-        return blocks
-
-    def _may_end_block(self, line: str) -> bool:
-        """Tell whether a block may end at this line. If not, parsing would be wasted."""
-        was_blank, self._blank = self._blank, not line.strip()
-        if self._fence:
-            return line.lstrip().startswith(self._fence)
-        return was_blank != self._blank
-
-    def _cut(self) -> list[Block]:
-        source = self.pending[: self._whole]
-        tokens = PARSER.parse(source)
-        lines = source.count("\n")
-        self._fence = tokens[-1].markup if tokens and _is_open_fence(tokens[-1]) else ""
-        blocks = self._blocks(tokens)
-        if not blocks:
-            self._drop(lines)
-            return []
-        last = blocks[-1].tokens
-        if self._is_ended(last[0]):
-            self._settle(0)
-            self._drop(lines)
-            return blocks
-        start = _first_line(last[0])
-        given = blocks[:-1]
-        if given:
-            self._settle(0)
-        if last[0].type in LISTS:
-            begun = [number for number, token in enumerate(last) if token.type == "list_item_open" and token.level == 1]
-            if len(begun) > 1:
-                given.append(Block([*last[: begun[-1]], last[-1]], blocks[-1].goes_on))
-                self._settle(self._items + len(begun) - 1, int(last[0].attrs.get("start", 1)) + len(begun) - 1)
-                start = _first_line(last[begun[-1]])
-        self._drop(start)
-        return given
-
-    def _blocks(self, tokens: Sequence[Token]) -> list[Block]:
-        blocks: list[Block] = []
-        begin = 0
-        for number, token in enumerate(tokens, 1):
-            if token.level == 0 and token.nesting <= 0:
-                blocks.append(Block(tokens[begin:number]))
-                begin = number
-        if blocks and self._items:
-            first = blocks[0].tokens
-            if first[0].type == "ordered_list_open":
-                first[0].attrs["start"] = self._number
-            blocks[0] = Block(first, goes_on=True)
-        return blocks
-
-    def _is_ended(self, token: Token) -> bool:
-        """Tell whether the next line cannot belong to the last block."""
-        if token.type == "fence":
-            return not self._fence
-        return self._blank and token.type in _ENDED_BY_BLANK
-
-    def _settle(self, items: int, number: int = 1) -> None:
-        self._items, self._number = items, number
-
-    def _drop(self, lines: int) -> None:
-        """Remove the first lines of `pending`."""
-        position = 0
-        for _ in range(lines):
-            position = self.pending.index("\n", position) + 1
-        self.pending = self.pending[position:]
-        self._whole -= position
-
-
-def _first_line(token: Token) -> int:
-    assert token.map is not None, token
-    return token.map[0]
-
-
-def _is_open_fence(token: Token) -> bool:
-    """Tell whether a token is an open fence at the top level."""
-    if token.type != "fence" or token.level:
-        return False
-    begin, end = token.map or (0, 0)
-    return token.content.count("\n") == end - begin - 1  # a closed fence has one more line, its end
-
-
-# Lines
 
 CODE_THEME = "ansi_dark"
 """A theme with the terminal's own colours."""

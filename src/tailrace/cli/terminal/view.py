@@ -18,8 +18,8 @@ from rich.theme import Theme
 from ..text import SafeStream, safe_json, safe_line
 
 if TYPE_CHECKING:
+    from ...blocks import Block, Blocks
     from ...client import ChatObject
-    from .markdown import Block, Blocks
 
 WIDTH = 80
 """The most columns of text, because longer lines are harder to read."""
@@ -89,7 +89,7 @@ class TerminalView(View):
 
     def begin(self, heading: str) -> None:
         # Import it here, because a command should not wait for it.
-        from .markdown import Blocks
+        from ...blocks import Blocks
 
         self._text = SafeStream()
         self._blocks = Blocks()
