@@ -9,9 +9,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from tailrace.blocks import PARSER
 from tailrace.chat.models.demo import cut
 from tailrace.chat.models.demo_parts import PARTS
-from tailrace.cli.terminal.markdown import PARSER, ChatMarkdown
+from tailrace.cli.terminal.markdown import ChatMarkdown
 from tailrace.cli.terminal.view import (
     LONGEST,
     ROWS,
