@@ -30,7 +30,7 @@ ENDPOINTS = {
     "/chat/stream/{stream_id}/stop": {"post"},
     "/sessions": {"get"},
     "/sessions/new": {"post"},
-    "/sessions/{session_id}": {"get", "delete"},
+    "/sessions/{session_id}": {"get", "patch", "delete"},
     "/sessions/{session_id}/clear": {"post"},
     "/health": {"get"},
     "/stats": {"get"},
@@ -124,7 +124,7 @@ def test_the_pattern_of_a_cursor_is_what_can_be_parsed(token: str) -> None:
 async def test_a_method_that_is_none_is_told_which_are(tmp_path: Path) -> None:
     async with chatting(tmp_path) as chat:
         for method, path, allowed in (
-            ("PUT", f"/sessions/{SESSION}", "DELETE, GET, HEAD, OPTIONS"),
+            ("PUT", f"/sessions/{SESSION}", "DELETE, GET, HEAD, OPTIONS, PATCH"),
             ("GET", "/sessions/new", "OPTIONS, POST"),
             ("DELETE", "/sessions/new", "OPTIONS, POST"),
             ("GET", "/chat/stream", "OPTIONS, POST"),
@@ -139,7 +139,7 @@ async def test_a_method_that_is_none_is_told_which_are(tmp_path: Path) -> None:
 async def test_options_are_the_methods(tmp_path: Path) -> None:
     async with chatting(tmp_path, api_keys=("k",)) as chat:
         for path, allowed in (
-            (f"/sessions/{SESSION}", "DELETE, GET, HEAD, OPTIONS"),
+            (f"/sessions/{SESSION}", "DELETE, GET, HEAD, OPTIONS, PATCH"),
             ("/sessions/new", "OPTIONS, POST"),
             ("/chat/stream", "OPTIONS, POST"),
             (f"/chat/stream/{'A' * 22}", "GET, HEAD, OPTIONS"),

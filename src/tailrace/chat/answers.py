@@ -119,6 +119,7 @@ class Answers:
                 message=question.message,
                 model=self._model.name,
                 created=time.time(),
+                replaces=question.replace,
             ),
             question.owner,
             create=question.session_id is None or (question.create and settings.sessions_on_demand),

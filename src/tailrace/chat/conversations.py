@@ -100,6 +100,13 @@ class Conversations:
         self._observer.session_created(owner)
         return session
 
+    async def rename(self, owner: str, session_id: str, title: str) -> Session:
+        """Give a session a title. Raise SessionNotFound."""
+        if (session := await self.store.rename(session_id, owner, title)) is None:
+            raise SessionNotFound(session_id)
+        logged_session.set(session_id)
+        return session
+
     async def session(self, owner: str, session_id: str) -> Session:
         """Return a session. Raise SessionNotFound."""
         if (session := await self.store.session(session_id, owner)) is None:
@@ -151,14 +158,14 @@ class Conversations:
         if live is None:
             return None
         if key is not None and key == live.question.idempotency_key:
-            question.check_repeats(live.question.message, live.session_id)
+            question.check_repeats(live.question.message, live.session_id, live.question.replace)
             return live.log
         if key is not None and (known := await self.store.known_turn(key, question.owner)) is not None:
             return await self._known(question, known)
         raise SessionBusy(live.session_id, live.stream_id)
 
     async def _known(self, question: Question, known: Turn) -> Log:
-        question.check_repeats(known.message, known.session_id)
+        question.check_repeats(known.message, known.session_id, known.replaces)
         return await self.find(question.owner, known.stream_id)
 
     def _check_limits(self, question: Question) -> None:

@@ -4,6 +4,7 @@ Refused
 ├── Unauthorized       no API key, or an unknown one
 ├── SessionNotFound    the owner has no such session
 ├── SessionBusy        the session is already answering
+├── TurnNotLast        the turn to replace is not the last one of its session
 ├── SessionFull        the session has the maximum number of turns
 ├── TooManySessions    the owner has the maximum number of sessions
 ├── TooManyStreams     the server is generating the maximum number of replies
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from . import store
-from .objects import BusyProblem, Problem
+from .objects import BusyProblem, LastTurnProblem, Problem
 
 
 class Refused(Exception):
@@ -72,6 +73,22 @@ class SessionBusy(Refused):
     @property
     def problem(self) -> Problem:
         return BusyProblem(detail=self.detail, code=self.code, session_id=self.session_id, stream_id=self.stream_id)
+
+
+class TurnNotLast(Refused):
+    """The turn to replace is not the last one. `last` is the stream of the session's last turn, if there is one."""
+
+    status, code = 409, "turn_not_last"
+
+    def __init__(self, stream_id: str, last: str | None) -> None:
+        super().__init__(
+            f"expected the stream of the session's last turn, {last or 'which has none'}, but got {stream_id}"
+        )
+        self.last = last
+
+    @property
+    def problem(self) -> Problem:
+        return LastTurnProblem(detail=self.detail, code=self.code, stream_id=self.last)
 
 
 class SessionFull(Refused):
@@ -159,6 +176,7 @@ class StorageFailed(Refused):
 
 STORE_REFUSALS: dict[type[Exception], Callable[[Any], Refused]] = {
     store.SessionNotFound: lambda error: SessionNotFound(error.session_id),
+    store.TurnNotLast: lambda error: TurnNotLast(error.stream_id, error.last),
     store.SessionFull: lambda error: SessionFull(error.limit),
     store.SessionLimit: lambda error: TooManySessions(error.limit),
     store.BadToken: lambda error: BadPage(error.token),
@@ -177,9 +195,12 @@ def refusals(*kinds: type[Refused]) -> dict[int | str, dict[str, Any]]:
     said: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         line = kind.code.replace("_", " ")
-        model = BusyProblem | Problem if kind is SessionBusy else Problem
         if kind.status in said:
             said[kind.status]["description"] += f", or {line}"
+            said[kind.status]["model"] |= _BODIES.get(kind, Problem)
         else:
-            said[kind.status] = {"model": model, "description": line}
+            said[kind.status] = {"model": _BODIES.get(kind, Problem), "description": line}
     return said
+
+
+_BODIES: dict[type[Refused], type[Problem]] = {SessionBusy: BusyProblem, TurnNotLast: LastTurnProblem}

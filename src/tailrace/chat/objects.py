@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -60,6 +61,13 @@ def encode_object(item: ChatObject | dict[str, Any]) -> tuple[str | None, bytes]
 # Requests
 
 
+MAX_TITLE = 200
+
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+_UNFIT = re.compile(f"[{_CONTROL}\ud800-\udfff]")
+_TITLE = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
+
+
 def _check_message(message: str) -> str:
     if not message or message.isspace():
         raise PydanticCustomError("blank", "expected a message that is not blank")
@@ -80,8 +88,10 @@ Message = Annotated[
 
 
 def _check_session_id(session_id: str) -> str:
-    if session_id == "new":
-        raise PydanticCustomError("reserved", "expected an id of a session, but got new, which is part of an address")
+    if session_id in ("new", "changes"):
+        raise PydanticCustomError(
+            "reserved", "expected an id of a session, but got {got}, which is part of an address", {"got": session_id}
+        )
     return session_id
 
 
@@ -105,6 +115,32 @@ class ChatRequest(BaseModel):
         None, description="The session to continue or to begin. Without one, the server begins a session with a UUID."
     )
     create: StrictBool = Field(True, description="Begin the session if it does not exist. If false, answer 404.")
+    replace: str | None = Field(
+        None,
+        description="The stream of the session's last turn, in whose place this message and its reply come.",
+    )
+
+
+def _check_title(title: str) -> str:
+    if _UNFIT.search(title := title.strip()):
+        raise PydanticCustomError("control", "expected a title on one line, without control characters")
+    if not 0 < len(title) <= MAX_TITLE:
+        raise PydanticCustomError(
+            "length", "expected a title of 1 to 200 characters, but got {got}", {"got": len(title)}
+        )
+    return title
+
+
+class Renaming(BaseModel):
+    """A new title."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"title": "Logs and cursors"}]})
+
+    title: Annotated[
+        str,
+        Field(json_schema_extra={"pattern": _TITLE, "maxLength": MAX_TITLE}, description="One line, not blank."),
+        AfterValidator(_check_title),
+    ]
 
 
 # Responses
@@ -138,6 +174,12 @@ class BusyProblem(Problem):
     stream_id: str
 
 
+class LastTurnProblem(Problem):
+    """The turn to replace is not the last one. `stream_id` is the stream of the session's last turn, if it has one."""
+
+    stream_id: str | None
+
+
 def summary(session: Session, stream_id: str | None = None) -> SessionSummary:
     """Return a session as a list shows it. `stream_id` is the stream of its reply in progress, if any."""
     return SessionSummary(**_facts(session, stream_id))
@@ -163,7 +205,7 @@ def details(
 
 def messages_of(turn: Turn, html: str | None = None) -> tuple[SessionMessage, SessionMessage]:
     """Return the message of a turn, and its reply."""
-    asked = SessionMessage(role="user", text=turn.message, timestamp=_from_unix(turn.created))
+    asked = SessionMessage(role="user", text=turn.message, timestamp=_from_unix(turn.created), stream_id=turn.stream_id)
     answered = SessionMessage(
         role="assistant",
         text=turn.reply,

@@ -33,6 +33,7 @@ class Question:
 
     - `session_id`: None begins a new session.
     - `create`: whether to begin a session with a `session_id` that does not exist.
+    - `replace`: the stream of the session's last turn, if the question takes the place of that one.
     - `client`: the client's address.
     - `transfer`: the transfer of the reply, for the log.
     """
@@ -44,10 +45,11 @@ class Question:
     client: str = ""
     create: bool = True
     transfer: str = "chunked"
+    replace: str | None = None
 
-    def check_repeats(self, message: str, session_id: str) -> None:
+    def check_repeats(self, message: str, session_id: str, replaced: str | None) -> None:
         """Raise KeyReused unless this repeats the earlier question with the same idempotency key."""
-        if message != self.message or self.session_id not in (None, session_id):
+        if (message, replaced) != (self.message, self.replace) or self.session_id not in (None, session_id):
             raise KeyReused
 
 

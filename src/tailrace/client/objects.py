@@ -152,7 +152,7 @@ class Session(Answered):
     """A session in a list."""
 
     session_id: str
-    title: str = Field(default="", description="The beginning of its first message.")
+    title: str = Field(default="", description="The one that you gave it, or the beginning of its first message.")
     message_count: int
     created: datetime
     updated: datetime
@@ -160,7 +160,10 @@ class Session(Answered):
 
 
 class Message(Answered):
-    """A message of a session. A reply also has its state, its model and its duration."""
+    """A message of a session. A message and its reply have the same `stream_id`, the reply's stream.
+
+    A reply also has its state, its model and its duration.
+    """
 
     role: Annotated[str, _known("user", "assistant")]
     text: str
@@ -186,7 +189,7 @@ class SessionPage(Answered):
     """A page of sessions, the most recently used first."""
 
     sessions: list[Session]
-    total: int
+    total: int | None = Field(description="The number of your sessions. null for a search, which does not count.")
     next: str | None = Field(default=None, description="The token that gets the next page.")
 
 

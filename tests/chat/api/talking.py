@@ -76,6 +76,9 @@ class Chat:
     async def post(self, path: str, status: int = 200, **options: Any) -> Any:
         return _json(await self.http.post(path, **options), status)
 
+    async def patch(self, path: str, status: int = 200, **options: Any) -> Any:
+        return _json(await self.http.patch(path, **options), status)
+
     async def delete(self, path: str, status: int = 200, **options: Any) -> Any:
         return _json(await self.http.delete(path, **options), status)
 

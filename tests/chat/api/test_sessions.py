@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ async def test_a_session_keeps_the_conversation_and_sends_it_each_time(tmp_path:
         ("assistant", "An answer."),
     ]
     user, reply, *_ = details["messages"]
-    assert (user["state"], user["stream_id"]) == (None, None)
+    assert (user["state"], user["stream_id"]) == (None, info["stream_id"])
     assert (reply["state"], reply["stream_id"], reply["model"]) == ("complete", info["stream_id"], "scripted")
     assert (reply["total_chunks"], reply["error"]) == (first["total_chunks"], None)
     assert reply["processing_time"] == first["processing_time"]
@@ -290,3 +291,53 @@ async def test_a_reply_without_text_is_not_sent_to_the_model(tmp_path: Path) -> 
         held.release.set()
         assert text(await chat.say("Second", info["session_id"])) == "answer"
     assert model.asked[1] == [Message("user", "First"), Message("user", "Second")]
+
+
+async def test_a_session_is_renamed_and_keeps_its_name(tmp_path: Path) -> None:
+    async with chatting(tmp_path, Scripted()) as chat:
+        session_id = (await chat.post("/sessions/new"))["session_id"]
+        path = f"/sessions/{session_id}"
+        renamed = await chat.patch(path, json={"title": "  Logs and cursors 🪵 "})
+        assert (renamed["session_id"], renamed["title"]) == (session_id, "Logs and cursors 🪵")
+        await chat.say("A first message", session_id)
+        assert (await chat.get(path))["title"] == "Logs and cursors 🪵"
+        assert (await chat.post(f"{path}/clear"))["title"] == "Logs and cursors 🪵"
+        await chat.patch(path, json={"title": "x" * 200})
+        assert [each["title"] for each in (await chat.get("/sessions"))["sessions"]] == ["x" * 200]
+        assert (await chat.patch(f"/sessions/{uuid4()}", 404, json={"title": "x"}))["code"] == "session_not_found"
+
+
+@pytest.mark.parametrize(
+    "title", ["", "  ", "x" * 201, "two\nlines", "\x1b[31mred", "a\u2028b", "a\x85b", "\ud800", None, 1]
+)
+async def test_a_title_that_is_none_is_refused(tmp_path: Path, title: object) -> None:
+    async with chatting(tmp_path, Scripted()) as chat:
+        session_id = (await chat.post("/sessions/new"))["session_id"]
+        sent = {"content": json.dumps({"title": title}), "headers": {"Content-Type": "application/json"}}
+        refusal = await chat.patch(f"/sessions/{session_id}", 422, **sent)
+        assert refusal["code"] == "invalid_request"
+        assert (await chat.get(f"/sessions/{session_id}"))["title"] == ""
+
+
+async def test_sessions_are_searched(tmp_path: Path) -> None:
+    async with chatting(tmp_path, Scripted("An Answer about Äpfel.")) as chat:
+        made = [(await chat.say(message))[0]["session_id"] for message in ("Pears", "100 %", "Plums")]
+        await chat.patch(f"/sessions/{made[0]}", json={"title": "Fruit"})
+        for q, found in {
+            "pEAR": [0],
+            "fruit": [0],
+            " äPFEL ": [2, 1, 0],
+            "0 %": [1],
+            "%": [1],
+            "_": [],
+            "\0": [],
+        }.items():
+            page = await chat.get("/sessions", params={"q": q})
+            assert [each["session_id"] for each in page["sessions"]] == [made[each] for each in found], q
+            assert (page["total"], page["next"]) == (None, None)
+        first = await chat.get("/sessions", params={"q": "answer", "limit": 2})
+        rest = await chat.get("/sessions", params={"q": "answer", "limit": 2, "after": first["next"]})
+        assert [each["session_id"] for each in first["sessions"] + rest["sessions"]] == made[::-1]
+        assert (await chat.get("/sessions", params={"q": " "}))["total"] == 3
+        await chat.get("/sessions", 422, params={"q": "x" * 201})
+        await chat.get("/sessions", 404, params={"q": "x", "after": "x"})

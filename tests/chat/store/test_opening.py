@@ -141,7 +141,8 @@ async def test_a_later_version_keeps_what_is_there(database: Database, tmp_path:
 async def test_the_first_version_of_the_schema_keeps_what_is_there(url: str, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(SCRIPTS, older)
-    (older / "versions" / "v0002_owned_sessions.py").unlink()
+    for later in ("v0002_owned_sessions.py", "v0003_names_and_replacements.py"):
+        (older / "versions" / later).unlink()
 
     def fill(connection: Connection) -> None:
         connection.execute(text("INSERT INTO tailrace_owners VALUES ('ann', 1)"))

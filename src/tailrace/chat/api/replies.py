@@ -20,6 +20,7 @@ from ..errors import (
     SessionNotFound,
     StreamNotFound,
     TooManySessions,
+    TurnNotLast,
     Unauthorized,
     refusals,
 )
@@ -117,6 +118,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
             SessionNotFound,
             StreamNotFound,
             SessionBusy,
+            TurnNotLast,
             SessionFull,
             TooManySessions,
             KeyReused,
@@ -141,6 +143,9 @@ async def chat(
     can select Server-Sent Events or one JSON document. If the connection is lost, the reply continues: resume it at
     `/chat/stream/{stream_id}?after=`.
 
+    With `replace`, the message and its reply take the place of the session's last turn, which is deleted when the new
+    one begins. The same message generates the reply again. Stop a reply in progress before you replace it.
+
     A `session_id` that does not exist begins that session, unless `create` is false. A request with a cursor resumes
     the reply that the cursor names.
     """
@@ -151,7 +156,9 @@ async def chat(
     else:
         client = request.client.host if request.client is not None else ""
         transfer = "chunked" if wire.streaming else "one document"
-        question = Question(owner, body.message, body.session_id, idempotency_key, client, body.create, transfer)
+        question = Question(
+            owner, body.message, body.session_id, idempotency_key, client, body.create, transfer, body.replace
+        )
         log = await chat.ask(question)
     return await _answer(log, wire, chat, cursor, reasoning=reasoning, html=html)
 

@@ -7,16 +7,19 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path, Query
 
 from ...client import Deleted, Session, SessionDetails, SessionPage
-from ..access import Owner
+from ..access import KeyedRoute, Owner
 from ..errors import BadPage, SessionNotFound, StorageFailed, TooManySessions, Unauthorized, refusals
-from ..objects import SessionId, details, summary
+from ..objects import Renaming, SessionId, details, summary
 from . import Chat
 
-router = APIRouter(prefix="/sessions", tags=["sessions"], responses=refusals(Unauthorized, StorageFailed))
+router = APIRouter(
+    prefix="/sessions", tags=["sessions"], route_class=KeyedRoute, responses=refusals(Unauthorized, StorageFailed)
+)
 
 Id = Annotated[SessionId, Path()]
 Limit = Annotated[int, Query(ge=1, le=200)]
 AsHTML = Annotated[bool, Query(description="Whether a reply also has its text as `html`, if the server can render it.")]
+Searched = Annotated[str, Query(max_length=200, description="A text to search for, in upper or lower case.")]
 Token = Annotated[str | None, Query(description="A token from an earlier page.")]
 
 
@@ -26,18 +29,26 @@ async def create_session(chat: Chat, owner: Owner) -> Session:
     return summary(await chat.create(owner))
 
 
-@router.api_route("/new", methods=["GET", "HEAD", "DELETE"], include_in_schema=False)
+@router.api_route("/new", methods=["GET", "HEAD", "PATCH", "DELETE"], include_in_schema=False)
 async def refuse_new() -> None:
-    """Refuse GET for `new`, which would otherwise match `{session_id}`."""
+    """Refuse other methods for `new`, which would otherwise match `{session_id}`."""
     raise HTTPException(405)
 
 
 @router.get("", summary="Sessions", responses=refusals(BadPage))
-async def list_sessions(chat: Chat, owner: Owner, limit: Limit = 50, after: Token = None) -> SessionPage:
-    """List your sessions, the most recently used first."""
-    page = await chat.store.sessions(owner, limit=limit, after=after)
+async def list_sessions(
+    chat: Chat, owner: Owner, limit: Limit = 50, after: Token = None, q: Searched = ""
+) -> SessionPage:
+    """List your sessions, the most recently used first. With `q`, list those whose title or messages have that text.
+
+    A search takes about a second at most. Its page may then have few sessions, or none, and `next` goes on searching.
+    """
+    if text := q.strip():
+        page, total = await chat.store.search(owner, text, limit=limit, after=after), None
+    else:
+        page, total = await chat.store.sessions(owner, limit=limit, after=after), await chat.store.count(owner)
     sessions = [summary(session, chat.stream_of(owner, session.id)) for session in page.items]
-    return SessionPage(sessions=sessions, total=await chat.store.count(owner), next=page.next)
+    return SessionPage(sessions=sessions, total=total, next=page.next)
 
 
 @router.get("/{session_id}", summary="A session and its history", responses=refusals(SessionNotFound, BadPage))
@@ -53,6 +64,12 @@ async def show_session(
     rendered = await chat.rendering.html_of([turn.reply for turn in page.items]) if html else None
     stream_id = chat.stream_of(owner, session_id)
     return details(session, page.items, page.next, model=chat.model.name, stream_id=stream_id, html=rendered)
+
+
+@router.patch("/{session_id}", summary="Rename a session", responses=refusals(SessionNotFound))
+async def rename_session(session_id: Id, body: Renaming, chat: Chat, owner: Owner) -> Session:
+    """Give a session a title of your own, which its messages no longer change. Spaces around it are removed."""
+    return summary(await chat.rename(owner, session_id, body.title), chat.stream_of(owner, session_id))
 
 
 @router.delete("/{session_id}", summary="Delete a session", responses=refusals(SessionNotFound))

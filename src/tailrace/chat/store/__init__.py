@@ -11,6 +11,7 @@ from .records import (
     SessionLimit,
     SessionNotFound,
     Turn,
+    TurnNotLast,
     TurnState,
 )
 from .store import Store, open_store
@@ -28,6 +29,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Turn",
+    "TurnNotLast",
     "TurnState",
     "open_store",
 ]

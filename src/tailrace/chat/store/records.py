@@ -3,6 +3,7 @@
 SessionLimit          the owner has as many sessions as the server allows
 SessionNotFound       the owner has no such session
 SessionFull           the session has as many turns as the server allows
+TurnNotLast           the turn to replace is not the last one of its session
 ValueError
 └── BadToken          not a token that a page gave
 """
@@ -16,7 +17,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any, Generic, Literal, TypeVar
 
-from sqlalchemy import Column
+from sqlalchemy import ColumnElement, func
 
 from ..models.base import Usage
 from .schema import sessions, turns
@@ -36,7 +37,7 @@ class Session:
     """A conversation. Its id is unique among the sessions of its owner. Times are Unix seconds.
 
     - `owner`: the digest of an API key; empty if the server has no keys.
-    - `title`: the beginning of the first message; empty before there is one.
+    - `title`: the one that the user gave, or the beginning of the first message. Empty if there is neither.
     - `turns`: the number of turns. Each is two messages.
     """
 
@@ -50,7 +51,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message and its reply. `number` orders the turns of a session; `stream_id` names the reply's stream."""
+    """A message and its reply. `number` orders the turns of a session; `stream_id` names the reply's stream.
+
+    `replaces` is the stream of the turn whose place this one took, if it took one.
+    """
 
     number: int
     session_id: str
@@ -67,6 +71,7 @@ class Turn:
     usage: Usage | None = None
     error_code: str | None = None
     error_message: str | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,10 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class NewTurn:
-    """A message to answer. `created` is in Unix seconds."""
+    """A message to answer. `created` is in Unix seconds.
+
+    `replaces` is the stream of the session's last turn, if this turn takes the place of that one.
+    """
 
     session_id: str
     stream_id: str
@@ -87,6 +95,7 @@ class NewTurn:
     message: str
     model: str
     created: float
+    replaces: str | None = None
 
     @property
     def title(self) -> str:
@@ -138,6 +147,18 @@ class SessionFull(Exception):
         return f"expected fewer than {self.limit} turns in one session, but this one has as many"
 
 
+class TurnNotLast(Exception):
+    """`last` is the stream of the session's last turn, or None if the session has no turns."""
+
+    def __init__(self, stream_id: str, last: str | None) -> None:
+        super().__init__(stream_id, last)
+        self.stream_id = stream_id
+        self.last = last
+
+    def __str__(self) -> str:
+        return f"expected the stream of the session's last turn, {self.last}, but got {self.stream_id!r}"
+
+
 class BadToken(ValueError):
     def __init__(self, token: str) -> None:
         super().__init__(token)
@@ -150,15 +171,16 @@ class BadToken(ValueError):
 # Rows. The columns have the order of the fields, so that a row becomes a record without lookups by name. The two
 # columns of the usage come last.
 
-SESSION: tuple[Column[Any], ...] = (
+TITLE_COLUMN = func.coalesce(sessions.c.name, sessions.c.title)
+SESSION: tuple[ColumnElement[Any], ...] = (
     sessions.c.id,
     sessions.c.owner,
-    sessions.c.title,
+    TITLE_COLUMN,
     sessions.c.turns,
     sessions.c.created,
     sessions.c.updated,
 )
-TURN: tuple[Column[Any], ...] = (
+TURN: tuple[ColumnElement[Any], ...] = (
     turns.c.number,
     turns.c.session_id,
     turns.c.stream_id,
@@ -173,6 +195,7 @@ TURN: tuple[Column[Any], ...] = (
     turns.c.context_messages,
     turns.c.error_code,
     turns.c.error_message,
+    turns.c.replaces,
     turns.c.input_tokens,
     turns.c.output_tokens,
 )

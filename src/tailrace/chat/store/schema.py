@@ -19,7 +19,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest version of the schema."""
 
 VERSION_TABLE = "tailrace_version"
@@ -47,6 +47,7 @@ sessions = Table(
     Column("turns", Integer, nullable=False),
     Column("created", Double, nullable=False),
     Column("updated", Double, nullable=False),
+    Column("name", Text),  # the title that the user gave
     Index("tailrace_sessions_by_update", "owner", "updated", "id"),
 )
 
@@ -70,6 +71,7 @@ turns = Table(
     Column("output_tokens", BigInteger),
     Column("error_code", Text),
     Column("error_message", Text),
+    Column("replaces", Text),
     ForeignKeyConstraint(
         ["owner", "session_id"], [sessions.c.owner, sessions.c.id], name="tailrace_turns_session", ondelete="CASCADE"
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from .records import (
     SessionLimit,
     SessionNotFound,
     Turn,
+    TurnNotLast,
     session_place,
     session_token,
     storable,
@@ -32,6 +35,7 @@ from .records import (
     turn_token,
 )
 from .schema import VERSION_TABLE, is_generating, owners, sessions, turns
+from .search import BATCH, RUNNING, SECONDS, Search
 
 PATIENCE = 2.0
 """The seconds after which a database that does not answer counts as unavailable."""
@@ -52,6 +56,7 @@ _SESSIONS_AFTER = _SESSIONS.where(
 )
 _TURNS = select(*TURN).where(_in_session).order_by(turns.c.number.desc()).limit(bindparam("page"))
 _TURNS_BEFORE = _TURNS.where(turns.c.number < bindparam("number"))
+_LAST_TURN = select(turns.c.number, turns.c.stream_id).where(_in_session).order_by(turns.c.number.desc()).limit(1)
 _TURN = select(*TURN).where(turns.c.stream_id == bindparam("stream_id"), turns.c.owner == bindparam("of_owner"))
 _KNOWN = select(*TURN).where(turns.c.owner == bindparam("of_owner"), turns.c.idempotency_key == bindparam("key"))
 _COUNT = select(owners.c.sessions).where(owners.c.owner == bindparam("of_owner"))
@@ -65,6 +70,15 @@ _ADD_TO_SESSION = (
         turns=sessions.c.turns + 1,
         updated=bindparam("now"),
         title=case((sessions.c.turns == 0, bindparam("first_title")), else_=sessions.c.title),
+    )
+    .returning(*SESSION)
+)
+_REPLACE_IN_SESSION = (
+    update(sessions)
+    .where(_is_session)
+    .values(
+        updated=bindparam("now"),
+        title=case((sessions.c.turns == 1, bindparam("first_title")), else_=sessions.c.title),
     )
     .returning(*SESSION)
 )
@@ -98,8 +112,10 @@ _END = (
     )
 )
 _INTERRUPT = update(turns).where(is_generating).values(state="interrupted")
+_RENAME = update(sessions).where(_is_session).values(name=bindparam("new_name")).returning(*SESSION)
 _EMPTY_SESSION = update(sessions).where(_is_session).values(turns=0, title="")
 _DELETE_TURNS = delete(turns).where(_in_session)
+_DELETE_TURN = delete(turns).where(_is_turn)
 _DELETE_SESSION = delete(sessions).where(_is_session)
 _TAKE_FROM_OWNER = update(owners).where(owners.c.owner == bindparam("of_owner")).values(sessions=owners.c.sessions - 1)
 
@@ -121,6 +137,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._searching = asyncio.Semaphore(RUNNING)
 
     @property
     def place(self) -> str:
@@ -156,6 +173,27 @@ class Store:
         )
         items = found[:limit]
         return Page(items, session_token(items[-1].updated, items[-1].id) if len(found) > limit else None)
+
+    async def search(self, owner: str, text: str, *, limit: int, after: str | None = None) -> Page[Session]:
+        """Return a page of the sessions whose title or messages contain a text, in the order of `sessions`.
+
+        The page ends early if the search takes too long: `next` then leads on. Raise BadToken.
+        """
+        search, found = Search.of(owner, text, after), list[Session]()
+        deadline = time.monotonic() + SECONDS
+        while True:
+            async with self._searching:
+                batch = await self._database.read(search)
+            for matches, session in batch:
+                search = search.past(session)
+                if matches:
+                    found.append(session)
+                if len(found) == limit:
+                    return Page(found, session_token(session.updated, session.id))
+            if len(batch) < BATCH:
+                return Page(found, None)
+            if time.monotonic() >= deadline:
+                return Page(found, session_token(session.updated, session.id))
 
     async def count(self, owner: str | None = None) -> int:
         """Return the number of sessions of an owner, or of all owners together."""
@@ -200,6 +238,8 @@ class Store:
         If the owner has a turn with this idempotency key, return that turn and write nothing. If the session does not
         exist, make it if `create` is set, and raise SessionNotFound if not. Raise SessionLimit if the owner has
         `session_limit` sessions, and SessionFull if the session has `turn_limit` turns.
+
+        A turn that `replaces` another deletes that one. Raise TurnNotLast unless that is the session's last turn.
         """
         beginning = _Beginning(turn, owner, create, session_limit, turn_limit, context_turns)
         try:
@@ -237,8 +277,17 @@ class Store:
         """Mark turns that an earlier server left `generating` as `interrupted`. Return their number."""
         return await self._database.write(lambda connection: connection.execute(_INTERRUPT).rowcount)
 
+    async def rename(self, session_id: str, owner: str, title: str) -> Session | None:
+        """Give a session a title of the user's, and return the session, or None if there is no such session."""
+
+        def change(connection: Connection) -> Session | None:
+            row = connection.execute(_RENAME, _place(session_id, owner) | {"new_name": title}).one_or_none()
+            return None if row is None else to_session(row)
+
+        return await self._database.write(change)
+
     async def clear(self, session_id: str, owner: str) -> bool:
-        """Delete the turns and the title of a session. Return False if there is no such session."""
+        """Delete the turns of a session, and the title that they gave it. Return False if there is no such session."""
 
         def empty(connection: Connection) -> bool:
             if connection.execute(_EMPTY_SESSION, _place(session_id, owner)).rowcount == 0:
@@ -309,6 +358,8 @@ class _Beginning:
     def _session(self, connection: Connection) -> tuple[Session, bool]:
         """Return the session with the turn added, and whether it is new."""
         new, place = self.turn, _place(self.turn.session_id, self.owner)
+        if new.replaces is not None:
+            return self._replace(connection, new.replaces), False
         change = {"turn_limit": self.turn_limit, "now": new.created, "first_title": new.title}
         row = connection.execute(_ADD_TO_SESSION, place | change).one_or_none()
         if row is not None:
@@ -321,6 +372,19 @@ class _Beginning:
         _insert_session(connection, session, self.session_limit)
         return session, True
 
+    def _replace(self, connection: Connection, stream_id: str) -> Session:
+        """Delete the session's last turn, in whose place the new one comes. Return the session."""
+        new, place = self.turn, _place(self.turn.session_id, self.owner)
+        change = {"now": new.created, "first_title": new.title}
+        # The update locks the session, so its last turn stays the last one.
+        if (row := connection.execute(_REPLACE_IN_SESSION, place | change).one_or_none()) is None:
+            raise SessionNotFound(new.session_id)
+        last = connection.execute(_LAST_TURN, place).one_or_none()
+        if last is None or last.stream_id != stream_id:
+            raise TurnNotLast(stream_id, last and last.stream_id)
+        connection.execute(_DELETE_TURN, {"of_number": last.number})
+        return to_session(row)
+
     def _insert_turn(self, connection: Connection) -> Turn:
         new = self.turn
         values: dict[str, Any] = {
@@ -330,6 +394,7 @@ class _Beginning:
             "message": new.message,
             "model": new.model,
             "created": new.created,
+            "replaces": new.replaces,
         }
         number = connection.execute(_INSERT_TURN, {**_BEGINNING, **values, "owner": self.owner}).scalar_one()
         return Turn(number=number, **values)

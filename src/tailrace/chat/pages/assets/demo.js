@@ -95,7 +95,7 @@ function show(session) {
   document.title = `${titleOf(session)} – tailrace chat`;
   const last = session.messages.at(-1);
   const streamId = last?.state === "generating" ? last.stream_id : session.stream_id;
-  const settled = session.messages.filter((one) => one.stream_id === null || one.stream_id !== streamId);
+  const settled = session.messages.filter((one) => one.role === "user" || one.stream_id !== streamId);
   settled.forEach(addMessage);
   earlier = session.earlier;
   page.earlier.hidden = earlier === null;
