@@ -13,7 +13,7 @@ import pytest
 
 import tailrace
 from tailrace.rover import UnusableImage, create_app
-from tailrace.rover.app import IMAGE_PATH, PAGES
+from tailrace.rover.app import IMAGE_PATH, PAGES, is_name
 from tailrace.rover.telemetry import PATH
 from tests.rover.watching import assert_unbroken, readings, strong_tag, take, watching
 from tests.serving import serving
@@ -51,6 +51,24 @@ async def test_an_image_that_a_client_has_is_not_sent_again(photo: Path) -> None
     async with served(photo) as client:
         etag = (await client.head(IMAGE_PATH)).headers["etag"]
         assert (await client.get(IMAGE_PATH, headers={"If-None-Match": etag})).status_code == 304
+
+
+@pytest.mark.parametrize("name", ["ada", "Żółw 1", "O’Brien", "नेहा", "你好", "R2-D2", "x" * 32])
+def test_a_member_may_have_a_name_in_any_script(name: str) -> None:
+    assert is_name(name)
+
+
+@pytest.mark.parametrize("name", ["", " ada", "ada ", "-x", "a/b", "<b>", "a\nb", "x" * 33, "😀"])
+def test_a_name_that_would_confuse_is_none(name: str) -> None:
+    assert not is_name(name)
+
+
+async def test_a_refused_name_is_explained(photo: Path) -> None:
+    async with served(photo) as client:
+        refused = await client.get("/ws/comms/science", params={"name": "a/b"})
+        assert refused.status_code == 422
+        assert refused.json()["detail"].startswith("expected a name of 1 to 32 letters")
+        assert refused.json()["detail"].endswith("but got 'a/b'")
 
 
 def test_an_unusable_image_is_told_at_once(tmp_path: Path) -> None:

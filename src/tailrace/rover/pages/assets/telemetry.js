@@ -226,8 +226,13 @@ export class Telemetry {
         this.#choose(plot.moment(clientX - currentTarget.getBoundingClientRect().left, from, to));
       };
       for (const name of ["pointerdown", "pointermove"]) page[`${id}-plot`].addEventListener(name, point);
-      page[`${id}-plot`].addEventListener("pointerleave", () => this.#choose(null));
+      page[`${id}-plot`].addEventListener("pointerleave", ({ pointerType }) => {
+        if (pointerType !== "touch") this.#choose(null); // a finger leaves so that its owner can read
+      });
     }
+    addEventListener("pointerdown", ({ target }) => {
+      if (!target.closest(".plots")) this.#choose(null);
+    });
     moment.addEventListener("blur", () => this.#choose(null));
     moment.addEventListener("keydown", (event) => {
       const { list } = this.#readings;
