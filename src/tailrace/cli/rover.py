@@ -44,7 +44,7 @@ def run(options: Namespace) -> int:
         needs = f"needs the extra rover, but there is no {error.name}: pip install 'tailrace[rover]'"
         raise UsageError(needs) from None
     with listen(options.host, port) as listener:
-        settings["image"] = check(options.image and Path(options.image), options.streams)
+        settings["image"] = check(None if options.image is None else Path(options.image), options.streams)
         return serve(listener, url_of(options.host, listener), settings)
 
 

@@ -50,7 +50,7 @@ def create_app(
 ) -> FastAPI:
     """Create mission control.
 
-    - `image`: the file to serve as the rover's image. Default: the panorama, which is painted now if it is missing.
+    - `image`: the file to serve as the rover's image. Default: the panorama, which is painted now if it is not there.
       Raise UnusableImage if it cannot be served.
     - `every`: seconds between readings.
     - `speed`: the mission's seconds in a second.

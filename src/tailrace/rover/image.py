@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -18,16 +20,33 @@ class UnusableImage(Exception):
     """An image cannot be read, is none, or cannot be kept. The text is one line for the user."""
 
 
+MEDIA_TYPES = {
+    "AVIF": "image/avif",
+    "BMP": "image/bmp",
+    "GIF": "image/gif",
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",  # from a phone: a JPEG with more pictures behind it
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+}
+"""The formats that browsers show, by Pillow's names."""
+
+
 def check_image(path: Path) -> str:
     """Return the media type of an image. Raise UnusableImage if it cannot be served."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer
+            raise UnusableImage(f"expected an image, but {path} is no regular file")
         with Image.open(path) as image:
-            image.verify()
-            return Image.MIME[image.format or ""]
+            image.draft("L", (1, 1))  # a JPEG's eighth part takes less time and memory, and needs all of the file
+            image.load()
+            return MEDIA_TYPES[image.format or ""]
     except FileNotFoundError:
         raise UnusableImage(f"expected an image at {path}, but there is no such file") from None
-    except (UnidentifiedImageError, KeyError, SyntaxError, ValueError):  # `verify` raises what its format raises
+    except (UnidentifiedImageError, KeyError, SyntaxError, ValueError):  # `load` raises what its format raises
         raise UnusableImage(f"expected an image that a browser shows, but {path} is none") from None
+    except Image.DecompressionBombError:
+        raise UnusableImage(f"expected fewer pixels of an image than {path} has") from None
     except OSError as error:
         raise UnusableImage(f"cannot read the image {path}: {error.strerror or error}") from None
 
@@ -41,14 +60,15 @@ def _paint() -> bytes:
 def panorama_path(
     folder: Path | None = None, *, paint: Callable[[], bytes] = _paint, tell: Callable[[str], None] = lambda _: None
 ) -> Path:
-    """Return the file of the panorama in a folder, by default the user's cache. Paint it if it is not there.
+    """Return the file of the panorama in a folder, by default the user's cache. Paint it if it is missing or damaged.
 
     Painting takes some seconds of all processors. `tell` is called with a line before it begins, and with one after it.
     Raise UnusableImage if the file cannot be written.
     """
     folder = folder or platformdirs.user_cache_path("tailrace")
     path = folder / PANORAMA
-    if path.is_file():
+    with suppress(UnusableImage):  # it is missing or damaged
+        check_image(path)
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
