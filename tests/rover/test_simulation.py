@@ -31,8 +31,8 @@ from tailrace.rover.simulation import (
 START = morning_before(datetime(2026, 11, 28, tzinfo=UTC).timestamp())
 
 
-def drive(rover: Rover, sols: float = 1.0, seconds: float = STEP) -> Iterator[State]:
-    state = rover.land(START)
+def drive(rover: Rover, sols: float = 1.0, seconds: float = STEP, start: float = START) -> Iterator[State]:
+    state = rover.land(start)
     yield state
     for _ in range(round(sols * SOL / seconds)):
         state = rover.advance(state, seconds)
@@ -64,6 +64,12 @@ def test_the_battery_goes_up_by_day_and_down_by_night(run: Run) -> None:
     for before, after in itertools.pairwise(states):
         if rover.around(before).sun.elevation < -1:
             assert after.energy < before.energy
+
+
+def test_a_rover_keeps_power_for_the_night() -> None:
+    """Even when the air is full of dust, as in these sols."""
+    states = drive(Rover(1), 3.5, seconds=4 * STEP, start=morning_before(1_795_000_000.0))
+    assert min(state.charge for state in states) > 0.1
 
 
 def test_the_odometer_is_the_integral_of_the_speed(run: Run) -> None:
@@ -176,9 +182,9 @@ def state(**changes: object) -> State:
         (state(activity="sleeping"), 7, "sleeping"),
         (state(activity="sleeping"), 10, "charging"),
         (state(activity="charging"), 7, "charging"),
-        (state(energy=0.4 * CAPACITY), 50, "driving"),
-        (state(energy=0.4 * CAPACITY, activity="charging"), 50, "charging"),
-        (state(energy=0.3 * CAPACITY), 50, "charging"),
+        (state(energy=0.55 * CAPACITY), 50, "driving"),
+        (state(energy=0.55 * CAPACITY, activity="charging"), 50, "charging"),
+        (state(energy=0.45 * CAPACITY), 50, "charging"),
         (state(energy=0.1 * CAPACITY), 50, "sleeping"),
         (state(energy=0.2 * CAPACITY, activity="sleeping"), 50, "sleeping"),
         (state(energy=0.2 * CAPACITY, activity="charging"), 50, "charging"),

@@ -66,12 +66,15 @@ INSTRUMENTS = 40.0
 RADIO = 15.0
 HEATER = 45.0
 
+QUIET = 0.3
+"""The charge below which the radio is off, so that there is power for the heater until the morning."""
+
 # Heat
 
 BODY = 60_000.0
 """J/K: about 60 kg of electronics, batteries and frame."""
 
-LEAK = 0.8
+LEAK = 0.7
 """W/K through the insulation of aerogel."""
 
 ISOTOPES = 8.0
@@ -268,7 +271,7 @@ class Rover:
             load += MOTORS + MOTORS_PER_DEGREE * max(slope, 0.0)
         elif activity == "science":
             load += INSTRUMENTS
-        if around.link.percent > 0.0 and state.charge > 0.1:
+        if around.link.percent > 0.0 and state.charge > QUIET:
             load += RADIO
         return load + heater(state)
 
@@ -282,7 +285,8 @@ def decide(state: State, elevation: float) -> Activity:
     asleep = before == "sleeping"
     if elevation < (9.0 if asleep else 5.0) or charge < (0.25 if asleep else 0.15):
         return "sleeping"
-    if charge < (0.35 if before in ("driving", "science") else 0.5):
+    # A night takes most of a full battery.
+    if charge < (0.5 if before in ("driving", "science") else 0.6):
         return "charging"
     if state.left > 0.0:
         return "science"
