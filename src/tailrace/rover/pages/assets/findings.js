@@ -3,6 +3,7 @@
 import { clock, coordinate, direction, initials, number } from "./words.js";
 
 export const LOW = 20; // percent of the battery
+const FULL = 99.95;
 
 const ambient = ({ temperature }) => temperature.ambient;
 const body = ({ temperature }) => temperature.body;
@@ -36,6 +37,7 @@ function ofBattery(readings) {
   const level = readings.last.battery;
   const perHour = readings.trend(battery);
   const bad = level < LOW;
+  if (level >= FULL) return { words: "Battery 100 %, full" };
   const now = `Battery ${number(level, 1)} %${bad ? ", low" : ""}`;
   if (perHour === null) return { words: now, bad };
   if (Math.abs(perHour) < 0.5) return { words: `${now}, steady`, bad };
@@ -76,12 +78,13 @@ export function valuesOf(reading) {
     load: `${number(power.load)} W`,
     latitude: coordinate(location.latitude, ["N", "S"]),
     longitude: coordinate(location.longitude, ["E", "W"]),
-    relay: relayOf(reading),
+    ...relayOf(reading),
   };
 }
 
 function relayOf({ relay, signal: level }) {
-  return level === 0 ? "none in view" : `${relay.orbiter}, ${number(relay.strength)} dBm`;
+  if (level === 0) return { orbiter: "", relay: "none in view" };
+  return { orbiter: relay.orbiter, relay: `${number(relay.strength)} dBm` };
 }
 
 /** Returns what the plots show of a reading, in a line. */
