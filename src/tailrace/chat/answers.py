@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from .. import Engine, Producer, StreamError
+from .changes import Changes
 from .journal import session_id as logged_session
 from .metrics import Observer
 from .models.base import Model
@@ -32,11 +33,20 @@ STORAGE_FAILED = StreamError("the reply could not be stored", code="storage_fail
 class Answers:
     """The sole owner of the server's running turns. A session has at most one."""
 
-    def __init__(self, engine: Engine, store: Store, model: Model, observer: Observer, settings: ChatSettings) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        model: Model,
+        observer: Observer,
+        changes: Changes,
+        settings: ChatSettings,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._model = model
         self._observer = observer
+        self._changes = changes
         self._settings = settings
         self._live: dict[tuple[str, str], Live] = {}  # by owner and session
         self._streams: dict[str, Live] = {}  # by stream; only turns that have begun
@@ -157,6 +167,9 @@ class Answers:
         self._busy.set()
         self._keep(asyncio.create_task(self._see_out(live, turn, producer), name=f"tailrace turn {live.stream_id}"))
         live.begun.set()
+        if begun.new_session:
+            await self._changes.session("created", begun.session)
+        await self._changes.session("turn_began", begun.session, live.stream_id)
 
     async def _settle(self, turn: RunningTurn) -> None:
         """Store the end of a turn. After that, its session accepts another message."""
@@ -180,6 +193,7 @@ class Answers:
         finally:
             turn.watch.ended(turn.turn)
             self._forget(live)
+            await self._changes.turn_ended(live.question.owner, turn.turn)
 
     async def _see_out(self, live: Live, turn: RunningTurn, producer: Producer) -> None:
         """Settle a turn whose generator did not, because it never ran or because it ignores its cancellation."""

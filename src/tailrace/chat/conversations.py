@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from .. import Engine, Log, LogExists
 from .answers import Answers
+from .changes import Changes
 from .errors import (
     MessageTooLong,
     SessionBusy,
@@ -39,7 +40,8 @@ class Conversations:
         self.rendering = Rendering(engine)
         self._observer = observer
         self._settings = settings
-        self._answers = Answers(engine, store, model, observer, settings)
+        self.changes = Changes(engine)
+        self._answers = Answers(engine, store, model, observer, self.changes, settings)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -98,6 +100,7 @@ class Conversations:
         session = await self.store.create_session(str(uuid4()), owner, time.time(), limit=self._settings.max_sessions)
         logged_session.set(session.id)
         self._observer.session_created(owner)
+        await self.changes.session("created", session)
         return session
 
     async def rename(self, owner: str, session_id: str, title: str) -> Session:
@@ -105,6 +108,7 @@ class Conversations:
         if (session := await self.store.rename(session_id, owner, title)) is None:
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
+        await self.changes.session("renamed", session, self.stream_of(owner, session_id))
         return session
 
     async def session(self, owner: str, session_id: str) -> Session:
@@ -122,13 +126,16 @@ class Conversations:
             page = await self.store.turns(session_id, owner, limit=limit, before=before)
         return Page([self._as_it_is(owner, turn) for turn in page.items], page.next)
 
-    async def clear(self, owner: str, session_id: str) -> None:
+    async def clear(self, owner: str, session_id: str) -> Session:
         """Stop the session's reply in progress, if any, and delete all turns. Raise SessionNotFound."""
         await self._stop_session(owner, session_id)
-        if not await self.store.clear(session_id, owner):
+        if (session := await self.store.clear(session_id, owner)) is None:
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
-        await self._stop_orphan(owner, session_id)
+        await self.changes.session("cleared", session)
+        if await self._stop_orphan(owner, session_id):
+            await self.changes.session("cleared", session)
+        return session
 
     async def delete(self, owner: str, session_id: str) -> None:
         """Clear a session, then delete it. Raise SessionNotFound."""
@@ -136,7 +143,9 @@ class Conversations:
         if not await self.store.delete(session_id, owner):
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
-        await self._stop_orphan(owner, session_id)
+        await self.changes.deleted(owner, session_id)
+        if await self._stop_orphan(owner, session_id):
+            await self.changes.deleted(owner, session_id)
 
     def stream_of(self, owner: str, session_id: str) -> str | None:
         """Return the id of the session's stream in progress, or None."""
@@ -181,12 +190,19 @@ class Conversations:
         if (live := self._answers.of_session(session_id, owner)) is not None:
             await self._answers.stop(live)
 
-    async def _stop_orphan(self, owner: str, session_id: str) -> None:
-        """Stop a reply that began in the meantime and whose turn was deleted, so that it cannot be stored."""
-        if (live := self._answers.of_session(session_id, owner)) is not None:
-            await live.begun.wait()
-            if await self.store.find_turn(live.stream_id, owner) is None:
-                await self._answers.stop(live)
+    async def _stop_orphan(self, owner: str, session_id: str) -> bool:
+        """Stop a reply that began in the meantime and whose turn was deleted, so that it cannot be stored.
+
+        Return whether there was one. If so, clients were told of a turn that began, so they must be told again what
+        became of the session.
+        """
+        if (live := self._answers.of_session(session_id, owner)) is None:
+            return False
+        await live.begun.wait()
+        if await self.store.find_turn(live.stream_id, owner) is not None:
+            return False
+        await self._answers.stop(live)
+        return True
 
     async def _stored(self, owner: str, stream_id: str) -> Turn:
         turn = await self.store.find_turn(stream_id, owner)

@@ -182,7 +182,7 @@ class LastTurnProblem(Problem):
 
 def summary(session: Session, stream_id: str | None = None) -> SessionSummary:
     """Return a session as a list shows it. `stream_id` is the stream of its reply in progress, if any."""
-    return SessionSummary(**_facts(session, stream_id))
+    return SessionSummary(**facts(session, stream_id))
 
 
 def details(
@@ -200,17 +200,17 @@ def details(
     """
     rendered = html or [None] * len(turns)
     messages = [message for turn, reply in zip(turns, rendered, strict=True) for message in messages_of(turn, reply)]
-    return SessionDetails(**_facts(session, stream_id), model=model, messages=messages, earlier=earlier)
+    return SessionDetails(**facts(session, stream_id), model=model, messages=messages, earlier=earlier)
 
 
 def messages_of(turn: Turn, html: str | None = None) -> tuple[SessionMessage, SessionMessage]:
     """Return the message of a turn, and its reply."""
-    asked = SessionMessage(role="user", text=turn.message, timestamp=_from_unix(turn.created), stream_id=turn.stream_id)
+    asked = SessionMessage(role="user", text=turn.message, timestamp=from_unix(turn.created), stream_id=turn.stream_id)
     answered = SessionMessage(
         role="assistant",
         text=turn.reply,
         html=html,
-        timestamp=_from_unix(turn.created + turn.seconds),
+        timestamp=from_unix(turn.created + turn.seconds),
         state=turn.state,
         stream_id=turn.stream_id,
         model=turn.model,
@@ -221,16 +221,16 @@ def messages_of(turn: Turn, html: str | None = None) -> tuple[SessionMessage, Se
     return asked, answered
 
 
-def _from_unix(seconds: float) -> datetime:
+def from_unix(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _facts(session: Session, stream_id: str | None) -> dict[str, Any]:
+def facts(session: Session, stream_id: str | None) -> dict[str, Any]:
     return {
         "session_id": session.id,
         "title": session.title,
         "message_count": 2 * session.turns,
-        "created": _from_unix(session.created),
-        "updated": _from_unix(session.updated),
+        "created": from_unix(session.created),
+        "updated": from_unix(session.updated),
         "stream_id": stream_id,
     }

@@ -144,9 +144,9 @@ WIRES: tuple[Wire, ...] = (*STREAMS[False], Batch())
 """The media types of a reply: streams, and one document."""
 
 
-def stream_content() -> dict[str, Any]:
+def stream_content(kind: Any = AnyObject) -> dict[str, Any]:
     """Return the media types of a stream, for the OpenAPI document."""
-    schema = TypeAdapter(AnyObject).json_schema(ref_template="#/components/schemas/{model}")
+    schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     lines = {"allOf": [schema, {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}]}
     in_lines, in_events = STREAMS[False]

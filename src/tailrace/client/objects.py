@@ -112,6 +112,24 @@ class Error(ChatObject):
     blocks: Blocks = None
 
 
+class SessionChange(ChatObject):
+    """A change to one of your sessions, in the stream of changes.
+
+    A session that was created, renamed or cleared, or whose turn began, has its `title` and `message_count`. A turn
+    that began or ended has its `stream_id`, and one that ended has its `state`.
+    """
+
+    type: Literal["session"] = "session"
+    change: Annotated[str, _known("created", "renamed", "cleared", "deleted", "turn_began", "turn_ended")]
+    session_id: str
+    updated: datetime
+    created: datetime | None = None
+    title: str | None = None
+    message_count: int | None = None
+    stream_id: str | None = None
+    state: TurnState | None = None
+
+
 KINDS: dict[str, type[ChatObject]] = {
     "session_info": SessionInfo,
     "status": Status,
@@ -119,6 +137,7 @@ KINDS: dict[str, type[ChatObject]] = {
     "chunk": Chunk,
     "complete": Complete,
     "error": Error,
+    "session": SessionChange,
 }
 """The known objects of a stream, by `type`."""
 
@@ -206,7 +225,7 @@ class Health(Answered):
     status: Annotated[str, _known("healthy", "unhealthy")]
     reason: str | None = Field(default=None, description="Why the server is unhealthy.")
     active_streams: int = Field(description="Replies being generated.")
-    active_connections: int = Field(description="Clients reading a reply.")
+    active_connections: int = Field(description="Connections that read a reply or follow the changes of sessions.")
     database: Annotated[str, _known("reachable", "unreachable")] | None = Field(
         default=None, description="Whether the database can be written to."
     )
@@ -248,4 +267,4 @@ class ServerInformation(Answered):
     multi_turn: bool = True
     streaming: bool = True
     endpoints: dict[str, str] = Field(default={}, description="What each endpoint does.")
-    streaming_endpoints: list[str] = Field(default=[], description="The endpoints that stream a reply.")
+    streaming_endpoints: list[str] = Field(default=[], description="The endpoints that stream.")

@@ -29,7 +29,11 @@ async def test_the_server_says_what_it_is_and_where_things_are(tmp_path: Path) -
         said["endpoints"]
     )
     assert all(said["endpoints"].values())
-    assert said["streaming_endpoints"] == ["POST /chat/stream", "GET /chat/stream/{stream_id}"]
+    assert said["streaming_endpoints"] == [
+        "POST /chat/stream",
+        "GET /chat/stream/{stream_id}",
+        "GET /sessions/changes",
+    ]
     assert set(said["streaming_endpoints"]) < set(said["endpoints"])
 
 
@@ -39,7 +43,8 @@ async def test_what_can_be_asked_for_as_it_is_listed_is_there(tmp_path: Path) ->
         assert {"GET /", "GET /demo", "GET /docs", "GET /openapi.json", "GET /health"} <= set(listed)
         for method, path in (name.split() for name in listed):
             if method == "GET" and "{" not in path:
-                assert (await chat.http.get(path)).status_code == 200, path
+                async with chat.http.stream("GET", path) as answer:
+                    assert answer.status_code == 200, path
 
 
 async def test_health_counts_streams_and_who_reads_them(tmp_path: Path) -> None:

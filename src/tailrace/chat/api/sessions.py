@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path, Query
+from fastapi import APIRouter, HTTPException, Path, Query, Response
 
-from ...client import Deleted, Session, SessionDetails, SessionPage
+from ... import StreamResponse, StreamSettings
+from ...client import Deleted, Session, SessionChange, SessionDetails, SessionPage
 from ..access import KeyedRoute, Owner
 from ..errors import BadPage, SessionNotFound, StorageFailed, TooManySessions, Unauthorized, refusals
-from ..objects import Renaming, SessionId, details, summary
+from ..objects import Problem, Renaming, SessionId, details, summary
+from ..wire import STREAMS, stream_content
 from . import Chat
+from .replies import PRIVATE, After, LastEventId
 
 router = APIRouter(
     prefix="/sessions", tags=["sessions"], route_class=KeyedRoute, responses=refusals(Unauthorized, StorageFailed)
@@ -23,15 +26,36 @@ Searched = Annotated[str, Query(max_length=200, description="A text to search fo
 Token = Annotated[str | None, Query(description="A token from an earlier page.")]
 
 
+FOLLOWING = StreamSettings(wires=STREAMS[False][::-1], cache_control=PRIVATE)
+
+_CHANGES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The changes.", "content": stream_content(SessionChange)},
+    204: {"description": "The cursor is that of an end, so there is nothing to read."},
+    400: {"description": "The cursor is invalid.", "model": Problem},
+    406: {"description": "None of the accepted media types is available.", "model": Problem},
+}
+
+
 @router.post("/new", summary="New session", responses=refusals(TooManySessions))
 async def create_session(chat: Chat, owner: Owner) -> Session:
     """Begin a session. Sending a message to a session that does not exist also begins one."""
     return summary(await chat.create(owner))
 
 
+@router.get("/changes", summary="Changes of sessions", response_class=Response, responses=_CHANGES)
+async def follow_changes(chat: Chat, owner: Owner, last_event_id: LastEventId = None, after: After = None) -> Response:
+    """Follow what happens to your sessions from now on, or after a cursor. The stream is Server-Sent Events by default.
+    The `Accept` header can select NDJSON. It never ends by itself.
+
+    Follow the changes first and then read the list, so that you miss nothing. After a `reset`, read the list again.
+    """
+    return StreamResponse(await chat.changes.log(owner), FOLLOWING, engine=chat.engine, history=0)
+
+
 @router.api_route("/new", methods=["GET", "HEAD", "PATCH", "DELETE"], include_in_schema=False)
-async def refuse_new() -> None:
-    """Refuse other methods for `new`, which would otherwise match `{session_id}`."""
+@router.api_route("/changes", methods=["PATCH", "DELETE"], include_in_schema=False)
+async def refuse_method() -> None:
+    """Refuse other methods for these names, which would otherwise match `{session_id}`."""
     raise HTTPException(405)
 
 
@@ -82,5 +106,4 @@ async def delete_session(session_id: Id, chat: Chat, owner: Owner) -> Deleted:
 @router.post("/{session_id}/clear", summary="Empty a session", responses=refusals(SessionNotFound))
 async def clear_session(session_id: Id, chat: Chat, owner: Owner) -> Session:
     """Delete the messages of a session. This stops a reply in progress first."""
-    await chat.clear(owner, session_id)
-    return summary(await chat.session(owner, session_id))
+    return summary(await chat.clear(owner, session_id))

@@ -113,7 +113,7 @@ _END = (
 )
 _INTERRUPT = update(turns).where(is_generating).values(state="interrupted")
 _RENAME = update(sessions).where(_is_session).values(name=bindparam("new_name")).returning(*SESSION)
-_EMPTY_SESSION = update(sessions).where(_is_session).values(turns=0, title="")
+_EMPTY_SESSION = update(sessions).where(_is_session).values(turns=0, title="").returning(*SESSION)
 _DELETE_TURNS = delete(turns).where(_in_session)
 _DELETE_TURN = delete(turns).where(_is_turn)
 _DELETE_SESSION = delete(sessions).where(_is_session)
@@ -286,14 +286,13 @@ class Store:
 
         return await self._database.write(change)
 
-    async def clear(self, session_id: str, owner: str) -> bool:
-        """Delete the turns of a session, and the title that they gave it. Return False if there is no such session."""
+    async def clear(self, session_id: str, owner: str) -> Session | None:
+        """Delete the turns of a session, and the title that they gave it. Return None if there is no such session."""
 
-        def empty(connection: Connection) -> bool:
-            if connection.execute(_EMPTY_SESSION, _place(session_id, owner)).rowcount == 0:
-                return False
+        def empty(connection: Connection) -> Session | None:
+            row = connection.execute(_EMPTY_SESSION, _place(session_id, owner)).one_or_none()
             connection.execute(_DELETE_TURNS, _place(session_id, owner))
-            return True
+            return None if row is None else to_session(row)
 
         return await self._database.write(empty)
 
