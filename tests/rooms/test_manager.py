@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,8 +15,9 @@ from websockets.asyncio.client import ClientConnection
 from tailrace import Flow, StreamError, lifespan
 from tailrace.rooms import ConnectionManager
 from tests.asgi.apps import small_engine
+from tests.log.redis.redis_server import redis_server
 from tests.raw import BOUND
-from tests.rooms.apps import until
+from tests.rooms.apps import shared_engine, until, until_gone
 from tests.serving import serving
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -26,9 +27,9 @@ class Tutorial:
     """The tutorial's chat."""
 
     def __init__(self, **options: Any) -> None:
-        self.manager = manager = ConnectionManager(**options)
         self.app = FastAPI(lifespan=lifespan)
-        self.app.state.tailrace_engine = self.engine = small_engine()
+        self.app.state.tailrace_engine = self.engine = options.setdefault("engine", small_engine())
+        self.manager = manager = ConnectionManager(**options)
         self.url = ""
         self.changed = asyncio.Condition()
 
@@ -160,6 +161,49 @@ async def test_a_connection_whose_endpoint_forgets_it_is_forgotten() -> None:
             await until(lambda: manager.active_connections)
         await manager.broadcast_to_room("anybody here?", "red")
         await until(lambda: not manager.active_connections)
+
+
+async def test_a_room_that_everybody_has_left_is_forgotten() -> None:
+    async with Tutorial().open() as chat:
+        for _ in range(2):
+            async with chat.enter(1) as one:
+                await one.send("hello")
+                assert await one.recv() == "Client #1 says: hello"
+            await chat.until(0)
+            await until_gone(chat.engine, "connection manager/red")
+        await chat.manager.broadcast_to_room("anybody here?", "red")
+        assert await chat.engine.find("connection manager/red") is None
+
+
+async def test_who_leaves_at_once_gets_nothing() -> None:
+    async with Tutorial().open() as chat, chat.enter(1) as one:
+        await chat.until(1)
+        [socket] = chat.manager.active_connections["red"]
+        await chat.manager.connect(socket, "blue")
+        chat.manager.disconnect(socket, "blue")  # before its task has begun
+        await chat.manager.broadcast_to_room("nobody", "blue")
+        await chat.manager.broadcast_to_room("somebody", "red")
+        assert await one.recv() == "somebody"
+        assert chat.engine.statistics().readers == 1
+
+
+async def test_a_broadcast_reaches_other_processes() -> None:
+    with redis_server() as redis:
+        await broadcast_to_two_processes(redis.url)
+
+
+async def broadcast_to_two_processes(url: str) -> None:
+    async with AsyncExitStack() as stack:
+        chats = [Tutorial(engine=shared_engine(url)) for _ in range(2)]
+        for chat in chats:
+            await stack.enter_async_context(chat.open())
+        here = await stack.enter_async_context(chats[0].enter(1))
+        await chats[0].until(1)
+        async with chats[1].enter(2) as there:
+            await chats[1].until(1)
+            await there.send("hello")
+            assert await here.recv() == await there.recv() == "Client #2 says: hello"
+        assert await here.recv() == "Client #2 left the chat"
 
 
 async def test_a_connection_that_comes_at_the_end_is_closed() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -45,7 +45,8 @@ class ConnectionManager:
 
     A room is a log, so a broadcast waits for no connection. Each connection has a task that sends what is new. A member
     that reads too slowly, or not at all, is disconnected, and delays nobody. A connection that has broken is
-    forgotten at the next message, even if its endpoint does not call `disconnect`.
+    forgotten at the next message, even if its endpoint does not call `disconnect`. A room without connections is
+    forgotten, too.
 
     If you need no rooms, leave `room` out, and call `broadcast`.
     """
@@ -71,9 +72,10 @@ class ConnectionManager:
         """
         check_name(room)
         engine = self._engine = self._engine or app_engine(websocket.app)
-        log = await self._log(room)
         if websocket.application_state is WebSocketState.CONNECTING:
             await websocket.accept()
+        log = await self._log(room)
+        # In an embedded store nothing is awaited from here on, so nobody forgets the room.
         if (websocket, room) not in self._deliveries:
             tail = log.tail(log.top, flow=self._flow)
             self._deliveries[websocket, room] = _Delivery(websocket, tail, engine, partial(self._end, websocket, room))
@@ -81,13 +83,9 @@ class ConnectionManager:
 
     def disconnect(self, websocket: WebSocket, room: str = LOBBY) -> None:
         """Stop sending to a WebSocket. Do nothing if it is not in the room."""
-        delivery = self._deliveries.pop((websocket, room), None)
-        if delivery is not None:
+        if (delivery := self._deliveries.get((websocket, room))) is not None:
+            self._remove(websocket, room)
             delivery.abandon()
-            connections = self.active_connections[room]
-            connections.remove(websocket)
-            if not connections:
-                del self.active_connections[room]
 
     async def send_personal_message(self, message: Any, websocket: WebSocket) -> None:
         """Send a message to one WebSocket: a str as it is, anything else as JSON. Wait until its client has room.
@@ -105,15 +103,29 @@ class ConnectionManager:
 
     async def broadcast_to_room(self, message: Any, room: str) -> None:
         """Send a message to everybody in a room: a str as it is, anything else as JSON. Wait for no connection."""
-        if self._engine is None:
-            return  # nobody has connected yet
-        log = await self._log(room)
-        await log.append(message)
+        if room in self.active_connections or self._shared:
+            log = await self._log(room)
+            await log.append(message)
 
-    def _end(self, websocket: WebSocket, room: str, delivery: _Delivery) -> None:
-        """Forget a connection that can be sent nothing more."""
+    def _remove(self, websocket: WebSocket, room: str) -> None:
+        del self._deliveries[websocket, room]
+        connections = self.active_connections[room]
+        connections.remove(websocket)
+        if not connections:
+            del self.active_connections[room]
+
+    async def _end(self, websocket: WebSocket, room: str, delivery: _Delivery) -> None:
+        """Forget a connection that can be sent nothing more, and a room without connections."""
         if self._deliveries.get((websocket, room)) is delivery:
-            self.disconnect(websocket, room)
+            self._remove(websocket, room)
+        if room not in self.active_connections and not self._shared:
+            assert self._engine is not None
+            await self._engine.forget(delivery.log)
+
+    @property
+    def _shared(self) -> bool:
+        """True if other processes may have connections. Nobody has any before there is an engine."""
+        return self._engine is not None and self._engine.store.shared
 
     async def _log(self, room: str) -> Log:
         assert self._engine is not None
@@ -123,8 +135,11 @@ class ConnectionManager:
 class _Delivery:
     """Sends the messages of a room to one WebSocket. The engine waits for it at the end of the server."""
 
-    def __init__(self, websocket: WebSocket, tail: Tail, engine: Engine, ended: Callable[[_Delivery], None]) -> None:
+    def __init__(
+        self, websocket: WebSocket, tail: Tail, engine: Engine, ended: Callable[[_Delivery], Awaitable[None]]
+    ) -> None:
         """Call `ended` at the end, whatever its cause."""
+        self.log = tail.log
         self._websocket = websocket
         self._tail = tail
         self._engine = engine
@@ -144,9 +159,13 @@ class _Delivery:
         self._task.cancel()
 
     async def _run(self) -> None:
-        # If the client has left, the endpoint hears of it, too.
-        with suppress(RuntimeError, OSError, WebSocketDisconnect):
-            await self._websocket.close(await self._deliver())
+        try:
+            # If the client has left, the endpoint hears of it, too.
+            with suppress(RuntimeError, OSError, WebSocketDisconnect):
+                await self._websocket.close(await self._deliver())
+        finally:
+            self._tail.close()
+            await self._ended(self)
 
     async def _deliver(self) -> int:
         """Send what comes until the server stops, or the member cannot go on. Return the close code."""
@@ -162,9 +181,8 @@ class _Delivery:
         return SERVICE_RESTART
 
     def _end(self, _: object) -> None:
-        self._tail.close()
+        self._tail.close()  # the task may have been cancelled before its first step
         self._engine.readers.part(self)
-        self._ended(self)
 
 
 def _text_of(json: bytes) -> str:
