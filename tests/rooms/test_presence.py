@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from tailrace import MemoryLog, Retention, StoreUnavailable
+from tailrace.events import Entries
+from tailrace.log.base import BATCH_BYTES
 from tailrace.rooms.lives import Lives
 from tailrace.rooms.presence import SNAPSHOT_EVERY, Presence
+from tests.rooms.apps import until
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
@@ -118,6 +121,11 @@ class Refusing(MemoryLog):
 
     refuses: bool
 
+    async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+        if self.refuses:
+            raise StoreUnavailable(self.name, "the test refuses it")
+        return await super().read(after, limit, size)
+
     async def add(self, rows: Any, *, fence: int | None = None) -> range:
         if self.refuses:
             raise StoreUnavailable(self.name, "the test refuses it")
@@ -136,6 +144,31 @@ async def test_a_leave_that_could_not_be_written_is_told_later(caplog: pytest.Lo
     await here.enter("bob")
     assert await here.members() == ["bob"]
     assert told.events[1:] == [("bob", "joined", 2), ("ada", "left", 1)]
+
+
+class Together(Lives):
+    """One of several processes, as far as it knows."""
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+
+async def test_a_process_follows_the_others_while_somebody_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    log, told = Refusing("members"), Told()
+    log.refuses = False
+    here = Presence(log, told, Together(None, "processes", nobody), leave_delay=0.0)
+    async with here.followed():
+        await asyncio.sleep(0)
+        await log.append({"by": "somebody", "process": "elsewhere", "in": ["ada"], "out": []})
+        log.refuses = True
+        await until(lambda: "may be noticed late" in caplog.text)
+        log.refuses = False
+        async with here.followed(), here.followed():  # the next who comes begins anew
+            await until(lambda: here._count)
+        await log.append({"by": "somebody", "process": "elsewhere", "in": ["bob"], "out": []})
+        await until(lambda: len(here._count) == 2)
+    assert log.readers == 0
 
 
 async def test_entries_that_say_what_is_known_change_nothing() -> None:

@@ -248,6 +248,16 @@ async def test_rooms_that_were_used_longest_ago_are_forgotten() -> None:
         assert (await house.client.get("/rooms/red")).json()["data"][1]["message"] == "red"
 
 
+async def test_rooms_in_use_are_not_forgotten() -> None:
+    async with House(limits=RoomLimits(rooms=2)).open() as house, house.enter("red") as guest:
+        await guest.say("hello")
+        await guest.until("message", "hello")
+        for room in ("blue", "green", "yellow"):
+            assert (await house.client.post(f"/rooms/{room}", json=room)).status_code == 202
+        await guest.say("still here")
+        assert await guest.hear() == ("message", "still here")
+
+
 async def test_the_end_of_the_only_process_waits_for_nobody_to_come_back() -> None:
     async with House(leave_delay=10 * BOUND).open() as house, house.enter("red", "ada") as ada:
         await ada.hear()

@@ -180,9 +180,8 @@ class Rooms:
         if room.users or engine.store.shared:
             return
         log, members = room.logs
-        # In an embedded store nothing is awaited here, so nobody comes in between.
-        if not await room.members():
-            await engine.forget(members)
+        # In an embedded store nothing is awaited here, so nobody comes in between. And nobody is a member any more.
+        await engine.forget(members)
         if not log.top:
             self._recent.pop(log.name, None)
             await engine.forget(log)
