@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import inspect
 import random
+import re
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -541,6 +544,92 @@ async def test_a_guard_is_only_run_where_the_processor_takes_the_message_alone()
     assert guarded == [True, True]
 
 
+async def sees_guard() -> None:
+    pass
+
+
+def sees_guard_yielding() -> Iterator[None]:
+    yield
+
+
+async def sees_guard_yielding_async() -> AsyncGenerator[None]:
+    yield
+
+
+class Guard:
+    def __call__(self) -> int:
+        return 3
+
+
+def echo(message: str, *values: Any) -> list[Any]:
+    return [message, *values]
+
+
+def echo_one(message: str, first: Any) -> list[Any]:
+    return [message, first]
+
+
+def echo_some(message: str, first: Any = "-", second: Any = "-") -> list[Any]:
+    return [message, first, second]
+
+
+class Echo:
+    async def method(self, message: str, first: Any) -> AsyncIterator[Any]:
+        """Repeat."""
+        for item in (message, first):
+            yield item
+
+    def generate(self, message: str, first: Any) -> Iterator[Any]:
+        yield from (message, first)
+
+    async def __call__(self, message: str, first: Any) -> list[Any]:
+        return [message, first]
+
+
+@pytest.mark.parametrize(
+    ("processor", "dependencies", "expected"),
+    [
+        (echo, [], ["a"]),
+        (echo, [number, sees_guard, Guard()], ["a", 7, 3]),
+        (echo_one, [sees_guard, number], ["a", 7]),
+        (echo_one, [number, Depends(sees_guard)], ["a", 7]),
+        (echo_one, [sees_guard_yielding, number, sees_guard_yielding_async], ["a", 7]),
+        # A processor that has room for a guard's None gets it.
+        (echo_one, [sees_guard], ["a", None]),
+        (echo_some, [sees_guard], ["a", "-", "-"]),
+        (echo_some, [sees_guard, number], ["a", 7, "-"]),
+        (Echo().method, [number], ["a", 7]),
+        (Echo().generate, [number], ["a", 7]),
+        (Echo(), [number], ["a", 7]),
+        (partial(Echo().method, first=9), [], ["a", 9]),
+        (partial(echo_some, second=9), [number], ["a", 7, 9]),
+        (partial(echo, "before"), [number], ["before", "a", 7]),
+        (str.upper, [number], ["A"]),
+    ],
+)
+async def test_values_reach_whatever_has_room_for_them(processor: Any, dependencies: Any, expected: list[Any]) -> None:
+    app = Recording()
+    create_streaming_endpoint(app, "/say", processor, dependencies)
+    async with client_of(app) as client:
+        answer = await client.post("/say", data={"message": "a"}, headers=SSE_HEADERS)
+    assert values(answer.content) == [*expected, "done"]
+
+
+def test_a_partial_is_documented_as_its_function() -> None:
+    app = Recording()
+    create_streaming_endpoint(app, "/say", partial(Echo().method, first=9))
+    operation = app.openapi()["paths"]["/say"]["post"]
+    assert (operation["summary"], operation["description"]) == ("Method", "Repeat.")
+
+
+def test_a_return_type_that_only_type_checkers_know_is_a_value() -> None:
+    def dependency() -> Unknown:  # type: ignore[name-defined]  # noqa: F821
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="the message and 1 values of dependencies"):
+        create_streaming_endpoint(FastAPI(), "/say", takes_two, [dependency])
+
+
 def takes_two(message: str, first: int, second: int) -> Iterator[str]:
     yield message
 
@@ -549,13 +638,29 @@ def takes_none() -> Iterator[str]:
     yield ""
 
 
-@pytest.mark.parametrize("processor", [takes_two, takes_none])
+def takes_names(*, message: str) -> Iterator[str]:
+    yield message
+
+
+@pytest.mark.parametrize("processor", [takes_two, takes_none, takes_names])
 def test_dependencies_that_do_not_fit_are_a_type_error_at_once(processor: Any) -> None:
+    name = processor.__qualname__
     expected = (
-        f"expected {processor.__qualname__} to take the message and 1 values of dependencies, or the message alone"
+        f"expected {name} to take the message and 1 values of dependencies, or the message alone, "
+        f"but got {name}{inspect.signature(processor)}"
     )
-    with pytest.raises(TypeError, match=expected):
+    with pytest.raises(TypeError, match=f"^{re.escape(expected)}$"):
         create_streaming_endpoint(FastAPI(), "/say", processor, [lambda: 1])
+
+
+def test_the_counts_that_would_fit_are_named() -> None:
+    with pytest.raises(TypeError, match="to take the message and 1 or 3 values of dependencies, or the message alone"):
+        create_streaming_endpoint(FastAPI(), "/say", takes_two, [sees_guard, number, sees_guard])
+
+
+def test_parameters_that_python_cannot_tell_are_a_type_error() -> None:
+    with pytest.raises(TypeError, match=r"expected a processor whose parameters Python can tell, but got str\.format"):
+        create_streaming_endpoint(FastAPI(), "/say", "{}".format)
 
 
 async def test_items_that_have_not_begun_are_closed() -> None:

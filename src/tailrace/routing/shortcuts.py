@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Unpack, cast
+from functools import partial
+from types import NoneType
+from typing import Any, Unpack, cast, get_args, get_origin, get_type_hints
 
 from fastapi import APIRouter, Depends, FastAPI, Form, params
 
@@ -26,6 +28,7 @@ _TEXT_FIRST: tuple[Wire, ...] = (
     *(wire for wire in DEFAULT_WIRES if isinstance(wire, Text)),
     *(wire for wire in DEFAULT_WIRES if not isinstance(wire, Text)),
 )
+_YIELDING = (AsyncGenerator, AsyncIterator, Generator, Iterator)
 
 
 def stream_response(
@@ -62,28 +65,32 @@ def create_streaming_endpoint(
 ) -> None:
     """Add a POST endpoint that passes the form field `message` to `processor` and streams the items.
 
-    The values of `dependencies` follow as further arguments, in order. If `processor` takes the message alone, the
-    dependencies only run, as guards. Raise TypeError if it takes some of them but not all.
+    The values of `dependencies` follow as further arguments, in order, if `processor` takes them: all of them, or those
+    of the functions that are not declared to return None. Otherwise `processor` takes the message alone, and all
+    dependencies only run, as guards. Raise TypeError if none of these fits.
 
     `processor` is an async or sync generator function, or a function that returns an iterator, a Log or a str.
     `methods`, `principal` and `options` are those of `StreamRouter.stream`. The default wire is plain text.
     """
-    passed = _passed(processor, len(dependencies))
+    needed = [each if isinstance(each, params.Depends) else Depends(each) for each in dependencies]
+    passed = _passed(processor, needed)
     parameters = [inspect.Parameter("message", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=Form())]
-    for number, dependency in enumerate(dependencies):
-        default = dependency if isinstance(dependency, params.Depends) else Depends(dependency)
-        parameters.append(inspect.Parameter(f"dependency_{number}", inspect.Parameter.KEYWORD_ONLY, default=default))
+    parameters += [
+        inspect.Parameter(f"dependency_{number}", inspect.Parameter.KEYWORD_ONLY, default=default)
+        for number, default in enumerate(needed)
+    ]
 
     async def endpoint(message: str, **values: Any) -> Log | Items:
-        arguments = [message, *(values[f"dependency_{number}"] for number in range(passed))]
+        arguments = [message, *(values[f"dependency_{number}"] for number in passed)]
         items = processor(*arguments) if is_generator(processor) else await call(processor, *arguments)
         source = checked_source([items] if isinstance(items, (str, *BYTES_LIKE)) else items, processor)
         return source if isinstance(source, Log | Job) else _TextItems(source)
 
-    endpoint.__name__ = getattr(processor, "__name__", "processor")
-    endpoint.__qualname__ = getattr(processor, "__qualname__", endpoint.__name__)
-    endpoint.__module__ = processor.__module__
-    endpoint.__doc__ = processor.__doc__
+    named = processor.func if isinstance(processor, partial) else processor
+    endpoint.__name__ = getattr(named, "__name__", "processor")
+    endpoint.__qualname__ = getattr(named, "__qualname__", endpoint.__name__)
+    endpoint.__module__ = getattr(named, "__module__", None) or __name__
+    endpoint.__doc__ = named.__doc__
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     router = app if isinstance(app, StreamRouter) else StreamRouter()
     given: dict[str, Any] = {"wires": _TEXT_FIRST, **options}
@@ -95,20 +102,37 @@ def create_streaming_endpoint(
         app.include_router(router)
 
 
-def _passed(processor: Callable[..., Any], dependencies: int) -> int:
-    """Return how many of the dependencies' values a processor takes: all or none."""
-    signature = inspect.signature(processor)
-    for passed in (dependencies, 0):
+def _passed(processor: Callable[..., Any], dependencies: Sequence[params.Depends]) -> Sequence[int]:
+    """Return the numbers of the dependencies whose values a processor takes."""
+    every = range(len(dependencies))
+    giving = [number for number in every if not _returns_none(dependencies[number].dependency)]
+    name = getattr(processor, "__qualname__", repr(processor))
+    try:
+        signature = inspect.signature(processor)
+    except ValueError:
+        raise TypeError(f"expected a processor whose parameters Python can tell, but got {name}") from None
+    for passed in (giving, every, ()):
         try:
-            signature.bind("message", *range(passed))
+            signature.bind("message", *passed)
         except TypeError:
             continue
         return passed
-    name = getattr(processor, "__qualname__", repr(processor))
+    counts = " or ".join(str(count) for count in sorted({len(giving), len(every)}))
     raise TypeError(
-        f"expected {name} to take the message and {dependencies} values of dependencies, or the message alone, "
+        f"expected {name} to take the message and {counts} values of dependencies, or the message alone, "
         f"but got {name}{signature}"
     )
+
+
+def _returns_none(dependency: Callable[..., Any] | None) -> bool:
+    """Tell whether a dependency is declared to return None, or to yield it."""
+    try:
+        returned = get_type_hints(dependency).get("return", Any)
+    except (NameError, TypeError):  # a name that only type checkers know, or a callable object
+        return False
+    if get_origin(returned) in _YIELDING:
+        returned = next(iter(get_args(returned)))
+    return returned in (None, NoneType)
 
 
 def _text_source(source: Source) -> Source:
