@@ -71,6 +71,6 @@ async def routed(text: str) -> AsyncIterator[str]:
 app.include_router(router)
 
 if __name__ == "__main__":
-    from _run import run  # type: ignore[import-not-found]  # only a script can import it
+    from tailrace.examples.serving import run
 
     run(app)

@@ -65,6 +65,6 @@ async def complete(completion: Completion) -> StreamResponse | dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from _run import run  # type: ignore[import-not-found]  # only a script can import it
+    from tailrace.examples.serving import run
 
     run(app)

@@ -75,6 +75,6 @@ app = FastAPI(title="Backpressure")
 app.include_router(router)
 
 if __name__ == "__main__":
-    from _run import run  # type: ignore[import-not-found]  # only a script can import it
+    from tailrace.examples.serving import run
 
     run(app)

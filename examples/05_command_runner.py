@@ -249,6 +249,6 @@ def make_app(grace: float) -> FastAPI:
 
 
 if __name__ == "__main__":
-    from _run import run  # type: ignore[import-not-found]  # only a script can import it
+    from tailrace.examples.serving import run
 
     run(make_app, grace=10.0)

@@ -142,6 +142,26 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
         browser.close()
 
 
+def test_the_form_of_a_page_works_in_a_browser(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.name == "forms.py")
+    with serving_case(case, tmp_path) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"http://{address}/")
+        page.get_by_label("Your question").fill("Why?")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("group", name="Answer")).to_have_text("You asked: Why? ", timeout=20_000)
+        expect(page.get_by_role("status")).to_have_text("Complete.")
+        browser.close()
+
+
+def test_the_states_of_a_form_are_on_its_page() -> None:
+    states = re.search(r"@typedef \{(.*)\} State", (ROOT / "src" / "tailrace" / "js" / "widget.js").read_text())
+    assert states is not None
+    shown = section("What the user sees", ROOT / "docs" / "widgets.md")
+    assert re.findall(r"^\| `(\w+)` \|", shown, re.MULTILINE) == re.findall(r'"(\w+)"', states[1])
+
+
 ASSERTING = [
     pytest.param(text, id=f"{page.name}:{number}")
     for page in PAGES
@@ -352,6 +372,8 @@ def test_the_reference_names_nothing_that_is_not_public() -> None:
         ("stream_response", tailrace.stream_response),
         ("FileResponse", tailrace.FileResponse),
         ("create_streaming_endpoint", tailrace.create_streaming_endpoint),
+        ("get_streaming_html", tailrace.get_streaming_html),
+        ("get_streaming_js", tailrace.get_streaming_js),
     ],
 )
 def test_every_setting_is_in_the_reference_with_its_default(title: str, function: Callable[..., Any]) -> None:

@@ -27,20 +27,20 @@ LAYERS: list[set[str]] = [
     {"blocks", "errors"},
     {"cursor", "events"},
     {"flow", "packet", "wire"},
-    {"client", "iterators", "modes", "pulse", "stepping"},
+    {"client", "iterators", "modes", "pulse", "stepping", "widgets"},
     {"log"},
     {"producer"},
     {"engine"},
     {"asgi"},
     {"pages", "routing"},
     {"__init__", "packets", "rooms", "testing"},
-    {"chat", "rover"},
+    {"chat", "examples", "rover"},
     {"cli"},
     {"__main__"},
 ]
 
 # These import nothing of tailrace but the public names of these packages, as any other application would.
-APPLICATIONS = {"chat", "rover"}
+APPLICATIONS = {"chat", "examples", "rover"}
 PUBLIC = {
     "__init__": tailrace,
     "blocks": tailrace.blocks,
@@ -51,7 +51,7 @@ PUBLIC = {
 
 # Who may import what comes from elsewhere: modules, or folders with all their modules.
 FOREIGN: dict[str, set[str]] = {
-    "fastapi": {"chat", "packets", "rooms", "routing", "rover"},
+    "fastapi": {"chat", "examples", "packets", "rooms", "routing", "rover"},
     "starlette": {"asgi", "chat", "packets", "pages", "rooms", "routing", "rover"},
     # Only extras bring these.
     "alembic": {"chat.store"},
@@ -74,7 +74,7 @@ FOREIGN: dict[str, set[str]] = {
     "nh3": {"chat.markdown"},
     "pygments": {"chat.markdown"},
     "sqlalchemy": {"chat.store"},
-    "uvicorn": {"cli"},
+    "uvicorn": {"cli", "examples.serving"},
     "websockets": {"client"},
 }
 

@@ -69,6 +69,8 @@ __all__ = [
     "detect_mode",
     "encode_data",
     "format_sse",
+    "get_streaming_html",
+    "get_streaming_js",
     "javascript_client",
     "lifespan",
     "read_notice",
@@ -79,7 +81,7 @@ __all__ = [
 _MODULES = (
     *(".errors", ".cursor", ".events", ".flow", ".iterators"),
     *(".wire.base", ".wire.batch", ".wire.ndjson", ".wire.openai", ".wire.sse", ".wire.text"),
-    *(".modes", ".log.base", ".log.writer", ".log.store", ".log.memory", ".producer"),
+    *(".widgets", ".modes", ".log.base", ".log.writer", ".log.store", ".log.memory", ".producer"),
     *(".engine.engine", ".engine.producers"),
     *(
         ".asgi.settings",
@@ -131,6 +133,7 @@ if TYPE_CHECKING:
     from .producer import OnDisconnect, Producer
     from .routing.router import StreamRouter
     from .routing.shortcuts import create_streaming_endpoint, stream_response
+    from .widgets import get_streaming_html, get_streaming_js
     from .wire.base import Decoder, Encoder, Frame, Wire, read_notice
     from .wire.batch import Batch
     from .wire.ndjson import NDJSON

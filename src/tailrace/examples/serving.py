@@ -1,5 +1,7 @@
 """Serve an example on the port that the command line names. All examples share this."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import shlex
@@ -28,12 +30,18 @@ def run(app: FastAPI | Callable[..., FastAPI], **options: float) -> None:
     port = arguments.pop("port")
     if (error := refusal(port)) is not None:
         other = next((other for other in range(max(port, 1023) + 1, 65536) if refusal(other) is None), 0)
-        command = shlex.join([os.path.relpath(sys.executable), sys.argv[0], "--port", str(other)])
+        command = shlex.join([os.path.relpath(sys.executable), *program(), "--port", str(other)])
         sys.exit(f"Cannot use port {port} ({error}). Choose another: {command}")
     if not isinstance(app, FastAPI):
         app = app(**arguments)
     # Without a bound, uvicorn waits forever for a client that reads nothing.
     uvicorn.run(app, host=HOST, port=port, timeout_graceful_shutdown=20)
+
+
+def program() -> list[str]:
+    """Return what follows `python` on the command line: a script, or `-m` and a module."""
+    spec = sys.modules["__main__"].__spec__
+    return [sys.argv[0]] if spec is None else ["-m", spec.name]
 
 
 def port_number(text: str) -> int:
