@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -83,7 +84,7 @@ class Site:
         self._server.callback(app.state.tailrace_engine.drain)  # as a signal does
         log = await self._telemetry.readings()
         with log.tail() as first:
-            await anext(first)
+            await asyncio.wait_for(anext(first), PATIENCE / 1_000)
         self.relay = await self._address.enter_async_context(relayed(self.url, port=self._port))
         self._port = urlsplit(self.relay.url).port or 0
 
@@ -119,9 +120,8 @@ class Site:
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(httpx.AsyncClient(base_url=self.url, headers={"Accept": NDJSON}))
             for member in members:
-                await stack.enter_async_context(
-                    client.stream("GET", f"/ws/comms/{channel}", params={"name": member}, timeout=None)
-                )
+                reading = client.stream("GET", f"/ws/comms/{channel}", params={"name": member})
+                await stack.enter_async_context(reading)
             yield
 
     async def settle(self) -> None:
