@@ -60,7 +60,7 @@ FOREIGN: dict[str, set[str]] = {
     "hiredis": {"log.redis"},
     "httpx": {"client"},
     "httpx2": {"chat.models"},
-    "numpy": {"rover.panorama"},
+    "numpy": {"rover.deck", "rover.panorama", "rover.terrain"},
     "openai": {"chat.models"},
     "PIL": {"rover"},
     "platformdirs": {"chat.settings", "rover.image"},

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tailrace.rover.image import _paint
-from tailrace.rover.panorama import HEIGHT, PER_DEGREE, TOP, WIDTH, paint
+from tailrace.rover.panorama import HEIGHT, TOP, WIDTH, paint
+from tailrace.rover.terrain import PER_DEGREE
 
 STRIP = 64
 
