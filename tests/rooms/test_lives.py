@@ -213,9 +213,16 @@ async def test_what_follows_the_end_of_a_life_does_not_keep_the_server(redis: Re
         await engine.aclose()
 
 
-async def test_a_store_that_does_not_answer_is_told_of(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_follows_the_end_of_a_life_is_done_as_soon_as_the_store_answers(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailrace.rooms.lives.AGAIN", 0.01)
+    attempts: list[str] = []
+
     async def end(process: str) -> None:
-        raise StoreUnavailable("members", "the test refuses it")
+        attempts.append(process)
+        if len(attempts) < 3:
+            raise StoreUnavailable("members", "the test refuses it")
 
     engine = shared_engine(redis.url)
     lives = Lives(engine, "processes", end)
@@ -223,4 +230,40 @@ async def test_a_store_that_does_not_answer_is_told_of(redis: RedisServer, caplo
     async with asyncio.timeout(BOUND):
         await engine.readers.wait_none()
         await engine.aclose()
-    assert "the members at process nobody may stay in their rooms" in caplog.text
+    assert attempts == ["nobody"] * 3
+    assert "the members at process nobody are still in their rooms" in caplog.text
+
+
+async def test_the_server_does_not_wait_for_the_next_attempt(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailrace.rooms.lives.AGAIN", 10 * BOUND)
+    failed = asyncio.Event()
+
+    async def end(process: str) -> None:
+        failed.set()
+        raise StoreUnavailable("members", "the test refuses it")
+
+    engine = shared_engine(redis.url)
+    Lives(engine, "processes", end).watch("nobody")
+    async with asyncio.timeout(BOUND):
+        await failed.wait()
+        await engine.aclose()
+
+
+async def test_a_room_that_is_lost_keeps_nobody_in_the_others(redis: RedisServer) -> None:
+    async with (
+        House(engine=shared_engine(redis.url)).open() as house,
+        house.enter("blue", "ada") as ada,
+        house.enter("red", "ada"),
+    ):
+        for room in ("blue", "red"):
+            log = await house.engine.find(f"/rooms/{room} members")
+            assert log is not None
+            await log.append({"by": "another", "process": "dead", "in": ["eve"], "out": []})
+            if room == "blue":
+                await house.engine.forget(log)
+        async with house.enter("red") as guest:
+            await guest.until("leave", "eve")
+        await ada.say("still here")
+        await ada.until("message", "still here")

@@ -13,11 +13,14 @@ from contextlib import suppress
 from secrets import token_urlsafe
 
 from ..engine.engine import Engine
-from ..errors import LogReset, TailraceError
+from ..errors import LogReset, StoreUnavailable
 from ..log.base import Tail
 from ..log.writer import Writer
 
 logger = logging.getLogger("tailrace")
+
+AGAIN = 1.0
+"""Seconds before the next attempt to do what follows the end of a life, if the store does not answer."""
 
 Ended = Callable[[str], Awaitable[None]]
 """A function to call with a process whose life has ended."""
@@ -79,13 +82,15 @@ class _Watch:
         self._process = process
         self._ended = ended
         self._tail: Tail | None = None
-        self._leaving = engine.draining
+        self._leaving = asyncio.Event()
+        if engine.draining:
+            self._leaving.set()
         self._task = asyncio.create_task(self._run(), name=f"tailrace watch {name}")
         engine.readers.join(self)
 
     def leave(self) -> None:
         """Watch no longer, because the server is about to stop."""
-        self._leaving = True
+        self._leaving.set()
         if self._tail is not None:
             self._tail.close()
 
@@ -95,17 +100,24 @@ class _Watch:
 
     async def _run(self) -> None:
         try:
-            await self._wait()
-            if not self._leaving:
-                await self._ended(self._process)
-        except TailraceError as error:
-            logger.warning("the members at process %s may stay in their rooms: %s", self._process, error)
+            while not self._leaving.is_set():
+                try:
+                    return await self._see_out()
+                except StoreUnavailable as error:
+                    logger.warning("the members at process %s are still in their rooms: %s", self._process, error)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._leaving.wait(), AGAIN)
         finally:
             self._engine.readers.part(self)
 
+    async def _see_out(self) -> None:
+        await self._wait()
+        if not self._leaving.is_set():
+            await self._ended(self._process)
+
     async def _wait(self) -> None:
         log = await self._engine.find(self._name)
-        if log is None or self._leaving:
+        if log is None or self._leaving.is_set():
             return
         with suppress(LogReset), log.tail() as self._tail:  # a reset means that the store has lost it
             async for _ in self._tail:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from ..cursor import Cursor
 from ..engine.engine import Engine
-from ..errors import StreamError
+from ..errors import LogClosed, StreamError
 from ..events import Event
 from ..flow import Flow, LogStatistics, Retention
 from ..log.base import Log, Tail
@@ -236,7 +236,8 @@ class Rooms:
 
     async def _bury(self, process: str) -> None:
         for room in tuple(self._rooms.values()):
-            await room.bury(process)
+            with suppress(LogClosed):  # the store has lost this room
+                await room.bury(process)
 
 
 def _members_of(path: str) -> str:
