@@ -161,7 +161,7 @@ class Presence:
                 async for _ in tail:
                     await self._catch_up()
             except StoreUnavailable as error:
-                logger.warning("%s: that a process dies may be noticed late: %s", self.log.name, error)
+                logger.warning("%s: the death of a process may be noticed late: %s", self.log.name, error)
 
     async def _catch_up(self) -> None:
         """Read what is new in the log."""
