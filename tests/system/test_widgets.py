@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import pytest_asyncio
 from jinja2 import Environment
 from markupsafe import Markup
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 from starlette.datastructures import URL
 
 from tailrace import StreamError, get_streaming_html, get_streaming_js
 from tests.chat.browsing import chromium
 from tests.sources import Faucet, soon
 from tests.system.forms import NONCE, Form, Stage, form, page_of, staged, visiting
+
+CANCELLED = """\
+id: WFR-OcVrzNIFK5T3gohsWQ.0.1
+data: "one"
+
+id: WFR-OcVrzNIFK5T3gohsWQ.0.1.end
+event: cancelled
+data: {"code":"shutdown","message":"the server stops"}
+
+"""
 
 # One browser for all, and so one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -107,6 +119,18 @@ async def test_an_answer_survives_a_lost_connection(browser: Browser, stage: Sta
         faucet.end()
         await expect(ask.status).to_have_text("Complete.")
         assert len(stage.messages) == 1
+
+
+async def test_an_answer_that_the_server_has_lost_is_a_failure(browser: Browser, stage: Stage) -> None:
+    async with visiting(browser, stage) as page:
+        ask = Form(page)
+        await ask.ask()
+        stage.faucets["/ask"].put("one ")
+        await expect(ask.answer).to_have_text("one ")
+        await page.route("**/ask/*", lambda route: route.fulfill(status=404, json={"detail": "no such stream"}))
+        stage.relay.cut()
+        await expect(ask.status).to_have_text("Failed: the server no longer has this answer. The answer is incomplete.")
+        await expect(ask.answer).to_have_text("one ")
 
 
 async def test_an_answer_survives_a_reload(browser: Browser, stage: Stage) -> None:
@@ -222,18 +246,100 @@ async def test_a_failure_is_told_in_words(browser: Browser, stage: Stage, pieces
         await expect(ask.stop).to_be_hidden()
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"status": 403, "json": {"detail": "Not <you>"}}, "Failed: Not <you>."),
+        (
+            {"status": 422, "json": {"detail": [{"msg": "too long", "loc": ["body", "message"]}]}},
+            "Failed: body.message: too long.",
+        ),
+        ({"status": 418, "body": ""}, "Failed: the server refused with status 418."),
+        ({"content_type": "image/png", "body": ""}, "Failed: expected a stream"),
+        (
+            {
+                "headers": {"Content-Type": "text/event-stream", "Tailrace-Cursor": "WFR-OcVrzNIFK5T3gohsWQ.0.0"},
+                "body": CANCELLED,
+            },
+            "Interrupted: the server stops. The answer is incomplete.",
+        ),
+    ],
+)
+async def test_a_refusal_is_told_in_words(browser: Browser, stage: Stage, answer: dict[str, Any], said: str) -> None:
+    async with visiting(browser, stage) as page:
+        ask = Form(page)
+        await page.route("**/ask", lambda route: route.fulfill(**answer))
+        await ask.ask()
+        await expect(ask.status).to_contain_text(said)
+        await expect(ask.root).to_have_attribute("data-state", "failed")
+
+
+async def test_another_server_s_stream_is_complete_if_its_body_is(browser: Browser, stage: Stage) -> None:
+    async with visiting(browser, stage) as page:
+        ask = Form(page)
+        await page.route("**/ask", lambda route: route.fulfill(content_type="text/event-stream", body="data: one\n\n"))
+        await ask.ask()
+        await expect(ask.status).to_have_text("Complete.")
+        await expect(ask.answer).to_have_text("one")
+
+
 async def test_a_server_that_is_away_is_a_failure(browser: Browser, stage: Stage) -> None:
     async with visiting(browser, stage) as page:
         ask = Form(page)
-        stage.html = ""
-        await expect(ask.send).to_be_enabled()
-        await page.route("**/ask", lambda route: route.fulfill(status=403, json={"detail": "Not <you>"}))
+        await expect(ask.root).to_have_attribute("data-state", "idle")
+        stage.relay.refuse()
+        stage.relay.cut()
         await ask.ask()
-        await expect(ask.status).to_have_text("Failed: Not <you>.")
-        await page.unroute_all()
-        await page.route("**/ask", lambda route: route.fulfill(status=418, body=""))
+        await expect(ask.status).to_contain_text("Failed: ")
+        await expect(ask.root).to_have_attribute("data-state", "failed")
+        stage.relay.refuse(False)
+        await ask.send.click()
+        stage.faucets["/ask"].put("one")
+        await expect(ask.answer).to_have_text("one")
+
+
+async def test_a_form_works_without_storage(browser: Browser, stage: Stage) -> None:
+    async with visiting(browser, stage) as page:
+        await page.add_init_script(
+            "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('no'); } })"
+        )
+        await page.reload()
+        ask = Form(page)
         await ask.ask()
-        await expect(ask.status).to_have_text("Failed: the server refused with status 418.")
+        stage.faucets["/ask"].put("one")
+        stage.faucets["/ask"].end()
+        await expect(ask.status).to_have_text("Complete.")
+        await expect(ask.answer).to_have_text("one")
+
+
+AXE = Path(__file__).parent.parent / "js" / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing(browser: Browser, stage: Stage, scheme: str) -> None:
+    if not AXE.exists():
+        pytest.skip("expected the packages of tests/js, but they are not installed")
+    stage.html = page_of(form("ask", "Ask"), form("tell", "Ask", "/tell"))
+    async with visiting(browser, stage, color_scheme=scheme, viewport={"width": 320, "height": 640}) as page:
+        ask, tell = Form(page), Form(page, "#tell")
+        await check_access(page)
+        stage.faucets["/tell"].put(StreamError("the pump broke"))
+        await tell.ask()
+        await expect(tell.root).to_have_attribute("data-state", "failed")
+        await ask.ask()
+        stage.faucets["/ask"].put("one " * 100)
+        await expect(ask.answer).to_contain_text("one one")
+        await check_access(page)
+        stage.faucets["/ask"].end()
+        await expect(ask.status).to_have_text("Complete.")
+        await check_access(page)
+        assert await page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+async def check_access(page: Page) -> None:
+    await page.evaluate(AXE.read_text())  # as the debugger does, which no policy stops
+    violations = await page.evaluate("axe.run().then((found) => found.violations)")
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in violations] == []
 
 
 IDS = [

@@ -106,20 +106,19 @@ class Reading {
   constructor(widget, request, message) {
     this.widget = widget;
     this.message = message;
-    this.isResumed = request.address !== undefined;
     this.text = new LiveText(widget.answer);
     this.stream = tail(widget.endpoint, { ...request, onState: ({ state }) => this.#follow(state) });
   }
 
   async run() {
-    this.widget.show("sending", this.isResumed ? "Loading the answer…" : "Sending…");
+    this.widget.show("sending", this.stream.address ? "Loading the answer…" : "Sending…");
     try {
       for await (const event of this.stream) this.text.add(textOf(event));
       this.text.draw();
       this.#conclude();
     } catch (error) {
       this.text.draw();
-      const isGone = this.isResumed && error instanceof StreamRefused && error.status === 404;
+      const isGone = this.stream.address !== null && error instanceof StreamRefused && error.status === 404;
       this.#endEarly("failed", `Failed: ${isGone ? "the server no longer has this answer." : reasonOf(error)}`);
     }
     this.widget.place.clear();
@@ -154,12 +153,13 @@ class Reading {
 
   #conclude() {
     const { outcome } = this.stream;
-    if (outcome?.state === "done") {
-      this.widget.show("done", this.text.isEmpty ? "Complete. The answer is empty." : "Complete.");
-    } else if (outcome !== null && outcome.code !== "stopped") {
-      this.#endEarly("failed", `Interrupted: ${sentence(outcome.message || "the server ended the answer")}`);
-    } else {
+    if (outcome?.code === "stopped" || (outcome === null && this.#isStopping)) {
       this.#endEarly("stopped", `Stopped. ${this.#note}`);
+    } else if (outcome === null || outcome.state === "done") {
+      // Other servers tell no outcome. There, a body that is whole is all that a success can be.
+      this.widget.show("done", this.text.isEmpty ? "Complete. The answer is empty." : "Complete.");
+    } else {
+      this.#endEarly("failed", `Interrupted: ${sentence(outcome.message || "the server ended the answer")}`);
     }
   }
 
