@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from typing import TypeAlias
 
 import nh3
 from markdown_it.renderer import RendererHTML
@@ -18,7 +19,6 @@ from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
 from pygments.token import STANDARD_TYPES  # type: ignore[import-untyped]
-from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 
 from ..blocks import PARSER, Block, Blocks
 
@@ -34,9 +34,19 @@ REST = 512
 MAX_HIGHLIGHTED = 64 << 10
 """The most characters of code that are highlighted."""
 
-# Highlighters are regular expressions. Of these, hostile code was measured.
+PIECE = 1_000
+"""The most characters of code that are highlighted at a time.
+
+A highlighter's time may grow with the cube of the length: 4,000 characters of slashes take one of C 2 s, with steps of
+0.4 s that hold up the whole process, and 64,000 would take hours (measured with Pygments 2.21).
+"""
+
+Pieces: TypeAlias = dict[tuple[str, str], str]
+"""The HTML of pieces of code, by language and code."""
+
+# C# is missing, because its highlighter takes 0.6 s for 500 short lines.
 LANGUAGES = frozenset({
-    "bash", "c", "c++", "console", "cpp", "cs", "csharp", "css", "diff", "docker", "dockerfile", "go", "graphql",
+    "bash", "c", "c++", "console", "cpp", "css", "diff", "docker", "dockerfile", "go", "graphql",
     "html", "http", "ini", "java", "javascript", "js", "json", "jsx", "kotlin", "lua", "make", "makefile",
     "markdown", "md", "nginx", "perl", "php", "powershell", "ps1", "py", "python", "r", "rb", "rs", "ruby", "rust",
     "scala", "sh", "shell", "sql", "swift", "toml", "ts", "tsx", "typescript", "xml", "yaml", "yml", "zig", "zsh",
@@ -74,10 +84,10 @@ class _HTML(RendererHTML):
     """Renders tokens. Its methods have the names of the tokens' types."""
 
     def fence(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
-        return _code(tokens[idx].content, tokens[idx].info)
+        return _code(tokens[idx].content, tokens[idx].info, env["pieces"])
 
     def code_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
-        return _code(tokens[idx].content)
+        return _code(tokens[idx].content, "", env["pieces"])
 
     def table_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         return '<div class="table" tabindex="0" role="region" aria-label="Table"><table>\n'
@@ -89,28 +99,47 @@ class _HTML(RendererHTML):
 _RENDERER = _HTML()
 
 
-def _code(code: str, info: str = "") -> str:
+def _code(code: str, info: str, known: Pieces) -> str:
     """Return a block of code with a bar. A fence that was just opened is nothing until it has text."""
     if not code:
         return ""
     found = _LANGUAGE.match(info.strip())
     name = found[0] if found else ""
     bar = f'<div class="bar"><span class="lang">{escape(name)}</span></div>'
-    return f'<div class="code">{bar}<pre><code>{_highlighted(code, name.lower())}</code></pre></div>\n'
+    return f'<div class="code">{bar}<pre><code>{_highlighted(code, name.lower(), known)}</code></pre></div>\n'
 
 
-def _highlighted(code: str, name: str) -> str:
+def _highlighted(code: str, name: str, known: Pieces) -> str:
     if name not in LANGUAGES or len(code) > MAX_HIGHLIGHTED:
         return escape(code)
-    try:
-        lexer = get_lexer_by_name(name, stripnl=False, ensurenl=False)
-    except ClassNotFound:  # a Pygments that lacks the language
+    html = []
+    for piece in _pieces(code):
+        if (done := known.get((name, piece))) is None:
+            done = known[name, piece] = _highlight_piece(piece, name)
+        html.append(done)
+    return "".join(html)
+
+
+def _pieces(code: str) -> Iterator[str]:
+    """Cut code into pieces, if possible at empty lines, where a string or a comment rarely goes on."""
+    piece, blank = "", 0
+    for line in code.splitlines(keepends=True):
+        if len(piece) + len(line) > PIECE or blank > 1 or (blank and len(piece) > PIECE // 2):
+            yield piece
+            piece = ""
+        piece += line
+        blank = blank + 1 if line.isspace() else 0
+    yield piece
+
+
+def _highlight_piece(code: str, name: str) -> str:
+    if len(code) > PIECE or code.isspace():
         return escape(code)
-    return str(highlight(code, lexer, _FORMATTER))
+    return str(highlight(code, get_lexer_by_name(name, stripnl=False, ensurenl=False), _FORMATTER))
 
 
-def _html(block: Block) -> str:
-    """Return the HTML of a block."""
+def _html(block: Block, known: Pieces) -> str:
+    """Return the HTML of a block. Add to the known pieces of code those that were highlighted."""
     for token in block.tokens:
         if token.children:
             token.children = list(_without_images(token.children))
@@ -122,7 +151,7 @@ def _html(block: Block) -> str:
             align = str(token.attrs.pop("style", "")).removeprefix("text-align:")
             if align in ("center", "right"):
                 token.attrs["class"] = align
-    return _CLEANER.clean(_RENDERER.render(block.tokens, PARSER.options, {}))
+    return _CLEANER.clean(_RENDERER.render(block.tokens, PARSER.options, {"pieces": known}))
 
 
 def _without_images(tokens: Iterable[Token]) -> Iterator[Token]:
@@ -159,6 +188,7 @@ class Renderer:
         self._shown: dict[int, str] = {}  # the incomplete blocks, and those that are empty since
         self._parts = 0  # how many blocks show the incomplete text
         self._seen = 0  # how much of it they show
+        self._pieces: Pieces = {}  # the highlighted pieces of the incomplete text
         self._items: dict[int, str] = {}  # the complete items of a list that may go on
 
     def feed(self, text: str) -> dict[int, str]:
@@ -179,12 +209,13 @@ class Renderer:
         for block in blocks:
             if not block.goes_on:
                 self._end_list(complete)
-            complete[self._next] = html = _html(block)
+            complete[self._next] = html = _html(block, self._pieces)
             if block.is_list:
                 self._items[self._next] = html
             self._next += 1
         if blocks or self._blocks.size < self._seen:  # empty lines go without a block
             self._seen = self._parts = 0
+            self._pieces.clear()
         return complete
 
     def _end_list(self, complete: dict[int, str]) -> None:
@@ -204,7 +235,7 @@ class Renderer:
     def _show_incomplete(self, blocks: dict[int, str]) -> None:
         """Add the incomplete text to the blocks, rendered. If it is long, add only what is new of it, as plain text."""
         if self._blocks.size <= OPEN:
-            blocks[self._next] = "".join(map(_html, self._blocks.preview()))
+            blocks[self._next] = "".join(_html(block, self._pieces) for block in self._blocks.preview())
             self._parts = 1
         else:
             rest = escape(self._blocks.pending[self._seen :])

@@ -90,8 +90,15 @@ class Rendering:
                 if (log := await self._engine.find(f"{PATH}/{stream_id}")) is None:
                     raise  # the producer of a forgotten log has yet to end
             else:
-                await self._engine.produce(log, self._objects(reply), encode=_as_it_is)
+                await self._produce(log, reply)
         return log
+
+    async def _produce(self, log: Log, reply: Log) -> None:
+        try:
+            await self._engine.produce(log, self._objects(reply), encode=_as_it_is)
+        except BaseException:  # a cancellation, too: others may read the log already, and would wait forever
+            await self._engine.forget(log)
+            raise
 
     async def html_of(self, texts: Sequence[str]) -> list[str | None]:
         """Return the HTML of some texts, the last ones first if they are too long together for all of them."""
@@ -102,14 +109,19 @@ class Rendering:
             found.append(await self._html_of(text) if self.available and room >= 0 else None)
         return found[::-1]
 
-    async def _html_of(self, text: str) -> str:
+    async def _html_of(self, text: str) -> str | None:
         if (html := self._cache.get(text)) is None:
-            html = await asyncio.get_running_loop().run_in_executor(self._threads, self._render, text)
+            try:
+                html = await asyncio.get_running_loop().run_in_executor(self._threads, self._render, text)
+            except Exception:  # a library's error must not hide the session
+                logger.exception("a reply of %d characters cannot be rendered", len(text))
+                return None
             self._cache.put(text, html)
         return html
 
     async def _objects(self, reply: Log) -> AsyncGenerator[Row | Result, None]:
         """Yield the objects of a reply, with the blocks of HTML that each chunk changes. End as the reply does."""
+        stopped = False
         with reply.tail() as tail:
             follower = Follower(tail, self._threads, self._renderer())
             try:
@@ -117,12 +129,13 @@ class Rendering:
                     yield row
             except asyncio.CancelledError:
                 # Only the end of the server stops this log. Then the reply ends as well, and its readers get all of it.
+                stopped = True
                 async for row in follower.rows():
                     yield row
         assert reply.outcome is not None, "a tail ends when its log has"
         end = end_of(reply.outcome)
         yield Result({**end, "blocks": follower.last} if follower.last else end)
-        if end["type"] == "error":
+        if end["type"] == "error" and not stopped:
             raise StreamError(end["message"], code=end["code"])
 
 
