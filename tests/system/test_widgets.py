@@ -190,6 +190,20 @@ async def test_stop_ends_the_generator(browser: Browser, stage: Stage) -> None:
         await soon(faucet.closed)
 
 
+async def test_stop_works_while_answers_take_all_connections_of_the_browser(browser: Browser, stage: Stage) -> None:
+    stage.html = page_of(*(form(f"ask{number}") for number in range(6)))
+    async with visiting(browser, stage) as page:
+        asks = [Form(page, f"#ask{number}") for number in range(6)]
+        for ask in asks:
+            stage.faucets["/ask"] = faucet = Faucet(["one "])
+            await ask.ask()
+            await expect(ask.answer).to_have_text("one ")
+        await asks[-1].stop.click()
+        await expect(asks[-1].status).to_have_text("Stopped. The answer is incomplete.")
+        await soon(faucet.closed)
+        await expect(asks[0].status).to_have_text("Receiving the answer…")
+
+
 async def test_a_stop_before_the_answer_has_begun_stops_it_too(browser: Browser, stage: Stage) -> None:
     async with visiting(browser, stage) as page:
         ask, faucet = Form(page), stage.faucets["/ask"]

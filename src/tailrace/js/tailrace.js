@@ -1683,7 +1683,10 @@ export class Stream extends Reader {
 
   /** @protected @override */
   async *_connect() {
-    await this.#stopping;
+    if (this.#stopping !== null) {
+      await Promise.race([this.#stopping, this._whenChanged()]);
+      if (this._left.signal.aborted) return null;
+    }
     this.#connection = new Connection();
     let response;
     try {

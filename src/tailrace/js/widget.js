@@ -130,7 +130,8 @@ class Reading {
     this.#isStopping = true;
     this.widget.show("stopping", "Stopping… To stop waiting for the server, press Stop again.");
     try {
-      await this.stream.stop();
+      // The answers of six forms may take all connections that a browser has for a server.
+      await this.stream.stop({ reconnect: true });
     } catch (error) {
       this.#leave(error instanceof NotStoppable ? "The server may go on: it has no way to stop this." : reasonOf(error));
     }
