@@ -83,6 +83,9 @@ class Rendering:
             return reply
         stream_id = reply.name.rpartition("/")[2]
         log = await self._engine.find(f"{PATH}/{stream_id}")
+        if log is not None and _is_abandoned(log, reply):
+            await self._engine.forget(log)
+            log = None
         while log is None:
             try:
                 log = await self._engine.new_stream(PATH, stream_id=stream_id, retention=KEEP_ALL)
@@ -233,6 +236,12 @@ class Cache:
 
 def _key(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
+
+
+def _is_abandoned(log: Log, reply: Log) -> bool:
+    """Tell whether a log with HTML ended because the process died that made it, and not as its reply did."""
+    ends = [None if each.outcome is None else each.outcome.code for each in (log, reply)]
+    return ends[0] == "producer_lost" != ends[1]
 
 
 def _as_it_is(row: Row) -> Row:
