@@ -22,9 +22,11 @@ from tailrace.client import (
     Reasoning,
     Retry,
     SessionBusy,
+    SessionChange,
     SessionInfo,
     Status,
     StreamRefused,
+    TurnNotLast,
     Unreachable,
 )
 from tailrace.testing import Fault, Relay, relayed
@@ -107,6 +109,60 @@ async def test_a_reply_is_stopped_by_its_own_stream_too(chat: AsyncChat) -> None
     assert last.state == "stopped"
 
 
+async def test_the_last_turn_is_replaced(chat: AsyncChat) -> None:
+    first = await chat.ask("hello", "s")
+    second = await chat.ask("short table", "s", replace=first.stream_id)
+    assert second.message_count == 2
+    details = await chat.session("s")
+    assert [each.stream_id for each in details.messages] == [second.stream_id] * 2
+    with pytest.raises(TurnNotLast) as refused:
+        await chat.ask("hello", "s", replace=first.stream_id)
+    assert (refused.value.status, refused.value.stream_id) == (409, second.stream_id)
+    await chat.clear("s")
+    with pytest.raises(TurnNotLast) as refused:
+        await chat.ask("hello", "s", replace=second.stream_id)
+    assert refused.value.stream_id is None
+
+
+async def test_a_replacement_survives_cuts_and_happens_once(relay: Relay, chat: AsyncChat) -> None:
+    replaced = (await chat.ask("short", "s")).stream_id
+    for count in (1, 200, 900):
+        relay.next(*[Fault(after=count)] * 3)
+        reply = await chat.ask("short again", "s", replace=replaced)
+        assert reply.message_count == 2
+        assert (await chat.session("s")).messages[-1].text == reply.text
+        replaced = reply.stream_id
+
+
+async def test_sessions_are_renamed_and_searched(chat: AsyncChat) -> None:
+    for message in ("short pears", "short plums", "short apples"):
+        await chat.ask(message)
+    [plums] = [session async for session in chat.sessions(search="PLUMS")]
+    renamed = await chat.rename(plums.session_id, "Stone fruit")
+    assert renamed.title == "Stone fruit"
+    assert [session.title async for session in chat.sessions(page=1, search="fruit")] == ["Stone fruit"]
+    assert len([session async for session in chat.sessions(page=1, search="short")]) == 3
+    with pytest.raises(StreamRefused) as refused:
+        await chat.rename(plums.session_id, " ")
+    assert refused.value.status == 422
+
+
+async def test_changes_go_on_after_a_cut(relay: Relay, chat: AsyncChat) -> None:
+    relay.next(Fault(after=900))
+    async with chat.changes() as changes:
+        made = []
+        for _ in range(5):
+            made.append((await chat.new_session()).session_id)
+            change = await anext(changes)
+            assert isinstance(change, SessionChange)
+            assert (change.change, change.session_id) == ("created", made[-1])
+    await chat.delete(made[0])
+    async with chat.changes(after=change.id) as changes:
+        change = await anext(changes)
+        assert isinstance(change, SessionChange)
+        assert (change.change, change.session_id, change.title) == ("deleted", made[0], None)
+
+
 async def test_sessions(chat: AsyncChat) -> None:
     made = [(await chat.new_session()).session_id for _ in range(5)]
     assert {session.session_id async for session in chat.sessions(page=2)} == set(made)
@@ -160,8 +216,15 @@ async def test_the_same_without_asyncio(relay: Relay) -> None:
             assert isinstance(info, SessionInfo)
             assert chat.stop(info.stream_id).state == "stopped"
         assert [each.session_id for each in chat.sessions(page=1)] == [session.session_id]
+        assert chat.ask("short pears", session.session_id, replace=info.stream_id).message_count == 4
+        assert chat.rename(session.session_id, "Fruit").title == "Fruit"
+        assert [each.title for each in chat.sessions(search="PEARS")] == ["Fruit"]
         chat.clear(session.session_id)
-        chat.new_session()
+        with chat.changes() as changes:
+            made = chat.new_session()
+            change = next(changes)
+            assert isinstance(change, SessionChange)
+            assert (change.change, change.session_id) == ("created", made.session_id)
         assert len(list(chat.sessions(page=1))) == 2
         chat.delete(session.session_id)
         assert chat.health().status == "healthy"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from .. import encode_data
@@ -107,7 +107,14 @@ class ChatRequest(BaseModel):
     """A message. Unknown fields are refused, because they are probably mistyped."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"message": "What is a log?", "session_id": "abc123"}]}
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"message": "What is a log?", "session_id": "abc123"}],
+            "anyOf": [
+                {"properties": {"replace": {"type": "null"}}},
+                {"properties": {"session_id": {"type": "string"}}, "required": ["session_id"]},
+            ],
+        },
     )
 
     message: Message
@@ -117,8 +124,15 @@ class ChatRequest(BaseModel):
     create: StrictBool = Field(True, description="Begin the session if it does not exist. If false, answer 404.")
     replace: str | None = Field(
         None,
-        description="The stream of the session's last turn, in whose place this message and its reply come.",
+        description="The stream of the session's last turn, in whose place this message and its reply come. "
+        "It needs the `session_id`.",
     )
+
+    @model_validator(mode="after")
+    def _check_replace(self) -> ChatRequest:
+        if self.replace is not None and self.session_id is None:
+            raise PydanticCustomError("session", "expected the session_id of the turn to replace, but got none")
+        return self
 
 
 def _check_title(title: str) -> str:

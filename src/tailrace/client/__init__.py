@@ -58,6 +58,7 @@ __all__ = [
     "Tail",
     "Timeouts",
     "TooManyUnread",
+    "TurnNotLast",
     "Unreachable",
     "UnusableEnvironment",
     "tail",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
         StreamRefused,
         StreamReset,
         TooManyUnread,
+        TurnNotLast,
         Unreachable,
         UnusableEnvironment,
     )

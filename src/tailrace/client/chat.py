@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from functools import update_wrapper
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, overload
@@ -203,6 +204,7 @@ class Chatting:
         session_id: str | None = None,
         *,
         create: bool = True,
+        replace: str | None = None,
         idempotency_key: str | None = None,
         on_reset: OnReset = "raise",
         reasoning: bool = False,
@@ -212,14 +214,17 @@ class Chatting:
         A `session_id` that does not exist also begins a session. If `create` is false, it raises StreamRefused with
         status 404 instead.
 
+        With `replace`, the message and its reply take the place of the session's last turn, which has this stream. Use
+        the same message to generate its reply again. Raise TurnNotLast if another turn is the last one.
+
         The server answers the message once, however often the client sends it, because it recognises the idempotency
         key, which is yours or a new one. With `reasoning`, the reply includes the model's reasoning. Raise StreamFailed
         if the model fails, and SessionBusy if the session is already answering.
         """
-        body = encode(_said(message=message, session_id=session_id, create=None if create else False))
+        said = _said(message=message, session_id=session_id, create=None if create else False, replace=replace)
         key = idempotency_key or new_key()
         path = _with_reasoning("/chat/stream", reasoning)
-        plan = self._server.plan(path, method="POST", content=body, key=key, on_reset=on_reset)
+        plan = self._server.plan(path, method="POST", content=encode(said), key=key, on_reset=on_reset)
         return Tail(plan, read_object, self._clients)
 
     def resume(
@@ -231,9 +236,17 @@ class Chatting:
         return Tail(plan, read_object, self._clients)
 
     @_gathering
-    def ask(self, message: str, session_id: str | None = None, *, idempotency_key: str | None = None) -> _Gathered:
-        """Send a message and wait for the whole reply."""
-        return _Gathered(self.stream(message, session_id, idempotency_key=idempotency_key, on_reset="restart"))
+    def ask(
+        self,
+        message: str,
+        session_id: str | None = None,
+        *,
+        replace: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> _Gathered:
+        """Send a message and wait for the whole reply. `replace` is that of `stream`."""
+        key = idempotency_key
+        return _Gathered(self.stream(message, session_id, replace=replace, idempotency_key=key, on_reset="restart"))
 
     @_request
     def stop(self, stream_id: str) -> Flow[Stopped]:
@@ -246,11 +259,14 @@ class Chatting:
         return self._ask(Session, "POST", "/sessions/new", repeatable=False)
 
     @_pages
-    def sessions(self, page: int = 50) -> Generator[Flow[SessionPage], SessionPage, None]:
-        """Iterate over all sessions, the most recently used first. `page` is the number of sessions per request."""
+    def sessions(self, page: int = 50, *, search: str | None = None) -> Generator[Flow[SessionPage], SessionPage, None]:
+        """Iterate over all sessions, the most recently used first. `page` is the number of sessions per request.
+
+        With `search`, iterate over those whose title or messages have this text, in upper or lower case.
+        """
         token = None
         while True:
-            got = yield self._ask(SessionPage, "GET", "/sessions", limit=page, after=token)
+            got = yield self._ask(SessionPage, "GET", "/sessions", limit=page, after=token, q=search)
             if (token := got.next) is None:
                 return
 
@@ -258,6 +274,20 @@ class Chatting:
     def session(self, session_id: str, *, limit: int = 100, before: str | None = None) -> Flow[SessionDetails]:
         """Get a session and the messages of its newest `limit` turns, or of those `before` an `earlier` token."""
         return self._ask(SessionDetails, "GET", _path("sessions", session_id), limit=limit, before=before)
+
+    @_request
+    def rename(self, session_id: str, title: str) -> Flow[Session]:
+        """Give a session a title of 1 to 200 characters, which its messages no longer change."""
+        return self._ask(Session, "PATCH", _path("sessions", session_id), content=encode({"title": title}))
+
+    def changes(self, after: str | None = None, *, on_reset: OnReset = "restart") -> Tail[ChatObject]:
+        """Follow what happens to your sessions, from now on or after the change with the id `after`.
+
+        Each is a `SessionChange`. An object of type `reset` tells that some are missing: list the sessions again. The
+        stream ends only when you leave it.
+        """
+        plan = self._server.plan("/sessions/changes", after=after, on_reset=on_reset)
+        return Tail(changed(plan, timeouts=changed(plan.timeouts, event=None)), read_object, self._clients)
 
     @_request
     def clear(self, session_id: str) -> Flow[Session]:
@@ -293,12 +323,15 @@ class Chatting:
         *,
         repeatable: bool = True,
         accepted: tuple[int, ...] = (),
+        content: bytes | None = None,
         **params: Any,
     ) -> Flow[M]:
         server, timeouts = self._server, self._server.timeouts
         url = with_parameters(server.url + path, params)
         headers = {"accept": "application/json", **server.headers}
-        request = Open(method, url, headers, None, timeouts.connect, timeouts.idle, timeouts.head)
+        if content is not None:
+            headers["content-type"] = "application/json"
+        request = Open(method, url, headers, content, timeouts.connect, timeouts.idle, timeouts.head)
         answer = yield from ask(request, server.retry, repeatable=repeatable, accepted=accepted, total=timeouts.total)
         return read_json(model, answer.body)
 

@@ -6,6 +6,7 @@ ClientError
 ├── StreamLost           the stream may continue, but this client can no longer follow it
 ├── StreamRefused        the server answered with a status after which repeating the request is useless
 │   ├── SessionBusy      the chat session is already answering
+│   ├── TurnNotLast      the turn to replace is not the last one of its chat session
 │   └── AlreadyRead      another client reads the stream, which has one reader at a time
 ├── NotAStream           the response has a media type that is no stream
 ├── NotStoppable         the server has named no address at which to stop the stream
@@ -122,6 +123,15 @@ class SessionBusy(StreamRefused):
     @property
     def stream_id(self) -> str:
         return str(self.members.get("stream_id", ""))
+
+
+class TurnNotLast(StreamRefused):
+    """The turn to replace is not the session's last one. `stream_id` is that of the last one, or None without turns."""
+
+    @property
+    def stream_id(self) -> str | None:
+        last = self.members.get("stream_id")
+        return None if last is None else str(last)
 
 
 class AlreadyRead(StreamRefused):
@@ -258,7 +268,11 @@ def unexpected(model: type, error: ValidationError) -> DecodeError:
 # Reading refusals
 
 
-_KINDS: dict[str, type[StreamRefused]] = {"session_busy": SessionBusy, "already_read": AlreadyRead}
+_KINDS: dict[str, type[StreamRefused]] = {
+    "session_busy": SessionBusy,
+    "turn_not_last": TurnNotLast,
+    "already_read": AlreadyRead,
+}
 
 
 def refusal(status: int, body: bytes) -> StreamRefused:

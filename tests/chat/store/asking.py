@@ -10,7 +10,14 @@ from tailrace.chat.store import Begun, NewTurn, Store
 _streams = count(1)
 
 
-def asks(session_id: str = "s", message: str = "hello", *, key: str | None = None, now: float = 1000.5) -> NewTurn:
+def asks(
+    session_id: str = "s",
+    message: str = "hello",
+    *,
+    key: str | None = None,
+    now: float = 1000.5,
+    replaces: str | None = None,
+) -> NewTurn:
     return NewTurn(
         session_id=session_id,
         stream_id=f"stream-{next(_streams)}",
@@ -18,6 +25,7 @@ def asks(session_id: str = "s", message: str = "hello", *, key: str | None = Non
         message=message,
         model="demo",
         created=now,
+        replaces=replaces,
     )
 
 

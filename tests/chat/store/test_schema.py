@@ -60,12 +60,24 @@ async def end_turns(store: Store) -> None:
     await store.interrupt_turns()
 
 
+async def change(store: Store) -> None:
+    (turn,) = (await store.turns("s", "ann", limit=1)).items
+    await store.rename("s", "ann", "Name")
+    await begin(store, asks(replaces=turn.stream_id))
+
+
+async def search(store: Store) -> None:
+    """Read the sessions in the order of their index, and the turns of each by theirs."""
+    await store.search("ann", "hello", limit=1)
+    await store.search("ann", "hello", limit=1, after=(await store.sessions("ann", limit=1)).next)
+
+
 async def remove(store: Store) -> None:
     await store.clear("s", "ann")
     await store.delete("s", "ann")
 
 
-@pytest.mark.parametrize("work", [read_pages, read_one, begin_turns, end_turns, remove])
+@pytest.mark.parametrize("work", [read_pages, read_one, begin_turns, end_turns, change, search, remove])
 async def test_an_index_is_used(tmp_path: Path, work: Callable[[Store], Awaitable[None]]) -> None:
     file = tmp_path / "chat.sqlite3"
     async with open_store(f"sqlite:///{file}") as store:
@@ -84,4 +96,4 @@ async def test_an_index_is_used(tmp_path: Path, work: Callable[[Store], Awaitabl
 
 def is_quick(step: str) -> bool:
     """The index of the turns that are generating holds only these."""
-    return step.startswith("SEARCH ") or step.endswith(" tailrace_turns_generating")
+    return step.startswith(("SEARCH ", "CORRELATED SCALAR SUBQUERY ")) or step.endswith(" tailrace_turns_generating")

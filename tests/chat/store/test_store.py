@@ -19,6 +19,7 @@ from tailrace.chat.store import (
     Store,
     StoreError,
     Turn,
+    TurnNotLast,
     open_store,
 )
 
@@ -467,3 +468,67 @@ async def test_who_gives_up_waiting_leaves_nothing_half_done(store: Store) -> No
     assert len(found) == await store.count("ann")
     assert all([len((await store.turns(session.id, "ann", limit=9)).items) == session.turns == 1 for session in found])
     await begin(store, asks("after"), create=True)
+
+
+# Names
+
+
+async def test_a_session_keeps_the_name_that_it_was_given(store: Store) -> None:
+    await store.create_session("s", "ann", 1.0, limit=9)
+    renamed = await store.rename("s", "ann", "Näme")
+    assert renamed == await store.session("s", "ann") == Session("s", "ann", "Näme", 0, 1.0, 1.0)
+    assert (await begin(store, asks())).session.title == "Näme"
+    cleared = await store.clear("s", "ann")
+    assert cleared is not None
+    assert (cleared.title, cleared.turns) == ("Näme", 0)
+    assert await store.rename("s", "bob", "His") is None
+    assert (await store.sessions("ann", limit=9)).items[0].title == "Näme"
+
+
+# Replacing
+
+
+async def test_a_turn_takes_the_place_of_the_last_one(store: Store) -> None:
+    first = await begin(store, asks(message="One"), create=True)
+    second = await begin(store, asks(message="Two", key="k"))
+    third = await begin(store, asks(message="Three", now=2000.5, replaces=second.turn.stream_id))
+    assert (third.session.turns, third.session.title, third.session.updated) == (2, "One", 2000.5)
+    assert list(third.context) == [first.turn]
+    assert third.turn.replaces == second.turn.stream_id
+    assert list((await store.turns("s", "ann", limit=9)).items) == [first.turn, third.turn]
+    assert await store.find_turn(second.turn.stream_id, "ann") is None
+    assert await store.known_turn("k", "ann") is None
+
+
+async def test_a_turn_replaces_none_but_the_last_one(store: Store) -> None:
+    first = await begin(store, asks(message="One"), create=True)
+    second = await begin(store, asks(message="Two"))
+    with pytest.raises(TurnNotLast, match="expected the stream of the session's last turn") as refused:
+        await begin(store, asks(replaces=first.turn.stream_id))
+    assert (refused.value.stream_id, refused.value.last) == (first.turn.stream_id, second.turn.stream_id)
+    with pytest.raises(SessionNotFound):
+        await begin(store, asks("other", replaces=first.turn.stream_id), create=True)
+    with pytest.raises(SessionNotFound):
+        await begin(store, asks(replaces=second.turn.stream_id), "bob", create=True)
+    await store.clear("s", "ann")
+    with pytest.raises(TurnNotLast) as refused:
+        await begin(store, asks(now=9000.5, replaces=second.turn.stream_id))
+    assert refused.value.last is None
+    session = await store.session("s", "ann")
+    assert session is not None
+    assert (session.turns, session.updated) == (0, 1000.5)
+
+
+async def test_a_full_session_still_takes_a_replacement(store: Store) -> None:
+    first = await begin(store, asks(), create=True)
+    again = await begin(store, asks(message="Edited", replaces=first.turn.stream_id), turn_limit=1)
+    assert (again.session.turns, again.session.title) == (1, "Edited")
+
+
+async def test_of_several_replacements_at_once_one_happens(store: Store) -> None:
+    first = await begin(store, asks(), create=True)
+    new = [asks(message=f"Edit {number}", replaces=first.turn.stream_id) for number in range(4)]
+    results = await asyncio.gather(*(begin(store, turn) for turn in new), return_exceptions=True)
+    [begun] = [result for result in results if isinstance(result, Begun)]
+    assert len([result for result in results if isinstance(result, TurnNotLast)]) == 3
+    assert list((await store.turns("s", "ann", limit=9)).items) == [begun.turn]

@@ -36,6 +36,9 @@ _CHANGES: dict[int | str, dict[str, Any]] = {
 }
 
 
+_UNREADABLE: dict[int | str, dict[str, Any]] = {400: {"description": "The body cannot be read.", "model": Problem}}
+
+
 @router.post("/new", summary="New session", responses=refusals(TooManySessions))
 async def create_session(chat: Chat, owner: Owner) -> Session:
     """Begin a session. Sending a message to a session that does not exist also begins one."""
@@ -90,7 +93,7 @@ async def show_session(
     return details(session, page.items, page.next, model=chat.model.name, stream_id=stream_id, html=rendered)
 
 
-@router.patch("/{session_id}", summary="Rename a session", responses=refusals(SessionNotFound))
+@router.patch("/{session_id}", summary="Rename a session", responses={**_UNREADABLE, **refusals(SessionNotFound)})
 async def rename_session(session_id: Id, body: Renaming, chat: Chat, owner: Owner) -> Session:
     """Give a session a title of your own, which its messages no longer change. Spaces around it are removed."""
     return summary(await chat.rename(owner, session_id, body.title), chat.stream_of(owner, session_id))
