@@ -114,7 +114,7 @@ async def test_a_session_that_cannot_be_opened_changes_nothing(tmp_path: Path) -
         for line, answer in {
             f"/open {UNKNOWN}": "this session does not exist",
             "/open nonsense-nonsense-nonsense-nonsense-": "but none begins with",
-            "/open": "expected the beginning of a session's id after /open",
+            "/open": "expected the beginning of a session's id",
         }.items():
             await to_thread(screen.ask, line, answer, f"\n{current}>")
             await to_thread(screen.prompt)
@@ -122,6 +122,17 @@ async def test_a_session_that_cannot_be_opened_changes_nothing(tmp_path: Path) -
         for written in (other.replace("-", ""), other.upper()):
             await to_thread(screen.ask, f"/open {written}", "Continuing", f"\n{other[:8]}>")
             await to_thread(screen.ask, f"/open {current}", "Continuing", f"\n{current}>")
+
+
+async def test_sessions_are_renamed_and_searched(tmp_path: Path) -> None:
+    async with talking.chatting(tmp_path) as server, chatting_with(server.url, tmp_path) as screen:
+        await to_thread(screen.ask, "/rename Fruit", "no session yet")
+        await to_thread(screen.ask, "/rename", "expected a title after /rename")
+        await to_thread(screen.ask, "/new", "New session")
+        await to_thread(screen.ask, "/rename Sweet fruit", "is now called Sweet fruit.")
+        await to_thread(screen.ask, "/search FRUIT", "1 session")
+        await to_thread(screen.ask, "/search vegetables", "No session has this text")
+        assert [each["title"] for each in (await server.get("/sessions"))["sessions"]] == ["Sweet fruit"]
 
 
 async def test_a_session_that_others_have_deleted_is_left(tmp_path: Path) -> None:

@@ -30,18 +30,34 @@ ALIASES = {"exit": "quit"}
 """The names of commands in other programs."""
 
 
+MISSING = {
+    "ID": "the beginning of a session's id (/sessions lists them)",
+    "TITLE": "a title",
+    "TEXT": "a text",
+}
+"""What commands need, by their argument."""
+
+
 class CommandFailed(Exception):
     """A command is impossible. The text is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCommand:
-    """`/NAME`. `argument` is `ID` if the command needs a session, and `[ID]` if its default is the current one."""
+    """`/NAME`. `argument` is one of MISSING if the command needs it. `[ID]` defaults to the current session."""
 
     name: str
     summary: str
     run: Callable[[App, str], Awaitable[None]]
     argument: str = ""
+
+    @property
+    def needs_argument(self) -> bool:
+        return self.argument in MISSING
+
+    @property
+    def takes_session(self) -> bool:
+        return "ID" in self.argument
 
     @property
     def usage(self) -> str:
@@ -69,8 +85,8 @@ def _parse(line: str) -> tuple[ChatCommand, str]:
         raise CommandFailed(f"unknown command /{name}; {_advice(name)}")
     if argument and not command.argument:
         raise CommandFailed(f"expected /{command.name} alone, but got {argument!r} after it")
-    if not argument and command.argument == "ID":
-        raise CommandFailed(f"expected the beginning of a session's id after /{command.name}; /sessions lists them")
+    if not argument and command.needs_argument:
+        raise CommandFailed(f"expected {MISSING[command.argument]} after /{command.name}")
     return command, argument
 
 
@@ -156,23 +172,41 @@ async def _new(app: App, _: str) -> None:
 
 
 async def _sessions(app: App, _: str) -> None:
+    if not await _list(app):
+        app.state.session_id = None  # another client deleted it
+        app.say("No sessions yet: write a message to begin one.")
+
+
+async def _search(app: App, text: str) -> None:
+    if not await _list(app, text):
+        app.say("No session has this text in its title or its messages.")
+
+
+async def _list(app: App, search: str | None = None) -> int:
+    """List the sessions, or those that have a text. Return how many are listed."""
     server = await app.server()
     listing = Listing(app.console.width - 1, app.state.session_id)
     shown = 0
-    async for session in server.chat.sessions():
+    async for session in server.chat.sessions(search=search):
         if not shown:
             app.say(listing.heading, "bold")
         if shown == LISTED:
             app.say(f"  … and more; these are the {LISTED} that were used last.", "dim")
-            return
+            return shown
         for line in listing.lines(session):
             app.say(line)
         shown += 1
     if shown:
         app.say(f"  {count(shown, 'session')}", "dim")
-    else:
-        app.state.session_id = None  # another client deleted it
-        app.say("No sessions yet: write a message to begin one.")
+    return shown
+
+
+async def _rename(app: App, title: str) -> None:
+    session_id = await _find(app, "")
+    server = await app.server()
+    with _noticing(app, session_id):
+        renamed = await server.chat.rename(session_id, title)
+    app.say(f"Session {short(session_id)} is now called {renamed.title}.")
 
 
 def _of_session(run: Callable[[App, str], Awaitable[None]]) -> Callable[[App, str], Awaitable[None]]:
@@ -240,6 +274,8 @@ COMMANDS: dict[str, ChatCommand] = {
         ChatCommand("new", "begin a new session", _new),
         ChatCommand("info", "this session: id, model, messages, duration, created", _info, "[ID]"),
         ChatCommand("sessions", "list all sessions; the current one is marked", _sessions),
+        ChatCommand("search", "list the sessions with a text in their title or messages", _search, "TEXT"),
+        ChatCommand("rename", "give this session a title", _rename, "TITLE"),
         ChatCommand("open", "continue another session", _open, "ID"),
         ChatCommand("reset", "clear the history of this session", _reset, "[ID]"),
         ChatCommand("delete", "delete this session; asks first", _delete, "[ID]"),

@@ -72,7 +72,7 @@ class CommandCompleter(Completer):
             yield completion
         name, space, begun = document.text_before_cursor.partition(" ")
         command = find_command(name[1:])
-        if not (space and name.startswith("/") and command is not None and command.argument):
+        if not (space and name.startswith("/") and command is not None and command.takes_session):
             return
         async for session in self._sessions():
             if session.session_id.lower().startswith(begun.lower()):
@@ -233,4 +233,4 @@ def commands_that_begin(text: str) -> list[ChatCommand]:
 
 def completed(command: ChatCommand) -> str:
     """Return the command as completion inserts it, with a space if an argument must follow."""
-    return f"/{command.name} " if command.argument == "ID" else f"/{command.name}"
+    return f"/{command.name} " if command.needs_argument else f"/{command.name}"
