@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from re import Pattern
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
 
-from tailrace.testing import relayed
-from tests.chat.api.talking import Scripted, chatting
+from tailrace.testing import Relay, relayed
+from tests.chat.api.talking import Chat, Scripted, chatting
 from tests.system.test_browser import ARGUMENTS
 
 PATIENCE = 10_000
@@ -76,27 +76,63 @@ class Demo:
     def __init__(self, page: Page, site: Site) -> None:
         self.page = page
         self.site = site
-        self.chat = site.chat
-        self.relay = site.relay
-        self.model = site.model
         self.field = page.get_by_label("Message", exact=True)
-        self.state = page.locator("#state")
+        self.connection = page.locator("#state")
+        self.hint = page.locator("#hint")
         self.notice = page.get_by_role("alert")
         self.announced = page.locator("#announcer")
         self.said = page.locator(".message.user .said")
         self.replies = page.locator(".message.assistant .said")
-        self.facts = page.locator(".facts")
+        self.outcomes = page.locator(".outcome")
+        self.problem = page.locator(".problem")
+        self.sessions = page.locator("#list li")
 
-    async def open(self, session_id: str | None = None, *, state: str = "Connected") -> None:
+    @property
+    def chat(self) -> Chat:
+        return self.site.chat
+
+    @property
+    def relay(self) -> Relay:
+        return self.site.relay
+
+    @property
+    def model(self) -> Scripted:
+        return self.site.model
+
+    async def open(self, session_id: str | None = None, *, connection: str | Pattern[str] = "Connected") -> None:
         await self.page.goto(f"{self.relay.url}/demo" + (f"?session={session_id}" if session_id else ""))
-        await expect(self.state).to_have_text(re.compile(f"^{state}"))
+        await expect(self.connection).to_have_text(connection)
 
     async def say(self, message: str) -> None:
         await self.field.fill(message)
         await self.field.press("Enter")
 
+    async def ends(self, state: str = "Complete") -> None:
+        """Wait until the last reply has ended in this state."""
+        await expect(self.outcomes.last).to_contain_text(state)
+
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name, exact=True)
+
+    def link(self, title: str) -> Locator:
+        """The session of this title in the list."""
+        return self.sessions.get_by_role("link", name=title)
+
+    async def choose(self, title: str, choice: str) -> None:
+        """Choose from the menu of a session."""
+        await self.button(f"More for “{title}”").press("Enter")
+        await self.page.get_by_role("menuitem", name=choice, exact=True).press("Enter")
+
+    async def hide(self, hidden: bool = True) -> None:
+        """Do as a browser does when its user looks at another tab, or comes back."""
+        value = "hidden" if hidden else "visible"
+        await self.page.evaluate(
+            """(value) => {
+                Object.defineProperty(document, 'visibilityState', {value, configurable: true});
+                document.dispatchEvent(new Event('visibilitychange'));
+            }""",
+            value,
+        )
 
     @property
     def session_id(self) -> str:
@@ -118,17 +154,26 @@ async def visiting(
 @asynccontextmanager
 async def visit(browser: Browser, site: Site, *, options: dict[str, Any] | None = None) -> AsyncIterator[Demo]:
     """A visit that fails if the page fails, or asks for anything that its policy forbids or another server has."""
-    page = await browser.new_page(reduced_motion="reduce", **(options or {}))
+    context = await browser.new_context(reduced_motion="reduce", **(options or {}))
     try:
-        page.set_default_timeout(PATIENCE)
-        trouble: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: trouble.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        yield Demo(page, site)
-        # Chromium itself tells of each connection that is lost and each refusal.
-        assert [line for line in trouble if not line.startswith("Failed to load resource")] == []
-        assert [url for url in asked if not url.startswith(site.relay.url)] == []
+        async with tab(context, site) as demo:
+            yield demo
     finally:
-        await page.close()
+        await context.close()
+
+
+@asynccontextmanager
+async def tab(context: BrowserContext, site: Site) -> AsyncIterator[Demo]:
+    """A tab, which shares its browser's connections with other tabs of the same context."""
+    page = await context.new_page()
+    page.set_default_timeout(PATIENCE)
+    trouble: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: trouble.append(message.text) if message.type != "log" else None)
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    yield Demo(page, site)
+    # Chromium itself tells of each connection that is lost and each refusal.
+    assert [line for line in trouble if not line.startswith("Failed to load resource")] == []
+    assert [url for url in asked if not url.startswith(site.relay.url)] == []
+    await page.close()

@@ -57,6 +57,8 @@ CLASSES = frozenset(filter(None, STANDARD_TYPES.values()))
 
 _LANGUAGE = re.compile(r"[\w+#.-]{1,30}")
 
+_TASKS = {"[ ] ": "☐ ", "[x] ": "☑ ", "[X] ": "☑ "}
+
 _FORMATTER = HtmlFormatter(nowrap=True)
 
 _PROSE = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "blockquote", "th", "td")
@@ -140,6 +142,7 @@ def _highlight_piece(code: str, name: str) -> str:
 
 def _html(block: Block, known: Pieces) -> str:
     """Return the HTML of a block. Add to the known pieces of code those that were highlighted."""
+    _mark_tasks(block.tokens)
     for token in block.tokens:
         if token.children:
             token.children = list(_without_images(token.children))
@@ -152,6 +155,15 @@ def _html(block: Block, known: Pieces) -> str:
             if align in ("center", "right"):
                 token.attrs["class"] = align
     return _CLEANER.clean(_RENDERER.render(block.tokens, PARSER.options, {"pieces": known}))
+
+
+def _mark_tasks(tokens: Sequence[Token]) -> None:
+    """Show the boxes of tasks, which are the first characters of a list's items."""
+    for item, _, line in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if item.type == "list_item_open" and line.children:
+            first = line.children[0]
+            if (box := _TASKS.get(first.content[:4])) and first.type == "text":
+                first.content = box + first.content[4:]
 
 
 def _without_images(tokens: Iterable[Token]) -> Iterator[Token]:

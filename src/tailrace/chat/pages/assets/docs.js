@@ -1,9 +1,9 @@
 // The page of the API, generated from the server's openapi.json.
 
 import { element } from "./dom.js";
-import { Growing, renderLine } from "./render.js";
-import { ask, URL_OF_SERVER } from "./server.js";
+import { inline, prose } from "./prose.js";
 import { contentOf, limitsOf, schemaId, typeOf } from "./schema.js";
+import { ask, URL_OF_SERVER } from "./server.js";
 import { problem, sentence } from "./words.js";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((one) => [one.id, one]));
@@ -35,14 +35,6 @@ function heading(method, path) {
 
 function title(text) {
   return element("h4", {}, [text]);
-}
-
-function prose(markdown) {
-  const made = element("div");
-  const text = new Growing(made);
-  text.append(markdown ?? "");
-  text.render();
-  return made;
 }
 
 function table(head, rows) {
@@ -89,7 +81,7 @@ function responseTable(responses) {
 
 /** Returns sentences as nodes, without the empty ones. */
 function said(...parts) {
-  return renderLine(parts.filter(Boolean).map(sentence).join(" "));
+  return inline(parts.filter(Boolean).map(sentence).join(" "));
 }
 
 function code(text) {
@@ -138,7 +130,7 @@ let api;
 try {
   api = await ask("GET", "openapi.json");
   page.version.textContent = api.info.version;
-  page.about.append(...renderLine(api.info.description.trim()));
+  page.about.append(...inline(api.info.description.trim()));
   operations(api).forEach(showOperation);
   Object.entries(api.components.schemas).forEach(showSchema);
   page.state.remove();

@@ -1,38 +1,44 @@
 // The messages of a conversation on the page. They are drawn once per frame, and scroll only if the user is at the end.
 
-import { element } from "./dom.js";
-import { Growing } from "./render.js";
-import { factsOf, stateOf } from "./words.js";
+import { copy } from "./clipboard.js";
+import { Asked } from "./asked.js";
+import { page } from "./page.js";
+import { Reply } from "./reply.js";
 
 const NEAR = 48; // pixels from the end that count as the end
 
 export class Messages {
-  #list;
-  #scroller;
-  #newest;
+  #turns = []; // {streamId, asked, reply}
+  #act;
   #pinned = true;
   #changed = new Set();
   #frame = 0;
 
-  /** `list` holds the messages, `scroller` scrolls them, and `newest` is the button that leads to the end. */
-  constructor(list, scroller, newest) {
-    this.#list = list;
-    this.#scroller = scroller;
-    this.#newest = newest;
-    scroller.addEventListener("scroll", () => this.#look(), { passive: true });
-    new ResizeObserver(() => this.#follow()).observe(scroller);
-    newest.addEventListener("click", () => {
+  /** `act` has the actions edit(turn, text) and again(turn). */
+  constructor(act) {
+    this.#act = act;
+    page.log.addEventListener("scroll", () => this.#look(), { passive: true });
+    const resized = new ResizeObserver(() => this.#follow());
+    resized.observe(page.log);
+    resized.observe(page.messages);
+    page.latest.addEventListener("click", () => {
       this.toEnd();
-      scroller.focus();
+      page.log.focus();
     });
+    page.messages.addEventListener("click", ({ target }) => copyCode(target.closest(".copy-code")));
   }
 
-  get empty() {
-    return this.#list.childElementCount === 0;
+  get turns() {
+    return this.#turns;
+  }
+
+  get last() {
+    return this.#turns.at(-1);
   }
 
   clear() {
-    this.#list.replaceChildren();
+    this.#turns = [];
+    page.messages.replaceChildren();
     this.toEnd();
   }
 
@@ -41,39 +47,42 @@ export class Messages {
     this.#follow();
   }
 
-  /** Adds the user's message. */
-  said(text) {
-    const item = message("user", "You");
-    item.lastChild.textContent = text;
-    this.#list.append(item);
+  /** Adds a message and its reply at the end. `answer` has model, text, html and the facts of words.js. */
+  add(text, streamId, answer) {
+    const turn = this.#make(text, streamId, answer);
+    this.#turns.push(turn);
+    page.messages.append(turn.asked.item, turn.reply.item);
     this.#follow();
-    return item;
+    return turn;
   }
 
-  /** Adds a reply. `facts` are those of words.js. `again` is called when the user wants to ask again. */
-  reply(model, text, facts, again = null) {
-    const reply = new Reply(model, this);
-    reply.append(text);
-    reply.draw();
-    reply.tell(facts, again);
-    this.#list.append(reply.item);
-    this.#follow();
-    return reply;
-  }
-
-  /** Inserts the messages that `fill` adds before the existing ones, which keep their place on the screen. */
-  before(fill) {
-    const [first, height] = [this.#list.firstChild, this.#scroller.scrollHeight];
-    const there = [...this.#list.childNodes];
+  /** Inserts turns before those that are there, which keep their place on the screen. */
+  insert(turns) {
+    const height = page.log.scrollHeight;
     this.#pinned = false;
-    fill();
-    const added = [...this.#list.childNodes].slice(there.length);
-    for (const item of added) this.#list.insertBefore(item, first);
-    this.#scroller.scrollTop += this.#scroller.scrollHeight - height;
+    const made = turns.map(({ text, streamId, answer }) => this.#make(text, streamId, answer));
+    page.messages.prepend(...made.flatMap(({ asked, reply }) => [asked.item, reply.item]));
+    this.#turns.unshift(...made);
+    page.log.scrollTop += page.log.scrollHeight - height;
+  }
+
+  /** Removes all turns from a place on. */
+  cut(index) {
+    for (const { asked, reply } of this.#turns.splice(index)) {
+      asked.item.remove();
+      reply.item.remove();
+    }
+  }
+
+  #make(text, streamId, answer) {
+    const turn = { streamId };
+    turn.asked = new Asked(text, (changed) => this.#act.edit(turn, changed));
+    turn.reply = new Reply(answer, { changed: (reply) => this.#schedule(reply), again: () => this.#act.again(turn) });
+    return turn;
   }
 
   /** Draws a reply with the next frame. */
-  schedule(reply) {
+  #schedule(reply) {
     this.#changed.add(reply);
     this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
@@ -86,72 +95,17 @@ export class Messages {
   }
 
   #look() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
+    const { scrollHeight, scrollTop, clientHeight } = page.log;
     this.#pinned = scrollHeight - scrollTop - clientHeight < NEAR;
-    this.#newest.hidden = this.#pinned;
+    page.latest.hidden = this.#pinned || this.#turns.length === 0;
   }
 
   #follow() {
-    if (this.#pinned) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    if (this.#pinned) page.log.scrollTop = this.#turns.length ? page.log.scrollHeight : 0;
     this.#look();
   }
 }
 
-/** One reply, which can grow. */
-class Reply {
-  #messages;
-  #text;
-  #facts = element("p", { class: "facts" });
-  #told = null;
-
-  constructor(model, messages) {
-    this.#messages = messages;
-    this.item = message("assistant", model);
-    this.#text = new Growing(this.item.lastChild);
-    this.item.append(this.#facts);
-  }
-
-  name(model) {
-    this.item.firstChild.textContent = model;
-  }
-
-  append(text) {
-    this.#text.append(text);
-    this.#messages.schedule(this);
-  }
-
-  clear() {
-    this.#text.clear();
-    this.#messages.schedule(this);
-  }
-
-  tell(facts, again = null) {
-    this.#told = { facts, again };
-    this.#messages.schedule(this);
-  }
-
-  remove() {
-    this.item.remove();
-  }
-
-  draw() {
-    this.#text.render();
-    if (!this.#told) return;
-    const { facts, again } = this.#told;
-    this.#told = null;
-    this.#facts.classList.toggle("bad", facts.state === "failed" || facts.state === "interrupted");
-    // While the reply grows, its figures are shown below, so that nothing flickers here.
-    this.#facts.textContent = facts.state === "generating" ? stateOf(facts) : factsOf(facts);
-    if (again) this.#facts.append(button("Ask again", again));
-  }
-}
-
-function message(role, name) {
-  return element("li", { class: `message ${role}` }, [element("h2", {}, [name]), element("div", { class: "said" })]);
-}
-
-function button(label, act) {
-  const made = element("button", { type: "button" }, [label]);
-  made.addEventListener("click", act, { once: true });
-  return made;
+function copyCode(button) {
+  if (button) copy(button.closest(".code").querySelector("code").textContent, button);
 }

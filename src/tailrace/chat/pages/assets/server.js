@@ -20,10 +20,12 @@ export function headers() {
 }
 
 /** Returns the JSON of the server's answer. Throws Refusal, or TypeError if the server cannot be reached. */
-export async function ask(method, path, query = {}) {
+export async function ask(method, path, query = {}, json = undefined) {
   const url = new URL(path, URL_OF_SERVER);
   url.search = new URLSearchParams(query);
-  const response = await fetch(url, { method, headers: headers(), cache: "no-store" });
+  const body = json === undefined ? undefined : JSON.stringify(json);
+  const type = body === undefined ? {} : { "Content-Type": "application/json" };
+  const response = await fetch(url, { method, headers: { ...headers(), ...type }, body, cache: "no-store" });
   if (!response.ok) throw await Refusal.of(response);
   return response.json();
 }

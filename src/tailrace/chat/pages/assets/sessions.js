@@ -1,85 +1,131 @@
-// The list of sessions beside the conversation.
+// The list of sessions beside the conversation, and its search.
 
 import { element } from "./dom.js";
+import { page } from "./page.js";
 import { ask } from "./server.js";
-import { count, time } from "./words.js";
+import { SessionRow } from "./session_row.js";
+import { ageOf } from "./words.js";
 
 const PAGE = 30;
-
-export function titleOf(session) {
-  return session.title || "New session";
-}
-
-/** Returns the address of this page with a session, or without one. */
-export function addressOf(sessionId) {
-  const url = new URL(location.href);
-  url.search = sessionId === null ? "" : new URLSearchParams({ session: sessionId });
-  return url.href;
-}
+const MOST = 200; // sessions that the server lists at a time
+const TYPING = 200; // milliseconds without a key before the search begins
 
 export class Sessions {
-  #page;
   #act;
+  #rows = new Map(); // the rows that are shown, by the sessions' ids
   #current = null;
   #next = null;
   #latest = 0;
+  #isWanted = false; // whether another refresh is wanted after the one that runs
+  #running = null;
+  #order = ""; // of the rows on the page
 
-  /** `page` has the elements list, more and none. `act` has the actions open(id) and remove(session). */
-  constructor(page, act) {
-    this.#page = page;
+  /** `act` has the actions open(id), rename(session, title), choose(session, button) and trying(function). */
+  constructor(act) {
     this.#act = act;
-    page.more.addEventListener("click", () => this.#act.trying(() => this.#more()));
+    let timer = 0;
+    page.search.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => act.trying(() => this.#load(PAGE)), TYPING);
+    });
+    page.more.addEventListener("click", () => act.trying(() => this.#more()));
   }
 
   /** Marks the current session. */
   mark(sessionId) {
     this.#current = sessionId;
-    for (const link of this.#page.list.querySelectorAll("a")) {
-      if (link.dataset.session === sessionId) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+    for (const row of this.#rows.values()) row.mark(sessionId);
+  }
+
+  /** Loads the newest sessions. Calls that come while it does so share one further load. */
+  refresh() {
+    this.#isWanted = true;
+    this.#running ??= this.#refresh().finally(() => (this.#running = null));
+    return this.#running;
+  }
+
+  /** Returns the title of a session in the list, if it has one. */
+  titleOf(sessionId) {
+    return this.#rows.get(sessionId)?.session.title;
+  }
+
+  /** Lets the user give a session another title. */
+  rename(sessionId) {
+    this.#rows.get(sessionId)?.edit();
+  }
+
+  focus(sessionId) {
+    const row = this.#rows.get(sessionId);
+    if (row) row.link.focus();
+    else page.new.focus();
+  }
+
+  async #refresh() {
+    while (this.#isWanted) {
+      this.#isWanted = false;
+      await this.#load(Math.min(MOST, Math.max(PAGE, this.#rows.size)));
     }
   }
 
-  /** Loads the newest sessions from the server. */
-  async refresh() {
+  async #load(limit) {
     const turn = ++this.#latest;
-    const found = await ask("GET", "sessions", { limit: PAGE });
+    const words = page.search.value.trim();
+    const found = await ask("GET", "sessions", { limit, ...(words ? { q: words } : {}) });
     if (turn !== this.#latest) return; // a later one was faster
-    const focused = document.activeElement?.dataset?.session;
-    this.#page.list.replaceChildren();
-    this.#show(found);
-    if (focused) this.#page.list.querySelector(`a[data-session="${CSS.escape(focused)}"]`)?.focus();
+    if ([...this.#rows.values()].some((row) => row.isEdited)) return; // the list would take the field away
+    this.#show(found.sessions, found.next, words);
   }
 
   async #more() {
-    const found = await ask("GET", "sessions", { limit: PAGE, after: this.#next });
-    const there = this.#page.list.childElementCount;
-    this.#show(found);
-    this.#page.list.children[there]?.querySelector("a").focus();
+    const words = page.search.value.trim();
+    const found = await ask("GET", "sessions", { limit: PAGE, after: this.#next, ...(words ? { q: words } : {}) });
+    const [first] = found.sessions;
+    const shown = [...this.#rows.values()].map((row) => row.session);
+    this.#show([...shown, ...found.sessions], found.next, words);
+    if (first) this.#rows.get(first.session_id).link.focus();
   }
 
-  #show({ sessions, next }) {
+  #show(sessions, next, words) {
     this.#next = next;
-    this.#page.more.hidden = next === null;
-    this.#page.list.append(...sessions.map((session) => this.#item(session)));
-    this.#page.none.hidden = this.#page.list.childElementCount > 0;
-    this.mark(this.#current);
+    this.#rows = new Map(sessions.map((session) => [session.session_id, this.#rowOf(session)]));
+    this.#arrange();
+    page.more.hidden = next === null;
+    page.more.textContent = words ? "Search older sessions" : "More sessions";
+    page.none.hidden = sessions.length > 0;
+    page.none.textContent = none(words, next);
   }
 
-  #item(session) {
-    const [id, title] = [session.session_id, titleOf(session)];
-    const state = session.stream_id ? "generating" : count(session.message_count, "message");
-    const link = element("a", { href: addressOf(id), "data-session": id }, [
-      element("span", {}, [title]),
-      element("small", {}, [`${state} · ${time(session.updated)}`]),
-    ]);
-    link.addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return; // a tab of its own
-      event.preventDefault();
-      this.#act.open(id);
-    });
-    const remove = element("button", { type: "button", "aria-label": `Delete “${title}”` }, ["Delete"]);
-    remove.addEventListener("click", () => this.#act.remove(session));
-    return element("li", {}, [link, remove]);
+  /** Returns the row of a session. One that is there stays the same, so that a menu or the focus in it stays, too. */
+  #rowOf(session) {
+    const row = this.#rows.get(session.session_id)?.update(session) ?? new SessionRow(session, this.#act);
+    row.mark(this.#current);
+    return row;
   }
+
+  /** Puts the rows on the page, unless they are there in this order. */
+  #arrange() {
+    const rows = [...this.#rows.values()];
+    const order = rows.map(({ session }) => `${session.session_id} ${ageOf(session.updated)}`).join();
+    if (order === this.#order) return;
+    this.#order = order;
+    const focused = page.list.contains(document.activeElement) ? document.activeElement : null;
+    page.list.replaceChildren(...groups(rows));
+    focused?.focus();
+  }
+}
+
+function none(words, next) {
+  if (!words) return "None yet. Your first message starts one.";
+  return next === null ? `No session contains “${words}”.` : "No newer session contains that.";
+}
+
+/** Returns the rows in sections by the day on which the sessions were last used. */
+function groups(rows) {
+  const sections = new Map();
+  for (const row of rows) {
+    const age = ageOf(row.session.updated);
+    if (!sections.has(age)) sections.set(age, element("ul"));
+    sections.get(age).append(row.item);
+  }
+  return [...sections].map(([age, list]) => element("section", {}, [element("h3", {}, [age]), list]));
 }

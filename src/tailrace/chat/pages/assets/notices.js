@@ -1,15 +1,7 @@
-// The status and notices of the page, and its form for an API key.
+// Tells the user what happened and what was kept, and asks for an API key and for consent.
 
+import { page } from "./page.js";
 import { hasKey, keepKey } from "./server.js";
-
-/** The elements of the page by their ids. */
-export const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
-
-/** Shows the state in words. `kind` is busy, good or bad. */
-export function say(words, kind = "good") {
-  page.state.textContent = words;
-  page.state.dataset.kind = kind;
-}
 
 /** Announces a text to screen readers. */
 export function announce(words) {
@@ -23,30 +15,46 @@ export function notice(words, action = null) {
   page.act.hidden = !action;
   page.act.textContent = action?.label ?? "";
   page.act.onclick = () => {
-    page.notice.hidden = true;
+    closeNotice();
     action.act();
   };
+}
+
+export function closeNotice() {
+  page.notice.hidden = true;
 }
 
 /** Asks for an API key and keeps it. Then repeats the action that needed it. */
 export function askForKey(then) {
   page.key.hidden = false;
-  page.notice.hidden = !hasKey();
+  page.send.disabled = true;
+  closeNotice();
   if (hasKey()) notice("The server does not know this API key. Enter another one.");
-  say("An API key is needed", "bad");
   page.secret.focus();
   page.key.onsubmit = (event) => {
     event.preventDefault();
     keepKey(page.secret.value.trim());
     page.secret.value = "";
     page.key.hidden = true;
-    page.notice.hidden = true;
+    page.send.disabled = false;
+    closeNotice();
     page.message.focus();
     then();
   };
 }
 
+/** Asks whether to do what cannot be undone. `label` names it on the button. */
+export async function consent(question, consequence, label) {
+  page.question.textContent = question;
+  page.consequence.textContent = consequence;
+  page.confirm.textContent = label;
+  page.asking.returnValue = "";
+  page.asking.showModal();
+  await new Promise((resolve) => page.asking.addEventListener("close", resolve, { once: true }));
+  return page.asking.returnValue === "confirm";
+}
+
 page.dismiss.addEventListener("click", () => {
-  page.notice.hidden = true;
+  closeNotice();
   page.message.focus();
 });
