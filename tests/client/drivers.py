@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from tailrace import Frame, Outcome
 from tailrace.client import ClientError, Retry, tail
 from tests.raw import BOUND
@@ -80,3 +82,10 @@ class Driver:
 
 
 DRIVERS = [Driver("async", read_async), Driver("sync", read_in_thread)]
+
+JAVASCRIPT = "javascript"
+"""The name of the driver that Node runs. It is for the tests of what both languages do."""
+
+everywhere = pytest.mark.parametrize(
+    "driver", [*DRIVERS, JAVASCRIPT], indirect=True, ids=[*[driver.name for driver in DRIVERS], JAVASCRIPT]
+)

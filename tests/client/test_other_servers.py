@@ -11,7 +11,7 @@ from tailrace.client import ChatClient, StreamLost, Unreachable
 from tailrace.client.http import HTTPClient
 from tailrace.testing import Fault, Relay, relayed
 from tests.client.apps import NAMES, other_app
-from tests.client.drivers import Driver
+from tests.client.drivers import Driver, everywhere
 from tests.serving import serving
 
 
@@ -29,6 +29,7 @@ EXPECTED = {
 }
 
 
+@everywhere
 @pytest.mark.parametrize("path", EXPECTED)
 async def test_their_streams_are_read_and_end_with_their_responses(relay: Relay, driver: Driver, path: str) -> None:
     relay.always(Fault(piece=7))
@@ -37,6 +38,7 @@ async def test_their_streams_are_read_and_end_with_their_responses(relay: Relay,
     assert (got.error, got.outcome) == (None, None)
 
 
+@everywhere
 @pytest.mark.parametrize("path", ["/fastapi", "/starlette"])
 async def test_those_that_know_ids_are_resumed_at_each_byte(
     relay: Relay, driver: Driver, shared: HTTPClient, path: str
@@ -51,6 +53,7 @@ async def test_those_that_know_ids_are_resumed_at_each_byte(
         assert [event.id for event in got.events] == ["1", "2", "3"]
 
 
+@everywhere
 @pytest.mark.parametrize("path", ["/fastapi/items", "/lines"])
 async def test_those_without_ids_are_not_begun_again_behind_the_readers_back(
     relay: Relay, driver: Driver, path: str
@@ -62,11 +65,13 @@ async def test_those_without_ids_are_not_begun_again_behind_the_readers_back(
     assert "no id after" in str(got.error)
 
 
+@everywhere
 async def test_text_comes_in_pieces(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/text")
     assert "".join(got.data) == "hello world"
 
 
+@everywhere
 async def test_an_id_is_sent_back_in_utf_8(relay: Relay, driver: Driver) -> None:
     await driver.read(f"{relay.url}/named")
     relay.next(Fault(after=relay.passed - 40))
@@ -75,6 +80,7 @@ async def test_an_id_is_sent_back_in_utf_8(relay: Relay, driver: Driver) -> None
     assert relay.accepted == 3
 
 
+@everywhere
 async def test_an_id_that_no_header_can_hold_is_not_gone_on_after(relay: Relay, driver: Driver) -> None:
     await driver.read(f"{relay.url}/odd")
     relay.next(Fault(after=relay.passed - 1))
@@ -84,6 +90,7 @@ async def test_an_id_that_no_header_can_hold_is_not_gone_on_after(relay: Relay, 
     assert (got.data, got.cursor) == ([1], "a\x01b")
 
 
+@everywhere
 @pytest.mark.parametrize(("path", "said"), [("/round", "without an end"), ("/away", "to where nobody can be")])
 async def test_a_redirection_that_leads_nowhere_is_not_followed_again(
     relay: Relay, driver: Driver, path: str, said: str

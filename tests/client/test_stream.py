@@ -15,7 +15,7 @@ from tailrace.client.errors import NotStoppable
 from tailrace.client.http import AsyncHTTP, HTTPClient, SyncHTTP
 from tailrace.testing import Fault, Relay, relayed
 from tests.client.apps import LETTERS, tailrace_app
-from tests.client.drivers import AT_ONCE, Driver, read_async
+from tests.client.drivers import AT_ONCE, Driver, everywhere, read_async
 from tests.raw import BOUND
 from tests.serving import serving
 
@@ -35,6 +35,7 @@ async def relay(app: FastAPI) -> AsyncIterator[Relay]:
         yield relay
 
 
+@everywhere
 @WIRES
 async def test_cut_at_each_byte_a_get_yields_every_event_once(
     relay: Relay, driver: Driver, shared: HTTPClient, accept: str
@@ -53,6 +54,7 @@ async def test_cut_at_each_byte_a_get_yields_every_event_once(
         assert got.outcome.state == "done"
 
 
+@everywhere
 @WIRES
 async def test_cut_at_each_byte_a_post_is_sent_once(
     relay: Relay, driver: Driver, shared: HTTPClient, accept: str, app: FastAPI
@@ -78,6 +80,7 @@ async def test_cut_at_each_byte_a_post_is_sent_once(
     assert is_addressed
 
 
+@everywhere
 @pytest.mark.parametrize("how", ["close", "reset", "half_close"])
 async def test_however_the_connection_goes(relay: Relay, driver: Driver, how: str) -> None:
     relay.next(Fault(after=480, how=how))  # type: ignore[arg-type]
@@ -85,12 +88,14 @@ async def test_however_the_connection_goes(relay: Relay, driver: Driver, how: st
     assert got.data == LETTERS
 
 
+@everywhere
 async def test_bytes_may_come_one_by_one(relay: Relay, driver: Driver) -> None:
     relay.always(Fault(piece=1))
     got = await driver.read(f"{relay.url}/named")
     assert [(event.event, event.data) for event in got.events] == [(None, "first"), ("second", 2)]
 
 
+@everywhere
 async def test_a_connection_that_is_silent_for_too_long_is_left(relay: Relay, driver: Driver) -> None:
     told: list[str] = []
     relay.next(Fault(after=480, how="stall"))
@@ -101,6 +106,7 @@ async def test_a_connection_that_is_silent_for_too_long_is_left(relay: Relay, dr
     assert told == ["the server has been silent for too long"]
 
 
+@everywhere
 async def test_a_server_that_is_gone_is_given_up(driver: Driver) -> None:
     got = await driver.read("http://127.0.0.1:1/x", retry=Retry(limit=2, base=0))
     assert isinstance(got.error, StreamLost)
@@ -119,12 +125,14 @@ async def test_the_total_is_kept_in_silence(relay: Relay) -> None:
     assert isinstance(got.error, StreamLost)
 
 
+@everywhere
 async def test_an_application_that_refuses(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/early")
     assert isinstance(got.error, StreamRefused)
     assert (got.error.status, got.error.detail) == (401, "who are you")
 
 
+@everywhere
 async def test_a_stream_that_fails(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/late")
     assert got.data == ["a"]
@@ -134,6 +142,7 @@ async def test_a_stream_that_fails(relay: Relay, driver: Driver) -> None:
     assert got.outcome.state == "error"
 
 
+@everywhere
 async def test_a_stream_is_stopped(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/long", stop_after=3)
     assert got.error is None
@@ -141,12 +150,14 @@ async def test_a_stream_is_stopped(relay: Relay, driver: Driver) -> None:
     assert (got.outcome.state, got.outcome.code) == ("cancelled", "stopped")
 
 
+@everywhere
 async def test_what_has_no_stop_address_cannot_be_stopped(relay: Relay, driver: Driver, app: FastAPI) -> None:
     await app.state.feed.append(1)
     got = await driver.read(f"{relay.url}/feed", stop_after=1)
     assert isinstance(got.error, NotStoppable)
 
 
+@everywhere
 async def test_a_saved_cursor_is_where_another_goes_on(relay: Relay, driver: Driver) -> None:
     async with tail(f"{relay.url}/letters") as events:
         assert events.address is None or events.address.startswith(relay.url)
@@ -160,6 +171,7 @@ async def test_a_saved_cursor_is_where_another_goes_on(relay: Relay, driver: Dri
     assert (again.data, again.error) == ([], None)
 
 
+@everywhere
 async def test_a_reset_is_an_error_or_a_new_beginning(relay: Relay, driver: Driver, app: FastAPI) -> None:
     feed = app.state.feed
     await feed.append(*range(1, 9))
@@ -172,6 +184,7 @@ async def test_a_reset_is_an_error_or_a_new_beginning(relay: Relay, driver: Driv
     assert [event.event or event.data for event in again.events] == ["reset", 6, 7, 8]
 
 
+@everywhere
 @pytest.mark.parametrize("accept", [SSE, NDJSON, "text/plain", "application/json"])
 async def test_a_tail_is_never_given_for_the_whole(relay: Relay, driver: Driver, accept: str) -> None:
     address = (await driver.read(f"{relay.url}/short", headers={"accept": SSE})).address
@@ -185,24 +198,28 @@ async def test_a_tail_is_never_given_for_the_whole(relay: Relay, driver: Driver,
     assert "".join(map(str, again.data[1:])).replace("\n", "") == "789"
 
 
+@everywhere
 async def test_a_document_is_a_stream_too(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/letters", headers={"accept": "application/json"})
     assert got.data == LETTERS
     assert got.outcome is not None
 
 
+@everywhere
 async def test_text_is_a_stream_too(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/letters", headers={"accept": "text/plain"})
     assert "".join(got.data) == "abc"
     assert got.outcome is not None
 
 
+@everywhere
 async def test_openais_chunks_end_with_their_mark(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/chunks")
     assert len(got.data) == 3
     assert got.outcome is not None
 
 
+@everywhere
 async def test_parameters_and_bodies_are_sent(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/words", content='["x"]', headers={"Content-Type": "application/json"})
     assert got.data == ["x"]
@@ -350,6 +367,7 @@ async def test_a_stream_that_was_left_is_not_taken_for_whole(relay: Relay) -> No
         await asyncio.to_thread(leave)
 
 
+@everywhere
 async def test_openais_error_is_a_failure(relay: Relay, driver: Driver) -> None:
     got = await driver.read(f"{relay.url}/chunks/broken")
     assert isinstance(got.error, StreamFailed)
@@ -388,6 +406,7 @@ async def test_a_client_takes_over_from_its_own_connection() -> None:
         assert relay.accepted == 2
 
 
+@everywhere
 async def test_a_client_that_got_no_answer_takes_over_too(driver: Driver) -> None:
     async with exclusive() as (relay, log), asyncio.timeout(BOUND):
         relay.next(Fault(after=10))
@@ -399,6 +418,7 @@ async def test_a_client_that_got_no_answer_takes_over_too(driver: Driver) -> Non
     assert (got.data, got.error) == ([1], None)
 
 
+@everywhere
 async def test_a_client_that_may_not_take_over_is_refused(driver: Driver) -> None:
     async with exclusive() as (relay, _):
         relay.next(Fault(after=10))
@@ -407,6 +427,7 @@ async def test_a_client_that_may_not_take_over_is_refused(driver: Driver) -> Non
     assert (got.error.status, got.error.code) == (409, "already_read")
 
 
+@everywhere
 async def test_a_client_that_is_replaced_does_not_come_back(driver: Driver) -> None:
     async with exclusive() as (relay, log), asyncio.timeout(BOUND):
         await log.append(1)

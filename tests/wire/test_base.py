@@ -148,22 +148,22 @@ def test_an_unknown_member_is_passed_over() -> None:
     assert read_members({"data": 1, "later": "version"}) == Frame(1)
 
 
-@pytest.mark.parametrize(
-    ("value", "frame"),
-    [
-        (1, Frame(1)),
-        ({"data": 1}, Frame({"data": 1})),
-        ({"id": 1, "data": 2}, Frame({"id": 1, "data": 2})),
-        ({"id": "chat-1", "data": 2}, Frame({"id": "chat-1", "data": 2})),
-        ({"id": at(1), "data": 2}, Frame(2, None, at(1))),
-        ({"id": f"{at(1)}~Ab3d", "event": "tick", "data": 2}, Frame(2, "tick", f"{at(1)}~Ab3d")),
-        ({"id": f"{at(1)}~a", "data": 2}, Frame({"id": f"{at(1)}~a", "data": 2})),
-        ({"id": at(1), "event": 5, "data": 2}, Frame({"id": at(1), "event": 5, "data": 2})),
-        ({"id": at(1), "type": "chunk"}, Frame({"id": at(1), "type": "chunk"}, None, at(1))),
-        ({"id": at(1), "type": "done"}, Frame({"id": at(1), "type": "done"}, "done", at(1))),
-        ({"id": at(1), "type": ["done"]}, Frame({"id": at(1), "type": ["done"]}, None, at(1))),
-    ],
-)
+ANY_VALUES: list[tuple[Any, Frame]] = [
+    (1, Frame(1)),
+    ({"data": 1}, Frame({"data": 1})),
+    ({"id": 1, "data": 2}, Frame({"id": 1, "data": 2})),
+    ({"id": "chat-1", "data": 2}, Frame({"id": "chat-1", "data": 2})),
+    ({"id": at(1), "data": 2}, Frame(2, None, at(1))),
+    ({"id": f"{at(1)}~Ab3d", "event": "tick", "data": 2}, Frame(2, "tick", f"{at(1)}~Ab3d")),
+    ({"id": f"{at(1)}~a", "data": 2}, Frame({"id": f"{at(1)}~a", "data": 2})),
+    ({"id": at(1), "event": 5, "data": 2}, Frame({"id": at(1), "event": 5, "data": 2})),
+    ({"id": at(1), "type": "chunk"}, Frame({"id": at(1), "type": "chunk"}, None, at(1))),
+    ({"id": at(1), "type": "done"}, Frame({"id": at(1), "type": "done"}, "done", at(1))),
+    ({"id": at(1), "type": ["done"]}, Frame({"id": at(1), "type": ["done"]}, None, at(1))),
+]
+
+
+@pytest.mark.parametrize(("value", "frame"), ANY_VALUES)
 def test_a_cursor_as_the_id_makes_an_object_an_envelope_or_an_event(value: Any, frame: Frame) -> None:
     assert read_any(value) == frame
 

@@ -406,8 +406,9 @@ const BEGINNINGS = '{["-0123456789tfn \t\n';
  * is text.
  */
 export class SSEDecoder {
-  #utf8 = new TextDecoder(); // also skips a byte order mark
+  #utf8 = new TextDecoder("utf-8", { ignoreBOM: true }); // Node would skip each byte order mark, not only the first
   #rest = ""; // the beginning of a line
+  #isAtStart = true;
   #isAfterCR = false;
   /** @type {string | null} */
   #data = null;
@@ -441,6 +442,10 @@ export class SSEDecoder {
    */
   feed(bytes) {
     let text = this.#utf8.decode(bytes, { stream: true });
+    if (this.#isAtStart && text !== "") {
+      this.#isAtStart = false;
+      if (text.startsWith("\ufeff")) text = text.slice(1);
+    }
     if (this.#isAfterCR || text.includes("\r")) text = this.#unifyLineEnds(text);
     return this.#readLines(text);
   }
@@ -2040,9 +2045,19 @@ function unopened(error) {
   const detail = message || error?.message || String(error);
   if (NO_CONNECTION.has(code)) return new Failure(new Loss("unsent", "no connection", detail), { sent: false });
   if (globalThis.navigator?.onLine === false) return new Failure(new Loss("unsent", "no connection"), { sent: false });
-  if (message === "redirect count exceeded") return new Failure(new Loss("misled", "the server redirects without an end"), { final: true });
-  if (/CERT|SELF_SIGNED|VERIFY/.test(code)) return new Failure(new Loss("unsent", "no secure connection", detail), { final: true });
+  if (/CERT|SELF_SIGNED|VERIFY/.test(code)) return hopeless("unsent", "no secure connection", detail);
+  if (message === "redirect count exceeded") return hopeless("misled", "the server redirects without an end");
+  if (/scheme|invalid url/i.test(message)) return hopeless("misled", "the server redirects to where nobody can be", detail);
   return new Failure(new Loss("broken", "the connection failed", detail));
+}
+
+/**
+ * @param {LossKind} kind
+ * @param {string} reason
+ * @param {string} [detail]
+ */
+function hopeless(kind, reason, detail) {
+  return new Failure(new Loss(kind, reason, detail), { final: true });
 }
 
 function unread(/** @type {any} */ error) {
