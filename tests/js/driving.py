@@ -48,7 +48,9 @@ def options_of(options: dict[str, Any]) -> dict[str, Any]:
     said["retry"] = {"limit": retry.limit, "base": retry.base, "cap": retry.cap, "longest": retry.longest}
     if (timeouts := said.get("timeouts")) is not None:
         assert isinstance(timeouts, Timeouts)
-        said["timeouts"] = {name: value for name, value in asdict(timeouts).items() if name in ("head", "idle", "event")}
+        said["timeouts"] = {
+            name: value for name, value in asdict(timeouts).items() if name in ("head", "idle", "event")
+        }
     if said.pop("on_reset", "raise") == "restart":
         said["onReset"] = "restart"
     headers = {name.lower(): value for name, value in said.get("headers", {}).items()}
@@ -80,9 +82,7 @@ _ERRORS: dict[str, Any] = {
     "StreamFailed": lambda error: StreamFailed(error["code"], error["detail"], error["members"]),
     "StreamReset": lambda error: StreamReset(error["reason"], error["cursor"]),
     "StreamRefused": lambda error: StreamRefused(error["status"], error["code"], error["detail"], error["members"]),
-    "StreamLost": lambda error: StreamLost(
-        Loss(**error["loss"]), error["cursor"], error["attempts"], error["note"]
-    ),
+    "StreamLost": lambda error: StreamLost(Loss(**error["loss"]), error["cursor"], error["attempts"], error["note"]),
     "NotAStream": lambda error: NotAStream(error["mediaType"], error["expected"]),
     "NotStoppable": lambda error: NotStoppable(),
     "FrameTooLarge": lambda error: FrameTooLarge(error["limit"], error["size"]),

@@ -81,8 +81,12 @@ def of_the_bounds() -> Iterator[dict[str, Any]]:
     for size in (LIMIT - 1, LIMIT, LIMIT + 1):
         data = b"data: " + b"x" * (size - len(b"data: \n")) + b"\n"
         for before in (b"", b": a comment that is no part of it\n" * 9, b"\n\n\n"):
-            yield row(f"{size} bytes after {before[:3]!r}", "events", b"data: 1\n\n" + before + data + b"\n", limit=LIMIT)
-        yield row(f"{size} bytes", "lines", b'{"data":"%b"}' % (b"x" * (size - len(b'{"data":""}'))) + b"\n", limit=LIMIT)
+            yield row(
+                f"{size} bytes after {before[:3]!r}", "events", b"data: 1\n\n" + before + data + b"\n", limit=LIMIT
+            )
+        yield row(
+            f"{size} bytes", "lines", b'{"data":"%b"}' % (b"x" * (size - len(b'{"data":""}'))) + b"\n", limit=LIMIT
+        )
     for end in (b"", b"\n", b"\n\n"):
         yield row(f"a line too large, {end!r}", "events", b"data: " + b"x" * 2 * LIMIT + end, limit=LIMIT)
         yield row(f"a line too large, {end!r}", "lines", b"1\n" + b"2" * 2 * LIMIT + end, limit=LIMIT)
@@ -93,7 +97,18 @@ def of_the_bounds() -> Iterator[dict[str, Any]]:
 
 def at_random(seed: int = 13, times: int = 300) -> Iterator[dict[str, Any]]:
     chance = random.Random(seed)
-    lines = [b"data: x", b"data", b"data:[1]", b"id: 1", b"id: \0", b"event: \xc3\xa9", b": c", b"retry: 5", b"", b"\xff"]
+    lines = [
+        b"data: x",
+        b"data",
+        b"data:[1]",
+        b"id: 1",
+        b"id: \0",
+        b"event: \xc3\xa9",
+        b": c",
+        b"retry: 5",
+        b"",
+        b"\xff",
+    ]
     for number in range(times):
         chosen = chance.choices(lines, k=chance.randrange(20))
         stream = b"".join(line + chance.choice([b"\n", b"\r", b"\r\n"]) for line in chosen)

@@ -391,6 +391,10 @@ class Position {
 
 const MAX_LENGTH = 8 << 20;
 const MAX_DOCUMENT = 64 << 20;
+const SHORT = 512;
+const LINE_FEED = 10;
+const LETTER_D = 100;
+const LETTER_I = 105;
 
 /** The data of a block with only `retry`. No JSON text becomes this. */
 const ONLY_RETRY = undefined;
@@ -398,8 +402,9 @@ const ONLY_RETRY = undefined;
 /** The data that stands for OpenAI's `[DONE]`. */
 const DONE_MARK = Object.freeze({ done: true });
 
-/** Characters with which JSON begins. A failed attempt to read JSON costs more than the rest of the decoding. */
-const BEGINNINGS = '{["-0123456789tfn \t\n';
+/** Codes of the characters with which JSON begins. A failed attempt to read JSON costs more than all other decoding. */
+const BEGINS_JSON = new Uint8Array(128);
+for (const character of '{["-0123456789tfn \t\n') BEGINS_JSON[character.charCodeAt(0)] = 1;
 
 /**
  * Reads the events of any server (https://html.spec.whatwg.org/multipage/server-sent-events.html). Data that is no JSON
@@ -420,7 +425,7 @@ export class SSEDecoder {
   #retry = null;
   #size = 0; // of the lines of this event so far
   #maxLength;
-  #json;
+  #read;
   #marks;
 
   /**
@@ -431,7 +436,7 @@ export class SSEDecoder {
    */
   constructor({ maxLength = MAX_LENGTH, json = true, marks = new Map() } = {}) {
     this.#maxLength = maxLength;
-    this.#json = json;
+    this.#read = json ? readJSON : readText;
     this.#marks = marks;
   }
 
@@ -466,23 +471,37 @@ export class SSEDecoder {
     /** @type {TailEvent[]} */
     const events = [];
     let start = 0;
-    let end = text.indexOf("\n");
-    if (end >= 0 && this.#rest !== "") {
-      end += this.#rest.length;
-      text = this.#rest + text;
-      this.#rest = "";
-    }
     try {
-      for (; end >= 0; start = end + 1, end = text.indexOf("\n", start)) {
-        if (end === start) this.#endBlock(events);
-        else this.#readLine(text, start, end);
+      if (this.#rest !== "" && text.includes("\n")) {
+        if (text.length < SHORT) text = this.#rest + text;
+        else start = this.#readFirstLine(text);
+        this.#rest = "";
+      }
+      if (this.#size === 0) start = this.#readBlocks(text, start, events);
+      for (let end; (end = text.indexOf("\n", start)) >= 0; ) {
+        if (end > start) this.#readLine(text, start, end);
+        else this.#endBlock(events);
+        start = end > start ? end + 1 : this.#readBlocks(text, end + 1, events);
       }
       this.#keepRest(start === 0 ? text : text.slice(start));
     } catch (error) {
-      if (error instanceof DecodeError) error.before = events;
-      throw error;
+      throw error instanceof DecodeError ? withBefore(error, events) : error;
     }
     return events;
+  }
+
+  /** Reads the line that began in an earlier piece. A joined string would make each further access slower. */
+  #readFirstLine(/** @type {string} */ text) {
+    const end = text.indexOf("\n");
+    const line = this.#rest + text.slice(0, end);
+    this.#readLine(line, 0, line.length);
+    return end + 1;
+  }
+
+  #readBlocks(/** @type {string} */ text, /** @type {number} */ start, /** @type {TailEvent[]} */ events) {
+    const end = readUsual(text, start, events, this.#id, this.#maxLength, this.#read, this.#marks);
+    if (end > start) this.#id = events[events.length - 1].id;
+    return end;
   }
 
   /** Keeps the beginning of a line. Of a comment, its colon is enough. */
@@ -523,7 +542,7 @@ export class SSEDecoder {
 
   #endBlock(/** @type {TailEvent[]} */ events) {
     if (this.#data !== null) {
-      events.push({ data: this.#readData(this.#data), event: this.#event, id: this.#id, retry: this.#retry });
+      events.push({ data: this.#read(this.#data, this.#marks), event: this.#event, id: this.#id, retry: this.#retry });
     } else if (this.#retry !== null) {
       events.push({ data: ONLY_RETRY, event: null, id: this.#id, retry: this.#retry });
     }
@@ -531,21 +550,71 @@ export class SSEDecoder {
     this.#size = 0;
   }
 
-  #readData(/** @type {string} */ text) {
-    if (!this.#json) return text;
-    if (text !== "" && BEGINNINGS.includes(text[0])) {
-      try {
-        return JSON.parse(text);
-      } catch {
-        // It is a text.
-      }
-    }
-    return this.#marks.has(text) ? this.#marks.get(text) : text;
-  }
-
   #checkSize(/** @type {number} */ size) {
     if (size > this.#maxLength) throw new FrameTooLarge(this.#maxLength, size);
   }
+}
+
+/**
+ * Reads blocks as most servers write them: at most an id, at most a name, and one line of data. Returns the index of the
+ * first block that is none of these, or not whole. This is twice as fast as reading line by line.
+ *
+ * @param {string} text
+ * @param {number} start
+ * @param {TailEvent[]} events
+ * @param {string | null} last The last id so far.
+ * @param {number} maxLength
+ * @param {(text: string, marks: Map<string, any>) => any} read
+ * @param {Map<string, any>} marks
+ */
+function readUsual(text, start, events, last, maxLength, read, marks) {
+  if (text.includes("\0")) return start;
+  for (;;) {
+    let at = start;
+    let id = last;
+    let event = null;
+    const first = text.charCodeAt(at); // comparing it costs less than a search that fails
+    if (first === LETTER_I && text.startsWith("id: ", at)) {
+      const end = text.indexOf("\n", at);
+      if (end < 0) return start;
+      id = text.slice(at + 4, end);
+      at = end + 1;
+    }
+    if (first !== LETTER_D && text.startsWith("event: ", at)) {
+      const end = text.indexOf("\n", at);
+      if (end < 0) return start;
+      event = text.slice(at + 7, end) || null;
+      at = end + 1;
+    }
+    if (!text.startsWith("data: ", at)) return start;
+    const end = text.indexOf("\n", at);
+    if (end < 0 || text.charCodeAt(end + 1) !== LINE_FEED || end - start >= maxLength) return start;
+    events.push({ data: read(text.slice(at + 6, end), marks), event, id, retry: null });
+    last = id;
+    start = end + 2;
+  }
+}
+
+/**
+ * Returns the value of a JSON text, or what a mark stands for, or the text itself.
+ *
+ * @param {string} text
+ * @param {Map<string, any>} marks
+ */
+function readJSON(text, marks) {
+  if (BEGINS_JSON[text.charCodeAt(0)]) {
+    try {
+      return JSON.parse(text);
+    } catch {
+      // It is a text.
+    }
+  }
+  return marks.has(text) ? marks.get(text) : text;
+}
+
+/** @param {string} text */
+function readText(text) {
+  return text;
 }
 
 /** Reads lines of JSON. Blank ones are skipped. */
@@ -1045,11 +1114,11 @@ function readMistake(/** @type {any} */ mistake) {
 /** Makes an error of a refusal's body: an object with `detail` and `code`, another server's object, or any text. */
 function readRefusal(/** @type {number} */ status, /** @type {string} */ body) {
   const members = parsed(body);
-  return refusal(status, isRecord(members) ? members : { detail: readText(body) });
+  return refusal(status, isRecord(members) ? members : { detail: readPage(body) });
 }
 
 /** Returns a text for people, or the title of a web page. */
-function readText(/** @type {string} */ text) {
+function readPage(/** @type {string} */ text) {
   if (!text.trimStart().startsWith("<")) return text.slice(0, 500).trim() || null;
   return /<title[^>]*>([^<]*)/i.exec(text)?.[1].trim() ?? null;
 }
@@ -2306,7 +2375,9 @@ function readMessages(messages) {
   for (const text of messages) {
     const value = parsed(text);
     if (value === undefined) return [events, new DecodeError(`expected a message of JSON, but got ${shown(text)}`)];
-    events.push(readValue(value));
+    // The server's answers to what was sent have no id.
+    const isAnswer = isRecord(value) && typeof value.event === "string" && value.id === undefined && "data" in value;
+    events.push(isAnswer ? frame(value.data, value.event) : readValue(value));
   }
   return [events, null];
 }
