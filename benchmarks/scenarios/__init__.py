@@ -4,7 +4,7 @@ from benchmarks.scenarios.base import Metric, Sample, Scenario
 from benchmarks.scenarios.chat import CHAT, CHAT_LIGHT
 from benchmarks.scenarios.chat_first import CHAT_FIRST
 from benchmarks.scenarios.chat_stored import CHAT_STORED
-from benchmarks.scenarios.decoding import DECODING, DECODING_JSON, DECODING_LIVE
+from benchmarks.scenarios.decoding import DECODING, DECODING_JS, DECODING_JSON, DECODING_LIVE
 from benchmarks.scenarios.download import DOWNLOAD
 from benchmarks.scenarios.fanout import FANOUT, FANOUT_ROOM, FANOUT_ROOM_SSE, FANOUT_SOCKETS
 from benchmarks.scenarios.latency import LATENCY
@@ -46,6 +46,7 @@ SCENARIOS = {
         DECODING,
         DECODING_JSON,
         DECODING_LIVE,
+        DECODING_JS,
         READING,
         RENDERING,
         PROMPT,

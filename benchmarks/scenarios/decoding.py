@@ -2,7 +2,14 @@
 
 from functools import partial
 
-from benchmarks.peers import HTTPX_SSE_DECODER, OPENAI_DECODER, TAILRACE_DECODER, Peer
+from benchmarks.peers import (
+    EVENTSOURCE_PARSER,
+    HTTPX_SSE_DECODER,
+    OPENAI_DECODER,
+    TAILRACE_DECODER,
+    TAILRACE_JS_DECODER,
+    Peer,
+)
 from benchmarks.process import ROOT
 from benchmarks.programs import sample_of
 from benchmarks.scenarios.base import Metric, Sample, Scenario
@@ -58,4 +65,26 @@ DECODING_LIVE = scenario(
     "live",
     f"Decoding {EVENTS:,} events of SSE and their JSON, a piece for each",
     "They come one by one, as they are read when each is sent by itself, and the data of each becomes a value.",
+)
+
+
+def measure_in_node(peer: Peer, quick: bool) -> Sample:
+    return sample_of([*peer.command(0, ROOT), str(QUICK if quick else EVENTS)])
+
+
+DECODING_JS = Scenario(
+    name="decoding-js",
+    title=f"Decoding {EVENTS:,} events of SSE and their JSON in Node",
+    about="User CPU time of the decoders alone for an event, from bytes in memory to a list of events with the value "
+    "of their data: events with an id as tailrace writes them in pieces of 64 KiB, the same with a piece for each, "
+    "events with nothing but data, and with a name. The least of 15 times, because JavaScript's compiler needs some.",
+    peers=(EVENTSOURCE_PARSER, TAILRACE_JS_DECODER),
+    metrics=(
+        Metric("ids_us", "with ids", "µs", 3, plotted=True),
+        Metric("live_us", "a piece for each", "µs", 3),
+        Metric("bare_us", "bare data", "µs", 3),
+        Metric("named_us", "with names", "µs", 3),
+    ),
+    measure=measure_in_node,
+    own=TAILRACE_JS_DECODER,
 )

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -48,9 +47,7 @@ def options_of(options: dict[str, Any]) -> dict[str, Any]:
     said["retry"] = {"limit": retry.limit, "base": retry.base, "cap": retry.cap, "longest": retry.longest}
     if (timeouts := said.get("timeouts")) is not None:
         assert isinstance(timeouts, Timeouts)
-        said["timeouts"] = {
-            name: value for name, value in asdict(timeouts).items() if name in ("head", "idle", "event")
-        }
+        said["timeouts"] = {name: getattr(timeouts, name) for name in ("head", "idle", "event")}
     if said.pop("on_reset", "raise") == "restart":
         said["onReset"] = "restart"
     headers = {name.lower(): value for name, value in said.get("headers", {}).items()}
@@ -112,7 +109,8 @@ class Node:
     async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         number = next(self._numbers)
-        self._waiting[number] = waiter = Future()
+        waiter: Future[dict[str, Any]] = Future()
+        self._waiting[number] = waiter
         print(json.dumps({"number": number, **request}), file=self._process.stdin, flush=True)
         async with asyncio.timeout(BOUND):
             return await asyncio.wrap_future(waiter)

@@ -414,6 +414,7 @@ export class SSEDecoder {
   #utf8 = new TextDecoder("utf-8", { ignoreBOM: true }); // Node would skip each byte order mark, not only the first
   #rest = ""; // the beginning of a line
   #isAtStart = true;
+  #isCut = false; // true if the last character of the last piece may go on
   #isAfterCR = false;
   /** @type {string | null} */
   #data = null;
@@ -446,7 +447,7 @@ export class SSEDecoder {
    * @param {Uint8Array} bytes
    */
   feed(bytes) {
-    let text = this.#utf8.decode(bytes, { stream: true });
+    let text = this.#decode(bytes);
     if (this.#isAtStart && text !== "") {
       this.#isAtStart = false;
       if (text.startsWith("\ufeff")) text = text.slice(1);
@@ -458,6 +459,14 @@ export class SSEDecoder {
   /** Returns no events: one without its blank line is dropped, as the specification says. */
   close() {
     return /** @type {TailEvent[]} */ ([]);
+  }
+
+  /** Decodes a piece. While no character is cut, this needs no state, and takes half of the time. */
+  #decode(/** @type {Uint8Array} */ bytes) {
+    if (bytes.length === 0) return "";
+    const wasCut = this.#isCut;
+    this.#isCut = bytes[bytes.length - 1] >= 0x80;
+    return wasCut || this.#isCut ? this.#utf8.decode(bytes, { stream: true }) : this.#utf8.decode(bytes);
   }
 
   #unifyLineEnds(/** @type {string} */ text) {
