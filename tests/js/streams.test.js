@@ -102,6 +102,15 @@ suite("a saved place", () => {
     assert.equal(requests[1].headers["idempotency-key"], requests[0].headers["idempotency-key"]);
   });
 
+  test("is kept for a feed, which has no address of its own", async () => {
+    const storage = new Memory();
+    const { url, requests } = await serve(say(block(1) + block(2), { headers: HEAD, stays: true }), say(block(2) + done(2)));
+    const feed = { saveAs: "feed", storage };
+    await take(tail(url, feed), 2);
+    assert.deepEqual(await take(tail(url, feed)), [2]);
+    assert.equal(requests[1].url, "/s?after=s.e.1");
+  });
+
   test("is given up if the server refuses it, and costs nothing if the storage is full", async () => {
     const storage = new Memory();
     const { url } = await serve(say("", { status: 404, headers: {} }));
@@ -246,6 +255,13 @@ suite("requests", () => {
     );
     assert.match(requests[0].headers["content-type"], /^application\/x-www-form-urlencoded/);
     assert.match(requests[0].headers.accept, /^text\/event-stream, /);
+  });
+
+  test("have the caller's Accept, however it is written", async () => {
+    const { url, requests } = await serve(say(done(0)));
+    await take(tail(url, { headers: { Accept: "text/event-stream" } }));
+    await take(tail(url, { accept: "text/event-stream;q=1" }));
+    assert.deepEqual(requests.map(({ headers }) => headers.accept), ["text/event-stream", "text/event-stream;q=1"]);
   });
 
   test("are refused before they are sent if they cannot be", () => {

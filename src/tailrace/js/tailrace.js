@@ -9,7 +9,8 @@
  * connection and go on after the last event, without a gap and without a duplicate. docs/protocol.md specifies what
  * goes over the network.
  *
- * The file reads from top to bottom: types, errors, cursors, decoders, events and ends, retries, reading, streams, rooms.
+ * The file reads from top to bottom: types, errors, cursors, decoders, events and ends, refusals, addresses, retries,
+ * reading, streams, rooms.
  *
  * @module tailrace
  */
@@ -34,7 +35,13 @@
  * @property {string | null} reason Why the client waits, or why it failed.
  */
 
-/** @typedef {{ state: "done" | "cancelled" | "error", code: string | null, message: string | null, data: any }} Outcome */
+/**
+ * @typedef {object} Outcome
+ * @property {"done" | "cancelled" | "error"} state
+ * @property {string | null} code
+ * @property {string | null} message
+ * @property {any} data The value of the whole stream, such as its statistics.
+ */
 
 /**
  * @typedef {object} Retry The budget of failures between two new events.
@@ -56,24 +63,24 @@
 
 /** @typedef {Pick<globalThis.Storage, "getItem" | "setItem" | "removeItem">} Store */
 
-/** @typedef {Record<string, string>} Headers_ */
+/** @typedef {Record<string, string>} HeaderMap */
 
 /**
  * @typedef {object} ReaderOptions Options of `tail` and of `join`.
  * @property {string} [after] Begin after the event with this id.
  * @property {Record<string, any>} [params] Query parameters of the first request.
- * @property {"throw" | "restart"} [onReset] `throw` StreamReset, or `restart`: give an event `reset`, then what is kept.
+ * @property {"throw" | "restart"} [onReset] `throw` StreamReset, or `restart`: give an event `reset`, then the rest.
  * @property {Partial<Retry>} [retry]
  * @property {AbortSignal} [signal] Ends the reading. The stream itself goes on.
  * @property {(change: StateChange) => void} [onState]
- * @property {(signal: AbortSignal) => Promise<void>} [wake] Ends a wait early. Default in browsers: the device is online
- *   again, or the page becomes visible.
+ * @property {(signal: AbortSignal) => Promise<void>} [wake] Ends a wait early. Default in browsers: the device is
+ *   online again, or the page becomes visible.
  */
 
 /**
  * @typedef {object} OwnTailOptions
  * @property {string} [method] POST if there is a body, otherwise GET.
- * @property {Headers_ | (() => Headers_ | Promise<Headers_>)} [headers] Called before each request if it is a function.
+ * @property {HeaderMap | (() => HeaderMap | Promise<HeaderMap>)} [headers] A function is called before each request.
  * @property {any} [json] A body to encode as JSON.
  * @property {BodyInit} [body] Any other body that can be sent several times.
  * @property {string} [accept]
@@ -87,8 +94,8 @@
  * @property {Partial<Timeouts>} [timeouts]
  * @property {number} [maxLength] The most characters of one event.
  * @property {(response: Response) => void} [onResponse] Called with each response, before its body is read.
- * @property {(text: string, piece: Piece) => void} [onLine] Called with each line of NDJSON, or each block of SSE, as it
- *   came, and with the piece that completed it.
+ * @property {(text: string, piece: Piece) => void} [onLine] Called with each line of NDJSON, or each block of SSE,
+ *   as it came, and with the piece that completed it.
  * @property {typeof globalThis.fetch} [fetch]
  */
 
@@ -97,7 +104,7 @@
 /**
  * @typedef {object} OwnJoinOptions
  * @property {string | string[]} [protocols] WebSocket subprotocols.
- * @property {Headers_} [headers] Headers of the handshake. Browsers do not allow them.
+ * @property {HeaderMap} [headers] Headers of the handshake. Browsers do not allow them.
  * @property {number} [maxQueued] The most events to hold for a slow reader, and messages to hold for a lost connection.
  */
 
@@ -260,7 +267,8 @@ export class TooManyUnsent extends ClientError {
 }
 
 /**
- * @typedef {"unsent" | "broken" | "silent" | "unavailable" | "farewell" | "replaced" | "reset" | "stalled" | "misled"} LossKind
+ * @typedef {"unsent" | "broken" | "silent" | "unavailable" | "farewell" | "replaced" | "reset" | "stalled"
+ *   | "misled"} LossKind
  */
 
 /** The reason why a connection is lost. */
@@ -320,7 +328,6 @@ function offsetIn(/** @type {string} */ token, /** @type {string} */ stem) {
 }
 
 // The first and the last character are no space (RFC 9110, section 5.5).
-// eslint-disable-next-line no-control-regex
 const FIELD_VALUE = /^[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?$/;
 
 /**
@@ -402,7 +409,7 @@ const ONLY_RETRY = undefined;
 /** The data that stands for OpenAI's `[DONE]`. */
 const DONE_MARK = Object.freeze({ done: true });
 
-/** Codes of the characters with which JSON begins. A failed attempt to read JSON costs more than all other decoding. */
+/** Marks the characters with which JSON begins. A failed attempt to read JSON costs more than all other decoding. */
 const BEGINS_JSON = new Uint8Array(128);
 for (const character of '{["-0123456789tfn \t\n') BEGINS_JSON[character.charCodeAt(0)] = 1;
 
@@ -565,8 +572,8 @@ export class SSEDecoder {
 }
 
 /**
- * Reads blocks as most servers write them: at most an id, at most a name, and one line of data. Returns the index of the
- * first block that is none of these, or not whole. This is twice as fast as reading line by line.
+ * Reads blocks as most servers write them: at most an id, at most a name, and one line of data. Returns the index of
+ * the first block that is none of these, or not whole. This is twice as fast as reading line by line.
  *
  * @param {string} text
  * @param {number} start
@@ -1234,7 +1241,9 @@ class Backoff {
     const { limit, base, cap, longest, patience } = this.#retry;
     if (++this.failures > limit) return "";
     const wanted = told ?? atLeast;
-    if (wanted > longest) return `the server asks for ${wanted.toFixed()} s of rest, and longest=${longest} allows less`;
+    if (wanted > longest) {
+      return `the server asks for ${wanted.toFixed()} s of rest, and Retry(longest=${longest}) allows less`;
+    }
     const bound = Math.min(cap, base * 2 ** (this.failures - 1));
     const delay = told ?? Math.max(atLeast, this.#floor + Math.random() * bound);
     const isOver = performance.now() / 1000 + delay > this.#since / 1000 + patience;
@@ -1421,7 +1430,7 @@ class Reader {
 
   /** Gets more events, or none if the stream has opened. Returns false at the end. */
   async #fill() {
-    if (this.#isBusy) throw new Error("expected one reader of a stream at a time, but another one waits for its next event");
+    if (this.#isBusy) throw new Error("expected one reader at a time, but another one waits for the next event");
     this.#isBusy = true;
     try {
       const { done, value } = await this.#batches.next();
@@ -1594,11 +1603,17 @@ class Reader {
     if (!UNAVAILABLE.has(status)) throw error;
     const loss = new Loss("unavailable", error.message);
     const isUntouched = NOT_DEALT_WITH.has(status);
-    if (mayRepeat || (isUntouched && retryAfter !== undefined)) return { given: [], drop: { loss, atLeast: retryAfter } };
+    if (mayRepeat || (isUntouched && retryAfter !== undefined)) {
+      return { given: [], drop: { loss, atLeast: retryAfter } };
+    }
     throw isUntouched ? error : this._lost(loss, UNKNOWN);
   }
 
-  /** Ends the stream, because the server has no more events. Throws StreamLost if none came since a reset. @protected */
+  /**
+   * Ends the stream, because the server has no more events. Throws StreamLost if none came since a reset.
+   *
+   * @protected
+   */
   _endWithoutEvents() {
     if (!this._sorting.gaveSinceReset) {
       throw this._lost(new Loss("reset", "nothing is left of the stream after its reset"));
@@ -1667,7 +1682,9 @@ export class Stream extends Reader {
    * @param {TailOptions} options
    */
   constructor(url, options) {
-    if (options.json !== undefined && options.body !== undefined) throw new TypeError("expected json or body, but got both");
+    if (options.json !== undefined && options.body !== undefined) {
+      throw new TypeError("expected json or body, but got both");
+    }
     const body = options.json === undefined ? (options.body ?? null) : JSON.stringify(options.json);
     const method = (options.method ?? (body === null ? "GET" : "POST")).toUpperCase();
     const asked = withParameters(absolute(url), options.params ?? {});
@@ -1803,7 +1820,8 @@ export class Stream extends Reader {
   }
 
   async #send(/** @type {Connection} */ connection) {
-    const headers = new Headers({ accept: this.#options.accept ?? ACCEPT, ...(await this.#ownHeaders()) });
+    const headers = new Headers(await this.#ownHeaders());
+    if (!headers.has("accept")) headers.set("accept", this.#options.accept ?? ACCEPT);
     const isFirst = this.#address === null;
     if (isFirst && this.#options.json !== undefined && !headers.has("content-type")) {
       headers.set("content-type", DOCUMENT);
@@ -1940,7 +1958,8 @@ export class Stream extends Reader {
   async #readEnd(/** @type {string} */ address) {
     const { token } = this._sorting.position;
     const from = token === null ? address : withParameter(address, "after", token);
-    const headers = { ...(await this.#ownHeaders()), accept: DOCUMENT };
+    const headers = new Headers(await this.#ownHeaders());
+    headers.set("accept", DOCUMENT);
     const connection = (this.#connection = new Connection());
     try {
       const url = withParameter(from, "stream", "false");
@@ -1968,7 +1987,9 @@ export class Stream extends Reader {
   /** Throws StreamLost if continuing could leave a gap, repeat an event or start the stream a second time. */
   #checkResumable(/** @type {Loss} */ loss) {
     const { canGoOn, position } = this._sorting;
-    if (!canGoOn && !this.#options.allowGaps) throw this._lost(loss, "its last event has no id after which it could go on");
+    if (!canGoOn && !this.#options.allowGaps) {
+      throw this._lost(loss, "its last event has no id after which it could go on");
+    }
     if (position.token !== null && !FIELD_VALUE.test(position.token)) {
       throw this._lost(loss, "the id of its last event cannot be sent back");
     }
@@ -1983,7 +2004,7 @@ export class Stream extends Reader {
 
   /** @protected @override */
   _keepPlace() {
-    if (this.#address !== null && this.#kept.isUsed) this.#kept.save(this.#place);
+    if (this.#response !== null && this.#kept.isUsed) this.#kept.save(this.#place);
   }
 
   /** @protected @override */
@@ -2125,7 +2146,9 @@ function unopened(error) {
   if (globalThis.navigator?.onLine === false) return new Failure(new Loss("unsent", "no connection"), { sent: false });
   if (/CERT|SELF_SIGNED|VERIFY/.test(code)) return hopeless("unsent", "no secure connection", detail);
   if (message === "redirect count exceeded") return hopeless("misled", "the server redirects without an end");
-  if (/scheme|invalid url/i.test(message)) return hopeless("misled", "the server redirects to where nobody can be", detail);
+  if (/scheme|invalid url/i.test(message)) {
+    return hopeless("misled", "the server redirects to where nobody can be", detail);
+  }
   return new Failure(new Loss("broken", "the connection failed", detail));
 }
 
@@ -2139,7 +2162,8 @@ function hopeless(kind, reason, detail) {
 }
 
 function unread(/** @type {any} */ error) {
-  return new Failure(new Loss("broken", "the connection failed", error?.cause?.message ?? error?.message ?? String(error)));
+  const detail = error?.cause?.message ?? error?.message ?? String(error);
+  return new Failure(new Loss("broken", "the connection failed", detail));
 }
 
 // A place that survives a reload
@@ -2224,7 +2248,7 @@ function sessionStore() {
 /** Returns a short text that tells a body from another one. @param {BodyInit | null} body */
 function spelled(body) {
   if (body === null) return "";
-  if (body instanceof FormData) return digest(JSON.stringify([...body].map(([name, value]) => [name, shownPart(value)])));
+  if (body instanceof FormData) return digest([...body].map(([name, value]) => `${name}=${shownPart(value)}`).join("&"));
   return body instanceof Blob ? `${body.type} ${body.size}` : digest(String(body));
 }
 
@@ -2288,7 +2312,8 @@ export class Room extends Reader {
 
   /**
    * Sends a message, which is any JSON value. While there is no connection, it waits for the next one. The promise is
-   * fulfilled when the message is on its way. It comes back as an event when it is in the room, or as an event `refused`.
+   * fulfilled when the message is on its way. The message comes back as an event when it is in the room, and a refusal
+   * as an event `refused`.
    *
    * @param {any} value
    * @returns {Promise<void>}
@@ -2298,7 +2323,9 @@ export class Room extends Reader {
     if (text === undefined) throw new TypeError(`expected what JSON can say, but got ${shown(String(value))}`);
     if (this.#socket?.isOpen) return this.#socket.send(text);
     if (this.state === "ended" || this.state === "failed") throw this._lost(INTERRUPTED);
-    if (this.#unsent.length >= this.#maxQueued) throw new TooManyUnsent(this.#unsent.length, `${this.#maxQueued} messages`);
+    if (this.#unsent.length >= this.#maxQueued) {
+      throw new TooManyUnsent(this.#unsent.length, `${this.#maxQueued} messages`);
+    }
     return new Promise((resolve, reject) => void this.#unsent.push({ text, resolve, reject }));
   }
 
@@ -2349,8 +2376,9 @@ export class Room extends Reader {
     const connection = new Connection();
     try {
       const url = withParameter(this.#nextUrl.replace(/^ws/, "http"), "stream", "false");
-      const init = { headers: { ...this.#options.headers, accept: DOCUMENT } };
-      const response = await connection.open(globalThis.fetch, url, init, HANDSHAKE);
+      const headers = new Headers(this.#options.headers);
+      headers.set("accept", DOCUMENT);
+      const response = await connection.open(globalThis.fetch, url, { headers }, HANDSHAKE);
       if (response.ok) return { loss };
       const error = readRefusal(response.status, await connection.text(MAX_REFUSAL, HANDSHAKE));
       const verdict = this._judgeRefusal(error, true, readRetryAfter(response.headers.get("retry-after")));
