@@ -19,7 +19,7 @@ from tests.serving import serving
 def test_the_types_are_strict() -> None:
     tsc = MODULES / "typescript" / "bin" / "tsc"
     ran = subprocess.run([str(NODE), str(tsc), "-p", str(HERE)], capture_output=True, text=True, timeout=50)
-    assert ran.returncode == 0, ran.stdout
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_streams() -> None:
