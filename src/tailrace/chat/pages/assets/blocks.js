@@ -4,6 +4,7 @@ import { element } from "./dom.js";
 import { quietButton } from "./icons.js";
 
 const OPEN = 8; // blocks at the end whose heights the browser always knows
+const TASK = /^\s*[☐☑] /;
 const SHORT = 24; // characters of a cell that stay in one line
 
 // The page's policy lets scripts parse HTML only through this one place.
@@ -68,11 +69,12 @@ function parse(html) {
   return template.content;
 }
 
-/** Adds what only a page with a script can offer: buttons to copy code, code that scrolls by keys, and wide cells. */
+/** Adds what only a page with a script can offer: buttons to copy code, code that scrolls by keys, and more. */
 function prepare(content) {
   for (const cell of content.querySelectorAll("th, td")) {
     cell.classList.toggle("long", cell.textContent.length > SHORT);
   }
+  for (const item of content.querySelectorAll("li")) item.classList.toggle("task", TASK.test(item.textContent));
   for (const code of content.querySelectorAll(".code")) {
     const language = code.querySelector(".lang")?.textContent;
     const pre = code.querySelector("pre");

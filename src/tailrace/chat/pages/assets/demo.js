@@ -157,7 +157,7 @@ async function start() {
   const server = await ask("GET", "");
   const isPrepared = server.model === "demo";
   conversation.model = server.model;
-  page.model.textContent = isPrepared ? "Demo model: prepared text, not an AI" : `Model: ${server.model}`;
+  page.model.textContent = isPrepared ? "Demo model, not an AI" : `Model: ${server.model}`;
   page.prepared.hidden = !isPrepared;
   showExamples(isPrepared, (text) => conversation.send(text));
   changes.follow();
