@@ -241,6 +241,15 @@ def test_resets_alone_spend_the_budget() -> None:
         follow([sse(), event(0, '{"reason":"trimmed"}', "reset")] * 4, on_reset="restart")
 
 
+def test_only_the_first_of_several_resets_in_a_row_is_followed_at_once() -> None:
+    reset = event(0, '{"reason":"trimmed"}', "reset")
+    script = [sse(), reset, sse(), reset, sse(), event(1) + notice("done", 1)]
+    followed = follow(script, on_reset="restart", retry=Retry(base=1.0))
+    first, second = followed.slept
+    assert first == 0.0
+    assert second > 0.0
+
+
 class TestRequests:
     def test_the_first_says_what_is_wanted(self) -> None:
         (request,) = follow([], headers={"Authorization": "Bearer x", "accept": "a/b"}).opened

@@ -74,6 +74,19 @@ test("what is sent without a connection waits for the next one, up to a bound", 
   room.close();
 });
 
+test("what is sent on a connection that only gives a reset is sent on the next one", async () => {
+  await say("anew", "kept");
+  const room = join(`${SERVER}/rooms/anew`, { after: "anew.Qm9vdC.4", retry: AT_ONCE });
+  const sent = room.send("early");
+  const { value } = await room.next();
+  assert.equal(value.event, "reset");
+  await sent;
+  assert.deepEqual(await read(room, 2), ["kept", "early"]);
+  await room.send("late");
+  assert.deepEqual(await read(room, 1), ["late"]);
+  room.close();
+});
+
 test("a slow reader comes back for the rest", async () => {
   const states = [];
   const room = join(`${SERVER}/rooms/slow`, { maxQueued: 10, retry: AT_ONCE, onState: ({ state }) => states.push(state) });

@@ -319,6 +319,26 @@ test("onLine and onResponse show what came", async () => {
   assert.deepEqual(heads, [200]);
 });
 
+test("the cursor of a stream that was left is that of the last event that was received", async () => {
+  const { url } = await serve(say(block(1) + block(2) + block(3), { stays: true }));
+  const [left, closed] = [tail(url), tail(url)];
+  assert.deepEqual(await take(left, 2), [1, 2]);
+  await closed.next();
+  closed.close();
+  assert.deepEqual([left.cursor, closed.cursor], ["s.e.2", "s.e.1"]);
+});
+
+test("only the first of several resets in a row is followed at once", async () => {
+  const waits = [];
+  const onState = ({ state, seconds }) => state === "waiting" && waits.push(seconds);
+  const reset = say('id: s.f.0\nevent: reset\ndata: {"reason":"epoch_changed"}\n\n');
+  const { url } = await serve(reset, reset, say("id: s.f.0.end\nevent: done\ndata: {}\n\n"));
+  const retry = { base: 0.01, cap: 0.01 };
+  await tail(url, { after: "s.e.9", onReset: "restart", retry, onState }).collect();
+  assert.equal(waits[0], 0);
+  assert.ok(waits[1] > 0, String(waits));
+});
+
 test("text and collect read to the end", async () => {
   const { url } = await serve(say('id: s.e.1\ndata: "a"\n\nid: s.e.2\ndata: {"b":1}\n\n' + done(2)));
   assert.equal(await tail(url).text(), 'a{"b":1}\n');

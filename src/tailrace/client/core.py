@@ -304,9 +304,10 @@ class Following:
         """Continue from a reset's cursor if the caller wants that. A `reset` event voids the earlier events."""
         if self.plan.on_reset == "raise":
             raise StreamReset(reason, cursor)
+        told = 0.0 if self._sorting.gave_since_reset else None  # only the first reset in a row is no reason to wait
         self._sorting.restart(cursor)
         yield Give([Frame({"reason": reason}, "reset", cursor)])
-        return _Drop(Loss("reset", f"the stream was reset ({reason})"), told=0.0)
+        return _Drop(Loss("reset", f"the stream was reset ({reason})"), told=told)
 
     def _judge_close(self, code: int, reason: str) -> _Drop | None:
         """Decide what a socket's close code means if no outcome came before it."""

@@ -1370,7 +1370,8 @@ class Reader {
 
   /** The id of the last event that you received. Pass it as `after` to continue later. @returns {string | null} */
   get cursor() {
-    return this.#taken < this.#queue.length ? this.#cursor : this._sorting.position.token;
+    const isBehind = this.#taken < this.#queue.length || this._left.signal.aborted;
+    return isBehind ? this.#cursor : this._sorting.position.token;
   }
 
   // Iteration
@@ -1444,6 +1445,7 @@ class Reader {
 
   #leave(/** @type {any} */ reason) {
     if (this._left.signal.aborted) return;
+    this.#cursor = this.cursor;
     this.#reason = reason;
     this._left.abort();
     this._disconnect();
@@ -1583,9 +1585,10 @@ class Reader {
    */
   _restart(reason, cursor) {
     if (this.#onReset === "throw") throw new StreamReset(reason, cursor);
+    const told = this._sorting.gaveSinceReset ? 0 : undefined; // only the first reset in a row is no reason to wait
     this._sorting.restart(cursor);
     const loss = new Loss("reset", `the stream was reset (${reason})`);
-    return { given: [frame({ reason }, "reset", cursor)], drop: { loss, told: 0 } };
+    return { given: [frame({ reason }, "reset", cursor)], drop: { loss, told } };
   }
 
   /**
@@ -2295,6 +2298,8 @@ export class Room extends Reader {
   #socket = null;
   /** @type {Unsent[]} */
   #unsent = [];
+  /** @type {string[] | null} */
+  #early = null; // what was sent on this connection before anything came from it
   #url;
   #options;
   #maxQueued;
@@ -2321,7 +2326,7 @@ export class Room extends Reader {
   async send(value) {
     const text = JSON.stringify(value);
     if (text === undefined) throw new TypeError(`expected what JSON can say, but got ${shown(String(value))}`);
-    if (this.#socket?.isOpen) return this.#socket.send(text);
+    if (this.#socket?.isOpen) return this.#pass(this.#socket, text);
     if (this.state === "ended" || this.state === "failed") throw this._lost(INTERRUPTED);
     if (this.#unsent.length >= this.#maxQueued) {
       throw new TooManyUnsent(this.#unsent.length, `${this.#maxQueued} messages`);
@@ -2333,13 +2338,16 @@ export class Room extends Reader {
   async *_connect() {
     const socket = (this.#socket = new Socket(this.#nextUrl, this.#options, this.#maxQueued));
     if (!(await socket.opened)) return yield* this.#judgeUnopened();
+    this.#early = [];
     this._become("open");
-    for (const { text, resolve } of this.#unsent.splice(0)) resolve(socket.send(text));
+    for (const { text, resolve } of this.#unsent.splice(0)) resolve(this.#pass(socket, text));
     yield [];
     for (;;) {
       const messages = await socket.read();
       if (messages === null) return this.#judgeClose(socket);
       const { given, end, said } = this._sorting.sort(...readMessages(messages));
+      if (given.length === 0 && (end instanceof StreamRefused || isReset(end))) this.#takeBack();
+      this.#early = null;
       if (given.length > 0) yield given;
       if (end === null) continue;
       const verdict = this._obey(end, said);
@@ -2358,6 +2366,17 @@ export class Room extends Reader {
   /** @protected @override */
   _settle(/** @type {Error | null} */ error) {
     this.#rejectUnsent(error ?? this._lost(INTERRUPTED));
+  }
+
+  #pass(/** @type {Socket} */ socket, /** @type {string} */ text) {
+    socket.send(text);
+    if (this.#early !== null && this.#early.length < this.#maxQueued) this.#early.push(text);
+  }
+
+  /** Sends again what was sent on a connection whose server only refused it, and so has read nothing. */
+  #takeBack() {
+    const nobody = () => {};
+    this.#unsent.unshift(...(this.#early ?? []).map((text) => ({ text, resolve: nobody, reject: nobody })));
   }
 
   #rejectUnsent(/** @type {Error} */ error) {
@@ -2400,6 +2419,10 @@ export class Room extends Reader {
     if (this._sorting.position.isAtEnd) return this._endWithoutEvents();
     return { ...broken(`the socket was closed with ${code} ${reason}`.trimEnd()), ours: isOverfull };
   }
+}
+
+function isReset(/** @type {End | null} */ end) {
+  return end !== null && "kind" in end && end.kind === "reset";
 }
 
 /**
