@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.chat.api.talking import Hold
 from tests.chat.browsing import serving_site, tab, visiting
@@ -177,7 +178,16 @@ async def test_a_tab_that_was_asleep_shows_the_whole_history_before_it_sends(bro
             await second.page.evaluate(
                 "(now) => (Date.now = () => now + 60_000)", await second.page.evaluate("Date.now()")
             )
+            there = asyncio.Event()
+
+            async def late(route: Route) -> None:
+                await there.wait()
+                await route.continue_()
+
+            await second.page.route("**/sessions/*limit=1&*", late)
             await second.say("Three")
+            await second.field.press("Enter")  # once more, because nothing seems to happen
+            there.set()
             await expect(second.said).to_have_text(["One", "Two", "Three"])
             await second.ends()
             assert [message.text for message in site.model.asked[-1]][::2] == ["One", "Two", "Three"]
@@ -204,3 +214,15 @@ async def test_drafts_survive_a_reload_each_in_its_session(browser: Browser, tmp
         await demo.open(info["session_id"])
         await expect(demo.said).to_have_count(2)
         await expect(demo.field).to_have_value("")
+
+
+async def test_what_happens_elsewhere_meanwhile_is_shown_when_the_reply_has_ended(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with visiting(browser, tmp_path, "one ", Hold()) as demo:
+        await demo.open()
+        await demo.say("Go")
+        await expect(demo.replies).to_have_text("one")
+        await demo.chat.post(f"/sessions/{demo.session_id}/clear")
+        await expect(demo.said).to_have_count(0)
+        await expect(demo.page.get_by_text("Ask something")).to_be_visible()

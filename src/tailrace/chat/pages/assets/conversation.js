@@ -29,6 +29,8 @@ export class Conversation {
   #earlier = null; // the token of what was said before the first message that is shown
   #phase = "loading"; // or loaded, or failed
   #isHasty = false; // whether a message was submitted before the history was there
+  #isBeginning = false; // whether the history is confirmed for a message
+  #isStale = false; // whether something changed elsewhere while a reply was read
   #shown = 0; // counts what is shown, so that answers that come too late are not
   #confirmed = 0; // the time when the server confirmed the history
 
@@ -53,9 +55,10 @@ export class Conversation {
     }
   }
 
-  /** Shows what has changed elsewhere, or what could not be loaded before. */
+  /** Shows what has changed elsewhere, or what could not be loaded before. A reply that is read here ends first. */
   async refresh() {
     if (this.#phase === "failed") return this.load(this.id).then(closeNotice);
+    this.#isStale = this.#exchange !== null;
     if (this.id === null || this.#exchange || this.#phase === "loading") return undefined;
     const [turn, sessionId] = [this.#shown, this.id];
     const found = await turnsOf(sessionId);
@@ -74,9 +77,7 @@ export class Conversation {
   async send(text, key = null) {
     this.#isHasty = this.#phase !== "loaded";
     if (this.#isHasty || this.#exchange) return;
-    closeNotice();
-    await this.#trying(async () => {
-      await this.#confirm();
+    await this.#begin(() => {
       if (this.#exchange) return notice(`${REFUSED.session_busy} Your message is kept below.`);
       return this.#say(text, { key });
     });
@@ -181,11 +182,18 @@ export class Conversation {
     this.#read(turn, asked);
   }
 
+  /** Begins a turn, once the history is known to be true. Meanwhile, no other turn can begin. */
+  async #begin(say) {
+    if (this.#isBeginning) return;
+    this.#isBeginning = true;
+    closeNotice();
+    await this.#trying(() => this.#confirm().then(say));
+    this.#isBeginning = false;
+  }
+
   /** Asks again in place of the last turn, with the same message or another. */
   async #replace(turn, text) {
-    closeNotice();
-    await this.#trying(async () => {
-      await this.#confirm();
+    await this.#begin(() => {
       if (this.#exchange || turn !== this.#messages.last) return this.#refuse(turn, text);
       this.#messages.cut(this.#messages.turns.length - 1);
       return this.#say(text, { key: null, replace: turn.streamId });
@@ -219,6 +227,7 @@ export class Conversation {
     this.#composer.busy(false, error ? null : turn.reply.facts.state);
     if (error && shown === this.#shown) this.#broken(error, turn, asked);
     else this.#on.ended();
+    if (this.#isStale) this.#trying(() => this.refresh());
   }
 
   #begun({ session_id: sessionId }, asked) {
