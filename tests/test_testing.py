@@ -41,7 +41,7 @@ class WakesOne(MemoryLog):
 class WakesAgain(MemoryLog):
     """Lets readers run for each entry of a batch."""
 
-    async def add(self, rows: Sequence[Row], *, fence: int | None = None) -> range:
+    async def add(self, rows: Sequence[Row], *, fence: int | None = None, key: str | None = None) -> range:
         first = self.top + 1
         for row in rows:
             await super().add([row], fence=fence)
@@ -52,7 +52,7 @@ class WakesAgain(MemoryLog):
 class HalfAppends(MemoryLog):
     """Appends the items before one that cannot be encoded."""
 
-    async def append(self, *items: Any, fence: int | None = None) -> range:
+    async def append(self, *items: Any, fence: int | None = None, key: str | None = None) -> range:
         for item in items:
             await super().append(item, fence=fence)
         return range(self.top - len(items) + 1, self.top + 1)
@@ -61,18 +61,32 @@ class HalfAppends(MemoryLog):
 class Misleads(MemoryLog):
     """Returns the offsets of items that others appended last."""
 
-    async def add(self, rows: Sequence[Row], *, fence: int | None = None) -> range:
-        await super().add(rows, fence=fence)
+    async def add(self, rows: Sequence[Row], *, fence: int | None = None, key: str | None = None) -> range:
+        await super().add(rows, fence=fence, key=key)
         await asyncio.sleep(0)
         return range(self.top - len(rows) + 1, self.top + 1)
+
+
+class KnowsNoKeys(MemoryLog):
+    """Makes an append again."""
+
+    async def add(self, rows: Sequence[Row], *, fence: int | None = None, key: str | None = None) -> range:
+        return await super().add(rows, fence=fence)
+
+
+class KnowsNoKeysAtTheEnd(MemoryLog):
+    """Appends nothing after the end, and does not say what it has."""
+
+    async def add(self, rows: Sequence[Row], *, fence: int | None = None, key: str | None = None) -> range:
+        return range(0) if self.outcome is not None else await super().add(rows, fence=fence, key=key)
 
 
 class OpenEnded(MemoryLog):
     """Accepts appends after the end."""
 
-    async def add(self, rows: Sequence[Row], *, fence: int | None = None) -> range:
+    async def add(self, rows: Sequence[Row], *, fence: int | None = None, key: str | None = None) -> range:
         outcome, self.outcome = self.outcome, None
-        offsets = await super().add(rows, fence=fence)
+        offsets = await super().add(rows, fence=fence, key=key)
         self.outcome = outcome
         return offsets
 
@@ -289,6 +303,9 @@ def contract_of(kind: type[MemoryLog] | type[MemoryStore]) -> LogContract:
         (WakesAgain, "items_that_were_appended_together_arrive_together"),
         (HalfAppends, "append_takes_all_items_or_none"),
         (Misleads, "publishers_everywhere_share_one_order"),
+        (KnowsNoKeys, "an_append_with_a_key_is_made_once"),
+        (KnowsNoKeys, "of_appends_with_one_key_at_once_one_is_made"),
+        (KnowsNoKeysAtTheEnd, "a_key_is_known_after_the_end"),
         (OpenEnded, "append_after_the_end_appends_nothing"),
         (OpenEnded, "an_end_is_found_by_whoever_comes_later"),
         (LastOutcomeWins, "the_first_outcome_stays"),
@@ -439,8 +456,8 @@ def test_the_contract_runs_under_anyio(pytester: pytest.Pytester) -> None:
 MISCOUNTING_LOG = """
 
 class Miscounts(MemoryLog):
-    async def add(self, rows, *, fence=None):
-        return [1_000 + offset for offset in await super().add(rows, fence=fence)]
+    async def add(self, rows, *, fence=None, key=None):
+        return [1_000 + offset for offset in await super().add(rows, fence=fence, key=key)]
 
 
 class TestMiscounting(TestUsersStore):

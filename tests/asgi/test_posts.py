@@ -28,6 +28,7 @@ class Target:
     def __init__(self, judge: Callable[[list[str]], Answer] = lambda lines: OK) -> None:
         self.judge = judge
         self.bodies: list[list[str]] = []
+        self.keys: list[bytes] = []
         self.told: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -36,11 +37,12 @@ class Target:
         self.running = 0
         self.posts = Posts(self.post, self.tell)
 
-    async def post(self, body: bytes) -> Answer:
+    async def post(self, body: bytes, key: bytes) -> Answer:
         assert self.running == 0, "one request at a time"
         assert body.endswith(b"\n")
         lines = body.decode().split("\n")[:-1]
         self.bodies.append(lines)
+        self.keys.append(key)
         self.arrived.set()
         self.running += 1
         try:
@@ -206,6 +208,27 @@ async def test_lines_for_which_there_is_no_room_together_are_posted_in_parts() -
     target.posts.begin()
     await target.posts.drain()
     assert target.bodies == [[*"12345"], [*"12"], [*"345"], [*"3"], [*"45"]]
+
+
+async def test_lines_that_may_have_been_accepted_are_posted_again_with_their_key() -> None:
+    answers = [Answer(503, [(b"retry-after", b"0")]), Answer(429, [(b"retry-after", b"0")]), OK, OK]
+
+    target = Target(lambda lines: answers.pop(0))
+    await target.put(*"1234")
+    target.posts.begin()
+    await soon(target.arrived)
+    await target.put("5")
+    await target.posts.drain()
+    assert target.bodies == [[*"1234"]] * 3 + [["5"]]
+    first, again, last, other = target.keys
+    assert first == again == last != other
+
+
+async def test_lines_that_were_refused_are_posted_with_other_keys() -> None:
+    async with begun(lambda lines: OK if len(lines) < 3 else Answer(429, [(b"retry-after", b"0")])) as target:
+        await target.put(*"1234")
+        await target.posts.drain()
+    assert len(set(target.keys)) == len(target.bodies) == 3
 
 
 async def test_each_new_attempt_waits_twice_as_long(monkeypatch: pytest.MonkeyPatch) -> None:

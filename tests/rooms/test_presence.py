@@ -126,10 +126,10 @@ class Refusing(MemoryLog):
             raise StoreUnavailable(self.name, "the test refuses it")
         return await super().read(after, limit, size)
 
-    async def add(self, rows: Any, *, fence: int | None = None) -> range:
+    async def add(self, rows: Any, *, fence: int | None = None, key: str | None = None) -> range:
         if self.refuses:
             raise StoreUnavailable(self.name, "the test refuses it")
-        return await super().add(rows, fence=fence)
+        return await super().add(rows, fence=fence, key=key)
 
 
 async def test_a_leave_that_could_not_be_written_is_told_later(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,6 +28,7 @@ MAX_TOLD = 16 << 10
 WAIT_AT_LEAST, WAIT_AT_MOST = 0.05, 30.0
 """The seconds that the bridge waits if `Retry-After` says less or more."""
 
+_KEY = b"idempotency-key"
 _KEPT = ("app", "asgi", "http_version", "server", "client", "root_path", "app_root_path", "state")
 # Headers of the WebSocket handshake, and headers that would change the response that the bridge reads.
 _LEFT_OUT = re.compile(rb"accept|accept-encoding|connection|upgrade|sec-websocket-.*|content-.*|transfer-encoding")
@@ -115,10 +116,19 @@ def http_scope(socket: Scope, method: str, path: str, query: bytes, *, media_typ
     }
 
 
-async def post(app: ASGIApp, socket: Scope, address: str, body: bytes = b"", *, media_type: bytes = JSON) -> Answer:
-    """POST `body` to an address of the application. An error that the application raises is logged, and a 500."""
+async def post(
+    app: ASGIApp, socket: Scope, address: str, body: bytes = b"", *, media_type: bytes = JSON, key: bytes = b""
+) -> Answer:
+    """POST `body` to an address of the application, with an Idempotency-Key if there is one.
+
+    An error that the application raises is logged, and a 500.
+    """
     url = urlsplit(address)
     scope = http_scope(socket, "POST", unquote(url.path), url.query.encode(), media_type=media_type)
+    # The handshake's key, if it has one, names the stream and not what is sent to it.
+    scope["headers"] = [pair for pair in scope["headers"] if pair[0] != _KEY]
+    if key:
+        scope["headers"].append((_KEY, key))
     exchange = _Exchange(body)
     try:
         await app(scope, exchange.receive, exchange.send)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import islice
+from secrets import token_urlsafe
 
 from .exchange import Answer
 
@@ -26,6 +27,9 @@ LINGER = 5.0
 REFUSED = "refused"
 """The event name for the refusal of a message. Unlike `error`, it is not about the stream, which goes on."""
 
+UNKNOWN = 503
+"""The status of an application that does not know whether it has accepted the messages."""
+
 _GONE = frozenset({404, 410})
 
 
@@ -35,10 +39,15 @@ class Posts:
     Messages that come during a request go together in the next one, one a line. A request is accepted as a whole or not
     at all. After a refusal, the next one has half as many lines, so that in the end only the bad ones are lost. After
     each success, it has twice as many. While the application asks for a later attempt, the messages wait.
+
+    A 503 does not tell whether the messages were accepted. So the same lines are posted again with the same
+    Idempotency-Key, until there is another answer. Other requests have other keys.
     """
 
-    def __init__(self, post: Callable[[bytes], Awaitable[Answer]], tell: Callable[[str], Awaitable[None]]) -> None:
-        """Post by `post`, and call `tell` with a message for each refusal."""
+    def __init__(
+        self, post: Callable[[bytes, bytes], Awaitable[Answer]], tell: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """Post by `post`, which gets a body and a key, and call `tell` with a message for each refusal."""
         self._post = post
         self._tell = tell
         self._lines: deque[bytes] = deque()
@@ -109,9 +118,21 @@ class Posts:
         await self._begun.wait()
         while self._lines:
             lines = list(islice(self._lines, self._most))
-            answer = await self._post(b"".join(lines))
+            answer = await self._post_once(b"".join(lines))
             if not self._over.is_set():
                 await self._settle(len(lines), answer)
+
+    async def _post_once(self, body: bytes) -> Answer:
+        """Post a body until it is known whether it was accepted. Return the last answer."""
+        key = token_urlsafe(16).encode()
+        answer = await self._post(body, key)
+        is_unknown = answer.status == UNKNOWN
+        while is_unknown and answer.retry_after is not None:
+            await self._wait_for(answer.retry_after)
+            if self._over.is_set():
+                break
+            answer = await self._post(body, key)
+        return answer
 
     async def _settle(self, count: int, answer: Answer) -> None:
         """Remove the lines that were answered. The others are posted again."""
@@ -121,8 +142,7 @@ class Posts:
         elif answer.retry_after is not None:
             # There may be room for fewer lines, and much earlier than Retry-After says: it counts whole seconds.
             self._most = max(count // 2, 1)
-            await self._wait(min(self._delay, answer.retry_after))
-            self._delay *= 2
+            await self._wait_for(answer.retry_after)
         elif answer.status in _GONE:
             self._stop()
             await self._tell(answer.as_message(REFUSED))
@@ -137,10 +157,12 @@ class Posts:
             self._size -= len(self._lines.popleft())
         self._room.set()
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait_for(self, retry_after: float) -> None:
+        """Wait before a new attempt, for at most as long as the application asks."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(self._delay, retry_after)):
                 await self._over.wait()
+        self._delay *= 2
 
     def _stop(self) -> None:
         self._lines.clear()

@@ -167,9 +167,9 @@ class _Bridge(Deliverer):
         except TimeoutError as error:
             await self._close(TRY_AGAIN_LATER, str(error))
 
-    async def _ask_lines(self, body: bytes) -> Answer:
+    async def _ask_lines(self, body: bytes, key: bytes) -> Answer:
         assert self._send_url is not None, "only a response that names an address begins the posts"
-        return await self._ask(self._send_url, body, media_type=LINES)
+        return await self._ask(self._send_url, body, media_type=LINES, key=key)
 
     async def _ask(self, url: str, body: bytes = b"", **options: Any) -> Answer:
         return await post(self._scope.get("app", self._app), self._scope, url, body, **options)

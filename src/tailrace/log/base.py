@@ -101,18 +101,25 @@ class Log(ABC):
 
     # Writing
 
-    async def append(self, *items: Any, fence: int | None = None) -> range:
+    async def append(self, *items: Any, fence: int | None = None, key: str | None = None) -> range:
         """Append Events or bare data, all of them or none. Return their offsets.
 
         A log that has a writer takes only what comes with the writer's `fence`.
 
+        `key` names an append that may come again, in whatever process. A repeat appends nothing and returns the offsets
+        of the first, also after the end. The key is known while the entries are kept; a store may bound that to the
+        newest 256 KiB. A writer needs no key.
+
         Raise EventError for data that is not JSON-able, LogClosed after the end, LogFenced if the log belongs to
-        another writer, and StoreUnavailable if the store does not answer.
+        another writer, and StoreUnavailable if the store does not answer. Then the items may have been appended:
+        repeat the call with its key to find out.
         """
-        return await self.add([encode_event(item) for item in items], fence=fence)
+        if fence is not None and key is not None:
+            raise ValueError(f"expected a fence or a key, but got both: {fence} and {key!r:.80}")
+        return await self.add([encode_event(item) for item in items], fence=fence, key=key)
 
     @abstractmethod
-    async def add(self, rows: Sequence[Row], *, fence: int | None = None) -> range:
+    async def add(self, rows: Sequence[Row], *, fence: int | None = None, key: str | None = None) -> range:
         """Do as `append` does with data that is encoded already."""
 
     @abstractmethod

@@ -29,25 +29,31 @@ class MemoryLog(Log):
     by an eighth, which makes a write O(1) on average.
     """
 
-    __slots__ = ("_events", "_json", "_max_age", "_size", "_times", "_trim_count", "_trim_size")
+    __slots__ = ("_events", "_json", "_keys", "_max_age", "_size", "_times", "_trim_count", "_trim_size")
 
     def __init__(self, name: str, retention: Retention | None = None, *, epoch: str | None = None) -> None:
         super().__init__(name, epoch or new_epoch(), retention or Retention())
         self._json: list[bytes] = []
         self._events: dict[int, str] = {}
         self._times: list[float] = []
+        self._keys: dict[str, range] = {}  # the offsets of keyed appends, the oldest first
         self._size = 0
         self._trim_count = _with_slack(self.retention.count)
         self._trim_size = _with_slack(self.retention.size)
         self._max_age = self.retention.age
 
-    async def add(self, rows: Sequence[Row], *, fence: int | None = None) -> range:
+    async def add(self, rows: Sequence[Row], *, fence: int | None = None, key: str | None = None) -> range:
+        if key is not None and self.lost is None and (known := self._keys.get(key)) is not None:
+            return known
         self.check_open()
         self._check_fence(fence)
         first = self.top + 1
         for event, json in rows:
             self.write(event, json)
-        return range(first, self.top + 1)
+        offsets = range(first, self.top + 1)
+        if key is not None and offsets:
+            self._remember(key, offsets)
+        return offsets
 
     async def close(self, outcome: Outcome = DONE, *, fence: int | None = None) -> Outcome:
         if self.outcome is None and fence is not None:
@@ -105,6 +111,12 @@ class MemoryLog(Log):
         """Raise LogClosed if the log has ended or is lost."""
         if (closed := self.lost if self.outcome is None else self.outcome.state) is not None:
             raise LogClosed(self.name, closed)
+
+    def _remember(self, key: str, offsets: range) -> None:
+        """Note the offsets of a key, and forget those whose entries are all trimmed."""
+        self._keys[key] = offsets
+        while self._keys[oldest := next(iter(self._keys))][-1] <= self.base:
+            del self._keys[oldest]
 
     def _check_fence(self, fence: int | None) -> None:
         control = self.control

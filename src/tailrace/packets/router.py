@@ -203,7 +203,8 @@ class PacketsRouter(StreamRouter):
             try:
                 outbox = await self._find(self._engine_of(request), request)
                 lines = await read_packets(request, self._sessions.rules)
-                await self._sessions.accept(self._engine_of(request), outbox, lines)
+                key = request.headers.get("idempotency-key")
+                await self._sessions.accept(self._engine_of(request), outbox, lines, key)
             except (StreamError, StoreUnavailable) as error:
                 return _refuse(request, error)
             return Response(b'{"accepted":%d}' % len(lines), 202, media_type="application/json")

@@ -80,8 +80,10 @@ class Sessions:
             raise StreamError(message, code="session_not_found", status=404)
         return outbox
 
-    async def accept(self, engine: Engine, outbox: Log, lines: Sequence[bytes]) -> None:
+    async def accept(self, engine: Engine, outbox: Log, lines: Sequence[bytes], key: str | None = None) -> None:
         """Append packets as JSON to a session's inbox. Raise BodyRefused if it is full, or the session has ended.
+
+        `key` names the request: the same packets with the same key are appended once, also those without ids.
 
         Of a session that has ended, accept the last packets once more: the client that repeats them missed the answer.
         """
@@ -100,7 +102,8 @@ class Sessions:
             raise BodyRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(lines))
         self._adding[outbox.stream] += len(lines)
         try:
-            await inbox.add([(None, line) for line in lines])
+            name = None if key is None else hashlib.sha256(b"\n".join([key.encode(), *lines])).hexdigest()
+            await inbox.add([(None, line) for line in lines], key=name)
         except LogClosed:
             raise self._ended(outbox, lines) from None
         finally:

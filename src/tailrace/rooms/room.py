@@ -43,16 +43,20 @@ class Room:
         # No reference back to the room, or only the garbage collector would find that nobody uses it.
         self._presence = Presence(members, partial(_announce, log), lives, leave_delay=settings.leave_delay)
 
-    async def publish(self, *messages: Any, member: str | None = None, event: str = "message") -> range:
+    async def publish(
+        self, *messages: Any, member: str | None = None, event: str = "message", key: str | None = None
+    ) -> range:
         """Append messages, which are any JSON-able values, and return their offsets.
 
-        `event` is the name of their events, if they are no usual messages.
+        - `event`: the name of their events, if they are no usual messages.
+        - `key`: a name for the call. A repeat with the same key publishes nothing, in whatever process.
 
-        Raise EventError for a message that is not JSON-able, and StoreUnavailable if the store does not answer.
+        Raise EventError for a message that is not JSON-able, and StoreUnavailable if the store does not answer. Then
+        the messages may be in the room: repeat the call with its key.
         """
         time = _now()
         said = [Event({"member": member, "message": message, "time": time}, event=event) for message in messages]
-        return await self.log.append(*said)
+        return await self.log.append(*said, key=key)
 
     async def join(self, after: Cursor | str | None = None, *, flow: Flow | None = None) -> Tail:
         """Return a reader of the messages after a cursor, or of the newest `history` messages and what follows.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,7 +11,7 @@ from urllib.parse import quote
 
 from fastapi import Depends, params
 from pydantic import BaseModel, Field
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -139,7 +140,7 @@ class RoomsRouter(StreamRouter):
         get, post = self._reading(), self._writing()
         self._add(path, get, "GET", allowed, dependencies=read, responses=reading, openapi_extra=extra)
         self._add(path, get, "HEAD", allowed, dependencies=read, include_in_schema=False)
-        body = {"parameters": [name], "requestBody": _BODY}
+        body = {"parameters": [name, _KEY], "requestBody": _BODY}
         accepted = {202: {"model": Published}, **_REFUSED, **_UNACCEPTED}
         self._add(
             path, post, "POST", allowed, dependencies=write, status_code=202, responses=accepted, openapi_extra=body
@@ -171,12 +172,15 @@ class RoomsRouter(StreamRouter):
 
     def _writing(self) -> Callable[..., Any]:
         async def publish(request: Request, member: Any = Depends(self._member)) -> Response:
-            """Publish in a room: a message as JSON or text, or several as lines of NDJSON, all of them or none."""
+            """Publish in a room: a message as JSON or text, or several as lines of NDJSON, all of them or none.
+
+            With an Idempotency-Key, you may repeat the request, and the messages are in the room once.
+            """
             name = _checked(member)
             async with self._using(request) as room:
                 messages = await self._read_messages(request)
                 self.rooms.check_rate(room, name or _host_of(request), len(messages))
-                await room.publish(*messages, member=name)
+                await room.publish(*messages, member=name, key=_key_of(request, name, messages))
             return JSONResponse(Published(accepted=len(messages)).model_dump(), 202)
 
         return publish
@@ -283,6 +287,13 @@ def _checked(member: Any) -> str | None:
     return member
 
 
+def _key_of(request: Request, member: str | None, messages: list[Any]) -> str | None:
+    """Return the key of what a request publishes, or None. Other messages, or those of another member, have another."""
+    if (key := request.headers.get("idempotency-key")) is None:
+        return None
+    return hashlib.sha256(to_json([key, member, messages])).hexdigest()
+
+
 def _host_of(request: Request) -> str:
     return "" if request.client is None else f"\n{request.client.host}"  # no member's name has a line feed
 
@@ -318,6 +329,12 @@ def _check_size(line: bytes, limits: RoomLimits) -> None:
         raise BodyRefused(message, code="message_too_large", status=413)
 
 
+_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A name for the request that no other has. Repeat the request with it if you miss the answer.",
+    "schema": {"type": "string"},
+}
 _BODY: dict[str, Any] = {
     "required": True,
     "content": {"application/json": {}, NDJSON.media_type: {}, "text/plain": {}},

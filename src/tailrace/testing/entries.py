@@ -44,6 +44,45 @@ class EntryContract(Contract):
             assert len(await here.append()) == 0
             assert list(await there.append(2)) == [2]
 
+    async def test_an_append_with_a_key_is_made_once(self) -> None:
+        """A repeat with the same key, in whatever process, appends nothing and returns the offsets of the first."""
+        async with self._logs() as (here, there):
+            assert list(await here.append("a", "b", key="one")) == [1, 2]
+            assert list(await there.append("c", key="two")) == [3]
+            assert list(await there.append(key="nothing")) == []
+            for log in (there, here):
+                assert list(await log.append("A", "B", key="one")) == [1, 2]
+                assert list(await log.append("whatever", "it", "is", key="two")) == [3]
+            assert list(await here.append("a", "b")) == [4, 5]
+            assert list(await there.append("d", key="nothing")) == [6]
+            for log in (here, there):
+                assert await self._read(log, 6) == ["a", "b", "c", "a", "b", "d"]
+
+    async def test_of_appends_with_one_key_at_once_one_is_made(self) -> None:
+        """If processes append with the same key at the same time, all get the offsets of the one that is made."""
+        async with self._logs() as (here, there):
+            for number in range(10):
+                log = (here, there)[number % 2]
+                await log.append("between")
+                appends = [each.append(number, key=f"key {number}") for each in (here, there) * 2]
+                assert await self._soon(asyncio.gather(*appends)) == [range(2 * number + 2, 2 * number + 3)] * 4
+            for log in (here, there):
+                assert (await self._read(log, 20))[1::2] == list(range(10))
+
+    async def test_a_key_is_known_after_the_end(self) -> None:
+        """Who repeats an append whose answer was lost learns that it was made, although the log has ended since."""
+        async with self._logs() as (here, there):
+            await here.append(1, key="one")
+            await here.close()
+            for log in (here, there):
+                assert list(await log.append(1, key="one")) == [1]
+                await raised(LogClosed, log.append(2, key="two"))
+
+    async def test_a_writer_needs_no_key(self) -> None:
+        """An append has a fence or a key, not both."""
+        async with self._logs() as (here, _):
+            await raised(ValueError, here.append(1, fence=1, key="one"))
+
     async def test_an_entry_is_what_was_appended(self) -> None:
         """Readers everywhere get your data and event names unchanged, whatever characters and sizes they have."""
         items = [

@@ -86,6 +86,31 @@ class FaultContract(Contract):
             assert len(items) == len(set(items))
             assert {number: items.index(number) + 1 for number in known} == known
 
+    async def test_an_append_with_a_key_is_made_once_however_often_it_is_tried(self) -> None:
+        """After a lost answer, another process may repeat the append, even while the first one may still try."""
+        self._needs("disconnect")
+        async with self.open_stores() as (one, other):
+            here, there = [await self._soon(store.attach(NAME, Retention())) for store in (one, other)]
+
+            async def append(log: Log, number: int) -> None:
+                with suppress(StoreUnavailable):
+                    await log.append(number, key=f"key {number}")
+
+            async with asyncio.timeout(self.limit):
+                for start in (0, 20, 40):
+                    async with asyncio.TaskGroup() as group:
+                        for number in range(start, start + 20):
+                            group.create_task(append(here, number))
+                            await turns(1)
+                        await self.disconnect(one)
+                        for number in range(start, start + 20):
+                            group.create_task(append(there, number))
+                for number in range(60):
+                    await there.append(number, key=f"key {number}")
+            await self._soon(here.close())
+            with here.tail() as tail:
+                assert sorted(await self._rest(tail)) == list(range(60))
+
     async def test_a_reader_whose_connection_was_lost_misses_nothing(self) -> None:
         """A reader in a process that connects again gets what came meanwhile, before what comes then."""
         self._needs("disconnect")

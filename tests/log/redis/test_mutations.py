@@ -82,6 +82,10 @@ def without_contiguity(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(mirror._RECEIVE, Batch, receive_after_gap)
 
 
+def without_held_keys(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Columns, "find", lambda self, tag: None)
+
+
 def without_tags(patch: pytest.MonkeyPatch) -> None:
     async def has_tag(self: RedisLog, offset: int, tag: str) -> bool:
         return True
@@ -124,7 +128,7 @@ MUTATIONS: list[tuple[str, Mutation, list[str]]] = [
     (
         "the dedupe of repeated appends",
         without(log, "APPEND", "known ~= ''"),
-        ["an_append_whose_answer_is_lost_is_made_once"],
+        ["an_append_whose_answer_is_lost_is_made_once", "of_appends_with_one_key_at_once_one_is_made"],
     ),
     (
         "the contiguity",
@@ -139,6 +143,11 @@ MUTATIONS: list[tuple[str, Mutation, list[str]]] = [
             "a_log_without_a_writer_belongs_to_nobody",
             "a_writer_that_lost_its_lease_writes_nothing_more",
         ],
+    ),
+    (
+        "the search for keys in what is held",
+        without_held_keys,
+        ["an_append_with_a_key_is_made_once"],
     ),
     (
         "the lease",

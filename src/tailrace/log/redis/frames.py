@@ -8,13 +8,15 @@
 | `x epoch` | this incarnation was dropped |
 
 The rows of a batch are the JSON of its entries. If one of them has an event name, the names come first, in as many
-lines, empty for an entry without. Neither a name nor JSON holds a line end. A tag is random. It names its batch, and as
-`prev` the batch before, so that a mirror can check that it has that one.
+lines, empty for an entry without. Neither a name nor JSON holds a line end. A tag names its batch, and as `prev` the
+batch before, so that a mirror can check that it has that one. It is random, or made of the append's key.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -54,11 +56,11 @@ class Rows(NamedTuple):
     names: list[bytes] | None
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Rows:
-        """Put rows into columns, and give them a tag."""
+    def of(cls, rows: Sequence[Row], key: str | None = None) -> Rows:
+        """Put rows into columns, and give them a tag, that of a key if there is one."""
         named = any(name is not None for name, _ in rows)
         names = [(name or "").encode() for name, _ in rows] if named else None
-        return cls(new_tag(), [json for _, json in rows], names)
+        return cls(new_tag() if key is None else tag_of(key), [json for _, json in rows], names)
 
     @property
     def size(self) -> int:
@@ -100,9 +102,26 @@ class Dropped(NamedTuple):
 Frame: TypeAlias = Batch | End | Facts | Dropped
 
 
+_RANDOM = 5
+"""The length of a random tag."""
+
+
 def new_tag() -> bytes:
-    """Return a name for a batch: 30 random bits, in 5 characters that a cursor may hold."""
-    return secrets.token_urlsafe(4)[:5].encode()
+    """Return a name for a batch: 30 random bits, in characters that a cursor may hold."""
+    return secrets.token_urlsafe(4)[:_RANDOM].encode()
+
+
+def tag_of(key: str) -> bytes:
+    """Return the tag of the batch that is appended with a key: 48 bits of its digest, as many as a cursor may hold.
+
+    There are some thousand tags to confuse it with, and random ones are shorter.
+    """
+    return urlsafe_b64encode(hashlib.sha256(key.encode()).digest()[:6])
+
+
+def is_keyed(tag: bytes) -> bool:
+    """Tell whether a batch was appended with a key."""
+    return len(tag) > _RANDOM
 
 
 def parse(frame: bytes) -> Frame:

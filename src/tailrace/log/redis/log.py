@@ -14,7 +14,7 @@ from ..base import BATCH_BYTES, Row
 from .address import Part
 from .attempts import repeatedly
 from .columns import Columns
-from .frames import NO_TAG, Batch, End, Rows, encode_outcome
+from .frames import NO_TAG, Batch, End, Rows, encode_outcome, parse_batch
 from .mirror import Home, Mirror
 from .scripts import APPEND, END, STOP, Keys
 
@@ -30,13 +30,18 @@ class RedisLog(Mirror):
 
     # Writing
 
-    async def add(self, rows: Sequence[Row], *, fence: int | None = None) -> range:
+    async def add(self, rows: Sequence[Row], *, fence: int | None = None, key: str | None = None) -> range:
         if not rows:
             return range(self.top + 1, self.top + 1)
         if self.writer is not None and fence == self.writer.fence:
             return await self.writer.append(rows)  # so that it knows which batch comes before its next one
-        columns, before = Rows.of(rows), self.top
+        columns, before = Rows.of(rows, key), self.top
         known: int | None = None
+        if key is not None:
+            # An earlier call may have appended it, in whatever process: it is among what is held, or behind that.
+            if self.lost is None and (offsets := self._held.find(columns.tag)) is not None:
+                return offsets
+            known = before
 
         async def attempt() -> Batch:
             nonlocal known
@@ -54,14 +59,17 @@ class RedisLog(Mirror):
     async def store(self, rows: Rows, *, fence: int | None, known: int | None = None, expected: bytes = b"") -> Batch:
         """Append a batch in one attempt, and take it into the mirror if it is the next one.
 
-        `known` is an offset before an earlier attempt, if there was one. `expected` is the tag of the batch before, if
-        it is known. Raise as `append` does, and LogClosed if this incarnation is lost.
+        `known` is an offset before earlier attempts, if there may have been some. `expected` is the tag of the batch
+        before, if it is known. Raise as `append` does, and LogClosed if this incarnation is lost.
         """
         tag, json, names = rows
         fenced, searched = _or_empty(fence), _or_empty(known)
         answer = await self.run(APPEND, fenced, expected, searched, tag, len(json), rows.size, rows.body)
-        top, prev, base, floor, cum = answer
-        batch = Batch(self.wire_epoch, int(top), tag, prev, int(base), int(floor), int(cum), json, names)
+        if len(answer) == 1:  # an earlier attempt stored it, perhaps with other rows
+            batch = parse_batch(answer[0])
+        else:
+            top, prev, base, floor, cum = answer
+            batch = Batch(self.wire_epoch, int(top), tag, prev, int(base), int(floor), int(cum), json, names)
         if self._held.follows(batch):
             self.receive(batch)
         return batch

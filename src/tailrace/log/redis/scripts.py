@@ -28,7 +28,9 @@ Redis runs a script alone, but undoes nothing of one that fails half-way. Theref
 - The first write is one that needs memory (HSET, XADD). Redis refuses a script above `maxmemory` only at such a
   command: with a DEL before it, the script ran on and wrote (measured on 7.0).
 - A batch's tag is its idempotency id. An append that is sent again says which `top` was known before the first try,
-  and the script looks for the tag behind it. A first try stores nothing for this and searches nothing.
+  and the script looks for the tag behind it. A first try stores nothing for this and searches nothing. If the append
+  has a key, its tag is made of that, and each try may be a repeat: the mirror looks among what it holds, and the script
+  behind that, where there is nearly always nothing.
 - Nothing expires in an append, of which expiries are a sixth. `touch` renews them.
 
 Trimming drops whole batches, and only once the stream exceeds a bound by an eighth, so nearly all appends search
@@ -185,7 +187,7 @@ if known ~= '' then
     page = call('XRANGE', log, int(after + 1), '+', 'COUNT', 64)
     for _, entry in ipairs(page) do
       local batch = parse(entry)
-      if batch.tag == tag then return {'ok', int(batch.top), batch.prev, m[7], m[8], int(batch.cum)} end
+      if batch.tag == tag then return {'ok', entry[2][2]} end
       after = batch.top
     end
   until #page < 64
@@ -258,7 +260,10 @@ call('PUBLISH', log, frame)
 return {'ok', int(top), m[6], int(base), int(floor), int(cum)}
 """
 )
-"""Append one batch, and publish its frame. The key of the log may be new, and then gets the expiry of the meta."""
+"""Append one batch, and publish its frame. Of a batch that is there already, answer the frame.
+
+The key of the log may be new, and then gets the expiry of the meta.
+"""
 
 END = Script(
     _HEAD
