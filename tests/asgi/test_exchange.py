@@ -118,6 +118,15 @@ async def test_a_post_is_a_request_of_the_same_client() -> None:
     ]
 
 
+@pytest.mark.parametrize(("key", "keys"), [(b"", []), (b"one", ["one"])])
+async def test_the_key_of_a_post_is_its_own_and_not_that_of_the_handshake(key: bytes, keys: list[str]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await JSONResponse(Request(scope).headers.getlist("idempotency-key"))(scope, receive, send)
+
+    socket = {**SOCKET, "headers": [(b"idempotency-key", b"of the stream")]}
+    assert from_json((await post(app, socket, "/", key=key)).body) == keys
+
+
 async def test_the_client_stays_until_the_answer_is_complete() -> None:
     received: list[Any] = []
 

@@ -152,6 +152,17 @@ def test_memory_shrinks_with_what_is_trimmed() -> None:
     assert after - before < 200_000
 
 
+async def test_keys_are_known_while_an_entry_of_theirs_is_kept() -> None:
+    log = MemoryLog("keys", Retention(count=8))
+    for number in range(100):
+        offsets = await log.append(number, number, key=str(number))
+        for earlier in range(max(number - 3, 0), number):
+            assert (await log.append("other", key=str(earlier)))[0] == 2 * earlier + 1
+        assert offsets[-1] == log.top == 2 * number + 2
+        assert len(log._keys) <= 6
+    assert list(await log.append("again", key="0")) == [201]
+
+
 def test_a_quiet_log_drops_old_entries_when_it_is_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     log = MemoryLog("quiet", Retention(age=10))

@@ -209,6 +209,22 @@ async def test_the_last_packets_of_an_ended_session_are_accepted_again() -> None
     assert recorded.calls == ["connect", 0, 1, "bye", "disconnect"]
 
 
+async def test_packets_without_ids_are_handled_once_if_their_request_has_a_key() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client, opened(client, data(0)) as talk:
+        for packets, key in (
+            ([data(1), data(2)], "one"),
+            ([data(1), data(2)], "one"),
+            ([data(1), data(2)], "two"),
+            ([data(3)], "one"),
+            ([data("bye")], "one"),
+        ):
+            assert (await talk.say(*packets, headers={"Idempotency-Key": key})).status_code == 202
+        await talk.rest()
+        await recorded.until("disconnect")
+    assert recorded.calls == ["connect", 0, 1, 2, 1, 2, 3, "bye", "disconnect"]
+
+
 async def test_a_client_that_floods_by_many_requests_at_once() -> None:
     async def read(session: ClientSession, packet: SocketPacket) -> None:
         await asyncio.Event().wait()

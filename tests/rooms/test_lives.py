@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
@@ -18,7 +19,7 @@ from tailrace.rooms.lives import Lives
 from tests.asgi.apps import small_engine
 from tests.log.redis.redis_server import RedisServer, redis_server
 from tests.raw import BOUND
-from tests.rooms.apps import House, shared_engine
+from tests.rooms.apps import House, shared_engine, until
 from tests.serving import accepting, free_port, process
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -52,6 +53,10 @@ async def test_people_at_two_processes_are_in_one_room(redis: RedisServer) -> No
         assert await there.members("red") == ["ada"]
 
 
+def users_of(house: House) -> int:
+    return sum(room.users for room in house.router.rooms._rooms.values())
+
+
 async def test_many_come_and_go_at_two_processes_and_each_is_told_of_once(redis: RedisServer) -> None:
     async with AsyncExitStack() as stack:
         houses = [await stack.enter_async_context(House(engine=shared_engine(redis.url)).open()) for _ in range(2)]
@@ -64,6 +69,8 @@ async def test_many_come_and_go_at_two_processes_and_each_is_told_of_once(redis:
         await asyncio.gather(*(visit(house, f"guest{number}") for house in houses for number in range(10)))
         for house in houses:
             await house.until_members("red")
+        # A member is gone from the list a moment before that is told in the room.
+        await until(lambda: [users_of(house) for house in houses] == [1, 0])
         await (await houses[0].router.room("red")).publish("over")
         heard = await watch.until("message", "over")
         for number in range(10):
@@ -145,6 +152,48 @@ async def test_the_dead_are_found_by_who_comes_late(redis: RedisServer) -> None:
         assert await house.members("red") == []
 
 
+async def test_a_process_that_stops_hands_its_members_over(redis: RedisServer) -> None:
+    port = free_port()
+    command = ["uvicorn", "tests.rooms.shared_app:app", "--port", str(port), "--log-level", "warning"]
+    async with (
+        House(engine=shared_engine(redis.url)).open() as house,
+        house.enter("red", "ada") as ada,
+    ):
+        with process(command, REDIS=redis.url, LEAVE_DELAY=str(10 * BOUND)) as server:
+            await accepting(port)
+            address = f"ws://127.0.0.1:{port}/rooms/red?name="
+            async with asyncio.timeout(BOUND):
+                victims = [await websockets.connect(address + name) for name in ("eve", "mia")]
+            await ada.until("join", "mia")
+            await victims[0].close()  # she would leave later
+            server.terminate()
+            assert await asyncio.to_thread(server.wait, BOUND) in (0, -signal.SIGTERM)
+            await victims[1].close()
+        left = {await ada.hear(), await ada.hear()}
+        assert left == {("leave", "eve"), ("leave", "mia")}
+        assert await house.members("red") == ["ada"]
+
+
+async def test_who_comes_back_at_another_process_has_not_left(redis: RedisServer) -> None:
+    async with AsyncExitStack() as stack:
+        here, there = [
+            await stack.enter_async_context(House(engine=shared_engine(redis.url), leave_delay=0.5).open())
+            for _ in range(2)
+        ]
+        ada = await stack.enter_async_context(here.enter("red", "ada"))
+        async with there.enter("red", "bob"):
+            await ada.until("join", "bob")
+            there.engine.drain()
+        async with here.enter("red", "bob"):
+            room = await here.router.room("red")
+            presence = room._presence
+            assert len(presence._here) == 2
+            await until(lambda: len(presence._here) == 1)
+            await room.publish("over")
+            assert await ada.until("message", "over") == [("message", "over")]
+            assert await here.members("red") == ["ada", "bob"]
+
+
 async def test_a_process_that_was_taken_for_dead_comes_back(redis: RedisServer) -> None:
     async with AsyncExitStack() as stack:
         here, there = [await stack.enter_async_context(House(engine=shared_engine(redis.url)).open()) for _ in range(2)]
@@ -178,7 +227,7 @@ async def test_one_process_alone_has_no_life() -> None:
     async def ended(process: str) -> None:
         """Do nothing."""
 
-    lives = Lives(None, "processes", ended)
+    lives = Lives(None, "processes", ended, delay=0.0)
     name = await lives.own()
     lives.watch("other")
     assert await lives.own() == name
@@ -191,7 +240,7 @@ async def test_a_watch_ends_with_the_server(redis: RedisServer) -> None:
         ended.append(process)
 
     engine = shared_engine(redis.url)
-    lives = Lives(engine, "processes", end)
+    lives = Lives(engine, "processes", end, delay=0.0)
     await lives.own()
     lives.watch("nobody")  # the server ends before this one has begun
     async with asyncio.timeout(BOUND):
@@ -207,7 +256,7 @@ async def test_what_follows_the_end_of_a_life_does_not_keep_the_server(redis: Re
         await asyncio.Event().wait()
 
     engine = shared_engine(redis.url)
-    Lives(engine, "processes", end).watch("nobody")
+    Lives(engine, "processes", end, delay=0.0).watch("nobody")
     async with asyncio.timeout(BOUND):
         await begun.wait()
         await engine.aclose()
@@ -225,7 +274,7 @@ async def test_what_follows_the_end_of_a_life_is_done_as_soon_as_the_store_answe
             raise StoreUnavailable("members", "the test refuses it")
 
     engine = shared_engine(redis.url)
-    lives = Lives(engine, "processes", end)
+    lives = Lives(engine, "processes", end, delay=0.0)
     lives.watch("nobody")
     async with asyncio.timeout(BOUND):
         await engine.readers.wait_none()
@@ -245,7 +294,7 @@ async def test_the_server_does_not_wait_for_the_next_attempt(
         raise StoreUnavailable("members", "the test refuses it")
 
     engine = shared_engine(redis.url)
-    Lives(engine, "processes", end).watch("nobody")
+    Lives(engine, "processes", end, delay=0.0).watch("nobody")
     async with asyncio.timeout(BOUND):
         await failed.wait()
         await engine.aclose()

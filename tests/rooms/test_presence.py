@@ -12,6 +12,8 @@ from tailrace.events import Entries
 from tailrace.log.base import BATCH_BYTES
 from tailrace.rooms.lives import Lives
 from tailrace.rooms.presence import SNAPSHOT_EVERY, Presence
+from tests.asgi.apps import small_engine
+from tests.raw import BOUND
 from tests.rooms.apps import until
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -28,7 +30,7 @@ class Told:
 
 
 def presence(log: MemoryLog, told: Told, delay: float = 0.0) -> Presence:
-    return Presence(log, told, Lives(None, "processes", nobody), leave_delay=delay)
+    return Presence(log, told, Lives(None, "processes", nobody, delay=0.0), leave_delay=delay)
 
 
 async def nobody(process: str) -> None:
@@ -84,6 +86,22 @@ async def test_a_leave_that_is_cancelled_is_told_at_once() -> None:
     with pytest.raises(asyncio.CancelledError):
         await leaving
     assert told.events[-1] == ("ada", "left", 0)
+
+
+async def test_a_leave_is_told_at_once_when_the_server_stops() -> None:
+    log, told, engine = MemoryLog("members"), Told(), small_engine()
+    here = Presence(log, told, Lives(engine, "processes", nobody, delay=60), leave_delay=60)
+    for name in ("ada", "bob"):
+        await here.enter(name)
+    leaving = asyncio.create_task(here.leave("ada"))
+    await asyncio.sleep(0)
+    assert not told.events[2:]
+    engine.drain()
+    async with asyncio.timeout(BOUND):
+        await leaving
+        await here.leave("bob")
+        await engine.aclose()
+    assert told.events[2:] == [("ada", "left", 1), ("bob", "left", 0)]
 
 
 async def test_a_process_that_comes_late_begins_with_a_snapshot() -> None:
@@ -157,7 +175,7 @@ class Together(Lives):
 async def test_a_process_follows_the_others_while_somebody_is_there(caplog: pytest.LogCaptureFixture) -> None:
     log, told = Refusing("members"), Told()
     log.refuses = False
-    here = Presence(log, told, Together(None, "processes", nobody), leave_delay=0.0)
+    here = Presence(log, told, Together(None, "processes", nobody, delay=0.0), leave_delay=0.0)
     async with here.followed():
         await asyncio.sleep(0)
         await log.append({"by": "somebody", "process": "elsewhere", "in": ["ada"], "out": []})

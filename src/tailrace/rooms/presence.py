@@ -104,23 +104,30 @@ class Presence:
             await self._tell()
 
     async def leave(self, member: str) -> None:
-        """Note the end of a connection. Return when the member has left the room, or has come back."""
+        """Note the end of a connection. Return when the member has left the room, or has come back.
+
+        If the server is about to stop, return at once: other processes tell of the leave when this one has ended.
+        """
         self._connections[member] -= 1
         if self._connections[member]:
             return
         del self._connections[member]
         try:
-            await asyncio.sleep(0 if self._lives.last_ends else self._delay)
+            await self._lives.pause(self._delay)
         finally:  # also if the server ends meanwhile
             if member in self._told and member not in self._connections:
                 self._told.discard(member)
-                try:
-                    await self._tell()
-                except StoreUnavailable as error:
-                    # The next join or leave at this process tells of this one, too.
-                    logger.warning("%s: that %s has left is not told yet: %s", self.log.name, member, error)
-                except LogClosed:
-                    pass  # the store has lost the room, and its readers know
+                if not self._lives.hands_over:
+                    await self._tell_leave(member)
+
+    async def _tell_leave(self, member: str) -> None:
+        try:
+            await self._tell()
+        except StoreUnavailable as error:
+            # The next join or leave at this process tells of this one, too.
+            logger.warning("%s: that %s has left is not told yet: %s", self.log.name, member, error)
+        except LogClosed:
+            pass  # the store has lost the room, and its readers know
 
     async def bury(self, process: str) -> None:
         """Note that a process has ended: another one, or this one as the others see it."""

@@ -150,8 +150,8 @@ class Rooms:
     def __init__(self, name: str, settings: RoomSettings) -> None:
         """`name` tells these rooms from those of other routers."""
         self.settings = settings
-        self._lives = Lives(None, name, self._bury)
         self._name = name
+        self._lives = self._make_lives(None)
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._recent: dict[str, None] = {}  # the paths of rooms in an embedded store, those used longest ago first
         limits = settings.limits
@@ -235,8 +235,11 @@ class Rooms:
 
     def _lives_at(self, engine: Engine) -> Lives:
         if self._lives.engine is not engine:
-            self._lives = Lives(engine, self._name, self._bury)
+            self._lives = self._make_lives(engine)
         return self._lives
+
+    def _make_lives(self, engine: Engine | None) -> Lives:
+        return Lives(engine, self._name, self._bury, delay=self.settings.leave_delay)
 
     async def _bury(self, process: str) -> None:
         for room in tuple(self._rooms.values()):

@@ -7,6 +7,7 @@ import pytest
 from tailrace.cursor import Cursor
 from tailrace.events import Outcome
 from tailrace.log.redis.frames import (
+    NO_TAG,
     Batch,
     Dropped,
     End,
@@ -15,8 +16,10 @@ from tailrace.log.redis.frames import (
     Rows,
     decode_outcome,
     encode_outcome,
+    is_keyed,
     new_tag,
     parse,
+    tag_of,
 )
 
 FRAMES: dict[str, tuple[bytes, Frame]] = {
@@ -68,6 +71,16 @@ def test_an_outcome_survives(outcome: Outcome) -> None:
 
 
 def test_a_tag_fits_into_a_cursor() -> None:
-    for _ in range(1_000):
-        cursor = Cursor("s", "e", 1, tag=new_tag().decode())
-        assert Cursor.parse(str(cursor)) == cursor
+    for number in range(1_000):
+        for tag in (new_tag(), tag_of(str(number))):
+            cursor = Cursor("s", "e", 1, tag=tag.decode())
+            assert Cursor.parse(str(cursor)) == cursor
+
+
+def test_the_tag_of_a_key_is_always_the_same_and_never_a_random_one() -> None:
+    tags = {tag_of(str(number)) for number in range(1_000)}
+    assert {tag_of(str(number)) for number in range(1_000)} == tags
+    assert len(tags) == 1_000
+    assert all(map(is_keyed, tags))
+    assert not is_keyed(new_tag())
+    assert not is_keyed(NO_TAG)
