@@ -249,7 +249,7 @@ async def test_200_kilobytes_of_markdown_do_not_jank(browser: Browser, tmp_path:
         await expect(demo.outcomes).to_contain_text("Complete", timeout=60_000)
         await judge(browsing, demo, "written")
         await demo.page.reload()
-        await expect(demo.outcomes).to_contain_text("Complete")
+        await expect(demo.outcomes).to_contain_text("Complete", timeout=60_000)
         await judge(browsing, demo, "read")
 
 
