@@ -132,6 +132,7 @@ suite("states", () => {
     assert.deepEqual(states, ["connecting 0", "open 0", "waiting 1", "connecting 1", "open 1", "ended 0"]);
     assert.ok(changes[2].seconds <= 0.01);
     assert.match(changes[2].reason, /^the connection failed/);
+    assert.equal(changes[2].kind, "broken");
     assert.equal(stream.state, "ended");
   });
 

@@ -33,6 +33,7 @@
  * @property {number} attempt The number of failures in a row.
  * @property {number | null} seconds The length of the wait, if the state is `waiting`.
  * @property {string | null} reason Why the client waits, or why it failed.
+ * @property {LossKind | null} kind The kind of that reason, if a connection was lost: for words of your own.
  */
 
 /**
@@ -1487,7 +1488,7 @@ class Reader {
 
   #fail(/** @type {any} */ error) {
     this._settle(error);
-    this._become("failed", { reason: error?.message ?? String(error) });
+    this._become("failed", { reason: error?.message ?? String(error), kind: error?.kind });
     return error;
   }
 
@@ -1496,7 +1497,7 @@ class Reader {
     const delay = this._backoff.fail(told, atLeast);
     const attempt = this._backoff.failures;
     if (typeof delay === "string") throw new StreamLost(loss, this._sorting.position.token, attempt, delay);
-    this._become("waiting", { seconds: delay, reason: String(loss) });
+    this._become("waiting", { seconds: delay, reason: String(loss), kind: loss.kind });
     // Nobody but the server may shorten a wait that it asked for.
     const mayWake = told === undefined && !atLeast;
     await pause(delay, this._left.signal, mayWake ? this.#wake : undefined);
@@ -1526,12 +1527,13 @@ class Reader {
   /**
    * @protected
    * @param {State} state
-   * @param {{ seconds?: number, reason?: string }} [details]
+   * @param {{ seconds?: number, reason?: string, kind?: LossKind }} [details]
    */
-  _become(state, { seconds, reason } = {}) {
+  _become(state, { seconds, reason, kind } = {}) {
     this.#state = state;
     for (const watcher of this.#watchers.splice(0)) watcher();
-    this.#onState?.({ state, attempt: this._backoff.failures, seconds: seconds ?? null, reason: reason ?? null });
+    const attempt = this._backoff.failures;
+    this.#onState?.({ state, attempt, seconds: seconds ?? null, reason: reason ?? null, kind: kind ?? null });
   }
 
   /** Waits until the state changes. @protected @returns {Promise<void>} */
