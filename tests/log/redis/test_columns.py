@@ -53,21 +53,6 @@ def test_a_tag_is_known_where_a_batch_is_held(columns: Columns) -> None:
     assert tags == [None, b"zero", b"aaaa", b"aaaa", b"bbbb", b"cccc", b"cccc", b"cccc", None]
 
 
-def test_the_tag_of_a_key_is_found_while_its_batch_is_held() -> None:
-    columns = Columns(10)
-    columns.add(batch(10, b"1", b"22", tag=b"keyed--1", prev=b"-", cum=3))
-    columns.add(batch(12, b"333", tag=b"noKey", prev=b"keyed--1", cum=6))
-    columns.add(batch(13, b"4", tag=b"keyed--2", prev=b"noKey", cum=7))
-    assert [columns.find(tag) for tag in (b"keyed--1", b"keyed--2", b"noKey", b"keyed--3")] == [
-        range(11, 13),
-        range(14, 15),
-        None,
-        None,
-    ]
-    columns.keep(3)
-    assert [columns.find(tag) for tag in (b"keyed--1", b"keyed--2")] == [None, range(14, 15)]
-
-
 def test_only_the_next_batch_follows(columns: Columns) -> None:
     assert columns.follows(batch(16, b"7", prev=b"cccc", cum=110))
     assert not columns.follows(batch(16, b"7", prev=b"dddd", cum=110))

@@ -43,15 +43,17 @@ class Stream:
         self.sent = 0
 
     def run(self, script: Script, *arguments: Any) -> Any:
-        return self.server.ask("EVAL", script.source, 2, self.keys.meta, self.keys.log, *arguments)
+        return self.server.ask("EVAL", script.source, 3, *self.keys.all, *arguments)
 
     def create(self, *, count: int = 0, size: int = 0, age: int = 0, epoch: str = "E", keep: int = 0) -> Any:
         return self.run(CREATE, epoch, 1, b"print", 123, count, size, age, keep)
 
-    def append(self, *json: bytes, fence: Any = "", expected: str = "", known: Any = "", tag: str = "") -> Any:
+    def append(
+        self, *json: bytes, fence: Any = "", expected: str = "", known: Any = "", tag: str = "", keyed: int = 0
+    ) -> Any:
         self.sent += 1
         size, rows = sum(map(len, json)), b"\n".join(json)
-        return self.run(APPEND, "E", fence, expected, known, tag or f"t{self.sent}", len(json), size, rows)
+        return self.run(APPEND, "E", fence, expected, known, tag or f"t{self.sent}", len(json), size, rows, keyed)
 
     def fill(self, count: int, size: int = 2) -> Any:
         return [self.append(b"x" * size) for _ in range(count)][-1]
@@ -120,7 +122,7 @@ def test_a_new_stream_has_nothing_of_an_earlier_one(stream: Stream) -> None:
     assert [batch.top for batch in stream.batches] == [1]
 
 
-def test_both_keys_expire_together(stream: Stream) -> None:
+def test_the_keys_expire_together(stream: Stream) -> None:
     stream.create(keep=60_000)
     stream.append(b"1")
     meta, log = stream.expiries()
@@ -132,9 +134,9 @@ def test_both_keys_expire_together(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("name", ["/a/b", "}", "/a}b", "{", "{}", "/ü %", "/%7D"])
-def test_both_keys_have_one_hash_tag(name: str) -> None:
+def test_the_keys_have_one_hash_tag(name: str) -> None:
     keys = Keys.of("test", name)
-    for key in (keys.meta, keys.log):
+    for key in keys.all:
         start = key.index("{")
         assert key[start + 1 : key.index("}", start)] == keys.log[len("test:{") : -1] != ""
 
@@ -182,6 +184,46 @@ def test_a_second_try_whose_first_did_not_run_writes(stream: Stream) -> None:
     stream.create()
     stream.fill(64)
     assert stream.append(b"1", tag="mine", known=0)[:2] == [b"ok", b"65"]
+
+
+def test_a_key_is_known_as_long_as_its_batch(stream: Stream) -> None:
+    def tags() -> int:
+        return int(stream.server.ask("ZCARD", stream.keys.tags))
+
+    stream.create(count=8, keep=60_000)
+    for number in range(100):
+        stream.append(b"%d" % number, b"", tag=f"key{number}", keyed=1)
+        for earlier in range(max(number - 3, 0), number + 1):
+            word, frame = stream.append(b"other", tag=f"key{earlier}", keyed=1)
+            batch = parse_batch(frame)
+            assert (word, batch.top, batch.json) == (b"ok", 2 * earlier + 2, [b"%d" % earlier, b""])
+        assert tags() <= 5
+    assert stream.append(b"again", tag="key0", keyed=1)[1] == b"201"
+    assert 0 < stream.server.ask("PTTL", stream.keys.tags) <= 60_000
+    stream.fill(20)
+    assert tags() == 0
+
+
+def test_no_key_is_known_of_another_stream_of_the_name(stream: Stream) -> None:
+    stream.create()
+    stream.append(b"1", tag="key", keyed=1)
+    stream.run(TOUCH, "E", 60_000)
+    assert 0 < stream.server.ask("PTTL", stream.keys.tags) <= 60_000
+    stream.run(DROP, "E")
+    assert stream.server.ask("EXISTS", *stream.keys.all) == 0
+    stream.create()
+    stream.append(b"1", tag="key", keyed=1)
+    stream.server.ask("DEL", stream.keys.meta)
+    stream.create()
+    assert stream.append(b"2", b"3", tag="key", keyed=1)[1] == b"2"
+
+
+def test_a_key_whose_batch_the_server_has_lost_is_not_known(stream: Stream) -> None:
+    stream.create()
+    stream.append(b"1", tag="key", keyed=1)
+    stream.server.ask("DEL", stream.keys.log)
+    assert stream.append(b"2", tag="key", keyed=1)[1] == b"2"
+    assert parse_batch(stream.append(b"3", tag="key", keyed=1)[1]).json == [b"2"]
 
 
 REFUSED = {

@@ -163,4 +163,4 @@ class Beat:
     async def _bury_in(self, name: bytes, process: bytes) -> None:
         keys = Keys.of(self._prefix, name.decode())
         outcome = encode_outcome(PRODUCER_LOST)
-        await self._commands.run(BURY, (keys.meta, keys.log), process, outcome, self._keep_ms)
+        await self._commands.run(BURY, keys.all, process, outcome, self._keep_ms)

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 
 from ...events import Entries
 from ..base import fitting
-from .frames import NO_TAG, Batch, is_keyed
+from .frames import NO_TAG, Batch
 
 MOST_BATCHES = 8192
 """The most batches to hold. Each takes some 150 bytes besides its JSON, which matters if that is a byte or two."""
@@ -15,7 +15,7 @@ MOST_BATCHES = 8192
 class Columns:
     """Consecutive batches. `base` is the offset before the first entry, and `top` that of the last."""
 
-    __slots__ = ("_cums", "_ends", "_events", "_json", "_keyed", "_tags", "base", "cum", "top")
+    __slots__ = ("_cums", "_ends", "_events", "_json", "_tags", "base", "cum", "top")
 
     def __init__(self, base: int, tag: bytes = NO_TAG, cum: int = 0) -> None:
         """Begin behind the batch that ends at `base`, which has a tag and a sum of bytes."""
@@ -27,7 +27,6 @@ class Columns:
         self._ends = [base]
         self._tags = [tag]
         self._cums = [cum]
-        self._keyed: dict[bytes, int] = {}  # where the batches end that have the tag of a key
 
     @classmethod
     def of(cls, batches: list[Batch]) -> Columns:
@@ -67,8 +66,6 @@ class Columns:
         self._ends.append(batch.top)
         self._tags.append(batch.tag)
         self._cums.append(batch.cum)
-        if is_keyed(batch.tag):
-            self._keyed[batch.tag] = batch.top
 
     def keep(self, bound: int) -> None:
         """Drop the oldest batches if they exceed `bound` bytes or MOST_BATCHES by an eighth. The newest stays.
@@ -82,8 +79,6 @@ class Columns:
             if self._events:
                 for offset in range(self.base + 1, base + 1):
                     self._events.pop(offset, None)
-            for tag in self._tags[1 : dropped + 1]:
-                self._keyed.pop(tag, None)
             del self._json[: base - self.base]
             for column in (self._ends, self._tags, self._cums):
                 del column[:dropped]
@@ -94,12 +89,6 @@ class Columns:
         if self.base <= offset <= self.top:
             return self._tags[bisect_left(self._ends, offset)]
         return None
-
-    def find(self, tag: bytes) -> range | None:
-        """Return the offsets of the batch with the tag of a key, or None if it is not held."""
-        if (top := self._keyed.get(tag)) is None:
-            return None
-        return range(self._ends[bisect_left(self._ends, top) - 1] + 1, top + 1)
 
     def bytes_after(self, offset: int) -> int:
         """Return how many bytes are behind the last batch that ends at an offset or before it."""

@@ -14,7 +14,7 @@ from ..base import BATCH_BYTES, Row
 from .address import Part
 from .attempts import repeatedly
 from .columns import Columns
-from .frames import NO_TAG, Batch, End, Rows, encode_outcome, parse_batch
+from .frames import NO_TAG, Batch, End, Rows, encode_outcome, is_keyed, parse_batch
 from .mirror import Home, Mirror
 from .scripts import APPEND, END, STOP, Keys
 
@@ -37,11 +37,6 @@ class RedisLog(Mirror):
             return await self.writer.append(rows)  # so that it knows which batch comes before its next one
         columns, before = Rows.of(rows, key), self.top
         known: int | None = None
-        if key is not None:
-            # An earlier call may have appended it, in whatever process: it is among what is held, or behind that.
-            if self.lost is None and (offsets := self._held.find(columns.tag)) is not None:
-                return offsets
-            known = before
 
         async def attempt() -> Batch:
             nonlocal known
@@ -64,7 +59,8 @@ class RedisLog(Mirror):
         """
         tag, json, names = rows
         fenced, searched = _or_empty(fence), _or_empty(known)
-        answer = await self.run(APPEND, fenced, expected, searched, tag, len(json), rows.size, rows.body)
+        keyed = int(is_keyed(tag))
+        answer = await self.run(APPEND, fenced, expected, searched, tag, len(json), rows.size, rows.body, keyed)
         if len(answer) == 1:  # an earlier attempt stored it, perhaps with other rows
             batch = parse_batch(answer[0])
         else:

@@ -1,10 +1,12 @@
 """The Lua scripts that change a stream in one step, and the keys that they use.
 
-A stream has two keys under one hash tag, so that they are in one slot of a cluster:
+A stream has three keys under one hash tag, so that they are in one slot of a cluster:
 
 - `log` is a Redis Stream. Each of its entries is a batch of events, and the id of a batch is `<last offset>-0`. So
   `XRANGE <offset + 1> +` begins with the batch that holds the next event, wherever a reader stopped. The one field of
   an entry is its frame (`frames.py` has the format). The key's name is also the channel on which frames are published.
+- `tags` is a sorted set of the batches that were appended with a key: their tags, by their last offset. It is kept as
+  long as the batches, and there is none while no append has a key.
 - `meta` is a hash: everything else that all processes must agree on.
 
 | field | meaning |
@@ -29,8 +31,8 @@ Redis runs a script alone, but undoes nothing of one that fails half-way. Theref
   command: with a DEL before it, the script ran on and wrote (measured on 7.0).
 - A batch's tag is its idempotency id. An append that is sent again says which `top` was known before the first try,
   and the script looks for the tag behind it. A first try stores nothing for this and searches nothing. If the append
-  has a key, its tag is made of that, and each try may be a repeat: the mirror looks among what it holds, and the script
-  behind that, where there is nearly always nothing.
+  has a key, its tag is made of that, and any try may be a repeat. Those tags are in a set of their own, because a
+  search behind what the mirror holds would look at each append of the same moment (some 5 µs each, measured).
 - Nothing expires in an append, of which expiries are a sixth. `touch` renews them.
 
 Trimming drops whole batches, and only once the stream exceeds a bound by an eighth, so nearly all appends search
@@ -50,17 +52,23 @@ class Keys:
 
     meta: str
     log: str
+    tags: str
 
     @classmethod
     def of(cls, prefix: str, name: str) -> Keys:
         """Name the keys of a stream. Braces in its name would move the hash tag, so they are escaped."""
         escaped = name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
         log = f"{prefix}:{{{escaped}}}"
-        return cls(f"{log}:meta", log)
+        return cls(f"{log}:meta", log, f"{log}:tags")
+
+    @property
+    def all(self) -> tuple[str, str, str]:
+        """The keys in the order in which scripts get them."""
+        return self.meta, self.log, self.tags
 
 
 _HEAD = """
-local meta, log = KEYS[1], KEYS[2]
+local meta, log, tags = KEYS[1], KEYS[2], KEYS[3]
 local call = redis.call
 local function int(number) return string.format('%.0f', number) end
 """
@@ -104,12 +112,8 @@ end
 
 _EXPIRE = """
 local function expire(ms)
-  if ms == '0' then
-    call('PERSIST', meta)
-    call('PERSIST', log)
-  else
-    call('PEXPIRE', meta, ms)
-    call('PEXPIRE', log, ms)
+  for _, key in ipairs(KEYS) do
+    if ms == '0' then call('PERSIST', key) else call('PEXPIRE', key, ms) end
   end
 end
 """
@@ -125,7 +129,7 @@ call('HSET', meta, 'epoch', ARGV[1], 'passing', ARGV[2], 'print', ARGV[3], 'made
   'count', ARGV[5], 'size', ARGV[6], 'age', ARGV[7],
   'top', '0', 'tag', '-', 'base', '0', 'floor', '0', 'cum', '0', 'since', '0',
   'out', '', 'fence', '0', 'owner', '', 'stop', '0', 'readers', '', 'version', '0')
-call('UNLINK', log)
+call('UNLINK', log, tags)
 expire(ARGV[8])
 return {'ok', ARGV[1]}
 """
@@ -168,8 +172,9 @@ return batches('XRANGE', int(ARGV[1] + 1), '+', tonumber(ARGV[2]))
 APPEND = Script(
     _HEAD
     + """
--- ARGV: epoch, fence, expected tag or empty, known top of a repeated try or empty, tag, count, bytes of JSON, rows
-local epoch, fence, expected, known, tag, n, bytes, rows = unpack(ARGV)
+-- ARGV: epoch, fence, expected tag or empty, known top of a repeated try or empty, tag, count, bytes of JSON, rows,
+-- 1 if the tag is that of a key
+local epoch, fence, expected, known, tag, n, bytes, rows, keyed = unpack(ARGV)
 local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'fence', 'top', 'tag',
   'base', 'floor', 'cum', 'count', 'size', 'age', 'since')
 if m[1] ~= epoch then return {'gone'} end
@@ -181,6 +186,9 @@ local function parse(entry)
   return {top = tonumber(top), tag = tag, prev = prev, cum = tonumber(cum), time = tonumber(time)}
 end
 
+local place = keyed == '1' and call('ZSCORE', tags, tag)
+local first = place and call('XRANGE', log, place, place)[1]
+if first then return {'ok', first[2][2]} end
 if known ~= '' then
   local after, page = tonumber(known)
   repeat
@@ -252,17 +260,24 @@ else
 end
 call('HSET', meta, 'top', int(top), 'tag', tag, 'base', int(base), 'floor', int(floor), 'cum', int(cum),
   'since', int(since))
-if last == base then
+local function outlive(key)
   local left = call('PTTL', meta)
-  if left > 0 then call('PEXPIRE', log, left) end
+  if left > 0 then call('PEXPIRE', key, left) end
 end
+
+if last == base then outlive(log) end
+if keyed == '1' then
+  call('ZADD', tags, int(top), tag)
+  if call('ZCARD', tags) == 1 then outlive(tags) end
+end
+if trimmed then call('ZREMRANGEBYSCORE', tags, '-inf', int(base)) end
 call('PUBLISH', log, frame)
 return {'ok', int(top), m[6], int(base), int(floor), int(cum)}
 """
 )
 """Append one batch, and publish its frame. Of a batch that is there already, answer the frame.
 
-The key of the log may be new, and then gets the expiry of the meta.
+The keys of the log and of the tags may be new, and then get the expiry of the meta.
 """
 
 END = Script(
@@ -391,7 +406,7 @@ DROP = Script(
     _KNOWN
     + """
 -- ARGV: epoch
-call('UNLINK', meta, log)
+call('UNLINK', meta, log, tags)
 call('PUBLISH', log, 'x ' .. ARGV[1])
 return {'ok'}
 """

@@ -209,7 +209,7 @@ class RedisStore(LogStore):
         try:
             if commands is None or not commands.connected:
                 commands = await self._connected()
-            answer: list[Any] = await commands.run(script, (keys.meta, keys.log), *arguments)
+            answer: list[Any] = await commands.run(script, keys.all, *arguments)
         except (Unreachable, Refused) as error:
             if isinstance(error, Refused) and error.code == "READONLY":
                 self._reconnect("it is a replica by now")
