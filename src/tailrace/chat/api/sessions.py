@@ -25,6 +25,8 @@ AsHTML = Annotated[bool, Query(description="Whether a reply also has its text as
 Searched = Annotated[str, Query(max_length=200, description="A text to search for, in upper or lower case.")]
 Token = Annotated[str | None, Query(description="A token from an earlier page.")]
 
+DESTRUCTIVE: dict[str, Any] = {"x-destructive": True}
+"""Tells a page that shows the API to ask before it sends this."""
 
 FOLLOWING = StreamSettings(wires=STREAMS[False][::-1], cache_control=PRIVATE)
 
@@ -99,14 +101,18 @@ async def rename_session(session_id: Id, body: Renaming, chat: Chat, owner: Owne
     return summary(await chat.rename(owner, session_id, body.title), chat.stream_of(owner, session_id))
 
 
-@router.delete("/{session_id}", summary="Delete a session", responses=refusals(SessionNotFound))
+@router.delete(
+    "/{session_id}", summary="Delete a session", responses=refusals(SessionNotFound), openapi_extra=DESTRUCTIVE
+)
 async def delete_session(session_id: Id, chat: Chat, owner: Owner) -> Deleted:
     """Delete a session and its messages. This stops a reply in progress first."""
     await chat.delete(owner, session_id)
     return Deleted(session_id=session_id)
 
 
-@router.post("/{session_id}/clear", summary="Empty a session", responses=refusals(SessionNotFound))
+@router.post(
+    "/{session_id}/clear", summary="Empty a session", responses=refusals(SessionNotFound), openapi_extra=DESTRUCTIVE
+)
 async def clear_session(session_id: Id, chat: Chat, owner: Owner) -> Session:
     """Delete the messages of a session. This stops a reply in progress first."""
     return summary(await chat.clear(owner, session_id))

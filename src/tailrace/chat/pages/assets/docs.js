@@ -1,117 +1,46 @@
 // The page of the API, generated from the server's openapi.json.
 
 import { element } from "./dom.js";
+import { linkTo, Operation } from "./operation.js";
 import { inline, prose } from "./prose.js";
-import { contentOf, limitsOf, schemaId, typeOf } from "./schema.js";
-import { ask, URL_OF_SERVER } from "./server.js";
-import { problem, sentence } from "./words.js";
+import { limitsOf, schemaId, typeOf, valuesOf } from "./schema.js";
+import { ask, hasKey, keepKey } from "./server.js";
+import { code, said, table } from "./tables.js";
+import { problem } from "./words.js";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((one) => [one.id, one]));
-const NDJSON = "application/x-ndjson";
 
-function operations(document) {
-  return Object.entries(document.paths).flatMap(([path, methods]) =>
+/** Shows a form for each operation. An id in an answer becomes the value of the fields with its name in the other forms. */
+function showOperations({ paths, components: { schemas } }) {
+  const names = new Set();
+  const forms = [];
+  const take = (data) => {
+    const values = valuesOf(names, data);
+    forms.forEach((form) => form.suggest(values));
+  };
+  for (const operation of operationsOf(paths)) {
+    for (const { name, in: where } of operation.parameters ?? []) if (where === "path") names.add(name);
+    page.contents.append(element("li", {}, [linkTo(operation)]));
+    const form = new Operation(operation, { schemas, confirm, take });
+    forms.push(form);
+    page.operations.append(form.element);
+  }
+}
+
+function operationsOf(paths) {
+  return Object.entries(paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ method: method.toUpperCase(), path, ...operation })),
   );
 }
 
-function showOperation(operation) {
-  const { method, path, operationId, summary, description, parameters = [], requestBody, responses } = operation;
-  page.contents.append(element("li", {}, [element("a", { href: `#${operationId}` }, heading(method, path))]));
-  const parts = [
-    element("h3", {}, heading(method, path)),
-    element("p", {}, [element("strong", {}, [summary])]),
-    prose(description),
-  ];
-  if (parameters.length) parts.push(title("Parameters"), parameterTable(parameters));
-  if (requestBody) parts.push(title("Body"), bodyTable(requestBody));
-  parts.push(title("Responses"), responseTable(responses), title("Try it"), ...curls(operation));
-  page.operations.append(element("section", { id: operationId }, parts));
-}
-
-function heading(method, path) {
-  return [element("span", { class: "method" }, [method]), " ", element("code", {}, [path])];
-}
-
-function title(text) {
-  return element("h4", {}, [text]);
-}
-
-function table(head, rows) {
-  const row = (name, cells) => element("tr", {}, cells.map((cell) => element(name, {}, [cell].flat())));
-  return element("div", { class: "table", tabindex: "0", role: "group", "aria-label": head.join(", ") }, [
-    element("table", {}, [
-      element("thead", {}, [row("th", head)]),
-      element("tbody", {}, rows.map((cells) => row("td", cells))),
-    ]),
-  ]);
-}
-
-function parameterTable(parameters) {
-  return table(
-    ["Name", "In", "Type", "What for"],
-    parameters.map(({ name, in: where, required, schema, description }) => [
-      element("code", {}, [name]),
-      required ? `${where}, required` : where,
-      typeOf(withoutNull(schema)),
-      said(description, limitsOf(schema)),
-    ]),
-  );
-}
-
-/** Removes null from a schema. It means that the parameter may be omitted, but null itself cannot be sent. */
-function withoutNull(schema) {
-  const choices = (schema.anyOf ?? []).filter((one) => one.type !== "null");
-  return choices.length ? { ...schema, anyOf: choices } : schema;
-}
-
-function bodyTable({ content }) {
-  const rows = Object.entries(content).map(([type, one]) => [code(type), typeOf(one.schema)]);
-  return table(["Media type", "Object"], rows);
-}
-
-function responseTable(responses) {
-  const rows = Object.entries(responses).flatMap(([status, { description, content = {} }]) => {
-    const types = Object.entries(content);
-    if (!types.length) return [[status, "no body", said(description)]];
-    return types.map(([type, one]) => [status, code(type), [...said(description), " Body: ", ...contentOf(one)]]);
+/** Asks whether to send a request that deletes something. */
+function confirm(request) {
+  page.request.textContent = request;
+  page.asking.returnValue = "";
+  page.asking.showModal();
+  return new Promise((resolve) => {
+    page.asking.addEventListener("close", () => resolve(page.asking.returnValue === "send"), { once: true });
   });
-  return table(["Status", "Media type", "What"], rows);
-}
-
-/** Returns sentences as nodes, without the empty ones. */
-function said(...parts) {
-  return inline(parts.filter(Boolean).map(sentence).join(" "));
-}
-
-function code(text) {
-  return element("code", {}, [text]);
-}
-
-/** Returns shell commands. For a stream, there is one for each media type, and one to resume it. */
-function curls({ method, path, requestBody, responses, parameters = [] }) {
-  const address = new URL(path.slice(1), URL_OF_SERVER).href;
-  const url = decodeURI(address).replaceAll(/\{(\w+)\}/g, (_, name) => `$${name.toUpperCase()}`);
-  const types = Object.keys(responses["200"]?.content ?? {});
-  const verb = method === "GET" || requestBody ? "" : ` -X ${method}`;
-  const body = requestBody ? ` -H 'Content-Type: application/json' -d '${JSON.stringify(exampleOf(requestBody))}'` : "";
-  if (!types.includes(NDJSON)) return [line(`curl -s${verb} "${url}"${body}`)];
-  const others = types.filter((type) => type !== NDJSON);
-  const resumed = method === "GET" && parameters.some(({ name }) => name === "after");
-  return [
-    line(`curl -sN${verb} "${url}"${body}`),
-    ...others.map((type) => line(`curl -sN${verb} "${url}" -H 'Accept: ${type}'${body}`)),
-    ...(resumed ? [line(`curl -sN "${url}?after=$ID"`)] : []),
-  ];
-}
-
-function exampleOf({ content }) {
-  const name = content["application/json"].schema.$ref.split("/").at(-1);
-  return api.components.schemas[name].examples?.[0] ?? {};
-}
-
-function line(text) {
-  return element("pre", { tabindex: "0", role: "group", "aria-label": "A line for a shell" }, [code(text)]);
 }
 
 function showSchema([name, schema]) {
@@ -126,12 +55,24 @@ function showSchema([name, schema]) {
   page.schemas.append(element("section", { id: schemaId(name) }, parts));
 }
 
-let api;
+/** Lets the user save a key, where the server has keys. The chat page in the same tab has the same one. */
+function showKey() {
+  page.access.hidden = false;
+  page.saved.textContent = hasKey() ? "This tab has a key." : "This tab has no key yet.";
+  page.access.addEventListener("submit", (event) => {
+    event.preventDefault();
+    keepKey(page.key.value.trim());
+    page.key.value = "";
+    page.saved.textContent = "Key saved in this tab.";
+  });
+}
+
 try {
-  api = await ask("GET", "openapi.json");
+  const api = await ask("GET", "openapi.json");
   page.version.textContent = api.info.version;
   page.about.append(...inline(api.info.description.trim()));
-  operations(api).forEach(showOperation);
+  if (api.components.securitySchemes) showKey();
+  showOperations(api);
   Object.entries(api.components.schemas).forEach(showSchema);
   page.state.remove();
   // The target of the URL's fragment did not exist yet when the browser looked for it.

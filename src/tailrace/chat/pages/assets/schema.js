@@ -2,6 +2,8 @@
 
 import { element } from "./dom.js";
 
+const MOST_SEARCHED = 1000; // objects and lists of an answer
+
 export function schemaId(name) {
   return `object-${name}`;
 }
@@ -35,6 +37,32 @@ export function limitsOf(schema) {
   );
   if (schema.default !== undefined && schema.default !== null) said.push(`default ${JSON.stringify(schema.default)}`);
   return said.join(", ");
+}
+
+/** Removes null from a schema. It means that a parameter may be omitted, but null itself cannot be sent. */
+export function withoutNull(schema) {
+  const choices = (schema.anyOf ?? []).filter((one) => one.type !== "null");
+  if (choices.length === 0) return schema;
+  return choices.length === 1 ? { ...schema, ...choices[0], anyOf: undefined } : { ...schema, anyOf: choices };
+}
+
+/** Returns the example of a schema, which may be a reference to one of `schemas`. */
+export function exampleOf({ $ref, examples }, schemas) {
+  return (examples ?? schemas[$ref?.split("/").at(-1)]?.examples)?.[0] ?? {};
+}
+
+/** Returns the first value of each of these names in a JSON value, from the outside in. */
+export function valuesOf(names, value) {
+  const found = {};
+  const left = [value];
+  for (let index = 0; index < Math.min(left.length, MOST_SEARCHED); index++) {
+    const members = Object.entries(left[index] ?? {});
+    for (const [name, member] of members) {
+      if (names.has(name) && typeof member === "string") found[name] ??= member;
+      if (typeof member === "object") left.push(member);
+    }
+  }
+  return found;
 }
 
 function membersOf({ properties }) {
