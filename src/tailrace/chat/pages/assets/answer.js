@@ -15,7 +15,7 @@ export class Answer {
   #list = element("dl", { class: "figures" });
   #headers = element("details");
   #note = element("p", { class: "help" });
-  #body = element("pre", { tabindex: "0", role: "group", "aria-label": "Body" });
+  #body = element("pre", { tabindex: "0", role: "group", "aria-label": "Body of the answer" });
   #transcript = new Transcript();
   #content = element("div", {}, [this.#list, this.#headers, this.#note, this.#body, this.#transcript.element]);
 
@@ -46,13 +46,13 @@ export class Answer {
     this.#show({ Status: `${status} ${statusText}`.trim(), "First byte": this.#figures["First byte"] ?? spell(this.#now) });
   }
 
-  /** Takes the whole body of a document. */
-  body(text) {
+  /** Takes the body of a document, and its bytes in words. */
+  body(text, bytes) {
     this.#body.hidden = text === "";
     this.#note.hidden = text.length <= MOST_SHOWN;
     this.#note.textContent = `The first ${count(MOST_SHOWN, "character")} are shown.`;
     this.#body.replaceChildren(code(text.slice(0, MOST_SHOWN)));
-    this.#show({ Complete: spell(this.#now), Size: count(text.length, "character") });
+    this.#show({ Complete: spell(this.#now), Bytes: bytes });
   }
 
   /** Takes a line of a stream. `lines` and `bytes` are those of all its responses so far. */

@@ -16,7 +16,7 @@ function showOperations({ paths, components: { schemas } }) {
   const forms = [];
   const take = (data) => {
     const values = valuesOf(names, data);
-    forms.forEach((form) => form.suggest(values));
+    if (Object.keys(values).length > 0) forms.forEach((form) => form.suggest(values));
   };
   for (const operation of operationsOf(paths)) {
     for (const { name, in: where } of operation.parameters ?? []) if (where === "path") names.add(name);

@@ -78,8 +78,10 @@ export class Operation {
       const sends = event.key === "Enter" && (event.ctrlKey || event.metaKey);
       if (sends && this.#main.type === "submit") this.#form.requestSubmit();
     });
-    this.#main.addEventListener("click", () => {
-      if (this.#main.type === "button") this.#act(this.#main.textContent);
+    this.#main.addEventListener("click", (event) => {
+      if (this.#main.type === "submit") return;
+      event.preventDefault(); // the button may submit again before the browser acts on this click
+      this.#act(this.#main.textContent);
     });
     this.#second.addEventListener("click", () => this.#act(this.#second.textContent));
   }

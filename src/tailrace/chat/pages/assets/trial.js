@@ -6,9 +6,7 @@ import { seconds, sentence } from "./words.js";
 import { StreamLost, tail } from "../tailrace.js";
 
 const STREAMS = ["application/x-ndjson", "text/event-stream"];
-const LONGEST = 4_000_000; // characters of a document
-
-const ENDS = { done: "Complete.", cancelled: "Stopped.", null: "Ended." };
+const LONGEST = 4_000_000; // bytes of a document
 
 /**
  * One request. `watch` gets the phase: `sending`, `following` a stream, the same of one that is `stoppable`, `left` if
@@ -22,12 +20,13 @@ export class Trial {
   #abort = new AbortController(); // of the user
   #first = new AbortController(); // of the first response, which also ends with its stream
   #stream = null;
+  #isStopped = false;
   #lines = 0;
   #bytes = 0; // of this response
   #earlier = 0; // bytes of earlier responses
 
   constructor(request, answer, { watch, take }) {
-    const { accept, ...headers } = Object.fromEntries(new Headers(request.headers));
+    const { Accept: accept, ...headers } = request.headers;
     this.#request = { ...request, accept, headers: () => ({ ...headers, ...keyHeaders() }) };
     this.#answer = answer;
     this.#watch = watch;
@@ -51,6 +50,7 @@ export class Trial {
     const { cursor: after, address } = this.#stream;
     this.#abort = new AbortController();
     this.#answer.fact(`Resumed after ${after}.`);
+    this.#watch("sending");
     await this.#guard(() => this.#follow(this.#open({ after, address })));
   }
 
@@ -63,10 +63,13 @@ export class Trial {
   /** Asks the server to stop the stream for all its readers. */
   async stop() {
     this.#answer.say("Asked the server to stop.", "busy");
+    this.#watch("following");
+    this.#isStopped = true; // the stream may end before the answer is here
     try {
       const answer = await this.#stream.stop();
       this.#answer.fact(`${new URL(this.#stream.stopAddress).pathname} answered ${JSON.stringify(answer)}.`);
     } catch (error) {
+      this.#isStopped = false;
       this.#answer.say(problem(error), "bad");
     }
   }
@@ -86,15 +89,16 @@ export class Trial {
 
   #send() {
     const { method, url, body, accept, headers } = this.#request;
-    const sent = { ...headers(), ...(accept ? { accept } : {}) };
-    return fetch(url, { method, headers: sent, body, cache: "no-store", signal: this.#first.signal });
+    const fields = headersOf({ ...headers(), ...(accept ? { accept } : {}) });
+    return fetch(url, { method, headers: fields, body, cache: "no-store", signal: this.#first.signal });
   }
 
   async #show(response) {
     this.#answer.head(response);
-    const text = await textOf(response);
+    const { text, bytes, isWhole } = await documentOf(response);
     const value = parsed(text);
-    this.#answer.body(value === undefined ? text : JSON.stringify(value, null, 2));
+    const size = `${isWhole ? "" : "more than "}${bytes.toLocaleString("en")}`;
+    this.#answer.body(value === undefined ? text : JSON.stringify(value, null, 2), size);
     this.#answer.say(...verdictOn(response, value));
     if (response.ok && value !== undefined) this.#take(value);
     return "idle";
@@ -126,7 +130,7 @@ export class Trial {
       this.#answer.say("Disconnected. The stream goes on, and you can resume it.", "left");
       return stream.cursor === null ? "idle" : "left";
     }
-    this.#answer.say(ENDS[stream.outcome?.state ?? null], "good");
+    this.#answer.say(this.#isStopped ? "Stopped." : "Complete.", "good");
     return "idle";
   }
 
@@ -171,18 +175,19 @@ function typeOf({ headers }) {
   return (headers.get("content-type") ?? "").split(";")[0];
 }
 
-/** Returns the text of a body, or its beginning if it is very long. */
-async function textOf({ body }) {
+/** Returns the text of a body, or the beginning of a very long one. */
+async function documentOf({ body }) {
   const utf8 = new TextDecoder();
   const reader = body?.getReader();
-  let text = "";
-  while (reader && text.length < LONGEST) {
+  let [text, bytes] = ["", 0];
+  while (reader && bytes < LONGEST) {
     const { done, value } = await reader.read();
-    if (done) return text + utf8.decode();
+    if (done) return { text: text + utf8.decode(), bytes, isWhole: true };
     text += utf8.decode(value, { stream: true });
+    bytes += value.length;
   }
   await reader?.cancel();
-  return text;
+  return { text, bytes, isWhole: !reader };
 }
 
 /** Returns the value of a text, or undefined if it is no JSON. */
@@ -200,7 +205,15 @@ function verdictOn({ ok, status }, value) {
   return [`Refused: ${sentence(new Refusal(status, value ?? {}).message)}${hint}`, "bad"];
 }
 
+function headersOf(fields) {
+  try {
+    return new Headers(fields);
+  } catch {
+    throw new Error("a header can only have characters of ISO 8859-1");
+  }
+}
+
 /** Describes why there is no answer, or not all of one. */
 function problem(error) {
-  return error instanceof TypeError ? `No response from the server: ${sentence(error.message)}` : sentence(error.message);
+  return error instanceof TypeError ? "No response from the server." : sentence(error.message);
 }
