@@ -2,13 +2,12 @@
 
 import { element } from "./dom.js";
 import { linkTo, Operation } from "./operation.js";
+import { page } from "./page.js";
 import { inline, prose } from "./prose.js";
 import { limitsOf, schemaId, typeOf, valuesOf } from "./schema.js";
 import { ask, hasKey, keepKey } from "./server.js";
 import { code, said, table } from "./tables.js";
 import { problem } from "./words.js";
-
-const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((one) => [one.id, one]));
 
 /** Shows a form for each operation. An id in an answer becomes the value of the fields with its name in the other forms. */
 function showOperations({ paths, components: { schemas } }) {
