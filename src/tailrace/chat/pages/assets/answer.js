@@ -41,9 +41,11 @@ export class Answer {
   /** Takes the head of a response: the first, or one after a lost connection. */
   head({ status, statusText, headers }) {
     const rows = [...headers].map(([name, value]) => [code(name), value]);
-    this.#headers.replaceChildren(element("summary", {}, [count(rows.length, "header")]), table(["Header", "Value"], rows));
+    const summary = element("summary", {}, [count(rows.length, "header")]);
+    this.#headers.replaceChildren(summary, table(["Header", "Value"], rows));
     this.#content.hidden = false;
-    this.#show({ Status: `${status} ${statusText}`.trim(), "First byte": this.#figures["First byte"] ?? spell(this.#now) });
+    const first = this.#figures["First byte"] ?? spell(this.#now);
+    this.#show({ Status: `${status} ${statusText}`.trim(), "First byte": first });
   }
 
   /** Takes the body of a document, and its bytes in words. */

@@ -30,8 +30,8 @@ export class Command {
 
   constructor() {
     this.#copy.addEventListener("click", () => this.#copyAll());
-    const box = element("pre", { tabindex: "0", role: "group", "aria-label": "The same request for a shell" }, [this.#code]);
-    this.element = element("div", { class: "command" }, [box, this.#copy]);
+    const attributes = { tabindex: "0", role: "group", "aria-label": "The same request for a shell" };
+    this.element = element("div", { class: "command" }, [element("pre", attributes, [this.#code]), this.#copy]);
   }
 
   show(text) {

@@ -9,7 +9,7 @@ import { ask, hasKey, keepKey } from "./server.js";
 import { code, said, table } from "./tables.js";
 import { problem } from "./words.js";
 
-/** Shows a form for each operation. An id in an answer becomes the value of the fields with its name in the other forms. */
+/** Shows a form for each operation. An id in an answer fills in the fields with its name in all forms. */
 function showOperations({ paths, components: { schemas } }) {
   const names = new Set();
   const forms = [];

@@ -32,7 +32,7 @@ export class Fields {
     ];
   }
 
-  /** The request as the form says: {method, url, headers, body}. In `url`, `$NAME` stands for a missing path parameter. */
+  /** The request: {method, url, headers, body}. In `url`, `$NAME` stands for a missing path parameter. */
   get request() {
     const { method, path } = this.#operation;
     const filled = path.replaceAll(/\{(\w+)\}/g, (_, name) => segment(this.#valueOf(name)) || `$${name.toUpperCase()}`);
@@ -89,7 +89,8 @@ function isInPath(parameter) {
 function acceptOf({ responses }) {
   const types = Object.keys(responses["200"]?.content ?? {});
   if (types.length < 2) return [];
-  return [{ name: "Accept", in: "header", required: true, schema: { enum: types } }];
+  const description = "The media type of the answer";
+  return [{ name: "Accept", in: "header", required: true, schema: { enum: types }, description }];
 }
 
 /** Returns an element that hides the optional fields until someone wants them. */

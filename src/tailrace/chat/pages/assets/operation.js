@@ -98,11 +98,11 @@ export class Operation {
   }
 
   async #send() {
-    const { method, url, headers, body } = this.#fields.request;
-    const question = `${method} ${new URL(url).pathname}`;
+    const request = this.#fields.request;
+    const question = `${request.method} ${new URL(request.url).pathname}`;
     if (this.#operation["x-destructive"] && !(await this.#context.confirm(question))) return;
-    const { take } = this.#context;
-    this.#trial = new Trial({ method, url, headers, body }, this.#answer, { watch: (phase) => this.#enter(phase), take });
+    const listeners = { watch: (phase) => this.#enter(phase), take: this.#context.take };
+    this.#trial = new Trial(request, this.#answer, listeners);
     await this.#trial.run();
   }
 

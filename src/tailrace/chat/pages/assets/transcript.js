@@ -32,7 +32,8 @@ export class Transcript {
 
   /** Adds a line of the stream (kind `line`), or a sentence about it (`fact`). */
   add(text, kind, seconds) {
-    const shown = text.length > LONGEST ? `${text.slice(0, LONGEST)}… ${count(text.length - LONGEST, "more character")}` : text;
+    const rest = text.length - LONGEST;
+    const shown = rest > 0 ? `${text.slice(0, LONGEST)}… ${count(rest, "more character")}` : text;
     this.#rows.push({ text: shown, kind, seconds });
     this.#size += shown.length;
     while (this.#rows.length > MOST_LINES || this.#size > MOST_TEXT) this.#drop();
@@ -59,7 +60,7 @@ export class Transcript {
     this.#list.append(...this.#rows.slice(this.#shown).map(rowOf));
     this.#shown = this.#rows.length;
     this.#omission.hidden = this.#omitted === 0;
-    this.#omission.textContent = `The page keeps the last lines only. ${count(this.#omitted, "earlier line")} left out.`;
+    this.#omission.textContent = `The page keeps the last lines. ${count(this.#omitted, "earlier line")} left out.`;
     this.element.hidden = this.#rows.length === 0;
     if (follows) this.#box.scrollTop = this.#box.scrollHeight;
   }

@@ -63,7 +63,6 @@ export class Trial {
   /** Asks the server to stop the stream for all its readers. */
   async stop() {
     this.#answer.say("Asked the server to stop.", "busy");
-    this.#watch("following");
     this.#isStopped = true; // the stream may end before the answer is here
     try {
       const answer = await this.#stream.stop();
@@ -127,8 +126,9 @@ export class Trial {
       for await (const { data } of stream) this.#take(data);
     } catch (error) {
       if (error !== this.#abort.signal.reason) throw error;
-      this.#answer.say("Disconnected. The stream goes on, and you can resume it.", "left");
-      return stream.cursor === null ? "idle" : "left";
+      const canResume = stream.cursor !== null;
+      this.#answer.say(`Disconnected. The stream goes on${canResume ? ", and you can resume it" : ""}.`, "left");
+      return canResume ? "left" : "idle";
     }
     this.#answer.say(this.#isStopped ? "Stopped." : "Complete.", "good");
     return "idle";
