@@ -60,7 +60,7 @@ export class Answer {
   /** Takes a line of a stream. `lines` and `bytes` are those of all its responses so far. */
   line(text, { lines, bytes }) {
     this.#transcript.add(text, "line", this.#now);
-    this.#show({ "Last byte": spell(this.#now), Lines: lines.toLocaleString("en"), Bytes: bytes.toLocaleString("en") });
+    this.#show({ "Last byte": spell(this.#now), Lines: lines, Bytes: bytes });
   }
 
   /** Takes what happens to a stream besides its lines. */
@@ -72,7 +72,7 @@ export class Answer {
     return (performance.now() - this.#began) / 1000;
   }
 
-  /** Draws once a frame, however many lines arrive. */
+  /** Draws once a frame, however many lines arrive. Numbers are spelled only then, because that is slow. */
   #show(figures) {
     Object.assign(this.#figures, figures);
     this.#frame ||= requestAnimationFrame(() => {
@@ -83,7 +83,7 @@ export class Answer {
 }
 
 function figureOf([name, value]) {
-  return element("div", {}, [element("dt", {}, [name]), element("dd", {}, [value])]);
+  return element("div", {}, [element("dt", {}, [name]), element("dd", {}, [value.toLocaleString("en")])]);
 }
 
 function spell(seconds) {
