@@ -14,7 +14,9 @@ _NONCE = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 """The characters that a Content-Security-Policy allows in a nonce (CSP level 3, section 2.3.1)."""
 _SPECIFIER = re.compile(r"\.{0,2}/|https?://")
 """How the address of a module begins. A browser looks other texts up in the page's import map (HTML, 8.1.6.2)."""
-_LINKAGE = re.compile(r'^(?:import \{[^}]*\} from "\./tailrace\.js";\n|export )', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
+_NOT_SENT = re.compile(r"/\*\*.*?\*/\s*|(?:^|\s+)//[^\n]*|^export |^\s+", re.MULTILINE | re.DOTALL)
+"""Comments, `export`, indentation and blank lines. No text in the modules looks like a comment."""
 
 _FORM = """\
 <form id="{id}" class="tailrace-form" method="post">
@@ -50,19 +52,27 @@ def get_streaming_js(form_id: str, endpoint: str, *, nonce: str | None = None, m
     attributes = "" if nonce is None else f' nonce="{escape(nonce)}"'
     call = f"streamForm({_literal(_checked_id(form_id))}, {{ endpoint: {_literal(endpoint)} }});"
     if module is None:
-        client, widget = _sources()
-        # In a block of its own, the widget's names do not meet the client's.
-        code = f"{client}\n{{\n{widget}\n{call}\n}}"
+        code = f"{_joined_modules()}{call}"
     else:
         code = f"import {{ streamForm }} from {_literal(_checked_module(module))};\n{call}"
     return f'<script type="module"{attributes}>\n{code}\n</script>\n'
 
 
 @cache
-def _sources() -> tuple[str, str]:
-    """Return the text of the client, and that of the widget without its import and export."""
-    client, widget = ((_SCRIPTS / name).read_text(encoding="utf-8") for name in ("tailrace.js", "widget.js"))
-    return client, _LINKAGE.sub("", widget)
+def _joined_modules() -> str:
+    """Return widget.js and the modules that it imports as one, without comments. Their names do not collide."""
+    texts: dict[str, str] = {}
+    _collect("widget.js", texts)
+    return "".join(_NOT_SENT.sub("", _IMPORT.sub("", text)) for text in texts.values())
+
+
+def _collect(name: str, texts: dict[str, str]) -> None:
+    """Add the text of a module, after those of the modules that it imports."""
+    text = (_SCRIPTS / name).read_text(encoding="utf-8")
+    for imported in _IMPORT.findall(text):
+        if imported not in texts:
+            _collect(imported, texts)
+    texts[name] = text
 
 
 def _literal(text: str) -> str:

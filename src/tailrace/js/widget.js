@@ -1,8 +1,10 @@
 // A form whose answer is a stream. `tailrace.get_streaming_html` writes such a form. Your own works, too.
 
-import { NotStoppable, StreamFailed, StreamLost, StreamRefused, StreamReset, tail } from "./tailrace.js";
+import { NotStoppable, StreamFailed, StreamLost, StreamRefused, StreamReset } from "./errors.js";
+import { tail } from "./streams.js";
 
-/** @typedef {import("./tailrace.js").TailOptions} TailOptions */
+/** @import { TailEvent } from "./events.js" */
+/** @import { TailOptions } from "./streams.js" */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement} Field */
 /** @typedef {"idle" | "sending" | "receiving" | "waiting" | "stopping" | "done" | "stopped" | "failed"} State */
 
@@ -113,7 +115,7 @@ class Reading {
   async run() {
     this.widget.show("sending", this.stream.address ? "Loading the answer…" : "Sending…");
     try {
-      for await (const event of this.stream) this.text.add(textOf(event));
+      for await (const event of this.stream) this.text.add(spelling(event));
       this.text.draw();
       this.#conclude();
     } catch (error) {
@@ -239,12 +241,8 @@ class Place {
 
 // Words
 
-/**
- * Return an event as the wire for plain text spells it.
- *
- * @param {import("./tailrace.js").TailEvent} event
- */
-function textOf({ event, data }) {
+/** Return an event as the wire for plain text spells it. @param {TailEvent} event */
+function spelling({ event, data }) {
   if (typeof data !== "string") return `${JSON.stringify(data)}\n`;
   // Bytes that are not UTF-8 are base64.
   return event === "bytes" ? new TextDecoder().decode(Uint8Array.from(atob(data), (byte) => byte.charCodeAt(0))) : data;
