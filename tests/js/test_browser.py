@@ -147,7 +147,8 @@ async def test_a_wait_ends_when_the_device_is_online_again(page: Page, relay: Re
     relay.next(Fault(after=480))
     relay.cut()
     waiting = """async () => {
-        const onState = ({ state }) => state === 'waiting' && dispatchEvent(new Event('online'));
+        const back = () => dispatchEvent(new Event('online'));
+        const onState = ({ state }) => state === 'waiting' && queueMicrotask(back); // once the wait has begun
         return (await tailrace.tail('/letters', { retry: { base: 1000, cap: 1000 }, onState }).collect()).length;
     }"""
     assert await page.evaluate(waiting) == 3

@@ -20,7 +20,7 @@ logger = logging.getLogger("tailrace.chat.requests")
 UNMATCHED = "unmatched"
 """The route for requests whose path matches no template."""
 
-QUIET = frozenset({"/health", "/metrics", "/assets/{path:path}"})
+QUIET = frozenset({"/health", "/metrics", "/assets/{path:path}", "/js/{path:path}"})
 """Routes that machines request all the time, or in large numbers at once. They are logged at a lower level."""
 
 MAX_PATH = 200

@@ -19,6 +19,7 @@ import { Backoff, pause, whenBack } from "./retries.js";
 import { Sorting } from "./sorting.js";
 
 /**
+ * @import { LossKind } from "./errors.js"
  * @import { Outcome, TailEvent } from "./events.js"
  * @import { Retry } from "./retries.js"
  * @import { End } from "./sorting.js"
@@ -32,6 +33,7 @@ import { Sorting } from "./sorting.js";
  * @property {number} attempt The number of failures in a row.
  * @property {number | null} seconds The length of the wait, if the state is `waiting`.
  * @property {string | null} reason Why the client waits, or why it failed.
+ * @property {LossKind | null} kind The kind of that reason, if a connection was lost: for words of your own.
  */
 
 /** @typedef {Record<string, string>} HeaderMap */
@@ -239,7 +241,7 @@ export class Reader {
 
   #fail(/** @type {any} */ error) {
     this._settle(error);
-    this._become("failed", { reason: error?.message ?? String(error) });
+    this._become("failed", { reason: error?.message ?? String(error), kind: error?.kind });
     return error;
   }
 
@@ -248,7 +250,7 @@ export class Reader {
     const delay = this._backoff.fail(told, atLeast);
     const attempt = this._backoff.failures;
     if (typeof delay === "string") throw new StreamLost(loss, this._sorting.position.token, attempt, delay);
-    this._become("waiting", { seconds: delay, reason: String(loss) });
+    this._become("waiting", { seconds: delay, reason: String(loss), kind: loss.kind });
     // Nobody but the server may shorten a wait that it asked for.
     const mayWake = told === undefined && !atLeast;
     await pause(delay, this._left.signal, mayWake ? this.#wake : undefined);
@@ -275,11 +277,11 @@ export class Reader {
     void error;
   }
 
-  /** @protected @param {State} state @param {{ seconds?: number, reason?: string }} [details] */
-  _become(state, { seconds, reason } = {}) {
+  /** @protected @param {State} state @param {Partial<StateChange>} [details] */
+  _become(state, { seconds = null, reason = null, kind = null } = {}) {
     this.#state = state;
     for (const watcher of this.#watchers.splice(0)) watcher();
-    this.#onState?.({ state, attempt: this._backoff.failures, seconds: seconds ?? null, reason: reason ?? null });
+    this.#onState?.({ state, attempt: this._backoff.failures, seconds, reason, kind });
   }
 
   /** Waits until the state changes. @protected @returns {Promise<void>} */

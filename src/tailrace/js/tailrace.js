@@ -18,6 +18,7 @@
 
 /**
  * @typedef {import("./decoders.js").Piece} Piece
+ * @typedef {import("./errors.js").LossKind} LossKind
  * @typedef {import("./events.js").Outcome} Outcome
  * @typedef {import("./events.js").TailEvent} TailEvent
  * @typedef {import("./places.js").Place} Place

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from posixpath import dirname, join, normpath
 
 import pytest
 import pytest_asyncio
 
 import tailrace
 from tailrace.chat.api.pages import PAGES
-from tailrace.pages import MEDIA_TYPES
+from tailrace.pages import CLIENT, MEDIA_TYPES
 from tests.chat.api.talking import Chat, Scripted, chatting
 
 TYPES = {
@@ -20,6 +21,8 @@ TYPES = {
     "/assets/demo.js": "text/javascript; charset=utf-8",
     "/assets/base.css": "text/css; charset=utf-8",
     "/assets/icon.svg": "image/svg+xml",
+    "/tailrace.js": "text/javascript; charset=utf-8",
+    "/js/tailrace.js": "text/javascript; charset=utf-8",
 }
 
 POLICY = (
@@ -69,7 +72,7 @@ async def test_who_has_a_page_is_not_sent_it_again(chat: Chat, path: str) -> Non
     assert head.headers["content-length"] == str(len(first.content))
 
 
-@pytest.mark.parametrize("path", ["/assets/none.js", "/assets/", "/assets/../demo.html", "/assets/%2e%2e/demo.html"])
+@pytest.mark.parametrize("path", ["/assets/none.js", "/assets/", "/assets/../demo.html", "/assets/%2e%2e/demo.html", "/js/"])
 async def test_there_is_nothing_beside_the_assets(chat: Chat, path: str) -> None:
     assert (await chat.http.get(path)).status_code == 404
 
@@ -82,22 +85,24 @@ async def test_pages_are_open_where_the_server_asks_for_a_key(tmp_path: Path) ->
 
 async def test_pages_are_not_in_the_document_of_the_api(chat: Chat) -> None:
     paths = (await chat.get("/openapi.json"))["paths"]
-    assert not [path for path in paths if path.startswith(("/demo", "/docs", "/assets"))]
+    assert not [path for path in paths if path.startswith(("/demo", "/docs", "/assets", "/tailrace.js", "/js"))]
 
 
 @pytest.mark.parametrize("page", ["demo", "docs"])
 async def test_a_page_names_all_its_modules_so_that_none_waits_for_another(page: str) -> None:
-    named = set(re.findall(r'(?:src|href)="assets/([^"]+\.js)"', (PAGES / f"{page}.html").read_text()))
-    assert named == modules_of(f"{page}.js")
+    named = set(re.findall(r'(?:src|href)="([^"]+\.js)"', (PAGES / f"{page}.html").read_text()))
+    assert named == modules_of(f"assets/{page}.js")
 
 
 def modules_of(script: str) -> set[str]:
-    """A module and all that it imports, which are there."""
+    """The paths of a module and of all that it imports, which are there."""
+    files = {f"assets/{name}": file for name, file in ASSETS.items()} | {f"js/{file.name}": file for file in CLIENT.iterdir()}
     found, left = set(), {script}
     while left:
-        name = left.pop()
-        found.add(name)
-        left |= set(re.findall(r' from "\./([^"]+)"', ASSETS[name].read_text())) - found
+        path = left.pop()
+        found.add(path)
+        imported = re.findall(r'^(?:import|export|\}).* from "([^"]+)";$', files[path].read_text(), re.MULTILINE)
+        left |= {normpath(join(dirname(path), reference)) for reference in imported} - found
     return found
 
 

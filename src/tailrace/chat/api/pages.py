@@ -29,7 +29,12 @@ async def docs(request: Request) -> Response:
 
 @router.api_route("/tailrace.js", methods=["GET", "HEAD"])
 async def client(request: Request) -> Response:
-    return await _client.get_response("tailrace.js", request.scope)
+    return await _pages.get_response("tailrace.js", request.scope)
+
+
+@router.api_route("/js/{path:path}", methods=["GET", "HEAD"])
+async def client_module(path: str, request: Request) -> Response:
+    return await _client.get_response(path, request.scope)
 
 
 @router.api_route("/assets/{path:path}", methods=["GET", "HEAD"])

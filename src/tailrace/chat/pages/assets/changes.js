@@ -1,6 +1,6 @@
 // Follows what happens to the sessions, in this tab or elsewhere, while the tab is visible.
 
-import { tail } from "../tailrace.js";
+import { tail } from "../js/tailrace.js";
 import { report, wake } from "./connection.js";
 import { headers, URL_OF_SERVER } from "./server.js";
 import { visible, whenHidden } from "./visibility.js";

@@ -1,6 +1,6 @@
 // Reads one reply to its end. A hidden tab gives its connection back, and goes on when it is visible again.
 
-import { StreamFailed, StreamLost, tail } from "../tailrace.js";
+import { StreamFailed, StreamLost, tail } from "../js/tailrace.js";
 import { report, wake } from "./connection.js";
 import { headers, URL_OF_SERVER } from "./server.js";
 import { isVisible, visible, whenHidden } from "./visibility.js";
