@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from markupsafe import Markup
 from starlette.datastructures import URL
 
-import tailrace
 from tailrace import get_streaming_html, get_streaming_js
-
-SCRIPTS = Path(tailrace.__file__).parent / "js"
+from tests.js.driving import NODE
 
 HOSTILE = [
     *('a"b', "a'b", "a<b>&amp;", "</script><script>x</script>", "</SCRIPT >", "<!--<script>", "]]>", "é🜁", "\u2028"),
@@ -73,13 +71,26 @@ def test_with_a_module_the_script_is_two_lines() -> None:
     )
 
 
-def test_without_a_module_the_script_contains_the_client() -> None:
+def test_without_a_module_the_script_contains_what_a_form_needs() -> None:
     script = get_streaming_js("ask", "/ask")
     assert script.startswith('<script type="module">\n')
-    assert (SCRIPTS / "tailrace.js").read_text() in script
-    assert re.search("^import ", script, re.MULTILINE) is None
+    declared = re.findall(r"^(?:async )?(?:class|function) (\w+)", script, re.MULTILINE)
+    # Each class comes after its base.
+    needed = ("TailraceError", "StreamLost", "SSEDecoder", "Reader", "Stream", "Widget")
+    assert [name for name in declared if name in needed] == list(needed)
+    assert "Room" not in declared
+    assert re.search(r"^(?:import|export) |/\*|(?:^| )//|^\s|\n\n", script, re.MULTILINE) is None
+    assert len(script.encode()) < 56_000
     # Each of these would end the script too early, or hide its end.
     assert [script.lower().count(text) for text in ("</script", "<script", "<!--")] == [1, 1, 0]
+
+
+def test_no_two_modules_have_the_same_name_for_something() -> None:
+    """The script has all names in one scope, and Node would refuse the second."""
+    script = get_streaming_js("ask", "/ask").partition("\n")[2].removesuffix("</script>\n")
+    command = [str(NODE), "--check", "--input-type=module"]
+    ran = subprocess.run(command, input=script, capture_output=True, text=True, timeout=20)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("nonce", ["", "a b", 'a"b', "a=b", "===", "é", "a\n", "<"])

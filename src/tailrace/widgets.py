@@ -52,7 +52,7 @@ def get_streaming_js(form_id: str, endpoint: str, *, nonce: str | None = None, m
     attributes = "" if nonce is None else f' nonce="{escape(nonce)}"'
     call = f"streamForm({_literal(_checked_id(form_id))}, {{ endpoint: {_literal(endpoint)} }});"
     if module is None:
-        code = f"{_joined_modules()}{call}"
+        code = f"{_joined_modules()}\n{call}"
     else:
         code = f"import {{ streamForm }} from {_literal(_checked_module(module))};\n{call}"
     return f'<script type="module"{attributes}>\n{code}\n</script>\n'
@@ -63,7 +63,7 @@ def _joined_modules() -> str:
     """Return widget.js and the modules that it imports as one, without comments. Their names do not collide."""
     texts: dict[str, str] = {}
     _collect("widget.js", texts)
-    return "".join(_NOT_SENT.sub("", _IMPORT.sub("", text)) for text in texts.values())
+    return "\n".join(_NOT_SENT.sub("", _IMPORT.sub("", text)).strip() for text in texts.values())
 
 
 def _collect(name: str, texts: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 import tailrace
+from tailrace.pages import CLIENT
 from tailrace.rover import UnusableImage, create_app
 from tailrace.rover.app import IMAGE_PATH, PAGES, is_name
 from tailrace.rover.telemetry import PATH
@@ -122,6 +123,12 @@ async def test_each_file_of_the_page_has_a_media_type(asset: str, photo: Path) -
     async with served(photo) as client:
         found = await client.get(f"/assets/{asset}")
         assert (found.status_code, found.content) == (200, (PAGES / "assets" / asset).read_bytes())
+
+
+async def test_no_file_of_the_page_has_the_name_of_a_module_of_the_client(photo: Path) -> None:
+    async with served(photo) as client:
+        for module in CLIENT.glob("*.js"):
+            assert (await client.get(f"/assets/{module.name}")).content == module.read_bytes()
 
 
 async def test_a_page_of_another_site_cannot_reach_the_server(photo: Path) -> None:

@@ -72,7 +72,9 @@ async def test_who_has_a_page_is_not_sent_it_again(chat: Chat, path: str) -> Non
     assert head.headers["content-length"] == str(len(first.content))
 
 
-@pytest.mark.parametrize("path", ["/assets/none.js", "/assets/", "/assets/../demo.html", "/assets/%2e%2e/demo.html", "/js/"])
+@pytest.mark.parametrize(
+    "path", ["/assets/none.js", "/assets/", "/assets/../demo.html", "/assets/%2e%2e/demo.html", "/js/"]
+)
 async def test_there_is_nothing_beside_the_assets(chat: Chat, path: str) -> None:
     assert (await chat.http.get(path)).status_code == 404
 
@@ -96,7 +98,9 @@ async def test_a_page_names_all_its_modules_so_that_none_waits_for_another(page:
 
 def modules_of(script: str) -> set[str]:
     """The paths of a module and of all that it imports, which are there."""
-    files = {f"assets/{name}": file for name, file in ASSETS.items()} | {f"js/{file.name}": file for file in CLIENT.iterdir()}
+    files = {f"assets/{name}": file for name, file in ASSETS.items()} | {
+        f"js/{file.name}": file for file in CLIENT.iterdir()
+    }
     found, left = set(), {script}
     while left:
         path = left.pop()

@@ -3,7 +3,7 @@
 import { Refusal } from "./refusal.js";
 import { headers as keyHeaders } from "./server.js";
 import { seconds, sentence } from "./words.js";
-import { StreamLost, tail } from "../tailrace.js";
+import { StreamLost, tail } from "../js/tailrace.js";
 
 const STREAMS = ["application/x-ndjson", "text/event-stream"];
 const LONGEST = 4_000_000; // bytes of a document
