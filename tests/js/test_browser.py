@@ -154,6 +154,22 @@ async def test_a_wait_ends_when_the_device_is_online_again(page: Page, relay: Re
     assert await page.evaluate(waiting) == 3
 
 
+async def test_a_stream_notices_that_the_device_is_offline(page: Page) -> None:
+    await page.evaluate(
+        """() => {
+            const onState = ({ state }) => (window.state = state);
+            window.stream = tailrace.tail('/long', { onState, retry: { base: 1000, cap: 1000 } });
+            (async () => { for await (const event of stream) window.last = event; })();
+        }"""
+    )
+    await page.wait_for_function("window.state === 'open'")
+    await page.context.set_offline(True)
+    await page.wait_for_function("window.state === 'waiting'")
+    await page.context.set_offline(False)
+    await page.wait_for_function("window.state === 'open'")
+    await page.evaluate("stream.close()")
+
+
 async def test_a_room_goes_on_after_a_cut(page: Page, relay: Relay) -> None:
     await page.evaluate(
         """() => {

@@ -87,6 +87,11 @@ export class Connection {
     return text + utf8.decode();
   }
 
+  /** Calls a function when the device goes offline. A browser may take minutes to break the connection itself. */
+  whenOffline(/** @type {() => void} */ act) {
+    if (globalThis.document) addEventListener("offline", act, { signal: this.#abort.signal });
+  }
+
   /** Ends the connection because the application wants it. */
   close() {
     this.#failure ??= new Failure(INTERRUPTED, { ours: true });

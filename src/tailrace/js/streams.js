@@ -288,6 +288,8 @@ export class Stream extends Reader {
     const lines = onLine && new Lines(/** @type {string} */ (this.mediaType), onLine);
     let gave = false;
     this.#quietSince = performance.now();
+    // A server on this device is still there, and then another connection is there at once.
+    connection.whenOffline(() => this.#obstacle === null && connection.close());
     try {
       for (;;) {
         const bytes = await connection.read(this.#timeToRead());
@@ -373,14 +375,18 @@ export class Stream extends Reader {
 
   /** Throws StreamLost if continuing could leave a gap, repeat an event or start the stream a second time. */
   #checkResumable(/** @type {Loss} */ loss) {
+    const obstacle = this.#obstacle;
+    if (obstacle !== null) throw this._lost(loss, obstacle);
+  }
+
+  /** Why another connection could not go on, or null if it could. */
+  get #obstacle() {
     const { canGoOn, position } = this._sorting;
-    if (!canGoOn && !this.#options.allowGaps) {
-      throw this._lost(loss, "its last event has no id after which it could go on");
-    }
+    if (!canGoOn && !this.#options.allowGaps) return "its last event has no id after which it could go on";
     if (position.token !== null && !FIELD_VALUE.test(position.token)) {
-      throw this._lost(loss, "the id of its last event cannot be sent back");
+      return "the id of its last event cannot be sent back";
     }
-    if (!this.#mayRepeat) throw this._lost(loss, "it has no address of its own at which it could go on");
+    return this.#mayRepeat ? null : "it has no address of its own at which it could go on";
   }
 
   // The kept place
