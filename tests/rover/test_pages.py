@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, WebSocketRoute, expect
 
+from tailrace.pages import CLIENT, SHARED
 from tailrace.rover.app import PAGES
 from tailrace.rover.telemetry import PATH
 from tailrace.testing import Fault
@@ -528,15 +529,16 @@ FAREWELL = '{"event":"farewell","data":{"reason":"%s","retry":60000}}'
 @pytest.mark.parametrize(
     ("last", "code", "state"),
     [
-        (None, 1000, r"^Ended$"),
+        ('{"event":"done","id":"S.e.1.end","data":{}}', 1000, r"^Ended$"),
         (None, 1008, r"^Refused$"),
         (None, 1011, r"^Reconnecting in \d s$"),
         (None, 1013, r"^Reconnecting in \d s$"),
         (None, 4409, r"^Open elsewhere$"),
         (FAREWELL % "replaced", 4409, r"^Open elsewhere$"),
         (FAREWELL % "shutdown", 1012, r"^Reconnecting in (60|5\d) s$"),
-        ('{"event":"error","data":{"code":"x","message":"it broke"}}', 1011, r"^Ended$"),
-        ("not JSON", 1000, r"^Reconnecting in \d s$"),
+        ('{"event":"error","id":"S.e.1.end","data":{"code":"x","message":"it broke"}}', 1011, r"^Failed$"),
+        ('{"event":"error","data":{"status":403,"detail":"not you"}}', 1008, r"^Refused$"),
+        ("not JSON", 1000, r"^Failed$"),
     ],
 )
 async def test_the_end_of_a_connection_is_understood(
@@ -715,9 +717,8 @@ def modules_of(script: str) -> set[str]:
     while left:
         name = left.pop()
         found.add(name)
-        file = PAGES / "assets" / name
-        if file.exists():  # else it is shared
-            left |= set(re.findall(r' from "\./([^"]+)"', file.read_text())) - found
+        file = next(file for folder in (PAGES / "assets", SHARED, CLIENT) if (file := folder / name).exists())
+        left |= set(re.findall(r'^(?:import|export|\}).* from "\./([^"]+)"', file.read_text(), re.MULTILINE)) - found
     return found
 
 

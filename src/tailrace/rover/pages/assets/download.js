@@ -1,6 +1,7 @@
 // Downloads a file that can be paused, and that goes on where it was after a lost connection.
 
-import { patience } from "./feeds.js";
+import { RETRY, whenBack } from "./feeds.js";
+import { Backoff, pause, readRetryAfter } from "./retries.js";
 
 const SILENCE = 20_000; // milliseconds after which a silent connection counts as lost
 const MEASURED = 3_000; // milliseconds that the rate is measured over
@@ -79,18 +80,23 @@ export class Download {
   async #run(signal) {
     const asking = this.state === "complete";
     this.unchanged = false;
-    for (let tries = 0; ; tries++) {
+    const backoff = new Backoff(RETRY);
+    for (;;) {
       this.#tell("connecting");
       const before = this.received;
       const lost = await this.#connection(signal, asking);
       signal.throwIfAborted();
       if (lost === null) return;
-      if (this.received > before) tries = 0;
-      await patience(tries, signal, (until) => this.#tell("waiting", { until, reason: lost.reason }), lost.wait);
+      if (this.received > before) backoff.succeed();
+      const delay = backoff.fail(lost.wait);
+      if (typeof delay === "string") throw new Useless(delay);
+      this.#tell("waiting", { until: Date.now() + delay * 1_000, reason: lost.reason });
+      await pause(delay, signal, whenBack);
+      signal.throwIfAborted();
     }
   }
 
-  /** Makes one request. Returns null if nothing is missing, or why it was lost: {reason, wait}. */
+  /** Makes one request. Returns null if nothing is missing, or why it was lost, and the seconds that the server named. */
   async #connection(signal, asking) {
     const silent = new AbortController();
     let timer;
@@ -120,14 +126,14 @@ export class Download {
         if (done) break;
         for await (const piece of this.#paced(value, signal)) this.#take(piece);
       }
-      if (this.total !== null && this.received < this.total) return { reason: "the connection was lost", wait: null };
+      if (this.total !== null && this.received < this.total) return { reason: "the connection was lost" };
       this.#stop();
       this.changed = false;
       this.#tell("complete");
       return null;
     } catch (error) {
       if (error instanceof Useless) throw error;
-      return { reason: silent.signal.aborted ? "nothing arrived for 20 s" : "the connection was lost", wait: null };
+      return { reason: silent.signal.aborted ? "nothing arrived for 20 s" : "the connection was lost" };
     } finally {
       this.#stop();
     }
@@ -161,8 +167,7 @@ export class Download {
       await response.body?.cancel();
       const words = `the server answered with status ${status}`;
       if (status < 500 && status !== 408 && status !== 429) throw new Useless(words);
-      const wait = Number.parseFloat(headers.get("retry-after")) * 1000;
-      return { reason: words, wait: Number.isFinite(wait) ? wait : null };
+      return { reason: words, wait: readRetryAfter(headers.get("retry-after")) };
     }
     this.#clear(this.#etag !== null && etag !== this.#etag);
     this.#etag = etag;

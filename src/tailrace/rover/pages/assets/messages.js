@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 import { announce, sentence } from "./status.js";
 
-const DOUBT = 5_000; // milliseconds on a new connection after which a message that was lost sight of is in doubt
+const DOUBT = 5_000; // milliseconds on a new connection after which a message that has not come back is in doubt
 
 /** Own messages that have not come back. They are the last rows of the list. */
 export class Outbox {
@@ -12,7 +12,7 @@ export class Outbox {
   #sent = []; // {text, item, state}, where the state is kept, sent, doubtful or refused
 
   /**
-   * - `pass(text)`: sends a message, and returns whether there is a connection.
+   * - `send(text)`: sends a message as soon as there is a connection. The promise is fulfilled when it is on its way.
    * - `onChange()`: called when a row has come, gone or changed.
    * - `onEdit(text)`: called with the text that the user wants to change.
    */
@@ -45,10 +45,9 @@ export class Outbox {
     this.#pass(message);
   }
 
-  /** On a new connection, sends what was kept. What was sent before and does not come back now may be lost. */
-  resend(signal) {
+  /** Notes a new connection. What was sent before and does not come back now may be lost. */
+  reconnected(signal) {
     const doubtful = this.#sent.filter(({ state }) => state === "sent");
-    for (const message of this.#sent) if (message.state === "kept") this.#pass(message);
     if (!doubtful.length) return;
     const timer = setTimeout(() => this.#doubt(doubtful), DOUBT);
     signal.addEventListener("abort", () => clearTimeout(timer));
@@ -73,9 +72,14 @@ export class Outbox {
     return true;
   }
 
-  #pass(message) {
-    if (this.#options.pass(message.text)) this.#tell(message, "sent", "Sending");
-    else this.#tell(message, "kept", "Kept. It is sent when the channel is connected.");
+  async #pass(message) {
+    this.#tell(message, "kept", "Kept. It is sent when the channel is connected.");
+    try {
+      await this.#options.send(message.text);
+    } catch {
+      return; // the channel is over, and the message becomes a draft
+    }
+    if (this.#sent.includes(message)) this.#tell(message, "sent", "Sending");
   }
 
   #doubt(doubtful) {

@@ -1,17 +1,18 @@
 // One channel in its pane: its messages, who is there, and what the user writes.
 
 import { element } from "./dom.js";
-import { connect } from "./feeds.js";
+import { follow } from "./feeds.js";
 import { Outbox, row } from "./messages.js";
 import { Scroll } from "./scroll.js";
 import { kept, page, sentence, State } from "./status.js";
+import { join } from "./tailrace.js";
 import { count } from "./words.js";
 
 const CHANNEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const MOST = 500; // messages that are shown
 const TOGETHER = 120_000; // milliseconds; messages of one member within them share a head
 const NAMED = 6; // members that are named without being asked for
-const SETTLED = 500; // milliseconds after which a new connection is not one that only says that the cursor is gone
+const SETTLED = 500; // milliseconds in which a connection gives the history of its channel
 const SOON = 300; // milliseconds in which several doubts about the members become one question
 
 export class Pane {
@@ -21,7 +22,7 @@ export class Pane {
   #options;
   #channel = null;
   #name = null;
-  #feed = null;
+  #room = null;
   #leave = null;
   #state;
   #scroll;
@@ -48,8 +49,7 @@ export class Pane {
     this.#showMembers();
     this.#scroll = new Scroll(this.#part.log, this.#part.newest, () => this.#read());
     this.#outbox = new Outbox(this.#part.list, {
-      // As JSON, because the server takes 1.0 or "a" for JSON, and would give back another text.
-      pass: (text) => this.#connected && this.#feed.send(JSON.stringify(text)),
+      send: (text) => this.#room.send(text),
       onChange: () => {
         this.#showEmpty();
         this.#scroll.follow();
@@ -155,12 +155,11 @@ export class Pane {
     const leave = new AbortController();
     this.#leave = leave;
     this.#history = true;
-    const url = this.#options.url(channel);
-    url.searchParams.set("name", this.#name);
-    this.#feed = connect(url, {
+    this.#room = follow(join, this.#options.url(channel), {
+      params: { name: this.#name },
       signal: leave.signal,
       onEvent: (event) => this.#take(event),
-      onState: (state) => this.#follow(state, leave),
+      onState: (state) => this.#follow(state, leave.signal),
     });
   }
 
@@ -186,26 +185,25 @@ export class Pane {
     this.#showEmpty();
   }
 
-  #follow(now, leave) {
-    this.#connected = now.state === "connected";
+  #follow(now, signal) {
+    this.#connected = now.state === "open";
     this.#state.feed(now);
     this.#showMembers();
     this.#part.empty.classList.toggle("unseen", now.state === "refused");
-    this.#part.again.hidden = !["refused", "replaced", "ended"].includes(now.state);
+    this.#part.again.hidden = !["ended", "failed", "refused", "replaced"].includes(now.state);
+    if (now.state === "failed") this.#tell(sentence(now.reason));
     if (now.state === "refused") this.#tell(`${sentence(now.reason)} Join again, or change the channel or your name.`);
     if (now.state === "replaced") this.#tell("Another window reads this channel under your name.");
     if (this.#connected) {
       this.#tell("");
       this.#askWho();
-      setTimeout(() => this.#settled(leave), SETTLED);
+      this.#outbox.reconnected(signal);
+      setTimeout(() => this.#settle(signal), SETTLED);
     }
   }
 
-  /** Does what waits until a connection has given its history, or has only said that the cursor is gone. */
-  #settled(leave) {
-    if (leave.signal.aborted || !this.#connected) return;
-    this.#history = false;
-    this.#outbox.resend(leave.signal);
+  #settle(signal) {
+    if (!signal.aborted && this.#connected) this.#history = false;
   }
 
   #tell(words) {
@@ -289,7 +287,6 @@ export class Pane {
     this.#asking = 0;
     if (!this.#connected) return;
     const url = new URL(`${this.#options.url(this.#channel)}/members`);
-    url.protocol = url.protocol.replace("ws", "http");
     url.searchParams.set("name", this.#name);
     try {
       const response = await fetch(url, { cache: "no-store", signal: this.#leave.signal });

@@ -8,8 +8,4 @@ const SERVER = new URL("..", import.meta.url);
 
 showImage(new URL("stream/rover-image", SERVER));
 new Telemetry(new URL("stream/rover-telemetry", SERVER));
-new Channels((channel) => {
-  const url = new URL(`ws/comms/${encodeURIComponent(channel)}`, SERVER);
-  url.protocol = url.protocol.replace("http", "ws");
-  return url;
-});
+new Channels((channel) => new URL(`ws/comms/${encodeURIComponent(channel)}`, SERVER));

@@ -24,7 +24,7 @@ const MARKS = {
   resting: "off",
   connecting: "busy",
   loading: "busy",
-  connected: "good",
+  open: "good",
   complete: "good",
   waiting: "wait",
   paused: "wait",
@@ -66,13 +66,15 @@ export class State {
   }
 
   /** Shows the state of a feed, as feeds.js tells it. */
-  feed({ state, until, reason }) {
+  feed({ state, seconds, reason }) {
+    const until = state === "waiting" ? Date.now() + seconds * 1_000 : null;
     const offline = state === "waiting" && !navigator.onLine;
     const words = {
       connecting: this.#told === "waiting" ? "Reconnecting" : "Connecting",
-      connected: "Connected",
+      open: "Connected",
       waiting: offline ? "Offline, next try" : "Reconnecting",
       ended: "Ended",
+      failed: "Failed",
       refused: "Refused",
       replaced: "Open elsewhere",
       resting: "Resting while hidden",
@@ -86,8 +88,8 @@ export class State {
     if (state === "connecting") return; // it says nothing new to a listener
     this.#told = state;
     if (before === state || state === "off" || state === "resting" || state === "loading") return;
-    if (state === "connected" && before !== "waiting") return;
-    const again = state === "connected" ? "connected again" : words.toLowerCase();
+    if (state === "open" && before !== "waiting") return;
+    const again = state === "open" ? "connected again" : words.toLowerCase();
     announce(`${this.#name}: ${again}${state === "refused" && reason ? `, ${reason}` : ""}`);
   }
 }

@@ -1,14 +1,15 @@
 // The telemetry: plots, the map and the values, from a feed of readings.
 
 import { element } from "./dom.js";
-import { connect } from "./feeds.js";
+import { follow } from "./feeds.js";
 import { cellsOf, LOW, ofDrive, PLOTS, summaryOf, valuesOf } from "./findings.js";
 import { Plot, WayMap } from "./plots.js";
 import { Readings } from "./readings.js";
 import { announce, kept, page, sentence, State } from "./status.js";
+import { tail } from "./tailrace.js";
 import { clock, count, number } from "./words.js";
 
-const SILENCE = 20_000; // milliseconds without a reading after which the connection counts as lost
+const TIMEOUTS = { head: 20, idle: 30, event: Infinity }; // seconds; the server pings if it has no reading
 const HIDDEN = 20_000; // milliseconds that a hidden tab keeps its connection: all tabs of a server share six
 const BURST = 1_000; // milliseconds in which what was missed arrives
 const ROWS = 30; // of the table
@@ -23,7 +24,7 @@ export class Telemetry {
   #state = new State(page["telemetry-state"], "Telemetry");
   #feed = null;
   #leave = null;
-  #after = null;
+  #after; // the cursor of the last reading before a rest
   #told = "off"; // the state of the feed
   #stale = false; // whether what is shown comes from before a reset
   #missed = 0; // readings that were filled in, as far as they have come
@@ -57,25 +58,25 @@ export class Telemetry {
 
   #open() {
     this.#leave = new AbortController();
-    this.#feed = connect(this.#url, {
+    this.#feed = follow(tail, this.#url, {
       after: this.#after,
-      silence: SILENCE,
+      timeouts: TIMEOUTS,
       signal: this.#leave.signal,
       onEvent: (event) => this.#take(event),
-      onState: (state) => this.#connected(state),
+      onState: (state) => this.#follow(state),
     });
   }
 
-  #connected(now) {
-    if (now.state === "connected" && (this.#told === "waiting" || this.#told === "resting")) {
+  #follow(now) {
+    if (now.state === "open" && (this.#told === "waiting" || this.#told === "resting")) {
       this.#back = performance.now();
       this.#missed = 0;
     }
     if (now.state !== "connecting") this.#told = now.state;
     this.#state.feed(now);
     if (now.reason) this.#note(`${sentence(now.reason)} What arrived is kept.`, Infinity);
-    else if (now.state === "connected") this.#note(this.#news);
-    if (now.state === "connected") this.#news = "";
+    else if (now.state === "open") this.#note(this.#news);
+    if (now.state === "open") this.#news = "";
     this.#schedule();
   }
 
@@ -86,7 +87,7 @@ export class Telemetry {
       return;
     }
     if (event === "dropped") return this.#note(`The server skipped ${count(data.count, "reading")}.`);
-    if (event !== undefined) return;
+    if (event !== null) return;
     if (this.#stale) {
       this.#readings.clear();
       this.#back = 0;
@@ -107,10 +108,10 @@ export class Telemetry {
         return;
       }
       timer = setTimeout(() => {
-        if (["ended", "refused", "replaced"].includes(this.#told)) return;
+        if (["ended", "failed", "refused", "replaced"].includes(this.#told)) return;
         this.#leave.abort();
-        this.#after = this.#feed.after;
-        this.#connected({ state: "resting" });
+        this.#after = this.#feed.cursor ?? undefined;
+        this.#follow({ state: "resting" });
       }, HIDDEN);
     });
   }
@@ -122,7 +123,7 @@ export class Telemetry {
       this.#back = 0;
     }
     if (readings.empty || !readings.late) return;
-    if (this.#told === "connected") {
+    if (this.#told === "open") {
       this.#state.show("waiting", `No reading for ${Math.round(readings.silence / 1000)} s`);
     }
     this.#schedule();
@@ -151,7 +152,7 @@ export class Telemetry {
 
   #draw() {
     const readings = this.#readings;
-    if (this.#told === "connected" && !readings.late) this.#state.feed({ state: "connected" });
+    if (this.#told === "open" && !readings.late) this.#state.feed({ state: "open" });
     for (const option of page.span.options) put(option, wordsOf(spanOf(Number(option.value), readings.every)));
     const [from, to] = this.#window;
     const chosen = this.#chosen === null || readings.empty ? null : readings.nearest(this.#chosen);
