@@ -60,10 +60,8 @@ export class Position {
   /**
    * Advances to an event's id, and tells whether the event is `new`. It is `old` if it was received before,
    * `elsewhere` if it belongs to another stream, and `last` if its cursor is that of the end.
-   *
-   * @param {string} token
    */
-  advance(token) {
+  advance(/** @type {string} */ token) {
     if (!this.givesCursors) {
       this.token = token;
       return "new";

@@ -2,28 +2,17 @@
 
 import { FIELD_VALUE, isCursor } from "./cursors.js";
 import {
-  DecodeError,
-  Loss,
-  NOT_DEALT_WITH,
-  REPLACED,
-  StreamFailed,
-  StreamLost,
-  StreamRefused,
-  StreamReset,
-  UNAVAILABLE,
-  isRecord,
-  shown,
+  DecodeError, Loss, NOT_DEALT_WITH, REPLACED, StreamFailed, StreamLost, StreamRefused, StreamReset, UNAVAILABLE,
+  isRecord, shown,
 } from "./errors.js";
 import { frame } from "./events.js";
 import { Backoff, pause, whenBack } from "./retries.js";
 import { Sorting } from "./sorting.js";
 
-/**
- * @import { LossKind } from "./errors.js"
- * @import { Outcome, TailEvent } from "./events.js"
- * @import { Retry } from "./retries.js"
- * @import { End } from "./sorting.js"
- */
+/** @import { LossKind } from "./errors.js" */
+/** @import { Outcome, TailEvent } from "./events.js" */
+/** @import { Retry } from "./retries.js" */
+/** @import { End } from "./sorting.js" */
 
 /** @typedef {"idle" | "connecting" | "open" | "waiting" | "ended" | "failed"} State */
 
@@ -69,7 +58,9 @@ export const UNKNOWN = "it is unknown whether the request has arrived";
  */
 export class Reader {
   /** @type {State} */
-  #state = "idle";
+  state = "idle";
+  /** The outcome of the stream. Null before the end, or if the server does not tell. @type {Outcome | null} */
+  outcome = null;
   /** @type {any} */
   #reason = null; // of the caller's signal
   /** @type {TailEvent[]} */
@@ -77,8 +68,6 @@ export class Reader {
   #taken = 0; // from the queue
   /** @type {string | null} */
   #cursor;
-  /** @type {Outcome | null} */
-  #outcome = null;
   #isBusy = false;
   #batches;
   #onState;
@@ -111,16 +100,6 @@ export class Reader {
     }
   }
 
-  /** @returns {State} */
-  get state() {
-    return this.#state;
-  }
-
-  /** The outcome of the stream. Null before the end, or if the server does not tell. @returns {Outcome | null} */
-  get outcome() {
-    return this.#outcome;
-  }
-
   /** The id of the last event that you received. Pass it as `after` to continue later. @returns {string | null} */
   get cursor() {
     const isBehind = this.#taken < this.#queue.length || this._left.signal.aborted;
@@ -150,7 +129,7 @@ export class Reader {
 
   /** Connects, unless an iteration has. Throws the error if the server does not give the stream. */
   async open() {
-    if (this.#state === "idle") await this.#fill();
+    if (this.state === "idle") await this.#fill();
     return this;
   }
 
@@ -206,7 +185,7 @@ export class Reader {
     if (!this.#isBusy) this.#batches.return();
     this.#queue = [];
     this.#taken = 0;
-    if (this.#state !== "failed" && this.#state !== "ended") this._become("ended");
+    if (this.state !== "failed" && this.state !== "ended") this._become("ended");
   }
 
   // Following
@@ -279,7 +258,7 @@ export class Reader {
 
   /** @protected @param {State} state @param {Partial<StateChange>} [details] */
   _become(state, { seconds = null, reason = null, kind = null } = {}) {
-    this.#state = state;
+    this.state = state;
     for (const watcher of this.#watchers.splice(0)) watcher();
     this.#onState?.({ state, attempt: this._backoff.failures, seconds, reason, kind });
   }
@@ -316,7 +295,7 @@ export class Reader {
 
   /** @protected @param {Outcome} end @param {TailEvent | null} [said] */
   _end({ state, code, message, data }, said = null) {
-    this.#outcome = { state, code, message, data };
+    this.outcome = { state, code, message, data };
     if (state === "error") throw new StreamFailed(code, message, isRecord(said?.data) ? said.data : {});
   }
 

@@ -64,13 +64,8 @@ export function readRetryAfter(/** @type {string | null} */ value) {
 
 const LONGEST_TIMER = 2 ** 31 - 1; // a longer one would fire at once
 
-/**
- * Calls a function after some seconds. Returns a function that prevents it.
- *
- * @param {number} seconds
- * @param {() => void} act
- */
-export function after(seconds, act) {
+/** Calls a function after some seconds. Returns a function that prevents it. */
+export function after(/** @type {number} */ seconds, /** @type {() => void} */ act) {
   const timer = setTimeout(act, Math.min(seconds * 1000, LONGEST_TIMER));
   return () => clearTimeout(timer);
 }

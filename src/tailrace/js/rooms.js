@@ -2,16 +2,7 @@
 
 import { DOCUMENT } from "./decoders.js";
 import {
-  DecodeError,
-  INTERRUPTED,
-  Loss,
-  REPLACED,
-  StreamRefused,
-  TooManyUnsent,
-  isRecord,
-  parsed,
-  readRefusal,
-  shown,
+  DecodeError, INTERRUPTED, Loss, REPLACED, StreamRefused, TooManyUnsent, isRecord, parsed, readRefusal, shown,
 } from "./errors.js";
 import { frame, readValue } from "./events.js";
 import { Reader, broken } from "./reading.js";
@@ -19,11 +10,9 @@ import { Connection, Failure, absolute, withParameter, withParameters } from "./
 import { after, readRetryAfter } from "./retries.js";
 import { MAX_LENGTH } from "./sse.js";
 
-/**
- * @import { TailEvent } from "./events.js"
- * @import { Drop, HeaderMap, ReaderOptions } from "./reading.js"
- * @import { End } from "./sorting.js"
- */
+/** @import { TailEvent } from "./events.js" */
+/** @import { Drop, HeaderMap, ReaderOptions } from "./reading.js" */
+/** @import { End } from "./sorting.js" */
 
 /**
  * @typedef {object} OwnJoinOptions

@@ -4,10 +4,8 @@ import { Position } from "./cursors.js";
 import { DecodeError, Loss, StreamLost, StreamRefused, refusal } from "./errors.js";
 import { DONE_MARK, ONLY_RETRY, RESERVED, outcome, readFailure, readNotice } from "./events.js";
 
-/**
- * @import { Notice, TailEvent } from "./events.js"
- * @import { Backoff } from "./retries.js"
- */
+/** @import { Notice, TailEvent } from "./events.js" */
+/** @import { Backoff } from "./retries.js" */
 
 /** @typedef {Notice | StreamRefused | DecodeError} End */
 
@@ -151,10 +149,8 @@ export class Sorting {
    * Drops the first frames of a response that the client has already. For cursors, `Position` does that.
    *
    * Some servers begin with the last event that the client has, or always with their last few events.
-   *
-   * @param {TailEvent[]} frames
    */
-  #withoutKnown(frames) {
+  #withoutKnown(/** @type {TailEvent[]} */ frames) {
     const { token } = this.position;
     /** @type {TailEvent[]} */
     const unknown = [];

@@ -210,13 +210,8 @@ function readUsual(text, start, events, last, maxLength, read, marks) {
   }
 }
 
-/**
- * Returns the value of a JSON text, or what a mark stands for, or the text itself.
- *
- * @param {string} text
- * @param {Map<string, any>} marks
- */
-function readJSON(text, marks) {
+/** Returns the value of a JSON text, or what a mark stands for, or the text itself. */
+function readJSON(/** @type {string} */ text, /** @type {Map<string, any>} */ marks) {
   if (BEGINS_JSON[text.charCodeAt(0)]) {
     try {
       return JSON.parse(text);

@@ -3,14 +3,7 @@
 import { FIELD_VALUE, isCursor } from "./cursors.js";
 import { ACCEPT, DOCUMENT, Lines, MAX_DOCUMENT, TEXT, decode, decoderFor } from "./decoders.js";
 import {
-  DecodeError,
-  Loss,
-  NotStoppable,
-  StreamLost,
-  Truncated,
-  UNAVAILABLE,
-  parsed,
-  readRefusal,
+  DecodeError, Loss, NotStoppable, StreamLost, Truncated, UNAVAILABLE, parsed, readRefusal,
 } from "./errors.js";
 import { isUnfinished, outcome, readDocument, readFailure } from "./events.js";
 import { Kept, spelled } from "./places.js";
@@ -19,13 +12,11 @@ import { Connection, Failure, absolute, namedAddress, stopLink, withParameter, w
 import { Backoff, pause, readRetryAfter } from "./retries.js";
 import { MAX_LENGTH } from "./sse.js";
 
-/**
- * @import { Decoder, Piece } from "./decoders.js"
- * @import { TailEvent } from "./events.js"
- * @import { Store } from "./places.js"
- * @import { Drop, HeaderMap, ReaderOptions } from "./reading.js"
- * @import { End } from "./sorting.js"
- */
+/** @import { Decoder, Piece } from "./decoders.js" */
+/** @import { TailEvent } from "./events.js" */
+/** @import { Store } from "./places.js" */
+/** @import { Drop, HeaderMap, ReaderOptions } from "./reading.js" */
+/** @import { End } from "./sorting.js" */
 
 /**
  * @typedef {object} Timeouts Seconds.

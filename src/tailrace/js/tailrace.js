@@ -33,19 +33,8 @@
 
 export { LinesDecoder } from "./decoders.js";
 export {
-  ClientError,
-  DecodeError,
-  FrameTooLarge,
-  Loss,
-  NotAStream,
-  NotStoppable,
-  StreamFailed,
-  StreamLost,
-  StreamRefused,
-  StreamReset,
-  TailraceError,
-  TooManyUnsent,
-  Truncated,
+  ClientError, DecodeError, FrameTooLarge, Loss, NotAStream, NotStoppable, StreamFailed, StreamLost, StreamRefused,
+  StreamReset, TailraceError, TooManyUnsent, Truncated,
 } from "./errors.js";
 export { saved } from "./places.js";
 export { Room, join } from "./rooms.js";
