@@ -8,7 +8,6 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, Unpack
-from urllib.parse import urlsplit
 
 from pydantic_core import to_json
 
@@ -42,12 +41,19 @@ def _open_redis(url: str, keeping: Keeping, pulse: Pulse) -> LogStore:
     return RedisStore(url, keeping, pulse)
 
 
-STORES: dict[str, OpenStore] = {"memory": _open_memory, "redis": _open_redis, "rediss": _open_redis}
+STORES: dict[str, OpenStore] = {
+    "memory": _open_memory,
+    "redis": _open_redis,
+    "rediss": _open_redis,
+    "unix": _open_redis,
+    "redis+sentinel": _open_redis,
+    "rediss+sentinel": _open_redis,
+}
 """Functions that make a store from a URL, by URL scheme. Nothing is connected before the store is used."""
 
 
 def _open_store(url: str, keeping: Keeping, pulse: Pulse) -> LogStore:
-    scheme = urlsplit(url).scheme
+    scheme = url[: max(url.find("://"), 0)].lower()  # urlsplit refuses several hosts of which one is an IPv6 address
     if scheme not in STORES:
         raise ValueError(f"expected an engine URL of scheme {' or '.join(sorted(STORES))}, but got {url!r}")
     return STORES[scheme](url, keeping, pulse)

@@ -29,3 +29,10 @@ def own_redis() -> Iterator[RedisServer]:
     """A server for one test, which may stop it, freeze it and set what it likes."""
     with redis_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def contract_redis() -> Iterator[RedisServer]:
+    """A server of one module, whose settings its tests change."""
+    with redis_server() as server:
+        yield server

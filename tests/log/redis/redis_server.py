@@ -9,8 +9,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ class RedisServer:
     disk. Without persistence, each start finds it empty: add `--appendonly yes` to change that.
     """
 
-    def __init__(self, folder: Path, *options: str, tls: bool = False) -> None:
+    def __init__(self, folder: Path, *options: str, tls: bool = False, certificate: Path | None = None) -> None:
         self.folder = folder
+        self.certificate = certificate or folder / "own.pem"  # with its key
         self.port = 0
         self.unix_url = f"unix://{folder}/socket"
-        self._options = [*_tls_options(folder), *options] if tls else list(options)
+        self._options = [*self._tls_options(), *options] if tls else list(options)
         self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
         # The test's own connection, by another client than the one that is tested.
@@ -48,7 +50,7 @@ class RedisServer:
     @property
     def url(self) -> str:
         if self._tls:
-            return f"rediss://127.0.0.1:{self.port}?ssl_ca_certs={self.folder}/own.pem"
+            return f"rediss://127.0.0.1:{self.port}?ssl_ca_certs={self.certificate}"
         return f"redis://127.0.0.1:{self.port}"
 
     @property
@@ -117,6 +119,17 @@ class RedisServer:
         if self._process is not None:
             self.kill()
 
+    def _tls_options(self) -> list[str]:
+        if not self.certificate.exists():
+            own_certificate(self.folder)
+        file = str(self.certificate)
+        files = ["--tls-cert-file", file, "--tls-key-file", file, "--tls-ca-cert-file", file]
+        return [*files, "--tls-auth-clients", "no", "--tls-replication", "yes", "--tls-cluster", "yes"]
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "config"
+
     @property
     def _log(self) -> Path:
         return self.folder / "log"
@@ -125,8 +138,9 @@ class RedisServer:
         """Whether the server serves. False if it has ended instead."""
         listen = ["--port", "0", "--tls-port", str(self.port)] if self._tls else ["--port", str(self.port)]
         place = ["--bind", "127.0.0.1", "--unixsocket", f"{self.folder}/socket", "--dir", str(self.folder)]
-        nothing = ["--save", "", "--appendonly", "no"]
-        command = [_program(), *listen, *place, *nothing, *self._options]
+        nothing = [] if "--sentinel" in self._options else ["--save", "", "--appendonly", "no"]
+        self._config.touch()  # a Sentinel needs one, and writes it
+        command = [_program(), str(self._config), *listen, *place, *nothing, *self._options]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + PATIENCE
@@ -151,16 +165,82 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*options: str, tls: bool = False) -> Iterator[RedisServer]:
-    """A running server, with options of redis-server, which ends with the block."""
+def redis_server(*options: str, tls: bool = False, certificate: Path | None = None) -> Iterator[RedisServer]:
+    """A running server, with options of redis-server, which ends with the block. By default, it makes a certificate."""
     # Not in pytest's folder, whose name is too long for a socket.
     with tempfile.TemporaryDirectory(prefix="tailrace-") as folder:
-        server = RedisServer(Path(folder), *options, tls=tls)
+        server = RedisServer(Path(folder), *options, tls=tls, certificate=certificate)
         try:
             server.start()
             yield server
         finally:
             server.close()
+
+
+class Watched:
+    """A master and its replica, and a Sentinel that replaces a master which is silent for half a second."""
+
+    name = "the-master"
+
+    def __init__(self, master: RedisServer, replica: RedisServer, sentinel: RedisServer) -> None:
+        self.master, self.replica, self.sentinel = master, replica, sentinel
+
+    @property
+    def url(self) -> str:
+        scheme, _, place = self.sentinel.url.partition("://")
+        host, _, options = place.partition("?")
+        return f"{scheme}+sentinel://{host}/{self.name}?{options}"
+
+    def in_step(self) -> bool:
+        """Whether the replica has all that the master has, and hears at once of what is written."""
+        self.master.ask("SET", "step", 1, "PX", 1)
+        return int(self.master.ask("WAIT", 1, 1000)) == 1
+
+    def demoted(self) -> bool:
+        """Whether the master is a replica by now."""
+        try:
+            return bool(self.master.ask("ROLE")[0] == b"slave")
+        except NotServing:  # its connections are closed when it becomes one
+            return False
+
+    def replaced(self) -> bool:
+        """Whether the replica is the master by now."""
+        try:
+            return bool(self.replica.ask("ROLE")[0] == b"master")
+        except NotServing:  # its connections are closed when it becomes one
+            return False
+
+    def watched(self) -> bool:
+        """Whether the Sentinel knows a replica that it may promote."""
+        facts = [fact for replica in self.sentinel.ask("SENTINEL", "REPLICAS", self.name) for fact in replica]
+        linked = b"ok" in facts  # the replica to the master
+        return linked and facts.count(b"slave") == 2  # as its flags, with none of a failure, and as its role
+
+
+@contextmanager
+def watched_servers(*options: str, tls: bool = False) -> Iterator[Watched]:
+    """Two running servers with options of redis-server, and their Sentinel."""
+    options = *options, "--repl-diskless-sync-delay", "0"
+    with ExitStack() as stack:
+        start = partial(redis_server, tls=tls)
+        master = stack.enter_context(start(*options))
+        start = partial(start, certificate=master.certificate)
+        replica = stack.enter_context(start(*options, "--replicaof", "127.0.0.1", str(master.port)))
+        watched = Watched(master, replica, stack.enter_context(start("--sentinel")))
+        until_true(watched.in_step, "a replica in step")
+        watched.sentinel.ask("SENTINEL", "MONITOR", watched.name, "127.0.0.1", master.port, 1)
+        quick = "down-after-milliseconds", 500, "failover-timeout", 2000
+        watched.sentinel.ask("SENTINEL", "SET", watched.name, *quick)
+        until_true(watched.watched, "a Sentinel that knows both servers")
+        yield watched
+
+
+def until_true(condition: Callable[[], object], what: str) -> None:
+    """Wait for a state of servers that nothing tells."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"expected {what} within {PATIENCE} s"
+        time.sleep(0.01)
 
 
 def _program() -> str:
@@ -174,10 +254,3 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _tls_options(folder: Path) -> list[str]:
-    own_certificate(folder)
-    file = f"{folder}/own.pem"  # with its key
-    files = ["--tls-cert-file", file, "--tls-key-file", file, "--tls-ca-cert-file", file]
-    return [*files, "--tls-auth-clients", "no"]

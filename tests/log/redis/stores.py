@@ -91,9 +91,13 @@ async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
 
 async def settled(*stores: RedisStore) -> None:
     """Wait until stores have done all that follows a new connection, so that nothing is loaded for that reason."""
-    await until(
-        lambda: all(store._beat._listening and not any(log.stale for log in store._mirrors) for store in stores)
-    )
+    await until(lambda: all(listening(store) and not any(log.stale for log in store._mirrors) for store in stores))
+
+
+def listening(store: RedisStore) -> bool:
+    """Whether a store expects to hear what it publishes."""
+    servers: Any = store._servers
+    return servers is not None and bool(servers._listening)
 
 
 def write(writer: Writer, *items: Any) -> None:

@@ -12,19 +12,31 @@ from tailrace.flow import Retention
 from tailrace.log.redis import beat as module
 from tailrace.log.redis.beat import PRODUCER_LOST
 from tests.log.redis.redis_server import RedisServer
-from tests.log.redis.stores import LIMIT, QUICK, SLOW, FlakyStore, attached, read_all, stores, take, until, write
+from tests.log.redis.stores import (
+    LIMIT,
+    QUICK,
+    SLOW,
+    FlakyStore,
+    attached,
+    listening,
+    read_all,
+    stores,
+    take,
+    until,
+    write,
+)
 
 NAME = "/stream"
 PACE = replace(QUICK, linger=60.0)
 
 
 def processes(server: RedisServer) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = server.ask("HGETALL", "tailrace:processes")
+    found: dict[bytes, bytes] = server.ask("HGETALL", "{tailrace}:processes")
     return found
 
 
 def used(server: RedisServer, store: FlakyStore) -> set[bytes]:
-    return set(server.ask("SMEMBERS", f"tailrace:used:{store.process.decode()}"))
+    return set(server.ask("SMEMBERS", f"{{tailrace}}:used:{store.process.decode()}"))
 
 
 async def stand_still(store: FlakyStore) -> None:
@@ -104,8 +116,8 @@ async def test_who_leases_during_its_burial_is_buried_when_it_dies(redis: RedisS
         await dead.lease(await dead.create(NAME, Retention()))
         await rounds(dead, 1)
         # The last step of a burial that read the names before.
-        redis.ask("DEL", f"tailrace:used:{dead.process.decode()}")
-        redis.ask("HDEL", "tailrace:processes", dead.process)
+        redis.ask("DEL", f"{{tailrace}}:used:{dead.process.decode()}")
+        redis.ask("HDEL", "{tailrace}:processes", dead.process)
         await until(lambda: used(redis, dead) == {NAME.encode()})
         await stand_still(dead)
         log = await attached(other, NAME)
@@ -144,16 +156,16 @@ async def test_a_deaf_subscription_is_replaced(redis: RedisServer) -> None:
     async with stores(redis.url, pace=PACE) as (one, other):
         here, there = [await store.attach("/room", Retention()) for store in (one, other)]
         with there.tail() as tail:
-            await until(lambda: other._beat._listening)
+            await until(lambda: listening(other))
             before = {client["id"] for client in redis.clients()}
             other.deaf = lambda _: True
             await here.append(1)
-            await until(lambda: not other._beat._listening)
+            await until(lambda: not listening(other))
             other.deaf = lambda _: False
             assert await take(tail, 1) == [1]
             await here.append(2)
             assert await take(tail, 1) == [2]
-            await until(lambda: other._beat._listening)
+            await until(lambda: listening(other))
             after = {client["id"] for client in redis.clients()}
             assert len(after - before) >= 2
             assert {client["name"] for client in redis.clients() if client["id"] in after - before} == {

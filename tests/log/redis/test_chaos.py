@@ -37,7 +37,7 @@ class LossyStore(RedisStore):
     chance = random.Random(0)
 
     def _pushed(self, push: list[Any]) -> None:
-        if push[1] == self._beat.channel or self.chance.random() >= LOSS:
+        if b":to:" in push[1] or self.chance.random() >= LOSS:
             super()._pushed(push)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
@@ -12,14 +12,7 @@ from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.log.store import LogStore
 from tailrace.testing import LogContract, Relay, relayed
 
-from .redis_server import RedisServer, redis_server
-
-
-@pytest.fixture(scope="module")
-def contract_redis() -> Iterator[RedisServer]:
-    """A server of this module's own, whose settings its tests change."""
-    with redis_server() as server:
-        yield server
+from .redis_server import RedisServer
 
 
 class TestRedisStore(LogContract):

@@ -109,7 +109,7 @@ def history_before_subscription(patch: pytest.MonkeyPatch) -> None:
         return log
 
     async def subscribe_later(self: Mirrors, name: str, channel: bytes) -> None:
-        await self.news.ready(1)
+        await self.servers.ready("", 1)
 
     patch.setattr(Mirrors, "_make", make_first)
     patch.setattr(Mirrors, "_subscribe", subscribe_later)

@@ -384,7 +384,8 @@ async def test_a_failure_in_the_background_is_logged(redis: RedisServer, caplog:
 async def test_a_user_needs_no_more_than_its_own_keys_and_channels(own_redis: RedisServer) -> None:
     kinds = "hash", "set", "stream", "string", "keyspace", "pubsub", "scripting", "connection"
     allowed = [f"+@{kind}" for kind in kinds]
-    own_redis.ask("ACL", "SETUSER", "app", "on", ">secret", "~tailrace:*", "&tailrace:*", *allowed, "-@dangerous")
+    patterns = "~tailrace:*", "~{tailrace*", "&tailrace:*"
+    own_redis.ask("ACL", "SETUSER", "app", "on", ">secret", *patterns, *allowed, "-@dangerous")
     url = own_redis.url.replace("redis://", "redis://app:secret@")
     async with stores(url) as (one, other):
         writer = await one.lease(await one.create(NAME, Retention()))
@@ -403,7 +404,7 @@ async def test_a_user_needs_no_more_than_its_own_keys_and_channels(own_redis: Re
 
 
 async def test_an_engine_opens_it_by_url(redis: RedisServer) -> None:
-    for url in (redis.url, f"{redis.url}/3"):
+    for url in (redis.url, f"{redis.url}/3", f"{redis.unix_url}?db=4"):
         engine = Engine(url, keep=30.0)
         log = await engine.log(NAME)
         await log.append(1)

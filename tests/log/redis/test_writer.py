@@ -186,7 +186,7 @@ async def test_an_end_that_could_not_be_stored_reaches_others_later(redis: Redis
             one.refuse = False
             await until(lambda: tail.ended)
         assert there.outcome == UNAVAILABLE
-        await until(lambda: not redis.ask("KEYS", "tailrace:used:*"))
+        await until(lambda: not redis.ask("KEYS", "{tailrace}:used:*"))
 
 
 async def test_an_end_that_could_not_be_stored_is_buried_with_its_process(redis: RedisServer) -> None:

@@ -1,15 +1,46 @@
-"""Where a Redis server is. Redis-py reads its URL and makes its TLS context, and does no I/O here."""
+"""Where a Redis server is. Redis-py reads its URL and makes its TLS context, and does no I/O here.
+
+| URL | leads to |
+|---|---|
+| `redis://`, `rediss://` (TLS), `unix://` | one server, as redis-py reads it |
+| `redis+sentinel://host,host2:26380/NAME/DB`, `rediss+sentinel://` | the master that Sentinels know by a name |
+
+Several hosts are separated by commas. A user, a password and options belong to all of the servers.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from ssl import SSLContext
-from typing import Any
+from typing import Any, Protocol, Self
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError
 
 Part = bytes | str | int | float
 """A part of a command."""
+
+_GROUP = re.compile(
+    r"(?P<scheme>rediss?)\+(?P<kind>sentinel)://((?P<user>[^/?#]*)@)?(?P<hosts>[^/?#@]+)(/(?P<path>[^?#]*))?"
+    r"(\?(?P<query>[^#]*))?"
+)
+
+
+class Target(Protocol):
+    """What a connection is to reach. `str` of it shows no password."""
+
+    @property
+    def database(self) -> int:
+        """The number of the database there."""
+
+    async def locate(self) -> Address:
+        """Return where the server is now. Raise NotSent or Refused if nobody can tell."""
+
+
+OnMove = Callable[[str], object]
+"""A function to call with the address, as `str`, at which a server is from now on."""
 
 
 class Address:
@@ -38,6 +69,16 @@ class Address:
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
 
+    def at(self, host: str, port: int) -> Self:
+        """Return the address of another server that is greeted in the same way."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, host=host, port=port)
+        return other
+
+    async def locate(self) -> Address:
+        """Return this address: it is that of a server."""
+        return self
+
     def greeting(self, name: str) -> list[tuple[Part, ...]]:
         """Return the first commands of a connection with a name."""
         hello: list[Part] = ["HELLO", 3]
@@ -46,3 +87,32 @@ class Address:
         if name:
             hello += ["SETNAME", name]
         return [tuple(hello), *([("SELECT", self.database)] if self.database else [])]
+
+
+class Group:
+    """A URL with several hosts, taken apart. Raise ValueError if it is not one of `kind`."""
+
+    def __init__(self, url: str, kind: str, port: int) -> None:
+        """Read a URL such as `redis+KIND://user:password@host,host2:26380/path?option=…`. `port` is the default."""
+        found = _GROUP.fullmatch(url)
+        if found is None or found["kind"] != kind:
+            raise ValueError(f"expected a URL like redis+{kind}://host:{port},host2:{port}, but got another one")
+        self._scheme, self._user = found["scheme"], found["user"]
+        hosts = filter(None, found["hosts"].split(","))
+        self.hosts = [host if re.search(r":\d+$", host) else f"{host}:{port}" for host in hosts]
+        self.path = unquote(found["path"] or "")
+        self.options = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
+
+    def addresses(self, database: str = "") -> list[Address]:
+        """Return an address for each host, with the user, the password and all options of the URL."""
+        greeted = "" if self._user is None else f"{self._user}@"
+        return [self._address(f"{greeted}{host}/{database}", self.options) for host in self.hosts]
+
+    def addresses_as(self, user: str, password: str) -> list[Address]:
+        """Return an address for each host, with another user and only the options of TLS."""
+        tls = {name: value for name, value in self.options.items() if name.startswith("ssl_")}
+        greeted = f"{quote(user, '')}:{quote(password, '')}@" if user or password else ""
+        return [self._address(greeted + host, tls) for host in self.hosts]
+
+    def _address(self, place: str, options: dict[str, str]) -> Address:
+        return Address(f"{self._scheme}://{place}?{urlencode(options)}")

@@ -2,17 +2,18 @@
 
 | key | value |
 |---|---|
-| `<prefix>:processes` | a hash: each process and its counter |
-| `<prefix>:used:<process>` | a set: the names of the logs that the process reads or writes |
-| `<prefix>:to:<process>` | no key, but a channel: to this process |
+| `{<prefix>}:processes` | a hash: each process and its counter |
+| `{<prefix>}:used:<process>` | a set: the names of the logs that the process reads or writes |
+
+The braces are a hash tag: one server of a cluster has these keys.
 
 A process whose counter stood still for three rounds of another one is dead to that one, which buries it: it ends the
 streams that the dead one wrote, and removes the dead one from those that it read. No clock takes part. So nothing
 happens when a clock jumps, and a Redis that stood still buries nobody: rounds that fail do not count. The counter is
 raised in the event loop that produces, so that a loop which stands still counts as dead as well.
 
-Each round also sends a number from the command connection to the channel of its own process. If it does not come back
-by the next round, the subscription is deaf, or the two connections have different servers. A PING would show neither.
+Each round also publishes a number that has to come back by the next one (`Servers.echo`). Otherwise the connections
+lead nowhere, and the round does not count.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from ...errors import StoreUnavailable
 from ...events import Outcome
 from .connection import Refused, Unreachable
 from .frames import encode_outcome
-from .link import Link
 from .scripts import BURY, Keys
+from .server import Servers
 
 logger = logging.getLogger("tailrace.log.redis")
 
@@ -45,35 +46,28 @@ class Beat:
 
     def __init__(
         self,
-        commands: Link,
+        servers: Servers,
         prefix: str,
         process: bytes,
         *,
         interval: float,
         keep_ms: int,
         tend: Callable[[], Awaitable[None]],
-        reconnect: Callable[[str], object],
         buried: Callable[[], object],
     ) -> None:
         """Make the beat of a process. `keep_ms` is how long to keep the streams of the dead.
 
-        It calls `tend` in each round, `reconnect` with a reason when the connections lead nowhere, and `buried` when
-        this process finds that others took it for dead.
+        It calls `tend` in each round, and `buried` when this process finds that others took it for dead.
         """
         self.process = process
-        self.channel = f"{prefix}:to:{process.decode()}".encode()
-        self._commands = commands
+        self._servers = servers
         self._prefix = prefix
-        self._processes = f"{prefix}:processes"
+        self._processes = f"{{{prefix}}}:processes"
         self._interval = interval
         self._keep_ms = keep_ms
         self._tend = tend
-        self._reconnect = reconnect
         self._buried = buried
         self._count = 0
-        self._number = 0
-        self._listening = False
-        self._sent = self._heard = b""
         self._others: dict[bytes, tuple[bytes, int]] = {}  # counter, and for how many rounds it has stood still
 
     async def run(self) -> None:
@@ -85,52 +79,40 @@ class Beat:
             except (Unreachable, Refused, StoreUnavailable) as error:
                 logger.debug("a round failed: %s", error)
                 if isinstance(error, Refused) and error.code == "READONLY":
-                    self._reconnect("it is a replica by now")  # its name may lead to the new master
+                    self._servers.drop("it is a replica by now")  # its name may lead to the new master
                 # The others may need as long as this process to connect again. So count anew, and come back soon.
                 self._others.clear()
                 pause /= 4
             await asyncio.sleep(pause)
 
-    def listen(self, listening: bool) -> None:
-        """Note that the channel of this process was subscribed, or that the subscription is lost."""
-        self._listening = listening
-        self._sent = self._heard = b""
-
-    def hear(self, number: bytes) -> None:
-        """Note that a number came back."""
-        self._heard = number
-
-    def use(self, name: str) -> None:
-        """Note that this process uses a log, in the same write as the next command. Raise NotSent."""
+    async def use(self, name: str) -> None:
+        """Note that this process uses a log, before its next command does. Raise Refused, Lost or NotSent."""
+        noted = []
         if not self._count:
-            self._commands.call("HSETNX", self._processes, self.process, 0)
-        self._commands.call("SADD", self._used(self.process), name)
+            noted.append(self._servers.call("HSETNX", self._processes, self.process, 0))
+        noted.append(self._servers.call("SADD", self._used(self.process), name))
+        if self._servers.apart:  # otherwise the next command follows on the same connection, in the same write
+            await asyncio.gather(*noted)
 
     def leave_off(self, name: str) -> None:
         """Note that this process uses a log no more. Raise NotSent."""
-        self._commands.call("SREM", self._used(self.process), name)
+        self._servers.call("SREM", self._used(self.process), name)
 
     def _used(self, process: bytes) -> str:
-        return f"{self._prefix}:used:{process.decode()}"
+        return f"{{{self._prefix}}}:used:{process.decode()}"
 
     async def leave(self) -> None:
         """Take this process out, in order: with it go its readers, and streams that it should have ended."""
         await self._bury(self.process)
 
     async def _round(self) -> None:
-        await self._commands.ready(self._interval)
-        if self._sent and self._sent != self._heard:
-            self.listen(False)
-            self._reconnect("what was published did not come back")
+        await self._servers.ready(self._processes, self._interval)
+        if not self._servers.listens():
             return
-        call = self._commands.call
+        call = self._servers.call
         counting = call("HINCRBY", self._processes, self.process, 1)
         reading = call("HGETALL", self._processes)
-        self._number += 1
-        publishing = call("PUBLISH", self.channel, self._number)
-        if self._listening:
-            self._sent = b"%d" % self._number
-        counted, counters, _ = await asyncio.gather(counting, reading, publishing)
+        counted, counters, _ = await asyncio.gather(counting, reading, self._servers.echo())
         if counted <= self._count:
             self._buried()
         self._count = counted
@@ -153,14 +135,14 @@ class Beat:
 
     async def _bury(self, process: bytes) -> None:
         """Remove a process from everything. Others may do the same meanwhile, so each step can be repeated."""
-        names = tuple(await self._commands.call("SMEMBERS", self._used(process)))
+        names = tuple(await self._servers.call("SMEMBERS", self._used(process)))
         for start in range(0, len(names), BURIED_AT_ONCE):
             await asyncio.gather(*(self._bury_in(name, process) for name in names[start : start + BURIED_AT_ONCE]))
         await asyncio.gather(
-            self._commands.call("DEL", self._used(process)), self._commands.call("HDEL", self._processes, process)
+            self._servers.call("DEL", self._used(process)), self._servers.call("HDEL", self._processes, process)
         )
 
     async def _bury_in(self, name: bytes, process: bytes) -> None:
         keys = Keys.of(self._prefix, name.decode())
         outcome = encode_outcome(PRODUCER_LOST)
-        await self._commands.run(BURY, keys.all, process, outcome, self._keep_ms)
+        await self._servers.run(BURY, keys.all, process, outcome, self._keep_ms)

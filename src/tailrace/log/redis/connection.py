@@ -275,7 +275,7 @@ def _fail(future: asyncio.Future[Any], error: Exception) -> None:
 
 
 async def connect(address: Address, *, name: str = "", on_push: OnPush, limits: Limits) -> Connection:
-    """Make a connection that the server knows by a name. Raise NotSent or Refused if there is none to be had."""
+    """Make a connection to a master, which knows it by a name. Raise NotSent or Refused if none can be made."""
     loop = asyncio.get_running_loop()
 
     def protocol() -> Connection:
@@ -287,17 +287,21 @@ async def connect(address: Address, *, name: str = "", on_push: OnPush, limits: 
                 _, connection = await loop.create_unix_connection(protocol, address.path)
             else:
                 _, connection = await loop.create_connection(protocol, address.host, address.port, ssl=address.tls)
-            await _greet(connection, address.greeting(name))
+            await _greet(connection, address, name)
             return connection
     except TimeoutError:
         raise NotSent(f"expected {address} to accept a connection within {limits.connect} s, but it did not") from None
+    except NotSent:
+        raise
     except OSError as error:
         raise NotSent(f"expected {address} to accept a connection, but got: {error}") from error
 
 
-async def _greet(connection: Connection, greeting: list[tuple[Part, ...]]) -> None:
+async def _greet(connection: Connection, address: Address, name: str) -> None:
     try:
-        await asyncio.gather(*(connection.call(*command) for command in greeting))
+        hello, *_ = await asyncio.gather(*(connection.call(*command) for command in address.greeting(name)))
+        if hello.get(b"role") == b"replica":  # a master that was demoted, perhaps, and not yet known as such
+            raise NotSent(f"expected {address} to be a master, but it is a replica")
     except BaseException:  # a cancellation, too: the caller never gets the connection, so it cannot close it
         connection.close()
         raise

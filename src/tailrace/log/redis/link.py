@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .address import Address, Part
+from .address import Address, Part, Target
 from .connection import LIMITS, Connection, Limits, NotSent, OnPush, Refused, Unreachable, connect
 
 logger = logging.getLogger("tailrace.log.redis")
@@ -49,6 +49,8 @@ class Backoff:
 class Link:
     """Keeps one connection to a server from `open` to `aclose`, and makes it again whenever it is lost.
 
+    It asks its target for the server's address before each connect.
+
     It repeats no command, except a script that the server has forgotten and so did not run. Subscriptions are not
     renewed: `on_connect` is called after each connect, before those who wait for it, so that the owner can subscribe
     again and fetch what it missed. `on_lost` is called with the reason when a connection has ended before `aclose`. In
@@ -57,7 +59,7 @@ class Link:
 
     def __init__(
         self,
-        address: Address,
+        target: Target,
         *,
         name: str = "",
         scripts: Sequence[Script] = (),
@@ -67,7 +69,8 @@ class Link:
         limits: Limits = LIMITS,
         backoff: Backoff = Backoff(),
     ) -> None:
-        self.address = address
+        self.target = target
+        self.address: Address | None = None  # of the newest connection
         self.name = name
         self._scripts = tuple(scripts)
         self._on_push = on_push
@@ -88,7 +91,7 @@ class Link:
     def open(self) -> None:
         """Begin to connect. `ready` waits for it."""
         self._reason = "it is still connecting"
-        self._keeper = asyncio.create_task(self._keep(), name=f"tailrace link {self.address}")
+        self._keeper = asyncio.create_task(self._keep(), name=f"tailrace link {self.target}")
 
     async def aclose(self) -> None:
         """Close the connection for good, and wait until it is closed. Commands that wait for a reply raise Lost."""
@@ -146,7 +149,7 @@ class Link:
         return self._connection
 
     def _not_sent(self) -> NotSent:
-        return NotSent(f"expected a connection to {self.address}, but {self._reason}")
+        return NotSent(f"expected a connection to {self.target}, but {self._reason}")
 
     async def _keep(self) -> None:
         failures = 0
@@ -165,12 +168,14 @@ class Link:
 
     async def _connect(self) -> Connection:
         """Make a connection whose server knows the scripts."""
-        connection = await connect(self.address, name=self.name, on_push=self._on_push, limits=self._limits)
+        address = await self.target.locate()
+        connection = await connect(address, name=self.name, on_push=self._on_push, limits=self._limits)
         try:
             await asyncio.gather(*(connection.call("SCRIPT", "LOAD", script.source) for script in self._scripts))
         except BaseException:  # a cancellation, too: the caller never gets the connection, so it cannot close it
             connection.close()
             raise
+        self.address = address
         return connection
 
     async def _use(self, connection: Connection) -> float:

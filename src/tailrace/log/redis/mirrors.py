@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
 from ..base import Log
 from ..keeper import Keeper
-from .attempts import CONNECT, answering
-from .connection import NotSent
+from .attempts import answering
 from .frames import parse
-from .link import Link
 from .log import RedisLog
 from .mirror import EARLY_BYTES, LOADED_BYTES, Home, Mirror
 from .scripts import LOAD, Keys
+from .server import IsLost, Servers
 
 CHUNK = 256
 """How many mirrors are refreshed at once."""
@@ -55,8 +53,7 @@ class Mirrors:
         self._attaching: dict[str, asyncio.Task[RedisLog | None]] = {}
         self._arriving: dict[bytes, _Early] = {}
         self.connects = 0
-        self.commands: Link
-        self.news: Link
+        self.servers: Servers
 
     def __iter__(self) -> Iterator[Mirror]:
         """Iterate over those that are attached."""
@@ -97,9 +94,7 @@ class Mirrors:
             log.attached = False
             log.unlisten(self._changed)
             del self._attached[log.channel]
-            # Written at once, so that it stays before a later SUBSCRIBE of the same channel.
-            with suppress(NotSent):
-                self.news.unsubscribe([log.channel])
+            self.servers.unsubscribe(log.channel)
 
     def clear(self) -> None:
         """Let go of all mirrors."""
@@ -115,12 +110,12 @@ class Mirrors:
         elif (early := self._arriving.get(channel)) is not None:
             early.take(data)
 
-    async def subscribe_anew(self, *others: bytes) -> None:
-        """Subscribe all channels on a new connection, with `others`. Load what was missed afterwards."""
+    async def subscribe_anew(self, is_lost: IsLost) -> None:
+        """Subscribe the channels that were lost on new connections. Load what was missed afterwards."""
         self.connects += 1
         for log in self:
-            log.stale = True
-        await self.news.subscribe([*others, *self._attached, *self._arriving])
+            log.stale = log.stale or is_lost(log.channel)
+        await self.servers.subscribe([channel for channel in (*self._attached, *self._arriving) if is_lost(channel)])
 
     async def refresh_stale(self) -> None:
         """Refresh the mirrors that may have missed something, not all at once."""
@@ -139,7 +134,7 @@ class Mirrors:
                     log.suspect()
 
     def _place(self, log: Mirror) -> asyncio.Future[Any]:
-        return self.commands.call("HMGET", log.keys.meta, "epoch", "top", "tag", "version", "out")
+        return self.servers.call("HMGET", log.keys.meta, "epoch", "top", "tag", "version", "out")
 
     async def _make(self, name: str) -> RedisLog | None:
         keys = Keys.of(self._prefix, name)
@@ -152,8 +147,7 @@ class Mirrors:
         finally:
             del self._arriving[channel]
         if answer[0] != b"ok":
-            with suppress(NotSent):
-                self.news.unsubscribe([channel])
+            self.servers.unsubscribe(channel)
             return None
         log = self._known[name] = RedisLog.load(self._home, name, keys, answer)
         self._enlist(log)
@@ -177,9 +171,7 @@ class Mirrors:
 
     async def _subscribe(self, name: str, channel: bytes) -> None:
         with answering(name):
-            if not self.news.connected:
-                await self.news.ready(CONNECT)
-            await self.news.subscribe([channel])
+            await self.servers.subscribe([channel])
 
     def _changed(self, log: Log) -> None:
         if log.lost is not None:

@@ -18,16 +18,18 @@ from ...pulse import Pulse
 from ..base import Log
 from ..keeper import Keeper
 from ..store import Keeping, LogStore
-from .address import Address, Part
+from .address import Part
 from .attempts import CONNECT, answering, repeatedly, unanswered
 from .beat import Beat
-from .connection import LIMITS, Limits, NotSent, Refused, Unreachable
+from .connection import LIMITS, Limits, Refused, Unreachable
 from .frames import Batch, Facts
-from .link import Link, Script
+from .link import Script
 from .log import RedisLog
 from .mirror import Mirror, batches_of
 from .mirrors import Mirrors
 from .scripts import CREATE, DROP, LEASE, PAGE, READERS, SCRIPTS, TOUCH, Keys
+from .sentinel import target_of
+from .server import IsLost, Server, Servers
 from .writer import RedisWriter
 
 logger = logging.getLogger("tailrace.log.redis")
@@ -76,8 +78,8 @@ class RedisStore(LogStore):
         All keys and channels begin with `prefix`, and with the number of the database if it is not 0: channels are
         common to all databases of a server.
         """
-        self._address = Address(url)
-        database = self._address.database
+        self._target = target_of(url)
+        database = self._target.database
         self._prefix = f"{prefix}:{database}" if database else prefix
         self._keeping = keeping or Keeping()
         self._least_ms = round(EXPIRY_ROUNDS * pace.interval * 1000)
@@ -92,7 +94,7 @@ class RedisStore(LogStore):
         self._mirrors = Mirrors(self, self._prefix, self._keeper)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._telling: dict[Mirror, bool] = {}  # True if there is more to tell of a log
-        self._commands: Link | None = None
+        self._servers: Servers | None = None
 
     # Logs
 
@@ -149,20 +151,20 @@ class RedisStore(LogStore):
         return len(self._keeper), self._keeper.size
 
     async def aclose(self) -> None:
-        if (commands := self._commands) is None:
+        if (servers := self._servers) is None:
             return
         self._beating.cancel()
-        if commands.connected:
+        if servers.connected:
             with suppress(Unreachable, Refused):
                 await self._beat.leave()
-        self._commands = None
+        self._servers = None
         for task in (tasks := tuple(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._telling.clear()
         self._keeper.clear()
         self._mirrors.clear()
-        await asyncio.gather(commands.aclose(), self._mirrors.news.aclose())
+        await servers.aclose()
 
     async def _create(
         self, name: str, retention: Retention, epoch: str, *, passing: bool = False, fingerprint: bytes = b""
@@ -186,16 +188,17 @@ class RedisStore(LogStore):
         # Not kept here: when Redis loses its data, all processes must agree on a new one.
         key = f"{self._prefix}:secret"
         with answering(key):
-            commands = await self._connected()
-            setting = commands.call("SET", key, secrets.token_bytes(32), "NX")
-            _, found = await asyncio.gather(setting, commands.call("GET", key))
+            servers = self._open()
+            await servers.ready(key, CONNECT)
+            setting = servers.call("SET", key, secrets.token_bytes(32), "NX")
+            _, found = await asyncio.gather(setting, servers.call("GET", key))
         return bytes(found)
 
     async def _lease(self, log: RedisLog) -> RedisWriter:
         # The name is noted first, in the same write: were this process to die in between, it would be buried in vain.
         with answering(log.name):
-            await self._connected()
-            self._beat.use(log.name)
+            await self._open().ready(log.keys.log, CONNECT)
+            await self._beat.use(log.name)
         fence, version, top, tag, stop, readers = await log.run(LEASE, self.process)
         await log.reach(int(top))
         leased = Facts(log.wire_epoch, int(version), int(fence), True, stop == b"1", frozenset(readers.split()))
@@ -205,14 +208,12 @@ class RedisStore(LogStore):
     # What mirrors need: Home
 
     async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
-        commands = self._commands
+        servers = self._servers or self._open()
         try:
-            if commands is None or not commands.connected:
-                commands = await self._connected()
-            answer: list[Any] = await commands.run(script, keys.all, *arguments)
+            answer: list[Any] = await servers.run(script, keys.all, *arguments)
         except (Unreachable, Refused) as error:
             if isinstance(error, Refused) and error.code == "READONLY":
-                self._reconnect("it is a replica by now")
+                servers.drop("it is a replica by now")  # its name may lead to the new master
             raise unanswered(name, error) from error
         return answer
 
@@ -228,7 +229,7 @@ class RedisStore(LogStore):
     def used(self, log: Mirror) -> None:
         if log in self._telling:
             self._telling[log] = True
-        elif self._commands is not None:
+        elif self._servers is not None:
             self._telling[log] = True
             self.spawn(self._tell_all(log))
 
@@ -244,38 +245,33 @@ class RedisStore(LogStore):
 
     # Connections
 
-    def _open(self) -> None:
-        if self._commands is not None:
-            return
+    def _open(self) -> Servers:
+        if self._servers is not None:
+            return self._servers
         self.process = secrets.token_urlsafe(6).encode()
-        name = f"tailrace-{self.process.decode()}"
-        self._commands = Link(
-            self._address, name=name, scripts=SCRIPTS, on_connect=self._commands_connected, limits=self._limits
+        process = self.process.decode()
+        servers = self._servers = self._mirrors.servers = Server(
+            self._target,
+            name=f"tailrace-{process}",
+            scripts=SCRIPTS,
+            echo=f"{self._prefix}:to:{process}",
+            on_push=self._pushed,
+            on_commands=self._commands_connected,
+            on_news=self._news_connected,
+            limits=self._limits,
         )
-        news = Link(
-            self._address, name=name, on_push=self._pushed, on_connect=self._news_connected, limits=self._limits
-        )
-        self._mirrors.commands, self._mirrors.news = self._commands, news
         self._beat = Beat(
-            self._commands,
+            servers,
             self._prefix,
             self.process,
             interval=self._pace.interval,
             keep_ms=self._keep_ms(ended=True),
             tend=self._tend,
-            reconnect=self._reconnect,
             buried=self._buried,
         )
-        self._commands.open()
-        news.open()
+        servers.open()
         self._beating = self.spawn(self._beat.run())
-
-    async def _connected(self) -> Link:
-        self._open()
-        assert self._commands is not None
-        if not self._commands.connected:
-            await self._commands.ready(CONNECT)
-        return self._commands
+        return servers
 
     def _commands_connected(self) -> None:
         self.spawn(self._mirrors.refresh_stale())
@@ -283,28 +279,18 @@ class RedisStore(LogStore):
             if log.told != (log.readers > 0):
                 self.used(log)
 
-    def _news_connected(self) -> None:
-        self._beat.listen(False)
-        self.spawn(self._listen())
+    def _news_connected(self, is_lost: IsLost) -> None:
+        self.spawn(self._listen(is_lost))
 
-    async def _listen(self) -> None:
-        await self._mirrors.subscribe_anew(self._beat.channel)
-        self._beat.listen(True)
+    async def _listen(self, is_lost: IsLost) -> None:
+        await self._mirrors.subscribe_anew(is_lost)
         await self._mirrors.refresh_stale()
 
     def _pushed(self, push: list[Any]) -> None:
         if push[0] == b"message":
             _, channel, data = push
-            if channel == self._beat.channel:
-                self._beat.hear(data)
-            else:
+            if self._servers is not None and not self._servers.hear(channel, data):
                 self._mirrors.push(channel, data)
-
-    def _reconnect(self, reason: str) -> None:
-        """Drop both connections, because they lead to the wrong server. New ones may find the right one."""
-        if self._commands is not None:
-            self._commands.drop(reason)
-            self._mirrors.news.drop(reason)
 
     # In each round
 
@@ -321,7 +307,7 @@ class RedisStore(LogStore):
 
     def _is_due(self, log: Mirror) -> bool:
         """Tell whether the expiry of a log should be renewed: a third of it is over, or unknown."""
-        if log.lost is not None or self._commands is None:
+        if log.lost is not None or self._servers is None:
             return False
         keep = self.keep_ms(log, ended=log.outcome is not None)
         return not log.touched or (keep > 0 and time.monotonic() - log.touched > keep / 3000)
@@ -340,8 +326,7 @@ class RedisStore(LogStore):
             log.told = False
             log.suspect()
             if log.writer is not None:  # leased since: the burial has perhaps taken its name away
-                with suppress(NotSent):
-                    self._beat.use(log.name)
+                self.spawn(self._beat.use(log.name))
 
     async def _tell_all(self, log: Mirror) -> None:
         """Tell the store one thing of a log after the other, so that it ends up with the last one."""
@@ -355,11 +340,11 @@ class RedisStore(LogStore):
     async def _tell(self, log: Mirror) -> None:
         """Tell the store whether this process has readers of a log, or writes it, and renew the expiry."""
         has_readers = log.readers > 0
-        with suppress(LogClosed, StoreUnavailable, NotSent):
+        with suppress(LogClosed, StoreUnavailable, Unreachable):
             if log.used and not log.attached:
                 await self._mirrors.attach(log)
             if has_readers:
-                self._beat.use(log.name)
+                await self._beat.use(log.name)
             if log.lost is None and (has_readers or log.told):
                 log.touched = time.monotonic()
                 keep_ms = self.keep_ms(log, ended=log.outcome is not None)

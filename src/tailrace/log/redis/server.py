@@ -1,0 +1,184 @@
+"""The servers of a store, and the simplest form of them: one server and the two connections to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeAlias
+
+from .address import Address, Part
+from .attempts import CONNECT
+from .connection import Limits, NotSent, OnPush
+from .link import Link, Script
+from .sentinel import Sentinels
+
+IsLost: TypeAlias = Callable[[bytes], bool]
+"""A function that tells whether a channel is to be subscribed anew."""
+
+
+class Servers(Protocol):
+    """The way from keys and channels to the connections of this process. A lost connection is made again."""
+
+    apart: bool
+    """True if keys may be on different servers, so that commands for two keys may overtake each other."""
+
+    def open(self) -> None:
+        """Begin to connect."""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+
+    @property
+    def connected(self) -> bool:
+        """True while there is a connection for commands, as far as this process knows."""
+
+    async def ready(self, key: str, within: float) -> None:
+        """Wait until there is a connection for commands about a key. Raise NotSent after so many seconds."""
+
+    def call(self, command: str, key: str, *rest: Part) -> asyncio.Future[Any]:
+        """Send a command about a key now. Its future raises, and perhaps this call, Refused, Lost or NotSent."""
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Any:
+        """Run a script on keys of one hash tag, and return its reply. Raise Refused, Lost or NotSent."""
+
+    async def subscribe(self, channels: Collection[bytes]) -> None:
+        """Subscribe channels, and wait for the confirmation. Raise Refused, Lost or NotSent."""
+
+    def unsubscribe(self, channel: bytes) -> None:
+        """Unsubscribe a channel, written before each later `subscribe`."""
+
+    def hear(self, channel: bytes, data: bytes) -> bool:
+        """Take a message if it is one of `echo`. Otherwise return False."""
+
+    def echo(self) -> asyncio.Future[Any]:
+        """Publish a number that has to come back on the subscribed connection."""
+
+    def listens(self) -> bool:
+        """Tell whether the last numbers came back. Connections from which one did not come are dropped."""
+
+    def drop(self, reason: str) -> None:
+        """Drop all connections, because they lead to wrong servers. New ones may find the right ones."""
+
+
+class Server:
+    """One server and the two connections to it: `commands`, and `news` for what it publishes.
+
+    A connection may lead to a server that is frozen, was demoted or is cut off from the others. A PING would not show
+    this. So a number is published by the one connection and awaited on the other.
+    """
+
+    apart = False
+
+    def __init__(
+        self,
+        target: Address | Sentinels,
+        *,
+        name: str,
+        scripts: Sequence[Script],
+        echo: str,
+        on_push: OnPush,
+        on_commands: Callable[[], object],
+        on_news: Callable[[IsLost], object],
+        limits: Limits,
+    ) -> None:
+        """Make the connections of a server, which knows both by a name. `echo` is the channel of the number.
+
+        It calls `on_commands` after each connect for commands, and `on_news` after each connect for news, to subscribe
+        the channels that were lost.
+        """
+        self.commands = Link(target, name=name, scripts=scripts, on_connect=self._commands_connected, limits=limits)
+        self.news = Link(target, name=name, on_push=on_push, on_connect=self._news_connected, limits=limits)
+        self._links = [self.commands, self.news]
+        if isinstance(target, Sentinels):
+            self._links.append(target.watch(name, self._moved))
+        self._on_commands = on_commands
+        self._on_news = on_news
+        self._echo = echo.encode()
+        self._number = 0
+        self._listening = False
+        self._sent = self._heard = b""
+
+    def open(self) -> None:
+        for link in self._links:
+            link.open()
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*(link.aclose() for link in self._links))
+
+    @property
+    def connected(self) -> bool:
+        return self.commands.connected
+
+    async def ready(self, key: str, within: float) -> None:
+        await self.commands.ready(within)
+
+    def call(self, command: str, key: str, *rest: Part) -> asyncio.Future[Any]:
+        return self.commands.call(command, key, *rest)
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Any:
+        if not self.commands.connected:
+            await self.commands.ready(CONNECT)
+        return await self.commands.run(script, keys, *arguments)
+
+    async def subscribe(self, channels: Collection[bytes]) -> None:
+        if not self.news.connected:
+            await self.news.ready(CONNECT)
+        await self.news.subscribe(channels)
+
+    def unsubscribe(self, channel: bytes) -> None:
+        with suppress(NotSent):
+            self.news.unsubscribe([channel])
+
+    def drop(self, reason: str) -> None:
+        self.commands.drop(reason)
+        self.news.drop(reason)
+
+    # The number that comes back
+
+    def hear(self, channel: bytes, data: bytes) -> bool:
+        if channel != self._echo:
+            return False
+        self._heard = data
+        return True
+
+    def echo(self) -> asyncio.Future[Any]:
+        self._number += 1
+        published = self.commands.call("PUBLISH", self._echo, self._number)
+        if self._listening:
+            self._sent = b"%d" % self._number
+        return published
+
+    def listens(self) -> bool:
+        if self._sent == self._heard or not self._sent:
+            return True
+        self._listen(False)
+        self.drop("what was published did not come back")
+        return False
+
+    def _listen(self, listening: bool) -> None:
+        self._listening = listening
+        self._sent = self._heard = b""
+
+    # New connections
+
+    def _commands_connected(self) -> None:
+        self._moved(str(self.commands.address))
+        self._on_commands()
+
+    def _news_connected(self) -> None:
+        self._listen(False)
+        self._moved(str(self.news.address))
+        with suppress(NotSent):
+            self.news.subscribe([self._echo]).add_done_callback(self._subscribed)
+        self._on_news(lambda _: True)
+
+    def _subscribed(self, confirmed: asyncio.Future[None]) -> None:
+        if not confirmed.cancelled() and confirmed.exception() is None:
+            self._listen(True)
+
+    def _moved(self, address: str) -> None:
+        """Drop connections to an address at which the server is no more, as after a failover."""
+        for link in (self.commands, self.news):
+            if link.connected and str(link.address) != address:
+                link.drop(f"the master is at {address} by now")

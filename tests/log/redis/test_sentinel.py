@@ -1,0 +1,239 @@
+"""Masters that Sentinels know by name: real Sentinels, real failovers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from tailrace.errors import LogClosed, LogReset
+from tailrace.events import DONE
+from tailrace.flow import Retention
+from tailrace.log.redis.address import Address
+from tailrace.log.redis.connection import NotSent
+from tailrace.log.redis.sentinel import Sentinels, target_of
+from tailrace.log.redis.store import RedisStore
+from tailrace.log.store import LogStore
+from tailrace.testing import Relay, relayed
+
+from . import test_contract
+from .redis_server import RedisServer, Watched, redis_server, watched_servers
+from .stores import LIMIT, QUICK, attached, data_of, read_all, stores, take, until, write
+
+NAME = "/log"
+PACE = replace(QUICK, linger=60.0, patience=20.0)
+
+
+@pytest.fixture(scope="module")
+def sentinel() -> Iterator[RedisServer]:
+    with redis_server("--sentinel") as server:
+        yield server
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    with watched_servers() as servers:
+        yield servers
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("url", "database", "asked", "greeting"),
+    [
+        ("redis+sentinel://there/it", 0, ["there:26379"], [("HELLO", 3)]),
+        ("redis+sentinel://a,b:7,/it/", 0, ["a:26379", "b:7"], [("HELLO", 3)]),
+        (
+            "rediss+sentinel://me:p%40ss@a:1/it/2?ssl_cert_reqs=none&max_connections=3",
+            2,
+            ["a:1"],
+            [("HELLO", 3, "AUTH", "me", "p@ss"), ("SELECT", 2)],
+        ),
+        ("redis+sentinel://:x@[::1]:5,[::2]/it", 0, ["::1:5", "::2:26379"], [("HELLO", 3, "AUTH", "default", "x")]),
+    ],
+)
+def test_a_url_names_the_sentinels_and_the_master(
+    url: str, database: int, asked: list[str], greeting: list[tuple[object, ...]]
+) -> None:
+    sentinels = target_of(url)
+    assert isinstance(sentinels, Sentinels)
+    assert str(sentinels) == "the master it"
+    assert sentinels.database == database
+    assert [str(address) for address in sentinels._sentinels.once()] == asked
+    assert [address.greeting("") for address in sentinels._sentinels.once()] == [[("HELLO", 3)]] * len(asked)
+    assert sentinels._master.greeting("") == greeting
+    assert {address.tls is not None for address in (*sentinels._sentinels.once(), sentinels._master)} == {
+        "rediss" in url
+    }
+
+
+def test_sentinels_may_have_a_user_of_their_own() -> None:
+    sentinels = Sentinels("redis+sentinel://me:mine@a,b/it?sentinel_username=they&sentinel_password=th%40rs")
+    assert next(sentinels._sentinels.once()).greeting("") == [("HELLO", 3, "AUTH", "they", "th@rs")]
+    assert sentinels._master.greeting("") == [("HELLO", 3, "AUTH", "me", "mine")]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("redis+sentinel://:secret@a", "the master's name in a URL like redis"),
+        ("redis+sentinel://:secret@/it", "a URL like redis[+]sentinel://host:26379,host2:26379"),
+        ("http+sentinel://:secret@a/it", "a URL like redis[+]sentinel://host:26379,host2:26379"),
+        ("redis+sentinel://:secret@a/it/x", "a number of a database behind the master's name, but got 'x'"),
+        ("redis+sentinel://:secret@a/it?so=1", "a URL like redis://"),
+    ],
+)
+def test_any_other_url_is_refused_without_its_password(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^expected {message}") as caught:
+        target_of(url)
+    assert "secret" not in str(caught.value)
+
+
+# Asking
+
+
+async def test_any_sentinel_that_answers_tells_the_master(sentinel: RedisServer) -> None:
+    sentinel.ask("SENTINEL", "MONITOR", "it", "127.0.0.1", 7, 1)
+    place = sentinel.url.removeprefix("redis://")
+    with redis_server("--sentinel") as other, redis_server("--sentinel") as frozen, frozen.frozen():
+        ports = f"127.0.0.1:1,127.0.0.1:{frozen.port},127.0.0.1:{other.port},{place}"
+        sentinels = Sentinels(f"redis+sentinel://:x@{ports}/it/3")
+        for _ in range(2):
+            address = await sentinels.locate()
+            assert str(address) == "127.0.0.1:7"
+            assert address.greeting("") == [("HELLO", 3, "AUTH", "default", "x"), ("SELECT", 3)]
+    sentinel.ask("SENTINEL", "REMOVE", "it")
+    with pytest.raises(NotSent, match=f"^expected a Sentinel that knows the master it, but got: {place} does not know"):
+        await Sentinels(f"redis+sentinel://{place}/it").locate()
+
+
+async def test_an_address_is_that_of_a_server() -> None:
+    address = target_of("redis://there")
+    assert isinstance(address, Address)
+    assert await address.locate() is address
+
+
+async def test_sentinels_and_servers_may_want_tls_and_passwords() -> None:
+    user = "user", "app", "on", ">mine", "allkeys", "allchannels", "allcommands"
+    options = ["--" + " ".join(user), "--masteruser", "app", "--masterauth", "mine"]
+    with watched_servers(*options, tls=True) as watched:
+        for option, value in (("auth-user", "app"), ("auth-pass", "mine")):
+            watched.sentinel.ask("SENTINEL", "SET", watched.name, option, value)
+        watched.sentinel.ask("ACL", "SETUSER", "default", ">theirs")
+        url = watched.url.replace("://", "://app:mine@") + "&sentinel_password=theirs"
+        async with stores(url.replace("?", "/2?"), pace=PACE) as (one, other):
+            await (await one.attach(NAME, Retention())).append(1)
+            assert await read_all(await attached(other, NAME), 1) == [1]
+            assert {client["user"] for client in watched.master.clients() if client["name"].startswith("tailrace")} == {
+                "app"
+            }
+            assert watched.master.ask("INFO", "keyspace").keys() == {"db2"}
+
+
+# Failovers
+
+
+async def test_a_master_that_was_replaced_is_left_before_it_knows(watched: Watched) -> None:
+    async with stores(watched.url, pace=PACE) as (one, other):
+        writer = await one.lease(await one.create(NAME, Retention()))
+        log = await attached(other, NAME)
+        names = {f"tailrace-{store.process.decode()}" for store in (one, other)}
+        with log.tail() as tail:
+            write(writer, 1)
+            assert await take(tail, 1) == [1]
+            assert watched.in_step()
+            watched.sentinel.ask("SENTINEL", "FAILOVER", watched.name)
+            await until(watched.replaced)
+            await until(lambda: names <= {client["name"] for client in watched.replica.clients()})
+            assert not watched.demoted()
+            write(writer, 2)
+            assert await take(tail, 1) == [2]
+            assert await writer.end(DONE, patience=LIMIT) == DONE
+            assert [entries async for entries in tail] == []
+
+
+async def test_a_frozen_master_is_left_and_loses_nothing_silently(watched: Watched) -> None:
+    """Each reader has a run of the true log, or a reset; nothing is there twice."""
+    async with asyncio.timeout(30), stores(watched.url, pace=PACE) as two:
+        acknowledged: list[int] = []
+        resets: list[str] = []
+        failed_over = asyncio.Event()
+        enough = asyncio.Event()
+
+        async def publish() -> None:
+            number = 0
+            while not enough.is_set():
+                number += 1
+                with suppress(LogClosed):  # the log is another one, or has lost entries
+                    await (await two[0].attach(NAME, Retention())).append(number)
+                    acknowledged.append(number)
+                    if failed_over.is_set() and number % 20 == 0:
+                        enough.set()
+                await asyncio.sleep(0.002)
+
+        async def follow(store: RedisStore, read: list[list[int]]) -> None:
+            while True:
+                log = await store.attach(NAME, Retention())
+                read.append([])
+                try:
+                    with log.tail() as tail:
+                        async for entries in tail:
+                            read[-1] += data_of(entries)
+                        return
+                except LogReset as reset:
+                    resets.append(reset.reason)
+
+        reads: list[list[list[int]]] = [[], []]
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(publish())
+            for store, read in zip(two, reads, strict=True):
+                group.create_task(follow(store, read))
+            await until(lambda: len(acknowledged) > 50)
+            with watched.master.frozen():
+                await until(watched.replaced)
+                failed_over.set()
+                await enough.wait()
+                await publishing
+                log = await two[0].attach(NAME, Retention())
+                await log.close()
+        assert all(later > earlier for earlier, later in pairwise(reads[0][-1]))
+        truth = reads[0][-1]
+        assert len(truth) == log.top
+        for read in reads:
+            assert read[-1] == truth
+        if not resets:
+            assert set(acknowledged) <= set(truth)
+        assert set(resets) <= {"diverged"}
+
+
+# The contract
+
+
+class TestBySentinel(test_contract.TestRedisStore):
+    """Each store knows the one server by a name of its own, which leads through its relay."""
+
+    @pytest.fixture(autouse=True)
+    def _ask(self, sentinel: RedisServer) -> None:
+        self.sentinel = sentinel
+
+    @asynccontextmanager
+    async def open_stores(self) -> AsyncIterator[Sequence[LogStore]]:
+        async with relayed(self.server.url) as relay, relayed(self.server.url) as other:
+            self.relays: dict[LogStore, Relay] = {}
+            for name, each in (("one", relay), ("other", other)):
+                port = each.url.rpartition(":")[2]
+                self.sentinel.ask("SENTINEL", "MONITOR", name, "127.0.0.1", port, 1)
+                url = self.sentinel.url.replace("redis://", "redis+sentinel://")
+                self.relays[RedisStore(f"{url}/{name}", pace=self.pace)] = each
+            try:
+                yield list(self.relays)
+            finally:
+                for name in ("one", "other"):
+                    self.sentinel.ask("SENTINEL", "REMOVE", name)
+            for store in self.relays:
+                await store.aclose()
