@@ -74,6 +74,17 @@ test("what is sent without a connection waits for the next one, up to a bound", 
   room.close();
 });
 
+test("what waits to be sent is bounded in characters, too, and is sent whatever it is", async () => {
+  const room = join(`${SERVER}/rooms/heavy`);
+  const text = "€".repeat(1 << 20); // 3 MiB, which the room refuses
+  const sent = Array.from({ length: 7 }, () => room.send(text));
+  await assert.rejects(room.send(text), /at most 8388608 characters to wait to be sent, but got 8388624/);
+  let refused = 0;
+  while (refused < 7) if ((await room.next()).value.event === "refused") refused++;
+  await Promise.all(sent);
+  room.close();
+});
+
 test("what is sent on a connection that only gives a reset is sent on the next one", async () => {
   await say("anew", "kept");
   const room = join(`${SERVER}/rooms/anew`, { after: "anew.Qm9vdC.4", retry: AT_ONCE });

@@ -182,6 +182,13 @@ export function parsed(/** @type {string} */ text) {
   }
 }
 
+/** Returns a value as a JSON text. @param {any} value */
+export function asJSON(value) {
+  const text = JSON.stringify(value);
+  if (text === undefined) throw new TypeError(`expected what JSON can say, but got ${shown(String(value))}`);
+  return text;
+}
+
 /** @param {any} value @returns {value is Record<string, any>} */
 export function isRecord(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);

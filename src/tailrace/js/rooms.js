@@ -2,7 +2,7 @@
 
 import { DOCUMENT } from "./decoders.js";
 import {
-  DecodeError, INTERRUPTED, Loss, REPLACED, StreamRefused, TooManyUnsent, isRecord, parsed, readRefusal, shown,
+  DecodeError, INTERRUPTED, Loss, REPLACED, StreamRefused, TooManyUnsent, asJSON, isRecord, parsed, readRefusal, shown,
 } from "./errors.js";
 import { frame, readValue } from "./events.js";
 import { Reader, broken } from "./reading.js";
@@ -58,7 +58,7 @@ export class Room extends Reader {
 
   /** @param {string | URL} url @param {JoinOptions} options */
   constructor(url, options) {
-    super({ onReset: "restart", ...options }, { isSocket: true });
+    super({ ...options, onReset: options.onReset ?? "restart" }, { isSocket: true });
     this.#url = withParameters(absolute(url), options.params ?? {});
     this.#options = options;
     this.#maxQueued = options.maxQueued ?? MAX_QUEUED;
@@ -73,13 +73,13 @@ export class Room extends Reader {
    * @returns {Promise<void>}
    */
   async send(value) {
-    const text = JSON.stringify(value);
-    if (text === undefined) throw new TypeError(`expected what JSON can say, but got ${shown(String(value))}`);
-    if (this.#socket?.isOpen) return this.#pass(this.#socket, text);
-    if (this.state === "ended" || this.state === "failed") throw this._lost(INTERRUPTED);
-    if (this.#unsent.length >= this.#maxQueued) {
-      throw new TooManyUnsent(this.#unsent.length, `${this.#maxQueued} messages`);
+    const text = asJSON(value);
+    if (this.#socket?.isOpen) {
+      this.#socket.checkBuffer();
+      return this.#pass(this.#socket, text);
     }
+    if (this.state === "ended" || this.state === "failed") throw this._lost(INTERRUPTED);
+    this.#checkUnsent(text);
     return new Promise((resolve, reject) => void this.#unsent.push({ text, resolve, reject }));
   }
 
@@ -112,6 +112,13 @@ export class Room extends Reader {
   /** @protected @override */
   _settle(/** @type {Error | null} */ error) {
     this.#rejectUnsent(error ?? this._lost(INTERRUPTED));
+  }
+
+  #checkUnsent(/** @type {string} */ text) {
+    const count = this.#unsent.length;
+    if (count >= this.#maxQueued) throw new TooManyUnsent(count, `${this.#maxQueued} messages`);
+    const length = this.#unsent.reduce((sum, unsent) => sum + unsent.text.length, text.length);
+    if (length > MAX_LENGTH) throw new TooManyUnsent(length, `${MAX_LENGTH} characters`);
   }
 
   #pass(/** @type {Socket} */ socket, /** @type {string} */ text) {
@@ -225,9 +232,13 @@ class Socket {
     return !this.#isClosed && this.#socket.readyState === WebSocket.OPEN;
   }
 
-  send(/** @type {string} */ text) {
+  /** Throws TooManyUnsent if the network does not take what was sent. */
+  checkBuffer() {
     const { bufferedAmount } = this.#socket;
     if (bufferedAmount > MAX_LENGTH) throw new TooManyUnsent(bufferedAmount, `${MAX_LENGTH} bytes`);
+  }
+
+  send(/** @type {string} */ text) {
     this.#socket.send(text);
   }
 
