@@ -2,7 +2,7 @@
 // The servers are of this process, and so each test decides what they send and when they break off.
 
 import assert from "node:assert/strict";
-import { once } from "node:events";
+import { getEventListeners, once } from "node:events";
 import { createServer } from "node:http";
 import { after, afterEach, suite, test } from "node:test";
 
@@ -102,6 +102,19 @@ suite("a saved place", () => {
     assert.equal(requests[1].headers["idempotency-key"], requests[0].headers["idempotency-key"]);
   });
 
+  test("begins anew if something else is kept under its name", async () => {
+    const storage = new Memory();
+    const { url, requests } = await serve(say(block(1), { stays: true }), say(done(0)));
+    await take(tail(url, options(storage)), 1);
+    const [name, text] = [...storage.kept][0];
+    for (const wrong of [{ cursor: "a\nb" }, { address: 5 }, { key: {} }]) {
+      storage.setItem(name, JSON.stringify({ ...JSON.parse(text), ...wrong }));
+      assert.equal(saved("answer", storage), null);
+      await tail(url, options(storage)).collect();
+    }
+    assert.deepEqual(requests.slice(1).map(({ method, url }) => `${method} ${url}`), Array(3).fill("POST /s"));
+  });
+
   test("is kept for a feed, which has no address of its own", async () => {
     const storage = new Memory();
     const { url, requests } = await serve(say(block(1) + block(2), { headers: HEAD, stays: true }), say(block(2) + done(2)));
@@ -181,6 +194,42 @@ suite("leaving", () => {
     assert.equal(gone.length, 3);
     await Promise.all(gone);
     for (const stream of [closed, aborted]) assert.equal(stream.state, "ended");
+  });
+
+  test("a signal is heeded while you deal with an event, too", async () => {
+    const { url } = await serve(say(block(1) + block(2), { stays: true }));
+    const abort = new AbortController();
+    const got = [];
+    const reading = (async () => {
+      for await (const { data } of tail(url, { signal: abort.signal })) {
+        got.push(data);
+        abort.abort(new Error("enough"));
+      }
+    })();
+    await assert.rejects(reading, { message: "enough" });
+    assert.deepEqual(got, [1]);
+  });
+
+  test("a signal that outlives a stream does not hold it", async () => {
+    const { url } = await serve(say(done(0)));
+    const { signal } = new AbortController();
+    const stream = tail(url, { signal });
+    await stream.collect();
+    assert.deepEqual(getEventListeners(signal, "abort"), []);
+    assert.equal(stream.outcome.state, "done");
+  });
+
+  test("a callback may leave, and the stream remains ended", async () => {
+    const { url, requests } = await serve(say(block(1) + done(1)));
+    for (const moment of ["connecting", "onResponse", "open"]) {
+      const states = [];
+      const leave = (now) => now === moment && stream.close();
+      const onState = ({ state }) => states.push(state) && leave(state);
+      const stream = tail(url, { onState, onResponse: () => leave("onResponse") });
+      assert.deepEqual(await stream.collect(), []);
+      assert.deepEqual([stream.state, states.at(-1)], ["ended", "ended"], moment);
+    }
+    assert.equal(requests.length, 2); // none if it was left before
   });
 
   test("a signal that was aborted before begins nothing", async () => {
@@ -269,6 +318,18 @@ suite("requests", () => {
     assert.throws(() => tail("nowhere"), /expected a URL, but got nowhere/);
     assert.throws(() => tail("http://a/", { json: 1, body: "" }), /expected json or body, but got both/);
     assert.throws(() => tail("http://a/", { after: "a\nb" }), /expected an id that a header can hold/);
+    assert.throws(() => tail("ftp://a/"), /expected a URL with http or ws, but got ftp:/);
+    assert.throws(() => tail("http://me:secret@a/"), /expected a URL without a name and a password/);
+    assert.throws(() => tail("http://a/", { method: "GET", body: "a" }), /cannot have body/);
+    assert.throws(() => tail("http://a/", { method: "G T" }), /not a valid HTTP method/);
+    assert.throws(() => tail("http://a/", { json: () => 1 }), /expected what JSON can say, but got \(\) => 1/);
+    assert.throws(() => tail("http://a/", { onReset: "raise" }), /expected "throw" or "restart" as onReset, but got raise/);
+  });
+
+  test("have the defaults for options that are undefined", async () => {
+    const { url } = await serve(say(block(1), { breaks: true }), say(done(1)));
+    const options = { timeouts: { head: undefined, idle: undefined }, retry: { limit: undefined, base: 0 } };
+    assert.equal((await tail(url, options).collect()).length, 1);
   });
 });
 

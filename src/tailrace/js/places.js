@@ -1,5 +1,6 @@
 // The place in a stream that survives a reload of the page.
 
+import { FIELD_VALUE } from "./cursors.js";
 import { isRecord, parsed } from "./errors.js";
 
 /** @typedef {Pick<globalThis.Storage, "getItem" | "setItem" | "removeItem">} Store */
@@ -40,7 +41,9 @@ export class Kept {
     const kept = parsed(this.#try((storage) => storage.getItem(this.#name)) ?? "");
     if (!isRecord(kept) || (this.#request !== null && kept.request !== this.#request)) return null;
     const { cursor = null, address = null, stopAddress = null, key = null } = kept;
-    return { cursor, address, stopAddress, key };
+    const place = { cursor, address, stopAddress, key };
+    // Other scripts of the origin may write here, too.
+    return Object.values(place).every((each) => each === null || isSendable(each)) ? place : null;
   }
 
   save(/** @type {Place} */ place) {
@@ -68,6 +71,10 @@ export class Kept {
       return null;
     }
   }
+}
+
+function isSendable(/** @type {any} */ value) {
+  return typeof value === "string" && FIELD_VALUE.test(value);
 }
 
 function sessionStore() {

@@ -70,6 +70,7 @@ export class Reader {
   #cursor;
   #isBusy = false;
   #batches;
+  #forgetSignal;
   #onState;
   #onReset;
   #wake;
@@ -82,6 +83,9 @@ export class Reader {
     if (after !== null && !FIELD_VALUE.test(after)) {
       throw new TypeError(`expected an id that a header can hold as after, but got ${shown(after)}`);
     }
+    if (onReset !== "throw" && onReset !== "restart") {
+      throw new TypeError(`expected "throw" or "restart" as onReset, but got ${shown(onReset)}`);
+    }
     this.#onState = onState;
     this.#onReset = onReset;
     this.#wake = wake ?? (globalThis.document ? whenBack : undefined);
@@ -93,7 +97,9 @@ export class Reader {
     /** @protected */
     this._left = new AbortController();
     this.#batches = this.#follow();
-    signal?.addEventListener("abort", () => this.#leave(signal.reason), { signal: this._left.signal });
+    const leave = () => this.#leave(signal?.reason);
+    signal?.addEventListener("abort", leave);
+    this.#forgetSignal = () => signal?.removeEventListener("abort", leave);
     if (signal?.aborted) {
       this.#reason = signal.reason;
       this._left.abort();
@@ -169,14 +175,22 @@ export class Reader {
       const { done, value } = await this.#batches.next();
       this.#queue = value ?? [];
       this.#taken = 0;
+      if (done) this.#throwReason();
       return !done;
     } finally {
       this.#isBusy = false;
     }
   }
 
+  /** Throws the reason of the caller's signal once, even if nobody waited for an event when it came. */
+  #throwReason() {
+    const reason = this.#reason;
+    this.#reason = null;
+    if (reason !== null) throw reason;
+  }
+
   #leave(/** @type {any} */ reason) {
-    if (this._left.signal.aborted) return;
+    if (this._left.signal.aborted || this.#isOver) return;
     this.#cursor = this.cursor;
     this.#reason = reason;
     this._left.abort();
@@ -185,7 +199,7 @@ export class Reader {
     if (!this.#isBusy) this.#batches.return();
     this.#queue = [];
     this.#taken = 0;
-    if (this.state !== "failed" && this.state !== "ended") this._become("ended");
+    this._become("ended");
   }
 
   // Following
@@ -202,15 +216,14 @@ export class Reader {
     } catch (error) {
       if (!this._left.signal.aborted) throw this.#fail(error);
     }
-    if (this.#reason !== null) throw this.#reason;
     if (this._left.signal.aborted) return;
     this._settle(null);
     this._become("ended");
   }
 
   async *#connectOnce() {
-    if (this._left.signal.aborted) return null;
-    this._become("connecting");
+    if (!this._left.signal.aborted) this._become("connecting");
+    if (this._left.signal.aborted) return null; // `onState` may have left
     try {
       return yield* this._connect();
     } finally {
@@ -258,9 +271,15 @@ export class Reader {
 
   /** @protected @param {State} state @param {Partial<StateChange>} [details] */
   _become(state, { seconds = null, reason = null, kind = null } = {}) {
+    if (this.#isOver) return; // a callback has left
     this.state = state;
+    if (this.#isOver) this.#forgetSignal(); // it may live much longer
     for (const watcher of this.#watchers.splice(0)) watcher();
     this.#onState?.({ state, attempt: this._backoff.failures, seconds, reason, kind });
+  }
+
+  get #isOver() {
+    return this.state === "ended" || this.state === "failed";
   }
 
   /** Waits until the state changes. @protected @returns {Promise<void>} */

@@ -147,11 +147,16 @@ function unread(/** @type {any} */ error) {
 
 // Addresses
 
+const SCHEMES = /^(https?|wss?):$/;
+
 /** @param {string | URL} url */
 export function absolute(url) {
   const base = globalThis.document?.baseURI ?? globalThis.location?.href;
   if (!URL.canParse(url, base)) throw new TypeError(`expected a URL, but got ${shown(String(url))}`);
-  return new URL(url, base).href;
+  const { protocol, username, password, href } = new URL(url, base);
+  if (!SCHEMES.test(protocol)) throw new TypeError(`expected a URL with http or ws, but got ${protocol}`);
+  if (username || password) throw new TypeError("expected a URL without a name and a password: send them as a header");
+  return href;
 }
 
 /** Returns the URL with a parameter, which replaces all others with its name. The others stay as they are. */

@@ -12,6 +12,19 @@
 /** @type {Retry} */
 const RETRY = { limit: 8, base: 0.5, cap: 30, longest: 60, patience: Infinity };
 
+/**
+ * Returns the defaults with the given values instead, except for those that are undefined.
+ *
+ * @template {object} T
+ * @param {T} defaults
+ * @param {Partial<T>} [given]
+ * @returns {T}
+ */
+export function withDefaults(defaults, given = {}) {
+  const meant = Object.entries(given).filter(([, value]) => value !== undefined);
+  return { ...defaults, ...Object.fromEntries(meant) };
+}
+
 /** Exponential backoff with full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/. */
 export class Backoff {
   failures = 0;
@@ -21,7 +34,7 @@ export class Backoff {
 
   /** @param {Partial<Retry>} [retry] */
   constructor(retry) {
-    this.#retry = { ...RETRY, ...retry };
+    this.#retry = withDefaults(RETRY, retry);
   }
 
   succeed() {

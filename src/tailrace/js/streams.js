@@ -3,13 +3,13 @@
 import { FIELD_VALUE, isCursor } from "./cursors.js";
 import { ACCEPT, DOCUMENT, Lines, MAX_DOCUMENT, TEXT, decode, decoderFor } from "./decoders.js";
 import {
-  DecodeError, Loss, NotStoppable, StreamLost, Truncated, UNAVAILABLE, parsed, readRefusal,
+  DecodeError, Loss, NotStoppable, StreamLost, Truncated, UNAVAILABLE, asJSON, parsed, readRefusal,
 } from "./errors.js";
 import { isUnfinished, outcome, readDocument, readFailure } from "./events.js";
 import { Kept, spelled } from "./places.js";
 import { Reader, UNKNOWN, broken } from "./reading.js";
 import { Connection, Failure, absolute, namedAddress, stopLink, withParameter, withParameters } from "./requests.js";
-import { Backoff, pause, readRetryAfter } from "./retries.js";
+import { Backoff, pause, readRetryAfter, withDefaults } from "./retries.js";
 import { MAX_LENGTH } from "./sse.js";
 
 /** @import { Decoder, Piece } from "./decoders.js" */
@@ -98,9 +98,11 @@ export class Stream extends Reader {
     if (options.json !== undefined && options.body !== undefined) {
       throw new TypeError("expected json or body, but got both");
     }
-    const body = options.json === undefined ? (options.body ?? null) : JSON.stringify(options.json);
+    const body = options.json === undefined ? (options.body ?? null) : asJSON(options.json);
     const method = (options.method ?? (body === null ? "GET" : "POST")).toUpperCase();
     const asked = withParameters(absolute(url), options.params ?? {});
+    // A request that fetch refuses would look like one whose connection failed, and be repeated.
+    new Request(asked, { method, body });
     const kept = new Kept(options, `${method} ${asked} ${spelled(body)}`);
     const place = options.address === undefined && options.after === undefined ? kept.load() : null;
     const after = options.after ?? place?.cursor ?? undefined;
@@ -111,7 +113,7 @@ export class Stream extends Reader {
     this.#after = after ?? null;
     this.#kept = kept;
     this.#options = options;
-    this.#timeouts = { ...TIMEOUTS, ...options.timeouts };
+    this.#timeouts = withDefaults(TIMEOUTS, options.timeouts);
     this.#key = options.idempotencyKey === true ? (place?.key ?? crypto.randomUUID()) : options.idempotencyKey || null;
     const address = options.address ?? place?.address ?? null;
     this.address = address === null ? null : absolute(address);
