@@ -626,7 +626,7 @@ def test_a_return_type_that_only_type_checkers_know_is_a_value() -> None:
     def dependency() -> Unknown:  # type: ignore[name-defined]  # noqa: F821
         raise AssertionError
 
-    with pytest.raises(TypeError, match="the message and 1 values of dependencies"):
+    with pytest.raises(TypeError, match="the message and 1 value of dependencies"):
         create_streaming_endpoint(FastAPI(), "/say", takes_two, [dependency])
 
 
@@ -646,11 +646,16 @@ def takes_names(*, message: str) -> Iterator[str]:
 def test_dependencies_that_do_not_fit_are_a_type_error_at_once(processor: Any) -> None:
     name = processor.__qualname__
     expected = (
-        f"expected {name} to take the message and 1 values of dependencies, or the message alone, "
-        f"but got {name}{inspect.signature(processor)}"
+        f"expected {name} to take the message and 1 value of dependencies, or the message alone "
+        f"(a guard that is declared to return None gives no value), but got {name}{inspect.signature(processor)}"
     )
     with pytest.raises(TypeError, match=f"^{re.escape(expected)}$"):
         create_streaming_endpoint(FastAPI(), "/say", processor, [lambda: 1])
+
+
+def test_without_dependencies_a_processor_takes_the_message() -> None:
+    with pytest.raises(TypeError, match=r"^expected takes_two to take the message, but got takes_two\(message"):
+        create_streaming_endpoint(FastAPI(), "/say", takes_two)
 
 
 def test_the_counts_that_would_fit_are_named() -> None:

@@ -117,11 +117,16 @@ def _passed(processor: Callable[..., Any], dependencies: Sequence[params.Depends
         except TypeError:
             continue
         return passed
-    counts = " or ".join(str(count) for count in sorted({len(giving), len(every)}))
-    raise TypeError(
-        f"expected {name} to take the message and {counts} values of dependencies, or the message alone, "
-        f"but got {name}{signature}"
-    )
+    raise TypeError(f"expected {name} to take {_takable(len(giving), len(every))}, but got {name}{signature}")
+
+
+def _takable(giving: int, every: int) -> str:
+    """Say which arguments a processor may take."""
+    if not every:
+        return "the message"
+    counts = " or ".join(str(count) for count in sorted({giving, every} - {0}))
+    values = f"{counts} value{'' if counts == '1' else 's'} of dependencies"
+    return f"the message and {values}, or the message alone (a guard that is declared to return None gives no value)"
 
 
 def _returns_none(dependency: Callable[..., Any] | None) -> bool:
