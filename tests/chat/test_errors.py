@@ -52,6 +52,12 @@ def test_what_the_store_raises_is_refused(raised: Exception, kind: type[Refused]
     assert type(raised) in STORE_REFUSALS
 
 
+def test_a_turn_that_is_not_the_last_one_is_told_in_few_words() -> None:
+    assert errors.TurnNotLast("", "abc").detail == "expected the stream of the session's last turn, abc, but got ''"
+    assert errors.TurnNotLast("x", None).detail.endswith("because the session is empty, but got 'x'")
+    assert len(errors.TurnNotLast("x" * 100_000, "abc").detail) < 200
+
+
 def test_a_busy_session_names_its_stream() -> None:
     problem = errors.SessionBusy("session", "stream").problem
     assert problem.model_dump() == {

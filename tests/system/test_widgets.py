@@ -174,6 +174,21 @@ async def test_an_answer_that_is_gone_after_a_reload_is_a_failure(browser: Brows
         await expect(ask.root).to_have_attribute("data-state", "idle")
 
 
+async def test_what_others_keep_in_its_place_is_ignored(browser: Browser, stage: Stage) -> None:
+    async with visiting(browser, stage) as page:
+        ask = Form(page)
+        await ask.ask("why?")
+        stage.faucets["/ask"].put("one ")
+        await expect(ask.answer).to_have_text("one ")
+        [name] = await page.evaluate("Object.keys(sessionStorage)")
+        for kept in ("5", "null", "{}", '{"address": 5, "message": "a"}', '{"address": "data:1", "message": "a"}'):
+            await page.evaluate("([name, kept]) => sessionStorage.setItem(name, kept)", [name, kept])
+            await page.reload()
+            await expect(ask.send).to_be_enabled()
+            await expect(ask.root).to_have_attribute("data-state", "idle")
+            await expect(ask.field).to_have_value("")
+
+
 async def test_stop_ends_the_generator(browser: Browser, stage: Stage) -> None:
     async with visiting(browser, stage) as page:
         ask, faucet = Form(page), stage.faucets["/ask"]

@@ -81,9 +81,9 @@ class TurnNotLast(Refused):
     status, code = 409, "turn_not_last"
 
     def __init__(self, stream_id: str, last: str | None) -> None:
-        super().__init__(
-            f"expected the stream of the session's last turn, {last or 'which has none'}, but got {stream_id}"
-        )
+        last_turn = f"the stream of the session's last turn, {last}"
+        expected = last_turn if last else "no turn to replace, because the session is empty"
+        super().__init__(f"expected {expected}, but got {stream_id[:80]!r}")
         self.last = last
 
     @property

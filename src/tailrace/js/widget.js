@@ -215,7 +215,8 @@ class Place {
   /** @returns {{ address: string, message: string } | null} */
   read() {
     try {
-      return JSON.parse(sessionStorage.getItem(this.name) ?? "null");
+      const { address, message } = JSON.parse(sessionStorage.getItem(this.name) ?? "{}");
+      return /^https?:/.test(address) && typeof message === "string" ? { address, message } : null;
     } catch {
       return null; // the browser keeps nothing, or something else is kept under this name
     }
