@@ -193,6 +193,7 @@ async def test_sessions_on_a_phone_are_a_sheet_as_high_as_the_screen(browser: Br
         await demo.link("First").click()
         await expect(sheet).to_be_hidden()
         await expect(demo.said).to_have_text("First")
+        await expect(demo.button("Sessions")).to_be_focused()  # the field would bring up the keyboard on the screen
 
 
 SMALL = """

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Route, expect
 
 from tailrace.chat.models.base import ModelError
 from tests.chat.api.talking import Hold, begun, lines, text
-from tests.chat.browsing import visiting
+from tests.chat.browsing import Demo, visiting
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -59,7 +60,7 @@ async def test_a_message_that_is_sent_before_the_page_is_there_waits_for_it(brow
             await route.continue_()
 
         await demo.page.route(f"{demo.relay.url}/", late)
-        await demo.open(connection="Connecting")
+        await demo.open()
         await demo.say("Hi")
         await expect(demo.field).to_have_value("Hi")
         there.set()
@@ -76,6 +77,33 @@ async def test_an_example_is_sent_by_a_click(browser: Browser, tmp_path: Path) -
         await expect(demo.said).to_have_text("Explain what a log is. In three short paragraphs.")
         await demo.ends()
         await expect(demo.page.get_by_text("Ask something")).to_be_hidden()
+
+
+async def test_an_example_leaves_a_draft_where_it_is(browser: Browser, tmp_path: Path) -> None:
+    async with visiting(browser, tmp_path) as demo:
+        await demo.open()
+        await demo.field.fill("my own words")
+        await demo.page.get_by_role("button", name="Explain what a log is").click()
+        await demo.ends()
+        await expect(demo.field).to_have_value("my own words")
+        await demo.page.reload()
+        await expect(demo.field).to_have_value("my own words")
+
+
+async def test_the_link_to_the_message_field_leaves_the_reply_alone(browser: Browser, tmp_path: Path) -> None:
+    hold = Hold()
+    async with visiting(browser, tmp_path, "one ", hold, "two") as demo:
+        await demo.open()
+        await demo.say("Go")
+        await expect(demo.replies).to_have_text("one")
+        reply = await demo.replies.element_handle()
+        await demo.page.get_by_role("link", name="Skip to the message field").press("Enter")
+        await expect(demo.page).to_have_url(re.compile("#message$"))
+        await expect(demo.field).to_be_focused()
+        hold.release.set()
+        await demo.ends()
+        assert reply is not None
+        assert await reply.inner_text() == "one two"  # it is the same element
 
 
 async def test_stop_stops_the_model_and_keeps_what_it_wrote(browser: Browser, tmp_path: Path) -> None:
@@ -210,6 +238,59 @@ async def test_a_turn_that_is_not_the_last_any_more_is_not_replaced(browser: Bro
         assert len(await demo.stored()) == 2
 
 
+REFUSAL: dict[str, Any] = {
+    "status": 413,
+    "content_type": "application/problem+json",
+    "body": '{"detail": "it is too large"}',
+}
+
+
+async def test_an_edited_message_that_is_refused_stays_in_its_field(browser: Browser, tmp_path: Path) -> None:
+    async with visiting(browser, tmp_path) as demo:
+        await demo.open()
+        await demo.say("Go")
+        await demo.ends()
+        await demo.field.fill("a draft")
+        await demo.button("Edit").press("Enter")
+        field = demo.page.get_by_label("Edit your message")
+        await field.fill("Changed")
+        await demo.page.route("**/chat/stream?*", lambda route: route.fulfill(**REFUSAL))
+        await field.press("Enter")
+        await expect(demo.notice).to_contain_text("It is too large. What you wrote is kept.")
+        await expect(field).to_have_value("Changed")
+        await expect(field).to_be_focused()
+        await expect(demo.replies).to_have_text("one two three")
+        await expect(demo.field).to_have_value("a draft")
+        body = {"message": "New", "session_id": demo.session_id, "replace": await last_stream(demo)}
+        assert (await demo.chat.http.post("/chat/stream", json=body)).status_code == 200
+        await expect(demo.said).to_have_text("New")
+        await expect(demo.field).to_have_value("Changed\n\na draft")
+
+
+async def last_stream(demo: Demo) -> str:
+    messages = (await demo.chat.get(f"/sessions/{demo.session_id}"))["messages"]
+    return str(messages[-1]["stream_id"])
+
+
+async def test_a_reply_that_is_not_made_again_comes_back(browser: Browser, tmp_path: Path) -> None:
+    async with visiting(browser, tmp_path) as demo:
+        await demo.open()
+        await demo.say("Go")
+        await demo.ends()
+        await demo.page.route("**/chat/stream?*", lambda route: route.abort())
+        await demo.button("Regenerate").press("Enter")
+        await expect(demo.connection).to_have_text(re.compile("^Reconnecting"))
+        await demo.button("Stop").press("Enter")
+        await expect(demo.notice).to_contain_text("It is not known whether a new reply has begun.")
+        await expect(demo.replies).to_have_text("one two three")
+        await expect(demo.field).to_have_value("")
+        await demo.page.unroute("**/chat/stream?*")
+        await demo.button("Regenerate").press("Enter")
+        await expect(demo.outcomes).to_contain_text("1 message of context")
+        assert await demo.stored() == [("one two three", "complete")]
+        assert len(demo.model.asked) == 2
+
+
 async def test_messages_and_replies_are_copied(browser: Browser, tmp_path: Path) -> None:
     options = {"permissions": ["clipboard-read", "clipboard-write"]}
     async with visiting(browser, tmp_path, "# One\n\n```python\nprint(1)\n```\n", options=options) as demo:
@@ -282,3 +363,20 @@ async def test_what_the_server_refuses_is_said_and_kept(browser: Browser, tmp_pa
         await expect(demo.notice).to_be_hidden()
         await expect(demo.field).to_be_focused()
         assert await demo.field.input_value() == "x" * 32_001
+
+
+async def test_a_message_that_is_refused_keeps_what_was_written_since(browser: Browser, tmp_path: Path) -> None:
+    async with visiting(browser, tmp_path) as demo:
+        await demo.open()
+        there = asyncio.Event()
+
+        async def refuse(route: Route) -> None:
+            await there.wait()
+            await route.fulfill(**REFUSAL)
+
+        await demo.page.route("**/chat/stream?*", refuse)
+        await demo.say("First")
+        await demo.field.fill("Second")
+        there.set()
+        await expect(demo.notice).to_contain_text("It is too large. Your message is kept below.")
+        await expect(demo.field).to_have_value("First\n\nSecond")

@@ -47,7 +47,7 @@ async def test_a_session_is_deleted_only_after_a_question(browser: Browser, tmp_
         await expect(demo.said).to_have_count(0)
         assert (await demo.chat.get("/sessions"))["total"] == 1
         await demo.open(info["session_id"])
-        await expect(demo.notice).to_contain_text("This session is not there")
+        await expect(demo.notice).to_contain_text("This session does not exist.")
 
 
 async def test_a_session_is_renamed_in_place(browser: Browser, tmp_path: Path) -> None:
@@ -100,6 +100,24 @@ async def test_the_menu_of_a_session_is_used_by_keys(browser: Browser, tmp_path:
         await expect(items).to_have_count(0)
         await expect(opener).to_be_focused()
         await expect(opener).to_have_attribute("aria-expanded", "false")
+
+
+async def test_the_button_of_a_menu_closes_it_too(browser: Browser, tmp_path: Path) -> None:
+    async with visiting(browser, tmp_path) as demo:
+        await demo.chat.say("First")
+        await demo.chat.say("Second")
+        await demo.open()
+        first, second = demo.button("More for “First”"), demo.button("More for “Second”")
+        menu = demo.page.get_by_role("menu")
+        await first.click()
+        await expect(menu).to_be_visible()
+        await first.click()
+        await expect(menu).to_be_hidden()
+        await second.click()
+        await expect(second).to_have_attribute("aria-expanded", "true")
+        await first.click(force=True)  # the menu of the other may cover it
+        await first.press("Enter")
+        await expect(second).to_have_attribute("aria-expanded", "false")
 
 
 async def test_sessions_are_found_by_their_titles_and_messages(browser: Browser, tmp_path: Path) -> None:
@@ -194,6 +212,32 @@ async def test_a_tab_that_was_asleep_shows_the_whole_history_before_it_sends(bro
         await context.close()
 
 
+async def test_a_message_is_never_sent_in_another_session(browser: Browser, tmp_path: Path) -> None:
+    async with visiting(browser, tmp_path) as demo:
+        await demo.chat.say("First")
+        info, *_ = await demo.chat.say("Second")
+        await demo.open(info["session_id"])
+        await expect(demo.said).to_have_text("Second")
+        await demo.page.evaluate("(now) => (Date.now = () => now + 60_000)", await demo.page.evaluate("Date.now()"))
+        there = asyncio.Event()
+
+        async def late(route: Route) -> None:
+            await there.wait()
+            await route.continue_()
+
+        await demo.page.route("**/sessions/*limit=1&*", late)
+        await demo.say("For the second")
+        await demo.link("First").click()
+        await expect(demo.said).to_have_text("First")
+        async with demo.page.expect_response("**/sessions/*limit=1&*"):
+            there.set()
+        await demo.say("For the first")
+        await expect(demo.said).to_have_text(["First", "For the first"])
+        await demo.ends()
+        await demo.link("Second").click()
+        await expect(demo.field).to_have_value("For the second")
+
+
 async def test_drafts_survive_a_reload_each_in_its_session(browser: Browser, tmp_path: Path) -> None:
     async with visiting(browser, tmp_path) as demo:
         info, *_ = await demo.chat.say("First")
@@ -214,6 +258,19 @@ async def test_drafts_survive_a_reload_each_in_its_session(browser: Browser, tmp
         await demo.open(info["session_id"])
         await expect(demo.said).to_have_count(2)
         await expect(demo.field).to_have_value("")
+
+
+async def test_what_was_written_in_a_session_survives_the_session(browser: Browser, tmp_path: Path) -> None:
+    async with visiting(browser, tmp_path) as demo:
+        info, *_ = await demo.chat.say("First")
+        await demo.open()
+        await demo.field.fill("in no session yet")
+        await demo.link("First").click()
+        await expect(demo.said).to_have_text("First")
+        await demo.field.fill("in the first")
+        await demo.chat.delete(f"/sessions/{info['session_id']}")
+        await expect(demo.notice).to_contain_text("This session was deleted")
+        await expect(demo.field).to_have_value("in the first\n\nin no session yet")
 
 
 async def test_what_happens_elsewhere_meanwhile_is_shown_when_the_reply_has_ended(

@@ -12,6 +12,8 @@ export class Changes {
   #stream = null;
   #cursor;
   #round = null;
+  #isResting = false;
+  #isSure = false; // whether the cursor leads to all that happened since the stream was left
 
   /** `on` has the functions change(object), missed(), when changes may have been missed, and failed(error). */
   constructor(on) {
@@ -27,6 +29,15 @@ export class Changes {
       await visible(round.signal);
       await this.#read(round.signal);
     }
+  }
+
+  /** Gives the connection back while a reply is read, because a browser opens about six to a host, or goes on. */
+  rest(isResting) {
+    if (isResting === this.#isResting) return;
+    this.#isResting = isResting;
+    if (!isResting) return this.follow();
+    this.#round?.abort();
+    return report(NAME, null);
   }
 
   async #read(signal) {
@@ -53,13 +64,16 @@ export class Changes {
       this.#on.failed(error);
     } finally {
       this.#cursor = this.#stream.cursor ?? undefined;
+      this.#isSure = this.#isResting && this.#cursor !== undefined;
     }
   }
 
   #tell(state, signal) {
     if (signal.aborted || document.visibilityState !== "visible") return;
     report(NAME, state);
-    if (state.state === "open") this.#on.missed();
+    if (state.state !== "open") return;
+    if (!this.#isSure) this.#on.missed();
+    this.#isSure = false;
   }
 
   #pause() {

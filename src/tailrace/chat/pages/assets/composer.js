@@ -45,13 +45,18 @@ export class Composer {
     this.#hint();
   }
 
-  /** Puts a message that was not sent back. Its key says that it may have been. */
+  /**
+   * Puts a message that was not sent back, before what has been written since. Its key says that it may have been sent.
+   * Returns whether the message is alone in the field, so that the key still goes with it.
+   */
   restore(text, key = null) {
-    if (this.text.trim() !== "" && this.text !== text) return;
-    page.message.value = text;
-    this.#key = key;
+    const isAlone = this.text.trim() === "" || this.text === text;
+    page.message.value = isAlone ? text : `${text}\n\n${this.text}`;
+    this.#key = isAlone ? key : null;
     this.#keep();
+    this.#hint();
     page.message.focus();
+    return isAlone;
   }
 
   /** Notes that the session has an id now. What is written belongs to it. */
@@ -88,13 +93,14 @@ export class Composer {
     else this.#act.send(text, this.#key);
   }
 
-  /** Empties the field. The draft stays until the server has the message. */
-  take(key) {
+  /** Empties the field. The draft stays until the server has the message. An example leaves the draft where it is. */
+  take(text, key) {
+    page.message.focus();
+    if (this.text !== text) return;
     keepDraft(this.#sessionId, this.text, key);
     page.message.value = "";
     this.#key = null;
     this.#hint();
-    page.message.focus();
   }
 
   /** Forgets the draft, because the server has the message. */

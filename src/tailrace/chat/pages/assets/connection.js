@@ -5,23 +5,33 @@ import { announce } from "./notices.js";
 import { page } from "./page.js";
 
 const SECOND = 1000;
+const GRACE = 500; // milliseconds in which a new connection is made without a word
 
 const sources = new Map(); // the state of each stream that is read, by its name
 let until = 0; // the time of the next attempt
-let timer = 0;
+let counting = 0; // the timer that counts the seconds to the next attempt
+let doubting = 0; // the timer of a loss that may be over in a moment
 let lost = false;
+let busy = false; // whether the server has asked to wait
 
-/** Tells the state of a stream: {state, seconds}, as the client has it, or null when it is no longer read. */
+/**
+ * Tells the state of a stream, or null when it is no longer read: {state, seconds}, as the client has it, and `isBusy`,
+ * whether the server has asked for the wait.
+ */
 export function report(name, state) {
   if (state === null || state.state === "ended" || state.state === "failed") sources.delete(name);
   else sources.set(name, state);
-  if (state?.state === "waiting") until = Date.now() + state.seconds * SECOND;
+  if (state?.state === "waiting") {
+    until = Date.now() + state.seconds * SECOND;
+    busy = state.isBusy ?? false;
+  }
   show();
 }
 
 /** Shows that the server wants an API key. */
 export function needKey() {
   sources.clear();
+  show();
   mark("key", "API key needed");
 }
 
@@ -36,20 +46,33 @@ export function wake(signal) {
 }
 
 function show() {
-  clearInterval(timer);
-  const states = [...sources.values()].map(({ state }) => state);
-  if (states.includes("waiting")) return showLoss();
-  if (states.includes("open")) return showConnected();
-  if (states.length && !lost) mark("connecting", "Connecting");
-  else if (states.length) mark("lost", "Reconnecting");
-  return undefined;
+  clearInterval(counting);
+  const states = new Set([...sources.values()].map(({ state }) => state));
+  const isConnected = states.has("open") && !states.has("waiting");
+  if (isConnected || states.size === 0) {
+    clearTimeout(doubting);
+    doubting = 0;
+    if (isConnected) showConnected();
+  } else if (page.connection.dataset.mark !== "connected") showTrouble(states);
+  else doubting ||= setTimeout(doubt, GRACE);
+}
+
+function doubt() {
+  doubting = 0;
+  showTrouble(new Set([...sources.values()].map(({ state }) => state)));
+}
+
+function showTrouble(states) {
+  if (states.has("waiting")) showLoss();
+  else if (lost) mark("lost", busy ? "Server busy" : "Reconnecting");
+  else mark("connecting", "Connecting");
 }
 
 function showLoss() {
-  if (!lost) announce("No response from the server. Reconnecting.");
+  if (!lost) announce(busy ? "The server is busy. Waiting." : "Connection lost. Reconnecting.");
   lost = true;
   count();
-  timer = setInterval(count, SECOND);
+  counting = setInterval(count, SECOND);
 }
 
 function showConnected() {
@@ -61,6 +84,7 @@ function showConnected() {
 function count() {
   const left = Math.round((until - Date.now()) / SECOND);
   if (!navigator.onLine) return mark("lost", "Offline");
+  if (busy) return mark("lost", left > 0 ? `Server busy, retry in ${left} s` : "Server busy", left > 1);
   return mark("lost", left > 0 ? `Reconnecting in ${left} s` : "Reconnecting", left > 1);
 }
 

@@ -11,7 +11,8 @@ const REFUSED = {
   session_busy: "This session is still answering another message.",
   turn_not_last: "This session has changed in another tab.",
 };
-const UNANSWERED = "No response from the server. Your message is kept below; sending it again does not ask twice.";
+const KEPT = "Your message is kept below";
+const ONCE = "sending it again does not ask twice.";
 const NEXT = "Your next message starts a new one.";
 const FRESH = 10_000; // milliseconds after which the history is confirmed before a message is sent
 
@@ -29,12 +30,12 @@ export class Conversation {
   #earlier = null; // the token of what was said before the first message that is shown
   #phase = "loading"; // or loaded, or failed
   #isHasty = false; // whether a message was submitted before the history was there
-  #isBeginning = false; // whether the history is confirmed for a message
+  #beginning = null; // the number of what was shown when a message began to wait for the history to be confirmed
   #isStale = false; // whether something changed elsewhere while a reply was read
   #shown = 0; // counts what is shown, so that answers that come too late are not
   #confirmed = 0; // the time when the server confirmed the history
 
-  /** `on` has the functions opened(session), begun(sessionId), ended(), gone(words) and failed(error, again). */
+  /** `on` has the functions opened(session), begun(sessionId), left(), when no reply is read any more, ended(), gone(words, text) and failed(error, again). */
   constructor(composer, protocol, on) {
     this.#composer = composer;
     this.#protocol = protocol;
@@ -78,7 +79,7 @@ export class Conversation {
     this.#isHasty = this.#phase !== "loaded";
     if (this.#isHasty || this.#exchange) return;
     await this.#begin(() => {
-      if (this.#exchange) return notice(`${REFUSED.session_busy} Your message is kept below.`);
+      if (this.#exchange) return notice(`${REFUSED.session_busy} ${KEPT}.`);
       return this.#say(text, { key });
     });
   }
@@ -95,8 +96,14 @@ export class Conversation {
   /** Leaves the reply, which itself continues. */
   #leave() {
     this.#exchange?.leave();
-    this.#exchange = null;
-    this.#composer.busy(false);
+    this.#turnTo(null);
+  }
+
+  /** Notes which reply is read now, or with null, how the last one ended. */
+  #turnTo(exchange, state = null) {
+    this.#exchange = exchange;
+    if (exchange === null) this.#on.left();
+    this.#composer.busy(exchange !== null, state);
   }
 
   // The history
@@ -104,20 +111,20 @@ export class Conversation {
   /** Clears the page for a session. Returns the number of what is shown now. */
   #empty(sessionId) {
     this.#shown += 1;
+    this.#composer.open(sessionId);
     this.#leave();
     this.id = sessionId;
     this.#phase = "loading";
     this.#isHasty &&= this.#shown === 1; // a message for another session waits there
     this.#setEarlier(null);
     this.#messages.clear();
-    this.#composer.open(sessionId);
     this.#showEmpty();
     return this.#shown;
   }
 
   #fill(found) {
     if (found === undefined) {
-      return this.#on.gone(`This session is not there: it was deleted, or belongs to another key. ${NEXT}`);
+      return this.#on.gone(`This session does not exist. It was deleted, or it belongs to another API key. ${NEXT}`);
     }
     this.#phase = "loaded";
     if (found !== null) this.#show(found);
@@ -134,10 +141,15 @@ export class Conversation {
     const start = turns.length ? shown.findIndex(({ streamId }) => streamId === turns[0].streamId) : 0;
     if (start < 0 || shown.length === 0) this.#setEarlier(session.earlier);
     const [from, same] = start < 0 ? [0, 0] : [start, sameTurns(shown.slice(start), turns)];
-    this.#messages.cut(from + same);
+    this.#cut(from + same);
     for (const { text, streamId, answer } of turns.slice(same)) this.#messages.add(text, streamId, answer);
     const { last } = this.#messages;
     if (last?.reply.facts.state === "generating") this.#follow(last);
+  }
+
+  /** Removes all turns from a place on. A message that the user edits there goes to the field below. */
+  #cut(index) {
+    for (const { asked } of this.#messages.cut(index)) if (asked.edited !== null) this.#composer.restore(asked.edited);
   }
 
   async #showEarlier() {
@@ -161,7 +173,9 @@ export class Conversation {
   /** Asks whether the history that is shown is the server's, unless that is known. A tab may have been asleep. */
   async #confirm() {
     if (this.id === null || Date.now() - this.#confirmed < FRESH) return;
+    const shown = this.#shown;
     const found = await turnsOf(this.id, { limit: 1, html: false });
+    if (shown !== this.#shown) return;
     if (found === undefined) return this.deleted();
     const newest = found.turns.at(-1);
     const { last } = this.#messages;
@@ -173,37 +187,46 @@ export class Conversation {
 
   // Replies
 
-  #say(text, { key, replace = null }) {
-    const asked = { message: text, sessionId: this.id, replace, key: key ?? newKey() };
-    if (replace === null) this.#composer.take(asked.key);
+  #say(text, { key = null, replaced = null }) {
+    const asked = { message: text, sessionId: this.id, replaced, key: key ?? newKey() };
+    if (replaced === null) this.#composer.take(text, asked.key);
     const turn = this.#messages.add(text, null, { model: this.model, facts: { state: "generating" } });
     this.#messages.toEnd();
     this.#showEmpty();
     this.#read(turn, asked);
   }
 
-  /** Begins a turn, once the history is known to be true. Meanwhile, no other turn can begin. */
+  /**
+   * Begins a turn, once the history is known to be true, unless another session is shown by then. Meanwhile, no other
+   * turn can begin.
+   */
   async #begin(say) {
-    if (this.#isBeginning) return;
-    this.#isBeginning = true;
+    const shown = this.#shown;
+    if (this.#beginning === shown) return;
+    this.#beginning = shown;
     closeNotice();
-    await this.#trying(() => this.#confirm().then(say));
-    this.#isBeginning = false;
+    await this.#trying(async () => {
+      await this.#confirm();
+      if (shown === this.#shown) say();
+    });
+    if (this.#beginning === shown) this.#beginning = null;
   }
 
   /** Asks again in place of the last turn, with the same message or another. */
   async #replace(turn, text) {
     await this.#begin(() => {
       if (this.#exchange || turn !== this.#messages.last) return this.#refuse(turn, text);
-      this.#messages.cut(this.#messages.turns.length - 1);
-      return this.#say(text, { key: null, replace: turn.streamId });
+      this.#messages.cut(-1);
+      return this.#say(text, { replaced: turn });
     });
   }
 
   /** Says that a turn cannot be replaced any more, and keeps what the user has changed. */
   #refuse(turn, text) {
-    if (text !== turn.asked.text) this.#composer.restore(text);
-    notice(`${REFUSED.turn_not_last} What you wrote is kept below.`);
+    const isEdited = text !== turn.asked.text;
+    turn.asked.close();
+    if (isEdited) this.#composer.restore(text);
+    notice(`${REFUSED.turn_not_last}${isEdited ? " What you wrote is kept below." : ""}`);
   }
 
   #follow(turn) {
@@ -217,14 +240,12 @@ export class Conversation {
       begun: (info) => this.#begun(info, asked),
       stopping: (isStopping) => this.#composer.stopping(isStopping),
     });
-    this.#exchange = exchange;
-    this.#composer.busy(true);
+    this.#turnTo(exchange);
     announce("Generating");
     const error = await exchange.run();
     if (this.#exchange !== exchange) return;
-    this.#exchange = null;
     this.#confirmed = Date.now();
-    this.#composer.busy(false, error ? null : turn.reply.facts.state);
+    this.#turnTo(null, error ? null : turn.reply.facts.state);
     if (error && shown === this.#shown) this.#broken(error, turn, asked);
     else this.#on.ended();
     if (this.#isStale) this.#trying(() => this.refresh());
@@ -234,23 +255,40 @@ export class Conversation {
     if (this.id !== sessionId) {
       this.id = sessionId;
       this.#composer.move(sessionId);
-    } else if (asked?.replace === null) this.#composer.sent();
+    } else if (asked?.replaced === null) this.#composer.sent();
     this.#on.begun(sessionId);
   }
 
-  /** Handles a reply that cannot be read, or a message that was refused. The message goes back to its field. */
+  /** Handles a reply that cannot be read, or a message that was refused. What the user wrote is kept. */
   #broken(error, turn, asked) {
     if (turn.streamId !== null) return this.#on.failed(error, () => this.load(this.id));
     const isRefused = error.status !== undefined;
-    this.#messages.cut(this.#messages.turns.indexOf(turn));
-    this.#composer.restore(asked.message, isRefused ? null : asked.key);
-    this.#showEmpty();
     announce(isRefused ? "Not sent" : "Not known whether it was sent");
-    if (error.status === 401) return askForKey(() => this.#composer.submit());
-    if (error.status === 404) return this.#on.gone(`This session was deleted. ${NEXT}`, asked.message);
-    if (isRefused) notice(`${REFUSED[error.code] ?? problem(error)} Your message is kept below.`);
-    else notice(UNANSWERED, { label: "Send again", act: () => this.#composer.submit() });
-    return this.#trying(() => this.refresh());
+    this.#messages.cut(this.#messages.turns.indexOf(turn));
+    if (asked.replaced) this.#putBack(error, asked, isRefused);
+    else this.#restore(error, asked, isRefused);
+    this.#showEmpty();
+    // The connection's state says why the server does not answer, and the history is loaded when it does.
+    return error.status === 404 ? this.deleted() : this.refresh().catch(() => {});
+  }
+
+  /** Puts the message back in its field. */
+  #restore(error, { message, key }, isRefused) {
+    const isAlone = this.#composer.restore(message, isRefused ? null : key);
+    const again = () => this.#composer.submit();
+    if (error.status === 401) askForKey(again);
+    else if (isRefused) notice(`${refused(error)} ${KEPT}.`);
+    else if (isAlone) notice(`${problem(error)} ${KEPT}; ${ONCE}`, { label: "Send again", act: again });
+    else notice(`${problem(error)} ${KEPT}.`);
+  }
+
+  /** Puts the turn back that was not replaced, with the field in which it was edited. */
+  #putBack(error, { message, replaced }, isRefused) {
+    this.#messages.append(replaced);
+    replaced.asked.focus();
+    if (error.status === 401) return askForKey(() => this.#replace(replaced, message));
+    if (!isRefused) return notice(`${problem(error)} It is not known whether a new reply has begun.`);
+    return notice(`${refused(error)}${replaced.asked.edited === null ? "" : " What you wrote is kept."}`);
   }
 
   async #trying(what) {
@@ -260,6 +298,10 @@ export class Conversation {
       this.#on.failed(error, () => this.#trying(what));
     }
   }
+}
+
+function refused(error) {
+  return REFUSED[error.code] ?? problem(error);
 }
 
 /** Returns 128 random bits. randomUUID exists on secure origins only. */

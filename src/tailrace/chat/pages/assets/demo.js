@@ -4,9 +4,9 @@ import { Changes } from "./changes.js";
 import { Composer } from "./composer.js";
 import { needKey } from "./connection.js";
 import { Conversation } from "./conversation.js";
-import { draftOf, keepDraft } from "./drafts.js";
+import { draftOf } from "./drafts.js";
 import { showExamples } from "./examples.js";
-import { openMenu } from "./menu.js";
+import { toggleMenu } from "./menu.js";
 import { announce, askForKey, consent, notice } from "./notices.js";
 import { page } from "./page.js";
 import { Protocol } from "./protocol.js";
@@ -24,11 +24,14 @@ const sessions = new Sessions({ open, rename, choose, trying });
 const conversation = new Conversation(composer, new Protocol(), {
   opened: (session) => setTitle(titleOf(session)),
   begun,
+  left: () => changes.rest(false),
   ended: () => later(sessions.refresh()),
   gone,
   failed,
 });
 const changes = new Changes({ change: changed, missed, failed });
+let starting = null; // the first requests, while they run
+let isStarted = false; // whether the server has answered
 
 // Failures
 
@@ -44,7 +47,10 @@ async function trying(what) {
 function failed(error, again = start) {
   if (error.status === 401) {
     needKey();
-    return askForKey(() => trying(again === start ? start : async () => Promise.all([again(), changes.follow()])));
+    return askForKey(() => {
+      changes.follow();
+      return trying(again);
+    });
   }
   if (error.status === undefined && !(error instanceof TypeError)) console.error(error);
   return notice(problem(error), { label: "Try again", act: again });
@@ -66,19 +72,21 @@ function changed({ change, session_id: sessionId, stream_id: streamId, title }) 
 }
 
 function missed() {
+  if (!isStarted) return trying(start);
   later(sessions.refresh());
-  later(conversation.refresh());
+  return later(conversation.refresh());
 }
 
 function begun(sessionId) {
+  changes.rest(true);
   if (sessionOfAddress() !== sessionId) history.replaceState(null, "", addressOf(sessionId));
   sessions.mark(sessionId);
   later(sessions.refresh().then(() => sessionId === conversation.id && setTitle(sessions.titleOf(sessionId))));
 }
 
 function gone(words, text = "") {
-  if (text) keepDraft(null, text);
   open(null, { replace: true });
+  if (text) composer.restore(text);
   notice(words);
 }
 
@@ -93,7 +101,7 @@ function open(sessionId, { replace = false } = {}) {
 
 function show(sessionId) {
   page.notice.hidden = true;
-  page.message.focus();
+  if (!matchMedia("(pointer: coarse)").matches) page.message.focus(); // which would open the keyboard on the screen
   setTitle(null);
   sessions.mark(sessionId);
   return trying(() => conversation.load(sessionId));
@@ -110,7 +118,7 @@ function rename(session, title) {
 
 function choose(session, button) {
   const actions = { rename: () => sessions.rename(session.session_id), clear, delete: remove };
-  openMenu(button, (choice) => actions[choice](session));
+  toggleMenu(button, (choice) => actions[choice](session));
 }
 
 async function clear(session) {
@@ -153,20 +161,28 @@ function sessionOfAddress() {
   return new URLSearchParams(location.search).get("session");
 }
 
-async function start() {
+/** Asks what the server is, and shows the session of the address. Calls that come meanwhile share the answer. */
+function start() {
+  starting ??= welcome().finally(() => (starting = null));
+  return starting;
+}
+
+async function welcome() {
   const server = await ask("GET", "");
+  isStarted = true;
   const isPrepared = server.model === "demo";
   conversation.model = server.model;
   page.model.textContent = isPrepared ? "Demo model, not an AI" : `Model: ${server.model}`;
   page.prepared.hidden = !isPrepared;
   showExamples(isPrepared, (text) => conversation.send(text));
-  changes.follow();
   later(sessions.refresh());
   await show(sessionOfAddress());
 }
 
 page.new.addEventListener("click", () => open(null));
-addEventListener("popstate", () => show(sessionOfAddress()));
+// A link within the page changes the address, too.
+addEventListener("popstate", () => sessionOfAddress() !== conversation.id && show(sessionOfAddress()));
 page.message.value = draftOf(sessionOfAddress()).text;
 page.message.focus();
+changes.follow();
 await trying(start);

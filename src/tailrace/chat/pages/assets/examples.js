@@ -4,7 +4,7 @@ import { element } from "./dom.js";
 import { page } from "./page.js";
 
 const PREPARED = [
-  ["Tell me a long story", "Reload while it is written: it goes on"],
+  ["Tell me a long story", "Reload the page meanwhile: the reply goes on"],
   ["Show me some code", "With colours, and a button to copy it"],
   ["Show me a table", "It scrolls in its own box"],
   ["/fail", "The model fails halfway, and you can retry"],

@@ -13,8 +13,8 @@ export class Exchange {
   #again = false; // whether the text comes again, after a reset
 
   /**
-   * `asked` is the message to send, {message, sessionId, replace, key}, or null to read a reply in progress. `on` has
-   * the functions begun(info) and stopping(isStopping).
+   * `asked` is the message to send, {message, sessionId, replaced, key}, or null to read a reply in progress. `replaced`
+   * is the turn that it replaces, or null. `on` has the functions begun(info) and stopping(isStopping).
    */
   constructor(turn, asked, protocol, on) {
     this.#turn = turn;
@@ -103,10 +103,10 @@ export class Exchange {
   }
 }
 
-function bodyOf({ message, sessionId, replace }) {
+function bodyOf({ message, sessionId, replaced }) {
   return {
     message,
     ...(sessionId === null ? {} : { session_id: sessionId, create: false }),
-    ...(replace === null ? {} : { replace }),
+    ...(replaced === null ? {} : { replace: replaced.streamId }),
   };
 }

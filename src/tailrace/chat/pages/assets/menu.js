@@ -8,9 +8,14 @@ const items = [...page.choices.querySelectorAll("button")];
 let opener = null;
 let chosen = null; // what to call with the choice
 
-/** Opens the menu beside a button. `choose` is called with the choice: rename, clear or delete. */
-export function openMenu(button, choose) {
+/** Opens the menu beside a button, or closes it. `choose` is called with the choice: rename, clear or delete. */
+export function toggleMenu(button, choose) {
+  const isOpen = page.choices.matches(":popover-open");
+  if (isOpen) page.choices.hidePopover();
+  opener?.setAttribute("aria-expanded", "false");
+  if (isOpen && opener === button) return;
   opener = button;
+  button.popoverTargetElement = page.choices; // a press on it is not one outside of the menu, which would close it
   chosen = choose;
   page.choices.showPopover();
   place();

@@ -50,10 +50,15 @@ export class Messages {
   /** Adds a message and its reply at the end. `answer` has model, text, html and the facts of words.js. */
   add(text, streamId, answer) {
     const turn = this.#make(text, streamId, answer);
+    this.append(turn);
+    return turn;
+  }
+
+  /** Adds a turn that is made already, such as one that was cut. */
+  append(turn) {
     this.#turns.push(turn);
     page.messages.append(turn.asked.item, turn.reply.item);
     this.#follow();
-    return turn;
   }
 
   /** Inserts turns before those that are there, which keep their place on the screen. */
@@ -66,12 +71,14 @@ export class Messages {
     page.log.scrollTop += page.log.scrollHeight - height;
   }
 
-  /** Removes all turns from a place on. */
+  /** Removes all turns from a place on, and returns them. */
   cut(index) {
-    for (const { asked, reply } of this.#turns.splice(index)) {
+    const turns = this.#turns.splice(index);
+    for (const { asked, reply } of turns) {
       asked.item.remove();
       reply.item.remove();
     }
+    return turns;
   }
 
   #make(text, streamId, answer) {

@@ -9,7 +9,7 @@ const NDJSON = "application/x-ndjson";
 const PATIENCE = 30; // seconds in which a message is sent again if there is no answer
 const NAME = "reply";
 
-/** There was no answer to a message. Sending it again with the same key does not ask twice. */
+/** No reply to a message could be had. Sending it again with the same key does not ask twice. */
 export class Unanswered extends Error {
   name = "Unanswered";
 }
@@ -25,6 +25,7 @@ export class Reading {
   #cursor;
   #isPaused = false;
   #isGivenUp = false;
+  #isBusy = false; // whether the server's last answer was that it cannot deal with the message now
   #unseen = 0; // objects without a line, less lines whose objects are still to come
 
   /**
@@ -59,7 +60,7 @@ export class Reading {
       report(NAME, null);
       this.leave();
     }
-    if (this.#isGivenUp) throw new Unanswered("You stopped before the server had answered");
+    if (this.#isGivenUp) throw this.#unanswered();
   }
 
   /** Gives up a message that got no answer. */
@@ -96,7 +97,12 @@ export class Reading {
     }
   }
 
+  #unanswered() {
+    return new Unanswered(this.#isBusy ? "The server is busy" : "No response from the server");
+  }
+
   #open(response) {
+    this.#isBusy = !response.ok;
     this.#unseen = 0;
     this.#protocol.head(response);
   }
@@ -134,7 +140,8 @@ export class Reading {
 
   #tell(state) {
     if (this.wasLeft || this.#isPaused) return;
-    report(NAME, state);
+    if (state.state === "connecting") this.#isBusy = false;
+    report(NAME, { ...state, isBusy: this.#isBusy });
     if (state.state === "waiting") this.#protocol.lost(state.reason, state.seconds);
     this.#address = this.#stream?.address ?? this.#address;
     this.#on.state?.(state);
@@ -147,7 +154,7 @@ export class Reading {
       return true;
     }
     if (!(error instanceof StreamLost)) throw error;
-    if ((this.#stream.address ?? this.#address) === null) throw new Unanswered("No response from the server");
+    if ((this.#stream.address ?? this.#address) === null) throw this.#unanswered();
     return false;
   }
 

@@ -14,6 +14,7 @@ export function titleOf(session) {
 export function addressOf(sessionId) {
   const url = new URL(location.href);
   url.search = sessionId === null ? "" : new URLSearchParams({ session: sessionId });
+  url.hash = "";
   return url.href;
 }
 
@@ -29,7 +30,10 @@ export class SessionRow {
     this.#act = act;
     this.link = this.#makeLink(session.session_id);
     this.#button.append(icon("more"));
-    this.#button.addEventListener("click", () => act.choose(this.session, this.#button));
+    this.#button.addEventListener("click", (event) => {
+      event.preventDefault(); // the menu is opened by a script, at its place
+      act.choose(this.session, this.#button);
+    });
     this.item = element("li", { "data-session": session.session_id }, [this.link, this.#button]);
     this.update(session);
   }

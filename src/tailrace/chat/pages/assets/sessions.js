@@ -116,7 +116,7 @@ export class Sessions {
 
 function none(words, next) {
   if (!words) return "None yet. Your first message starts one.";
-  return next === null ? `No session contains “${words}”.` : "No newer session contains that.";
+  return next === null ? `No session contains “${words}”.` : `None of the newer sessions contains “${words}”.`;
 }
 
 /** Returns the rows in sections by the day on which the sessions were last used. */

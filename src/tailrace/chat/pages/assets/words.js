@@ -42,7 +42,7 @@ export function factsOf({ state, text, chunks, seconds: time, context, dropped }
 export function troubleOf({ state, error, text }) {
   const kept = text ? "Partial reply saved." : "Your message is saved.";
   if (state === "failed") return `${sentence(error ?? "The model failed")} ${kept}`;
-  if (state === "interrupted") return `The server ended before the reply did. ${kept}`;
+  if (state === "interrupted") return `The server stopped before the reply was complete. ${kept}`;
   return null;
 }
 
