@@ -65,6 +65,9 @@ OPENAI = Peer("openai", "OpenAI SDK", client("reading", "openai"))
 TAILRACE_TERMINAL = Peer("tailrace-terminal", "tailrace chat", client("rendering", "tailrace-terminal"))
 RICH_LIVE = Peer("rich-live", "rich, Live(Markdown)", client("rendering", "rich-live"))
 RICH_LIVE_FOUR = Peer("rich-live-four", "rich, 4 times a second", client("rendering", "rich-live-four"))
+# One server, and two pages for its replies.
+PLAIN_PAGE = python_peer("plain-page", "textContent alone", "page_app")
+CHAT_PAGE = python_peer("chat-page", "tailrace's chat page", "page_app")
 TAILRACE_PROMPT = Peer("tailrace-prompt", "tailrace chat", chat_client)
 IMPORTS = Peer("imports", "import of prompt_toolkit and rich", imports)
 
@@ -82,6 +85,8 @@ def missing(peer: Peer) -> str | None:
     """Why a peer cannot be measured here, if it cannot."""
     if peer is NCHAN and nginx_modules() is None:
         return "nginx with the nchan module is not installed"
+    if peer in (CHAT_PAGE, PLAIN_PAGE) and shutil.which("chromium") is None:
+        return "chromium is not installed"
     if peer is NGINX and shutil.which("nginx") is None:
         return "nginx is not installed"
     return None

@@ -12,6 +12,7 @@ from benchmarks.scenarios.memory import MEMORY, MEMORY_MEMBERS
 from benchmarks.scenarios.paced import PACED, PACED_LIGHT
 from benchmarks.scenarios.packet_first import PACKET_FIRST
 from benchmarks.scenarios.packets import PACKETS_BOTH_WAYS
+from benchmarks.scenarios.page import PAGE
 from benchmarks.scenarios.prompt import PROMPT
 from benchmarks.scenarios.reading import READING
 from benchmarks.scenarios.rendering import RENDERING
@@ -49,6 +50,7 @@ SCENARIOS = {
         DECODING_JS,
         READING,
         RENDERING,
+        PAGE,
         PROMPT,
     )
 }
