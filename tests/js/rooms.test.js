@@ -32,7 +32,7 @@ async function read(room, count) {
 }
 
 test("a room is read and written", async () => {
-  const room = join(`${SERVER}/rooms/one`, { params: { name: "ann" } });
+  const room = join(`${SERVER}/rooms/one#part`, { params: { name: "ann" } });
   const sent = room.send({ a: 1 });
   const { value: joined } = await room.next();
   assert.deepEqual([joined.event, joined.data.member], ["join", "ann"]);

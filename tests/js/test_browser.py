@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Error, Page, expect
 
 from tailrace import javascript_client
 from tailrace.client import StreamFailed, StreamLost, StreamRefused
@@ -168,6 +168,11 @@ async def test_a_stream_notices_that_the_device_is_offline(page: Page) -> None:
     await page.context.set_offline(False)
     await page.wait_for_function("window.state === 'open'")
     await page.evaluate("stream.close()")
+
+
+async def test_headers_for_a_room_are_refused_because_a_browser_cannot_send_them(page: Page) -> None:
+    with pytest.raises(Error, match="expected no headers, because a browser sends none"):
+        await page.evaluate("tailrace.join('/rooms/a', { headers: { authorization: 'a' } })")
 
 
 async def test_a_room_goes_on_after_a_cut(page: Page, relay: Relay) -> None:

@@ -153,10 +153,12 @@ const SCHEMES = /^(https?|wss?):$/;
 export function absolute(url) {
   const base = globalThis.document?.baseURI ?? globalThis.location?.href;
   if (!URL.canParse(url, base)) throw new TypeError(`expected a URL, but got ${shown(String(url))}`);
-  const { protocol, username, password, href } = new URL(url, base);
+  const parts = new URL(url, base);
+  const { protocol, username, password } = parts;
   if (!SCHEMES.test(protocol)) throw new TypeError(`expected a URL with http or ws, but got ${protocol}`);
   if (username || password) throw new TypeError("expected a URL without a name and a password: send them as a header");
-  return href;
+  parts.hash = ""; // it is not sent, and a WebSocket refuses it
+  return parts.href;
 }
 
 /** Returns the URL with a parameter, which replaces all others with its name. The others stay as they are. */

@@ -60,6 +60,9 @@ export class Room extends Reader {
   constructor(url, options) {
     super({ ...options, onReset: options.onReset ?? "restart" }, { isSocket: true });
     this.#url = withParameters(absolute(url), options.params ?? {});
+    if (globalThis.document && options.headers !== undefined) {
+      throw new TypeError("expected no headers, because a browser sends none of yours with a WebSocket: use params");
+    }
     this.#options = options;
     this.#maxQueued = options.maxQueued ?? MAX_QUEUED;
   }
