@@ -149,8 +149,8 @@ async def test_a_pilot_that_stood_still_does_not_say_more(photo: Path, redis: Re
         ("--image /etc/passwd", "expected an image that a browser shows, but /etc/passwd is none"),
         (
             "--streams nowhere://x",
-            "expected an engine URL of scheme memory or redis or redis+sentinel or rediss or rediss+sentinel or unix, "
-            "but got 'nowhere://x'",
+            "expected an engine URL of scheme memory or redis or redis+cluster or redis+sentinel or rediss "
+            "or rediss+cluster or rediss+sentinel or unix, but got 'nowhere://x'",
         ),
     ],
 )

@@ -46,7 +46,9 @@ STORES: dict[str, OpenStore] = {
     "redis": _open_redis,
     "rediss": _open_redis,
     "unix": _open_redis,
+    "redis+cluster": _open_redis,
     "redis+sentinel": _open_redis,
+    "rediss+cluster": _open_redis,
     "rediss+sentinel": _open_redis,
 }
 """Functions that make a store from a URL, by URL scheme. Nothing is connected before the store is used."""

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.exceptions import ConnectionError as NotServing
 from redis.retry import Retry
 
@@ -233,6 +234,67 @@ def watched_servers(*options: str, tls: bool = False) -> Iterator[Watched]:
         watched.sentinel.ask("SENTINEL", "SET", watched.name, *quick)
         until_true(watched.watched, "a Sentinel that knows both servers")
         yield watched
+
+
+class ClusterServers:
+    """Servers of one cluster, each with as many slots. Those behind the first `masters` are replicas, in order."""
+
+    def __init__(self, servers: Sequence[RedisServer], masters: int) -> None:
+        self.servers = tuple(servers)
+        self.masters, self.replicas = self.servers[:masters], self.servers[masters:]
+        for number, server in enumerate(self.masters):
+            first, last = (16384 * index // masters for index in (number, number + 1))
+            server.ask("CLUSTER", "ADDSLOTSRANGE", first, last - 1)
+            server.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for server in self.servers[1:]:
+            server.ask("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+        until_true(lambda: all(map(self._knows_all, self.servers)), "servers that know each other")
+        for replica, master in zip(self.replicas, self.masters, strict=False):
+            replica.ask("CLUSTER", "REPLICATE", self.id_of(master))
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.masters)
+        scheme, _, place = self.servers[0].url.partition("://")
+        return f"{scheme}+cluster://{hosts}?{place.partition('?')[2]}"
+
+    def ask(self, *parts: Any) -> list[Any]:
+        """Return the reply of each master to a command of the test's own."""
+        return [server.ask(*parts) for server in self.masters]
+
+    def kill_clients(self) -> None:
+        """Close all connections but the test's own, and those between the servers."""
+        for server in self.masters:
+            server.kill_clients()
+
+    def id_of(self, server: RedisServer) -> str:
+        return _text(server.ask("CLUSTER", "MYID"))
+
+    def master_of(self, key: str) -> RedisServer:
+        """The master that has the slot of a key."""
+        slot = key_slot(key.encode())
+        return self.masters[next(i for i in range(len(self.masters)) if slot < 16384 * (i + 1) // len(self.masters))]
+
+    def _knows_all(self, server: RedisServer) -> bool:
+        nodes = server.ask("CLUSTER", "NODES")
+        known = len(nodes) if isinstance(nodes, dict) else len(_text(nodes).splitlines())
+        state = server.ask("CLUSTER", "INFO")
+        return known == len(self.servers) and "ok" in (_text(state) if isinstance(state, bytes) else state.values())
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@contextmanager
+def redis_cluster(masters: int = 3, replicas: int = 0, *, tls: bool = False) -> Iterator[ClusterServers]:
+    """A running cluster, which ends with the block."""
+    options = "--cluster-enabled", "yes", "--cluster-node-timeout", "500", "--repl-diskless-sync-delay", "0"
+    with ExitStack() as stack:
+        start = partial(redis_server, *options, tls=tls)
+        first = stack.enter_context(start())
+        others = [stack.enter_context(start(certificate=first.certificate)) for _ in range(masters + replicas - 1)]
+        yield ClusterServers([first, *others], masters)
 
 
 def until_true(condition: Callable[[], object], what: str) -> None:

@@ -23,7 +23,7 @@ Part = bytes | str | int | float
 """A part of a command."""
 
 _GROUP = re.compile(
-    r"(?P<scheme>rediss?)\+(?P<kind>sentinel)://((?P<user>[^/?#]*)@)?(?P<hosts>[^/?#@]+)(/(?P<path>[^?#]*))?"
+    r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://((?P<user>[^/?#]*)@)?(?P<hosts>[^/?#@]+)(/(?P<path>[^?#]*))?"
     r"(\?(?P<query>[^#]*))?"
 )
 

@@ -76,7 +76,7 @@ class Beat:
             pause = self._interval
             try:
                 await self._round()
-            except (Unreachable, Refused, StoreUnavailable) as error:
+            except (Unreachable, Refused, StoreUnavailable, TimeoutError) as error:
                 logger.debug("a round failed: %s", error)
                 if isinstance(error, Refused) and error.code == "READONLY":
                     self._servers.drop("it is a replica by now")  # its name may lead to the new master
@@ -117,7 +117,9 @@ class Beat:
             self._buried()
         self._count = counted
         await self._look_at(counters)
-        await self._tend()
+        # If one of several servers is down, the others must not take this process for dead.
+        async with asyncio.timeout(self._interval if self._servers.apart else None):
+            await self._tend()
 
     async def _look_at(self, counters: dict[bytes, bytes]) -> None:
         """Compare the counters of the others with those of the last round."""

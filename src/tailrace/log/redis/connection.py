@@ -136,13 +136,13 @@ class Connection(asyncio.Protocol):
         """
         return self._send(parts, self._loop.create_future())
 
-    def subscribe(self, channels: Collection[bytes]) -> asyncio.Future[None]:
+    def subscribe(self, channels: Collection[bytes], *, sharded: bool = False) -> asyncio.Future[None]:
         """Subscribe channels. The future is done when the server has confirmed each. Their pushes may come earlier."""
-        return self._confirmed("SUBSCRIBE", channels)
+        return self._confirmed("SSUBSCRIBE" if sharded else "SUBSCRIBE", channels)
 
-    def unsubscribe(self, channels: Collection[bytes]) -> asyncio.Future[None]:
+    def unsubscribe(self, channels: Collection[bytes], *, sharded: bool = False) -> asyncio.Future[None]:
         """Unsubscribe channels. The future is done when the server has confirmed each."""
-        return self._confirmed("UNSUBSCRIBE", channels)
+        return self._confirmed("SUNSUBSCRIBE" if sharded else "UNSUBSCRIBE", channels)
 
     def close(self, reason: str = "this process closed it") -> None:
         """Drop the connection at once, also if the server does not respond."""

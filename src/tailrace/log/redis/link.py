@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .address import Address, Part, Target
@@ -26,6 +27,11 @@ class Script:
     def __init__(self, source: str) -> None:
         self.source = source
         self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest().encode()
+
+    @cached_property
+    def sharded(self) -> Script:
+        """The same script for a cluster, where it publishes on the server that has the channel's slot."""
+        return Script(self.source.replace("call('PUBLISH'", "call('SPUBLISH'"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,11 @@ class Link:
         """True while there is a connection, as far as this process knows."""
         return self._connection is not None and self._connection.usable
 
+    @property
+    def connection(self) -> Connection | None:
+        """The connection that there is now."""
+        return self._connection
+
     def open(self) -> None:
         """Begin to connect. `ready` waits for it."""
         self._reason = "it is still connecting"
@@ -130,13 +141,13 @@ class Link:
         # The server has forgotten the script and ran nothing. EVAL makes it known again.
         return await self.call("EVAL", script.source, *rest)
 
-    def subscribe(self, channels: Collection[bytes]) -> asyncio.Future[None]:
+    def subscribe(self, channels: Collection[bytes], *, sharded: bool = False) -> asyncio.Future[None]:
         """Subscribe channels on this connection only. See `Connection.subscribe`."""
-        return self._current().subscribe(channels)
+        return self._current().subscribe(channels, sharded=sharded)
 
-    def unsubscribe(self, channels: Collection[bytes]) -> asyncio.Future[None]:
+    def unsubscribe(self, channels: Collection[bytes], *, sharded: bool = False) -> asyncio.Future[None]:
         """Unsubscribe channels. See `Connection.unsubscribe`."""
-        return self._current().unsubscribe(channels)
+        return self._current().unsubscribe(channels, sharded=sharded)
 
     def drop(self, reason: str) -> None:
         """End a connection that its owner no longer trusts, and connect again."""

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from ..base import Log
 from ..keeper import Keeper
 from .attempts import answering
+from .connection import Unreachable
 from .frames import parse
 from .log import RedisLog
 from .mirror import EARLY_BYTES, LOADED_BYTES, Home, Mirror
@@ -112,10 +113,14 @@ class Mirrors:
 
     async def subscribe_anew(self, is_lost: IsLost) -> None:
         """Subscribe the channels that were lost on new connections. Load what was missed afterwards."""
+        lost = [channel for channel in (*self._attached, *self._arriving) if is_lost(channel)]
+        if not lost:
+            return
         self.connects += 1
-        for log in self:
-            log.stale = log.stale or is_lost(log.channel)
-        await self.servers.subscribe([channel for channel in (*self._attached, *self._arriving) if is_lost(channel)])
+        for channel in lost:
+            if (log := self._attached.get(channel)) is not None:
+                log.stale = True
+        await self.servers.subscribe(lost)
 
     async def refresh_stale(self) -> None:
         """Refresh the mirrors that may have missed something, not all at once."""
@@ -126,12 +131,18 @@ class Mirrors:
         quiet = [log for log in self if not log.fresh]
         for log in self:
             log.fresh = False
+        failed: Unreachable | None = None
         for start in range(0, len(quiet), CHUNK):
             chunk = quiet[start : start + CHUNK]
             # Futures of commands, and no tasks, which would cost three times as much.
-            for log, place in zip(chunk, await asyncio.gather(*map(self._place, chunk)), strict=True):
-                if not log.is_at(*place):
+            places = await asyncio.gather(*map(self._place, chunk), return_exceptions=True)
+            for log, place in zip(chunk, places, strict=True):
+                if isinstance(place, Unreachable):
+                    failed = place
+                elif isinstance(place, BaseException) or not log.is_at(*place):
                     log.suspect()
+        if failed is not None:
+            raise failed
 
     def _place(self, log: Mirror) -> asyncio.Future[Any]:
         return self.servers.call("HMGET", log.keys.meta, "epoch", "top", "tag", "version", "out")

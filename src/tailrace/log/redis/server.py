@@ -48,6 +48,9 @@ class Servers(Protocol):
     def unsubscribe(self, channel: bytes) -> None:
         """Unsubscribe a channel, written before each later `subscribe`."""
 
+    def moved(self, channel: bytes) -> None:
+        """Note that a server has taken a subscription away, because it has the channel's slot no more."""
+
     def hear(self, channel: bytes, data: bytes) -> bool:
         """Take a message if it is one of `echo`. Otherwise return False."""
 
@@ -129,6 +132,9 @@ class Server:
     def unsubscribe(self, channel: bytes) -> None:
         with suppress(NotSent):
             self.news.unsubscribe([channel])
+
+    def moved(self, channel: bytes) -> None:
+        """Do nothing: all channels are here."""
 
     def drop(self, reason: str) -> None:
         self.commands.drop(reason)

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from ...cursor import new_epoch
@@ -21,6 +22,7 @@ from ..store import Keeping, LogStore
 from .address import Part
 from .attempts import CONNECT, answering, repeatedly, unanswered
 from .beat import Beat
+from .cluster import Cluster, seeds_of
 from .connection import LIMITS, Limits, Refused, Unreachable
 from .frames import Batch, Facts
 from .link import Script
@@ -78,8 +80,12 @@ class RedisStore(LogStore):
         All keys and channels begin with `prefix`, and with the number of the database if it is not 0: channels are
         common to all databases of a server.
         """
-        self._target = target_of(url)
-        database = self._target.database
+        database = 0
+        if "+cluster://" in url:
+            self._servers_of: Callable[..., Servers] = partial(Cluster, seeds_of(url))
+        else:
+            self._servers_of = partial(Server, target := target_of(url))
+            database = target.database
         self._prefix = f"{prefix}:{database}" if database else prefix
         self._keeping = keeping or Keeping()
         self._least_ms = round(EXPIRY_ROUNDS * pace.interval * 1000)
@@ -250,8 +256,7 @@ class RedisStore(LogStore):
             return self._servers
         self.process = secrets.token_urlsafe(6).encode()
         process = self.process.decode()
-        servers = self._servers = self._mirrors.servers = Server(
-            self._target,
+        servers = self._servers = self._mirrors.servers = self._servers_of(
             name=f"tailrace-{process}",
             scripts=SCRIPTS,
             echo=f"{self._prefix}:to:{process}",
@@ -287,16 +292,18 @@ class RedisStore(LogStore):
         await self._mirrors.refresh_stale()
 
     def _pushed(self, push: list[Any]) -> None:
-        if push[0] == b"message":
+        if self._servers is None:
+            return
+        if push[0] == b"message" or push[0] == b"smessage":
             _, channel, data = push
-            if self._servers is not None and not self._servers.hear(channel, data):
+            if not self._servers.hear(channel, data):
                 self._mirrors.push(channel, data)
+        elif push[0] == b"sunsubscribe":
+            self._servers.moved(push[1])
 
     # In each round
 
     async def _tend(self) -> None:
-        await self._mirrors.refresh_stale()
-        await self._mirrors.probe()
         for log in self._mirrors.held:
             # An application holds it, and may use it again.
             held = log.touched and not log.attached and log.outcome is None
@@ -304,6 +311,9 @@ class RedisStore(LogStore):
                 self.written(log)
             if log.told != (log.readers > 0) or (log.used and not log.attached):
                 self.used(log)
+        # Last, because it fails if one of several servers is down.
+        await self._mirrors.refresh_stale()
+        await self._mirrors.probe()
 
     def _is_due(self, log: Mirror) -> bool:
         """Tell whether the expiry of a log should be renewed: a third of it is over, or unknown."""

@@ -1,0 +1,316 @@
+"""A Redis Cluster: many servers, each of which has some of 16,384 slots, and each key in one slot."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from binascii import crc_hqx
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from .address import Address, Group, Part
+from .attempts import CONNECT
+from .connection import Limits, NotSent, OnPush, Refused, Unreachable, connect
+from .link import Link, Script
+from .server import IsLost, Server
+
+T = TypeVar("T")
+
+SLOTS = 16384
+HOPS = 5
+"""How many times a command is sent on to another server before it fails."""
+
+
+def slot_of(key: bytes) -> int:
+    """Return the slot of a key or channel: that of its hash tag, if it has one that is not empty."""
+    start = key.find(b"{") + 1
+    if start:
+        stop = key.find(b"}", start)
+        if stop > start:
+            key = key[start:stop]
+    return crc_hqx(key, 0) % SLOTS
+
+
+def seeds_of(url: str) -> list[Address]:
+    """Read a URL such as `redis+cluster://user:password@host,host2:6380`, with some servers of a cluster."""
+    group = Group(url, "cluster", 6379)
+    if group.path not in ("", "0"):
+        raise ValueError(f"expected database 0, the only one of a cluster, but got {group.path!r}")
+    return group.addresses()
+
+
+class Cluster:
+    """The servers of a cluster that this process uses, and the way from a key to its server.
+
+    The map of slots is asked for when it is first needed, and again whenever a server sends a command elsewhere, takes
+    a subscription away or cannot be reached. A channel is subscribed on the server that has its slot.
+    """
+
+    apart = True
+
+    def __init__(
+        self,
+        seeds: Sequence[Address],
+        *,
+        name: str,
+        scripts: Sequence[Script],
+        echo: str,
+        on_push: OnPush,
+        on_commands: Callable[[], object],
+        on_news: Callable[[IsLost], object],
+        limits: Limits,
+    ) -> None:
+        """Make the way to a cluster, some of whose servers are known. See `Server` for the other parameters."""
+        self._seeds = tuple(seeds)
+        self._name, self._scripts, self._echo = name, [script.sharded for script in scripts], echo
+        self._on_push, self._on_commands, self._on_news = on_push, on_commands, on_news
+        self._limits = limits
+        self._slots: list[Server | None] = [None] * SLOTS
+        self._servers: dict[str, Server] = {}
+        self._echoes: dict[bytes, Server] = {}
+        self._heard: dict[bytes, object] = {}  # channels, and the connection on which each is subscribed
+        self._reason = "nobody was asked"
+        self._looking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __str__(self) -> str:
+        return f"the cluster of {', '.join(map(str, self._seeds))}"
+
+    def open(self) -> None:
+        self._look_again()
+
+    async def aclose(self) -> None:
+        servers, self._servers = self._servers, {}
+        for task in (tasks := tuple(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, *(server.aclose() for server in servers.values()), return_exceptions=True)
+
+    @property
+    def connected(self) -> bool:
+        return any(server.connected for server in self._servers.values())
+
+    async def ready(self, key: str, within: float) -> None:
+        server = await self._server_of(key.encode(), within)
+        await self._connected(server.commands, within)
+
+    # Commands
+
+    def call(self, command: str, key: str, *rest: Part) -> asyncio.Future[Any]:
+        async def send(server: Server, asking: bool) -> Any:
+            if asking:
+                server.commands.call("ASKING")
+            return await server.commands.call(command, key, *rest)
+
+        return self._spawn(self._routed(key, send))
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Any:
+        sharded = script.sharded
+
+        async def send(server: Server, asking: bool) -> Any:
+            if asking:
+                server.commands.call("ASKING")
+                return await server.commands.call("EVAL", sharded.source, len(keys), *keys, *arguments)
+            return await server.commands.run(sharded, keys, *arguments)
+
+        return await self._routed(keys[0], send)
+
+    async def _routed(self, key: str, send: Callable[[Server, bool], Awaitable[T]]) -> T:
+        """Send something to the server of a key, and to where that one says instead."""
+        slot, asking = slot_of(key.encode()), False
+        server = await self._server_of(key.encode(), CONNECT)
+        for _ in range(HOPS):
+            try:
+                await self._connected(server.commands)
+                return await send(server, asking)
+            except Unreachable:
+                self._look_again()
+                raise
+            except Refused as refused:
+                if refused.code in ("CLUSTERDOWN", "READONLY"):
+                    self._look_again()
+                if refused.code not in ("MOVED", "ASK"):
+                    raise
+                server, asking = self._elsewhere(refused), refused.code == "ASK"
+                if not asking:
+                    self._slots[slot] = server
+                    self._look_again()
+        raise NotSent(f"expected a server that has slot {slot}, but {HOPS} of them sent elsewhere")
+
+    def _elsewhere(self, refused: Refused) -> Server:
+        """Return the server to which a refusal sends: `MOVED 3999 127.0.0.1:6381`."""
+        host, _, port = str(refused).split()[2].rpartition(":")
+        return self._server(host or self._seeds[0].host, int(port))
+
+    # Channels
+
+    async def subscribe(self, channels: Collection[bytes]) -> None:
+        by_slot: dict[int, list[bytes]] = defaultdict(list)
+        for channel in channels:
+            by_slot[slot_of(channel)].append(channel)
+        results = await asyncio.gather(*map(self._subscribe, by_slot.values()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _subscribe(self, channels: list[bytes]) -> None:
+        """Subscribe channels of one slot."""
+        server = await self._server_of(channels[0], CONNECT)
+        for _ in range(HOPS):
+            await self._connected(server.news)
+            connection = server.news.connection
+            self._heard.update(dict.fromkeys(channels, connection))
+            try:
+                await server.news.subscribe(channels, sharded=True)
+                return
+            except (Unreachable, Refused) as error:
+                for channel in channels:
+                    if self._heard.get(channel) is connection:
+                        del self._heard[channel]
+                self._look_again()
+                if not isinstance(error, Refused) or error.code != "MOVED":
+                    raise
+                server = self._slots[slot_of(channels[0])] = self._elsewhere(error)
+        raise NotSent(f"expected a server that has the slot of {channels[0]!r}, but {HOPS} of them sent elsewhere")
+
+    def unsubscribe(self, channel: bytes) -> None:
+        connection = self._heard.pop(channel, None)
+        server = self._slots[slot_of(channel)]
+        if server is not None and connection is not None and server.news.connection is connection:
+            with suppress(NotSent):
+                server.news.unsubscribe([channel], sharded=True)
+
+    def moved(self, channel: bytes) -> None:
+        """Note that a server has taken a subscription away, because the slot has moved."""
+        if self._heard.pop(channel, None) is not None:
+            self._look_again()
+
+    def is_lost(self, channel: bytes) -> bool:
+        """Tell whether a channel is not subscribed on a connection to the server that has its slot."""
+        server = self._slots[slot_of(channel)]
+        connection = self._heard.get(channel)
+        return server is None or connection is None or server.news.connection is not connection
+
+    # The map
+
+    async def _server_of(self, key: bytes, within: float) -> Server:
+        slot = slot_of(key)
+        if (server := self._slots[slot]) is None:
+            self._look_again()
+            assert self._looking is not None
+            await asyncio.wait([self._looking], timeout=within)
+            if (server := self._slots[slot]) is None:
+                raise NotSent(f"expected {self} to have a server for slot {slot}, but {self._reason}")
+        return server
+
+    async def _connected(self, link: Link, within: float = CONNECT) -> None:
+        """Wait until a link is connected. If it is not, perhaps another server has its slots by now."""
+        if not link.connected:
+            try:
+                await link.ready(within)
+            except NotSent:
+                self._look_again()
+                raise
+
+    def _look_again(self) -> None:
+        if self._looking is None or self._looking.done():
+            self._looking = self._spawn(self._look())
+
+    async def _look(self) -> None:
+        """Ask for the map: first a server that is connected, then those of the URL."""
+        known = [server for server in self._servers.values() if server.commands.connected]
+        random.shuffle(known)
+        for ask in (*(server.commands.call for server in known), *map(self._asking, self._seeds)):
+            try:
+                ranges = await ask("CLUSTER", "SLOTS")
+            except (Unreachable, Refused) as error:
+                self._reason = str(error)
+            else:
+                self._draw(ranges)
+                return
+
+    def _asking(self, seed: Address) -> Callable[..., Awaitable[Any]]:
+        """Return a function that sends a command to a server on a connection of its own."""
+
+        async def ask(*parts: Part) -> Any:
+            connection = await connect(seed, name=self._name, on_push=_ignore, limits=self._limits)
+            try:
+                return await connection.call(*parts)
+            finally:
+                connection.close()
+                await connection.wait_closed()
+
+        return ask
+
+    def _draw(self, ranges: list[Any]) -> None:
+        """Take a map, close what it does not name, and have subscribed what belongs elsewhere by now."""
+        slots: list[Server | None] = [None] * SLOTS
+        for first, last, (place, port, *_), *_ in ranges:
+            server = self._server(place.decode() if place else self._seeds[0].host, port)
+            slots[first : last + 1] = [server] * (last + 1 - first)
+        self._slots = slots
+        used = set(slots)
+        for key, server in tuple(self._servers.items()):
+            if server not in used:
+                del self._servers[key], self._echoes[f"{self._echo}:{key}".encode()]
+                self._spawn(server.aclose())
+        self._on_news(self.is_lost)
+
+    def _server(self, host: str, port: int) -> Server:
+        address = self._seeds[0].at(host, port)
+        if (server := self._servers.get(str(address))) is None:
+            echo = f"{self._echo}:{address}"
+            server = self._servers[str(address)] = Server(
+                address,
+                name=self._name,
+                scripts=self._scripts,
+                echo=echo,
+                on_push=self._on_push,
+                on_commands=self._on_commands,
+                on_news=lambda _: self._on_news(self.is_lost),
+                limits=self._limits,
+            )
+            self._echoes[echo.encode()] = server
+            server.open()
+        return server
+
+    # The numbers that come back
+
+    def hear(self, channel: bytes, data: bytes) -> bool:
+        server = self._echoes.get(channel)
+        return server is not None and server.hear(channel, data)
+
+    def echo(self) -> asyncio.Future[Any]:
+        # Not awaited: a server that is frozen must not delay the beat, which is about all of them.
+        for server in self._servers.values():
+            if server.connected:
+                server.echo()
+        return asyncio.gather()
+
+    def listens(self) -> bool:
+        """Tell whether the last numbers came back. Subscribe what should be subscribed and is not."""
+        if not all(server.connected for server in self._servers.values()):
+            self._look_again()
+        self._on_news(self.is_lost)
+        deaf = [server for server in self._servers.values() if not server.listens()]
+        return not deaf
+
+    def drop(self, reason: str) -> None:
+        for server in self._servers.values():
+            server.drop(reason)
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+        return task
+
+    def _spawned(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # perhaps nobody waits for it
+
+
+def _ignore(_: Any) -> None:
+    """Do nothing."""
