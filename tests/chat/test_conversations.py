@@ -201,7 +201,7 @@ async def test_a_session_that_is_just_beginning_its_turn_is_stopped_all_the_same
         session = await talk.create("")
         asking = asyncio.create_task(talk.ask(Question("", "Hello", session.id)))
         await asyncio.sleep(0)  # it waits for the database now
-        assert talk.stream_of("", session.id) is None
+        assert await talk.stream_of("", session.id) is None
         await talk.clear("", session.id)
         log = await asking
         assert (await read(log))[-1]["state"] == "stopped"
@@ -218,7 +218,7 @@ async def test_a_message_that_a_clearing_overtakes_is_stopped(tmp_path: Path) ->
         async def ask_again() -> Log:
             await up_to(first, "")  # the end is being stored
             async with asyncio.timeout(BOUND):
-                while talk.stream_of("", session_id) is not None:  # noqa: ASYNC110 - nobody says it
+                while await talk.stream_of("", session_id) is not None:  # noqa: ASYNC110 - nobody says it
                     await asyncio.sleep(0)
             return await talk.ask(Question("", "Again", session_id))
 
@@ -280,7 +280,7 @@ async def test_another_owner_cannot_be_in_the_way(tmp_path: Path) -> None:
         with pytest.raises(store.SessionNotFound):
             await foreign
         log = await own
-        assert talk.stream_of("bob", session.id) is None
+        assert await talk.stream_of("bob", session.id) is None
         with pytest.raises(SessionNotFound):
             await talk.delete("bob", session.id)
         held.release.set()
@@ -441,10 +441,10 @@ class Failing(Store):
             raise KeyError("checkpoint")
         await super().checkpoint(turns)
 
-    async def end_turn(self, turn: Turn) -> None:
+    async def end_turn(self, turn: Turn) -> bool:
         if turn.state == "interrupted":
             raise KeyError("end")
-        await super().end_turn(turn)
+        return await super().end_turn(turn)
 
 
 async def test_what_nobody_foresaw_is_logged_and_ends_nothing_else(

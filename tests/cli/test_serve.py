@@ -55,8 +55,22 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         {},
         "--workers 2",
         2,
-        "expected --workers 1, but got 2: a stream lives in the memory of one process, "
-        "and only that process can resume or stop it",
+        "expected --streams redis://… with --workers 2, but got memory://: "
+        "a worker could not resume, stop or list what another one answers",
+    ),
+    "no-workers-at-all": ({}, "--workers 0", 2, "expected --workers to be at least 1, but got 0"),
+    "reloading-workers": ({}, "--workers 2 --reload", 2, "expected --workers 1, but got 2"),
+    "streams": (
+        {"TAILRACE_STREAMS": "http://here"},
+        "",
+        2,
+        "cannot use the streams: expected an engine URL of scheme memory or redis or rediss, but got 'http://here'",
+    ),
+    "streams-address": (
+        {"TAILRACE_STREAMS": "redis://:secret@here:port"},
+        "",
+        2,
+        "cannot use the streams: expected a URL like redis://host:6379/0, but got one that redis-py cannot read",
     ),
     "origin": (
         {"TAILRACE_CORS_ORIGINS": "foo"},

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
-from .. import Engine, Producer, StreamError
+from .. import Engine, Outcome, Producer, StreamError, TailraceError
 from .changes import Changes
 from .journal import session_id as logged_session
 from .metrics import Observer
@@ -17,7 +17,8 @@ from .models.base import Model
 from .objects import encode_object
 from .settings import ChatSettings
 from .store import Begun, NewTurn, Store, StoreError, Turn
-from .turns import Live, RunningTurn, fit_context
+from .turns import PATH, Live, RunningTurn, as_written, fit_context
+from .workers import Workers
 
 logger = logging.getLogger("tailrace.chat")
 
@@ -27,11 +28,14 @@ CHECKPOINT = 1.0
 MAX_UNSTORED = 1_000
 """The most turns that wait for the database. If there are more, the oldest ones are lost, except their checkpoints."""
 
+WORKER_LOST = Outcome("error", "producer_lost", "the process that produced the stream is gone")
+"""The end of a reply whose worker died. The store of the streams says the same."""
+
 STORAGE_FAILED = StreamError("the reply could not be stored", code="storage_failed")
 
 
 class Answers:
-    """The sole owner of the server's running turns. A session has at most one."""
+    """The sole owner of the turns that run in this process. A session has at most one, in whatever process."""
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Answers:
         self._observer = observer
         self._changes = changes
         self._settings = settings
+        self.workers = Workers(engine, store, self._see_out_worker)
         self._live: dict[tuple[str, str], Live] = {}  # by owner and session
         self._streams: dict[str, Live] = {}  # by stream; only turns that have begun
         self._unstored = Unstored(store)
@@ -58,10 +63,11 @@ class Answers:
     async def running(self) -> AsyncIterator[None]:
         """Run turns in this block. Close the engine within it.
 
-        No turn remains `generating`, neither from an earlier server nor from this one. Raise StoreError at the end if
-        the database has not accepted all replies.
+        No turn of this server remains `generating`, nor one of an earlier server, unless workers share the database:
+        they see to the turns of those that died. Raise StoreError at the end if the database has not accepted all
+        replies.
         """
-        if interrupted := await self._store.interrupt_turns():
+        if not self.workers.shared and (interrupted := await self._store.interrupt_turns()):
             logger.warning("replies interrupted by the last end of the server: %d", interrupted)
         checkpoints = asyncio.create_task(self._checkpoint(), name="tailrace chat checkpoints")
         try:
@@ -89,9 +95,10 @@ class Answers:
         return live if live is not None and live.question.owner == owner else None
 
     def is_stale(self, turn: Turn, owner: str) -> bool:
-        """Tell whether a turn is `generating` in the database but not in progress here."""
+        """Tell whether a turn of this worker is `generating` in the database but not in progress here."""
         live = self.of_session(turn.session_id, owner)
-        return turn.state == "generating" and (live is None or live.stream_id != turn.stream_id)
+        own = turn.state == "generating" and turn.worker == self.workers.own
+        return own and (live is None or live.stream_id != turn.stream_id)
 
     def as_it_ended(self, turn: Turn) -> Turn:
         """Return a stale turn with the end that its readers saw, although the database has not accepted it."""
@@ -119,6 +126,17 @@ class Answers:
             await self._engine.stop(live.log)
         await live.ended.wait()
 
+    async def stop_elsewhere(self, stream_id: str) -> bool:
+        """Stop the model at another worker, and wait until the end is stored. Return whether the reply was in progress.
+
+        A worker that has just died cannot store an end. Others do, as soon as they know.
+        """
+        log = await self._engine.find(f"{PATH}/{stream_id}")
+        if log is None or log.outcome is not None:
+            return False
+        await self._engine.stop(log)
+        return True
+
     async def _store_question(self, live: Live) -> Begun:
         question, settings = live.question, self._settings
         return await self._store.begin_turn(
@@ -130,6 +148,7 @@ class Answers:
                 model=self._model.name,
                 created=time.time(),
                 replaces=question.replace,
+                worker=await self.workers.live(),
             ),
             question.owner,
             create=question.session_id is None or (question.create and settings.sessions_on_demand),
@@ -161,15 +180,45 @@ class Answers:
             message_count=2 * turns,
             max_reply=settings.max_reply,
         )
-        producer = await self._engine.produce(live.log, turn.objects(), encode=encode_object)
         live.turn = turn
         self._streams[live.stream_id] = live
+        live.log.listen(live.heed)  # before the producer does, because it cancels the turn at a stop
+        try:
+            producer = await self._engine.produce(live.log, turn.objects(), encode=encode_object)
+        except TailraceError as error:
+            await self._fail(live, turn, error)
+            raise
         self._busy.set()
         self._keep(asyncio.create_task(self._see_out(live, turn, producer), name=f"tailrace turn {live.stream_id}"))
         live.begun.set()
         if begun.new_session:
             await self._changes.session("created", begun.session)
         await self._changes.session("turn_began", begun.session, live.stream_id)
+
+    async def _fail(self, live: Live, turn: RunningTurn, error: TailraceError) -> None:
+        """Store the failure of a turn whose stream cannot begin."""
+        logger.error("stream %s: the reply cannot begin: %s", live.stream_id, error)
+        with suppress(StreamError):  # logged already
+            await turn.end("failed", "streams_unavailable", "the stream of the reply could not begin")
+        with suppress(TailraceError):
+            await self._engine.forget(live.log)
+        live.begun.set()
+        live.ended.set()
+
+    async def _see_out_worker(self, worker: str | None) -> None:
+        """Interrupt the turns that a dead worker left. Other workers do the same, and the database decides who did."""
+        for owner, turn in await self._store.left_by(worker):
+            if turn.stream_id not in self._streams:  # this worker itself may have been taken for dead
+                await self._interrupt(owner, turn)
+
+    async def _interrupt(self, owner: str, turn: Turn) -> None:
+        if (log := await self._engine.find(f"{PATH}/{turn.stream_id}")) is not None:
+            await log.close(WORKER_LOST)  # in case that it had no producer yet
+            turn = await as_written(turn, log)
+        turn = replace(turn, state="interrupted")
+        if await self._store.end_turn(turn):
+            logger.warning("stream %s: interrupted after %d chunks: its worker died", turn.stream_id, turn.chunks)
+            await self._changes.turn_ended(owner, turn)
 
     async def _settle(self, turn: RunningTurn) -> None:
         """Store the end of a turn. After that, its session accepts another message."""
@@ -215,6 +264,7 @@ class Answers:
 
     def _forget(self, live: Live) -> None:
         del self._live[live.place]
+        live.log.unlisten(live.heed)
         self._streams.pop(live.stream_id, None)
         self._rest()
 

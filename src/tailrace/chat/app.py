@@ -19,11 +19,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import compile_path
 
-from .. import CursorError, Engine, NotAcceptable, OriginGuard, __version__, lifespan
+from .. import CursorError, Engine, NotAcceptable, OriginGuard, StoreUnavailable, __version__, lifespan
 from .access import Access
 from .api import pages, replies, service, sessions
 from .conversations import Conversations
-from .errors import STORE_REFUSALS, Refused, refusal_of
+from .errors import STORE_REFUSALS, Refused, StreamsUnavailable, refusal_of
 from .journal import FRAMEWORK, Journal, printable
 from .metrics import Metrics, Observer
 from .models import open_model
@@ -64,7 +64,7 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
     app.state.access = access = Access(
         (key.get_secret_value() for key in settings.api_keys), (key.get_secret_value() for key in settings.admin_keys)
     )
-    app.state.tailrace_engine = Engine()
+    app.state.tailrace_engine = Engine(settings.streams or "memory://")
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's way to extend the document
     for module in (replies, sessions, service, pages):
         app.include_router(module.router)
@@ -72,6 +72,7 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
     refused: list[type[Exception]] = [Refused, *STORE_REFUSALS]
     for kind in refused:
         app.add_exception_handler(kind, _refuse)
+    app.add_exception_handler(StoreUnavailable, _streams_unavailable)
     app.add_exception_handler(CursorError, _bad_cursor)
     app.add_exception_handler(NotAcceptable, _not_acceptable)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -100,13 +101,13 @@ async def _run(app: FastAPI) -> AsyncIterator[None]:
     state, settings = app.state, app.state.settings
     async with (
         _model(state.model, settings) as model,
-        open_store(settings.database_url) as store,
+        open_store(settings.database_url, shared=state.tailrace_engine.store.shared) as store,
     ):
         metrics: Metrics = state.metrics
         metrics.start(state.access.owners, version=__version__, model=model.name, framework=FRAMEWORK)
         observer = Observer(metrics, Journal(settings.log_chunks))
         state.conversations = chat = Conversations(state.tailrace_engine, store, model, observer, settings)
-        async with chat.running(), lifespan(app):
+        async with chat.running(), lifespan(app), chat.sharing():
             yield
 
 
@@ -142,6 +143,11 @@ def _refuse(request: Request, error: Exception) -> Response:
         logger.error("%s", error)
     refusal = error if isinstance(error, Refused) else refusal_of(error)
     return refuse(refusal, request.app.state.metrics)
+
+
+def _streams_unavailable(request: Request, error: Exception) -> Response:
+    logger.error("%s", error)
+    return refuse(StreamsUnavailable(), request.app.state.metrics)
 
 
 def _bad_cursor(request: Request, error: Exception) -> Response:

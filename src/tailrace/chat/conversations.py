@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 from .. import Engine, Log, LogExists
-from .answers import Answers
+from .answers import WORKER_LOST, Answers
 from .changes import Changes
 from .errors import (
     MessageTooLong,
@@ -25,9 +26,7 @@ from .objects import encode_object
 from .rendering import KEEP_ALL, Rendering
 from .settings import ChatSettings
 from .store import Page, Session, Store, Turn
-from .turns import Live, Question, replay
-
-PATH = "/chat/stream"
+from .turns import PATH, Live, Question, replay
 
 
 class Conversations:
@@ -49,11 +48,15 @@ class Conversations:
         async with self.rendering.running(), self._answers.running():
             yield
 
+    def sharing(self) -> AbstractAsyncContextManager[None]:
+        """See to the turns of workers that die, while the block runs. The engine must be open in it."""
+        return self._answers.workers.running()
+
     # Turns
 
     @property
     def active(self) -> int:
-        """The number of replies in progress."""
+        """The number of replies in progress in this process."""
         return len(self._answers)
 
     async def ask(self, question: Question) -> Log:
@@ -78,6 +81,11 @@ class Conversations:
         turn = await self._stored(owner, stream_id)
         session = await self.session(owner, turn.session_id)
         log = await self.engine.find(f"{PATH}/{stream_id}")
+        if log is not None and _is_abandoned(log, turn):
+            await self.engine.forget(log)
+            log = None
+        if turn.state == "generating":  # elsewhere, and if its stream is lost, nothing more will come
+            turn = replace(turn, state="interrupted")
         while log is None:
             try:
                 log = await self.engine.new_stream(PATH, stream_id=stream_id, retention=KEEP_ALL)
@@ -92,7 +100,10 @@ class Conversations:
         """Stop the model if it is still writing, and return the stored turn. Raise StreamNotFound."""
         if (live := self._answers.of_stream(stream_id, owner)) is not None:
             await self._answers.stop(live)
-        return await self._stored(owner, stream_id)
+        turn = await self._stored(owner, stream_id)
+        if turn.state == "generating" and await self._answers.stop_elsewhere(stream_id):
+            turn = await self._stored(owner, stream_id)
+        return turn
 
     # Sessions
 
@@ -108,7 +119,7 @@ class Conversations:
         if (session := await self.store.rename(session_id, owner, title)) is None:
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
-        await self.changes.session("renamed", session, self.stream_of(owner, session_id))
+        await self.changes.session("renamed", session, await self.stream_of(owner, session_id))
         return session
 
     async def session(self, owner: str, session_id: str) -> Session:
@@ -129,28 +140,34 @@ class Conversations:
     async def clear(self, owner: str, session_id: str) -> Session:
         """Stop the session's reply in progress, if any, and delete all turns. Raise SessionNotFound."""
         await self._stop_session(owner, session_id)
-        if (session := await self.store.clear(session_id, owner)) is None:
+        if (cleared := await self.store.clear(session_id, owner)) is None:
             raise SessionNotFound(session_id)
+        session, orphans = cleared
         logged_session.set(session_id)
         await self.changes.session("cleared", session)
-        if await self._stop_orphan(owner, session_id):
+        if await self._stop_orphans(owner, session_id, orphans):
             await self.changes.session("cleared", session)
         return session
 
     async def delete(self, owner: str, session_id: str) -> None:
         """Clear a session, then delete it. Raise SessionNotFound."""
         await self._stop_session(owner, session_id)
-        if not await self.store.delete(session_id, owner):
+        if (orphans := await self.store.delete(session_id, owner)) is None:
             raise SessionNotFound(session_id)
         logged_session.set(session_id)
         await self.changes.deleted(owner, session_id)
-        if await self._stop_orphan(owner, session_id):
+        if await self._stop_orphans(owner, session_id, orphans):
             await self.changes.deleted(owner, session_id)
 
-    def stream_of(self, owner: str, session_id: str) -> str | None:
+    async def stream_of(self, owner: str, session_id: str) -> str | None:
         """Return the id of the session's stream in progress, or None."""
-        live = self._answers.of_session(session_id, owner)
-        return live.stream_id if live is not None and live.turn is not None else None
+        return (await self.streams_of(owner, [session_id])).get(session_id)
+
+    async def streams_of(self, owner: str, session_ids: Sequence[str]) -> dict[str, str]:
+        """Return the ids of the streams in progress of some sessions, by session."""
+        lives = [self._answers.of_session(session_id, owner) for session_id in session_ids]
+        streams = {live.session_id: live.stream_id for live in lives if live is not None and live.turn is not None}
+        return {**await self._running_elsewhere(owner), **streams}
 
     # Checks
 
@@ -189,20 +206,32 @@ class Conversations:
     async def _stop_session(self, owner: str, session_id: str) -> None:
         if (live := self._answers.of_session(session_id, owner)) is not None:
             await self._answers.stop(live)
+        elif (stream_id := (await self._running_elsewhere(owner)).get(session_id)) is not None:
+            await self._answers.stop_elsewhere(stream_id)
 
-    async def _stop_orphan(self, owner: str, session_id: str) -> bool:
-        """Stop a reply that began in the meantime and whose turn was deleted, so that it cannot be stored.
+    async def _running_elsewhere(self, owner: str) -> dict[str, str]:
+        """Return the streams in progress at other workers, by session."""
+        workers = self._answers.workers
+        if not workers.shared:
+            return {}
+        running = await self.store.running(owner)
+        return {turn.session_id: turn.stream_id for turn in running if turn.worker != workers.own}
+
+    async def _stop_orphans(self, owner: str, session_id: str, stream_ids: Sequence[str]) -> bool:
+        """Stop replies that began in the meantime and whose turns were deleted, so that they cannot be stored.
 
         Return whether there was one. If so, clients were told of a turn that began, so they must be told again what
         became of the session.
         """
-        if (live := self._answers.of_session(session_id, owner)) is None:
-            return False
-        await live.begun.wait()
-        if await self.store.find_turn(live.stream_id, owner) is not None:
-            return False
-        await self._answers.stop(live)
-        return True
+        stopped = False
+        for stream_id in stream_ids:
+            live = self._answers.of_session(session_id, owner)
+            if live is not None and live.stream_id == stream_id:
+                await self._answers.stop(live)
+                stopped = True
+            elif self._answers.workers.shared:
+                stopped |= await self._answers.stop_elsewhere(stream_id)
+        return stopped
 
     async def _stored(self, owner: str, stream_id: str) -> Turn:
         turn = await self.store.find_turn(stream_id, owner)
@@ -215,3 +244,9 @@ class Conversations:
 
     def _as_it_is(self, owner: str, turn: Turn) -> Turn:
         return self._answers.as_it_ended(turn) if self._answers.is_stale(turn, owner) else turn
+
+
+def _is_abandoned(log: Log, turn: Turn) -> bool:
+    """Tell whether the worker died that made the stream of a stored reply again, and not the one that ran the turn."""
+    lost = log.outcome is not None and log.outcome.code == WORKER_LOST.code
+    return lost and turn.state not in ("generating", "interrupted")

@@ -15,7 +15,8 @@ Refused
 ├── BodyTooLarge       the body is too large
 ├── InternalError      an exception was not handled
 ├── BadPage            no earlier page gave this token
-└── StorageFailed      the database cannot be used
+├── StorageFailed      the database cannot be used
+└── StreamsUnavailable the store of the streams does not answer
 
 STORE_REFUSALS has the refusal for each error of the store.
 """
@@ -174,8 +175,17 @@ class StorageFailed(Refused):
         super().__init__("the database cannot be used now: try again later")
 
 
+class StreamsUnavailable(Refused):
+    status, code = 503, "streams_unavailable"
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self) -> None:
+        super().__init__("the streams cannot be used now: try again later")
+
+
 STORE_REFUSALS: dict[type[Exception], Callable[[Any], Refused]] = {
     store.SessionNotFound: lambda error: SessionNotFound(error.session_id),
+    store.SessionRunning: lambda error: SessionBusy(error.session_id, error.stream_id),
     store.TurnNotLast: lambda error: TurnNotLast(error.stream_id, error.last),
     store.SessionFull: lambda error: SessionFull(error.limit),
     store.SessionLimit: lambda error: TooManySessions(error.limit),

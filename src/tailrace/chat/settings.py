@@ -34,6 +34,10 @@ class ChatSettings(BaseSettings):
     database: str | None = Field(
         default=None, description="A file or a URL. Default: a file in the user's data directory."
     )
+    streams: str | None = Field(
+        default=None,
+        description="The store of replies in progress. Default: memory. `redis://…` is for several processes.",
+    )
     log_format: Literal["auto", "rich", "json"] = Field(default="auto", description="`auto` is `rich` on a terminal.")
     log_chunks: Literal["some", "all"] = Field(
         default="some",
@@ -76,6 +80,11 @@ class ChatSettings(BaseSettings):
             if origin != "*" and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@]+", origin) is None:
                 raise ValueError("expected origins like https://page.example, or *")
         return value
+
+    @property
+    def shares_streams(self) -> bool:
+        """Whether other processes can use the streams."""
+        return self.streams is not None and not self.streams.startswith("memory:")
 
     @property
     def database_url(self) -> str:

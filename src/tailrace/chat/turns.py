@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .. import Log, Result, StreamError
+from .. import Log, LogReset, Result, StreamError
 from ..client import ChatObject, Complete, Error, SessionInfo, Status
 from .errors import KeyReused
 from .metrics import TurnWatch
@@ -18,6 +18,9 @@ from .objects import INTERRUPTED, chunk, members, reasoning
 from .store import Turn, TurnState
 
 logger = logging.getLogger("tailrace.chat")
+
+PATH = "/chat/stream"
+"""The streams of replies are below this path."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -75,6 +78,11 @@ class Live:
     def place(self) -> tuple[str, str]:
         """The owner and the session's id, because another owner may have a session with the same id."""
         return self.question.owner, self.session_id
+
+    def heed(self, log: Log) -> None:
+        """Note that somebody asked for a stop, perhaps another worker."""
+        if log.control.stopping and self.turn is not None:
+            self.turn.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,3 +321,19 @@ async def replay(turn: Turn, message_count: int) -> AsyncGenerator[ChatObject | 
         yield Result(members(Error(code=code, message=message)))
         raise StreamError(message, code=code)
     yield Result(members(complete(replace(turn, chunks=1), message_count)))
+
+
+async def as_written(turn: Turn, log: Log) -> Turn:
+    """Return a turn with the text in the log of its reply, which has ended, if that is more than what was stored."""
+    texts: list[str] = []
+    read = 0
+    with suppress(LogReset), log.tail() as tail:
+        async for entries in tail:
+            for entry in entries:
+                if (item := entry.data)["type"] == "chunk":
+                    texts.append(item["text"])
+                elif item["type"] == "status":
+                    read = item["context_messages"]
+    if len(texts) < turn.chunks:
+        return turn
+    return replace(turn, reply="".join(texts), chunks=len(texts), context_messages=read)

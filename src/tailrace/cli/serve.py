@@ -55,6 +55,13 @@ OPTIONS = (
         "where to keep sessions: a file, sqlite:///… or postgresql://…",
         "a file in your data directory",
     ),
+    Option(
+        "--streams",
+        "URL",
+        "TAILRACE_STREAMS",
+        "where to keep replies in progress: memory://, or redis://… for several processes",
+        "memory://",
+    ),
     Option("--log-format", "FORMAT", "TAILRACE_LOG_FORMAT", "rich, json, or auto: rich on a terminal", "auto"),
     Option(
         "--log-chunks",
@@ -85,16 +92,16 @@ def configure(parser: ArgumentParser) -> None:
         help="serve other machines without asking for a key [default: no]",
     )
     parser.add_argument("--reload", action="store_true", help="restart when tailrace's own code changes [default: no]")
-    parser.add_argument("--workers", type=int, metavar="N", default=1, help="processes; only one for now [default: 1]")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", default=1, help="processes; several need --streams [default: 1]"
+    )
 
 
 def run(options: Namespace) -> int:
     """Serve until a signal arrives, and return the exit status."""
-    if options.workers != 1:
-        raise UsageError(
-            f"expected --workers 1, but got {options.workers}: a stream lives in the memory of one process, "
-            "and only that process can resume or stop it"
-        )
+    workers: int = options.workers
+    if workers < 1 or (workers > 1 and options.reload):
+        raise UsageError(f"expected --workers {1 if options.reload else 'to be at least 1'}, but got {workers}")
     given = {option: value for option in OPTIONS if (value := getattr(options, option.name)) is not None}
     for option, value in given.items():
         if not value:
@@ -104,7 +111,7 @@ def run(options: Namespace) -> int:
     host = os.environ.get(HOST.variable) or HOST.default
     port = port_of(os.environ.get(PORT.variable) or PORT.default, names.get(PORT.variable, PORT.variable))
     try:
-        from .server import check, read_settings, serve, serve_reloading, warn_of_unknown
+        from .server import check, read_settings, serve, serve_on_workers, serve_reloading, warn_of_unknown
     except ModuleNotFoundError as error:
         raise UsageError(f"needs the extra chat, but there is no {error.name}: pip install 'tailrace[chat]'") from None
     settings = read_settings(names)
@@ -113,11 +120,18 @@ def run(options: Namespace) -> int:
             f"anyone who can reach {host} could chat: set TAILRACE_API_KEYS to the keys that you give out, "
             "or say --allow-anonymous"
         )
-    # The application and the reloader's processes read this from the environment.
+    if workers > 1 and not settings.shares_streams:
+        raise UsageError(
+            f"expected --streams redis://… with --workers {workers}, but got {settings.streams or 'memory://'}: "
+            "a worker could not resume, stop or list what another one answers"
+        )
+    # The application, the reloader's processes and workers read this from the environment.
     os.environ[HOSTS] = ",".join(_hosts(settings.hosts, host, options.allow_anonymous))
     warn_of_unknown(os.environ, COMMAND_VARIABLES, settings.log_format)
     with listen(host, port) as listener:
         facts = check(settings, os.environ, url_of(host, listener))
+        if workers > 1:
+            return serve_on_workers(listener, facts, workers)
         return (serve_reloading if options.reload else serve)(listener, facts)
 
 

@@ -20,7 +20,7 @@ import uvicorn
 from pydantic import ValidationError
 from uvicorn.supervisors import ChangeReload
 
-from .. import Engine
+from .. import Engine, StoreUnavailable
 from ..asgi.lifespan import app_engine
 from ..chat.app import create_app
 from ..chat.journal import ServerFacts, announce
@@ -31,13 +31,14 @@ from ..chat.settings import PREFIX, ChatSettings
 from ..chat.store import InUse, StoreError, open_store
 from .command import CommandError, UsageError
 from .protocol import BoundedProtocol
+from .workers import Supervisor
 
 logger = logging.getLogger("tailrace.serve")
 uvicorn_logger = logging.getLogger("uvicorn.error")
 
 PACKAGE = Path(__file__).parents[1]
 
-SECRET = frozenset({"api_keys", "admin_keys", "database"})
+SECRET = frozenset({"api_keys", "admin_keys", "database", "streams"})
 """The settings whose values are never shown."""
 
 GRACEFUL_END = 20
@@ -81,22 +82,28 @@ def warn_of_unknown(environment: Mapping[str, str], known: Iterable[str], log_fo
 
 
 def check(settings: ChatSettings, environment: Mapping[str, str], address: str) -> ServerFacts:
-    """Open the model and the database once, and close them again. This upgrades the database's schema.
+    """Open the model, the database and the streams once, and close them again. This upgrades the database's schema.
 
     Raise UsageError if the name of one of them is wrong or a package is missing, and CommandError if the database
-    cannot be opened.
+    or the store of the streams cannot be used.
     """
     try:
         url = settings.database_url
     except ValueError as error:
         raise UsageError(f"cannot use the database: {error}") from None
     try:
-        return asyncio.run(_open(settings, environment, address, url))
+        engine = Engine(settings.streams or "memory://")
+    except (ModuleNotFoundError, ValueError) as error:
+        raise UsageError(f"cannot use the streams: {error}") from None
+    try:
+        return asyncio.run(_open(settings, environment, address, url, engine))
     except asyncio.CancelledError:  # pragma: no cover - needs Ctrl-C within a moment of a driver's timeout
         # Only Ctrl-C cancels this, and a driver's own timeout can hide that from asyncio.run.
         raise KeyboardInterrupt from None
     except UnusableModel as error:
         raise UsageError(error) from None
+    except StoreUnavailable as error:
+        raise CommandError(f"cannot use the streams: {error.reason}") from None
     except InUse as error:
         raise CommandError(f"cannot use the database: {error}") from None
     except StoreError as error:
@@ -105,7 +112,9 @@ def check(settings: ChatSettings, environment: Mapping[str, str], address: str) 
         raise kind(f"cannot use the database: {error}") from None
 
 
-async def _open(settings: ChatSettings, environment: Mapping[str, str], address: str, url: str) -> ServerFacts:
+async def _open(
+    settings: ChatSettings, environment: Mapping[str, str], address: str, url: str, engine: Engine
+) -> ServerFacts:
     note = resolve_model(settings.model, environment).note
     opened = open_model(
         settings.model,
@@ -114,7 +123,11 @@ async def _open(settings: ChatSettings, environment: Mapping[str, str], address:
         demo_pace=settings.demo_pace,
         timeout=settings.model_timeout,
     )
-    async with opened as model, open_store(url) as store:
+    async with opened as model, open_store(url, shared=engine.store.shared) as store:
+        try:
+            await engine.store.secret()
+        finally:
+            await engine.aclose()
         return ServerFacts(model.name, address, store.place, note=note)
 
 
@@ -159,7 +172,7 @@ class Server(uvicorn.Server):
         _configure_logging()
         try:
             super().run(sockets)
-        except (StoreError, UnusableModel) as error:
+        except (StoreError, StoreUnavailable, UnusableModel) as error:
             # After the start, only the end of the application raises this, if it could not store all replies.
             logger.error("%s%s", "" if self.started else "cannot start: ", error)
             sys.exit(CommandError.status)
@@ -275,6 +288,18 @@ def serve_reloading(listener: socket.socket, facts: ServerFacts) -> int:
     announce(facts)
     Reloader(config, target=Server(config).run, sockets=[listener]).run()
     return 0
+
+
+def serve_on_workers(listener: socket.socket, facts: ServerFacts, count: int) -> int:
+    """Serve in several processes until a signal arrives, and return the exit status."""
+    _configure_logging()
+    announce(facts)
+    return Supervisor(work, listener, count).run()
+
+
+def work(listener: socket.socket) -> None:
+    """Serve in a process that a Supervisor has started."""
+    Server(_config()).run([listener])
 
 
 def _count(replies: int) -> str:

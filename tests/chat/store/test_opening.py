@@ -141,8 +141,8 @@ async def test_a_later_version_keeps_what_is_there(database: Database, tmp_path:
 async def test_the_first_version_of_the_schema_keeps_what_is_there(url: str, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(SCRIPTS, older)
-    for later in ("v0002_owned_sessions.py", "v0003_names_and_replacements.py"):
-        (older / "versions" / later).unlink()
+    for later in (older / "versions").glob("v000[2-9]*.py"):
+        later.unlink()
 
     def fill(connection: Connection) -> None:
         connection.execute(text("INSERT INTO tailrace_owners VALUES ('ann', 1)"))
@@ -172,7 +172,7 @@ async def test_the_first_version_of_the_schema_keeps_what_is_there(url: str, tmp
         assert (begun.session.turns, list(begun.context)) == (2, [kept])
         assert begun.turn.number > kept.number
         assert (await begin(store, asks(), "bob", create=True)).new_session
-        assert await store.delete("s", "ann")
+        assert await store.delete("s", "ann") == [begun.turn.stream_id]
         assert await store.find_turn("stream", "ann") is None
 
 
@@ -259,7 +259,7 @@ async def test_only_one_server_opens_a_database(url: str, elsewhere: Elsewhere) 
     async with open_store(url) as store:
         await begin(store, asks(), create=True)
         refused = await elsewhere.do("count", url)
-        assert refused.startswith(f"{store.place}: expected a database that no other server uses, but the server ")
+        assert refused.startswith(f"{store.place}: expected a database that no other server uses, or ")
         assert re.search(rf"\bprocess (id )?{os.getpid()}\b.* has it open$", refused)
         assert (await begin(store, asks())).session.turns == 2
     assert await elsewhere.do("count", url) == "1 False"  # nothing was left to upgrade

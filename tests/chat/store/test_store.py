@@ -47,7 +47,7 @@ async def test_nobody_sees_another_owner_s(store: Store) -> None:
     assert await store.find_turn(begun.turn.stream_id, "bob") is None
     assert await sessions_of(store, "bob") == []
     assert not await store.clear("s", "bob")
-    assert not await store.delete("s", "bob")
+    assert await store.delete("s", "bob") is None
     assert await store.session("s", "ann") == begun.session
     assert await store.find_turn(begun.turn.stream_id, "ann") == begun.turn
 
@@ -59,7 +59,7 @@ async def test_two_owners_may_have_sessions_of_the_same_name(store: Store) -> No
     again = await begin(store, asks(message="Again"), "bob")
     assert list(again.context) == [turns["bob"]]
     assert list((await store.turns("s", "ann", limit=9)).items) == [turns["ann"]]
-    assert await store.delete("s", "bob")
+    assert await store.delete("s", "bob") is not None
     assert await store.find_turn(turns["bob"].stream_id, "bob") is None
     assert list((await store.turns("s", "ann", limit=9)).items) == [turns["ann"]]
     assert (await store.count("ann"), await store.count("bob")) == (1, 0)
@@ -78,7 +78,7 @@ async def test_an_owner_has_only_so_many_sessions(store: Store) -> None:
         await store.create_session("c", "ann", 1.0, limit=2)
     assert refused.value.limit == 2
     await store.create_session("c", "bob", 1.0, limit=2)
-    assert await store.delete("a", "ann")
+    assert await store.delete("a", "ann") is not None
     await store.create_session("d", "ann", 1.0, limit=2)
     assert (await store.count("ann"), await store.count("bob"), await store.count()) == (2, 1, 3)
 
@@ -259,12 +259,12 @@ async def test_clearing_a_session_leaves_it_as_new(store: Store) -> None:
 
 async def test_deleting_a_session_removes_its_turns(store: Store) -> None:
     begun = await begin(store, asks(), create=True)
-    assert await store.delete("s", "ann")
+    assert await store.delete("s", "ann") is not None
     assert await store.session("s", "ann") is None
     assert await store.find_turn(begun.turn.stream_id, "ann") is None
     assert await store.turns("s", "ann", limit=9) == Page([], None)
     assert await store.count("ann") == 0
-    assert not await store.delete("s", "ann")
+    assert await store.delete("s", "ann") is None
     assert not await store.clear("s", "ann")
 
 
@@ -478,7 +478,7 @@ async def test_a_session_keeps_the_name_that_it_was_given(store: Store) -> None:
     renamed = await store.rename("s", "ann", "Näme")
     assert renamed == await store.session("s", "ann") == Session("s", "ann", "Näme", 0, 1.0, 1.0)
     assert (await begin(store, asks())).session.title == "Näme"
-    cleared = await store.clear("s", "ann")
+    cleared, _ = await store.clear("s", "ann") or (None, [])
     assert cleared is not None
     assert (cleared.title, cleared.turns) == ("Näme", 0)
     assert await store.rename("s", "bob", "His") is None

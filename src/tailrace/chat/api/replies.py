@@ -11,7 +11,6 @@ from pydantic import AfterValidator
 from ... import Cursor, Log, StreamResponse, StreamSettings, Wire, choose_wire
 from ...client import Stopped
 from ..access import KeyedRoute, Owner
-from ..conversations import PATH
 from ..errors import (
     KeyReused,
     MessageTooLong,
@@ -25,7 +24,7 @@ from ..errors import (
     refusals,
 )
 from ..objects import ChatRequest, FailedReply, Problem, Reply
-from ..turns import Question
+from ..turns import PATH, Question
 from ..wire import STREAMS, WIRES, read_reply, stream_content
 from . import Chat
 

@@ -76,7 +76,8 @@ async def list_sessions(
         page, total = await chat.store.search(owner, text, limit=limit, after=after), None
     else:
         page, total = await chat.store.sessions(owner, limit=limit, after=after), await chat.store.count(owner)
-    sessions = [summary(session, chat.stream_of(owner, session.id)) for session in page.items]
+    streams = await chat.streams_of(owner, [session.id for session in page.items])
+    sessions = [summary(session, streams.get(session.id)) for session in page.items]
     return SessionPage(sessions=sessions, total=total, next=page.next)
 
 
@@ -91,14 +92,15 @@ async def show_session(
     session = await chat.session(owner, session_id)
     page = await chat.turns(owner, session_id, limit=limit, before=before)
     rendered = await chat.rendering.html_of([turn.reply for turn in page.items]) if html else None
-    stream_id = chat.stream_of(owner, session_id)
+    stream_id = await chat.stream_of(owner, session_id)
     return details(session, page.items, page.next, model=chat.model.name, stream_id=stream_id, html=rendered)
 
 
 @router.patch("/{session_id}", summary="Rename a session", responses={**_UNREADABLE, **refusals(SessionNotFound)})
 async def rename_session(session_id: Id, body: Renaming, chat: Chat, owner: Owner) -> Session:
     """Give a session a title of your own, which its messages no longer change. Spaces around it are removed."""
-    return summary(await chat.rename(owner, session_id, body.title), chat.stream_of(owner, session_id))
+    session = await chat.rename(owner, session_id, body.title)
+    return summary(session, await chat.stream_of(owner, session_id))
 
 
 @router.delete(

@@ -1,7 +1,7 @@
 """The contract of a database: it runs pieces of work, each in its own transaction.
 
 StoreError            the database cannot be opened, reached, read or written: one line, without its password
-├── InUse             another server has it open
+├── InUse             another server has it open, and does not share it
 └── Conflict          it refuses a row because of another row
 """
 
@@ -34,7 +34,10 @@ class StoreError(Exception):
 
 class InUse(StoreError):
     def __init__(self, place: str, owner: str) -> None:
-        super().__init__(f"{place}: expected a database that no other server uses, but {owner} has it open")
+        super().__init__(
+            f"{place}: expected a database that no other server uses, or several that share TAILRACE_STREAMS, "
+            f"but {owner} has it open"
+        )
 
 
 class Conflict(StoreError):
@@ -95,8 +98,11 @@ class Database(ABC):
         await self._close()
 
     @abstractmethod
-    async def claim(self) -> None:
-        """Keep other servers out until the database is closed. Raise InUse if one has it open."""
+    async def claim(self, *, shared: bool) -> None:
+        """Keep other servers out until the database is closed, or let only those in that share it.
+
+        Raise InUse if there is one that must not be there.
+        """
 
     @abstractmethod
     async def _read(self, work: Work[T]) -> T: ...

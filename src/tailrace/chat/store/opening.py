@@ -18,6 +18,8 @@ SCRIPTS = Path(__file__).parent / "migrations"
 
 VERSION: Select[str] = select(column("version_num", String)).select_from(table(VERSION_TABLE))
 
+UPGRADING_LOCK = "SELECT pg_advisory_xact_lock(873211, 2)"
+
 UPGRADING = 3600.0
 """The seconds that an upgrade may take. It may copy tables."""
 
@@ -87,6 +89,8 @@ def _run(connection: Connection, scripts: Path) -> None:
     if connection.dialect.name == "sqlite":
         # The driver begins a transaction only when data changes, but an upgrade first changes tables.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql(UPGRADING_LOCK)  # of several servers that start at once, one upgrades
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     command.upgrade(config, "head")

@@ -7,13 +7,14 @@ import os
 import socket
 from typing import ClassVar
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from .database import Database, InUse, T, Work, check_options, timeout_of
 
 CLAIM = text("SELECT pg_try_advisory_lock(873211, 1)")
+CLAIM_SHARED = text("SELECT pg_try_advisory_lock_shared(873211, 1)")
 OWNER = text("""
     SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid)
     WHERE locktype = 'advisory' AND classid = 873211 AND objid = 1 AND objsubid = 2 AND granted
@@ -46,15 +47,16 @@ class PostgreSQL(Database):
             connect_args={"timeout": self.timeout, "server_settings": {"application_name": name}},
         )
         self._reading = self._writing.execution_options(isolation_level="AUTOCOMMIT")
-        self._owned = False
+        self._wanted: TextClause | None = None  # the claim that this server has, once it has one
         self._claim: AsyncConnection | None = None
         self._claiming = asyncio.Lock()
 
-    async def claim(self) -> None:
+    async def claim(self, *, shared: bool) -> None:
+        wanted = CLAIM_SHARED if shared else CLAIM
         with self._telling():
             async with asyncio.timeout(self.timeout):
-                await self._lock()
-        self._owned = True
+                await self._lock(wanted)
+        self._wanted = wanted
 
     async def _read(self, work: Work[T]) -> T:
         async with asyncio.timeout(self.timeout), self._reading.connect() as connection:
@@ -72,13 +74,13 @@ class PostgreSQL(Database):
 
     async def _keep_claim(self) -> None:
         """Lock again if the connection was lost, because another server may have taken the lock in the meantime."""
-        if not self._owned:
+        if (wanted := self._wanted) is None:
             return
         async with self._claiming:
             if self._claim is not None and await _is_closed(self._claim):
                 await self._release()
             if self._claim is None:
-                await self._lock()
+                await self._lock(wanted)
 
     async def _release(self) -> None:
         if self._claim is not None:
@@ -86,11 +88,11 @@ class PostgreSQL(Database):
             await claim.invalidate()  # ends the session, and its lock with it
             await claim.close()
 
-    async def _lock(self) -> None:
+    async def _lock(self, wanted: TextClause) -> None:
         """Take a session's advisory lock, on a connection with no other use."""
         connection = await self._reading.connect()
         try:
-            if not (await connection.execute(CLAIM)).scalar_one():
+            if not (await connection.execute(wanted)).scalar_one():
                 owner = (await connection.execute(OWNER)).scalar()
                 raise InUse(self.place, f"the server {owner or 'that has just ended'}")
         except BaseException:  # a cancellation too: a connection without a claim must not stay open

@@ -4,6 +4,7 @@ SessionLimit          the owner has as many sessions as the server allows
 SessionNotFound       the owner has no such session
 SessionFull           the session has as many turns as the server allows
 TurnNotLast           the turn to replace is not the last one of its session
+SessionRunning        another worker is answering in the session
 ValueError
 └── BadToken          not a token that a page gave
 """
@@ -53,7 +54,8 @@ class Session:
 class Turn:
     """A message and its reply. `number` orders the turns of a session; `stream_id` names the reply's stream.
 
-    `replaces` is the stream of the turn whose place this one took, if it took one.
+    `replaces` is the stream of the turn whose place this one took, if it took one. `worker` is the process that runs
+    the turn, if several share the database.
     """
 
     number: int
@@ -72,6 +74,7 @@ class Turn:
     error_code: str | None = None
     error_message: str | None = None
     replaces: str | None = None
+    worker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ class Page(Generic[T]):
 class NewTurn:
     """A message to answer. `created` is in Unix seconds.
 
-    `replaces` is the stream of the session's last turn, if this turn takes the place of that one.
+    `replaces` is the stream of the session's last turn, if this turn takes the place of that one. `worker` is the
+    process that runs the turn, if several share the database.
     """
 
     session_id: str
@@ -96,6 +100,7 @@ class NewTurn:
     model: str
     created: float
     replaces: str | None = None
+    worker: str | None = None
 
     @property
     def title(self) -> str:
@@ -159,6 +164,18 @@ class TurnNotLast(Exception):
         return f"expected the stream of the session's last turn, {self.last}, but got {self.stream_id!r}"
 
 
+class SessionRunning(Exception):
+    """Another worker is answering in the session. `stream_id` is the stream of that reply."""
+
+    def __init__(self, session_id: str, stream_id: str) -> None:
+        super().__init__(session_id, stream_id)
+        self.session_id = session_id
+        self.stream_id = stream_id
+
+    def __str__(self) -> str:
+        return f"expected that nobody answers in session {self.session_id!r}, but got the stream {self.stream_id!r}"
+
+
 class BadToken(ValueError):
     def __init__(self, token: str) -> None:
         super().__init__(token)
@@ -196,6 +213,7 @@ TURN: tuple[ColumnElement[Any], ...] = (
     turns.c.error_code,
     turns.c.error_message,
     turns.c.replaces,
+    turns.c.worker,
     turns.c.input_tokens,
     turns.c.output_tokens,
 )

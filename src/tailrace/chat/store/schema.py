@@ -19,7 +19,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest version of the schema."""
 
 VERSION_TABLE = "tailrace_version"
@@ -72,6 +72,7 @@ turns = Table(
     Column("error_code", Text),
     Column("error_message", Text),
     Column("replaces", Text),
+    Column("worker", Text),  # which of the processes that share the database runs the turn
     ForeignKeyConstraint(
         ["owner", "session_id"], [sessions.c.owner, sessions.c.id], name="tailrace_turns_session", ondelete="CASCADE"
     ),
@@ -91,7 +92,12 @@ Index(
     postgresql_where=has_key,
 )
 
-# Each start looks for these turns, which are always few. The planner would not use the index for a parameter in place
-# of the literal.
+# These turns are always few. The planner would not use the index for a parameter in place of the literal.
 is_generating = turns.c.state == literal_column("'generating'")
-Index("tailrace_turns_generating", turns.c.number, sqlite_where=is_generating, postgresql_where=is_generating)
+Index(
+    "tailrace_turns_generating",
+    turns.c.owner,
+    turns.c.session_id,
+    sqlite_where=is_generating,
+    postgresql_where=is_generating,
+)

@@ -6,9 +6,9 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -60,15 +60,17 @@ class SQLite(Database):
         check_options(url, self.OPTIONS, place)
         super().__init__(place, timeout_of(url, place))
         self._file = None if in_memory else _File(file)
-        self._claim: sqlite3.Connection | None = None
+        self._claims: list[sqlite3.Connection] = []
         connect = partial(_connect, self._file.path if self._file else file, self.timeout)
         self._writing = _Connections("tailrace chat writer", 1, connect)
         # A database in memory has only one connection.
         self._reading = self._writing if in_memory else _Connections("tailrace chat reader", READERS, connect)
 
-    async def claim(self) -> None:
+    async def claim(self, *, shared: bool) -> None:
         if self._file is not None:
-            self._claim = _claim(self._file)
+            self._claims += _claim_shared(self._file) if shared else _claim(self._file)
+        elif shared:
+            raise StoreError(f"expected a database that other servers can open, but got {self.place}")
 
     async def _read(self, work: Work[T]) -> T:
         return await self._reading.select(work, self.timeout)
@@ -79,8 +81,8 @@ class SQLite(Database):
     async def _close(self) -> None:
         patience = self.timeout + CLOSING
         await asyncio.gather(*(connections.close(patience) for connections in {self._reading, self._writing}))
-        if self._claim is not None:
-            self._claim.close()
+        for claim in self._claims:
+            claim.close()
 
 
 class _File:
@@ -125,23 +127,51 @@ def _make_private(file: Path) -> None:
             file.touch(mode=0o600)
 
 
-def _claim(file: _File) -> sqlite3.Connection:
-    """Lock a small database beside the file, and store the id of this process there. Raise InUse.
+# A server's claim is a lock on a small database beside the file. SQLite's locks work wherever the database itself
+# works, and they end with their process. A server that is alone keeps the first database, `.lock`, locked for writers,
+# and its process id in there. Servers that share the file each read a second one, `.shared`, all the time. Both kinds
+# have the first database locked while they look at the second one, so they cannot miss each other.
 
-    SQLite's locks work wherever the database itself works, and they end with their process.
-    """
-    beside = Path(f"{os.path.realpath(file.path)}.lock")
+
+def _claim(file: _File) -> list[sqlite3.Connection]:
+    """Claim the file for this server alone. Raise InUse."""
+    with _claiming(file, ".lock") as alone:
+        _lock(alone, file.name)
+        if Path(f"{os.path.realpath(file.path)}.shared").exists():
+            with _claiming(file, ".shared") as others:
+                try:
+                    others.execute("BEGIN EXCLUSIVE")
+                except sqlite3.OperationalError:
+                    raise InUse(file.name, "a server that shares its streams") from None
+            others.close()
+    return [alone]
+
+
+def _claim_shared(file: _File) -> list[sqlite3.Connection]:
+    """Claim the file for this server and others that share it. Raise InUse."""
+    with _claiming(file, ".lock") as alone:
+        _lock(alone, file.name)
+        with _claiming(file, ".shared") as others:
+            others.execute("BEGIN")
+            others.execute("PRAGMA user_version").fetchone()  # takes the lock, which the transaction keeps
+    alone.close()
+    return [others]
+
+
+@contextmanager
+def _claiming(file: _File, suffix: str) -> Iterator[sqlite3.Connection]:
+    """Open a database beside the file. Close it if the block raises an error, and tell errors as StoreErrors."""
+    beside = Path(f"{os.path.realpath(file.path)}{suffix}")
     _make_private(beside)
     try:
         claim = sqlite3.connect(beside, timeout=CLAIMING, isolation_level=None, check_same_thread=False)
         try:
-            _lock(claim, file.name)
+            yield claim
         except BaseException:  # an interrupt too: an open connection could keep its lock
             claim.close()
             raise
     except sqlite3.Error as error:
         raise StoreError(f"{beside}: {reason(error)}") from error
-    return claim
 
 
 def _lock(claim: sqlite3.Connection, place: str) -> None:

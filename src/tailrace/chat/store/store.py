@@ -1,4 +1,4 @@
-"""The store of sessions and turns, for the only server that uses a database."""
+"""The store of sessions and turns, in a database of one server, or of several that share their streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Text, bindparam, case, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .database import Conflict, Database
@@ -24,6 +24,7 @@ from .records import (
     SessionFull,
     SessionLimit,
     SessionNotFound,
+    SessionRunning,
     Turn,
     TurnNotLast,
     session_place,
@@ -93,7 +94,7 @@ _CHECKPOINT = (
 )
 _END = (
     update(turns)
-    .where(_is_turn)
+    .where(_is_turn, is_generating)  # the first end stays
     .values(
         {
             column: bindparam(column.name)
@@ -110,6 +111,20 @@ _END = (
             )
         }
     )
+)
+# Turns of other workers. A worker knows which ones of its own are in progress, even if it cannot store their ends.
+_RUNNING_ELSEWHERE = (
+    select(turns.c.stream_id, turns.c.idempotency_key)
+    .where(_in_session, is_generating, turns.c.worker != bindparam("own_worker"))
+    .limit(1)
+)
+_RUNNING = select(turns.c.session_id, turns.c.stream_id, turns.c.worker).where(
+    turns.c.owner == bindparam("of_owner"), is_generating
+)
+_RUNNING_IN_SESSION = select(turns.c.stream_id).where(_in_session, is_generating)
+_WORKERS = select(turns.c.worker).where(is_generating)
+_LEFT = select(turns.c.owner, *TURN).where(
+    is_generating, turns.c.worker.is_not_distinct_from(bindparam("of_worker", type_=Text))
 )
 _INTERRUPT = update(turns).where(is_generating).values(state="interrupted")
 _RENAME = update(sessions).where(_is_session).values(name=bindparam("new_name")).returning(*SESSION)
@@ -130,6 +145,15 @@ def _add_to_owner(dialect: Any) -> Any:
 
 
 _ADD_TO_OWNER = {"sqlite": _add_to_owner(sqlite), "postgresql": _add_to_owner(postgresql)}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A turn in progress."""
+
+    session_id: str
+    stream_id: str
+    worker: str | None
 
 
 class Store:
@@ -237,14 +261,15 @@ class Store:
 
         If the owner has a turn with this idempotency key, return that turn and write nothing. If the session does not
         exist, make it if `create` is set, and raise SessionNotFound if not. Raise SessionLimit if the owner has
-        `session_limit` sessions, and SessionFull if the session has `turn_limit` turns.
+        `session_limit` sessions, SessionFull if the session has `turn_limit` turns, and SessionRunning if another
+        worker answers in it.
 
         A turn that `replaces` another deletes that one. Raise TurnNotLast unless that is the session's last turn.
         """
         beginning = _Beginning(turn, owner, create, session_limit, turn_limit, context_turns)
         try:
             return await self._database.write(beginning)
-        except Conflict:  # another transaction inserted the same key or session, and is visible now
+        except Conflict:  # another transaction has begun the same turn or session, and is visible now
             return await self._database.write(beginning)
 
     async def checkpoint(self, texts: Sequence[tuple[int, str, int]]) -> None:
@@ -257,8 +282,8 @@ class Store:
         ]
         await self._database.write(lambda connection: connection.execute(_CHECKPOINT, rows) and None)
 
-    async def end_turn(self, turn: Turn) -> None:
-        """Store the end of a turn. Do nothing if the turn was deleted."""
+    async def end_turn(self, turn: Turn) -> bool:
+        """Store the end of a turn. Return False, and change nothing, if it was deleted or another end is stored."""
         values = {
             "of_number": turn.number,
             "state": turn.state,
@@ -271,11 +296,29 @@ class Store:
             "error_code": turn.error_code,
             "error_message": turn.error_message and storable(turn.error_message),
         }
-        await self._database.write(lambda connection: connection.execute(_END, values))
+        return await self._database.write(lambda connection: connection.execute(_END, values).rowcount > 0)
 
     async def interrupt_turns(self) -> int:
         """Mark turns that an earlier server left `generating` as `interrupted`. Return their number."""
         return await self._database.write(lambda connection: connection.execute(_INTERRUPT).rowcount)
+
+    async def running(self, owner: str) -> Sequence[Running]:
+        """Return the turns of an owner that are `generating`."""
+        return await self._database.read(
+            lambda connection: [Running(*row) for row in connection.execute(_RUNNING, {"of_owner": owner})]
+        )
+
+    async def workers(self) -> set[str | None]:
+        """Return the workers of the turns that are `generating`."""
+        return await self._database.read(lambda connection: set(connection.execute(_WORKERS).scalars()))
+
+    async def left_by(self, worker: str | None) -> Sequence[tuple[str, Turn]]:
+        """Return the turns of a worker that are `generating`, each with its owner."""
+        return await self._database.read(
+            lambda connection: [
+                (owner, to_turn(turn)) for owner, *turn in connection.execute(_LEFT, {"of_worker": worker})
+            ]
+        )
 
     async def rename(self, session_id: str, owner: str, title: str) -> Session | None:
         """Give a session a title of the user's, and return the session, or None if there is no such session."""
@@ -286,24 +329,23 @@ class Store:
 
         return await self._database.write(change)
 
-    async def clear(self, session_id: str, owner: str) -> Session | None:
-        """Delete the turns of a session, and the title that they gave it. Return None if there is no such session."""
+    async def clear(self, session_id: str, owner: str) -> tuple[Session, Sequence[str]] | None:
+        """Delete the turns of a session, and the title that they gave it. Return None if there is no such session.
 
-        def empty(connection: Connection) -> Session | None:
-            row = connection.execute(_EMPTY_SESSION, _place(session_id, owner)).one_or_none()
-            connection.execute(_DELETE_TURNS, _place(session_id, owner))
-            return None if row is None else to_session(row)
+        Return the session, and the streams of deleted turns that were `generating`, so that you can stop them.
+        """
+        return await self._database.write(lambda connection: _empty(connection, _place(session_id, owner)))
 
-        return await self._database.write(empty)
+    async def delete(self, session_id: str, owner: str) -> Sequence[str] | None:
+        """Delete a session with its turns. Return None if there is no such session, or streams as `clear` does."""
 
-    async def delete(self, session_id: str, owner: str) -> bool:
-        """Delete a session with its turns. Return False if there is no such session."""
-
-        def remove(connection: Connection) -> bool:
-            if connection.execute(_DELETE_SESSION, _place(session_id, owner)).rowcount == 0:
-                return False
+        def remove(connection: Connection) -> Sequence[str] | None:
+            place = _place(session_id, owner)
+            if (emptied := _empty(connection, place)) is None:
+                return None
+            connection.execute(_DELETE_SESSION, place)
             connection.execute(_TAKE_FROM_OWNER, {"of_owner": owner})
-            return True
+            return emptied[1]
 
         return await self._database.write(remove)
 
@@ -323,6 +365,15 @@ def _place(session_id: str, owner: str) -> dict[str, Any]:
     return {"session_id": storable(session_id), "of_owner": owner}
 
 
+def _empty(connection: Connection, place: dict[str, Any]) -> tuple[Session, Sequence[str]] | None:
+    # The update locks the session, so no turn can begin in between.
+    if (row := connection.execute(_EMPTY_SESSION, place).one_or_none()) is None:
+        return None
+    running = connection.execute(_RUNNING_IN_SESSION, place).scalars().all()
+    connection.execute(_DELETE_TURNS, place)
+    return to_session(row), running
+
+
 def _touch(connection: Connection) -> None:
     connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = version_num")
 
@@ -339,7 +390,7 @@ class _Beginning:
     context_turns: int
 
     def __call__(self, connection: Connection) -> Begun:
-        """Run the transaction. Raise SessionLimit, SessionNotFound or SessionFull."""
+        """Run the transaction. Raise SessionLimit, SessionNotFound, SessionFull, SessionRunning or TurnNotLast."""
         if (known := self._known(connection)) is not None:
             found = connection.execute(_SESSION, _place(known.session_id, self.owner))
             return Begun(known, to_session(found.one()), (), known)
@@ -362,6 +413,7 @@ class _Beginning:
         change = {"turn_limit": self.turn_limit, "now": new.created, "first_title": new.title}
         row = connection.execute(_ADD_TO_SESSION, place | change).one_or_none()
         if row is not None:
+            self._check_idle(connection)
             return to_session(row), False
         if connection.execute(_SESSION, place).one_or_none() is not None:
             raise SessionFull(self.turn_limit)
@@ -378,11 +430,26 @@ class _Beginning:
         # The update locks the session, so its last turn stays the last one.
         if (row := connection.execute(_REPLACE_IN_SESSION, place | change).one_or_none()) is None:
             raise SessionNotFound(new.session_id)
+        self._check_idle(connection)
         last = connection.execute(_LAST_TURN, place).one_or_none()
         if last is None or last.stream_id != stream_id:
             raise TurnNotLast(stream_id, last and last.stream_id)
         connection.execute(_DELETE_TURN, {"of_number": last.number})
         return to_session(row)
+
+    def _check_idle(self, connection: Connection) -> None:
+        """Raise SessionRunning if another worker answers in the session, or Conflict if it answers this very message.
+
+        The session is locked, so of two workers that get a message at once, the second one finds the turn of the first.
+        """
+        new = self.turn
+        place = _place(new.session_id, self.owner) | {"own_worker": new.worker}
+        running = connection.execute(_RUNNING_ELSEWHERE, place).one_or_none() if new.worker is not None else None
+        if running is None:
+            return
+        if new.idempotency_key is not None and new.idempotency_key == running.idempotency_key:
+            raise Conflict(f"expected an idempotency key without a turn, but got that of {running.stream_id}")
+        raise SessionRunning(new.session_id, running.stream_id)
 
     def _insert_turn(self, connection: Connection) -> Turn:
         new = self.turn
@@ -394,6 +461,7 @@ class _Beginning:
             "model": new.model,
             "created": new.created,
             "replaces": new.replaces,
+            "worker": new.worker,
         }
         number = connection.execute(_INSERT_TURN, {**_BEGINNING, **values, "owner": self.owner}).scalar_one()
         return Turn(number=number, **values)
@@ -423,12 +491,13 @@ def _insert_session(connection: Connection, session: Session, limit: int) -> Non
 
 
 @asynccontextmanager
-async def open_store(url: str) -> AsyncIterator[Store]:
+async def open_store(url: str, *, shared: bool = False) -> AsyncIterator[Store]:
     """Open the store at an SQLAlchemy URL (`sqlite` or `postgresql+asyncpg`) and upgrade its schema.
 
-    No other server can open the store until it is closed. Raise StoreError if it cannot be used.
+    No other server can open the store until it is closed, except for others with `shared`. Raise StoreError if it
+    cannot be used.
     """
     async with open_database(url) as database:
-        await database.claim()
+        await database.claim(shared=shared)
         await upgrade(database)
         yield Store(database)

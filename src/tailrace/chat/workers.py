@@ -1,0 +1,125 @@
+"""The workers of a chat server: the processes that share its streams and its database.
+
+Each worker has a life, a log whose lease it holds. The database names the life with each turn. If a worker dies, the
+store ends its life, as it ends any stream whose producer is lost. Each worker tells the others of its life in one log,
+and waits for the ends of theirs, to see to the turns that they leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from secrets import token_urlsafe
+
+from .. import Engine, LogClosed, LogReset, Retention, StoreUnavailable, Writer
+from .store import Store, StoreError
+
+logger = logging.getLogger("tailrace.chat")
+
+PATH = "/chat/workers"
+
+RETENTION = Retention(count=256, size=64 << 10)
+
+AGAIN = 1.0
+"""Seconds before the next attempt, if the database or the store of the streams does not answer."""
+
+Died = Callable[[str | None], Awaitable[None]]
+"""A function that sees to the turns of a worker whose life has ended."""
+
+
+class Workers:
+    """The life of this worker, and those of the others. If streams are not shared, there are no workers."""
+
+    def __init__(self, engine: Engine, store: Store, died: Died) -> None:
+        self._engine = engine
+        self._store = store
+        self._died = died
+        self._life: Writer | None = None
+        self._beginning = asyncio.Lock()
+        self._watching: dict[str, asyncio.Task[None]] = {}
+        self.own: str | None = None
+        """The name of this worker. It has another one after the others took it for dead."""
+
+    @property
+    def shared(self) -> bool:
+        """True if there may be other workers."""
+        return self._engine.store.shared
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Live in this block, within the engine's. Raise StoreUnavailable if that cannot begin."""
+        if not self.shared:
+            yield
+            return
+        await self.live()
+        following = asyncio.create_task(self._follow(), name="tailrace chat workers")
+        try:
+            yield
+        finally:
+            tasks = [following, *self._watching.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def live(self) -> str | None:
+        """Return the name of this worker, whose life has begun. Return None if streams are not shared."""
+        if self.shared:
+            async with self._beginning:
+                if self._life is None or self._life.lost:
+                    name = token_urlsafe(9)
+                    life = await self._engine.store.lease(await self._engine.log(f"{PATH}/{name}"))
+                    await self._announce(name)
+                    self._life, self.own = life, name
+        return self.own
+
+    async def _announce(self, name: str) -> None:
+        await (await self._engine.log(PATH, retention=RETENTION)).append(name)
+
+    async def _follow(self) -> None:
+        """Watch all workers that live, and those that left turns before this one lived."""
+        while True:
+            try:
+                for worker in await self._store.workers():
+                    if worker is None:  # a server that did not share its streams, so it is not there any more
+                        await self._died(None)
+                    else:
+                        self._watch(worker)
+                await self._read_announcements()
+            except LogReset:  # the store has lost its data, and others may have told the new log before this one
+                logger.warning("the streams of all workers are lost: their store has forgotten them")
+            except Exception as error:  # nobody else would try again
+                await self._try_again("the other workers cannot be watched", error)
+
+    async def _read_announcements(self) -> None:
+        log = await self._engine.log(PATH, retention=RETENTION)
+        with log.tail() as tail:
+            if (name := await self.live()) is not None:
+                await self._announce(name)
+            async for entries in tail:
+                for entry in entries:
+                    self._watch(entry.data)
+
+    def _watch(self, worker: str) -> None:
+        if worker not in self._watching:
+            task = asyncio.create_task(self._see_out(worker), name=f"tailrace chat worker {worker}")
+            self._watching[worker] = task
+            task.add_done_callback(lambda _: self._watching.pop(worker))
+
+    async def _see_out(self, worker: str) -> None:
+        """Wait until a worker is dead, and see to its turns. This one may itself have been taken for dead."""
+        while True:
+            try:
+                if (life := await self._engine.find(f"{PATH}/{worker}")) is not None:
+                    await life.wait_end()
+                await self._died(worker)
+                await self.live()
+                return
+            except Exception as error:  # nobody else would try again
+                await self._try_again(f"the turns of worker {worker} are still in progress", error)
+
+    async def _try_again(self, what: str, error: Exception) -> None:
+        foreseen = isinstance(error, LogClosed | StoreUnavailable | StoreError)
+        logger.warning("%s: %s", what, error, exc_info=None if foreseen else error)
+        await asyncio.sleep(AGAIN)
