@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,9 +20,12 @@ from tailrace.chat.settings import ChatSettings, database_url
 from tailrace.chat.store import open_store
 from tailrace.cli import command, server
 from tailrace.cli.server import check
-from tests.cli.served import PATIENCE, SILENT, Reply, served
+from tests.cli.served import PATIENCE, SILENT, Reply, Served, served
+from tests.log.redis.redis_server import RedisServer, redis_server
+from tests.serving import free_port
 
 ASK = {"message": "a short one"}
+SHORT = {"message": "short"}
 
 
 def client(url: str) -> httpx.AsyncClient:
@@ -229,3 +233,78 @@ def test_a_database_in_memory_has_no_file() -> None:
 
 def settings(database: str) -> ChatSettings:
     return ChatSettings.model_validate({"model": "demo", "database": database})
+
+
+# Several workers
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as redis:
+        yield redis
+
+
+def workers_of(server: Served) -> list[int]:
+    """The process ids of a server's workers."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def wait_for_workers(url: str, server: Served, without: int = 0) -> list[int]:
+    """Wait until two workers run, which nobody tells."""
+    async with asyncio.timeout(PATIENCE):
+        while without in (pids := workers_of(server)) or len(pids) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    async with client(url) as chat:
+        assert (await chat.get("/health")).json()["status"] == "healthy"
+    return pids
+
+
+async def test_workers_on_one_database_serve_replace_each_other_and_end(tmp_path: Path, redis: RedisServer) -> None:
+    with served(tmp_path, "--workers", "2", "--streams", redis.url, TAILRACE_DEMO_PACE="0.02") as running:
+        url = await running.url()
+        victim, _ = await wait_for_workers(url, running)
+        async with client(url) as chat:
+            said = await asyncio.gather(*(chat.post("/chat/stream", json=SHORT) for _ in range(4)))
+            assert [each.status_code for each in said] == [200] * 4
+            os.kill(victim, signal.SIGKILL)
+            await running.line("ended with status -9 and is replaced")
+        await wait_for_workers(url, running, without=victim)
+        async with client(url) as chat:
+            assert (await chat.get("/sessions")).json()["total"] == 4
+            async with chat.stream("POST", "/chat/stream", json=SHORT) as response:
+                reply = Reply(response)
+                await reply.until("chunk")
+                running.process.send_signal(signal.SIGTERM)
+                await reply.until("farewell")
+        assert await running.end() == 0
+    assert "Traceback" not in running.text
+    async with open_store(database_url(str(tmp_path / "chat.sqlite3"))) as store:
+        for session in (await store.sessions("", limit=9)).items:
+            (turn,) = (await store.turns(session.id, "", limit=2)).items
+            assert turn.state == "complete"
+
+
+async def test_workers_that_cannot_start_end_the_server(tmp_path: Path, redis: RedisServer) -> None:
+    with served(tmp_path, "--workers", "2", "--streams", redis.url) as running:
+        url = await running.url()
+        victim, _ = await wait_for_workers(url, running)
+        redis.stop()
+        os.kill(victim, signal.SIGKILL)
+        assert await running.end() == 1
+    assert "cannot start: " in running.text
+
+
+async def test_streams_that_cannot_be_reached_are_told(tmp_path: Path) -> None:
+    with served(tmp_path, "--streams", f"redis://127.0.0.1:{free_port()}") as running:
+        assert await running.end() == 1
+    assert "tailrace serve: cannot use the streams: " in running.lines[-1]
+    assert "Traceback" not in running.text
+
+
+async def test_a_server_without_shared_streams_is_kept_out_by_workers(tmp_path: Path, redis: RedisServer) -> None:
+    with served(tmp_path, "--streams", redis.url) as running:
+        await running.url()
+        with served(tmp_path) as second:
+            assert await second.end() == 1
+        assert "but a server that shares its streams has it open" in second.text
