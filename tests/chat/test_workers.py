@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from subprocess import Popen
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +30,7 @@ BURIED = 8.0
 class Worker:
     """A server process."""
 
-    def __init__(self, port: int, process: Popen[bytes]) -> None:
+    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.process = process
 
@@ -74,7 +74,7 @@ def shared() -> Iterator[dict[str, str]]:
 @contextmanager
 def working(shared: dict[str, str]) -> Iterator[Worker]:
     port = free_port()
-    with process([*SERVER, str(port)], **shared) as running:
+    with process([*SERVER, str(port)], stdout=subprocess.PIPE, **shared) as running:
         asyncio.run(accepting(port))
         yield Worker(port, running)
 
@@ -204,7 +204,7 @@ async def test_a_server_that_starts_leaves_running_replies_alone(
 @asynccontextmanager
 async def _started(shared: dict[str, str]) -> AsyncIterator[Worker]:
     port = free_port()
-    with process([*SERVER, str(port)], **shared) as running:
+    with process([*SERVER, str(port)], stdout=subprocess.PIPE, **shared) as running:
         await accepting(port)
         yield Worker(port, running)
 

@@ -166,6 +166,8 @@ _STATUS = {
     "interrupted": 503,
     "model_rate_limited": 503,
     "model_unavailable": 503,
+    "producer_lost": 503,
+    "unavailable": 503,
 }
 """The HTTP status by the code of a failure. Other failures of a model get 502."""
 

@@ -17,6 +17,7 @@ def asks(
     key: str | None = None,
     now: float = 1000.5,
     replaces: str | None = None,
+    worker: str | None = None,
 ) -> NewTurn:
     return NewTurn(
         session_id=session_id,
@@ -26,6 +27,7 @@ def asks(
         model="demo",
         created=now,
         replaces=replaces,
+        worker=worker,
     )
 
 

@@ -296,3 +296,35 @@ async def test_an_upgrade_leaves_logging_alone(url: str) -> None:
     async with open_store(url):
         pass
     assert before == (logging.root.level, logging.root.handlers, logging.getLogger("alembic").level)
+
+
+@lasting
+async def test_servers_that_share_their_streams_share_a_database(url: str) -> None:
+    async with open_store(url, shared=True) as one:
+        async with open_store(url, shared=True) as other:
+            await begin(one, asks(), create=True)
+            assert await other.count() == 1
+            assert "has it open" in await refusal(url)
+        assert "has it open" in await refusal(url)
+    async with open_store(url) as alone:
+        with pytest.raises(StoreError, match="has it open"):
+            async with open_store(url, shared=True):
+                pass
+        assert await alone.count() == 1
+    async with open_store(url, shared=True) as one:
+        assert await one.count() == 1
+
+
+@lasting
+async def test_of_servers_that_start_at_once_one_upgrades(url: str) -> None:
+    async def start() -> int:
+        async with open_store(url, shared=True) as store:
+            return await store.count()
+
+    assert await asyncio.gather(*(start() for _ in range(4))) == [0] * 4
+
+
+async def test_a_database_in_memory_cannot_be_shared() -> None:
+    with pytest.raises(StoreError, match="expected a database that other servers can open, but got SQLite in memory"):
+        async with open_store("sqlite:///:memory:", shared=True):
+            pass

@@ -60,6 +60,16 @@ async def end_turns(store: Store) -> None:
     await store.interrupt_turns()
 
 
+async def share(store: Store) -> None:
+    begun = await begin(store, asks(worker="one"))
+    await store.running("ann")
+    await store.workers()
+    await store.left_by("one")
+    await store.left_by(None)
+    await store.end_turn(replace(begun.turn, state="complete"))
+    await begin(store, asks(worker="two"))
+
+
 async def change(store: Store) -> None:
     (turn,) = (await store.turns("s", "ann", limit=1)).items
     await store.rename("s", "ann", "Name")
@@ -77,7 +87,7 @@ async def remove(store: Store) -> None:
     await store.delete("s", "ann")
 
 
-@pytest.mark.parametrize("work", [read_pages, read_one, begin_turns, end_turns, change, search, remove])
+@pytest.mark.parametrize("work", [read_pages, read_one, begin_turns, end_turns, share, change, search, remove])
 async def test_an_index_is_used(tmp_path: Path, work: Callable[[Store], Awaitable[None]]) -> None:
     file = tmp_path / "chat.sqlite3"
     async with open_store(f"sqlite:///{file}") as store:

@@ -16,6 +16,7 @@ from tailrace.chat.store import (
     SessionFull,
     SessionLimit,
     SessionNotFound,
+    SessionRunning,
     Store,
     StoreError,
     Turn,
@@ -532,3 +533,64 @@ async def test_of_several_replacements_at_once_one_happens(store: Store) -> None
     [begun] = [result for result in results if isinstance(result, Begun)]
     assert len([result for result in results if isinstance(result, TurnNotLast)]) == 3
     assert list((await store.turns("s", "ann", limit=9)).items) == [begun.turn]
+
+
+# Several workers
+
+
+async def test_a_session_answers_at_one_worker_at_a_time(store: Store) -> None:
+    first = await begin(store, asks(key="k", worker="one"), create=True)
+    for other in (asks(worker="two"), asks(worker="two", replaces=first.turn.stream_id)):
+        with pytest.raises(
+            SessionRunning, match=f"nobody answers in session 's', but got the stream '{first.turn.stream_id}'"
+        ):
+            await begin(store, other)
+    assert (await begin(store, asks(key="k", worker="two"))).known == first.turn
+    # A worker knows what it runs itself.
+    assert (await begin(store, asks(worker="one"))).session.turns == 2
+    for turn in (await store.turns("s", "ann", limit=9)).items:
+        await store.end_turn(replace(turn, state="complete"))
+    assert (await begin(store, asks(worker="two"))).turn.worker == "two"
+
+
+async def test_of_two_workers_that_are_asked_at_once_one_answers(store: Store) -> None:
+    async def ask(worker: str, key: str | None) -> str | None:
+        try:
+            begun = await begin(store, asks(key=key, worker=worker), create=True)
+        except SessionRunning as running:
+            return running.stream_id
+        return begun.turn.stream_id
+
+    for key in (None, "key"):
+        streams = await asyncio.gather(*(ask(worker, key) for worker in ("one", "two", "three")))
+        assert len(set(streams)) == 1
+        (turn,) = (await store.turns("s", "ann", limit=1)).items
+        assert await store.end_turn(replace(turn, state="complete"))
+    assert (await store.session("s", "ann")).turns == 2  # type: ignore[union-attr]
+
+
+async def test_the_turns_of_a_dead_worker_are_found(store: Store) -> None:
+    turns = {
+        worker: (await begin(store, asks(f"{owner}{worker}", worker=worker), owner, create=True)).turn
+        for owner, worker in (("ann", "one"), ("bob", "two"), ("ann", None))
+    }
+    assert await store.workers() == {"one", "two", None}
+    for owner, worker in (("ann", "one"), ("bob", "two"), ("ann", None)):
+        assert await store.left_by(worker) == [(owner, turns[worker])]
+    running = {(turn.session_id, turn.stream_id, turn.worker) for turn in await store.running("ann")}
+    assert running == {(turns[worker].session_id, turns[worker].stream_id, worker) for worker in ("one", None)}
+    assert await store.end_turn(replace(turns["one"], state="interrupted"))
+    assert not await store.end_turn(replace(turns["one"], state="complete"))  # the first end stays
+    assert await store.left_by("one") == []
+    assert await store.workers() == {"two", None}
+
+
+async def test_what_is_removed_while_it_is_generated_is_told(store: Store) -> None:
+    for remove in (store.clear, store.delete):
+        ended = (await begin(store, asks(), create=True)).turn
+        await store.end_turn(replace(ended, state="complete"))
+        running = (await begin(store, asks())).turn
+        removed = await remove("s", "ann")
+        assert removed is not None
+        assert removed[-1:] == [running.stream_id] or removed[1] == [running.stream_id]
+        assert not await store.end_turn(replace(running, state="complete"))
