@@ -74,7 +74,7 @@ def shared() -> Iterator[dict[str, str]]:
 @contextmanager
 def working(shared: dict[str, str]) -> Iterator[Worker]:
     port = free_port()
-    with process([*SERVER, str(port)], stdout=subprocess.PIPE, **shared) as running:
+    with process([*SERVER, str(port)], stdout=subprocess.DEVNULL, **shared) as running:
         asyncio.run(accepting(port))
         yield Worker(port, running)
 
@@ -204,7 +204,7 @@ async def test_a_server_that_starts_leaves_running_replies_alone(
 @asynccontextmanager
 async def _started(shared: dict[str, str]) -> AsyncIterator[Worker]:
     port = free_port()
-    with process([*SERVER, str(port)], stdout=subprocess.PIPE, **shared) as running:
+    with process([*SERVER, str(port)], stdout=subprocess.DEVNULL, **shared) as running:
         await accepting(port)
         yield Worker(port, running)
 
