@@ -435,11 +435,11 @@ class Failing(Store):
         super().__init__(store._database)
         self.checkpoints = 0
 
-    async def checkpoint(self, turns: Sequence[tuple[int, str, int]]) -> None:
+    async def checkpoint(self, turns: Sequence[tuple[int, str, int]], worker: str | None = None) -> None:
         self.checkpoints += 1
         if self.checkpoints == 1:
             raise KeyError("checkpoint")
-        await super().checkpoint(turns)
+        await super().checkpoint(turns, worker)
 
     async def end_turn(self, turn: Turn) -> bool:
         if turn.state == "interrupted":

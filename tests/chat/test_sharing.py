@@ -106,6 +106,9 @@ async def test_replies_are_interrupted_if_redis_loses_its_data(tmp_path: Path, r
             stream_id = (await begun(reply))[0]["stream_id"]
             await within(held.reached)
             assert (await one.get("/sessions/s"))["stream_id"] == stream_id
+            async with asyncio.timeout(BOUND):
+                while redis.ask("HLEN", "tailrace:processes") < 2:  # noqa: ASYNC110 - until both have told Redis again
+                    await asyncio.sleep(0.05)
             store_of(two)._beating.cancel()
             await until_replies(one, "s", [("one ", "interrupted"), ("two ", "interrupted")])
 

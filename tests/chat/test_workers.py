@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -192,21 +192,20 @@ async def test_a_session_is_removed_while_another_worker_answers(
 async def test_a_server_that_starts_leaves_running_replies_alone(
     first: Worker, shared: dict[str, str], session_id: str
 ) -> None:
-    async with first.asked("short", session_id) as reply:
-        await begun(reply)
-        async with _started(shared) as third:
-            assert [state for _, state in await third.replies(session_id)] in (["generating"], ["complete"])
-        whole = lines(await reply.rest())
-    assert whole[-1]["state"] == "complete"
-    assert [state for _, state in await first.replies(session_id)] == ["complete"]
+    slow = {**shared, "TAILRACE_DEMO_PACE": "0.5"}
+    async with started(slow) as second:
+        async with second.asked("A long answer, please", session_id) as reply:
+            path = f"/chat/stream/{stream_of(await begun(reply))}"
+        async with started(shared) as third:
+            assert [state for _, state in await third.replies(session_id)] == ["generating"]
+            assert (await third.call("POST", f"{path}/stop"))["state"] == "stopped"
+            assert await first.replies(session_id) == await third.replies(session_id)
 
 
 @asynccontextmanager
-async def _started(shared: dict[str, str]) -> AsyncIterator[Worker]:
-    port = free_port()
-    with process([*SERVER, str(port)], stdout=subprocess.DEVNULL, **shared) as running:
-        await accepting(port)
-        yield Worker(port, running)
+async def started(shared: dict[str, str]) -> AsyncIterator[Worker]:
+    with ExitStack() as stack:
+        yield await asyncio.to_thread(stack.enter_context, working(shared))
 
 
 async def test_a_reply_whose_worker_is_killed_is_interrupted_with_what_was_written(

@@ -216,7 +216,7 @@ class Answers:
             await log.close(WORKER_LOST)  # in case that it had no producer yet
             turn = await as_written(turn, log)
         turn = replace(turn, state="interrupted")
-        if await self._store.end_turn(turn):
+        if await self._store.interrupt_turn(turn):
             logger.warning("stream %s: interrupted after %d chunks: its worker died", turn.stream_id, turn.chunks)
             await self._changes.turn_ended(owner, turn)
 
@@ -279,15 +279,18 @@ class Answers:
     async def _checkpoint(self) -> None:
         """Store the partial text of all replies in progress, in one transaction per second."""
         stored: dict[int, int] = {}
+        named = self.workers.own
         while True:
             await self._busy.wait()
             await asyncio.sleep(CHECKPOINT)
             turns = [live.turn for live in self._live.values() if live.turn is not None]
-            grown = [turn for turn in turns if turn.chunks > stored.get(turn.turn.number, 0)]
+            worker = self.workers.own  # another one after this worker was taken for dead
+            known = stored if worker == named else {}
+            grown = [turn for turn in turns if turn.chunks > known.get(turn.turn.number, -1)]
             chunks = {turn.turn.number: turn.chunks for turn in turns}
             try:
-                await self._store.checkpoint([(turn.turn.number, turn.text, turn.chunks) for turn in grown])
-                stored = chunks
+                await self._store.checkpoint([(turn.turn.number, turn.text, turn.chunks) for turn in grown], worker)
+                stored, named = chunks, worker
                 await self._unstored.store_all()
             except StoreError as error:
                 logger.error("the checkpoint of %d replies failed: %s", len(grown), error)

@@ -579,8 +579,12 @@ async def test_the_turns_of_a_dead_worker_are_found(store: Store) -> None:
         assert await store.left_by(worker) == [(owner, turns[worker])]
     running = {(turn.session_id, turn.stream_id, turn.worker) for turn in await store.running("ann")}
     assert running == {(turns[worker].session_id, turns[worker].stream_id, worker) for worker in ("one", None)}
-    assert await store.end_turn(replace(turns["one"], state="interrupted"))
-    assert not await store.end_turn(replace(turns["one"], state="complete"))  # the first end stays
+    assert await store.interrupt_turn(replace(turns["one"], reply="some"))
+    assert not await store.interrupt_turn(turns["one"])
+    (found,) = (await store.turns("annone", "ann", limit=1)).items
+    assert (found.state, found.reply) == ("interrupted", "some")
+    # A worker that was only taken for dead knows better.
+    assert await store.end_turn(replace(turns["one"], state="complete"))
     assert await store.left_by("one") == []
     assert await store.workers() == {"two", None}
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Text, bindparam, case, delete, func, insert, select, tuple_, update
@@ -90,11 +90,11 @@ _BEGINNING = {"state": "generating", "reply": "", "chunks": 0, "seconds": 0.0, "
 _CHECKPOINT = (
     update(turns)
     .where(_is_turn, is_generating)  # do not change a turn that has ended in the meantime
-    .values(reply=bindparam("reply"), chunks=bindparam("chunks"))
+    .values(reply=bindparam("reply"), chunks=bindparam("chunks"), worker=bindparam("worker"))
 )
 _END = (
     update(turns)
-    .where(_is_turn, is_generating)  # the first end stays
+    .where(_is_turn)
     .values(
         {
             column: bindparam(column.name)
@@ -112,6 +112,7 @@ _END = (
         }
     )
 )
+_INTERRUPT_TURN = _END.where(is_generating)
 # Turns of other workers. A worker knows which ones of its own are in progress, even if it cannot store their ends.
 _RUNNING_ELSEWHERE = (
     select(turns.c.stream_id, turns.c.idempotency_key)
@@ -272,18 +273,29 @@ class Store:
         except Conflict:  # another transaction has begun the same turn or session, and is visible now
             return await self._database.write(beginning)
 
-    async def checkpoint(self, texts: Sequence[tuple[int, str, int]]) -> None:
-        """Store the text so far and the number of chunks of each running reply, by the number of its turn."""
+    async def checkpoint(self, texts: Sequence[tuple[int, str, int]], worker: str | None = None) -> None:
+        """Store the text so far and the number of chunks of each running reply, by the number of its turn.
+
+        `worker` is the present name of the process that runs them.
+        """
         if not texts:
             return
         # Keep the order, so that two transactions cannot wait for each other's rows.
         rows = [
-            {"of_number": number, "reply": storable(text), "chunks": chunks} for number, text, chunks in sorted(texts)
+            {"of_number": number, "reply": storable(text), "chunks": chunks, "worker": worker}
+            for number, text, chunks in sorted(texts)
         ]
         await self._database.write(lambda connection: connection.execute(_CHECKPOINT, rows) and None)
 
     async def end_turn(self, turn: Turn) -> bool:
-        """Store the end of a turn. Return False, and change nothing, if it was deleted or another end is stored."""
+        """Store the end of a turn, in place of an earlier one. Return False if the turn was deleted."""
+        return await self._end(_END, turn)
+
+    async def interrupt_turn(self, turn: Turn) -> bool:
+        """Store the end of a turn whose worker died. Return False if it was deleted, or an end is stored already."""
+        return await self._end(_INTERRUPT_TURN, replace(turn, state="interrupted"))
+
+    async def _end(self, statement: Any, turn: Turn) -> bool:
         values = {
             "of_number": turn.number,
             "state": turn.state,
@@ -296,7 +308,7 @@ class Store:
             "error_code": turn.error_code,
             "error_message": turn.error_message and storable(turn.error_message),
         }
-        return await self._database.write(lambda connection: connection.execute(_END, values).rowcount > 0)
+        return await self._database.write(lambda connection: connection.execute(statement, values).rowcount > 0)
 
     async def interrupt_turns(self) -> int:
         """Mark turns that an earlier server left `generating` as `interrupted`. Return their number."""
