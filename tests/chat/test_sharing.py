@@ -54,6 +54,14 @@ def talk_of(worker: Chat) -> Conversations:
     return talk
 
 
+async def stall(worker: Chat) -> None:
+    """Let a worker look dead to the others."""
+    beating = store_of(worker)._beating
+    beating.cancel()
+    await asyncio.wait([beating], timeout=BOUND)
+    assert beating.cancelled()
+
+
 async def until_replies(worker: Chat, session_id: str, wanted: list[tuple[str, str]]) -> None:
     async with asyncio.timeout(BOUND):
         while (found := await worker.replies(session_id)) != wanted:
@@ -72,7 +80,7 @@ async def test_a_worker_that_is_taken_for_dead_goes_on_under_another_name(tmp_pa
         async with stalled.saying("Hello", "s") as reply:
             await begun(reply)
             await within(held.reached)
-            store_of(stalled)._beating.cancel()
+            await stall(stalled)
             last = lines(await reply.rest())[-1]
             assert (last["type"], last["code"]) == ("error", "producer_lost")
         store_of(stalled)._beating = store_of(stalled).spawn(store_of(stalled)._beat.run())
@@ -107,9 +115,9 @@ async def test_replies_are_interrupted_if_redis_loses_its_data(tmp_path: Path, r
             await within(held.reached)
             assert (await one.get("/sessions/s"))["stream_id"] == stream_id
             async with asyncio.timeout(BOUND):
-                while redis.ask("HLEN", "tailrace:processes") < 2:  # noqa: ASYNC110 - until both have told Redis again
+                while redis.ask("HLEN", store_of(two)._beat._processes) < 2:  # noqa: ASYNC110 - until both have told Redis again
                     await asyncio.sleep(0.05)
-            store_of(two)._beating.cancel()
+            await stall(two)
             await until_replies(one, "s", [("one ", "interrupted"), ("two ", "interrupted")])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,9 @@ from .search import BATCH, RUNNING, SECONDS, Search
 
 PATIENCE = 2.0
 """The seconds after which a database that does not answer counts as unavailable."""
+
+CONFLICTS = 2
+"""How many times a turn that could not begin, because of another transaction, is begun again."""
 
 # Make each statement only once, because SQLAlchemy finds the compiled form of a known statement faster.
 
@@ -268,10 +271,10 @@ class Store:
         A turn that `replaces` another deletes that one. Raise TurnNotLast unless that is the session's last turn.
         """
         beginning = _Beginning(turn, owner, create, session_limit, turn_limit, context_turns)
-        try:
-            return await self._database.write(beginning)
-        except Conflict:  # another transaction has begun the same turn or session, and is visible now
-            return await self._database.write(beginning)
+        for _ in range(CONFLICTS):
+            with suppress(Conflict):  # another transaction has begun the same turn or session, and is visible now
+                return await self._database.write(beginning)
+        return await self._database.write(beginning)
 
     async def checkpoint(self, texts: Sequence[tuple[int, str, int]], worker: str | None = None) -> None:
         """Store the text so far and the number of chunks of each running reply, by the number of its turn.
@@ -427,7 +430,9 @@ class _Beginning:
         if row is not None:
             self._check_idle(connection)
             return to_session(row), False
-        if connection.execute(_SESSION, place).one_or_none() is not None:
+        if (row := connection.execute(_SESSION, place).one_or_none()) is not None:
+            if to_session(row).turns < self.turn_limit:
+                raise Conflict(f"expected no session {new.session_id!r} yet, but another transaction has made it")
             raise SessionFull(self.turn_limit)
         if not self.create:
             raise SessionNotFound(new.session_id)
