@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         {"TAILRACE_STREAMS": "http://here"},
         "",
         2,
-        "cannot use the streams: expected an engine URL of scheme memory or redis or rediss, but got 'http://here'",
+        "cannot use the streams: expected an engine URL of scheme memory or redis",
     ),
     "streams-address": (
         {"TAILRACE_STREAMS": "redis://:secret@here:port"},
