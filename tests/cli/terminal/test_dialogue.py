@@ -121,7 +121,8 @@ def test_each_command_does_what_the_help_says(chat_server: Server, tmp_path: Pat
         assert "/help lists the commands, // sends it" in screen.ask("/nothing", "unknown command /nothing;")
         assert "did you mean /health?" in screen.ask("/helth", "unknown command /helth;")
         assert "expected /quit alone" in screen.ask("/quit now", "alone")
-        assert "expected the beginning of a session's id after /open" in screen.ask("/open", "expected")
+        refusal = "expected the beginning of a session's id (/sessions lists them) after /open"
+        assert refusal in screen.ask("/open", "expected")
         screen.send("/clear")
         screen.until(lambda: screen.screen.display[0].startswith("new>"), "expected a clear screen")
         screen.send("/quit")

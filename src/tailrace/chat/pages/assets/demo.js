@@ -7,7 +7,7 @@ import { Conversation } from "./conversation.js";
 import { draftOf } from "./drafts.js";
 import { showExamples } from "./examples.js";
 import { toggleMenu } from "./menu.js";
-import { announce, askForKey, consent, notice } from "./notices.js";
+import { announce, askForKey, closeNotice, consent, notice } from "./notices.js";
 import { page } from "./page.js";
 import { Protocol } from "./protocol.js";
 import { Refusal } from "./refusal.js";
@@ -100,8 +100,10 @@ function open(sessionId, { replace = false } = {}) {
 }
 
 function show(sessionId) {
-  page.notice.hidden = true;
-  if (!matchMedia("(pointer: coarse)").matches) page.message.focus(); // which would open the keyboard on the screen
+  if (page.key.hidden) {
+    closeNotice();
+    if (!matchMedia("(pointer: coarse)").matches) page.message.focus(); // which would open the keyboard on the screen
+  }
   setTitle(null);
   sessions.mark(sessionId);
   return trying(() => conversation.load(sessionId));
