@@ -14,6 +14,7 @@ import pytest
 from playwright.async_api import Browser, Locator, expect
 
 from tailrace.chat.models.base import ModelError
+from tests.access import check_access
 from tests.chat.api.talking import Hold, lines, text, within
 from tests.chat.browsing import PATIENCE, Demo, visiting
 
@@ -495,23 +496,11 @@ async def test_a_request_is_sent_from_the_keyboard(browser: Browser, tmp_path: P
         await form.ends()
 
 
-AXE = Path(__file__).parent.parent / "js" / "node_modules" / "axe-core" / "axe.min.js"
-
-FINDINGS = """
-async () => {
-    const {violations} = await axe.run();
-    return violations.map(({id, nodes}) => `${id}: ${nodes.map((node) => node.html.slice(0, 200)).join(' | ')}`);
-}
-"""
-
-
-@pytest.mark.skipif(not AXE.exists(), reason="expected the packages of tests/js, but they are not installed")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing(browser: Browser, tmp_path: Path, scheme: str) -> None:
     async with reading(browser, tmp_path, key="secret", options={**PHONE, "color_scheme": scheme}) as docs:
         page = docs.page
-        await page.evaluate(AXE.read_text())
-        assert await page.evaluate(FINDINGS) == []
+        await check_access(page)
         form = docs.trying(SAY)
         await form.send()
         await form.ends(re.compile("^Refused"))
@@ -522,8 +511,8 @@ async def test_axe_finds_nothing(browser: Browser, tmp_path: Path, scheme: str) 
         await docs.trying("GET /sessions").send()
         await docs.trying("GET /sessions").ends()
         await page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
-        assert await page.evaluate(FINDINGS) == []
+        await check_access(page)
         assert await page.evaluate("document.documentElement.scrollWidth") == 320
         await docs.trying(DELETE).send()
         await expect(docs.asking).to_be_visible()
-        assert await page.evaluate(FINDINGS) == []
+        await check_access(page)

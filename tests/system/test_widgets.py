@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -12,10 +11,11 @@ import pytest
 import pytest_asyncio
 from jinja2 import Environment
 from markupsafe import Markup
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, expect
 from starlette.datastructures import URL
 
 from tailrace import StreamError, get_streaming_html, get_streaming_js
+from tests.access import check_access
 from tests.chat.browsing import chromium
 from tests.sources import Faucet, soon
 from tests.system.forms import NONCE, Form, Stage, form, page_of, staged, visiting
@@ -341,9 +341,6 @@ async def test_a_form_works_without_storage(browser: Browser, stage: Stage) -> N
         await expect(ask.answer).to_have_text("one")
 
 
-AXE = Path(__file__).parent.parent / "js" / "node_modules" / "axe-core" / "axe.min.js"
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing(browser: Browser, stage: Stage, scheme: str) -> None:
     stage.html = page_of(form("ask", "Ask"), form("tell", "Ask", "/tell"))
@@ -361,12 +358,6 @@ async def test_axe_finds_nothing(browser: Browser, stage: Stage, scheme: str) ->
         await expect(ask.status).to_have_text("Complete.")
         await check_access(page)
         assert await page.evaluate("document.documentElement.scrollWidth") == 320
-
-
-async def check_access(page: Page) -> None:
-    await page.evaluate(AXE.read_text())  # as the debugger does, which no policy stops
-    violations = await page.evaluate("axe.run().then((found) => found.violations)")
-    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in violations] == []
 
 
 IDS = [
