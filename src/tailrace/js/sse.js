@@ -188,12 +188,13 @@ function readUsual(text, start, events, last, maxLength, read, marks) {
     let at = start;
     let id = last;
     let event = null;
-    const first = text.charCodeAt(at); // comparing it costs less than a search that fails
+    let first = text.charCodeAt(at); // comparing it costs less than a search that fails
     if (first === LETTER_I && text.startsWith("id: ", at)) {
       const end = text.indexOf("\n", at);
       if (end < 0) return start;
       id = text.slice(at + 4, end);
       at = end + 1;
+      first = text.charCodeAt(at);
     }
     if (first !== LETTER_D && text.startsWith("event: ", at)) {
       const end = text.indexOf("\n", at);
