@@ -130,7 +130,7 @@ async def test_a_stop_gets_its_answer(page: Page) -> None:
 async def test_a_reload_goes_on(page: Page) -> None:
     take = """async (count) => {
         const data = [];
-        for await (const event of tailrace.tail('/fast', { saveAs: 'numbers' })) {
+        for await (const event of tailrace.tail('/long', { saveAs: 'numbers' })) {
             data.push(event.data);
             if (data.length === count) break;
         }
