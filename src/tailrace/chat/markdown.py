@@ -147,7 +147,7 @@ def _html(block: Block, known: Pieces) -> str:
         if token.children:
             token.children = list(_without_images(token.children))
         if token.type in ("paragraph_open", "paragraph_close"):
-            # Whether the items of a list have space between them is known only at its end, when it would move them.
+            # A list is known to be loose only at its end. Spacing its items then would move them.
             token.hidden = False
         elif token.type in ("th_open", "td_open"):
             # A page's policy usually forbids styles in HTML.

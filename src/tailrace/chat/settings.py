@@ -83,7 +83,7 @@ class ChatSettings(BaseSettings):
 
     @property
     def shares_streams(self) -> bool:
-        """Whether other processes can use the streams."""
+        """True if other processes can use the streams."""
         return self.streams is not None and not self.streams.startswith("memory:")
 
     @property

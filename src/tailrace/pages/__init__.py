@@ -12,7 +12,7 @@ from starlette.types import Scope
 __all__ = ["CLIENT", "SHARED", "PageFiles", "javascript_client"]
 
 SHARED = Path(__file__).parent
-"""What the pages of tailrace share: a stylesheet, an icon and a module."""
+"""The files that all pages share: a stylesheet, an icon and a module."""
 
 CLIENT = SHARED.parent / "js"
 """The JavaScript client and the widget."""

@@ -70,7 +70,7 @@ class EntryContract(Contract):
                 assert (await self._read(log, 20))[1::2] == list(range(10))
 
     async def test_a_key_is_known_after_the_end(self) -> None:
-        """Who repeats an append whose answer was lost learns that it was made, although the log has ended since."""
+        """A repeated append whose first answer was lost still succeeds after the log has ended."""
         async with self._logs() as (here, there):
             await here.append(1, key="one")
             await here.close()

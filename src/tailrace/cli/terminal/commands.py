@@ -35,7 +35,7 @@ MISSING = {
     "TITLE": "a title",
     "TEXT": "a text",
 }
-"""What commands need, by their argument."""
+"""Descriptions of the arguments that commands require."""
 
 
 class CommandFailed(Exception):

@@ -29,7 +29,7 @@ _GROUP = re.compile(
 
 
 class Target(Protocol):
-    """What a connection is to reach. `str` of it shows no password."""
+    """The destination of a connection. Its `str` shows no password."""
 
     @property
     def database(self) -> int:

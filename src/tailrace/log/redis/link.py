@@ -30,7 +30,7 @@ class Script:
 
     @cached_property
     def sharded(self) -> Script:
-        """The same script for a cluster, where it publishes on the server that has the channel's slot."""
+        """The script for a cluster. It publishes to the server that owns the slot of the channel."""
         return Script(self.source.replace("call('PUBLISH'", "call('SPUBLISH'"))
 
 
