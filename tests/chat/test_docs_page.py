@@ -461,7 +461,7 @@ async def test_a_command_does_what_the_form_does(browser: Browser, tmp_path: Pat
 
 
 async def paste(line: str) -> bytes:
-    """What a shell prints."""
+    """Return the output of a shell."""
     shell = await asyncio.create_subprocess_shell(line, stdout=asyncio.subprocess.PIPE)
     async with asyncio.timeout(PATIENCE / 1000):
         printed, _ = await shell.communicate()

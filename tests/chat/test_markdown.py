@@ -90,7 +90,7 @@ TAG = re.compile(
 
 
 def is_safe(html: str) -> bool:
-    """Whether there are no tags but those that are expected, with their attributes."""
+    """True if there are no tags but those that are expected, with their attributes."""
     without = re.sub(r"</\w+>", "", TAG.sub("", html))
     classes = set(re.findall(r'<span class="([^"]*)"', html))
     return "<" not in without and classes <= {"lang", *CLASSES}

@@ -52,7 +52,7 @@ import { Sorting } from "./sorting.js";
 export const UNKNOWN = "it is unknown whether the request has arrived";
 
 /**
- * What streams and rooms have in common: the iteration, the state, and the decisions about ends.
+ * The common part of streams and rooms: the iteration, the state, and the decisions about ends.
  *
  * A reader reads only when you ask for an event, and holds at most one piece of a body.
  */

@@ -2,7 +2,7 @@
 
 Each process with members holds the lease of its own log, which is its life. A process ends its life when its server is
 about to stop. If it crashes, the store ends its life, as it ends any stream whose producer is lost. The other processes
-read that end. They wait a little, because the members may come back to one of them, and tell who has left.
+read that end. They wait a little, because the members may reconnect to one of them, and announce those who do not.
 """
 
 from __future__ import annotations

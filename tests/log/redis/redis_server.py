@@ -193,26 +193,26 @@ class Watched:
         return f"{scheme}+sentinel://{host}/{self.name}?{options}"
 
     def in_step(self) -> bool:
-        """Whether the replica has all that the master has, and hears at once of what is written."""
+        """True if the replica has all that the master has, and hears at once of what is written."""
         self.master.ask("SET", "step", 1, "PX", 1)
         return int(self.master.ask("WAIT", 1, 1000)) == 1
 
     def demoted(self) -> bool:
-        """Whether the master is a replica by now."""
+        """True if the master is a replica by now."""
         try:
             return bool(self.master.ask("ROLE")[0] == b"slave")
         except NotServing:  # its connections are closed when it becomes one
             return False
 
     def replaced(self) -> bool:
-        """Whether the replica is the master by now."""
+        """True if the replica is the master by now."""
         try:
             return bool(self.replica.ask("ROLE")[0] == b"master")
         except NotServing:  # its connections are closed when it becomes one
             return False
 
     def watched(self) -> bool:
-        """Whether the Sentinel knows a replica that it may promote."""
+        """True if the Sentinel knows a replica that it may promote."""
         facts = [fact for replica in self.sentinel.ask("SENTINEL", "REPLICAS", self.name) for fact in replica]
         linked = b"ok" in facts  # the replica to the master
         return linked and facts.count(b"slave") == 2  # as its flags, with none of a failure, and as its role

@@ -95,7 +95,7 @@ async def settled(*stores: RedisStore) -> None:
 
 
 def listening(store: RedisStore) -> bool:
-    """Whether a store expects to hear what it publishes."""
+    """True if a store expects to hear what it publishes."""
     servers: Any = store._servers
     return servers is not None and bool(servers._listening)
 

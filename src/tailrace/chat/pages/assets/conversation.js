@@ -88,7 +88,7 @@ export class Conversation {
     this.#exchange?.stop();
   }
 
-  /** Whether a stream is the one that this page reads, or has read to its end. */
+  /** Returns true if this page reads the stream, or has read it to its end. */
   knows(streamId) {
     return this.#messages.turns.some((turn) => turn.streamId === streamId);
   }

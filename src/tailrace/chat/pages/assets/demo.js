@@ -61,7 +61,7 @@ function later(promise) {
   promise.catch(() => {});
 }
 
-// What happens to sessions
+// Changes of sessions
 
 function changed({ change, session_id: sessionId, stream_id: streamId, title }) {
   later(sessions.refresh());

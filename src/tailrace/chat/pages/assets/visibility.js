@@ -1,4 +1,4 @@
-// Whether the user can see this tab. A browser opens about six connections to a host, so hidden tabs give theirs back.
+// The visibility of this tab. A browser opens about six connections to a host, so hidden tabs give theirs back.
 
 const LINGER = 2000; // milliseconds that a hidden tab keeps its connections, for those who look elsewhere for a moment
 
