@@ -23,6 +23,8 @@ PACKAGES = (
     "httptools",
     "websockets",
     "sqlalchemy",
+    "redis",
+    "hiredis",
     "httpx",
     "httpx-sse",
     "openai",
@@ -48,7 +50,7 @@ def environment() -> Environment:
         cores=len(CPUS),
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        versions=package_versions() | nginx_version(),
+        versions=package_versions() | nginx_version() | redis_version(),
     )
 
 
@@ -68,3 +70,11 @@ def nginx_version() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         return {}
     return {"nginx": answer.strip().rpartition("/")[2]}
+
+
+def redis_version() -> dict[str, str]:
+    try:
+        answer = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"redis-server": answer.partition("v=")[2].partition(" ")[0]}

@@ -1,6 +1,7 @@
 """tailrace through FastAPI routes: ids, resume and heartbeats included."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -9,7 +10,7 @@ from benchmarks.servers.reading import Reading
 from tailrace import Engine, Log, Retention, StreamResponse, StreamRouter
 
 app = FastAPI()
-engine = Engine()
+engine = Engine(os.environ.get("TAILRACE_STREAMS", "memory://"))
 router = StreamRouter(engine=engine)
 
 
