@@ -61,7 +61,7 @@ CHATTING = ROOT / "docs" / "chat.md"
 MISTAKES = ROOT / "docs" / "mistakes.md"
 SESSIONS = ROOT / "docs" / "packets.md"
 TALKING = ROOT / "docs" / "rooms.md"
-PATTERNS = ROOT / "docs" / "patterns.md"
+DEPLOYING = ROOT / "docs" / "deploy.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -285,8 +285,8 @@ def test_python_can_be_parsed(page: Path) -> None:
 
 
 def test_the_bounds_that_a_page_names_are_those_of_the_protocol_class() -> None:
-    assert f"--http {BoundedProtocol.__module__}:{BoundedProtocol.__name__} " in PATTERNS.read_text()
-    said = section("In production", PATTERNS)
+    assert f"--http {BoundedProtocol.__module__}:{BoundedProtocol.__name__} " in DEPLOYING.read_text()
+    said = section("One process", DEPLOYING)
     bounds = BoundedProtocol
     assert f"a head above {bounds.max_head >> 10} KB" in said
     assert f"after {bounds.max_waiting} waiting requests" in said
