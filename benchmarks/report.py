@@ -17,9 +17,9 @@ INTRODUCTION = """\
 
 # Benchmarks
 
-tailrace beside its peers, all measured in one run on one machine. `make bench` repeats it in about 25 minutes
-and rewrites this page, its plots and [results.json](results.json); `python -m benchmarks --quick` only shows that
-everything runs.
+tailrace beside its peers, those of one scenario always in one run on one machine. `make bench` measures everything in
+about 45 minutes and rewrites this page, its plots and [results.json](results.json). `make bench ARGS='NAME… --keep'`
+measures some scenarios and puts them on this page, and `make bench ARGS=--quick` only shows that everything runs.
 
 ## How to read this
 
@@ -46,7 +46,8 @@ everything runs.
 
 def report(results: Results) -> str:
     """The whole page."""
-    return "\n".join([INTRODUCTION, *floors(results), *scenarios(results), *machine(results.environment)]) + "\n"
+    environments = results.environments()
+    return "\n".join([INTRODUCTION, *floors(results), *scenarios(results), *machines(environments)]) + "\n"
 
 
 def summary(results: Results, *, judged: bool) -> str:
@@ -60,7 +61,8 @@ def floors(results: Results) -> Iterator[str]:
     reached = sum(verdict.reached for verdict in found)
     yield "## Floors\n"
     yield "What tailrace must reach. A ratio is the median of those of the rounds, and beside it is their range.\n"
-    yield f"**{reached} of {len(found)} are reached{unmeasured(len(FLOORS) - len(found))}.**\n"
+    judged = sum(floor.scenario in results.scenarios for floor in FLOORS)
+    yield f"**{reached} of {len(found)} are reached{unmeasured(judged - len(found))}.**\n"
     yield from table(
         ("what", "floor", "measured", "range", "verdict"),
         [(verdict.work, verdict.floor, verdict.measured, verdict.spread, judgement(verdict)) for verdict in found],
@@ -86,7 +88,10 @@ def scenarios(results: Results) -> Iterator[str]:
         yield f"## {scenario.title}\n"
         yield f"{finding(scenario, result, scenario.metrics[0])}.\n"
         yield f"{fill(scenario.about, 120)}\n"
-        yield f"Work that is not the benchmark's took {result.foreign_percent:.0f} % of the machine meanwhile.\n"
+        yield (
+            f"Measured on {result.environment.date:%Y-%m-%d}. Work that is not the benchmark's took "
+            f"{result.foreign_percent:.0f} % of the machine meanwhile.\n"
+        )
         for metric in plotted(scenario, result):
             yield f"![{scenario.title}: {metric.label} by peer]({filename(name, metric)})\n"
         yield from rows(scenario, result)
@@ -137,10 +142,16 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterator[str]:
     yield ""
 
 
-def machine(environment: Environment) -> Iterator[str]:
+def machines(environments: Sequence[Environment]) -> Iterator[str]:
+    """Each with the versions that were measured there, in a column of its own."""
     yield "## Machine and versions\n"
-    yield (
-        f"{environment.date:%Y-%m-%d}, {environment.system}, {environment.cores} cores, {environment.memory_gb} GB, "
-        f"{environment.python}.\n"
+    for environment in environments:
+        yield (
+            f"{environment.date:%Y-%m-%d}: {environment.system}, {environment.cores} cores, "
+            f"{environment.memory_gb} GB, {environment.python}.\n"
+        )
+    packages = dict.fromkeys(package for environment in environments for package in environment.versions)
+    yield from table(
+        ("package", *(f"{environment.date:%Y-%m-%d}" for environment in environments)),
+        [(package, *(environment.versions.get(package, "–") for environment in environments)) for package in packages],
     )
-    yield from table(("package", "version"), list(environment.versions.items()))

@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Sequence
 
+from benchmarks.environment import Environment
 from benchmarks.foreign import ForeignLoad
 from benchmarks.peers import Peer, missing
 from benchmarks.results import ScenarioResult
 from benchmarks.scenarios import Sample, Scenario
 
 
-def run(scenario: Scenario, *, quick: bool, only: Sequence[str] = ()) -> ScenarioResult:
+def run(scenario: Scenario, environment: Environment, *, quick: bool, only: Sequence[str] = ()) -> ScenarioResult:
     chosen = [peer for peer in scenario.peers if not only or peer.name in only]
     absent = {peer.name: reason for peer in chosen if (reason := missing(peer))}
     peers = [peer for peer in chosen if peer.name not in absent]
@@ -19,7 +20,7 @@ def run(scenario: Scenario, *, quick: bool, only: Sequence[str] = ()) -> Scenari
     for number in range(1 if quick else scenario.rounds):
         for peer in peers:
             samples[peer.name].append(measure(scenario, peer, number, quick))
-    return ScenarioResult.of(samples, missing=absent, foreign_percent=foreign.percent())
+    return ScenarioResult.of(samples, missing=absent, environment=environment, foreign_percent=foreign.percent())
 
 
 def measure(scenario: Scenario, peer: Peer, number: int, quick: bool) -> Sample:
