@@ -215,7 +215,10 @@ class Log(ABC):
         return cursor.offset
 
     async def has_tag(self, offset: int, tag: str) -> bool:
-        """Tell whether a cursor with a tag belongs to the entry that is at its offset now. Without a tag, it does."""
+        """Tell whether a cursor with a tag belongs to the entry that is at its offset now. Without a tag, it does.
+
+        Raise LogReset if the store no longer has that entry.
+        """
         return not tag
 
     def reset(self, reason: ResetReason) -> LogReset:

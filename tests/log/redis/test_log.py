@@ -245,10 +245,25 @@ async def test_a_reader_of_lost_history_is_reset(redis: RedisServer, monkeypatch
         for number in (1, 2, 3):
             await log.append(number)
         redis.ask("DEL", log.keys.log)
-        assert await log.has_tag(1, "tagg") is False
+        assert await reset_of(log, replace(log.cursor(1), tag="tagg")) == "trimmed"
         with pytest.raises(LogReset, match="trimmed"):
             await log.read(0, 9)
         assert data_of(await log.read(2, 9)) == [3]
+
+
+async def test_a_cursor_before_what_is_left_of_the_entries_is_reset(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        here = await one.attach(NAME, Retention())
+        await here.append(1)
+        cursors = [here.cursor(1)]
+        await here.append(2)
+        cursors.append(here.cursor(2))
+        redis.ask("DEL", here.keys.log)
+        await here.append(3)
+        there = await attached(other, NAME)
+        assert await reset_of(there, cursors[0]) == "trimmed"
+        assert await there.resolve(cursors[1]) == 2
+        assert await reset_of(there, replace(cursors[1], tag="tagg")) == "diverged"
 
 
 async def test_a_reader_of_history_that_was_replaced_is_reset(

@@ -106,14 +106,9 @@ class RedisLog(Mirror):
     async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
         while (entries := self.read_nowait(after, limit, size)) is None:
             batches = await self._fetch(after, size)
-            ours = not batches or batches[0].epoch == self.wire_epoch
-            if batches and ours and batches[0].start <= after:
+            if self._begins_by(batches, after):
                 return Columns.of(batches).slice(after, min(limit, self.top - after), size)
-            await repeatedly(self.refresh, self._home.patience)
-            if self.lost is not None:
-                raise self.reset(self.lost)
-            # Trimmed since, or only the entries are lost.
-            self.base = max(self.base, batches[0].start if batches and ours else self._held.base)
+            await self._miss(batches)
         return entries
 
     def cursor(self, offset: int) -> Cursor:
@@ -137,7 +132,12 @@ class RedisLog(Mirror):
             return True
         found = self._held.tag_at(offset)
         if found is None:
-            found = await self._fetch_tag(offset)
+            # The one that holds the entry. At the base, the first kept batch knows the tag of the one before.
+            batches = await self._fetch(offset - 1, 1)
+            if not self._begins_by(batches, offset):
+                await self._miss(batches)
+                raise self.reset("trimmed")
+            found = batches[0].tag if batches[0].start < offset else batches[0].prev
         return found == tag.encode()
 
     def size(self) -> tuple[int, int]:
@@ -155,12 +155,17 @@ class RedisLog(Mirror):
             fetch.add_done_callback(lambda _: self._fetches.pop((after, size)))
         return await asyncio.shield(fetch)
 
-    async def _fetch_tag(self, offset: int) -> bytes | None:
-        """Return the tag of the batch that holds an offset. At the base, the first kept batch knows it."""
-        batches = await self._fetch(offset - 1, 1)
-        if not batches:
-            return None
-        return batches[0].tag if batches[0].start < offset else batches[0].prev
+    def _begins_by(self, batches: list[Batch], offset: int) -> bool:
+        """Tell whether batches of this incarnation begin at an offset or before."""
+        return bool(batches) and batches[0].epoch == self.wire_epoch and batches[0].start <= offset
+
+    async def _miss(self, batches: list[Batch]) -> None:
+        """Learn why entries before `batches` are missing: this incarnation is lost, or they were trimmed or evicted."""
+        await repeatedly(self.refresh, self._home.patience)
+        if self.lost is not None:
+            raise self.reset(self.lost)
+        ours = batches and batches[0].epoch == self.wire_epoch
+        self.base = max(self.base, batches[0].start if ours else self._held.base)
 
 
 def _or_empty(number: int | None) -> Part:
