@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from tailrace.log.redis.scripts import CREATE, Keys
 from tailrace.log.redis.store import RedisStore
 from tailrace.log.store import Keeping
 from tests.log.redis.redis_server import RedisServer, redis_server
-from tests.log.redis.stores import LIMIT, QUICK, SLOW, attached, read_all, stores, take, until, write
+from tests.log.redis.stores import LIMIT, QUICK, SLOW, attached, read_all, settled, stores, take, until, write
 
 NAME = "/log"
 KEYS = Keys.of("tailrace", NAME)
@@ -257,6 +258,29 @@ async def test_who_attaches_while_connections_break_misses_nothing(redis: RedisS
             redis.kill_clients(f"tailrace-{other.process.decode()}")
             await here.append(number)
             assert await read_all(await attaching, 1) == [number]
+
+
+async def test_what_was_published_before_channels_were_subscribed_anew_is_loaded(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        here = await one.attach(NAME, Retention())
+        there = await attached(other, NAME)
+        await settled(one, other)
+        assert other._servers is not None
+        subscribe, loaded = other._servers.subscribe, asyncio.Event()
+
+        async def late(channels: Collection[bytes]) -> None:
+            await loaded.wait()
+            await subscribe(channels)
+
+        monkeypatch.setattr(other._servers, "subscribe", late)
+        redis.kill_clients(f"tailrace-{other.process.decode()}")
+        await here.append(1)
+        await there.refresh()  # by the connection for commands, which is back first
+        await here.append(2)
+        loaded.set()
+        assert await read_all(there, 2) == [1, 2]
 
 
 async def test_frames_that_come_during_an_attach_are_bounded(

@@ -112,15 +112,16 @@ class Mirrors:
             early.take(data)
 
     async def subscribe_anew(self, is_lost: IsLost) -> None:
-        """Subscribe the channels that were lost on new connections. Load what was missed afterwards."""
+        """Subscribe the channels that were lost on new connections. Their mirrors are stale then."""
         lost = [channel for channel in (*self._attached, *self._arriving) if is_lost(channel)]
         if not lost:
             return
         self.connects += 1
+        await self.servers.subscribe(lost)
+        # Not before: a load that came before the confirmation has missed what came between.
         for channel in lost:
             if (log := self._attached.get(channel)) is not None:
                 log.stale = True
-        await self.servers.subscribe(lost)
 
     async def refresh_stale(self) -> None:
         """Refresh the mirrors that may have missed something, not all at once."""
