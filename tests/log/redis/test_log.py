@@ -390,7 +390,7 @@ async def test_what_is_made_or_leased_without_a_reply_is_taken(redis: RedisServe
         store.lose = [CREATE, LEASE]
         log = await store.create(NAME, Retention())
         writer = await store.lease(log)
-        assert writer.fence == log.control.fence == 2
+        assert writer.fence == log.control.fence > 1
         write(writer, 1)
         await writer.flush()
         assert await read_all(log, 1) == [1]

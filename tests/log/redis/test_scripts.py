@@ -234,8 +234,8 @@ REFUSED = {
     "end of another": (END, ["other", "", "", "{}", 0], [b"gone"]),
     "end by another": (END, ["E", 2, "", "{}", 0], [b"fenced", b"1"]),
     "end behind a gap": (END, ["E", 1, "t1", "{}", 0], [b"diverged", b"2", b"t2"]),
-    "lease of another": (LEASE, ["other", "p"], [b"gone"]),
-    "second lease": (LEASE, ["E", "q"], [b"fenced", b"1"]),
+    "lease of another": (LEASE, ["other", "p", 1], [b"gone"]),
+    "second lease": (LEASE, ["E", "q", 1], [b"fenced", b"1"]),
     "release of another": (RELEASE, ["other", 1], [b"gone"]),
     "release by another": (RELEASE, ["E", 2], [b"fenced", b"1"]),
     "stop of another": (STOP, ["other"], [b"gone"]),
@@ -252,7 +252,7 @@ def test_what_is_refused_changes_nothing(
 ) -> None:
     stream.create()
     stream.fill(2)
-    stream.run(LEASE, "E", "p")
+    stream.run(LEASE, "E", "p", 1)
     before = stream.everything
     heard(3)
     assert stream.run(script, *arguments) == answer
@@ -282,7 +282,7 @@ def test_after_the_end_nothing_is_appended(stream: Stream) -> None:
     assert stream.run(END, "E", "", "", '{"state":"done"}', 0) == [b"ok", b"2", b"t2"]
     before = stream.everything
     ended = [b"closed", b'{"state":"done"}']
-    assert stream.append(b"1") == stream.run(LEASE, "E", "p") == stream.run(STOP, "E") == ended
+    assert stream.append(b"1") == stream.run(LEASE, "E", "p", 1) == stream.run(STOP, "E") == ended
     assert stream.run(END, "E", "", "", '{"state":"error"}', 0) == ended
     assert stream.everything == before
 
@@ -401,7 +401,7 @@ def test_a_page_begins_anywhere_and_is_bounded_in_bytes(stream: Stream) -> None:
 
 def test_control_is_published_with_a_growing_version(stream: Stream, heard: Any) -> None:
     stream.create()
-    assert stream.run(LEASE, "E", "p")[:3] == [b"ok", b"1", b"1"]
+    assert stream.run(LEASE, "E", "p", 1)[:3] == [b"ok", b"1", b"1"]
     stream.run(STOP, "E")
     stream.run(STOP, "E")
     stream.run(READERS, "E", "p", 1, 0)
@@ -422,24 +422,24 @@ def test_control_is_published_with_a_growing_version(stream: Stream, heard: Any)
 
 def test_each_lease_has_the_next_fence(stream: Stream) -> None:
     stream.create()
-    assert stream.run(LEASE, "E", "p")[1] == b"1"
-    assert stream.run(LEASE, "E", "p")[1] == b"2", "expected the process to have it again, whose answer was lost"
+    assert stream.run(LEASE, "E", "p", 1)[1] == b"1"
+    assert stream.run(LEASE, "E", "p", 1)[1] == b"2", "expected the process to have it again, whose answer was lost"
     stream.run(RELEASE, "E", 2)
-    assert stream.run(LEASE, "E", "q") == [b"ok", b"3", b"4", b"0", b"-", b"0", b""]
+    assert stream.run(LEASE, "E", "q", 1) == [b"ok", b"3", b"4", b"0", b"-", b"0", b""]
 
 
 def test_a_stop_before_the_first_lease_is_for_its_writer(stream: Stream) -> None:
     stream.create()
     stream.run(STOP, "E")
-    assert stream.run(LEASE, "E", "p")[5] == b"1"
+    assert stream.run(LEASE, "E", "p", 1)[5] == b"1"
     stream.run(RELEASE, "E", 1)
-    assert stream.run(LEASE, "E", "p")[5] == b"0"
+    assert stream.run(LEASE, "E", "p", 1)[5] == b"0"
 
 
 def test_the_end_gives_the_lease_back(stream: Stream, heard: Any) -> None:
     stream.create()
     stream.fill(2)
-    stream.run(LEASE, "E", "p")
+    stream.run(LEASE, "E", "p", 1)
     heard(3)
     stream.run(END, "E", 1, "t2", "{}", 60_000)
     assert heard(2) == [END_FRAME, b"! E 2 1 0 0 "]
@@ -449,7 +449,7 @@ def test_the_end_gives_the_lease_back(stream: Stream, heard: Any) -> None:
 def test_the_dead_are_removed_and_their_streams_end(stream: Stream, heard: Any) -> None:
     stream.create()
     stream.fill(2)
-    stream.run(LEASE, "E", "p")
+    stream.run(LEASE, "E", "p", 1)
     stream.run(READERS, "E", "p", 1, 0)
     heard(4)
     assert stream.run(BURY, "q", "{}", 60_000) == [b"ok"]
@@ -463,7 +463,7 @@ def test_the_dead_are_removed_and_their_streams_end(stream: Stream, heard: Any) 
 
 def test_a_dead_reader_is_removed_alone(stream: Stream, heard: Any) -> None:
     stream.create()
-    stream.run(LEASE, "E", "p")
+    stream.run(LEASE, "E", "p", 1)
     stream.run(READERS, "E", "q", 1, 0)
     heard(2)
     stream.run(BURY, "q", "{}", 60_000)
@@ -492,7 +492,7 @@ def full() -> Iterator[RedisServer]:
 WRITES: dict[str, tuple[Script, list[Any]]] = {
     "append": (APPEND, ["E", 1, "", "", "t", 1, 1, b"1"]),
     "end": (END, ["E", 1, "", "{}", 0]),
-    "lease": (LEASE, ["E", "p"]),
+    "lease": (LEASE, ["E", "p", 1]),
     "release": (RELEASE, ["E", 1]),
     "stop": (STOP, ["E"]),
     "readers": (READERS, ["E", "p", 1, 0]),
@@ -509,7 +509,7 @@ def test_a_full_server_refuses_before_anything_is_written(
     stream = Stream(full)
     stream.create(count=1)
     stream.fill(2)
-    stream.run(LEASE, "E", "p")
+    stream.run(LEASE, "E", "p", 1)
     before = stream.everything
     full.ask("CONFIG", "SET", "maxmemory", 1)
     with pytest.raises(OutOfMemoryError):

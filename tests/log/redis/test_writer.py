@@ -215,7 +215,7 @@ async def test_a_release_that_the_store_does_not_answer_can_be_repeated(redis: R
             await writer.release()
         await writer.release()
         await writer.release()
-        assert (await other.lease(await attached(other, NAME))).fence == writer.fence + 1
+        assert (await other.lease(await attached(other, NAME))).fence > writer.fence
 
 
 # What the store has lost
@@ -239,6 +239,23 @@ async def test_a_writer_writes_nothing_behind_a_gap(redis: RedisServer) -> None:
         there = await attached(other, NAME)
         await until(lambda: there.outcome)
         assert (there.outcome, data_of(await there.read(0, 9))) == (ENTRIES_LOST, [1])
+
+
+async def test_a_writer_whose_lease_was_rolled_back_writes_nothing_between_those_of_the_next(
+    redis: RedisServer,
+) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        log = await one.create(NAME, Retention())
+        kept = Snapshot(redis)
+        writer = await one.lease(log)
+        kept.restore()
+        successor = await other.lease(await attached(other, NAME))
+        write(writer, 1)
+        with pytest.raises(LogFenced):
+            await writer.flush()
+        write(successor, 2)
+        assert await successor.end(DONE, patience=LIMIT) == DONE
+        assert data_of(await successor.log.read(0, 9)) == [2]
 
 
 async def test_an_end_is_not_written_behind_a_gap(redis: RedisServer) -> None:

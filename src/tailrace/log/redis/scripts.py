@@ -304,20 +304,24 @@ LEASE = Script(
     _HEAD
     + _TELL
     + """
--- ARGV: epoch, process
+-- ARGV: epoch, process, how much greater than the last fence the new one is
 local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'fence', 'stop')
 if m[1] ~= ARGV[1] then return {'gone'} end
 if m[2] ~= '' then return {'closed', m[2]} end
 if m[3] ~= '' and m[3] ~= ARGV[2] then return {'fenced', m[4]} end
 -- A stop was for the writer before, unless there was none.
 call('HSET', meta, 'owner', ARGV[2], 'stop', m[4] == '0' and m[5] or '0')
-local fence = call('HINCRBY', meta, 'fence', 1)
+local fence = call('HINCRBY', meta, 'fence', ARGV[3])
 tell()
 local now = call('HMGET', meta, 'version', 'top', 'tag', 'stop', 'readers')
 return {'ok', int(fence), unpack(now)}
 """
 )
-"""Take the lease. The process that holds it may take it again: the answer to its first call may have been lost."""
+"""Take the lease. The process that holds it may take it again: the answer to its first call may have been lost.
+
+Fences rise in random steps. A failover may roll a lease back, and with steps of one, the next lease would get the fence
+of a writer that still believes in its own.
+"""
 
 RELEASE = Script(
     _KNOWN

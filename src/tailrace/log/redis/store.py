@@ -41,6 +41,9 @@ T = TypeVar("T")
 EXPIRY_ROUNDS = 5
 """The least expiry of a log that is in use, in rounds of the beat."""
 
+FENCE_STEP = 1 << 20
+"""The most by which the fence of a lease is greater than that of the one before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -205,7 +208,7 @@ class RedisStore(LogStore):
         with answering(log.name):
             await self._open().ready(log.keys.log, CONNECT)
             await self._beat.use(log.name)
-        fence, version, top, tag, stop, readers = await log.run(LEASE, self.process)
+        fence, version, top, tag, stop, readers = await log.run(LEASE, self.process, 1 + secrets.randbelow(FENCE_STEP))
         await log.reach(int(top))
         leased = Facts(log.wire_epoch, int(version), int(fence), True, stop == b"1", frozenset(readers.split()))
         log.receive(leased)
