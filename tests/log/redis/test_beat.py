@@ -152,6 +152,26 @@ async def test_a_server_that_stands_still_buries_nobody(own_redis: RedisServer) 
             assert not writer.lost
 
 
+async def test_a_server_whose_memory_is_full_still_tells_what_was_missed(own_redis: RedisServer) -> None:
+    async with stores(own_redis.url, pace=PACE) as (one, other):
+        writer = await one.lease(await one.create(NAME, Retention()))
+        there = await attached(other, NAME)
+        with there.tail() as tail:
+            await asyncio.gather(rounds(one, 2), rounds(other, 2))
+            other.deaf = lambda channel: channel == there.channel
+            write(writer, 1)
+            await writer.flush()
+            own_redis.ask("CONFIG", "SET", "maxmemory", 1)
+            other.deaf = lambda _: False
+            assert await take(tail, 1) == [1]
+            await asyncio.sleep(5 * PACE.interval)  # longer than a process that is dead stays unburied
+            own_redis.ask("CONFIG", "SET", "maxmemory", 0)
+            write(writer, 2)
+            assert await take(tail, 1) == [2]
+            await asyncio.gather(rounds(one, 4), rounds(other, 4))
+            assert not writer.lost
+
+
 async def test_a_deaf_subscription_is_replaced(redis: RedisServer) -> None:
     async with stores(redis.url, pace=PACE) as (one, other):
         here, there = [await store.attach("/room", Retention()) for store in (one, other)]
@@ -191,6 +211,16 @@ async def test_a_process_that_dies_before_its_first_round_is_buried(redis: Redis
     async with stores(redis.url, pace=PACE) as (dead, other):
         dead._open()
         dead._beating.cancel()
+        await dead.lease(await dead.create(NAME, Retention()))
+        log = await attached(other, NAME)
+        await until(lambda: log.outcome == PRODUCER_LOST)
+
+
+async def test_a_process_that_dies_soon_after_redis_lost_its_data_is_buried(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (dead, other):
+        await dead.attach("/before", Retention())
+        await stand_still(dead)
+        redis.ask("FLUSHALL")
         await dead.lease(await dead.create(NAME, Retention()))
         log = await attached(other, NAME)
         await until(lambda: log.outcome == PRODUCER_LOST)

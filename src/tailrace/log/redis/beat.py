@@ -8,9 +8,10 @@
 The braces are a hash tag: one server of a cluster has these keys.
 
 A process whose counter stood still for three rounds of another one is dead to that one, which buries it: it ends the
-streams that the dead one wrote, and removes the dead one from those that it read. No clock takes part. So nothing
-happens when a clock jumps, and a Redis that stood still buries nobody: rounds that fail do not count. The counter is
-raised in the event loop that produces, so that a loop which stands still counts as dead as well.
+streams that the dead one wrote, and removes the dead one from those that it read. No clock takes part, so nothing
+happens when a clock jumps. Rounds that fail, or that cannot count because Redis has no memory left, do not count, so a
+Redis that stood still buries nobody. The counter is raised in the event loop that produces, so that a loop which stands
+still counts as dead as well.
 
 Each round also publishes a number that has to come back by the next one (`Servers.echo`). Otherwise the connections
 lead nowhere, and the round does not count.
@@ -87,10 +88,11 @@ class Beat:
 
     async def use(self, name: str) -> None:
         """Note that this process uses a log, before its next command does. Raise Refused, Lost or NotSent."""
-        noted = []
-        if not self._count:
-            noted.append(self._servers.call("HSETNX", self._processes, self.process, 0))
-        noted.append(self._servers.call("SADD", self._used(self.process), name))
+        noted = [
+            # Each time: if Redis has lost its data since the last round, the others would not look for this process.
+            self._servers.call("HSETNX", self._processes, self.process, 0),
+            self._servers.call("SADD", self._used(self.process), name),
+        ]
         if self._servers.apart:  # otherwise the next command follows on the same connection, in the same write
             await asyncio.gather(*noted)
 
@@ -112,11 +114,17 @@ class Beat:
         call = self._servers.call
         counting = call("HINCRBY", self._processes, self.process, 1)
         reading = call("HGETALL", self._processes)
-        counted, counters, _ = await asyncio.gather(counting, reading, self._servers.echo())
-        if counted <= self._count:
-            self._buried()
-        self._count = counted
-        await self._look_at(counters)
+        try:
+            counted, counters, _ = await asyncio.gather(counting, reading, self._servers.echo())
+        except Refused as error:
+            if error.code != "OOM":
+                raise
+            self._others.clear()  # none of them can count, so this process cannot tell which are dead
+        else:
+            if counted <= self._count:
+                self._buried()
+            self._count = counted
+            await self._look_at(counters)
         # If one of several servers is down, the others must not take this process for dead.
         async with asyncio.timeout(self._interval if self._servers.apart else None):
             await self._tend()
