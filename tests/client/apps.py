@@ -19,10 +19,10 @@ NAMES = ["één", "twee", "drieë"]
 
 
 def tailrace_app() -> FastAPI:
-    """Streams of this project. `app.state.runs` counts how often each was started."""
+    """Streams of this project. `app.state.runs` counts how often the stream of each `post` was started."""
     engine = Engine()
     router = StreamRouter(engine=engine)
-    runs: Counter[str] = Counter()
+    runs: Counter[int] = Counter()
     feed = MemoryLog("/feed", Retention(count=3))
 
     @router.stream("/letters", websocket=True)
@@ -31,8 +31,8 @@ def tailrace_app() -> FastAPI:
             yield letter
 
     @router.stream("/words", methods=["POST"], websocket=True)
-    async def words(words: list[str]) -> AsyncIterator[str]:
-        runs["words"] += 1
+    async def words(words: list[str], post: int = 0) -> AsyncIterator[str]:
+        runs[post] += 1
         for word in words:
             yield word
 

@@ -76,14 +76,14 @@ async def test_cut_before_its_first_event_a_body_is_not_sent_twice(relay: Relay,
     await driver.read(f"{relay.url}/words", json=["x"])
     lost, total = 0, relay.passed
     for count in range(total - 200, total - 60, 4):
-        before = app.state.runs["words"]
         relay.next(Fault(after=count))
-        got = await driver.read(f"{relay.url}/words", json=["x"])
-        assert app.state.runs["words"] <= before + 1
+        got = await driver.read(f"{relay.url}/words?post={count}", json=["x"])
         assert (got.error is None) == (got.data == ["x"])
         lost += isinstance(got.error, StreamLost)
     # Where the socket was open already, but no event had come, it is unknown whether the body has arrived.
     assert 0 < lost < 35
+    # A post may begin to run after its client has gone on, so each is counted by itself.
+    assert set(app.state.runs.values()) == {1}
 
 
 async def test_stop_is_a_message(relay: Relay, driver: Driver) -> None:

@@ -60,14 +60,13 @@ async def test_cut_at_each_byte_a_post_is_sent_once(
     relay: Relay, driver: Driver, shared: HTTPClient, accept: str, app: FastAPI
 ) -> None:
     options = {"client": shared, "headers": {"accept": accept}, "json": LETTERS}
-    await driver.read(f"{relay.url}/words", **options)
-    total, runs = relay.passed, app.state.runs
+    # Its address has three digits, as those of most posts below.
+    await driver.read(f"{relay.url}/words?post=999", **options)
+    total = relay.passed
     is_addressed = False
     for count in [*range(0, total - 300, 29), *range(total - 300, total)]:
         relay.next(Fault(after=count))
-        before = runs["words"]
-        got = await driver.read(f"{relay.url}/words", **options)
-        assert runs["words"] - before <= 1
+        got = await driver.read(f"{relay.url}/words?post={count}", **options)
         if got.error is None:
             assert got.data == LETTERS, count
             is_addressed = True
@@ -78,6 +77,8 @@ async def test_cut_at_each_byte_a_post_is_sent_once(
             assert got.data == []
             assert not is_addressed
     assert is_addressed
+    # A post whose response was cut may begin to run after its client has gone on, so each is counted by itself.
+    assert set(app.state.runs.values()) == {1}
 
 
 @everywhere
