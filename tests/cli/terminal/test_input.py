@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from asyncio import to_thread
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import httpx
 import pytest
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+from tailrace.chat.access import ANYBODY
 from tailrace.cli.terminal.commands import COMMANDS
 from tailrace.cli.terminal.input import history_path, open_history
 from tests.chat.api import talking
@@ -87,15 +89,24 @@ def test_all_commands_have_room_below_the_last_line(chat_server: Server, tmp_pat
             screen.leave()
 
 
-async def test_sessions_are_completed_by_their_titles(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("first", "common"), [("3", ""), ("4", "4"), ("4fb2", "4fb2")])
+async def test_sessions_are_completed_by_their_titles(tmp_path: Path, first: str, common: str) -> None:
+    """The first Tab lists the sessions, after what their ids have in common. The second one completes the id."""
+    ids = [f"{first}5634cffa"[:8] + "-9c2e-4b1a-8d3f-0a1b2c3d4e5f", "4fb2d0e7-1111-4222-8333-444455556666"]
     async with talking.chatting(tmp_path) as server, chatting_with(server.url, tmp_path) as screen:
-        said = [await server.say(message) for message in ("short hello", "short \x1b[2J and a long title " * 2)]
-        ids = [objects[0]["session_id"] for objects in said]
+        for session_id, message in zip(ids, ("short hello", "short \x1b[2J and a long title " * 2), strict=True):
+            await server.app.state.conversations.store.create_session(session_id, ANYBODY, time.time(), limit=2)
+            await server.say(message, session_id)
         screen.type("/OPEN ", "tab")
-        await to_thread(screen.until, lambda: all(each[:8] in screen.text for each in ids), "expected both sessions")
+        prompt = f"new> /OPEN {common}".rstrip()
+        await to_thread(
+            screen.until,
+            lambda: prompt in screen.lines and all(f" {each[:8]} " in screen.text for each in ids),
+            "expected both sessions",
+        )
         assert f" {ids[0][:8]}  short hello" in screen.text
         assert f" {ids[1][:8]}  short ␛[2J and a" in screen.text
-        screen.type(ids[0][:8], "tab")
+        screen.type(ids[0][len(common) : 8], "tab")
         await to_thread(screen.until, lambda: "".join(screen.text.split()).endswith(ids[0]), "expected the whole id")
         screen.type("enter")
         await to_thread(screen.until, lambda: session_of(screen) == ids[0][:8], "expected the session")
