@@ -70,6 +70,27 @@ async def test_a_message_that_is_sent_before_the_page_is_there_waits_for_it(brow
         await expect(demo.field).to_have_value("")
 
 
+async def test_a_message_for_a_session_that_is_not_there_yet_is_sent_in_it(browser: Browser, tmp_path: Path) -> None:
+    async with visiting(browser, tmp_path, "the reply") as demo:
+        session_id = (await demo.chat.post("/sessions/new"))["session_id"]
+        there = asyncio.Event()
+
+        async def late(route: Route) -> None:
+            await there.wait()
+            await route.continue_()
+
+        await demo.page.route(f"{demo.relay.url}/", late)
+        await demo.open(session_id)
+        await demo.say("Hi")
+        there.set()
+        await expect(demo.said).to_have_text("Hi")
+        await demo.ends()
+        assert demo.session_id == session_id
+        await expect(demo.field).to_have_value("")
+        await demo.button("New session").click()
+        await expect(demo.field).to_have_value("")
+
+
 async def test_an_example_is_sent_by_a_click(browser: Browser, tmp_path: Path) -> None:
     async with visiting(browser, tmp_path) as demo:
         await demo.open()
@@ -317,6 +338,7 @@ async def test_a_session_that_answers_another_is_shown_and_the_message_kept(brow
         session_id = (await demo.chat.post("/sessions/new"))["session_id"]
         await demo.page.route("**/sessions/changes*", lambda route: route.abort())  # so that it does not know yet
         await demo.open(session_id, connection=re.compile("^Reconnecting"))
+        await expect(demo.page.get_by_text("Ask something")).to_be_visible()  # its history is loaded
         async with demo.chat.saying("From elsewhere", session_id) as other:
             before = await begun(other, "one ")
             await demo.say("Mine")

@@ -4,7 +4,6 @@ import { Changes } from "./changes.js";
 import { Composer } from "./composer.js";
 import { needKey } from "./connection.js";
 import { Conversation } from "./conversation.js";
-import { draftOf } from "./drafts.js";
 import { showExamples } from "./examples.js";
 import { toggleMenu } from "./menu.js";
 import { announce, askForKey, closeNotice, consent, notice } from "./notices.js";
@@ -184,7 +183,7 @@ async function welcome() {
 page.new.addEventListener("click", () => open(null));
 // A link within the page changes the address, too.
 addEventListener("popstate", () => sessionOfAddress() !== conversation.id && show(sessionOfAddress()));
-page.message.value = draftOf(sessionOfAddress()).text;
+composer.open(sessionOfAddress()); // what is written before the history is there belongs to this session
 page.message.focus();
 changes.follow();
 await trying(start);
