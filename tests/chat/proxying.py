@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.serving import accepting, free_port
-
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+from tests.nginx import running_nginx
+from tests.serving import free_port
 
 CONFIGURATION = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
 error_log stderr;
 events {{ worker_connections 64; }}
 http {{
     access_log off;
-    client_body_temp_path {folder};
-    proxy_temp_path {folder};
-    fastcgi_temp_path {folder};
-    uwsgi_temp_path {folder};
-    scgi_temp_path {folder};
     server {{
         listen 127.0.0.1:{port};
         location / {{
@@ -40,14 +29,6 @@ http {{
 @asynccontextmanager
 async def behind_nginx(url: str, folder: Path) -> AsyncIterator[str]:
     """The address at which nginx passes on what is sent to `url`. It buffers responses, as it does by default."""
-    assert NGINX is not None
     port = free_port()
-    file = folder / "nginx.conf"
-    file.write_text(CONFIGURATION.format(folder=folder, port=port, url=url))
-    process = await asyncio.create_subprocess_exec(NGINX, "-e", "stderr", "-c", str(file))
-    try:
-        await accepting(port)
+    async with running_nginx(CONFIGURATION.format(port=port, url=url), port, folder):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()

@@ -75,9 +75,9 @@ class Running:
 
 
 @contextmanager
-def running(kind: Kind, app: str = "tests.system.app:app", **environment: str) -> Iterator[Running]:
-    """A server as a process, which has ended when the block has."""
-    port = free_port()
+def running(kind: Kind, app: str = "tests.system.app:app", port: int = 0, **environment: str) -> Iterator[Running]:
+    """A server as a process, which has ended when the block has. By default, the system chooses its port."""
+    port = port or free_port()
     command = kind.command.format(port=port, app=app).split()
     # A file, because nobody would empty a pipe.
     with tempfile.TemporaryFile() as output, process(command, stdout=output, **environment) as server:
