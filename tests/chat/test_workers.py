@@ -15,13 +15,16 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tailrace import Engine
+from tailrace.chat.rendering import PATH as HTML
 from tests.chat.api.talking import begun, lines, text
 from tests.chat.store.postgresql import postgresql_server
 from tests.log.redis.redis_server import redis_server
 from tests.raw import BOUND, Exchange, exchange
 from tests.serving import accepting, free_port, process
 
-SERVER = ("uvicorn", "--factory", "tailrace.chat:create_app", "--port")
+SERVER = ("uvicorn", "--factory", "--port")
+CHAT = "tailrace.chat:create_app"
 
 BURIED = 8.0
 """Seconds after which the others know of a dead process: three rounds of a second, on a busy machine."""
@@ -72,9 +75,9 @@ def shared() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def working(shared: dict[str, str]) -> Iterator[Worker]:
+def working(shared: dict[str, str], factory: str = CHAT) -> Iterator[Worker]:
     port = free_port()
-    with process([*SERVER, str(port)], stdout=subprocess.DEVNULL, **shared) as running:
+    with process([*SERVER, str(port), factory], stdout=subprocess.DEVNULL, **shared) as running:
         asyncio.run(accepting(port))
         yield Worker(port, running)
 
@@ -203,9 +206,9 @@ async def test_a_server_that_starts_leaves_running_replies_alone(
 
 
 @asynccontextmanager
-async def started(shared: dict[str, str]) -> AsyncIterator[Worker]:
+async def started(shared: dict[str, str], factory: str = CHAT) -> AsyncIterator[Worker]:
     with ExitStack() as stack:
-        yield await asyncio.to_thread(stack.enter_context, working(shared))
+        yield await asyncio.to_thread(stack.enter_context, working(shared, factory))
 
 
 async def test_a_reply_whose_worker_is_killed_is_interrupted_with_what_was_written(
@@ -237,6 +240,42 @@ async def test_a_reply_whose_worker_is_killed_is_interrupted_with_what_was_writt
         told += await begun(changes, '"turn_ended"')
     ends = [each["state"] for each in told if each.get("session_id") == session_id and each["change"] == "turn_ended"]
     assert ends == ["interrupted", "complete"]
+
+
+async def test_readers_of_html_are_told_if_its_worker_is_killed_before_it_renders(
+    first: Worker, second: Worker, session_id: str, shared: dict[str, str]
+) -> None:
+    async with (
+        started(shared, "tests.chat.stalled_app:create") as stalled,
+        first.asked("A long answer, please", session_id) as reply,
+    ):
+        stream_id = stream_of(await begun(reply))
+        path = f"/chat/stream/{stream_id}?html=true"
+        reading = asyncio.create_task(_read(stalled, path))
+        await made(shared["TAILRACE_STREAMS"], f"{HTML}/{stream_id}")
+        async with exchange(second.url, path) as html:
+            stalled.process.kill()
+            killed = time.monotonic()
+            assert lines(await html.rest())[-1]["code"] == "producer_lost"
+            assert time.monotonic() - killed < BURIED
+        with pytest.raises((EOFError, ConnectionError)):
+            await reading
+        # Whoever comes back gets it from a worker that lives.
+        async with exchange(second.url, path) as again:
+            assert await begun(again, '"blocks"')
+        await second.call("POST", f"/chat/stream/{stream_id}/stop")
+        await reply.rest()
+
+
+async def made(streams: str, name: str) -> None:
+    """Wait until some worker has made a stream."""
+    engine = Engine(streams)
+    try:
+        async with asyncio.timeout(BOUND):
+            while await engine.find(name) is None:  # noqa: ASYNC110 - nobody says it
+                await asyncio.sleep(0.05)
+    finally:
+        await engine.aclose()
 
 
 async def _read(worker: Worker, path: str) -> str:

@@ -34,6 +34,12 @@ async def numbers() -> AsyncIterator[int]:
         await asyncio.sleep(PACE)
 
 
+@app.post("/numbers/made")
+async def make() -> str:
+    """Make a stream that this process never writes, as if it were killed before it could."""
+    return (await engine.new_stream("/numbers")).name
+
+
 @app.get("/statistics")
 async def statistics() -> dict[str, Any]:
     return asdict(engine.statistics())

@@ -142,6 +142,17 @@ async def test_readers_are_told_when_the_producers_process_is_killed(first: Runn
                 await there.next()
 
 
+async def test_readers_are_told_when_a_process_is_killed_before_it_produces(first: Running, second: Running) -> None:
+    async with first.client() as one, second.client() as other:
+        address = (await one.post("/numbers/made")).json()
+        async with reading(other, address) as there:
+            first.process.kill()
+            killed = time.monotonic()
+            notice = read_notice(await there.next())
+            assert notice == Outcome("error", "producer_lost", "the process that produced the stream is gone")
+            assert time.monotonic() - killed < BURIED
+
+
 def packet(payload: Any) -> dict[str, Any]:
     return {"packet_type": "DATA", "payload": payload}
 

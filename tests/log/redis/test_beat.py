@@ -58,7 +58,9 @@ async def rounds(store: FlakyStore, count: int) -> None:
 
 async def test_a_process_notes_what_it_reads_and_writes(redis: RedisServer) -> None:
     async with stores(redis.url, 1) as (store,):
-        written = await store.lease(await store.create("/written", Retention()))
+        made = await store.create("/written", Retention())
+        assert used(redis, store) == {b"/written"}
+        written = await store.lease(made)
         log = await store.attach("/read", Retention())
         assert used(redis, store) == {b"/written"}
         assert store.process in processes(redis)
@@ -91,6 +93,51 @@ async def test_the_dead_are_buried_with_all_that_is_theirs(redis: RedisServer) -
             await until(lambda: writer.lost)
             with pytest.raises(LogClosed, match="error"):
                 write(writer, 2)
+
+
+async def test_streams_that_the_dead_made_and_never_wrote_end(redis: RedisServer) -> None:
+    async with stores(redis.url, 3, pace=PACE) as (dead, leaving, other):
+        made = [await store.create(f"{NAME}/{number}", Retention()) for number, store in enumerate((dead, leaving))]
+        begun = await dead.create(f"{NAME}/begun", Retention())
+        await begun.append(1)  # as somebody else may go on to do
+        there = [await attached(other, log.name) for log in (*made, begun)]
+        await stand_still(dead)
+        await leaving.aclose()
+        async with asyncio.timeout(LIMIT):
+            assert [await log.wait_end() for log in there[:2]] == [PRODUCER_LOST, PRODUCER_LOST]
+        await until(lambda: set(processes(redis)) == {other.process})
+        await there[2].refresh()
+        assert there[2].outcome is None
+
+
+@pytest.mark.parametrize("end", ["closed", "dropped", "dropped elsewhere", "released"])
+async def test_a_stream_that_is_made_and_not_written_is_left_off_at_its_end(redis: RedisServer, end: str) -> None:
+    async with stores(redis.url, pace=PACE) as (store, other):
+        made = await store.create(NAME, Retention())
+        there = await attached(other, NAME)
+        match end:
+            case "closed":
+                await there.close()
+            case "dropped":
+                await store.drop(made)
+            case "dropped elsewhere":
+                await other.drop(there)
+            case "released":
+                await (await store.lease(made)).release()
+        await until(lambda: not used(redis, store))
+
+
+async def test_who_makes_a_stream_during_its_burial_is_buried_when_it_dies(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (dead, other):
+        await dead.create(NAME, Retention())
+        await rounds(dead, 1)
+        # The last step of a burial that read the names before.
+        redis.ask("DEL", f"{{tailrace}}:used:{dead.process.decode()}")
+        redis.ask("HDEL", "{tailrace}:processes", dead.process)
+        await until(lambda: used(redis, dead) == {NAME.encode()})
+        await stand_still(dead)
+        log = await attached(other, NAME)
+        await until(lambda: log.outcome == PRODUCER_LOST)
 
 
 async def test_who_comes_back_from_the_dead_counts_again(redis: RedisServer) -> None:

@@ -45,8 +45,10 @@ class Stream:
     def run(self, script: Script, *arguments: Any) -> Any:
         return self.server.ask("EVAL", script.source, 3, *self.keys.all, *arguments)
 
-    def create(self, *, count: int = 0, size: int = 0, age: int = 0, epoch: str = "E", keep: int = 0) -> Any:
-        return self.run(CREATE, epoch, 1, b"print", 123, count, size, age, keep)
+    def create(
+        self, *, count: int = 0, size: int = 0, age: int = 0, epoch: str = "E", keep: int = 0, maker: str = ""
+    ) -> Any:
+        return self.run(CREATE, epoch, 1, b"print", maker, 123, count, size, age, keep)
 
     def append(
         self, *json: bytes, fence: Any = "", expected: str = "", known: Any = "", tag: str = "", keyed: int = 0
@@ -459,6 +461,28 @@ def test_the_dead_are_removed_and_their_streams_end(stream: Stream, heard: Any) 
     assert heard(2) == [END_FRAME, b"! E 3 1 0 0 "]
     assert stream.meta[b"out"] == b"{}"
     assert all(0 < left <= 60_000 for left in stream.expiries())
+
+
+def test_a_stream_ends_if_its_maker_dies_before_it_is_written(stream: Stream, heard: Any) -> None:
+    stream.create(maker="p")
+    assert stream.run(BURY, "q", "{}", 60_000) == [b"ok"]
+    assert heard(0) == []
+    for _ in range(2):
+        assert stream.run(BURY, "p", "{}", 60_000) == [b"ok"]
+    assert heard(2) == [b"= E 0 - {}", b"! E 1 0 0 0 "]
+    assert stream.meta[b"out"] == b"{}"
+
+
+@pytest.mark.parametrize("begun", ["leased", "appended"])
+def test_a_stream_that_others_write_outlives_its_maker(stream: Stream, begun: str) -> None:
+    stream.create(maker="p")
+    if begun == "leased":
+        stream.run(LEASE, "E", "q", 1)
+        stream.run(RELEASE, "E", 1)
+    else:
+        stream.append(b"1")
+    stream.run(BURY, "p", "{}", 60_000)
+    assert stream.meta[b"out"] == b""
 
 
 def test_a_dead_reader_is_removed_alone(stream: Stream, heard: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 
-from ...errors import LogClosed, LogFenced, StoreUnavailable
+from ...errors import LogClosed, LogFenced, ResetReason, StoreUnavailable
 from ...events import Outcome
 from ...flow import Retention
 from ..base import Listener, Log, Row
@@ -86,7 +86,7 @@ class Mirror(Log):
 
     __slots__ = (
         "_again", "_awaited", "_early", "_early_size", "_held", "_home", "_load", "_version",
-        "attached", "channel", "floor", "fresh", "keepers", "keys", "leasing", "stale", "told", "touched",
+        "attached", "channel", "floor", "fresh", "keepers", "keys", "leasing", "made_here", "stale", "told", "touched",
         "wire_epoch", "writer",
     )  # fmt: skip
 
@@ -108,6 +108,7 @@ class Mirror(Log):
         self.told = False  # True if the store knows of readers in this process
         self.touched = 0.0  # when this process last renewed the expiry, or 0 if it should
         self.leasing = False  # True while this process asks for the lease
+        self.made_here = meta.get(b"maker") == home.process
         self.fresh = True  # True if it had news since the last beat
         self.floor = 0
         self._home = home
@@ -160,6 +161,12 @@ class Mirror(Log):
         if self.readers or self.writer is not None:
             return True
         return any(listener not in self.keepers for listener in self._listeners)
+
+    @property
+    def unbegun(self) -> bool:
+        """True if this process has made the stream, and has yet to write it. If it dies, the stream must end."""
+        begun = self.control.fence or self.top or self.outcome is not None or self.lost is not None
+        return self.made_here and not begun
 
     def listen(self, listener: Listener) -> None:
         super().listen(listener)
@@ -321,9 +328,14 @@ class Mirror(Log):
             self._receive_end(End(self.wire_epoch, last, meta[b"tag"], decode_outcome(meta[b"out"])))
 
     def end(self, outcome: Outcome) -> Outcome:
-        if self.outcome is None and self.readers:
+        if self.outcome is None and (self.readers or self.unbegun):
             self._home.used(self)  # an ended log expires sooner, and its readers need it still
         return super().end(outcome)
+
+    def lose(self, reason: ResetReason) -> None:
+        if self.unbegun:
+            self._home.used(self)  # no longer
+        super().lose(reason)
 
     def count_readers(self, change: int) -> None:
         super().count_readers(change)

@@ -23,6 +23,7 @@ A stream has three keys under one hash tag, so that they are in one slot of a cl
 | `readers` | the processes that have readers, each with a space behind it |
 | `version` | counts the changes of the four fields above, so that older news cannot replace newer ones |
 | `passing`, `print`, `made` | facts of its creation |
+| `maker` | the process that made it for a producer of its own, or empty |
 
 Redis runs a script alone, but undoes nothing of one that fails half-way. Therefore:
 
@@ -122,15 +123,15 @@ CREATE = Script(
     _HEAD
     + _EXPIRE
     + """
--- ARGV: epoch, passing, fingerprint, creation time, count, size, age, expiry in ms or 0
+-- ARGV: epoch, passing, fingerprint, maker, creation time, count, size, age, expiry in ms or 0
 local found = call('HMGET', meta, 'epoch', 'print')
 if found[1] then return {'exists', found[1]} end
-call('HSET', meta, 'epoch', ARGV[1], 'passing', ARGV[2], 'print', ARGV[3], 'made', ARGV[4],
-  'count', ARGV[5], 'size', ARGV[6], 'age', ARGV[7],
+call('HSET', meta, 'epoch', ARGV[1], 'passing', ARGV[2], 'print', ARGV[3], 'maker', ARGV[4], 'made', ARGV[5],
+  'count', ARGV[6], 'size', ARGV[7], 'age', ARGV[8],
   'top', '0', 'tag', '-', 'base', '0', 'floor', '0', 'cum', '0', 'since', '0',
   'out', '', 'fence', '0', 'owner', '', 'stop', '0', 'readers', '', 'version', '0')
 call('UNLINK', log, tags)
-expire(ARGV[8])
+expire(ARGV[9])
 return {'ok', ARGV[1]}
 """
 )
@@ -379,22 +380,25 @@ BURY = Script(
     + _EXPIRE
     + """
 -- ARGV: process, outcome, expiry in ms or 0
-local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'top', 'tag', 'readers')
+local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'top', 'tag', 'readers', 'maker', 'fence')
 if not m[1] then return {'gone'} end
+-- Nobody else writes a stream that its maker has not begun to write.
+local unbegun = m[7] == ARGV[1] and m[2] == '' and m[8] == '0' and m[4] == '0'
+local lost = m[3] == ARGV[1] or unbegun
 local from, to = string.find(m[6], ARGV[1] .. ' ', 1, true)
 if from then
   call('HSET', meta, 'readers', string.sub(m[6], 1, from - 1) .. string.sub(m[6], to + 1))
 end
-if m[3] == ARGV[1] then
+if lost then
   call('HSET', meta, 'out', ARGV[2], 'owner', '')
   call('PUBLISH', log, '= ' .. m[1] .. ' ' .. m[4] .. ' ' .. m[5] .. ' ' .. ARGV[2])
   expire(ARGV[3])
 end
-if from or m[3] == ARGV[1] then tell() end
+if from or lost then tell() end
 return {'ok'}
 """
 )
-"""Remove a dead process from a stream, and end the stream if that process was its writer."""
+"""Remove a dead process from a stream, and end the stream if that process was its writer, or was about to be."""
 
 TOUCH = Script(
     _KNOWN

@@ -182,11 +182,15 @@ class RedisStore(LogStore):
         self._open()
         keys, repeated = Keys.of(self._prefix, name), False
         bounds = retention.count or 0, retention.size or 0, round((retention.age or 0) * 1000)
+        maker = self.process if passing else b""
 
         async def attempt() -> bool:
             nonlocal repeated
             again, repeated = repeated, True
-            arguments = (epoch, int(passing), fingerprint, int(time.time()), *bounds, self._keep_ms(ended=False))
+            if maker:
+                await self._use(name, keys)
+            made = int(time.time())
+            arguments = (epoch, int(passing), fingerprint, maker, made, *bounds, self._keep_ms(ended=False))
             word, found = await self.run(name, keys, CREATE, *arguments)
             # An earlier attempt of this very call may have made it.
             return bool(word == b"ok" or (again and found == epoch.encode()))
@@ -204,15 +208,22 @@ class RedisStore(LogStore):
         return bytes(found)
 
     async def _lease(self, log: RedisLog) -> RedisWriter:
-        # The name is noted first, in the same write: were this process to die in between, it would be buried in vain.
-        with answering(log.name):
-            await self._open().ready(log.keys.log, CONNECT)
-            await self._beat.use(log.name)
+        if not log.unbegun:
+            await self._use(log.name, log.keys)
         fence, version, top, tag, stop, readers = await log.run(LEASE, self.process, 1 + secrets.randbelow(FENCE_STEP))
         await log.reach(int(top))
         leased = Facts(log.wire_epoch, int(version), int(fence), True, stop == b"1", frozenset(readers.split()))
         log.receive(leased)
         return RedisWriter(log, int(fence), self, top=int(top), tag=tag)
+
+    async def _use(self, name: str, keys: Keys) -> None:
+        """Note that this process is about to make or lease a stream, in the same write as the command that follows.
+
+        If the process died in between, the stream would be buried in vain. The other way round, it would never be.
+        """
+        with answering(name):
+            await self._open().ready(keys.log, CONNECT)
+            await self._beat.use(name)
 
     # What mirrors need: Home
 
@@ -338,7 +349,7 @@ class RedisStore(LogStore):
         for log in self._mirrors:
             log.told = False
             log.suspect()
-            if log.writer is not None:  # leased since: the burial has perhaps taken its name away
+            if log.writer is not None or log.unbegun:  # since: the burial has perhaps taken its name away
                 self.spawn(self._beat.use(log.name))
 
     async def _tell_all(self, log: Mirror) -> None:
@@ -354,7 +365,7 @@ class RedisStore(LogStore):
         """Tell the store whether this process has readers of a log, or writes it, and renew the expiry."""
         has_readers = log.readers > 0
         with suppress(LogClosed, StoreUnavailable, Unreachable):
-            if log.used and not log.attached:
+            if log.used and not log.attached and log.lost is None:
                 await self._mirrors.attach(log)
             if has_readers:
                 await self._beat.use(log.name)
@@ -363,7 +374,7 @@ class RedisStore(LogStore):
                 keep_ms = self.keep_ms(log, ended=log.outcome is not None)
                 await log.run(READERS, self.process, int(has_readers), keep_ms)
                 log.told = has_readers
-            if not (log.readers or log.writer is not None or log.leasing):
+            if not (log.readers or log.writer is not None or log.leasing or log.unbegun):
                 self._beat.leave_off(log.name)
 
     def _let_go(self, log: Log) -> None:
