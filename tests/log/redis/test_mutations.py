@@ -1,4 +1,4 @@
-"""The contract suite fails if the Redis store lacks one of its protections.
+"""The contract suite and the tests of faults fail if the Redis store lacks one of its protections.
 
 Each protection is switched off by itself, in the test's process. The store then fails the tests named beside it.
 """
@@ -6,6 +6,7 @@ Each protection is switched off by itself, in the test's process. The store then
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
@@ -22,6 +23,8 @@ from tailrace.log.redis.link import Script
 from tailrace.log.redis.log import RedisLog
 from tailrace.log.redis.mirrors import Mirrors
 from tailrace.log.redis.store import Pace
+from tests.reliability import oracle, test_connections, test_servers
+from tests.reliability.clock import Clock
 
 from . import test_contract
 from .redis_server import RedisServer
@@ -87,6 +90,12 @@ def without_tags(patch: pytest.MonkeyPatch) -> None:
         return True
 
     patch.setattr(RedisLog, "has_tag", has_tag)
+
+
+def without_tags_of_mirrors(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(mirror, "_continues", lambda *_: True)
+    follows = Columns.follows
+    patch.setattr(Columns, "follows", lambda self, batch: follows(self, batch._replace(prev=self.tag)))
 
 
 def without_check_of_history(patch: pytest.MonkeyPatch) -> None:
@@ -190,3 +199,23 @@ async def test_the_suite_fails_without(
 async def test_the_suite_passes_with_all_of_them(test: str, redis: RedisServer) -> None:
     check: Callable[[], Awaitable[None]] = getattr(Contract(redis), f"test_{test}")
     await check()
+
+
+FAULTS: list[tuple[str, Mutation, Callable[..., Awaitable[None]]]] = [
+    ("the dedupe of batches", without_dedupe, test_connections.test_subscriptions_are_killed),
+    ("the contiguity", without_contiguity, test_connections.test_a_message_before_others_is_lost),
+    ("the tag of a cursor", without_tags, test_servers.test_a_replica_without_the_last_writes_is_promoted),
+    ("the tags of a mirror", without_tags_of_mirrors, test_servers.test_a_replica_without_the_last_writes_is_promoted),
+]
+
+
+@pytest.mark.parametrize(("mutate", "test"), [pytest.param(*rest, id=name) for name, *rest in FAULTS])
+async def test_the_oracle_notices_the_lack_of(
+    mutate: Mutation, test: Callable[..., Awaitable[None]], redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate(monkeypatch)
+    monkeypatch.setattr(oracle, "LIMIT", 5.0)
+    fixtures = {"server": redis, "clock": Clock()}
+    asked = inspect.signature(test).parameters
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        await test(**{name: fixture for name, fixture in fixtures.items() if name in asked})

@@ -1,0 +1,131 @@
+"""A Redis that stands still, ends, comes back with less than it had, or takes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tailrace.log.redis.store import Pace
+from tests.log.redis.redis_server import RedisServer, redis_server, watched_servers
+from tests.log.redis.stores import until
+
+from .clock import Clock
+from .oracle import LIMIT
+from .scene import scene
+
+fault = pytest.mark.fault
+
+
+@fault(
+    "Redis stands still (SIGSTOP), and goes on",
+    noticed="a connection without an answer for 2 s",
+    reader="nothing; late",
+    writer="nothing; what is written waits",
+)
+async def test_a_server_stands_still(server: RedisServer, clock: Clock) -> None:
+    async with scene(clock, *[server.url] * 3) as played:
+        with clock.fault(), server.frozen():
+            await clock.noticed("lost the connection")
+        await played.repaired()
+        await played.finish()
+    played.judge(server)
+    assert (played.resets, played.ends) == (set(), {"done"})
+
+
+@fault(
+    "Redis is killed and restarted, with an AOF (`appendfsync always`)",
+    noticed="the connections' end",
+    reader="nothing; late",
+    writer="nothing; what is written waits",
+)
+async def test_a_server_restarts_with_everything(clock: Clock) -> None:
+    await restart_with("always", clock, set())
+
+
+@fault(
+    "Redis is killed and restarted, with an AOF (`appendfsync everysec`)",
+    noticed="the connections' end",
+    reader="nothing; a reset (`diverged`) if Redis lost something",
+    writer="nothing; if Redis lost something, its stream ends as `error` with the code `entries_lost`",
+)
+async def test_a_server_restarts_with_nearly_everything(clock: Clock) -> None:
+    await restart_with("everysec", clock, {"diverged"})
+
+
+async def restart_with(fsync: str, clock: Clock, allowed: set[str]) -> None:
+    with redis_server("--appendonly", "yes", "--appendfsync", fsync) as server:
+        async with scene(clock, *[server.url] * 3) as played:
+            with clock.fault():
+                await asyncio.to_thread(server.restart)
+            await played.repaired()
+            await played.finish()
+        played.judge(server, may_lose="diverged" in played.resets)
+        assert played.resets <= allowed
+
+
+@fault(
+    "Redis is killed and restarted, without persistence",
+    noticed="the connections' end, then the missing metadata",
+    reader="a reset (`epoch_changed`)",
+    writer="its log is gone, and its producer is cancelled; a publish goes to a new log",
+)
+async def test_a_server_restarts_with_nothing(server: RedisServer, clock: Clock) -> None:
+    async with scene(clock, *[server.url] * 3) as played:
+        with clock.fault():
+            await asyncio.to_thread(server.restart)
+        await played.repaired()
+        await played.finish()
+    played.judge(server, may_lose=True)
+    for resets in (*played.resets_of(played.room), *played.resets_of(played.stream)):
+        assert resets == {"epoch_changed"}
+    assert played.ends == {"done", "gone"}
+
+
+@fault(
+    "A replica becomes the master that lacks the last writes",
+    noticed="the connections' end, then a tag that differs",
+    reader="a reset (`diverged`)",
+    writer="its stream ends as `error` with the code `entries_lost`; a publish continues what is left",
+)
+async def test_a_replica_without_the_last_writes_is_promoted(clock: Clock) -> None:
+    with watched_servers() as watched:
+        async with scene(clock, *[watched.url] * 3, pace=replace(Pace(), patience=LIMIT)) as played:
+            # From now on, the master gives nothing to replicas.
+            watched.master.ask("ACL", "SETUSER", "default", "-psync", "-sync")
+            watched.master.ask("CLIENT", "KILL", "TYPE", "replica")
+            await played.news()
+            lost = played.clients[0].cursor
+            with clock.fault():
+                watched.master.kill()
+                await until(watched.replaced)
+            await played.repaired()
+            fresh = played.another(watched.url)
+            late = played.client([played.room_of(fresh)], played.room, cursor=lost)
+            await played.news()
+            await played.finish()
+        played.judge(watched.replica, may_lose=True)
+        for resets in (*played.resets_of(played.room), *played.resets_of(played.stream)):
+            assert resets == {"diverged"}
+        assert late.resets == ["diverged"]
+        assert played.ends == {"done", "entries_lost"}
+
+
+@fault(
+    "The memory is full (`noeviction`), and free again",
+    noticed="the refusal of each append",
+    reader="nothing",
+    writer="nothing; what is written waits. A publish raises `StoreUnavailable` after the store's patience",
+)
+async def test_the_memory_is_full(server: RedisServer, clock: Clock) -> None:
+    async with scene(clock, *[server.url] * 3, pace=Pace(patience=1.0)) as played:
+        with clock.fault():
+            server.ask("CONFIG", "SET", "maxmemory", 1)
+            await clock.noticed("StoreUnavailable")
+            server.ask("CONFIG", "SET", "maxmemory", 0)
+        await played.repaired()
+        await played.finish()
+    played.judge(server)
+    assert (played.resets, played.ends) == (set(), {"done"})
+    assert set(played.refused) == {"StoreUnavailable"}
