@@ -73,6 +73,7 @@ async def test_a_server_that_restarts_empty_resets_everybody(own_redis: RedisSer
     async with stores(own_redis.url, pace=replace(QUICK, patience=LIMIT)) as (one, other):
         here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
         await here.append(1)
+        await there.refresh()
         with here.tail(1) as near, there.tail(1) as far:
             own_redis.restart()
             for tail in (near, far):
@@ -246,6 +247,19 @@ async def test_a_log_is_looked_up_anew_where_nobody_reads_it(redis: RedisServer)
         assert await other.find(NAME) is None
         assert await one.find(NAME) is None
         assert here.lost == "epoch_changed"
+
+
+async def test_a_reader_of_a_lost_log_does_not_take_the_news_of_the_next(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        lost = await one.attach(NAME, Retention())
+        await other.drop(await attached(other, NAME))
+        await until(lambda: lost.lost)
+        there = await other.attach(NAME, Retention())
+        here = await attached(one, NAME)
+        with here.tail() as tail, lost.tail():
+            await until(lambda: not one._telling)
+            await there.append(1)
+            assert await take(tail, 1) == [1]
 
 
 async def test_who_attaches_while_connections_break_misses_nothing(redis: RedisServer) -> None:

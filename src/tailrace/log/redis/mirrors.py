@@ -62,8 +62,8 @@ class Mirrors:
 
     @property
     def held(self) -> list[RedisLog]:
-        """All mirrors that somebody holds, attached or not."""
-        return list(self._known.values())
+        """All mirrors that somebody holds, attached or not, but those that are lost."""
+        return [log for log in self._known.values() if log.lost is None]
 
     async def find(self, name: str) -> RedisLog | None:
         """Return the mirror of a log, or None if there is no such log. Raise StoreUnavailable."""

@@ -365,6 +365,7 @@ class RedisStore(LogStore):
         """Tell the store whether this process has readers of a log, or writes it, and renew the expiry."""
         has_readers = log.readers > 0
         with suppress(LogClosed, StoreUnavailable, Unreachable):
+            # The channel of a lost one is that of the next incarnation by now.
             if log.used and not log.attached and log.lost is None:
                 await self._mirrors.attach(log)
             if has_readers:
