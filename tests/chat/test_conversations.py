@@ -188,9 +188,13 @@ def stream_of(log: Log) -> str:
 async def test_a_stop_before_the_model_was_asked_is_heard(tmp_path: Path) -> None:
     model = Scripted()
     async with talking(tmp_path, model) as (talk, _, _):
-        log = await talk.ask(Question("", "Hello"))
-        turn = await talk.stop("", stream_of(log))  # the producer has not taken a step
-        assert turn.state == "stopped"
+        asking = asyncio.create_task(talk.ask(Question("", "Hello", "s")))
+        await asyncio.sleep(0)  # it waits for the database now
+        live = talk._answers.of_session("s", "")
+        assert live is not None
+        await live.log.stop()  # as another worker does
+        log = await asking
+        assert (await talk.stop("", stream_of(log))).state == "stopped"
         assert [each["type"] for each in await read(log)] == ["session_info", "status", "chunk", "complete"]
     assert not model.asked
 

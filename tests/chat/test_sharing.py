@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ from tailrace.chat import create_app
 from tailrace.chat.answers import WORKER_LOST
 from tailrace.chat.conversations import Conversations
 from tailrace.chat.store import NewTurn, open_store
-from tailrace.chat.turns import PATH
+from tailrace.chat.turns import PATH, Question
 from tailrace.log.redis.store import RedisStore
 from tests.chat.api.talking import JSON, Chat, Hold, Scripted, begun, body, lines, settings, text, within
 from tests.log.redis.redis_server import RedisServer, redis_server
@@ -154,6 +155,27 @@ async def test_a_reply_whose_stream_cannot_begin_has_failed(
         assert await other.replies("s") == [("", "failed")]
         assert text(await other.say("Again", "s")) == "two"
         assert (await worker.get("/health"))["active_streams"] == 0
+
+
+async def test_a_request_that_is_cancelled_while_its_turn_is_stored_gets_its_reply(
+    tmp_path: Path, redis: RedisServer
+) -> None:
+    async with working(tmp_path, redis, Scripted("one")) as worker, working(tmp_path, redis, Scripted("two")) as other:
+        talk = talk_of(worker)
+        with closing(sqlite3.connect(tmp_path / "chat.sqlite3", isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")  # so that the turn waits
+            asking = asyncio.create_task(talk.ask(Question("", "Hello", "s")))
+            async with asyncio.timeout(BOUND):
+                while (live := talk._answers.of_session("s", "")) is None:  # noqa: ASYNC110 - nobody says it
+                    await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert not live.begun.is_set()
+            database.execute("ROLLBACK")
+        await within(live.ended)
+        assert await other.replies("s") == [("one", "complete")]
+        assert text(await other.say("And you?", "s")) == "two"
 
 
 async def test_what_dead_workers_left_is_interrupted_at_the_start(tmp_path: Path, redis: RedisServer) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 from .. import Engine, Outcome, Producer, StreamError, TailraceError
 from .changes import Changes
@@ -56,7 +57,7 @@ class Answers:
         self._live: dict[tuple[str, str], Live] = {}  # by owner and session
         self._streams: dict[str, Live] = {}  # by stream; only turns that have begun
         self._unstored = Unstored(store)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._busy = asyncio.Event()
 
     @asynccontextmanager
@@ -105,8 +106,19 @@ class Answers:
         return self._unstored.find(turn) or replace(turn, state="interrupted")
 
     async def begin(self, live: Live) -> Turn | None:
-        """Store the message, then ask the model. If a turn with its idempotency key exists, only return that turn."""
+        """Store the message, then ask the model. If a turn with its idempotency key exists, only return that turn.
+
+        If the request is cancelled meanwhile, the reply begins all the same: a stored message without one would keep
+        its session busy.
+        """
         self._live[live.place] = live
+        beginning = asyncio.create_task(self._begin(live), name=f"tailrace begin of turn {live.stream_id}")
+        self._keep(beginning)
+        known = await asyncio.shield(beginning)
+        logged_session.set(live.session_id)
+        return known
+
+    async def _begin(self, live: Live) -> Turn | None:
         try:
             begun = await self._store_question(live)
             if begun.known is None:
@@ -169,7 +181,7 @@ class Answers:
             max_messages=settings.context_messages,
             max_characters=settings.context_characters,
         )
-        logged_session.set(live.session_id)  # for this request and for the task of its turn
+        logged_session.set(live.session_id)  # for the task of the turn
         watch = self._observer.turn_started(begun.turn, question.owner, question.client, question.transfer)
         turn = RunningTurn(
             begun.turn,
@@ -272,7 +284,7 @@ class Answers:
         if not self._live and not self._unstored:
             self._busy.clear()
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
+    def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
