@@ -45,12 +45,16 @@ from tailrace.cli.terminal.commands import COMMANDS, KEYS
 from tailrace.client import AsyncChat, AsyncPackets, ChatClient, PacketClient, Retry, SocketPacket, Timeouts
 from tailrace.cursor import Cursor, is_cursor
 from tailrace.events import RESERVED
+from tailrace.log.redis import beat, writer
+from tailrace.log.redis.connection import LIMITS
+from tailrace.log.redis.store import Pace
 from tailrace.packets import ClientSession, PacketLimits, SessionStatistics, packets_router
 from tailrace.packets.sessions import REMEMBERED
 from tailrace.rooms import RoomLimits, RoomStatistics, rooms_router
 from tailrace.testing import LogContract
 from tests.cli.terminal.screen import Terminal, terminal
 from tests.programs import serving_app, serving_chat
+from tests.reliability import test_connections, test_data, test_servers, test_workers
 from tests.transcripts import ADDRESS, Command, Session, read_transcript
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +67,7 @@ SESSIONS = ROOT / "docs" / "packets.md"
 TALKING = ROOT / "docs" / "rooms.md"
 DEPLOYING = ROOT / "docs" / "deploy.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
+RELIABILITY = ROOT / "docs" / "reliability.md"
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SERVE = re.compile(r"^(?:make|tailrace) serve\b", re.MULTILINE)
@@ -477,6 +482,30 @@ def test_every_name_of_rooms_is_on_their_page(name: str) -> None:
 )
 def test_every_setting_of_rooms_is_on_their_page_with_its_default(title: str, function: Callable[..., Any]) -> None:
     check_settings(title, function, TALKING)
+
+
+# Reliability
+
+
+def test_each_fault_of_the_table_has_its_test() -> None:
+    modules = test_connections, test_data, test_servers, test_workers
+    functions = [function for module in modules for function in vars(module).values()]
+    marks = [mark for function in functions for mark in getattr(function, "pytestmark", ()) if mark.name == "fault"]
+    told = [[mark.args[0], *(mark.kwargs[name] for name in ("noticed", "reader", "writer"))] for mark in marks]
+    lines = re.findall(r"^\| (.*) \|$", section("The faults", RELIABILITY), re.MULTILINE)
+    shown = [line.split(" | ") for line in lines[1:]]
+    assert [[fault, noticed, *seen] for fault, noticed, _, _, *seen in shown] == told
+    assert all(re.fullmatch(r"–|[\d.]+ m?s \([\d.]+ m?s\)", time) for row in shown for time in row[2:4])
+
+
+def test_the_bounds_that_a_page_names_are_those_of_the_store() -> None:
+    said, pace = " ".join(RELIABILITY.read_text().split()), Pace()
+    assert f"if Redis takes nothing for {writer.PATIENCE:g} s" in said
+    assert f"waits in the process, up to {writer.FULL >> 20} MiB" in said
+    assert (beat.DEAD_AFTER, pace.interval) == (3, 1.0)
+    assert "after three rounds of a second" in said
+    assert f"after {pace.patience:g} s of attempts" in said
+    assert f"a connection without an answer for {LIMITS.silence:g} s" in said
 
 
 # The clients

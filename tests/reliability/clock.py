@@ -31,26 +31,26 @@ class Clock:
     begun: float = 0.0
     over: float = 0.0
     _noticed: float | None = None
+    _by: str = ""
 
     @contextmanager
-    def fault(self) -> Iterator[None]:
-        """Begin a fault, which is over with the block."""
-        self.begun, self._noticed = time.monotonic(), None
+    def fault(self, by: str = "") -> Iterator[None]:
+        """Begin a fault, which is over with the block. `by` is what a notice of this fault contains."""
+        self.begun, self._noticed, self._by = time.monotonic(), None, by
         self.notices.clear()
         yield
         self.over = time.monotonic()
 
     def notice(self, what: str) -> None:
         """Note that a client, a publisher or a process has noticed something."""
-        if self.begun and self._noticed is None:
+        if self.begun and self._noticed is None and self._by in what:
             self._noticed = time.monotonic()
         self.notices.append(what)
         self.changes.tell()
 
-    async def noticed(self, what: str = "") -> None:
-        """Wait until somebody has noticed something of the present fault."""
-        expected = f"somebody to notice {what or 'the fault'}"
-        await self.changes.until(lambda: any(what in notice for notice in self.notices), expected)
+    async def noticed(self) -> None:
+        """Wait until somebody has noticed the present fault."""
+        await self.changes.until(lambda: self._noticed is not None, f"somebody to notice {self._by or 'the fault'}")
 
     def repaired(self) -> None:
         """Note that everybody has everything again."""

@@ -148,10 +148,10 @@ async def test_trimming_overtakes_a_reader_that_catches_up(server: RedisServer, 
         async with asyncio.TaskGroup() as group:
             publishing = group.create_task(publish())
             await played.until(lambda: log.base, "a log that trims")
-            for engine in played.engines:
-                for rest in (None, until_more, until_more, until_trimmed):
-                    played.client([played.room_of(engine)], played.room, rest=rest)
-            behind = played.clients[-1]
+            for room in played.finds:
+                for rest in (None, until_more, until_more):
+                    played.client([room], played.room, rest=rest)
+            behind = played.client(played.finds[1:], played.room, rest=until_trimmed)
             await played.until(lambda: clock.samples and behind.resets, "a reader that is reset and goes on")
             await played.news()
             enough.set()

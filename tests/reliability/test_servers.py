@@ -26,8 +26,8 @@ fault = pytest.mark.fault
 )
 async def test_a_server_stands_still(server: RedisServer, clock: Clock) -> None:
     async with scene(clock, *[server.url] * 3) as played:
-        with clock.fault(), server.frozen():
-            await clock.noticed("lost the connection")
+        with clock.fault(by="lost the connection"), server.frozen():
+            await clock.noticed()
         await played.repaired()
         await played.finish()
     played.judge(server)
@@ -120,9 +120,9 @@ async def test_a_replica_without_the_last_writes_is_promoted(clock: Clock) -> No
 )
 async def test_the_memory_is_full(server: RedisServer, clock: Clock) -> None:
     async with scene(clock, *[server.url] * 3, pace=Pace(patience=1.0)) as played:
-        with clock.fault():
+        with clock.fault(by="StoreUnavailable"):
             server.ask("CONFIG", "SET", "maxmemory", 1)
-            await clock.noticed("StoreUnavailable")
+            await clock.noticed()
             server.ask("CONFIG", "SET", "maxmemory", 0)
         await played.repaired()
         await played.finish()

@@ -49,7 +49,7 @@ async def attend(played: Scene, *served: Running) -> Published:
 async def test_a_worker_is_killed(server: RedisServer, clock: Clock) -> None:
     async with workers(server.url, server.url) as (first, second), scene(clock, server.url) as played:
         items = await attend(played, first, second)
-        with clock.fault():
+        with clock.fault(by="producer_lost"):
             first.process.kill()
         await played.repaired()
         await played.finish()
@@ -69,7 +69,7 @@ async def test_a_worker_is_killed(server: RedisServer, clock: Clock) -> None:
 async def test_packets_of_a_worker_vanish(server: RedisServer, clock: Clock) -> None:
     async with cut_off(server, clock) as way:
         way.hold()
-        await clock.noticed("producer_lost")
+        await clock.noticed()
         way.let_go()
 
 
@@ -83,7 +83,7 @@ async def test_connections_of_a_worker_are_refused(server: RedisServer, clock: C
     async with cut_off(server, clock) as way:
         way.refuse()
         way.cut()
-        await clock.noticed("producer_lost")
+        await clock.noticed()
         way.refuse(False)
 
 
@@ -96,7 +96,7 @@ async def cut_off(server: RedisServer, clock: Clock) -> AsyncIterator[Network]:
         scene(clock, server.url) as played,
     ):
         items = await attend(played, first, second)
-        with clock.fault():
+        with clock.fault(by="producer_lost"):
             yield way
         await played.repaired()
         async with first.client() as client:

@@ -47,7 +47,7 @@ class HttpClient(Client):
             try:
                 await self._connect(self._served[self._at % len(self._served)])
             except (ConnectionError, asyncio.IncompleteReadError):
-                self._at += 1
+                self._lose()
 
     async def _connect(self, worker: Running) -> None:
         query = "" if self.cursor is None else f"?after={self.cursor}"
@@ -81,9 +81,14 @@ class HttpClient(Client):
                 if not (chunk := reading.result()):
                     break
                 self._take(decoder.feed(chunk))
-            self._at += not (self.ended or response.whole)
+            if not (self.ended or response.whole):
+                self._lose()
         finally:
             leaving.cancel()
+
+    def _lose(self) -> None:
+        self._at += 1
+        self._told("connection lost")
 
     def _take(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
