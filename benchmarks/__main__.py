@@ -16,7 +16,7 @@ from benchmarks.scenarios import SCENARIOS
 
 DOCS = ROOT / "docs" / "benchmarks"
 KEPT = DOCS / "results.json"
-CONNECTIONS = 4_096
+CONNECTIONS = 6_144
 
 
 def main() -> None:

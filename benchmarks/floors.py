@@ -30,8 +30,10 @@ from benchmarks.peers import (
     TAILRACE_DECODER,
     TAILRACE_FILE,
     TAILRACE_PROMPT,
+    TAILRACE_REDIS,
     TAILRACE_TAIL,
     TAILRACE_TERMINAL,
+    WORKER_KILLED,
     Peer,
 )
 from benchmarks.results import Results, Spread
@@ -180,6 +182,9 @@ FLOORS: tuple[Floor, ...] = (
     RatioFloor("fanout-sockets", "cpu_us", 1, rival=SOCKETS, holds=_SOCKETS),
     RatioFloor("fanout-room", "cpu_us", 1, peer=ROOMS, rival=SOCKETS, holds=_SOCKETS),
     RatioFloor("fanout-room-sse", "cpu_us", 1.7, peer=ROOMS, rival=NCHAN, holds=_FANOUT),
+    # At least 0.8 times as fast.
+    RatioFloor("fanout-second", "cpu_us", 1.25, peer=TAILRACE_REDIS, rival=TAILRACE),
+    Floor("reconnect-storm", "connections", 3, peer=WORKER_KILLED),
     Floor("memory", "rss_kb", 22, holds=_MEMORY),
     Floor("memory", "rss_kb", 12, peer=TAILRACE_ASGI, holds=_MEMORY),
     RatioFloor("paced", "cpu_us", 1.25, rival=BARE, holds=_PACED),

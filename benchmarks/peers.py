@@ -38,6 +38,11 @@ BARE = python_peer("bare", "bare StreamingResponse", "bare_app")
 NCHAN = Peer("nchan", "nchan (nginx, C)", nchan, worker=True)
 TAILRACE = python_peer("tailrace", "tailrace, FastAPI route", "tailrace_app")
 TAILRACE_ASGI = python_peer("tailrace-asgi", "tailrace, plain ASGI", "tailrace_asgi")
+TAILRACE_REDIS = python_peer("tailrace-redis", "tailrace, streams in Redis", "tailrace_app")
+# Two ends of one server. Its queue is long, because TCP waits for seconds after a connection that found it full.
+FEEDS = uvicorn("benchmarks.servers.feeds_app:app", "--backlog", "8192")
+WORKER_KILLED = Peer("tailrace-killed", "tailrace, worker killed", FEEDS)
+WORKER_STOPPED = Peer("tailrace-stopped", "tailrace, worker told to stop", FEEDS)
 SOCKETS = python_peer("sockets", "send_text in a loop", "sockets_app")
 SOCKETIO = python_peer("socketio", "python-socketio", "socketio_app")
 ROOMS = python_peer("tailrace-rooms", "tailrace, a room", "rooms_app")
@@ -87,6 +92,8 @@ def missing(peer: Peer) -> str | None:
         return "nginx with the nchan module is not installed"
     if peer in (CHAT_PAGE, PLAIN_PAGE) and shutil.which("chromium") is None:
         return "chromium is not installed"
+    if peer in (TAILRACE_REDIS, WORKER_KILLED, WORKER_STOPPED) and shutil.which("redis-server") is None:
+        return "redis-server is not installed"
     if peer is NGINX and shutil.which("nginx") is None:
         return "nginx is not installed"
     return None

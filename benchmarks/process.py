@@ -54,13 +54,13 @@ class Server:
         return int(line.split()[1]) * 1024
 
 
-def uvicorn(app: str) -> Command:
+def uvicorn(app: str, *options: str) -> Command:
     """An ASGI application under uvicorn with uvloop and httptools: one process, no access log."""
 
     def command(port: int, directory: Path) -> list[str]:
         return [
             *(sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)),
-            *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
+            *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning", *options),
         ]
 
     return command

@@ -6,7 +6,7 @@ from benchmarks.scenarios.chat_first import CHAT_FIRST
 from benchmarks.scenarios.chat_stored import CHAT_STORED
 from benchmarks.scenarios.decoding import DECODING, DECODING_JS, DECODING_JSON, DECODING_LIVE
 from benchmarks.scenarios.download import DOWNLOAD
-from benchmarks.scenarios.fanout import FANOUT, FANOUT_ROOM, FANOUT_ROOM_SSE, FANOUT_SOCKETS
+from benchmarks.scenarios.fanout import FANOUT, FANOUT_ROOM, FANOUT_ROOM_SSE, FANOUT_SECOND, FANOUT_SOCKETS
 from benchmarks.scenarios.latency import LATENCY
 from benchmarks.scenarios.memory import MEMORY, MEMORY_MEMBERS
 from benchmarks.scenarios.paced import PACED, PACED_LIGHT
@@ -15,6 +15,7 @@ from benchmarks.scenarios.packets import PACKETS_BOTH_WAYS
 from benchmarks.scenarios.page import PAGE
 from benchmarks.scenarios.prompt import PROMPT
 from benchmarks.scenarios.reading import READING
+from benchmarks.scenarios.reconnect_storm import RECONNECT_STORM
 from benchmarks.scenarios.rendering import RENDERING
 from benchmarks.scenarios.replay import REPLAY, REPLAY_SMALL
 from benchmarks.scenarios.throughput import THROUGHPUT, THROUGHPUT_NDJSON
@@ -30,6 +31,7 @@ SCENARIOS = {
         FANOUT_SOCKETS,
         FANOUT_ROOM,
         FANOUT_ROOM_SSE,
+        FANOUT_SECOND,
         MEMORY,
         MEMORY_MEMBERS,
         LATENCY,
@@ -39,6 +41,7 @@ SCENARIOS = {
         REPLAY_SMALL,
         PACKETS_BOTH_WAYS,
         PACKET_FIRST,
+        RECONNECT_STORM,
         DOWNLOAD,
         CHAT,
         CHAT_LIGHT,

@@ -16,9 +16,11 @@ from benchmarks.peers import (
     SSE_STARLETTE,
     TAILRACE,
     TAILRACE_ASGI,
+    TAILRACE_REDIS,
     Peer,
 )
-from benchmarks.process import Server
+from benchmarks.process import Address, Server
+from benchmarks.redis import redis_server
 from benchmarks.scenarios.base import Metric, Sample, Scenario
 from benchmarks.verify import EVENT_STREAM
 
@@ -26,6 +28,7 @@ INTERVAL = 0.25
 WARMUP = 3
 SETTLE = 0.5
 TIMEOUT = 30.0
+FEED = get("/feed", EVENT_STREAM)
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,27 @@ FULL = Load(subscribers=2_000, events=16)
 QUICK = Load(subscribers=200, events=2)
 
 
-def measure(peer: Peer, quick: bool, request: bytes = get("/feed", EVENT_STREAM), greeting: bytes = b"") -> Sample:
+def measure(peer: Peer, quick: bool, request: bytes = FEED, greeting: bytes = b"") -> Sample:
     """Subscribe by a request and, after the head of its response, by a greeting."""
-    load = QUICK if quick else FULL
-    with peer.serve() as server, Swarm(server.address) as swarm:
+    with peer.serve() as server:
+        return watch(server, server.address, QUICK if quick else FULL, request, greeting)
+
+
+def measure_second(peer: Peer, quick: bool) -> Sample:
+    """Publish at one process, and subscribe at another if they share a Redis."""
+    if peer is not TAILRACE_REDIS:
+        return measure(peer, quick)
+    with redis_server() as redis, peer.serve(redis.environment) as first, peer.serve(redis.environment) as second:
+        return watch(second, first.address, QUICK if quick else FULL)
+
+
+def watch(server: Server, publishing: Address, load: Load, request: bytes = FEED, greeting: bytes = b"") -> Sample:
+    with Swarm(server.address) as swarm:
         swarm.connect(load.subscribers, request)
         swarm.send(greeting)
         # A peer may send the head of a response before its generator has subscribed.
         swarm.read_for(SETTLE)
-        publisher = Publisher(server.address)
+        publisher = Publisher(publishing)
         for _ in range(WARMUP):
             deliver(publisher, swarm)
         sample = broadcast(server, publisher, swarm, load.events)
@@ -100,6 +115,18 @@ FANOUT = Scenario(
     peers=(FASTAPI, SSE_STARLETTE, LITESTAR, BARE, NCHAN, TAILRACE, TAILRACE_ASGI),
     metrics=METRICS,
     measure=measure,
+)
+
+FANOUT_SECOND = Scenario(
+    name="fanout-second",
+    title="One event to 2,000 SSE subscribers of a second process",
+    about=f"The same {FULL.subscribers:,} subscribers at one process, while the events are published at another, which "
+    "share a Redis. Beside it one process with its streams in memory, which does both. The CPU is that of the process "
+    "with the subscribers; on a machine of two cores it shares its core with the other one and Redis.",
+    peers=(TAILRACE, TAILRACE_REDIS),
+    metrics=METRICS,
+    measure=measure_second,
+    own=TAILRACE_REDIS,
 )
 
 FANOUT_SOCKETS = Scenario(
