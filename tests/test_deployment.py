@@ -28,6 +28,7 @@ from tests.system.deployment import FILES, deployed_redis
 
 NGINX = (FILES / "nginx.conf").read_text()
 DOCKERFILE = (FILES / "Dockerfile").read_text()
+PAGE = (ROOT / "docs" / "deploy.md").read_text()
 SERVICE = FILES / "tailrace.service"
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(FILES / "compose.yaml")
 
@@ -41,6 +42,53 @@ def default(function: Any, name: str) -> float:
 
 def setting(name: str) -> Any:
     return ChatSettings.model_fields[name].default
+
+
+# The page about them
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}$(.*?)^## ", f"{PAGE}\n## ", re.M | re.S)
+    assert found is not None, f"expected a section {title}"
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("title", "file"),
+    [("Under systemd", "tailrace.service"), ("What Redis needs", "redis.conf"), ("Behind nginx", "nginx.conf")],
+)
+def test_what_the_page_explains_is_in_the_file(title: str, file: str) -> None:
+    text = " ".join((FILES / file).read_text().split())
+    cells = re.findall(r"^\| (`.*?) \|", section(title), re.M)
+    shown = [directive for cell in cells for directive in re.findall(r"`([^`]+)`", cell)]
+    assert len(shown) >= 8
+    assert [directive for directive in shown if directive not in text] == []
+
+
+def test_the_page_names_all_files() -> None:
+    for file in FILES.glob("*.*"):
+        if file.is_file() and not file.name.startswith("."):
+            assert f"](../deploy/{file.name})" in PAGE
+
+
+def test_the_settings_that_the_page_shows_are_settings() -> None:
+    shown = set(re.findall(r"^TAILRACE_(\w+)=", section("Under systemd"), re.M))
+    assert shown - {"HOST"} == {"STREAMS", "DATABASE", "API_KEYS"}
+    assert {name.lower() for name in shown - {"HOST"}} <= ChatSettings.model_fields.keys()
+
+
+MEASURED = re.findall(r"^\| ([^|]+) \| ([^|]*\d[^|]*) \| \[[^]]+\]\(benchmarks/README\.md#([\w-]+)\)", PAGE, re.M)
+
+
+@pytest.mark.parametrize(("figures", "anchor"), [(figures, anchor) for _, figures, anchor in MEASURED])
+def test_the_page_gives_figures_that_were_measured(figures: str, anchor: str) -> None:
+    page = (ROOT / "docs" / "benchmarks" / "README.md").read_text()
+    _, *parts = re.split(r"^## (.*)$", page, flags=re.M)
+    anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in parts[::2]]
+    measured = dict(zip(anchors, parts[1::2], strict=True))[anchor]
+    shown = re.findall(r"\d[\d,]*(?:\.\d+)?(?= (?:KB|µs|ms)|$)", figures)
+    assert shown
+    assert [figure for figure in shown if f"| {figure} (" not in measured] == []
 
 
 # nginx. tests/system/test_deploy.py runs it.

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tailrace import Log, StreamRouter
+from tailrace import Log, StreamError, StreamRouter
 from tests.system.shared_app import app as shared
 from tests.system.shared_app import engine
 
@@ -50,6 +50,12 @@ async def publish(text: str) -> int:
     log = await news()
     [offset] = await log.append(text)
     return offset
+
+
+@router.stream("/failing")
+async def failing() -> AsyncIterator[int]:
+    yield 1
+    raise StreamError("no more", code="empty")
 
 
 @router.get("/plain")

@@ -83,6 +83,15 @@ async def test_a_response_that_asks_for_nothing_is_not_held_back_either(behind: 
                 assert await anext(pieces) == text
 
 
+async def test_a_body_that_breaks_off_does_so_for_the_client(behind: Site) -> None:
+    async with behind.client() as client, client.stream("GET", "/failing", headers=NDJSON) as response:
+        reader = Reader.of(response)
+        assert (await reader.next()).data == 1
+        assert read_notice(await reader.next()) == Outcome("error", "empty", "no more")
+        with pytest.raises(httpx.RemoteProtocolError):
+            await reader.next()
+
+
 async def test_a_resume_at_the_other_worker_goes_on_where_the_reader_left(behind: Site) -> None:
     async with behind.client() as client, client.stream("GET", "/numbers", headers=NDJSON) as here:
         reader = Reader.of(here)
