@@ -403,7 +403,7 @@ def _holds_objects(default: object) -> bool:
 
 
 @pytest.mark.parametrize(
-    "title", ["LogStatistics", "Control", "Event", "Outcome", "Frame", "Farewell", "Dropped", "Reset"]
+    "title", ["LogStatistics", "Control", "Event", "Outcome", "Frame", "Farewell", "Dropped", "Degraded", "Reset"]
 )
 def test_every_field_is_in_the_reference(title: str) -> None:
     fields = {field.name for field in dataclasses.fields(getattr(tailrace, title))}

@@ -125,4 +125,4 @@ def test_packets_are_values() -> None:
 
 
 def test_the_names_of_notices() -> None:
-    assert {"DONE", "CANCELLED", "RESET", "FAREWELL", "DROPPED"} == NOTICE_TYPES
+    assert {"DONE", "CANCELLED", "RESET", "FAREWELL", "DROPPED", "DEGRADED"} == NOTICE_TYPES

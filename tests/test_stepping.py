@@ -48,6 +48,9 @@ class Crowd:
             self.steps.append(number)
             action(number)
 
+    def act(self, number: int, act: Callable[[], bool]) -> None:
+        self._sleeper[number].act = act
+
     def wake(self, number: int) -> None:
         self._sleeper[number].wake()
 
@@ -113,6 +116,22 @@ async def test_one_task_is_woken_alone_and_in_its_turn() -> None:
         tasks.wake(1)
         await turns(2)
         assert tasks.steps == [2, 1, 0, 3, 2]
+
+
+@on_each_loop
+async def test_roused_tasks_are_stepped_themselves_though_they_are_due_to_act() -> None:
+    for count in 1, 2, 20:
+        async with crowd(count) as tasks:
+            for number in range(count):
+                tasks.act(number, lambda: True)
+            tasks.sleepers.wake_all()
+            tasks.sleepers.rouse_all()
+            await turns(3)
+            assert tasks.steps == [*range(count)]
+            tasks.steps.clear()
+            tasks.sleepers.rouse_all()
+            await turns(3)
+            assert tasks.steps == [*range(count)]
 
 
 @on_each_loop

@@ -15,6 +15,7 @@ __all__ = [
     "CursorError",
     "DecodeError",
     "Decoder",
+    "Degraded",
     "Dropped",
     "Encoder",
     "Engine",
@@ -121,7 +122,7 @@ if TYPE_CHECKING:
         TailraceError,
         Truncated,
     )
-    from .events import Dropped, Entries, Entry, Event, Farewell, Notice, Outcome, Reset, Result, encode_data
+    from .events import Degraded, Dropped, Entries, Entry, Event, Farewell, Notice, Outcome, Reset, Result, encode_data
     from .flow import Flow, LogStatistics, Retention
     from .iterators import Job
     from .log.base import Control, Log, Tail

@@ -18,7 +18,7 @@ State = Literal["done", "error", "cancelled"]
 
 FarewellReason = Literal["shutdown", "slow", "replaced"]
 
-RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "dropped"})
+RESERVED = frozenset({"done", "error", "cancelled", "reset", "farewell", "dropped", "degraded"})
 """The event names of notices on every wire. An application's events must have other names."""
 
 BYTES_LIKE: Final = (bytes, bytearray, memoryview)
@@ -173,7 +173,14 @@ class Dropped:
     count: int
 
 
-Notice: TypeAlias = Outcome | Reset | Farewell | Dropped
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """Tells a reader that the server cannot reach the store, so new entries may be late, or that it can again."""
+
+    degraded: bool
+
+
+Notice: TypeAlias = Outcome | Reset | Farewell | Dropped | Degraded
 """Everything that a reader gets besides entries."""
 
 Encode: TypeAlias = Callable[[Any], tuple[str | None, bytes]]

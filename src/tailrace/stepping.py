@@ -170,6 +170,12 @@ class Sleepers(dict[Sleeper, _Step]):
             self.step_soon(self.values())
             self.clear()
 
+    def rouse_all(self) -> None:
+        """Wake all tasks, and those that are due: none of them leaves this to its `act`, which looks for entries."""
+        for sleeper in (*self, *(step[0] for step in self._due or ())):
+            sleeper._must_wake = True
+        self.wake_all()
+
     def step_soon(self, steps: Iterable[_Step]) -> None:
         """Take the steps in a callback of the event loop, after those that are due already."""
         if self._due is not None:

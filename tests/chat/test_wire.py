@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tailrace import Dropped, Entries, Farewell, Outcome, Reset
+from tailrace import Degraded, Dropped, Entries, Farewell, Notice, Outcome, Reset
 from tailrace.chat.objects import INTERRUPTED, REASONING
-from tailrace.chat.wire import STREAMS, WIRES, Notice
+from tailrace.chat.wire import STREAMS, WIRES
 from tailrace.wire.base import read_notice
 from tests.raw import frames
 
@@ -39,6 +39,7 @@ NOTICES: list[tuple[Notice, dict[str, Any]]] = [
     (Reset("ahead"), {"type": "reset", "reason": "ahead"}),
     (Farewell("slow", 700), {"type": "farewell", "reason": "slow", "retry": 700}),
     (Dropped(3), {"type": "dropped", "count": 3}),
+    (Degraded(True), {"type": "degraded", "degraded": True}),
 ]
 
 

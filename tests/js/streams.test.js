@@ -174,6 +174,31 @@ suite("states", () => {
   });
 });
 
+suite("a server that cannot reach its store", () => {
+  const degraded = (id, value) => `id: s.e.${id}\nevent: degraded\ndata: {"degraded":${value}}\n\n`;
+
+  test("says so once a change, and the stream goes on", async () => {
+    const body = block(1) + degraded(1, true) + degraded(1, true) + block(2) + degraded(2, false) + block(3) + done(3);
+    const { url, requests } = await serve(say(body));
+    const told = [];
+    const stream = tail(url, { onDegraded: (degraded) => told.push([degraded, stream.degraded]) });
+    assert.deepEqual(await take(stream), [1, 2, 3]);
+    assert.deepEqual(told, [[true, true], [false, false]]);
+    assert.equal(stream.outcome.state, "done");
+    assert.equal(requests.length, 1);
+  });
+
+  test("says it anew on each connection, and the place does not move", async () => {
+    const body = `id: s.e.1~abcd\ndata: 1\n\n${degraded("1~abcd", true)}`;
+    const { url, requests } = await serve(say(body, { breaks: true }), say(degraded("1~abcd", true) + done(1)));
+    const told = [];
+    const stream = tail(url, { onDegraded: (degraded) => told.push(degraded), retry: AT_ONCE });
+    assert.deepEqual(await take(stream), [1]);
+    assert.deepEqual(told, [true, false, true, false]);
+    assert.match(requests[1].url, /after=s\.e\.1~abcd/);
+  });
+});
+
 suite("leaving", () => {
   test("a break, a close and a signal end the connection", async () => {
     const gone = [];

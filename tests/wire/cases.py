@@ -13,6 +13,7 @@ from tailrace.events import (
     BYTES,
     DONE,
     RESERVED,
+    Degraded,
     Dropped,
     Entries,
     Entry,
@@ -102,6 +103,15 @@ _SAID: dict[str, tuple[Sequence[Entry | Notice], Sequence[Frame]]] = {
     "dropped entries": (
         [Dropped(3), entry(4, 1)],
         [Frame({"count": 3}, "dropped", at(0)), Frame(1, None, at(4))],
+    ),
+    "a store out of reach": (
+        [entry(1, 1), Degraded(True), Degraded(False), entry(2, 2)],
+        [
+            Frame(1, None, at(1)),
+            Frame({"degraded": True}, "degraded", at(1)),
+            Frame({"degraded": False}, "degraded", at(1)),
+            Frame(2, None, at(2)),
+        ],
     ),
 }
 

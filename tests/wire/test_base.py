@@ -12,7 +12,7 @@ from tailrace.chat.objects import REASONING
 from tailrace.chat.wire import STREAMS
 from tailrace.cursor import Cursor
 from tailrace.errors import DecodeError
-from tailrace.events import DONE, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset
+from tailrace.events import DONE, Degraded, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.wire.base import (
     SHARED_BODIES,
@@ -57,6 +57,8 @@ NOTICES = [
     (Reset("trimmed"), Frame({"reason": "trimmed"}, "reset", at(1))),
     (Farewell("slow", 250), Frame({"reason": "slow", "retry": 250}, "farewell", at(1), 250)),
     (Dropped(7), Frame({"count": 7}, "dropped", at(1))),
+    (Degraded(True), Frame({"degraded": True}, "degraded", at(1))),
+    (Degraded(False), Frame({"degraded": False}, "degraded", at(1))),
 ]
 
 

@@ -50,6 +50,12 @@ CASES = cases(
         b'{"id":"s1.e1.5","event":"farewell","data":{"reason":"slow","retry":250},"retry":250}\n',
         "a replacement": b'{"id":"s1.e1.0","event":"farewell","data":{"reason":"replaced","retry":0},"retry":0}\n',
         "dropped entries": b'{"id":"s1.e1.0","event":"dropped","data":{"count":3}}\n{"id":"s1.e1.4","data":1}\n',
+        "a store out of reach": (
+            b'{"id":"s1.e1.1","data":1}\n'
+            b'{"id":"s1.e1.1","event":"degraded","data":{"degraded":true}}\n'
+            b'{"id":"s1.e1.1","event":"degraded","data":{"degraded":false}}\n'
+            b'{"id":"s1.e1.2","data":2}\n'
+        ),
     }
 ) | {
     "a name with quotes": Case(

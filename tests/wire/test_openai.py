@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
 from tailrace.errors import DecodeError, FrameTooLarge, Truncated
-from tailrace.events import DONE, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset
+from tailrace.events import DONE, Degraded, Dropped, Entries, Entry, Farewell, Notice, Outcome, Reset
 from tailrace.wire.base import Frame, read_notice
 from tailrace.wire.openai import OpenAIChunks, is_unfinished, read_failure
 from tests.serving import serving
@@ -124,7 +124,7 @@ def test_nothing_counts_after_the_end(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("said", [[], [entry(1, "a")], [entry(1, "a"), Dropped(2)]])
+@pytest.mark.parametrize("said", [[], [entry(1, "a")], [entry(1, "a"), Dropped(2), Degraded(True)]])
 def test_bytes_that_stop_before_done_are_truncated(said: Sequence[Any], way: Any) -> None:
     frames, error = read_until_error(WIRE.decoder(), way(body(said)))
     assert len(frames) == 1 + sum(isinstance(item, Entry) for item in said)
@@ -241,7 +241,9 @@ def test_after_a_chunk_without_a_finish_reason_others_must_follow(last: Frame | 
 
 
 def test_there_are_no_ids_no_names_and_no_delays() -> None:
-    everything = body([entry(1, "a", "tick"), Dropped(1), DONE]) + WIRE.encoder(STREAM, EPOCH, CREATED).ping
+    everything = (
+        body([entry(1, "a", "tick"), Dropped(1), Degraded(True), DONE]) + WIRE.encoder(STREAM, EPOCH, CREATED).ping
+    )
     assert {line.partition(b":")[0] for line in everything.split(b"\n")} == {b"data", b""}
 
 
@@ -323,9 +325,10 @@ async def test_the_openai_sdk_raises_where_an_answer_is_not_whole(end: Notice, m
     assert (error.message, error.code, error.type) == (message, code, "server_error")
 
 
-async def test_pings_and_drops_do_not_disturb_the_openai_sdk() -> None:
+async def test_pings_and_comments_do_not_disturb_the_openai_sdk() -> None:
     encoder = WIRE.encoder(STREAM, EPOCH, CREATED)
     pieces = [encoder.preamble, encoder.encode(Entries.of([entry(1, "a")])), encoder.notice(Dropped(2), at(3))]
+    pieces += [encoder.notice(Degraded(True), at(3)), encoder.notice(Degraded(False), at(3))]
     pieces += [encoder.encode(Entries.of([entry(4, "b")])), encoder.notice(DONE, at(4))]
     ping = encoder.ping
     chunks, error = await completion([ping, ping, *(part for piece in pieces for part in (piece, ping, ping))])

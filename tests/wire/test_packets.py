@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tailrace.events import DONE, Dropped, Entries, Farewell, Notice, Outcome, Reset
+from tailrace.events import DONE, Degraded, Dropped, Entries, Farewell, Notice, Outcome, Reset
 from tailrace.packet import SocketPacket
 from tailrace.wire.base import Frame, read_notice
 from tailrace.wire.packets import RESULT, RESULT_SENT, PacketLines
@@ -45,6 +45,7 @@ NOTICES: dict[str, Notice] = {
         "shutdown", 7
     ),
     '{"packet_type":"DROPPED","payload":{"count":3},"cursor":"s1.e1.1"}\n': Dropped(3),
+    '{"packet_type":"DEGRADED","payload":{"degraded":true},"cursor":"s1.e1.1"}\n': Degraded(True),
 }
 
 

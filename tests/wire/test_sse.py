@@ -53,6 +53,12 @@ CASES = cases(
         b'id: s1.e1.5\nevent: farewell\nretry: 250\ndata: {"reason":"slow","retry":250}\n\n',
         "a replacement": b'id: s1.e1.0\nevent: farewell\nretry: 0\ndata: {"reason":"replaced","retry":0}\n\n',
         "dropped entries": b'id: s1.e1.0\nevent: dropped\ndata: {"count":3}\n\nid: s1.e1.4\ndata: 1\n\n',
+        "a store out of reach": (
+            b"id: s1.e1.1\ndata: 1\n\n"
+            b'id: s1.e1.1\nevent: degraded\ndata: {"degraded":true}\n\n'
+            b'id: s1.e1.1\nevent: degraded\ndata: {"degraded":false}\n\n'
+            b"id: s1.e1.2\ndata: 2\n\n"
+        ),
     }
 ) | {
     "a name with spaces and colons": Case(

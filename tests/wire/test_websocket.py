@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import DecodeError
-from tailrace.events import DONE, Dropped, Entry, Farewell, Notice, Outcome, Reset, encode_data
+from tailrace.events import DONE, Degraded, Dropped, Entry, Farewell, Notice, Outcome, Reset, encode_data
 from tailrace.wire.base import Frame
 from tailrace.wire.ndjson import NDJSONEncoder
 from tailrace.wire.websocket import (
@@ -36,6 +36,7 @@ ENDS: list[tuple[Sequence[Entry | Notice], int]] = [
     ([entry(1, 1)], NORMAL),
     ([entry(1, 1, "tick")], NORMAL),
     ([Dropped(2), entry(3, 1)], NORMAL),
+    ([entry(1, 1), Degraded(True)], NORMAL),
     ([Outcome("error"), entry(1, {"reason": "slow"})], NORMAL),
 ]
 

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from ..engine.engine import Engine
 from ..engine.readers import Seat
-from ..errors import LogReset, SlowReader, StreamError
-from ..events import Dropped, Entries, Farewell, Notice, Outcome, Reset
+from ..errors import LogReset, SlowReader, StoreUnavailable, StreamError
+from ..events import Degraded, Dropped, Entries, Farewell, Notice, Outcome, Reset
 from ..log.base import Tail
 from ..producer import UNTOLD, Producer
 from ..stepping import begin
@@ -113,11 +113,13 @@ class Connection:
             self._deliver = deliver_of(send)
             if self._deliver is not None:
                 tail.news.act = self._send_news
+            degraded = stalled = False
             # Keep this loop in one coroutine: each delivery resumes every frame between here and `send`.
             while True:
-                if tail.position < log.top:
-                    if (entries := tail.read_nowait()) is None:
-                        entries = await tail.read()
+                if tail.position < log.top and not stalled:
+                    if (entries := tail.read_nowait()) is None and (entries := await self._fetch()) is None:
+                        stalled = True
+                        continue
                     body = self._encode(entries)
                     if log.outcome is not None and tail.ended:
                         return await self._finish(body)
@@ -132,13 +134,18 @@ class Connection:
                         await asyncio.sleep(0)
                         if self._replaced:
                             return await self._say_farewell()
-                elif log.outcome is not None:
+                elif log.outcome is not None and not stalled:
                     return await self._finish(b"")
                 elif self._farewell is not None:
                     return await self._say_farewell()
                 elif self._ping_due:
                     self._ping_due = False
                     await self._body(encoder.ping)
+                elif log.degraded is not degraded:
+                    degraded = log.degraded
+                    stalled = stalled and degraded
+                    if notice := encoder.notice(Degraded(degraded), str(tail.cursor())):
+                        await self._body(notice)
                 else:
                     await news
                     if self._rest is not None:
@@ -177,6 +184,18 @@ class Connection:
         except SlowReader:
             return b""
         return self._encode(entries) if entries else b""
+
+    async def _fetch(self) -> Entries | None:
+        """Return history that only the store has, or None while the store is out of reach."""
+        tail = self._tail
+        if tail.log.degraded:
+            return None
+        try:
+            return await tail.read()
+        except StoreUnavailable:
+            if not tail.log.degraded:
+                raise
+            return None
 
     async def _send_rest(self) -> None:
         rest, self._rest = self._rest, None

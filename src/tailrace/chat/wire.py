@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, TypeAlias
+from typing import Any
 
 from fastapi.responses import Response
 from pydantic import TypeAdapter
@@ -12,11 +12,12 @@ from .. import (
     NDJSON,
     SSE,
     Batch,
-    Dropped,
+    Degraded,
     Encoder,
     Entries,
     Farewell,
     Log,
+    Notice,
     Outcome,
     Reset,
     Wire,
@@ -24,8 +25,6 @@ from .. import (
     format_sse,
 )
 from .objects import INTERRUPTED, REASONING, AnyObject, FailedReply, Reply, now
-
-Notice: TypeAlias = Outcome | Reset | Farewell | Dropped
 
 
 def end_of(outcome: Outcome) -> dict[str, Any]:
@@ -46,6 +45,8 @@ def spell_notice(notice: Notice) -> dict[str, Any]:
         members: dict[str, Any] = {"type": "reset", "reason": notice.reason}
     elif isinstance(notice, Farewell):
         members = {"type": "farewell", "reason": notice.reason, "retry": notice.retry}
+    elif isinstance(notice, Degraded):
+        members = {"type": "degraded", "degraded": notice.degraded}
     else:
         members = {"type": "dropped", "count": notice.count}
     return {"timestamp": now(), **members}

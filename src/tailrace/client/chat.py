@@ -37,7 +37,7 @@ from .objects import (
     Stopped,
 )
 from .requests import ask, check_url, with_parameters
-from .settings import OnReconnect, OnReset, Plan, Retry, Timeouts
+from .settings import OnDegraded, OnReconnect, OnReset, Plan, Retry, Timeouts
 from .stream import Tail, encode, new_key
 from .transport import Flow, Open
 
@@ -166,6 +166,7 @@ class _Server:
     retry: Retry
     timeouts: Timeouts
     on_reconnect: OnReconnect | None
+    on_degraded: OnDegraded | None
 
     def plan(self, path: str, **options: Any) -> Plan:
         return Plan(
@@ -173,6 +174,7 @@ class _Server:
             retry=self.retry,
             timeouts=self.timeouts,
             on_reconnect=self.on_reconnect,
+            on_degraded=self.on_degraded,
             headers={"accept": "text/event-stream", "content-type": "application/json", **self.headers},
             gives_result=True,
             **options,
@@ -399,11 +401,14 @@ class ChatClient:
         retry: Retry | None = None,
         timeouts: Timeouts | None = None,
         on_reconnect: OnReconnect | None = None,
+        on_degraded: OnDegraded | None = None,
         client: HTTPClient | None = None,
     ) -> None:
         check_url(url)
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        self._server = _Server(url.rstrip("/"), headers, retry or Retry(), timeouts or Timeouts(), on_reconnect)
+        self._server = _Server(
+            url.rstrip("/"), headers, retry or Retry(), timeouts or Timeouts(), on_reconnect, on_degraded
+        )
         self._client = client
         self._http: AsyncHTTP | SyncHTTP | None = None
 

@@ -86,12 +86,18 @@ class Following:
         """The id of the last event, or the cursor at which the response begins."""
         return self._sorting.position.token
 
+    @property
+    def degraded(self) -> bool:
+        """True while the server cannot reach its store."""
+        return self._sorting.degraded
+
     def run(self) -> Flow[None]:
         """Follow the stream until it has ended. Raise ClientError if that is impossible."""
         try:
             while True:
                 drop = yield from self._connect()
                 yield Close()
+                self._sorting.degrade(False)  # what a connection has told ends with it
                 if drop is None:
                     return
                 yield from self._wait(drop)

@@ -19,7 +19,7 @@ from .errors import NotASession, RequestTimedOut, Unreachable
 from .http import HTTPClient
 from .mail import Incoming, Outgoing, P
 from .requests import ask, check_url, with_parameter
-from .settings import NEVER, Deadline, OnReconnect, Overdue, Plan, Retry, Timeouts
+from .settings import NEVER, Deadline, OnDegraded, OnReconnect, Overdue, Plan, Retry, Timeouts
 from .stream import AsyncEvents, Events, Reading, Tail, new_key
 from .transport import Flow, Open
 
@@ -33,6 +33,7 @@ class PacketClient(Generic[P]):
     - `retry`: the bounds for failures in a row, for the stream between two packets and for each packet to send.
     - `timeouts`: by default, a session may be quiet for any time.
     - `on_reconnect`: a function to call before the stream connects again.
+    - `on_degraded`: a function to call when the server cannot reach its store, and when it can again.
     - `packet`: the model for the server's packets, such as `SocketPacket[Order]`. Errors are plain packets.
     - `max_bytes`: the bound for one packet from the server.
     - `client`: your own httpx client, which stays open.
@@ -46,6 +47,7 @@ class PacketClient(Generic[P]):
         retry: Retry | None = None,
         timeouts: Timeouts | None = None,
         on_reconnect: OnReconnect | None = None,
+        on_degraded: OnDegraded | None = None,
         packet: type[P] | None = None,
         max_bytes: int = MAX_FRAME_BYTES,
         client: HTTPClient | None = None,
@@ -57,6 +59,7 @@ class PacketClient(Generic[P]):
             "retry": retry or Retry(),
             "timeouts": timeouts or Timeouts(event=None),
             "on_reconnect": on_reconnect,
+            "on_degraded": on_degraded,
             "max_bytes": max_bytes,
             "gives_result": True,
             "takeover": True,

@@ -46,6 +46,7 @@ class Loss:
 
 
 OnReconnect: TypeAlias = Callable[[int, float, Loss], None]
+OnDegraded: TypeAlias = Callable[[bool], None]
 """A function to call with the attempt (1, 2, …), the seconds until it, and the reason for it."""
 
 
@@ -102,6 +103,7 @@ class Plan:
     timeouts: Timeouts = field(default_factory=Timeouts)
     on_reset: OnReset = "raise"
     on_reconnect: OnReconnect | None = None
+    on_degraded: OnDegraded | None = None
     allow_gaps: bool = False
     gives_result: bool = False
     takeover: bool = False

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 from ..cursor import Cursor, is_cursor
 from ..errors import DecodeError
-from ..events import DONE, RESERVED, Dropped, Notice, Outcome, Reset
+from ..events import DONE, RESERVED, Degraded, Dropped, Notice, Outcome, Reset
 from ..wire.base import Decoder, Frame, read_notice
 from ..wire.batch import Batch
 from ..wire.ndjson import NDJSON, LinesDecoder, NDJSONDecoder
@@ -171,6 +171,8 @@ class Sorting:
         self.can_go_on = True
         """True if the next connection can continue after that event."""
         self.gave_since_reset = True
+        self.degraded = False
+        """True while the server cannot reach its store, as it has told on this connection."""
         self._plan = plan
         self._backoff = backoff
         self._known: deque[str] = deque([] if plan.after is None else [plan.after], KNOWN)
@@ -195,6 +197,13 @@ class Sorting:
         self.position = Position(cursor, gives_cursors=True)
         self.can_go_on, self.gave_since_reset = True, False
 
+    def degrade(self, degraded: bool) -> None:
+        """Note whether the server can reach its store, and tell the application if it is news."""
+        if degraded != self.degraded:
+            self.degraded = degraded
+            if self._plan.on_degraded is not None:
+                self._plan.on_degraded(degraded)
+
     def sort(self, frames: list[Frame], failure: DecodeError | None = None) -> Sorted:
         """Return the events to deliver, then the end of the response. `failure` is the decoder's error after them."""
         if self._is_fresh and not self.position.gives_cursors:
@@ -208,6 +217,9 @@ class Sorting:
                 if frame.retry is not None and self._heed_retry(frame):
                     continue
                 if (frame.event in RESERVED or frame.data is DONE) and (notice := self._read_notice(frame)) is not None:
+                    if isinstance(notice, Degraded):
+                        self.degrade(notice.degraded)
+                        continue
                     if not isinstance(notice, Dropped):
                         end, said = notice, frame
                         break

@@ -15,7 +15,7 @@ from .core import Following
 from .errors import NotStoppable, Unreachable
 from .http import AnyClients, AsyncHTTP, HTTPClient, SyncHTTP
 from .requests import ask, check_url, hurried, with_parameters
-from .settings import NEVER, Deadline, Loss, OnReconnect, OnReset, Overdue, Plan, Retry, Timeouts
+from .settings import NEVER, Deadline, Loss, OnDegraded, OnReconnect, OnReset, Overdue, Plan, Retry, Timeouts
 from .socket import AsyncSocket, SyncSocket
 from .sorting import can_be_sent
 from .transport import AsyncTransport, Command, Failed, Flow, Give, Open, Read, Say, SyncTransport
@@ -40,6 +40,7 @@ def tail(
     timeouts: Timeouts | None = None,
     on_reset: OnReset = "raise",
     on_reconnect: OnReconnect | None = None,
+    on_degraded: OnDegraded | None = None,
     allow_gaps: bool = False,
     takeover: bool = False,
     max_bytes: int = MAX_FRAME_BYTES,
@@ -56,6 +57,8 @@ def tail(
     - `idempotency_key`: a name for the request, so that repeating it starts nothing twice. True makes a new one.
     - `on_reset`: "raise" StreamReset, or "restart": deliver an event `reset`, then the server's remaining events.
     - `on_reconnect`: a function to call with the attempt, the seconds until it, and the reason for it.
+    - `on_degraded`: a function to call with True when the server cannot reach its store, so that events may be late,
+      and with False when that is over.
     - `allow_gaps`: whether to reconnect even if events have no ids, so that some may be missed or repeated.
     - `takeover`: for a stream with one reader at a time. After a lost connection, take the place of that connection,
       which the server may still keep.
@@ -80,6 +83,7 @@ def tail(
         timeouts=timeouts or Timeouts(),
         on_reset=on_reset,
         on_reconnect=on_reconnect,
+        on_degraded=on_degraded,
         allow_gaps=allow_gaps,
         takeover=takeover,
         max_bytes=max_bytes,
@@ -195,6 +199,11 @@ class Reading(Generic[T]):
     def outcome(self) -> Outcome | None:
         """The outcome of the stream. None before the end, or if the server does not tell."""
         return self._core.outcome
+
+    @property
+    def degraded(self) -> bool:
+        """True while the server cannot reach its store. The stream goes on, but events may be late."""
+        return self._core.degraded
 
     @property
     def address(self) -> str | None:

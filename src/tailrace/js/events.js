@@ -21,10 +21,11 @@ import { DecodeError, isRecord, shown, textOf } from "./errors.js";
 
 /**
  * @typedef {{ kind: "outcome" } & Outcome | { kind: "reset", reason: string }
- *   | { kind: "farewell", reason: string, retry: number } | { kind: "dropped" }} Notice
+ *   | { kind: "farewell", reason: string, retry: number } | { kind: "dropped" }
+ *   | { kind: "degraded", degraded: boolean }} Notice
  */
 
-export const RESERVED = new Set(["done", "error", "cancelled", "reset", "farewell", "dropped"]);
+export const RESERVED = new Set(["done", "error", "cancelled", "reset", "farewell", "dropped", "degraded"]);
 const OUTCOMES = new Set(["done", "error", "cancelled"]);
 
 /** The data of a block with only `retry`. No JSON text becomes this. */
@@ -103,6 +104,8 @@ export function readNotice({ event, data }) {
       return { kind: "farewell", reason: String(member(event, data, "reason")), retry: member(event, data, "retry") };
     case "dropped":
       return { kind: "dropped" };
+    case "degraded":
+      return { kind: "degraded", degraded: member(event, data, "degraded") === true };
     default:
       return outcome(/** @type {Outcome["state"]} */ (event), data.code, data.message, data.data);
   }

@@ -35,6 +35,8 @@ import { Sorting } from "./sorting.js";
  * @property {Partial<Retry>} [retry]
  * @property {AbortSignal} [signal] Ends the reading. The stream itself goes on.
  * @property {(change: StateChange) => void} [onState]
+ * @property {(degraded: boolean) => void} [onDegraded] Called with true when the server cannot reach its store, so that
+ *   events may be late, and with false when that is over.
  * @property {(signal: AbortSignal) => Promise<void>} [wake] Ends a wait early. Default in browsers: the device is
  *   online again, or the page becomes visible.
  */
@@ -79,7 +81,7 @@ export class Reader {
 
   /** @param {ReaderOptions} options @param {{ allowGaps?: boolean, isSocket?: boolean }} kind */
   constructor(options, kind) {
-    const { after = null, retry, signal, onState, onReset = "throw", wake } = options;
+    const { after = null, retry, signal, onState, onDegraded, onReset = "throw", wake } = options;
     if (after !== null && !FIELD_VALUE.test(after)) {
       throw new TypeError(`expected an id that a header can hold as after, but got ${shown(after)}`);
     }
@@ -93,7 +95,7 @@ export class Reader {
     /** @protected */
     this._backoff = new Backoff(retry);
     /** @protected */
-    this._sorting = new Sorting(after, this._backoff, kind);
+    this._sorting = new Sorting(after, this._backoff, kind, onDegraded);
     /** @protected */
     this._left = new AbortController();
     this.#batches = this.#follow();
@@ -110,6 +112,11 @@ export class Reader {
   get cursor() {
     const isBehind = this.#taken < this.#queue.length || this._left.signal.aborted;
     return isBehind ? this.#cursor : this._sorting.position.token;
+  }
+
+  /** True while the server cannot reach its store. The stream goes on, but events may be late. */
+  get degraded() {
+    return this._sorting.degraded;
   }
 
   // Iteration
@@ -228,6 +235,7 @@ export class Reader {
       return yield* this._connect();
     } finally {
       this._disconnect();
+      this._sorting.degrade(false); // what a connection has told ends with it
     }
   }
 

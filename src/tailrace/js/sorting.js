@@ -21,6 +21,8 @@ export class Sorting {
   /** True if the next connection can go on after that event. */
   canGoOn = true;
   gaveSinceReset = true;
+  /** True while the server cannot reach its store, as it has told on this connection. */
+  degraded = false;
   /** @type {Position} */
   position;
   /** @type {Set<string>} */
@@ -33,17 +35,20 @@ export class Sorting {
   #backoff;
   #allowGaps;
   #isSocket;
+  #onDegraded;
 
   /**
    * @param {string | null} after
    * @param {Backoff} backoff
-   * @param {{ allowGaps?: boolean, isSocket?: boolean }} options
+   * @param {{ allowGaps?: boolean, isSocket?: boolean }} kind
+   * @param {((degraded: boolean) => void)} [onDegraded]
    */
-  constructor(after, backoff, { allowGaps = false, isSocket = false }) {
+  constructor(after, backoff, { allowGaps = false, isSocket = false }, onDegraded) {
     this.position = new Position(after, isSocket);
     this.#backoff = backoff;
     this.#allowGaps = allowGaps;
     this.#isSocket = isSocket;
+    this.#onDegraded = onDegraded;
     if (after !== null) this.#known.add(after);
   }
 
@@ -95,6 +100,10 @@ export class Sorting {
     if (frame.retry !== null && this.#heedRetry(frame)) return false;
     const notice = frame.event === null && frame.data !== DONE_MARK ? null : this.#readNotice(frame);
     if (notice !== null) {
+      if (!(notice instanceof StreamRefused) && notice.kind === "degraded") {
+        this.degrade(notice.degraded);
+        return false;
+      }
       if (notice instanceof StreamRefused || notice.kind !== "dropped") {
         sorted.end = notice;
         sorted.said = frame;
@@ -108,6 +117,13 @@ export class Sorting {
     }
     sorted.given.push(frame);
     return false;
+  }
+
+  /** Notes whether the server can reach its store, and tells the application if it is news. */
+  degrade(/** @type {boolean} */ degraded) {
+    if (degraded === this.degraded) return;
+    this.degraded = degraded;
+    this.#onDegraded?.(degraded);
   }
 
   #endAt(/** @type {string} */ place, /** @type {TailEvent} */ frame, /** @type {Sorted} */ sorted) {

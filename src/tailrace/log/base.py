@@ -69,8 +69,8 @@ class Log(ABC):
     # share the keys of their dicts. With the 30 attributes of a MemoryLog, they do not.
     __slots__ = (
         "__weakref__", "_listeners", "_room", "_shared", "_sleepers",
-        "base", "conflated", "control", "created", "dropped", "epoch", "fingerprint", "full", "furthest", "held",
-        "lost", "name", "outcome", "passing", "readers", "resets", "retention", "stream", "top",
+        "base", "conflated", "control", "created", "degraded", "dropped", "epoch", "fingerprint", "full", "furthest",
+        "held", "lost", "name", "outcome", "passing", "readers", "resets", "retention", "stream", "top",
     )  # fmt: skip
 
     def __init__(self, name: str, epoch: str, retention: Retention) -> None:
@@ -84,6 +84,7 @@ class Log(ABC):
         self.outcome: Outcome | None = None
         self.lost: ResetReason | None = None  # why the store no longer continues this incarnation, if it does not
         self.control = Control()
+        self.degraded = False  # True while this process cannot reach the store, so that what it has may be behind
         self.passing = False  # True for the stream of one request, made by `Engine.new_stream`
         self.fingerprint = b""  # a digest of the request that started the stream, if it had an idempotency key
         self.readers = 0
@@ -155,6 +156,7 @@ class Log(ABC):
         """
         if self.lost is None:
             self.lost = reason
+            self.degraded = False  # nothing more will come, so nothing is late
             if self.outcome is None:
                 self.base = self.top = self.top + 1  # beyond every reader, so that each one looks
                 self.wake_readers()
@@ -259,10 +261,17 @@ class Log(ABC):
             self.make_room()
             self._tell_listeners()
 
-    def listen(self, listener: Listener) -> None:
-        """Call `listener` when a reader joins or leaves, when the log ends or is lost, and when `control` changes.
+    def set_degraded(self, degraded: bool) -> None:
+        """Note whether the store is out of reach. If it is news, wake the readers and tell the listeners."""
+        if degraded != self.degraded:
+            self.degraded = degraded
+            self._sleepers.rouse_all()
+            self._tell_listeners()
 
-        It must not raise.
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` when a reader joins or leaves, when the log ends or is lost, and when its facts change.
+
+        The facts are `control` and `degraded`. It must not raise.
         """
         if listener not in self._listeners:
             self._listeners = (*self._listeners, listener)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ..cursor import is_cursor
 from ..errors import DecodeError
-from ..events import RESERVED, Dropped, Entries, Farewell, Notice, Outcome, Reset, State, encode_data
+from ..events import RESERVED, Degraded, Dropped, Entries, Farewell, Notice, Outcome, Reset, State, encode_data
 
 MAX_FRAME_BYTES = 1 << 20
 """A decoder's default bound for one frame."""
@@ -111,6 +111,8 @@ def notice_frame(notice: Notice, cursor: str) -> Frame:
         return Frame({"reason": notice.reason}, "reset", cursor)
     if isinstance(notice, Farewell):
         return Frame({"reason": notice.reason, "retry": notice.retry}, "farewell", cursor, notice.retry)
+    if isinstance(notice, Degraded):
+        return Frame({"degraded": notice.degraded}, "degraded", cursor)
     return Frame({"count": notice.count}, "dropped", cursor)
 
 
@@ -121,6 +123,7 @@ _NOTICES: dict[str, Callable[[dict[str, Any]], Notice]] = {
     "reset": lambda data: Reset(data["reason"]),
     "farewell": lambda data: Farewell(data["reason"], _number(data, "retry")),
     "dropped": lambda data: Dropped(_number(data, "count")),
+    "degraded": lambda data: Degraded(_truth(data, "degraded")),
 }
 
 
@@ -136,6 +139,12 @@ def _text(data: dict[str, Any], member: str) -> str | None:
 def _number(data: dict[str, Any], member: str) -> int:
     if type(value := data[member]) is not int:
         raise DecodeError(f"expected {member!r} to be a whole number, but got {value!r:.80}")
+    return value
+
+
+def _truth(data: dict[str, Any], member: str) -> bool:
+    if type(value := data[member]) is not bool:
+        raise DecodeError(f"expected {member!r} to be true or false, but got {value!r:.80}")
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from ..errors import DecodeError, Truncated
-from ..events import Entries, Farewell, Notice, Outcome, Reset, encode_data
+from ..events import Degraded, Entries, Farewell, Notice, Outcome, Reset, encode_data
 from .base import MAX_FRAME_BYTES, Decoder, Encoder, Frame, Wire
 from .sse import SSEDecoder
 
@@ -45,6 +45,8 @@ class OpenAIEncoder(Encoder):
         if isinstance(notice, Farewell):
             # Clients of this API take any clean end as a complete answer.
             return _error(f"the server ended the connection before the answer: {notice.reason}", notice.reason)
+        if isinstance(notice, Degraded):
+            return b": degraded %b\n" % encode_data(notice.degraded)
         return b": dropped %d\n" % notice.count
 
     def _outcome(self, outcome: Outcome) -> bytes:

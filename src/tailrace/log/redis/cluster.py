@@ -60,13 +60,15 @@ class Cluster:
         on_push: OnPush,
         on_commands: Callable[[], object],
         on_news: Callable[[IsLost], object],
+        on_reach: Callable[[], object],
+        grace: float,
         limits: Limits,
     ) -> None:
         """Make the way to a cluster, some of whose servers are known. See `Server` for the other parameters."""
         self._seeds = tuple(seeds)
         self._name, self._scripts, self._echo = name, [script.sharded for script in scripts], echo
         self._on_push, self._on_commands, self._on_news = on_push, on_commands, on_news
-        self._limits = limits
+        self._on_reach, self._grace, self._limits = on_reach, grace, limits
         self._slots: list[Server | None] = [None] * SLOTS
         self._servers: dict[str, Server] = {}
         self._echoes: dict[bytes, Server] = {}
@@ -192,6 +194,10 @@ class Cluster:
         connection = self._heard.get(channel)
         return server is None or connection is None or server.news.connection is not connection
 
+    def is_away(self, channel: bytes) -> bool:
+        server = self._slots[slot_of(channel)]
+        return server is None or server.away
+
     # The map
 
     async def _server_of(self, key: bytes, within: float) -> Server:
@@ -256,6 +262,7 @@ class Cluster:
                 del self._servers[key], self._echoes[f"{self._echo}:{key}".encode()]
                 self._spawn(server.aclose())
         self._on_news(self.is_lost)
+        self._on_reach()  # a channel may belong to another server now
 
     def _server(self, host: str, port: int) -> Server:
         address = self._seeds[0].at(host, port)
@@ -269,6 +276,8 @@ class Cluster:
                 on_push=self._on_push,
                 on_commands=self._on_commands,
                 on_news=lambda _: self._on_news(self.is_lost),
+                on_reach=self._on_reach,
+                grace=self._grace,
                 limits=self._limits,
             )
             self._echoes[echo.encode()] = server

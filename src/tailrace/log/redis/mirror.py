@@ -56,6 +56,9 @@ class Home(Protocol):
     def used(self, log: Mirror) -> None:
         """Note that a log is read or written here, or is no longer."""
 
+    def loaded(self, log: Mirror) -> None:
+        """Note that a degraded log has loaded what the store has."""
+
     def written(self, log: Mirror) -> None:
         """Renew a log's expiry if it is time to, because somebody uses it."""
 
@@ -265,9 +268,13 @@ class Mirror(Log):
             with suppress(StoreUnavailable):
                 await self.refresh()
 
+    def doubt(self) -> None:
+        """Note that something may be missing here, even after what is loading now."""
+        self.stale = self._again = True
+
     def suspect(self) -> None:
         """Load what the store has, because something may be missing or wrong here."""
-        self.stale = self._again = True
+        self.doubt()
         if self._load is None or self._load.done():
             self._load = self._home.spawn(self._reload())
 
@@ -301,6 +308,8 @@ class Mirror(Log):
             early, self._early, self._early_size = self._early, [], 0
             for frame in early:
                 self.receive(frame)  # is deferred again if there is another gap
+        if self.degraded:
+            self._home.loaded(self)
 
     def adopt(self, answer: list[Any], top: int = 0, tag: bytes = NO_TAG) -> None:
         """Take what LOAD answered to a mirror that stood at `top`, with the batch of a tag."""

@@ -53,6 +53,7 @@ class Mirrors:
         self._attached: dict[bytes, Mirror] = {}
         self._attaching: dict[str, asyncio.Task[RedisLog | None]] = {}
         self._arriving: dict[bytes, _Early] = {}
+        self._unheard: set[bytes] = set()  # channels that are not subscribed again yet
         self.connects = 0
         self.servers: Servers
 
@@ -69,8 +70,10 @@ class Mirrors:
         """Return the mirror of a log, or None if there is no such log. Raise StoreUnavailable."""
         log = self._known.get(name)
         if log is not None and log.lost is None:
-            if log.attached and (log.readers or log.writer is not None):
-                return log  # neither can it expire, nor can others have made a new one without this process hearing it
+            if log.attached and (log.readers or log.writer is not None or log.degraded):
+                # Neither can it expire, nor can others have made a new one without this process hearing it. While the
+                # store is out of reach, this is all that there is.
+                return log
             await self.attach(log)
             if log.lost is None:
                 return log
@@ -95,6 +98,7 @@ class Mirrors:
             log.attached = False
             log.unlisten(self._changed)
             del self._attached[log.channel]
+            self._unheard.discard(log.channel)
             self.servers.unsubscribe(log.channel)
 
     def clear(self) -> None:
@@ -103,6 +107,7 @@ class Mirrors:
             log.attached = log.told = False
             log.unlisten(self._changed)
         self._attached.clear()
+        self._unheard.clear()
 
     def push(self, channel: bytes, data: bytes) -> None:
         """Take a frame."""
@@ -117,11 +122,26 @@ class Mirrors:
         if not lost:
             return
         self.connects += 1
+        self._unheard.update(lost)
         await self.servers.subscribe(lost)
+        self._unheard.difference_update(lost)
         # Not before: a load that came before the confirmation has missed what came between.
         for channel in lost:
             if (log := self._attached.get(channel)) is not None:
-                log.stale = True
+                log.doubt()
+
+    def look_at_servers(self) -> None:
+        """Note which logs are degraded, because their server is away. Those whose server is back are to be loaded."""
+        for log in self:
+            if self.servers.is_away(log.channel):
+                log.set_degraded(True)
+            elif log.degraded and log.channel not in self._unheard:
+                log.doubt()
+
+    def loaded(self, log: Mirror) -> None:
+        """Note that a degraded log is up to date, if it is: loaded while its server was there and it was subscribed."""
+        if not (log.stale or log.channel in self._unheard or self.servers.is_away(log.channel)):
+            log.set_degraded(False)
 
     async def refresh_stale(self) -> None:
         """Refresh the mirrors that may have missed something, not all at once."""
@@ -172,6 +192,8 @@ class Mirrors:
     def _enlist(self, log: Mirror) -> None:
         log.attached, log.keepers = True, (self._changed, self._keeper.changed)
         self._attached[log.channel] = log
+        if self.servers.is_away(log.channel):
+            log.set_degraded(True)
         log.listen(self._changed)
         self._watch(log)
 

@@ -13,6 +13,9 @@ from .connection import Limits, NotSent, OnPush
 from .link import Link, Script
 from .sentinel import Sentinels
 
+CHECKS = 4
+"""In how many parts `grace` is waited for."""
+
 IsLost: TypeAlias = Callable[[bytes], bool]
 """A function that tells whether a channel is to be subscribed anew."""
 
@@ -51,6 +54,9 @@ class Servers(Protocol):
     def moved(self, channel: bytes) -> None:
         """Note that a server has taken a subscription away, because it has the channel's slot no more."""
 
+    def is_away(self, channel: bytes) -> bool:
+        """Tell whether the server of a channel is out of reach, and has been for longer than a moment."""
+
     def hear(self, channel: bytes, data: bytes) -> bool:
         """Take a message if it is one of `echo`. Otherwise return False."""
 
@@ -69,6 +75,9 @@ class Server:
 
     A connection may lead to a server that is frozen, was demoted or is cut off from the others. A PING would not show
     this. So a number is published by the one connection and awaited on the other.
+
+    The server is in reach while both connections are there and no number is on its way. Once this has not been so for
+    `grace` seconds, the server is `away`, until it is so again.
     """
 
     apart = False
@@ -83,15 +92,32 @@ class Server:
         on_push: OnPush,
         on_commands: Callable[[], object],
         on_news: Callable[[IsLost], object],
+        on_reach: Callable[[], object],
+        grace: float,
         limits: Limits,
     ) -> None:
         """Make the connections of a server, which knows both by a name. `echo` is the channel of the number.
 
         It calls `on_commands` after each connect for commands, and `on_news` after each connect for news, to subscribe
-        the channels that were lost.
+        the channels that were lost. It calls `on_reach` when the server is away, and when it is back.
         """
-        self.commands = Link(target, name=name, scripts=scripts, on_connect=self._commands_connected, limits=limits)
-        self.news = Link(target, name=name, on_push=on_push, on_connect=self._news_connected, limits=limits)
+        self.away = False
+        self.commands = Link(
+            target,
+            name=name,
+            scripts=scripts,
+            on_connect=self._commands_connected,
+            on_lost=self._look,
+            limits=limits,
+        )
+        self.news = Link(
+            target,
+            name=name,
+            on_push=on_push,
+            on_connect=self._news_connected,
+            on_lost=self._news_lost,
+            limits=limits,
+        )
         self._links = [self.commands, self.news]
         if isinstance(target, Sentinels):
             self._links.append(target.watch(name, self._moved))
@@ -101,13 +127,18 @@ class Server:
         self._number = 0
         self._listening = False
         self._sent = self._heard = b""
+        self._on_reach = on_reach
+        self._grace = grace
+        self._doubt: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         for link in self._links:
             link.open()
+        self._look()
 
     async def aclose(self) -> None:
         await asyncio.gather(*(link.aclose() for link in self._links))
+        self._trust()
 
     @property
     def connected(self) -> bool:
@@ -140,12 +171,44 @@ class Server:
         self.commands.drop(reason)
         self.news.drop(reason)
 
+    # Whether it is in reach
+
+    def is_away(self, channel: bytes) -> bool:
+        return self.away
+
+    def _look(self, _: object = None) -> None:
+        if self.commands.connected and self._listening and self._sent == self._heard:
+            self._trust()
+            if self.away:
+                self.away = False
+                self._on_reach()
+        elif self._doubt is None and not self.away:
+            self._check_later(CHECKS)
+
+    def _trust(self) -> None:
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
+
+    def _check_later(self, checks: int) -> None:
+        # In parts: after the event loop stood still, what waits in the sockets is read before the next part is over.
+        self._doubt = asyncio.get_running_loop().call_later(self._grace / CHECKS, self._check, checks - 1)
+
+    def _check(self, checks: int) -> None:
+        if checks:
+            self._check_later(checks)
+        else:
+            self._doubt = None
+            self.away = True
+            self._on_reach()
+
     # The number that comes back
 
     def hear(self, channel: bytes, data: bytes) -> bool:
         if channel != self._echo:
             return False
         self._heard = data
+        self._look()
         return True
 
     def echo(self) -> asyncio.Future[Any]:
@@ -153,6 +216,7 @@ class Server:
         published = self.commands.call("PUBLISH", self._echo, self._number)
         if self._listening:
             self._sent = b"%d" % self._number
+            self._look()
         return published
 
     def listens(self) -> bool:
@@ -165,11 +229,13 @@ class Server:
     def _listen(self, listening: bool) -> None:
         self._listening = listening
         self._sent = self._heard = b""
+        self._look()
 
     # New connections
 
     def _commands_connected(self) -> None:
         self._moved(str(self.commands.address))
+        self._look()
         self._on_commands()
 
     def _news_connected(self) -> None:
@@ -178,6 +244,9 @@ class Server:
         with suppress(NotSent):
             self.news.subscribe([self._echo]).add_done_callback(self._subscribed)
         self._on_news(lambda _: True)
+
+    def _news_lost(self, _: object) -> None:
+        self._listen(False)
 
     def _subscribed(self, confirmed: asyncio.Future[None]) -> None:
         if not confirmed.cancelled() and confirmed.exception() is None:

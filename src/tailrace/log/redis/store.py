@@ -49,7 +49,8 @@ FENCE_STEP = 1 << 20
 class Pace:
     """How soon a store notices things. Times are in seconds.
 
-    - `interval`: between two rounds of the beat. A dead process is found after three, a lost message after two.
+    - `interval`: between two rounds of the beat. A dead process is found after three, a lost message after two. A
+      server that is out of reach for half an interval makes its logs `degraded`.
     - `linger`: for how long the mirror of a log stays up to date after its last use.
     - `patience`: for how long a call is repeated while Redis does not answer.
     """
@@ -258,6 +259,9 @@ class RedisStore(LogStore):
             log.touched = time.monotonic()
             self.spawn(self._touch(log, self.keep_ms(log, ended=log.outcome is not None)))
 
+    def loaded(self, log: Mirror) -> None:
+        self._mirrors.loaded(log)
+
     def keep_ms(self, log: Mirror, *, ended: bool) -> int:
         keep = self._keep_ms(ended=ended)
         # A log in use must not expire before the next rounds renew it.
@@ -277,6 +281,8 @@ class RedisStore(LogStore):
             on_push=self._pushed,
             on_commands=self._commands_connected,
             on_news=self._news_connected,
+            on_reach=self._reach_changed,
+            grace=self._pace.interval / 2,
             limits=self._limits,
         )
         self._beat = Beat(
@@ -297,6 +303,11 @@ class RedisStore(LogStore):
         for log in self._mirrors:
             if log.told != (log.readers > 0):
                 self.used(log)
+
+    def _reach_changed(self) -> None:
+        if self._servers is not None:
+            self._mirrors.look_at_servers()
+            self.spawn(self._mirrors.refresh_stale())
 
     def _news_connected(self, is_lost: IsLost) -> None:
         self.spawn(self._listen(is_lost))
