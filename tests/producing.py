@@ -9,7 +9,7 @@ from tailrace import Log, MemoryLog, Outcome, Producer
 from tailrace.log.memory import MemoryWriter
 from tailrace.log.writer import Writer
 
-LIMIT = 10.0
+LIMIT = 30.0
 
 
 def leased(log: MemoryLog) -> MemoryWriter:

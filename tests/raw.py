@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from tailrace.wire.base import Frame, Wire
 from tailrace.wire.sse import SSE
 
-BOUND = 10
+BOUND = 30
 """Seconds after which a test's wait has failed."""
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tailrace.pulse import SLOTS, Pulse
 
-LIMIT = 10.0
+LIMIT = 30.0
 INTERVAL = 0.008
 
 

@@ -20,7 +20,7 @@ from tests.sources import turns
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
-LIMIT = 10.0
+LIMIT = 30.0
 PLACE: ContextVar[str] = ContextVar("PLACE", default="nowhere")
 
 Action = Callable[[], object]

@@ -16,7 +16,7 @@ from tailrace.testing import Relay, relayed
 from tests.chat.api.talking import Chat, Scripted, chatting
 from tests.system.test_browser import ARGUMENTS
 
-PATIENCE = 10_000
+PATIENCE = 30_000
 """Milliseconds after which no test waits any more."""
 
 expect.set_options(timeout=PATIENCE)

@@ -133,7 +133,7 @@ async def test_an_idle_page_says_within_seconds_that_the_server_is_gone(browser:
         await demo.say("Go")
         await demo.ends()
         async with demo.site.restarting():
-            await expect(demo.connection).to_have_text(RECONNECTING, timeout=3000)
+            await expect(demo.connection).to_have_text(RECONNECTING, timeout=10_000)
             await expect(demo.page.locator("#connection")).to_have_attribute("data-mark", "lost")
             await expect(demo.announced).to_have_text("Connection lost. Reconnecting.")
             await expect(demo.button("Try now")).to_be_visible()

@@ -11,7 +11,7 @@ from tailrace.testing.writers import wait_room
 from tailrace.wire.sharing import SHARED_BYTES, SHARED_ENCODERS
 from tests.storing import MemoryContract
 
-LIMIT = 10.0
+LIMIT = 30.0
 
 
 class FetchingLog(MemoryLog):

@@ -17,7 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from tailrace import NDJSON, SSE, Event, Flow, Retention, StreamRouter
 from tailrace.modes import DEFAULT_WIRES
 from tests.asgi.apps import ACCEPTED, SSE_HEADERS, STREAMED, small_engine
-from tests.raw import exchange, fetch, frames, values
+from tests.raw import BOUND, exchange, fetch, frames, values
 from tests.routing.apps import NDJSON_HEADERS, Recording, client_of
 from tests.serving import serving
 from tests.sources import Faucet, soon
@@ -788,7 +788,7 @@ async def test_compression_holds_no_event_back(media_type: str) -> None:
     headers = {"Accept": media_type, "Accept-Encoding": "gzip"}
     async with client_of(app) as client, client.stream("GET", "/x", headers=headers) as answer:
         chunks = answer.aiter_bytes()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(BOUND):
             body = b""
             while b"first" not in body:
                 body += await anext(chunks)

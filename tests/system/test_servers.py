@@ -296,7 +296,7 @@ async def test_a_websocket_is_closed_with_the_code_of_its_end(
     async with opened(server, path) as socket:
         for _ in range(10):
             try:
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(PATIENCE):
                     await socket.recv()
             except ConnectionClosed:
                 break

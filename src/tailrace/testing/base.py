@@ -39,7 +39,7 @@ async def raised(kind: type[E], awaitable: Awaitable[object]) -> E:
 class Contract:
     """Opens a store for each test, breaks it where a test says so, and bounds every wait."""
 
-    limit: float = 10.0
+    limit: float = 30.0
     """Seconds after which a wait fails."""
 
     pause: float = 0.2

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 from tailrace.chat.store import StoreError, database, open_store
 from tailrace.chat.store.opening import open_database, upgrade
 from tailrace.chat.store.sqlite import Threads
+from tests.raw import BOUND
 
 from .asking import asks, begin
 from .opening import file_url, refusal
@@ -197,7 +198,7 @@ class Held:
 
     def __call__(self, connection: Connection) -> None:
         self._loop.call_soon_threadsafe(self.has_begun.set)
-        assert self._may_go_on.wait(30)
+        assert self._may_go_on.wait(BOUND)
         self._work(connection)
 
     def let_go_on(self) -> None:
@@ -221,17 +222,17 @@ async def test_what_a_cancelled_request_has_begun_is_carried_out_and_nothing_els
         await upgrade(database)
         begun = Held(insert("begun"))
         first = asyncio.create_task(database.write(begun))
-        await asyncio.wait_for(begun.has_begun.wait(), 5)
+        await asyncio.wait_for(begun.has_begun.wait(), BOUND)
         second = asyncio.create_task(database.write(insert("waiting")))
         third = asyncio.create_task(database.write(insert("patient")))
         await asyncio.sleep(0)
         first.cancel()
         second.cancel()
-        await asyncio.wait([first, second], timeout=5)  # although the thread is still at work
+        await asyncio.wait([first, second], timeout=BOUND)  # although the thread is still at work
         assert first.cancelled()
         assert second.cancelled()
         begun.let_go_on()
-        await asyncio.wait_for(third, 5)
+        await asyncio.wait_for(third, BOUND)
         assert await database.read(owners) == ["begun", "patient"]
 
 
@@ -256,7 +257,7 @@ async def test_a_hanging_disk_keeps_no_database_open(tmp_path: Path) -> None:
         assert await opened.read(lambda connection: 1) == 1
     (left,) = (thread for thread in threading.enumerate() if thread not in before)
     held.let_go_on()
-    left.join(5)
+    left.join(BOUND)
     assert not left.is_alive()
 
 
@@ -282,10 +283,10 @@ async def test_a_call_returns_or_raises() -> None:
         raise LookupError("not here")
 
     async with some_threads() as threads:
-        assert await threads.run(lambda left: threading.current_thread().name, 5) == "test"
+        assert await threads.run(lambda left: threading.current_thread().name, BOUND) == "test"
         with pytest.raises(LookupError, match="not here"):
-            await threads.run(fail, 5)
-        assert await threads.run(lambda left: 2, 5) == 2
+            await threads.run(fail, BOUND)
+        assert await threads.run(lambda left: 2, BOUND) == 2
 
 
 def same(number: int, left: float) -> int:
@@ -299,20 +300,20 @@ async def test_one_thread_keeps_the_order() -> None:
         done.append(number)
 
     async with some_threads() as threads:
-        await asyncio.gather(*(threads.run(partial(note, number), 5) for number in range(9)))
+        await asyncio.gather(*(threads.run(partial(note, number), BOUND) for number in range(9)))
     assert done == list(range(9))
 
 
 async def test_several_threads_work_at_the_same_time() -> None:
     meeting = threading.Barrier(3)
     async with some_threads(3) as threads:
-        places = await asyncio.gather(*(threads.run(lambda left: meeting.wait(5), 5) for _ in range(3)))
+        places = await asyncio.gather(*(threads.run(lambda left: meeting.wait(BOUND), BOUND) for _ in range(3)))
     assert sorted(places) == [0, 1, 2]
 
 
 async def test_what_was_asked_for_is_done_before_they_end() -> None:
     async with some_threads(2) as threads:
-        asked = [asyncio.create_task(threads.run(partial(same, number), 5)) for number in range(9)]
+        asked = [asyncio.create_task(threads.run(partial(same, number), BOUND)) for number in range(9)]
         await asyncio.sleep(0)
     assert [await one for one in asked] == list(range(9))
 
@@ -321,19 +322,19 @@ async def test_waiting_for_a_thread_and_working_have_one_deadline() -> None:
     hanging = threading.Event()
     left: list[float] = []
     async with some_threads() as threads:
-        first = asyncio.create_task(threads.run(lambda _: hanging.wait(30), 5))
+        first = asyncio.create_task(threads.run(lambda _: hanging.wait(BOUND), BOUND))
         began = asyncio.get_running_loop().time()
-        others = [asyncio.create_task(threads.run(left.append, 0.05)) for _ in range(6)]
-        last = asyncio.create_task(threads.run(left.append, 5))
+        others = [asyncio.create_task(threads.run(left.append, 0.05)) for _ in range(1000)]
+        last = asyncio.create_task(threads.run(left.append, BOUND))
         for other in others:
             with pytest.raises(TimeoutError, match=r"expected a turn within 0\.05 s, but other work took longer"):
                 await other
         waited = asyncio.get_running_loop().time() - began
-        assert waited < 1  # together, not one after the other
+        assert waited < BOUND  # together, not one after the other
         hanging.set()
         await asyncio.gather(first, last)
     assert len(left) == 1
-    assert 0 < left[0] <= 5 - 0.05
+    assert 0 < left[0] <= BOUND - 0.05
 
 
 async def test_a_thread_that_waits_holds_on_to_nothing() -> None:
@@ -341,8 +342,8 @@ async def test_a_thread_that_waits_holds_on_to_nothing() -> None:
         pass
 
     async with some_threads() as threads:
-        result = await threads.run(lambda left: Result(), 5)
-        await threads.run(lambda left: None, 5)
+        result = await threads.run(lambda left: Result(), BOUND)
+        await threads.run(lambda left: None, BOUND)
         seen = weakref.ref(result)
         del result
         assert seen() is None
@@ -352,10 +353,10 @@ async def test_one_that_hangs_is_left() -> None:
     hanging = threading.Event()
     last = threading.Event()
     threads = Threads("test", 2, last.set)
-    asked = asyncio.create_task(threads.run(lambda left: hanging.wait(30), 5))
+    asked = asyncio.create_task(threads.run(lambda left: hanging.wait(BOUND), BOUND))
     await asyncio.sleep(0)
     await threads.close(0.02)
     assert not last.is_set()
     hanging.set()
-    assert await asyncio.wait_for(asked, 5) is True
-    assert last.wait(5)
+    assert await asyncio.wait_for(asked, BOUND) is True
+    assert last.wait(BOUND)

@@ -23,7 +23,7 @@ from tailrace.pulse import Pulse
 
 from .redis_server import RedisServer
 
-LIMIT = 10.0
+LIMIT = 30.0
 """Seconds after which a wait fails."""
 
 QUICK = Pace(interval=0.2, linger=0.1, patience=2.0)

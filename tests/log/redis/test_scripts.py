@@ -29,7 +29,7 @@ from tailrace.log.redis.scripts import (
     Keys,
 )
 
-from .redis_server import RedisServer, redis_server
+from .redis_server import PATIENCE, RedisServer, redis_server
 
 END_FRAME = b"= E 2 t2 {}"
 
@@ -91,10 +91,10 @@ def heard(stream: Stream) -> Iterator[Any]:
     client = Redis.from_url(stream.server.unix_url)
     channel = client.pubsub()  # type: ignore[no-untyped-call]
     channel.subscribe(stream.keys.log)
-    assert channel.get_message(timeout=5)["type"] == "subscribe"
+    assert channel.get_message(timeout=PATIENCE)["type"] == "subscribe"
 
     def frames(count: int) -> list[bytes]:
-        found = [channel.get_message(timeout=5)["data"] for _ in range(count)]
+        found = [channel.get_message(timeout=PATIENCE)["data"] for _ in range(count)]
         assert channel.get_message(timeout=0) is None
         return found
 
