@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from redis import Redis
 from ruamel.yaml import YAML
+from sqlalchemy.pool import QueuePool
 
 from tailrace import Engine
 from tailrace.chat import ChatSettings
@@ -75,6 +76,11 @@ def test_the_settings_that_the_page_shows_are_settings() -> None:
     shown = set(re.findall(r"^TAILRACE_(\w+)=", section("Under systemd"), re.M))
     assert shown - {"HOST"} == {"STREAMS", "DATABASE", "API_KEYS"}
     assert {name.lower() for name in shown - {"HOST"}} <= ChatSettings.model_fields.keys()
+
+
+def test_a_process_has_as_many_connections_to_postgresql_as_the_page_says() -> None:
+    most = default(QueuePool, "pool_size") + default(QueuePool, "max_overflow")
+    assert f"Each process opens up to {most} connections" in PAGE
 
 
 MEASURED = re.findall(r"^\| ([^|]+) \| ([^|]*\d[^|]*) \| \[[^]]+\]\(benchmarks/README\.md#([\w-]+)\)", PAGE, re.M)
