@@ -24,6 +24,8 @@ PACKAGES = (
     "websockets",
     "sqlalchemy",
     "redis",
+    "broadcaster",
+    "fastapi-resumable-stream",
     "hiredis",
     "httpx",
     "httpx-sse",

@@ -6,6 +6,7 @@ from statistics import median
 from benchmarks.peers import (
     BARE,
     BARE_CHAT,
+    BROADCASTER,
     CHAT,
     ECHO,
     FASTAPI,
@@ -20,13 +21,18 @@ from benchmarks.peers import (
     OPENAI,
     PACKETS,
     PACKETS_SOCKET,
+    REDIS_PY,
+    REDIS_PY_EACH,
+    RESUMABLE_STREAM,
     RICH_LIVE,
     ROOMS,
+    SOCKETIO_REDIS,
     SOCKETS,
     SSE_STARLETTE,
     STARLETTE_FILE,
     TAILRACE,
     TAILRACE_ASGI,
+    TAILRACE_BUS,
     TAILRACE_DECODER,
     TAILRACE_FILE,
     TAILRACE_PROMPT,
@@ -133,6 +139,26 @@ class RatioFloor(Floor):
         return f"{ratio}× {'less than ' if self.less else ''}{self.rival.label}"
 
 
+@dataclass(frozen=True)
+class NoneFloor(Floor):
+    """What must not happen in any round."""
+
+    limit: float = 0.0
+
+    def judge(self, results: Results) -> Verdict | None:
+        if (spread := self.find(results, self.peer)) is None:
+            return None
+        show = self.definition.show
+        return Verdict(
+            work=self.work,
+            floor="none",
+            measured=show(spread.median),
+            spread=f"{show(spread.min)} – {show(spread.max)}",
+            spare=-1.0 if spread.max > 0 else 0.0,
+            holds=self.holds,
+        )
+
+
 _FANOUT = (
     "about 40 % of a delivery is the kernel's, as much as all of nginx's; most of the rest is the server's own `send` "
     "and a step of the reader's task"
@@ -165,6 +191,14 @@ _KEPT = (
 )
 _JSON = "most of the time is the JSON of the chunks, which pydantic_core reads twice as fast as Python's json"
 _PIECES = "a third of the time is httpx's, which both read from, and a piece passes from it to the core and back"
+_APPEND = (
+    "the script in Redis checks the incarnation, the end and the writer, and keeps the batch, which one call at a time "
+    "waits for"
+)
+_MIRROR = (
+    "each message is split and compared with what came before, and its event is kept for all readers of the process; "
+    "the kernel's part of a message is the same for both"
+)
 
 
 def _decoding(scenario: str, metric: str, limit: float, holds: str = "") -> RatioFloor:
@@ -196,6 +230,18 @@ FLOORS: tuple[Floor, ...] = (
     RatioFloor("packets", "rate", 0.7, peer=PACKETS_SOCKET, rival=ECHO, holds=_PACKETS_SOCKET),
     RatioFloor("download", "cpu_us", 5, peer=TAILRACE_FILE, rival=FILE_LOOP, less=True),
     RatioFloor("download", "cpu_us", 1, peer=TAILRACE_FILE, rival=STARLETTE_FILE),
+    RatioFloor("redis-publish-1", "rate", 0.75, peer=TAILRACE_BUS, rival=REDIS_PY, holds=_APPEND),
+    RatioFloor("redis-publish-16", "rate", 0.5, peer=TAILRACE_BUS, rival=REDIS_PY, holds=_APPEND),
+    RatioFloor("redis-publish-16", "rate", 1, peer=TAILRACE_BUS, rival=REDIS_PY_EACH, holds=_APPEND),
+    RatioFloor("redis-publish-256", "rate", 0.5, peer=TAILRACE_BUS, rival=REDIS_PY, holds=_APPEND),
+    RatioFloor("redis-publish-256", "rate", 1, peer=TAILRACE_BUS, rival=REDIS_PY_EACH, holds=_APPEND),
+    *(
+        RatioFloor("redis-deliver", metric, 1, peer=TAILRACE_BUS, rival=rival)
+        for metric in ("median_ms", "cpu_us")
+        for rival in (BROADCASTER, SOCKETIO_REDIS, RESUMABLE_STREAM)
+    ),
+    RatioFloor("redis-receive", "cpu_us", 3, peer=TAILRACE_BUS, rival=REDIS_PY, less=True, holds=_MIRROR),
+    *(NoneFloor("redis-cut", metric, peer=TAILRACE_BUS) for metric in ("lost", "away", "doubled")),
     RatioFloor("chat", "cpu_us", 1.5, peer=CHAT, rival=BARE_CHAT, holds=_CHAT),
     RatioFloor("chat-light", "cpu_us", 1.5, peer=CHAT, rival=BARE_CHAT),
     Floor("chat-first", "new_ms", 5, peer=LONG_SESSIONS),

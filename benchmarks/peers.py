@@ -76,6 +76,14 @@ CHAT_PAGE = python_peer("chat-page", "tailrace's chat page", "page_app")
 TAILRACE_PROMPT = Peer("tailrace-prompt", "tailrace chat", chat_client)
 IMPORTS = Peer("imports", "import of prompt_toolkit and rich", imports)
 
+# Programs that are one end of a relay through Redis.
+REDIS_PY = Peer("redis-py", "redis-py", client("relaying", "redis-py"))
+REDIS_PY_EACH = Peer("redis-py-each", "redis-py, a message an event", client("relaying", "redis-py-each"))
+BROADCASTER = Peer("broadcaster", "broadcaster", client("relaying", "broadcaster"))
+SOCKETIO_REDIS = Peer("socketio-redis", "python-socketio's manager", client("relaying", "socketio-redis"))
+RESUMABLE_STREAM = Peer("resumable-stream", "fastapi-resumable-stream", client("relaying", "resumable-stream"))
+TAILRACE_BUS = Peer("tailrace-bus", "tailrace over Redis", client("relaying", "tailrace-bus"))
+RELAYS = (REDIS_PY, REDIS_PY_EACH, BROADCASTER, SOCKETIO_REDIS, RESUMABLE_STREAM, TAILRACE_BUS)
 
 # Who sends a file.
 FILE_LOOP = file_peer("file-loop", "4 KB loop in threads", uvicorn("benchmarks.servers.file_apps:loop_app"))
@@ -92,7 +100,7 @@ def missing(peer: Peer) -> str | None:
         return "nginx with the nchan module is not installed"
     if peer in (CHAT_PAGE, PLAIN_PAGE) and shutil.which("chromium") is None:
         return "chromium is not installed"
-    if peer in (TAILRACE_REDIS, WORKER_KILLED, WORKER_STOPPED) and shutil.which("redis-server") is None:
+    if peer in (*RELAYS, TAILRACE_REDIS, WORKER_KILLED, WORKER_STOPPED) and shutil.which("redis-server") is None:
         return "redis-server is not installed"
     if peer is NGINX and shutil.which("nginx") is None:
         return "nginx is not installed"

@@ -1,7 +1,7 @@
 """A redis-server of a benchmark's own, and its own figures of what it was asked."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,13 @@ class RedisServer:
         """How many connections each process of tailrace has, by the name that it gives them."""
         clients: list[dict[str, str]] = self._admin.client_list()
         return Counter(client["name"] for client in clients if client["name"].startswith("tailrace-"))
+
+    def cut(self, ports: Iterable[int]) -> int:
+        """Close the connections that come from some ports. Return how many there were."""
+        clients: list[dict[str, str]] = self._admin.client_list()
+        addresses = {f"127.0.0.1:{port}" for port in ports}
+        found = [client["id"] for client in clients if client["addr"] in addresses]
+        return sum(self._admin.client_kill_filter(_id=id) for id in found)
 
 
 @contextmanager

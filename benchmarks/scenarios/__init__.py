@@ -16,6 +16,10 @@ from benchmarks.scenarios.page import PAGE
 from benchmarks.scenarios.prompt import PROMPT
 from benchmarks.scenarios.reading import READING
 from benchmarks.scenarios.reconnect_storm import RECONNECT_STORM
+from benchmarks.scenarios.redis_cut import REDIS_CUT
+from benchmarks.scenarios.redis_deliver import REDIS_DELIVER
+from benchmarks.scenarios.redis_publish import REDIS_PUBLISH_1, REDIS_PUBLISH_16, REDIS_PUBLISH_256
+from benchmarks.scenarios.redis_receive import REDIS_RECEIVE
 from benchmarks.scenarios.rendering import RENDERING
 from benchmarks.scenarios.replay import REPLAY, REPLAY_SMALL
 from benchmarks.scenarios.throughput import THROUGHPUT, THROUGHPUT_NDJSON
@@ -43,6 +47,12 @@ SCENARIOS = {
         PACKET_FIRST,
         RECONNECT_STORM,
         DOWNLOAD,
+        REDIS_PUBLISH_1,
+        REDIS_PUBLISH_16,
+        REDIS_PUBLISH_256,
+        REDIS_DELIVER,
+        REDIS_RECEIVE,
+        REDIS_CUT,
         CHAT,
         CHAT_LIGHT,
         CHAT_FIRST,
