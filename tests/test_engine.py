@@ -438,7 +438,7 @@ async def test_ended_logs_are_forgotten_while_nothing_else_happens() -> None:
 
 
 async def test_a_slow_reader_of_an_ended_stream_can_come_back() -> None:
-    engine = Engine(keep=0.2, heartbeat=0.08)
+    engine = Engine(keep=2.0, heartbeat=0.08)
     router = StreamRouter(engine=engine)
 
     @router.stream("/export", retention=Retention(size=None), flow=Flow.log())
@@ -455,7 +455,7 @@ async def test_a_slow_reader_of_an_ended_stream_can_come_back() -> None:
             cursor = json.loads((await slow.until(b"\n")).partition(b"\n")[0])["id"]
             log = await engine.find(address)
             assert log is not None
-            await asyncio.sleep(0.5)  # longer than an unread stream is kept
+            await asyncio.sleep(2.2)  # longer than an unread stream is kept
             assert (log.outcome, log.readers, engine.statistics().kept) == (Outcome("done"), 1, 0)
         async with exchange(base, f"{address}?after={cursor}", headers) as again:
             ids = [json.loads(line)["id"] for line in (await again.rest()).split(b"\n") if line]

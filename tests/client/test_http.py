@@ -392,7 +392,7 @@ async def test_a_failure_is_told_without_a_librarys_words(driver: Driver) -> Non
 
     async with speaking(answer) as address:
         got = await driver.read(
-            f"http{address}/", timeouts=Timeouts(idle=0.3), on_reconnect=lambda n, delay, why: told.append(str(why))
+            f"http{address}/", timeouts=Timeouts(idle=1.0), on_reconnect=lambda n, delay, why: told.append(str(why))
         )
     assert got.error is None
     assert told[0] == "the connection failed: Server disconnected without sending a response"

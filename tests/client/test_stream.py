@@ -101,7 +101,7 @@ async def test_a_connection_that_is_silent_for_too_long_is_left(relay: Relay, dr
     told: list[str] = []
     relay.next(Fault(after=480, how="stall"))
     got = await driver.read(
-        f"{relay.url}/letters", timeouts=Timeouts(idle=0.3), on_reconnect=lambda n, delay, why: told.append(str(why))
+        f"{relay.url}/letters", timeouts=Timeouts(idle=1.0), on_reconnect=lambda n, delay, why: told.append(str(why))
     )
     assert got.data == LETTERS
     assert told == ["the server has been silent for too long"]

@@ -337,12 +337,12 @@ async def test_an_open_log_may_be_kept_for_ever(redis: RedisServer) -> None:
 
 
 async def test_what_is_read_is_kept_and_what_was_left_is_forgotten(redis: RedisServer) -> None:
-    async with stores(redis.url, keeping=Keeping(keep=0.3)) as (one, other):
+    async with stores(redis.url, pace=replace(QUICK, interval=0.5), keeping=Keeping(keep=0.3)) as (one, other):
         here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
         await here.append(1)
         with there.tail() as tail:
             await here.close()
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(3.0)  # longer than the five rounds for which it is kept at a time
             assert await take(tail, 1) == [1]
             assert await one.find(NAME) is not None
         del here
@@ -350,10 +350,10 @@ async def test_what_is_read_is_kept_and_what_was_left_is_forgotten(redis: RedisS
 
 
 async def test_what_is_written_is_kept(redis: RedisServer) -> None:
-    async with stores(redis.url, keeping=Keeping(idle=0.9)) as (one, other):
+    async with stores(redis.url, keeping=Keeping(idle=2.5)) as (one, other):
         leased, room = await one.attach("/leased", Retention()), await one.attach("/room", Retention())
         writer = await one.lease(leased)
-        for number in range(8):
+        for number in range(15):
             await room.append(number)
             await asyncio.sleep(0.2)
         write(writer, 1)
