@@ -35,15 +35,15 @@ class HttpClient(Client):
         self.path = path
         self._served = served
         self._at = 0
-        self._leave = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
 
     def leave(self) -> None:
-        """Give up the connection, and go to the next worker."""
-        self._leave.set()
+        """Break the connection, and go to the next worker."""
+        if self._writer is not None:
+            self._writer.transport.abort()
 
     async def follow(self) -> None:
         while not self.ended:
-            self._leave.clear()
             try:
                 await self._connect(self._served[self._at % len(self._served)])
             except (ConnectionError, asyncio.IncompleteReadError):
@@ -52,6 +52,7 @@ class HttpClient(Client):
     async def _connect(self, worker: Running) -> None:
         query = "" if self.cursor is None else f"?after={self.cursor}"
         reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        self._writer = writer
         try:
             lines = f"GET {self.path}{query} HTTP/1.1", f"Host: 127.0.0.1:{worker.port}", "Accept: application/x-ndjson"
             writer.write("\r\n".join([*lines, "", ""]).encode())
@@ -70,21 +71,10 @@ class HttpClient(Client):
 
     async def _read(self, response: Exchange) -> None:
         decoder = NDJSON().decoder()
-        leaving = asyncio.create_task(self._leave.wait())
-        try:
-            while not self._leave.is_set():
-                reading = asyncio.create_task(response.chunk())
-                await asyncio.wait([reading, leaving], return_when=asyncio.FIRST_COMPLETED)
-                if not reading.done():
-                    reading.cancel()
-                    break
-                if not (chunk := reading.result()):
-                    break
-                self._take(decoder.feed(chunk))
-            if not (self.ended or response.whole):
-                self._lose()
-        finally:
-            leaving.cancel()
+        while chunk := await response.chunk():
+            self._take(decoder.feed(chunk))
+        if not (self.ended or response.whole):
+            self._lose()
 
     def _lose(self) -> None:
         self._at += 1
