@@ -102,6 +102,7 @@ class Client:
         self.freshest = 0.0  # when the newest of its items was begun
         self.ended = ""  # the outcome, or "gone"
         self.cursor: str | None = None
+        self.degraded = False
         self._changes = changes
         self._told = told
 
@@ -132,6 +133,13 @@ class Client:
         self.resets.append(reason)
         self._break(reason)
         self._told(f"reset {reason}")
+
+    def degrade(self, degraded: bool) -> None:
+        """Note whether the process of the client cannot reach Redis."""
+        if degraded != self.degraded:
+            self.degraded = degraded
+            self._told("degraded" if degraded else "up to date")
+            self._changes.tell()
 
     def finish(self, outcome: str) -> None:
         """Note that the client has the end, or that there is no such log any more."""

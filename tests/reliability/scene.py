@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -66,7 +66,7 @@ class StoreClient(Client):
     async def _read(self, log: Log) -> None:
         after = None if self.cursor is None else await log.resolve(Cursor.parse(self.cursor))
         left = STAY
-        with log.tail(after) as tail:
+        with self._heeding(log), log.tail(after) as tail:
             async for entries in tail:
                 self.take(log.epoch, zip(entries.offsets, (entry.data for entry in entries), strict=True))
                 self.cursor = str(tail.cursor())
@@ -78,6 +78,18 @@ class StoreClient(Client):
                     return
         assert log.outcome is not None
         self.finish(log.outcome.code or log.outcome.state)
+
+    @contextmanager
+    def _heeding(self, log: Log) -> Iterator[None]:
+        log.listen(self._heed)
+        try:
+            self._heed(log)
+            yield
+        finally:
+            log.unlisten(self._heed)
+
+    def _heed(self, log: Log) -> None:
+        self.degrade(log.degraded)
 
 
 class Scene:
@@ -181,7 +193,7 @@ class Scene:
         """Wait until each client has something that was published after a moment, by default now, or has an end."""
         after = time.monotonic() if since is None else since
         await self.until(
-            lambda: all(client.freshest > after or client.ended for client in self.clients),
+            lambda: all((client.freshest > after and not client.degraded) or client.ended for client in self.clients),
             "all clients to have what is new",
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -20,18 +19,37 @@ fault = pytest.mark.fault
 
 @fault(
     "Redis stands still (SIGSTOP), and goes on",
-    noticed="a connection without an answer for 2 s",
-    reader="nothing; late",
+    noticed="a published number that does not come back",
+    reader="`degraded`; then what is new, late",
     writer="nothing; what is written waits",
 )
 async def test_a_server_stands_still(server: RedisServer, clock: Clock) -> None:
     async with scene(clock, *[server.url] * 3) as played:
-        with clock.fault(by="lost the connection"), server.frozen():
-            await clock.noticed()
+        with clock.fault(by="degraded"), server.frozen():
+            await played.until(lambda: all(client.degraded for client in played.clients), "everybody to be told")
         await played.repaired()
         await played.finish()
     played.judge(server)
     assert (played.resets, played.ends) == (set(), {"done"})
+
+
+@fault(
+    "Redis is down for a while, and comes back with everything",
+    noticed="the connections' end",
+    reader="`degraded` after half a second; then what is new, late",
+    writer="nothing; what is written waits",
+)
+async def test_a_server_is_down(clock: Clock) -> None:
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
+        async with scene(clock, *[server.url] * 3) as played:
+            with clock.fault():
+                server.kill()
+                await played.until(lambda: all(client.degraded for client in played.clients), "everybody to be told")
+                await asyncio.to_thread(server.start)
+            await played.repaired()
+            await played.finish()
+        played.judge(server)
+        assert (played.resets, played.ends) == (set(), {"done"})
 
 
 @fault(
@@ -91,7 +109,7 @@ async def test_a_server_restarts_with_nothing(server: RedisServer, clock: Clock)
 )
 async def test_a_replica_without_the_last_writes_is_promoted(clock: Clock) -> None:
     with watched_servers() as watched:
-        async with scene(clock, *[watched.url] * 3, pace=replace(Pace(), patience=LIMIT)) as played:
+        async with scene(clock, *[watched.url] * 3) as played:
             # From now on, the master gives nothing to replicas.
             watched.master.ask("ACL", "SETUSER", "default", "-psync", "-sync")
             watched.master.ask("CLIENT", "KILL", "TYPE", "replica")
@@ -99,7 +117,7 @@ async def test_a_replica_without_the_last_writes_is_promoted(clock: Clock) -> No
             lost = played.clients[0].cursor
             with clock.fault():
                 watched.master.kill()
-                await until(watched.replaced)
+                await until(watched.replaced, LIMIT)
             await played.repaired()
             fresh = played.another(watched.url)
             late = played.client([played.room_of(fresh)], played.room, cursor=lost)
@@ -116,7 +134,8 @@ async def test_a_replica_without_the_last_writes_is_promoted(clock: Clock) -> No
     "The memory is full (`noeviction`), and free again",
     noticed="the refusal of each append",
     reader="nothing",
-    writer="nothing; what is written waits. A publish raises `StoreUnavailable` after the store's patience",
+    writer="nothing; what is written waits. A publish raises `StoreUnavailable` after the store's patience, "
+    "which is 1 s here",
 )
 async def test_the_memory_is_full(server: RedisServer, clock: Clock) -> None:
     async with scene(clock, *[server.url] * 3, pace=Pace(patience=1.0)) as played:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -60,44 +60,52 @@ async def test_a_worker_is_killed(server: RedisServer, clock: Clock) -> None:
 
 @fault(
     "A worker is cut off from Redis: its packets vanish",
-    noticed="elsewhere, a counter that stands still for three rounds; in the worker, a connection without an answer "
-    "for 2 s",
-    reader="at the worker: nothing, late; elsewhere, of streams that the worker wrote: everything that was stored, "
-    "then `error` with the code `producer_lost`",
+    noticed="in the worker, a published number that does not come back; elsewhere, a counter that stands still for "
+    "three rounds",
+    reader="at the worker: `degraded`, then what is new, late; elsewhere, as when the worker is killed",
     writer="the producers of the worker are cancelled once it is back: their streams have ended",
 )
 async def test_packets_of_a_worker_vanish(server: RedisServer, clock: Clock) -> None:
-    async with cut_off(server, clock) as way:
+    async with cut_off(server, clock) as (way, everybody_knows):
         way.hold()
-        await clock.noticed()
+        await everybody_knows()
         way.let_go()
 
 
 @fault(
     "A worker is cut off from Redis: its connections are refused",
-    noticed="elsewhere, a counter that stands still for three rounds; in the worker, the connections' end",
+    noticed="in the worker, the connections' end; elsewhere, a counter that stands still for three rounds",
     reader="as when its packets vanish",
     writer="as when its packets vanish",
 )
 async def test_connections_of_a_worker_are_refused(server: RedisServer, clock: Clock) -> None:
-    async with cut_off(server, clock) as way:
+    async with cut_off(server, clock) as (way, everybody_knows):
         way.refuse()
         way.cut()
-        await clock.noticed()
+        await everybody_knows()
         way.refuse(False)
 
 
 @asynccontextmanager
-async def cut_off(server: RedisServer, clock: Clock) -> AsyncIterator[Network]:
-    """The way of a worker to Redis, which the block breaks and mends. Check what everybody sees."""
+async def cut_off(server: RedisServer, clock: Clock) -> AsyncIterator[tuple[Network, Callable[[], Awaitable[None]]]]:
+    """The way of a worker to Redis, which the block breaks and mends. Check what everybody sees.
+
+    The block waits, by the function, until readers at the worker and readers elsewhere have been told.
+    """
     async with (
         network(server.url) as (way, url),
         workers(url, server.url) as (first, second),
         scene(clock, server.url) as played,
     ):
         items = await attend(played, first, second)
-        with clock.fault(by="producer_lost"):
-            yield way
+
+        async def everybody_knows() -> None:
+            await clock.noticed()
+            lost = [client for client in played.clients if client.published is items]
+            await played.until(lambda: any(client.ended for client in lost), "readers elsewhere to be told")
+
+        with clock.fault(by="degraded"):
+            yield way, everybody_knows
         await played.repaired()
         async with first.client() as client:
             while (await client.get("/producers")).json():

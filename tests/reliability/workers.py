@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from tailrace import NDJSON, Farewell, Frame, Outcome, Reset
+from tailrace import NDJSON, Degraded, Farewell, Frame, Outcome, Reset
 from tailrace.cursor import Cursor
 from tailrace.wire.base import read_notice
 from tests.raw import Exchange
@@ -78,6 +78,7 @@ class HttpClient(Client):
 
     def _lose(self) -> None:
         self._at += 1
+        self.degrade(False)  # it was the connection's state
         self._told("connection lost")
 
     def _take(self, frames: Sequence[Frame]) -> None:
@@ -88,6 +89,8 @@ class HttpClient(Client):
                 case Reset(reason):
                     self.cursor = frame.id
                     self.reset(reason)
+                case Degraded(degraded):
+                    self.degrade(degraded)
                 case Farewell():
                     self._at += 1
                 case None:
