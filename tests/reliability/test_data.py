@@ -82,6 +82,7 @@ async def test_a_quiet_log_is_flushed(server: RedisServer, clock: Clock) -> None
 async def test_the_entries_are_evicted(server: RedisServer, clock: Clock) -> None:
     async with scene(clock, *[server.url] * 3) as played:
         log = await played.engines[0].log(ROOM)
+        await played.until(lambda: log.top > 5, "more than the entry of the cursor")
         early = str(log.cursor(1))
         with clock.fault():
             server.ask("DEL", *(Keys.of("tailrace", name).log for name in (ROOM, STREAM)))
