@@ -25,6 +25,7 @@ from tests.serving import accepting, free_port, process
 
 SERVER = ("uvicorn", "--factory", "--port")
 CHAT = "tailrace.chat:create_app"
+SERVE = ("tailrace", "serve", "--port")
 
 BURIED = 8.0
 """Seconds after which the others know of a dead process: three rounds of a second, on a busy machine."""
@@ -203,6 +204,19 @@ async def test_a_server_that_starts_leaves_running_replies_alone(
             assert [state for _, state in await third.replies(session_id)] == ["generating"]
             assert (await third.call("POST", f"{path}/stop"))["state"] == "stopped"
             assert await first.replies(session_id) == await third.replies(session_id)
+
+
+async def test_a_server_with_another_redis_refuses_to_start_while_others_live(
+    first: Worker, second: Worker, shared: dict[str, str]
+) -> None:
+    with redis_server() as other:
+        elsewhere = {**shared, "TAILRACE_STREAMS": other.url}
+        with process([*SERVE, str(free_port())], stdout=subprocess.PIPE, **elsewhere) as refused:
+            said, _ = await asyncio.to_thread(refused.communicate, timeout=3 * BOUND)
+    assert refused.returncode == 1
+    assert f"this one keeps its streams in {other.url}" in said.decode()
+    assert shared["TAILRACE_STREAMS"][:20] in said.decode()
+    assert "Traceback" not in said.decode()
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -31,6 +31,7 @@ from .models.base import Model
 from .requests import BodyLimit, RequestAccounting, refuse
 from .settings import ChatSettings
 from .store import StoreError, open_store
+from .workers import streams_of
 
 logger = logging.getLogger("tailrace.chat")
 
@@ -99,14 +100,16 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
 @asynccontextmanager
 async def _run(app: FastAPI) -> AsyncIterator[None]:
     state, settings = app.state, app.state.settings
+    engine: Engine = state.tailrace_engine
     async with (
         _model(state.model, settings) as model,
-        open_store(settings.database_url, shared=state.tailrace_engine.store.shared) as store,
+        aclosing(engine),  # whoever opens the database asks the store of the streams first
+        open_store(settings.database_url, streams=await streams_of(engine, settings.streams)) as store,
     ):
         metrics: Metrics = state.metrics
         metrics.start(state.access.owners, version=__version__, model=model.name, framework=FRAMEWORK)
         observer = Observer(metrics, Journal(settings.log_chunks))
-        state.conversations = chat = Conversations(state.tailrace_engine, store, model, observer, settings)
+        state.conversations = chat = Conversations(engine, store, model, observer, settings)
         async with chat.running(), lifespan(app), chat.sharing():
             yield
 

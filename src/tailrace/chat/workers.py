@@ -8,13 +8,15 @@ and waits for the ends of theirs, to see to the turns that they leave.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from secrets import token_urlsafe
 
 from .. import Engine, LogClosed, LogReset, Retention, StoreUnavailable, Writer
-from .store import Store, StoreError
+from .store import Store, StoreError, Streams
 
 logger = logging.getLogger("tailrace.chat")
 
@@ -27,6 +29,22 @@ AGAIN = 1.0
 
 Died = Callable[[str | None], Awaitable[None]]
 """A function that sees to the turns of a worker whose life has ended."""
+
+
+async def streams_of(engine: Engine, url: str | None) -> Streams | None:
+    """Return where an engine keeps its streams, for the database. Return None if they are not shared.
+
+    Raise StoreUnavailable if their store does not answer.
+    """
+    if not engine.store.shared:
+        return None
+    place = re.sub(r"//[^/?#]*@", "//", (url or "another store").partition("?")[0])  # without a password
+    return Streams(await _identity_of(engine), place)
+
+
+async def _identity_of(engine: Engine) -> bytes:
+    """Return bytes that are the same for all processes with the same store, and do not tell its secret."""
+    return hmac.digest(await engine.store.secret(), b"tailrace chat", "sha256")
 
 
 class Workers:
@@ -69,6 +87,7 @@ class Workers:
             async with self._beginning:
                 if self._life is None or self._life.lost:
                     name = token_urlsafe(9)
+                    await self._store.renew(await _identity_of(self._engine))
                     life = await self._engine.store.lease(await self._engine.log(f"{PATH}/{name}"))
                     await self._announce(name)
                     self._life, self.own = life, name

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,7 @@ from ..chat.models import open_model
 from ..chat.models.spec import UnusableModel, resolve_model
 from ..chat.settings import PREFIX, ChatSettings
 from ..chat.store import InUse, StoreError, open_store
+from ..chat.workers import streams_of
 from .command import CommandError, UsageError
 from .protocol import BoundedProtocol
 from .workers import Supervisor
@@ -123,11 +124,11 @@ async def _open(
         demo_pace=settings.demo_pace,
         timeout=settings.model_timeout,
     )
-    async with opened as model, open_store(url, shared=engine.store.shared) as store:
-        try:
-            await engine.store.secret()
-        finally:
-            await engine.aclose()
+    async with (
+        opened as model,
+        aclosing(engine),
+        open_store(url, streams=await streams_of(engine, settings.streams)) as store,
+    ):
         return ServerFacts(model.name, address, store.place, note=note)
 
 

@@ -18,13 +18,15 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from tailrace.chat.store import Session, Store, StoreError, Turn, open_store
+from tailrace.chat.store import OtherStreams, Session, Store, StoreError, Streams, Turn, open_store
 from tailrace.chat.store.database import Database
 from tailrace.chat.store.opening import SCRIPTS, open_database, upgrade, version
 from tailrace.chat.store.schema import HEAD, VERSION_TABLE, metadata
 
 from .asking import asks, begin
 from .opening import file_url, refusal
+
+STREAMS = Streams(b"here", "redis://here")
 
 
 @pytest.mark.parametrize(
@@ -300,25 +302,66 @@ async def test_an_upgrade_leaves_logging_alone(url: str) -> None:
 
 @lasting
 async def test_servers_that_share_their_streams_share_a_database(url: str) -> None:
-    async with open_store(url, shared=True) as one:
-        async with open_store(url, shared=True) as other:
+    async with open_store(url, streams=STREAMS) as one:
+        async with open_store(url, streams=STREAMS) as other:
             await begin(one, asks(), create=True)
             assert await other.count() == 1
             assert "has it open" in await refusal(url)
         assert "has it open" in await refusal(url)
     async with open_store(url) as alone:
         with pytest.raises(StoreError, match="has it open"):
-            async with open_store(url, shared=True):
+            async with open_store(url, streams=STREAMS):
                 pass
         assert await alone.count() == 1
-    async with open_store(url, shared=True) as one:
+    async with open_store(url, streams=STREAMS) as one:
         assert await one.count() == 1
+
+
+@lasting
+async def test_servers_with_other_streams_wait_for_those_that_live(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tailrace.chat.store.store.RENEWAL", 0.1)
+    others = Streams(b"others", "redis://there")
+    async with open_store(url, streams=STREAMS) as one:
+        for _ in range(2):
+            with pytest.raises(OtherStreams) as refused:
+                async with open_store(url, streams=others):
+                    pass
+            for said in ("streams in redis://there", "redis://here", "TAILRACE_STREAMS"):
+                assert said in str(refused.value)
+        async with open_store(url, streams=STREAMS):
+            assert await one.count() == 0
+    async with open_store(url, streams=others) as other:
+        assert await other.count() == 0
+        with pytest.raises(OtherStreams):
+            async with open_store(url, streams=STREAMS):
+                pass
+
+
+@lasting
+async def test_servers_whose_streams_are_lost_let_others_in_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Streams(b"new", STREAMS.place)
+    async with open_store(url, streams=STREAMS) as one, open_store(url, streams=STREAMS) as two:
+
+        async def start() -> int:
+            async with open_store(url, streams=lost) as three:
+                return await three.count()
+
+        starting = asyncio.create_task(start())
+        for store in (one, two):
+            assert not starting.done()
+            await store.renew(lost.identity)
+            await store.renew(lost.identity)
+        assert await starting == 0
+        monkeypatch.setattr("tailrace.chat.store.store.RENEWAL", 0.1)
+        with pytest.raises(OtherStreams):
+            async with open_store(url, streams=STREAMS):
+                pass
 
 
 @lasting
 async def test_of_servers_that_start_at_once_one_upgrades(url: str) -> None:
     async def start() -> int:
-        async with open_store(url, shared=True) as store:
+        async with open_store(url, streams=STREAMS) as store:
             return await store.count()
 
     assert await asyncio.gather(*(start() for _ in range(4))) == [0] * 4
@@ -326,5 +369,5 @@ async def test_of_servers_that_start_at_once_one_upgrades(url: str) -> None:
 
 async def test_a_database_in_memory_cannot_be_shared() -> None:
     with pytest.raises(StoreError, match="expected a database that other servers can open, but got SQLite in memory"):
-        async with open_store("sqlite:///:memory:", shared=True):
+        async with open_store("sqlite:///:memory:", streams=STREAMS):
             pass

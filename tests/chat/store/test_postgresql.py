@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tailrace.chat.store import InUse, Store, StoreError, database, open_store
+from tailrace.chat.store import InUse, Store, StoreError, Streams, database, open_store
 from tailrace.chat.store.postgresql import CLAIM
 
 from ...serving import free_port, listening_socket
@@ -73,6 +73,28 @@ async def test_a_server_that_has_lost_its_database_to_another_writes_nothing(url
         assert (await begin(store, asks())).session.turns == turns + 1
         assert not (await other.execute(CLAIM)).scalar_one()
     await engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_streams_that_are_lost_while_the_claim_is_count_from_its_renewal_on(url: str) -> None:
+    before, after = (Streams(identity, "redis://here") for identity in (b"before", b"after"))
+    async with open_store(url, streams=before) as store:
+        await begin(store, asks(), create=True)
+        await execute(
+            url,
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        async with asyncio.timeout(30):
+            while True:  # the event loop takes a moment to hear of it
+                try:
+                    await store.renew(after.identity)
+                except StoreError:
+                    continue
+                break
+        assert (await begin(store, asks())).session.turns == 2
+        async with open_store(url, streams=after) as other:
+            assert await other.count() == 1
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)

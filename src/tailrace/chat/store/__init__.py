@@ -1,6 +1,6 @@
 """The store of sessions and turns: SQLite in a file, or PostgreSQL."""
 
-from .database import InUse, StoreError
+from .database import InUse, OtherStreams, StoreError, Streams
 from .records import (
     BadToken,
     Begun,
@@ -22,6 +22,7 @@ __all__ = [
     "Begun",
     "InUse",
     "NewTurn",
+    "OtherStreams",
     "Page",
     "Session",
     "SessionFull",
@@ -30,6 +31,7 @@ __all__ = [
     "SessionRunning",
     "Store",
     "StoreError",
+    "Streams",
     "Turn",
     "TurnNotLast",
     "TurnState",

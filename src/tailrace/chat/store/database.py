@@ -2,6 +2,7 @@
 
 StoreError            the database cannot be opened, reached, read or written: one line, without its password
 ├── InUse             another server has it open, and does not share it
+│   └── OtherStreams  another server has it open, and keeps its streams elsewhere
 └── Conflict          it refuses a row because of another row
 """
 
@@ -12,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -37,6 +39,32 @@ class InUse(StoreError):
         super().__init__(
             f"{place}: expected a database that no other server uses, or several that share TAILRACE_STREAMS, "
             f"but {owner} has it open"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Where servers that share a database keep their streams.
+
+    - `identity`: bytes that are the same for all servers with the same streams, and for no others.
+    - `place`: the address for errors, without a password.
+    """
+
+    identity: bytes
+    place: str
+
+    @property
+    def key(self) -> int:
+        """A number of 31 bits, by which servers find those with other streams."""
+        return int.from_bytes(self.identity[:4], "big") >> 1
+
+
+class OtherStreams(InUse):
+    def __init__(self, place: str, streams: Streams, others: str) -> None:
+        StoreError.__init__(
+            self,
+            f"{place}: expected servers with the same streams, but this one keeps its streams in {streams.place}, and "
+            f"{others}: give all of them the same TAILRACE_STREAMS, or stop the others before you move to another one",
         )
 
 
@@ -98,11 +126,15 @@ class Database(ABC):
         await self._close()
 
     @abstractmethod
-    async def claim(self, *, shared: bool) -> None:
-        """Keep other servers out until the database is closed, or let only those in that share it.
+    async def claim(self, streams: Streams | None) -> None:
+        """Keep other servers out until the database is closed, or let only those in that have the same streams.
 
         Raise InUse if there is one that must not be there.
         """
+
+    @abstractmethod
+    async def renew(self, streams: Streams) -> None:
+        """Change the streams of the claim, because their store has lost its data, and with it what it was known by."""
 
     @abstractmethod
     async def _read(self, work: Work[T]) -> T: ...

@@ -7,12 +7,22 @@ import os
 import socket
 from typing import ClassVar
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from .database import Database, InUse, T, Work, check_options, timeout_of
+from .database import Database, InUse, OtherStreams, Streams, T, Work, check_options, timeout_of
 
+# A server that shares its streams has a second lock, whose number tells its streams from others.
+CLAIM_STREAMS = text("SELECT pg_try_advisory_lock_shared(873212, :key)")
+LEAVE_STREAMS = text("SELECT pg_advisory_unlock_shared(873212, :key)")
+OTHERS = text("""
+    SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid)
+    WHERE locktype = 'advisory' AND classid = 873212 AND objid::bigint <> :key AND objsubid = 2 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    LIMIT 1
+""")
+NAME = text("SELECT set_config('application_name', :name, false)")
 CLAIM = text("SELECT pg_try_advisory_lock(873211, 1)")
 CLAIM_SHARED = text("SELECT pg_try_advisory_lock_shared(873211, 1)")
 OWNER = text("""
@@ -20,6 +30,10 @@ OWNER = text("""
     WHERE locktype = 'advisory' AND classid = 873211 AND objid = 1 AND objsubid = 2 AND granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """)
+
+
+LONGEST_NAME = 63
+"""The bytes of an application's name that PostgreSQL keeps."""
 
 
 class PostgreSQL(Database):
@@ -38,8 +52,8 @@ class PostgreSQL(Database):
         options = {name: value for name, value in url.query.items() if name != "timeout"}
         if "sslmode" in options:  # other programs' name for `ssl`
             options["ssl"] = options.pop("sslmode")
-        # Other servers see the owner of the claim by this name. PostgreSQL keeps 63 bytes.
-        name = f"process {os.getpid()} on {socket.gethostname()}"[:63]
+        # Other servers see the owner of the claim by this name.
+        self._name = name = f"process {os.getpid()} on {socket.gethostname()}"[:LONGEST_NAME]
         self._writing = create_async_engine(
             url.set(query=options),
             hide_parameters=True,
@@ -47,16 +61,27 @@ class PostgreSQL(Database):
             connect_args={"timeout": self.timeout, "server_settings": {"application_name": name}},
         )
         self._reading = self._writing.execution_options(isolation_level="AUTOCOMMIT")
-        self._wanted: TextClause | None = None  # the claim that this server has, once it has one
+        self._claimed = False
+        self._streams: Streams | None = None
         self._claim: AsyncConnection | None = None
         self._claiming = asyncio.Lock()
 
-    async def claim(self, *, shared: bool) -> None:
-        wanted = CLAIM_SHARED if shared else CLAIM
+    async def claim(self, streams: Streams | None) -> None:
+        self._streams = streams
         with self._telling():
             async with asyncio.timeout(self.timeout):
-                await self._lock(wanted)
-        self._wanted = wanted
+                await self._lock()
+        self._claimed = True
+
+    async def renew(self, streams: Streams) -> None:
+        async with self._claiming:
+            before, self._streams = self._streams, streams
+            assert before is not None, "only a server that shares its streams has others now"
+            if self._claim is not None and not await _is_closed(self._claim):  # otherwise the next write locks anew
+                with self._telling():
+                    async with asyncio.timeout(self.timeout):
+                        await self._claim.execute(CLAIM_STREAMS, {"key": streams.key})
+                        await self._claim.execute(LEAVE_STREAMS, {"key": before.key})
 
     async def _read(self, work: Work[T]) -> T:
         async with asyncio.timeout(self.timeout), self._reading.connect() as connection:
@@ -74,13 +99,13 @@ class PostgreSQL(Database):
 
     async def _keep_claim(self) -> None:
         """Lock again if the connection was lost, because another server may have taken the lock in the meantime."""
-        if (wanted := self._wanted) is None:
+        if not self._claimed:
             return
         async with self._claiming:
             if self._claim is not None and await _is_closed(self._claim):
                 await self._release()
             if self._claim is None:
-                await self._lock(wanted)
+                await self._lock()
 
     async def _release(self) -> None:
         if self._claim is not None:
@@ -88,17 +113,27 @@ class PostgreSQL(Database):
             await claim.invalidate()  # ends the session, and its lock with it
             await claim.close()
 
-    async def _lock(self, wanted: TextClause) -> None:
-        """Take a session's advisory lock, on a connection with no other use."""
+    async def _lock(self) -> None:
+        """Take a session's advisory locks, on a connection with no other use."""
         connection = await self._reading.connect()
         try:
+            wanted = CLAIM if self._streams is None else CLAIM_SHARED
             if not (await connection.execute(wanted)).scalar_one():
                 owner = (await connection.execute(OWNER)).scalar()
                 raise InUse(self.place, f"the server {owner or 'that has just ended'}")
+            if self._streams is not None:
+                await self._lock_streams(connection, self._streams)
         except BaseException:  # a cancellation too: a connection without a claim must not stay open
             await connection.close()
             raise
         self._claim = connection
+
+    async def _lock_streams(self, connection: AsyncConnection, streams: Streams) -> None:
+        # The lock comes first, so of two servers with different streams at least one sees the other.
+        await connection.execute(NAME, {"name": f"{self._name}, {streams.place}"[:LONGEST_NAME]})
+        await connection.execute(CLAIM_STREAMS, {"key": streams.key})
+        if (other := (await connection.execute(OTHERS, {"key": streams.key})).scalar()) is not None:
+            raise OtherStreams(self.place, streams, f"the server of other streams is {other}")
 
 
 async def _is_closed(connection: AsyncConnection) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import sqlite3
 import time
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy import QueuePool, create_engine
 from sqlalchemy.engine import URL
 
-from .database import Database, InUse, StoreError, T, Work, check_options, reason, timeout_of
+from .database import Database, InUse, OtherStreams, StoreError, Streams, T, Work, check_options, reason, timeout_of
 
 R = TypeVar("R")
 
@@ -66,11 +67,18 @@ class SQLite(Database):
         # A database in memory has only one connection.
         self._reading = self._writing if in_memory else _Connections("tailrace chat reader", READERS, connect)
 
-    async def claim(self, *, shared: bool) -> None:
+    async def claim(self, streams: Streams | None) -> None:
         if self._file is not None:
-            self._claims += _claim_shared(self._file) if shared else _claim(self._file)
-        elif shared:
+            self._claims.append(_claim(self._file) if streams is None else _claim_shared(self._file, streams))
+        elif streams is not None:
             raise StoreError(f"expected a database that other servers can open, but got {self.place}")
+
+    async def renew(self, streams: Streams) -> None:
+        assert self._file is not None, "a database in memory is not shared"
+        claim = await asyncio.to_thread(_claim_streams, self._file, streams)
+        for before in self._claims:
+            before.close()
+        self._claims = [claim]
 
     async def _read(self, work: Work[T]) -> T:
         return await self._reading.select(work, self.timeout)
@@ -129,33 +137,63 @@ def _make_private(file: Path) -> None:
 
 # A server's claim is a lock on a small database beside the file. SQLite's locks work wherever the database itself
 # works, and they end with their process. A server that is alone keeps the first database, `.lock`, locked for writers,
-# and its process id in there. Servers that share the file each read a second one, `.shared`, all the time. Both kinds
-# have the first database locked while they look at the second one, so they cannot miss each other.
+# and its process id in there. Servers that share the file each read a second one all the time, whose name tells their
+# streams from others. Both kinds have the first database locked while they look at the second ones, so they cannot miss
+# each other.
 
 
-def _claim(file: _File) -> list[sqlite3.Connection]:
+def _claim(file: _File) -> sqlite3.Connection:
     """Claim the file for this server alone. Raise InUse."""
     with _claiming(file, ".lock") as alone:
         _lock(alone, file.name)
-        if Path(f"{os.path.realpath(file.path)}.shared").exists():
-            with _claiming(file, ".shared") as others:
-                try:
-                    others.execute("BEGIN EXCLUSIVE")
-                except sqlite3.OperationalError:
-                    raise InUse(file.name, "a server that shares its streams") from None
-            others.close()
-    return [alone]
+        if _other_streams(file) is not None:
+            raise InUse(file.name, "a server that shares its streams")
+    return alone
 
 
-def _claim_shared(file: _File) -> list[sqlite3.Connection]:
-    """Claim the file for this server and others that share it. Raise InUse."""
+def _claim_shared(file: _File, streams: Streams) -> sqlite3.Connection:
+    """Claim the file for this server and others with the same streams. Raise InUse."""
     with _claiming(file, ".lock") as alone:
         _lock(alone, file.name)
-        with _claiming(file, ".shared") as others:
-            others.execute("BEGIN")
-            others.execute("PRAGMA user_version").fetchone()  # takes the lock, which the transaction keeps
+        if (place := _other_streams(file, _suffix(streams))) is not None:
+            raise OtherStreams(file.name, streams, f"another server keeps its streams in {place}")
+        claim = _claim_streams(file, streams)
     alone.close()
-    return [others]
+    return claim
+
+
+def _claim_streams(file: _File, streams: Streams) -> sqlite3.Connection:
+    with _claiming(file, _suffix(streams)) as claim:
+        claim.execute("CREATE TABLE IF NOT EXISTS streams AS SELECT ? AS place", [streams.place])
+        claim.execute("BEGIN")
+        claim.execute("SELECT place FROM streams").fetchone()  # takes the lock, which the transaction keeps
+    return claim
+
+
+def _suffix(streams: Streams) -> str:
+    return f".shared-{streams.key:08x}"
+
+
+def _other_streams(file: _File, own: str = "") -> str | None:
+    """Return the place of the streams of a server that has claimed the file with others than `own`, if there is one.
+
+    Remove the claims of servers that have ended. The first database must be locked.
+    """
+    path = os.path.realpath(file.path)
+    for found in Path(path).parent.glob(f"{glob.escape(Path(path).name)}.shared-????????"):
+        suffix = str(found).removeprefix(path)
+        if suffix == own:
+            continue
+        with _claiming(file, suffix) as claim:
+            try:
+                claim.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError:
+                row = claim.execute("SELECT place FROM streams").fetchone()
+                claim.close()
+                return str(row[0])
+        claim.close()
+        found.unlink()
+    return None
 
 
 @contextmanager

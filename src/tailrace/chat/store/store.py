@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from . import statements as sql
 from .beginning import Beginning, insert_session
-from .database import Conflict, Database
+from .database import Conflict, Database, OtherStreams, Streams
 from .opening import open_database, upgrade
 from .records import (
     Begun,
@@ -48,11 +48,16 @@ class Running:
     worker: str | None
 
 
+RENEWAL = 6.0
+"""The seconds after which the servers that live know that the store of their streams has lost its data."""
+
+
 class Store:
     """Stores sessions and turns. All methods can raise StoreError. None shows an owner what belongs to another."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, streams: Streams | None = None) -> None:
         self._database = database
+        self._streams = streams
         self._searching = asyncio.Semaphore(RUNNING)
 
     @property
@@ -64,6 +69,13 @@ class Store:
     def last_write(self) -> float:
         """The seconds since the last successful write, or since the store was opened."""
         return self._database.last_write
+
+    async def renew(self, identity: bytes) -> None:
+        """Tell servers that start by what the store of the streams is known now."""
+        if self._streams is not None and self._streams.identity != identity:
+            streams = replace(self._streams, identity=identity)
+            await self._database.renew(streams)
+            self._streams = streams
 
     async def create_session(self, session_id: str, owner: str, now: float, *, limit: int) -> Session:
         """Insert a session without turns. Raise SessionLimit if the owner has `limit` sessions."""
@@ -278,13 +290,24 @@ def _touch(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def open_store(url: str, *, shared: bool = False) -> AsyncIterator[Store]:
+async def open_store(url: str, *, streams: Streams | None = None) -> AsyncIterator[Store]:
     """Open the store at an SQLAlchemy URL (`sqlite` or `postgresql+asyncpg`) and upgrade its schema.
 
-    No other server can open the store until it is closed, except for others with `shared`. Raise StoreError if it
-    cannot be used.
+    No other server can open the store until it is closed, except for others with the same `streams`. Raise StoreError
+    if it cannot be used.
     """
     async with open_database(url) as database:
-        await database.claim(shared=shared)
+        await _claim(database, streams)
         await upgrade(database)
-        yield Store(database)
+        yield Store(database, streams)
+
+
+async def _claim(database: Database, streams: Streams | None) -> None:
+    until = time.monotonic() + RENEWAL
+    while True:
+        try:
+            return await database.claim(streams)
+        except OtherStreams:
+            if time.monotonic() > until:
+                raise
+        await asyncio.sleep(RENEWAL / 16)
