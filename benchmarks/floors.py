@@ -18,6 +18,7 @@ from benchmarks.peers import (
     LONG_SESSIONS,
     MANY_SESSIONS,
     NCHAN,
+    ONE_WORKER,
     OPENAI,
     PACKETS,
     PACKETS_SOCKET,
@@ -39,6 +40,7 @@ from benchmarks.peers import (
     TAILRACE_REDIS,
     TAILRACE_TAIL,
     TAILRACE_TERMINAL,
+    TWO_WORKERS,
     WORKER_KILLED,
     Peer,
 )
@@ -184,6 +186,10 @@ _PACKETS_SOCKET = (
     "a packet passes the server's WebSocket both ways, as an echo does, and a whole session between the two, as over "
     "HTTP"
 )
+_WORKERS = (
+    "each piece of a reply is a command to Redis, whose answer and published frame come back to the worker, while one "
+    "worker in memory only appends it"
+)
 _SHAPES = ("ids_us", "bare_us", "named_us", "lines_us", "chunks_us")
 _KEPT = (
     "a third of the time is the garbage collector's, which looks again and again through the 100,000 events that are "
@@ -249,6 +255,7 @@ FLOORS: tuple[Floor, ...] = (
     # "Unchanged" is what cannot be told from the noise between two runs of the same server.
     RatioFloor("chat-stored", "list_ms", 1.1, peer=MANY_SESSIONS, rival=FEW_SESSIONS),
     RatioFloor("chat-stored", "first_ms", 1.1, peer=MANY_SESSIONS, rival=FEW_SESSIONS),
+    RatioFloor("chat-workers", "possible", 1.7, peer=TWO_WORKERS, rival=ONE_WORKER, holds=_WORKERS),
     *(_decoding("decoding", metric, 3, _KEPT) for metric in _SHAPES),
     *(_decoding("decoding-json", metric, 3, _JSON if metric == "chunks_us" else "") for metric in _SHAPES),
     *(_decoding("decoding-live", metric, 1.5) for metric in _SHAPES),

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from benchmarks.downloads import with_download
-from benchmarks.process import Command, Server, chat, nchan, nginx_files, nginx_modules, serve, uvicorn
+from benchmarks.process import Command, Server, chat, chat_workers, nchan, nginx_files, nginx_modules, serve, uvicorn
 from benchmarks.programs import chat_client, client, imports, in_node
 from benchmarks.stored import stored
 
@@ -18,9 +18,11 @@ class Peer:
     command: Command
     # nginx serves from a worker process, a child of the one started.
     worker: bool = False
+    # Unless it is on one CPU, it may use all, that of the load client included.
+    pinned: bool = True
 
     def serve(self, environment: Mapping[str, str] | None = None) -> AbstractContextManager[Server]:
-        return serve(self.command, worker=self.worker, environment=environment)
+        return serve(self.command, worker=self.worker, pinned=self.pinned, environment=environment)
 
 
 def python_peer(name: str, label: str, module: str) -> Peer:
@@ -53,6 +55,9 @@ PACKETS = python_peer("tailrace-packets", "tailrace, POST and stream", "packets_
 PACKETS_SOCKET = python_peer("tailrace-packets-socket", "tailrace, WebSocket", "packets_app")
 BARE_CHAT = python_peer("bare-chat", "bare StreamingResponse", "bare_chat_app")
 CHAT = Peer("tailrace-chat", "tailrace serve", chat)
+ONE_WORKER = Peer("one-worker", "one worker, streams in memory", chat, pinned=False)
+ONE_WORKER_REDIS = Peer("one-worker-redis", "one worker, streams in Redis", chat, pinned=False)
+TWO_WORKERS = Peer("tailrace-two-workers", "two workers, streams in Redis", chat_workers, pinned=False)
 # The same server at databases that differ in their size alone.
 LONG_SESSIONS = Peer("tailrace-long-sessions", "tailrace serve", stored(chat, sessions=200, turns=20))
 FEW_SESSIONS = Peer("few-sessions", "with 100 sessions", stored(chat, sessions=100, turns=1))
@@ -94,13 +99,16 @@ NGINX = file_peer("nginx", "nginx (C, sendfile)", nginx_files, worker=True)
 TAILRACE_FILE = file_peer("tailrace-file", "tailrace", uvicorn("benchmarks.servers.file_apps:tailrace_app"))
 
 
+USING_REDIS = (*RELAYS, TAILRACE_REDIS, WORKER_KILLED, WORKER_STOPPED, ONE_WORKER_REDIS, TWO_WORKERS)
+
+
 def missing(peer: Peer) -> str | None:
     """Why a peer cannot be measured here, if it cannot."""
     if peer is NCHAN and nginx_modules() is None:
         return "nginx with the nchan module is not installed"
     if peer in (CHAT_PAGE, PLAIN_PAGE) and shutil.which("chromium") is None:
         return "chromium is not installed"
-    if peer in (*RELAYS, TAILRACE_REDIS, WORKER_KILLED, WORKER_STOPPED) and shutil.which("redis-server") is None:
+    if peer in USING_REDIS and shutil.which("redis-server") is None:
         return "redis-server is not installed"
     if peer is NGINX and shutil.which("nginx") is None:
         return "nginx is not installed"

@@ -42,6 +42,11 @@ class Server:
             raise ProcessLookupError(f"server process {self.pid} is gone")
         return time.clock_gettime(clock.value)
 
+    def family(self) -> list["Server"]:
+        """This process and its children, as far as they live."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self, *(Server(self.address, int(pid)) for pid in children)]
+
     def rss(self) -> int:
         """Resident bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
@@ -72,6 +77,11 @@ def chat(port: int, directory: Path) -> list[str]:
         *(sys.executable, "-m", "tailrace", "serve", "--port", str(port), "--model", "demo"),
         *("--database", str(directory / "chat.sqlite3"), "--log-format", "json"),
     ]
+
+
+def chat_workers(port: int, directory: Path) -> list[str]:
+    """The same with two workers, which need shared streams."""
+    return [*chat(port, directory), "--workers", "2"]
 
 
 def nchan(port: int, directory: Path) -> list[str]:
@@ -105,10 +115,17 @@ def nginx_modules() -> Path | None:
 
 
 @contextmanager
-def serve(command: Command, *, worker: bool = False, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serve(
+    command: Command,
+    *,
+    worker: bool = False,
+    pinned: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """Start a server, hand it over once it accepts, and kill its whole process group at the end.
 
-    With `worker` the process that serves is the first child of the one started. `environment` is added to this one's.
+    With `worker` the process that serves is the first child of the one started. Unless it is `pinned` to the first CPU,
+    it may use all of them. `environment` is added to this one's.
     """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -123,7 +140,7 @@ def serve(command: Command, *, worker: bool = False, environment: Mapping[str, s
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=pin_server,
+                preexec_fn=pin_server if pinned else unpin,
             )
         try:
             wait_until_accepting(process, port, directory / "output")
@@ -144,6 +161,10 @@ def free_port() -> int:
 
 def pin_server() -> None:
     os.sched_setaffinity(0, CPUS[:1])
+
+
+def unpin() -> None:
+    os.sched_setaffinity(0, CPUS)
 
 
 def pin_client() -> None:

@@ -59,9 +59,9 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server() -> Iterator[RedisServer]:
+def redis_server(*, pinned: bool = True) -> Iterator[RedisServer]:
     """A running redis-server without persistence, which ends with the block."""
-    with serve(command) as server:
+    with serve(command, pinned=pinned) as server:
         host, port = server.address
         with closing(Redis(host, port)) as admin:
             admin.ping()

@@ -4,6 +4,7 @@ from benchmarks.scenarios.base import Metric, Sample, Scenario
 from benchmarks.scenarios.chat import CHAT, CHAT_LIGHT
 from benchmarks.scenarios.chat_first import CHAT_FIRST
 from benchmarks.scenarios.chat_stored import CHAT_STORED
+from benchmarks.scenarios.chat_workers import CHAT_WORKERS
 from benchmarks.scenarios.decoding import DECODING, DECODING_JS, DECODING_JSON, DECODING_LIVE
 from benchmarks.scenarios.download import DOWNLOAD
 from benchmarks.scenarios.fanout import FANOUT, FANOUT_ROOM, FANOUT_ROOM_SSE, FANOUT_SECOND, FANOUT_SOCKETS
@@ -57,6 +58,7 @@ SCENARIOS = {
         CHAT_LIGHT,
         CHAT_FIRST,
         CHAT_STORED,
+        CHAT_WORKERS,
         DECODING,
         DECODING_JSON,
         DECODING_LIVE,

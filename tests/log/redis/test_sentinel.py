@@ -40,6 +40,10 @@ def watched() -> Iterator[Watched]:
         yield servers
 
 
+def names(server: RedisServer) -> list[str]:
+    return [client["name"] for client in server.clients()]
+
+
 # Addresses
 
 
@@ -133,6 +137,21 @@ async def test_sentinels_and_servers_may_want_tls_and_passwords() -> None:
                 "app"
             }
             assert watched.master.ask("INFO", "keyspace").keys() == {"db2"}
+
+
+# Connections
+
+
+async def test_a_process_has_two_connections_to_the_master_and_one_to_a_sentinel(watched: Watched) -> None:
+    async with stores(watched.url, 1) as (store,):
+        for number in range(20):
+            log = await store.attach(f"{NAME}-{number}", Retention())
+            await log.append(number)
+            with log.tail() as tail:
+                assert await take(tail, 1) == [number]
+        name = f"tailrace-{store.process.decode()}"
+        await until(lambda: names(watched.sentinel).count(name) == 1)
+        assert names(watched.master).count(name) == 2
 
 
 # Failovers
