@@ -16,7 +16,7 @@ from benchmarks.process import ROOT
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- python -m benchmarks.faults writes from here -->\n", "<!-- to here -->\n"
-ROUNDS = 5
+ROUNDS = 4
 
 HEAD = "| fault | noticed by | noticed after | repaired after | what the reader sees | what the writer sees |"
 

@@ -504,6 +504,7 @@ def test_the_bounds_that_a_page_names_are_those_of_the_store() -> None:
     assert (beat.DEAD_AFTER, pace.interval) == (3, 1.0)
     assert "after three rounds of a second" in said  # and half of one makes a log degraded
     assert f"after {pace.patience:g} s of attempts" in said
+    assert f"{test_workers.LEAST} to {test_workers.MOST} commands for each stream" in said
     assert "After half a second they are told [`degraded`]" in said
 
 

@@ -12,12 +12,14 @@ from tailrace.testing import Relay
 
 
 class Network(Relay):
-    """A relay that can drop a single batch on its way to a subscriber, or hold everything back."""
+    """A relay that can drop one batch on its way to a subscriber, or everything, or hold all back."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
         self.dropped = 0
         self._drop: re.Pattern[bytes] | None = None  # how the message to drop begins
+        self._subscribers: set[asyncio.StreamWriter] = set()  # which have had something published
+        self._deaf: frozenset[asyncio.StreamWriter] = frozenset()
         self._holding = False
         self._held: list[tuple[bytes, asyncio.StreamWriter]] = []
 
@@ -25,6 +27,10 @@ class Network(Relay):
         """Drop the next batch that is published on a channel, and nothing else."""
         name = re.escape(channel.encode())
         self._drop = re.compile(rb">3\r\n\$7\r\nmessage\r\n\$\d+\r\n%b\r\n\$(\d+)\r\n(?=\+)" % name)
+
+    def deafen(self) -> None:
+        """Let nothing more pass to those who have subscribed until now."""
+        self._deaf = frozenset(self._subscribers)
 
     def hold(self) -> None:
         """Become a black hole: connections stay, and nothing passes them, until `let_go`."""
@@ -43,7 +49,10 @@ class Network(Relay):
             end = found.end() + int(found[1]) + 2
             assert len(data) >= end, "expected the whole message in one piece"
             data, self._drop, self.dropped = data[: found.start()] + data[end:], None, self.dropped + 1
-        self._hold_or_write(data, writer)
+        if data.startswith(b">"):
+            self._subscribers.add(writer)
+        if writer not in self._deaf:
+            self._hold_or_write(data, writer)
 
     def take(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         self._hold_or_write(data, writer)

@@ -35,6 +35,43 @@ async def test_subscriptions_are_killed(server: RedisServer, clock: Clock) -> No
 
 
 @fault(
+    "Redis cuts the connections for commands (`CLIENT KILL TYPE normal`), again and again",
+    noticed="the connection's end",
+    reader="nothing",
+    writer="nothing",
+)
+async def test_commands_are_killed(server: RedisServer, clock: Clock) -> None:
+    async with scene(clock, *[server.url] * 3) as played:
+        with clock.fault():
+            assert server.ask("CLIENT", "KILL", "TYPE", "normal") == 3
+        await played.repaired()
+        for _ in range(4):
+            await played.until(lambda: server.ask("CLIENT", "KILL", "TYPE", "normal"), "a connection to kill")
+            await played.news()
+        await played.finish()
+    played.judge(server)
+    assert (played.resets, played.ends, played.refused) == (set(), {"done"}, [])
+
+
+@fault(
+    "A subscription is deaf: nothing comes that is published",
+    noticed="a published number that does not come back",
+    reader="`degraded`; then what is new, late",
+    writer="nothing",
+)
+async def test_a_subscription_is_deaf(server: RedisServer, clock: Clock) -> None:
+    async with network(server.url) as (way, url), scene(clock, *[server.url] * 2, url) as played:
+        await settled(*played.stores)
+        with clock.fault(by="degraded"):
+            way.deafen()
+        await clock.noticed()
+        await played.repaired()
+        await played.finish()
+    played.judge(server)
+    assert (played.resets, played.ends, played.refused) == (set(), {"done"}, [])
+
+
+@fault(
     "The last message of a quiet stream is lost",
     noticed="the probe of quiet streams",
     reader="the entry, late",
