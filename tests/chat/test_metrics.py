@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from pydantic_core import from_json, to_json
 
 from tailrace.chat.journal import Journal
 from tailrace.chat.metrics import FIRST_CHUNK_BUCKETS, GAP_BUCKETS, TURN_BUCKETS, Metrics, Observer, Totals
@@ -111,7 +112,7 @@ def test_a_new_server_has_done_nothing() -> None:
     metrics = started(clock=clock)
     clock.now += 2.5
     assert metrics.uptime == 2.5
-    assert metrics.totals(None) == Totals(0, 0, 0, 0, 0, 0.0, 0)
+    assert metrics.totals(None) == Totals()
 
 
 def test_a_turn_is_counted_from_its_start_to_its_end() -> None:
@@ -159,12 +160,23 @@ def test_refusals_are_counted_by_code() -> None:
 def test_an_owner_sees_nothing_of_another() -> None:
     metrics = used("alice")
     assert metrics.totals("alice") == replace(metrics.totals(None), requests_total=4)
-    assert metrics.totals("bob") == Totals(0, 0, 0, 0, 0, 0.0, 0)
+    assert metrics.totals("bob") == Totals()
     found = scrape(metrics, owner="alice")
     assert found.value("vllm:prompt_tokens_total") == 100
     assert {sample.labels.get("owner") for sample in found.samples} == {"alice"}
     assert "tailrace_refused" not in found.families
     assert [sample.name for sample in scrape(metrics, owner="bob").samples] == ["tailrace_sessions"]
+
+
+def test_other_workers_get_the_figures_of_each_owner() -> None:
+    metrics = used("alice")
+    figures = from_json(to_json(metrics.figures()))
+    for owner in (None, "alice", "bob"):
+        assert Totals.of(figures, owner) == metrics.totals(owner)
+    figures["totals"]["alice"]["of a newer version"] = 1
+    both = Totals.of(figures, "alice") + Totals.of(figures, "alice")
+    assert both.requests_total == 2 * metrics.totals("alice").requests_total > 0
+    assert both.average_response_time == metrics.totals("alice").average_response_time > 0
 
 
 # Telling

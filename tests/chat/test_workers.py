@@ -206,6 +206,33 @@ async def test_a_server_that_starts_leaves_running_replies_alone(
             assert await first.replies(session_id) == await third.replies(session_id)
 
 
+async def test_statistics_are_those_of_all_workers_that_live(
+    mortal: Worker, first: Worker, second: Worker, session_id: str
+) -> None:
+    before = await first.call("GET", "/stats")
+    async with mortal.asked("A long answer, please", session_id) as reply:
+        await begun(reply)
+        await second.say("short", uuid4().hex)
+        told = await until_stats(first, active_streams=before["active_streams"] + 1, chunks=before["chunks"] + 1)
+        assert told["sessions_created"] >= before["sessions_created"] + 2
+        assert told["requests"]["successful"] > before["requests"]["successful"]
+        assert told["average_response_time"] > 0
+        assert told["uptime"] >= before["uptime"]
+        mortal.process.kill()
+    await until_stats(first, active_streams=0)
+    await until_stats(second, active_streams=0)
+
+
+async def until_stats(worker: Worker, *, active_streams: int, chunks: int = 0) -> dict[str, Any]:
+    """The statistics with so many streams, and at least so many chunks: workers tell each other once a second."""
+    async with asyncio.timeout(3 * BOUND):
+        while True:
+            told: dict[str, Any] = await worker.call("GET", "/stats")
+            if told["active_streams"] == active_streams and told["chunks"] >= chunks:
+                return told
+            await asyncio.sleep(0.1)
+
+
 async def test_a_server_with_another_redis_refuses_to_start_while_others_live(
     first: Worker, second: Worker, shared: dict[str, str]
 ) -> None:

@@ -53,7 +53,7 @@ class Answers:
         self._observer = observer
         self._changes = changes
         self._settings = settings
-        self.workers = Workers(engine, store, self._see_out_worker)
+        self.workers = Workers(engine, store, self._see_out_worker, observer.figures)
         self._live: dict[tuple[str, str], Live] = {}  # by owner and session
         self._streams: dict[str, Live] = {}  # by stream; only turns that have begun
         self._unstored = Unstored(store)

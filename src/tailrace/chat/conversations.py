@@ -27,6 +27,7 @@ from .rendering import KEEP_ALL, Rendering
 from .settings import ChatSettings
 from .store import Page, Session, Store, Turn
 from .turns import PATH, Live, Question, replay
+from .workers import Figures
 
 
 class Conversations:
@@ -58,6 +59,10 @@ class Conversations:
     def active(self) -> int:
         """The number of replies in progress in this process."""
         return len(self._answers)
+
+    def elsewhere(self) -> list[Figures]:
+        """Return what other workers have counted, about a second ago."""
+        return self._answers.workers.elsewhere()
 
     async def ask(self, question: Question) -> Log:
         """Begin a reply and return its log. Raise a Refused if it cannot begin.

@@ -7,9 +7,12 @@ sees all.
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, astuple, dataclass, fields
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
@@ -50,16 +53,30 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8
 class Totals:
     """The numbers of `/stats`. Requests in progress count as neither successful nor failed.
 
-    `average_response_time` and `chunks` are of the turns that have ended, in any state.
+    `turns`, `turn_seconds` and `chunks` are of the turns that have ended, in any state.
     """
 
-    requests_total: int
-    requests_successful: int
-    requests_failed: int
-    active_streams: int
-    sessions_created: int
-    average_response_time: float
-    chunks: int
+    requests_total: int = 0
+    requests_successful: int = 0
+    requests_failed: int = 0
+    active_streams: int = 0
+    sessions_created: int = 0
+    turns: int = 0
+    turn_seconds: float = 0.0
+    chunks: int = 0
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Any], owner: str | None) -> Totals:
+        """Return the numbers of an owner, or of all, in the figures of another worker."""
+        found = figures["totals"].get(owner or "", {})
+        return cls(**{each.name: found[each.name] for each in fields(cls) if each.name in found})
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*map(operator.add, astuple(self), astuple(other)))
+
+    @property
+    def average_response_time(self) -> float:
+        return self.turn_seconds / self.turns if self.turns else 0.0
 
 
 class Metrics:
@@ -68,6 +85,8 @@ class Metrics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()
+        self.began = time.time()
+        """When the counting began. Only to tell other workers."""
         self._registry = registry = CollectorRegistry()
         owned, labels = ("owner",), ("model_name", "owner")
         self.first_chunk = Histogram(
@@ -158,20 +177,16 @@ class Metrics:
 
     def totals(self, owner: str | None) -> Totals:
         """Return the numbers of an owner, or of all owners together."""
-        samples = list(_of_owner(self._samples(), owner))
-        answered = _sum(samples, "tailrace_http_requests_total")
-        failed = _sum(samples, "tailrace_http_requests_total", outcome="failed")
-        in_flight = _sum(samples, "tailrace_http_requests_in_flight")
-        turns = _sum(samples, "vllm:e2e_request_latency_seconds_count")
-        return Totals(
-            requests_total=int(answered + in_flight),
-            requests_successful=int(answered - failed),
-            requests_failed=int(failed),
-            active_streams=int(_sum(samples, "tailrace_streams_active")),
-            sessions_created=int(_sum(samples, "tailrace_sessions_created_total")),
-            average_response_time=_sum(samples, "vllm:e2e_request_latency_seconds_sum") / turns if turns else 0.0,
-            chunks=int(_sum(samples, "tailrace_chunks_total")),
-        )
+        return _totals(list(_of_owner(self._samples(), owner)))
+
+    def figures(self) -> dict[str, Any]:
+        """Return the numbers of all owners, of each by itself, and since when they are counted, for other workers."""
+        samples = defaultdict[str, list[Sample]](list)
+        for sample in self._samples():
+            samples[""].append(sample)
+            if owner := sample.labels.get("owner"):
+                samples[owner].append(sample)
+        return {"began": self.began, "totals": {owner: asdict(_totals(found)) for owner, found in samples.items()}}
 
     def render(
         self, owner: str | None, *, connections: int, sessions: int | None, accept: str | None = None
@@ -214,6 +229,22 @@ def _of_owner(samples: Iterator[Sample] | list[Sample], owner: str | None) -> It
     return (sample for sample in samples if owner is None or sample.labels.get("owner") == owner)
 
 
+def _totals(samples: list[Sample]) -> Totals:
+    answered = _sum(samples, "tailrace_http_requests_total")
+    failed = _sum(samples, "tailrace_http_requests_total", outcome="failed")
+    in_flight = _sum(samples, "tailrace_http_requests_in_flight")
+    return Totals(
+        requests_total=int(answered + in_flight),
+        requests_successful=int(answered - failed),
+        requests_failed=int(failed),
+        active_streams=int(_sum(samples, "tailrace_streams_active")),
+        sessions_created=int(_sum(samples, "tailrace_sessions_created_total")),
+        turns=int(_sum(samples, "vllm:e2e_request_latency_seconds_count")),
+        turn_seconds=_sum(samples, "vllm:e2e_request_latency_seconds_sum"),
+        chunks=int(_sum(samples, "tailrace_chunks_total")),
+    )
+
+
 def _sum(samples: list[Sample], name: str, **labels: str) -> float:
     return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
 
@@ -224,6 +255,10 @@ class Observer:
     def __init__(self, metrics: Metrics, journal: Journal) -> None:
         self._metrics = metrics
         self._journal = journal
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `/stats` of other workers needs."""
+        return self._metrics.figures()
 
     def session_created(self, owner: str) -> None:
         self._metrics.created.labels(owner).inc()

@@ -11,11 +11,12 @@ import asyncio
 import hmac
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from secrets import token_urlsafe
+from typing import Any
 
-from .. import Engine, LogClosed, LogReset, Retention, StoreUnavailable, Writer
+from .. import Engine, Log, LogClosed, LogReset, Retention, StoreUnavailable, Writer, encode_data
 from .store import Store, StoreError, Streams
 
 logger = logging.getLogger("tailrace.chat")
@@ -26,6 +27,14 @@ RETENTION = Retention(count=256, size=64 << 10)
 
 AGAIN = 1.0
 """Seconds before the next attempt, if the database or the store of the streams does not answer."""
+
+FIGURES = Retention(count=1)
+"""A life has the newest figures of its worker, and perhaps some before."""
+
+TELL = 1.0
+"""Seconds after which the others know the figures of a worker."""
+
+Figures = Mapping[str, Any]
 
 Died = Callable[[str | None], Awaitable[None]]
 """A function that sees to the turns of a worker whose life has ended."""
@@ -50,10 +59,12 @@ async def _identity_of(engine: Engine) -> bytes:
 class Workers:
     """The life of this worker, and those of the others. If streams are not shared, there are no workers."""
 
-    def __init__(self, engine: Engine, store: Store, died: Died) -> None:
+    def __init__(self, engine: Engine, store: Store, died: Died, figures: Callable[[], Figures]) -> None:
         self._engine = engine
         self._store = store
         self._died = died
+        self._figures = figures
+        self._lives: dict[str, Log] = {}
         self._life: Writer | None = None
         self._beginning = asyncio.Lock()
         self._watching: dict[str, asyncio.Task[None]] = {}
@@ -73,10 +84,11 @@ class Workers:
             return
         await self.live()
         following = asyncio.create_task(self._follow(), name="tailrace chat workers")
+        telling = asyncio.create_task(self._tell(), name="tailrace chat figures")
         try:
             yield
         finally:
-            tasks = [following, *self._watching.values()]
+            tasks = [following, telling, *self._watching.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -88,10 +100,31 @@ class Workers:
                 if self._life is None or self._life.lost:
                     name = token_urlsafe(9)
                     await self._store.renew(await _identity_of(self._engine))
-                    life = await self._engine.store.lease(await self._engine.log(f"{PATH}/{name}"))
+                    life = await self._engine.store.lease(await self._log_of(name))
                     await self._announce(name)
                     self._life, self.own = life, name
         return self.own
+
+    def elsewhere(self) -> list[Figures]:
+        """Return the figures that the other workers have told last."""
+        found = []
+        for worker, life in self._lives.items():
+            if worker != self.own and life.top and (entries := life.read_nowait(life.top - 1, 1)):
+                found += [entry.data for entry in entries]
+        return found
+
+    async def _log_of(self, worker: str) -> Log:
+        return await self._engine.log(f"{PATH}/{worker}", retention=FIGURES)
+
+    async def _tell(self) -> None:
+        """Tell the figures of this worker in its life, when they have changed."""
+        told: tuple[str | None, Figures] | None = None
+        while True:
+            news = self.own, self._figures()
+            if news != told and self._life is not None and not self._life.lost:
+                self._life.write(None, encode_data(news[1]))
+                told = news
+            await asyncio.sleep(TELL)
 
     async def _announce(self, name: str) -> None:
         await (await self._engine.log(PATH, retention=RETENTION)).append(name)
@@ -131,7 +164,9 @@ class Workers:
         while True:
             try:
                 if (life := await self._engine.find(f"{PATH}/{worker}")) is not None:
+                    self._lives[worker] = life
                     await life.wait_end()
+                self._lives.pop(worker, None)
                 await self._died(worker)
                 await self.live()
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +15,7 @@ from ..access import Owner
 from ..conversations import Conversations
 from ..errors import Unauthorized, refusals
 from ..journal import FRAMEWORK
+from ..metrics import Totals
 from ..store import StoreError
 from ..wire import STREAMS
 from . import Chat, Counted, Known
@@ -89,11 +91,11 @@ async def health(chat: Chat, counted: Counted, response: Response) -> Health:
 
 @router.get("/stats", summary="Statistics", responses=refusals(Unauthorized))
 async def stats(chat: Chat, counted: Counted, access: Known, owner: Owner) -> Stats:
-    """Show the statistics of your key. An administrator's key sees those of all keys together."""
-    of = access.sees(owner)
-    totals = counted.totals(of)
+    """Show the statistics of your key, of all workers. An administrator's key sees those of all keys together."""
+    of, elsewhere = access.sees(owner), chat.elsewhere()
+    totals = sum((Totals.of(figures, of) for figures in elsewhere), counted.totals(of))
     return Stats(
-        uptime=counted.uptime,
+        uptime=max(counted.uptime, time.time() - min((figures["began"] for figures in elsewhere), default=math.inf)),
         requests=Requests(
             total=totals.requests_total, successful=totals.requests_successful, failed=totals.requests_failed
         ),
