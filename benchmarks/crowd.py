@@ -10,8 +10,8 @@ from functools import partial
 from itertools import islice
 from types import TracebackType
 
-from benchmarks.client import BUFFER, CONNECT_TIMEOUT, RAMP, Undelivered
-from benchmarks.process import Address
+from benchmarks.client import BUFFER, CONNECT_TIMEOUT, RAMP, Publisher, Undelivered
+from benchmarks.process import Address, Server
 from benchmarks.verify import EVENT_STREAM
 
 HEAD_END = b"\r\n\r\n"
@@ -115,6 +115,11 @@ class Crowd:
         self._expected = events
         self.arrivals = []
 
+    def read_for(self, seconds: float) -> None:
+        deadline = time.perf_counter() + seconds
+        while (left := deadline - time.perf_counter()) > 0:
+            self._step(left)
+
     def wait_left(self, timeout: float) -> None:
         """Read until every connection has ended."""
         self._run(lambda: not self._connected, timeout, "the end of all connections")
@@ -174,6 +179,14 @@ class Crowd:
         reader.sock.close()
         heapq.heappush(self._due, (time.perf_counter() + reader.retry, fd, reader))
         reader.retry = 0.0
+
+
+def publish(server: Server, crowd: Crowd, streams: int, *, first: int, count: int) -> None:
+    """Publish so many events to each of the streams of `feeds_app`, which the crowd expects from now on."""
+    crowd.expect(first + count)
+    publisher = Publisher(server.address)  # a new one, since the server closes idle connections
+    publisher.post(f"/publish?feeds={streams}&first={first}&count={count}")
+    publisher.close()
 
 
 def _all_answered(readers: Iterable[Reader]) -> bool:

@@ -44,6 +44,7 @@ TAILRACE_REDIS = python_peer("tailrace-redis", "tailrace, streams in Redis", "ta
 # Two ends of one server. Its queue is long, because TCP waits for seconds after a connection that found it full.
 FEEDS = uvicorn("benchmarks.servers.feeds_app:app", "--backlog", "8192")
 WORKER_KILLED = Peer("tailrace-killed", "tailrace, worker killed", FEEDS)
+TAILRACE_FEEDS = Peer("tailrace-feeds", "tailrace, streams in Redis", FEEDS)
 WORKER_STOPPED = Peer("tailrace-stopped", "tailrace, worker told to stop", FEEDS)
 SOCKETS = python_peer("sockets", "send_text in a loop", "sockets_app")
 SOCKETIO = python_peer("socketio", "python-socketio", "socketio_app")
@@ -99,7 +100,7 @@ NGINX = file_peer("nginx", "nginx (C, sendfile)", nginx_files, worker=True)
 TAILRACE_FILE = file_peer("tailrace-file", "tailrace", uvicorn("benchmarks.servers.file_apps:tailrace_app"))
 
 
-USING_REDIS = (*RELAYS, TAILRACE_REDIS, WORKER_KILLED, WORKER_STOPPED, ONE_WORKER_REDIS, TWO_WORKERS)
+USING_REDIS = (*RELAYS, TAILRACE_REDIS, TAILRACE_FEEDS, WORKER_KILLED, WORKER_STOPPED, ONE_WORKER_REDIS, TWO_WORKERS)
 
 
 def missing(peer: Peer) -> str | None:

@@ -1,6 +1,7 @@
 """The scenarios, in the order of the report."""
 
 from benchmarks.scenarios.base import Metric, Sample, Scenario
+from benchmarks.scenarios.capacity import CAPACITY
 from benchmarks.scenarios.chat import CHAT, CHAT_LIGHT
 from benchmarks.scenarios.chat_first import CHAT_FIRST
 from benchmarks.scenarios.chat_stored import CHAT_STORED
@@ -47,6 +48,7 @@ SCENARIOS = {
         PACKETS_BOTH_WAYS,
         PACKET_FIRST,
         RECONNECT_STORM,
+        CAPACITY,
         DOWNLOAD,
         REDIS_PUBLISH_1,
         REDIS_PUBLISH_16,

@@ -6,10 +6,8 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from benchmarks.client import Publisher
-from benchmarks.crowd import Crowd
+from benchmarks.crowd import Crowd, publish
 from benchmarks.peers import WORKER_KILLED, WORKER_STOPPED, Peer
-from benchmarks.process import Server
 from benchmarks.quantiles import quantile
 from benchmarks.redis import redis_server
 from benchmarks.scenarios.base import Metric, Sample, Scenario
@@ -37,16 +35,16 @@ def measure(peer: Peer, quick: bool) -> Sample:
         redis = stack.enter_context(redis_server())
         first, second, third = (stack.enter_context(peer.serve(redis.environment)) for _ in range(3))
         crowd = stack.enter_context(Crowd(first.address))
-        publish(third, crowd, load, first=0, count=1)  # makes the streams
+        publish(third, crowd, load.streams, first=0, count=1)  # makes the streams
         crowd.join(f"/feeds/{number % load.streams}" for number in range(load.readers))
-        publish(third, crowd, load, first=1, count=BEFORE - 1)
+        publish(third, crowd, load.streams, first=1, count=BEFORE - 1)
         crowd.wait(TIMEOUT)
 
         crowd.address = None
         start = time.perf_counter()
         os.kill(first.pid, signal.SIGTERM if peer is WORKER_STOPPED else signal.SIGKILL)
         crowd.wait_left(TIMEOUT)
-        publish(third, crowd, load, first=BEFORE, count=MISSED)
+        publish(third, crowd, load.streams, first=BEFORE, count=MISSED)
         cpu, redis_cpu, commands = second.cpu(), redis.cpu(), redis.commands()
         crowd.address = second.address
         crowd.wait(TIMEOUT)
@@ -60,16 +58,9 @@ def measure(peer: Peer, quick: bool) -> Sample:
             "connections": max(redis.connections().values()),
         }
         # All of them are subscribed again, and none has anything twice.
-        publish(third, crowd, load, first=BEFORE + MISSED, count=1)
+        publish(third, crowd, load.streams, first=BEFORE + MISSED, count=1)
         crowd.wait(TIMEOUT)
     return sample
-
-
-def publish(server: Server, crowd: Crowd, load: Load, *, first: int, count: int) -> None:
-    crowd.expect(first + count)
-    publisher = Publisher(server.address)  # a new one, since the server closes idle connections
-    publisher.post(f"/publish?feeds={load.streams}&first={first}&count={count}")
-    publisher.close()
 
 
 RECONNECT_STORM = Scenario(
