@@ -216,6 +216,8 @@ def _judge_run(run: Run, published: Published, stored: Stored) -> None:
     assert len({item for _, item in run.items}) == len(run.items), "expected each item once"
     for offset, item in run.items:
         assert published.may_be(item, run.epoch, offset), f"expected something else than {item} at {offset}"
+    whole = run.epoch != stored.epoch or stored.base > 0 or offsets[0] == 1
+    assert whole, f"expected a log from its beginning, but got it from {offsets[0]}"
     left = run.epoch != stored.epoch
     for offset, item in run.items:
         kept = stored.entries.get(offset, item if offset <= stored.base else None) == item

@@ -100,6 +100,7 @@ async def test_the_last_message_of_a_quiet_stream_is_lost(server: RedisServer, c
 )
 async def test_a_message_before_others_is_lost(server: RedisServer, clock: Clock) -> None:
     async with network(server.url) as (way, url), scene(clock, *[server.url] * 2, url) as played:
+        await settled(*played.stores)
         with clock.fault():
             way.drop_next(Keys.of("tailrace", ROOM).log)
             await played.until(lambda: way.dropped, "a message that is lost")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -199,22 +199,24 @@ async def test_500_clients_come_to_another_worker(server: RedisServer, clock: Cl
             counts = server.ask("INFO", "commandstats")
             return sum(counts.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "subscribe"))
 
+        async def publish(rooms: Sequence[Published]) -> None:
+            for room in rooms:
+                await played.publish(room)
+
         async def storm(name: str, clients: int, logs: int, *, kill: bool = False) -> int:
             """Let clients of some logs leave the first worker for the second. Return the number of commands."""
             rooms = [played.open_room(f"/rooms/{name}-{number}") for number in range(logs)]
             visitors = [played.visitor(served, rooms[each % logs].name, rooms[each % logs]) for each in range(clients)]
-            for count in (1, 2):
-                for room in rooms:
-                    await played.publish(room)
-                if count == 1:
-                    await played.until(lambda: all(visitor.count for visitor in visitors), "an item for each client")
-                    before = commands()
-                    with clock.fault():
-                        if kill:
-                            served[0].process.kill()
-                        else:
-                            for visitor in visitors:
-                                visitor.leave()
+            await publish(rooms)
+            await played.until(lambda: all(visitor.count for visitor in visitors), "an item for each client")
+            before = commands()
+            with clock.fault():
+                if kill:
+                    served[0].process.kill()
+                else:
+                    for visitor in visitors:
+                        visitor.leave()
+            await publish(rooms)
             await played.until(lambda: all(visitor.count == 2 for visitor in visitors), "two items for each client")
             return commands() - before
 
