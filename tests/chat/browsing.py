@@ -37,12 +37,14 @@ class Site:
     folder: Path
     model: Scripted
     key: str | None = None
+    streams: str | None = None
     port: int = 0
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     address: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def start(self) -> None:
         changes: dict[str, Any] = {"api_keys": (self.key,)} if self.key else {}
+        changes |= {"streams": self.streams} if self.streams else {}
         self.chat = await self.stack.enter_async_context(chatting(self.folder, self.model, key=self.key, **changes))
         self.relay = await self.address.enter_async_context(relayed(self.chat.url, port=self.port))
         self.port = urlsplit(self.relay.url).port or 0
@@ -61,8 +63,10 @@ class Site:
 
 
 @asynccontextmanager
-async def serving_site(folder: Path, *steps: Any, key: str | None = None) -> AsyncIterator[Site]:
-    site = Site(folder, Scripted(*steps), key)
+async def serving_site(
+    folder: Path, *steps: Any, key: str | None = None, streams: str | None = None
+) -> AsyncIterator[Site]:
+    site = Site(folder, Scripted(*steps), key, streams)
     try:
         await site.start()
         yield site

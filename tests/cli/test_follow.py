@@ -96,7 +96,17 @@ async def test_a_stopped_stream_is_done(url: str, run: Run) -> None:
     assert await run(stopped, "--quiet", "--until", "done") == (1, "1\n", line)
 
 
-# Lost connections
+# Trouble
+
+
+async def test_a_server_that_cannot_reach_its_store_is_a_line_beside_the_events(url: str, run: Run) -> None:
+    degraded = "".join(
+        f"event:degraded%0Aid:s.e.1%0Adata:%7B%22degraded%22:{word}%7D%0A%0A" for word in ("true", "false")
+    )
+    said = f"{url}/said?text=data:1%0Aid:s.e.1%0A%0A{degraded}event:done%0Aid:s.e.1.end%0Adata:%7B%7D%0A%0A"
+    line = "tailrace tail: the server cannot reach its store; events may be late\n"
+    assert await run(said) == (0, "1\n", line)
+    assert await run(said, "--quiet") == (0, "1\n", "")
 
 
 async def test_it_goes_on_after_a_lost_connection(relay: Relay, run: Run) -> None:
@@ -228,7 +238,7 @@ async def test_interrupted_it_says_how_to_go_on(url: str) -> None:
 async def test_the_way_on_is_from_the_last_event_on(url: str, capfd: pytest.CaptureFixture[str]) -> None:
     options = make_parser().parse_args(["tail", f"{url}/letters"])
     notices = Notices("tail", quiet=False)
-    follower = Follower(options, notices, open_stream(options, notices.tell_reconnect))
+    follower = Follower(options, notices, open_stream(options, notices))
     follower.tell_way_on()
     await follower.run()
     follower.tell_way_on()

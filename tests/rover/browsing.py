@@ -70,14 +70,15 @@ class Site:
     gate: Gate
     _telemetry: Telemetry
 
-    def __init__(self, image: Path) -> None:
+    def __init__(self, image: Path, streams: str = "memory://") -> None:
         self.image = image
+        self.streams = streams
         self._port = 0
         self._server = AsyncExitStack()
         self._address = AsyncExitStack()
 
     async def start(self) -> None:
-        app = create_app(image=self.image, every=NEVER)
+        app = create_app(image=self.image, every=NEVER, streams=self.streams)
         self.gate, self._telemetry = Gate(app), app.state.telemetry
         serving_gate = serving(self.gate, timeout_graceful_shutdown=0)  # it does not wait until members have left
         self.url = await self._server.enter_async_context(serving_gate)
@@ -135,8 +136,8 @@ class Site:
 
 
 @asynccontextmanager
-async def serving_site(image: Path) -> AsyncIterator[Site]:
-    site = Site(image)
+async def serving_site(image: Path, streams: str = "memory://") -> AsyncIterator[Site]:
+    site = Site(image, streams)
     try:
         await site.start()
         yield site

@@ -63,6 +63,11 @@ class Notices:
         if not self._is_quiet:
             say(f"tailrace {self._command}: {text}")
 
+    def tell_degraded(self, degraded: bool) -> None:
+        # That it is over shows in what follows. The client also says so when the connection has ended.
+        if degraded:
+            self.tell("the server cannot reach its store; events may be late")
+
     def tell_reconnect(self, attempt: int, delay: float, loss: Loss) -> None:
         number = "" if attempt == 1 else f" (attempt {attempt})"
         self.tell(f"{loss}; reconnecting in {delay:.1f} s{number}")

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from pydantic_core import to_json
 
 from ..client import Retry, StreamLost, StreamRefused, StreamReset, Tail, Timeouts, tail
-from ..client.settings import OnReconnect
 from ..cursor import Cursor
 from ..errors import CursorError, FrameTooLarge, TailraceError
 from ..events import Outcome
@@ -35,7 +34,7 @@ def follow(options: Namespace) -> int:
     """Print the events until the stream ends or the options say to stop. Return the exit status."""
     notices = Notices("tail", quiet=options.quiet)
     try:
-        follower = Follower(options, notices, open_stream(options, notices.tell_reconnect))
+        follower = Follower(options, notices, open_stream(options, notices))
         return _run(follower)
     except ValueError as error:  # the client raises this for an impossible request
         raise UsageError(str(error)) from None
@@ -140,7 +139,7 @@ class Printer:
 # The request
 
 
-def open_stream(options: Namespace, on_reconnect: OnReconnect) -> Tail[Frame]:
+def open_stream(options: Namespace, notices: Notices) -> Tail[Frame]:
     """Make the stream that the options describe. Raise UsageError if they describe no possible request."""
     headers = _join(options.header)
     body = None if options.data is None else _read(options.data)
@@ -157,7 +156,8 @@ def open_stream(options: Namespace, on_reconnect: OnReconnect) -> Tail[Frame]:
         idempotency_key=options.idempotency_key,
         retry=None if options.retries is None else Retry(limit=options.retries),
         timeouts=Timeouts(idle=options.idle, event=None),  # wait without a limit, as `tail -f` does
-        on_reconnect=on_reconnect,
+        on_reconnect=notices.tell_reconnect,
+        on_degraded=notices.tell_degraded,
         allow_gaps=options.allow_gaps,
         max_bytes=MAX_FRAME_BYTES if options.max_bytes is None else options.max_bytes,
     )

@@ -235,7 +235,6 @@ export class Reader {
       return yield* this._connect();
     } finally {
       this._disconnect();
-      this._sorting.degrade(false); // what a connection has told ends with it
     }
   }
 
@@ -284,6 +283,7 @@ export class Reader {
     if (this.#isOver) this.#forgetSignal(); // it may live much longer
     for (const watcher of this.#watchers.splice(0)) watcher();
     this.#onState?.({ state, attempt: this._backoff.failures, seconds, reason, kind });
+    if (state !== "open") this._sorting.degrade(false); // what a connection has told ends with it
   }
 
   get #isOver() {

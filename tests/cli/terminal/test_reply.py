@@ -79,6 +79,16 @@ def test_a_lost_connection_is_said_once_each_time() -> None:
     assert beside.getvalue().splitlines() == ["no connection; trying again …", "connection lost; reconnecting …"]
 
 
+def test_a_store_out_of_reach_is_a_line_and_its_return_is_none() -> None:
+    out, beside = io.StringIO(), io.StringIO()
+    reply = Reply(PlainView(out, beside))
+    reply.take(INFO)
+    for degraded in (True, False):
+        reply.degrade(degraded)
+    assert beside.getvalue().splitlines() == ["the server cannot reach its store; text may be late …"]
+    assert not reply.lost
+
+
 def test_the_summary_has_the_servers_time_if_there_is_one() -> None:
     clock = Clock()
     reply = Reply(PlainView(io.StringIO(), io.StringIO()), clock)

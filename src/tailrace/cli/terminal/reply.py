@@ -96,6 +96,11 @@ class Reply:
         self._view.wait(f"attempt {attempt} of {attempts} in {seconds:.1f} s")
         return is_news
 
+    def degrade(self, degraded: bool) -> None:
+        """Show that the server cannot reach its store. That this is over shows in the text that follows."""
+        if degraded:
+            self._view.note("the server cannot reach its store; text may be late …")
+
     def summary(self, ended: Ended, reason: str = "") -> str:
         """Return the line below the reply."""
         seconds = self.seconds if self.complete is None else self.complete.processing_time
@@ -171,7 +176,8 @@ class RunningReply:
         return error
 
     async def _read(self, begin: Begin) -> None:
-        self._server.lost.tell = self._reconnect
+        trouble = self._server.trouble
+        trouble.tell_lost, trouble.tell_degraded = self._reconnect, self.reply.degrade
         async with begin(self._server.patient) as objects:
             try:
                 async for each in objects:

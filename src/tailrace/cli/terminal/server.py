@@ -23,7 +23,7 @@ from ..text import short
 
 if TYPE_CHECKING:
     from ...client import Loss
-    from ...client.settings import OnReconnect
+    from ...client.settings import OnDegraded, OnReconnect
     from .state import Message
 
 QUICK = Retry(limit=1, base=0.3)
@@ -36,29 +36,34 @@ ERRORS = (ClientError, DecodeError)
 """The errors that any request can raise."""
 
 
-class Lost:
-    """Tells the current reply when its connection is lost."""
+class Trouble:
+    """Tells the current reply when its connection is lost, and when the server cannot reach its store."""
 
     def __init__(self) -> None:
-        self.tell: OnReconnect | None = None
+        self.tell_lost: OnReconnect | None = None
+        self.tell_degraded: OnDegraded | None = None
 
-    def __call__(self, attempt: int, seconds: float, loss: Loss) -> None:
-        assert self.tell is not None, "no reply is being read"
-        self.tell(attempt, seconds, loss)
+    def lose(self, attempt: int, seconds: float, loss: Loss) -> None:
+        assert self.tell_lost is not None, "no reply is being read"
+        self.tell_lost(attempt, seconds, loss)
+
+    def degrade(self, degraded: bool) -> None:
+        assert self.tell_degraded is not None, "no reply is being read"
+        self.tell_degraded(degraded)
 
 
 class Server:
     """A chat server.
 
     - `chat`: a client that answers or fails soon.
-    - `patient`: a client that reconnects, and calls `lost` before each attempt.
+    - `patient`: a client that reconnects, and tells `trouble` what happens to its connection.
     - `wording`: the sentences for its errors.
     """
 
-    def __init__(self, chat: AsyncChat, patient: AsyncChat, lost: Lost, wording: Wording) -> None:
+    def __init__(self, chat: AsyncChat, patient: AsyncChat, trouble: Trouble, wording: Wording) -> None:
         self.chat = chat
         self.patient = patient
-        self.lost = lost
+        self.trouble = trouble
         self.wording = wording
 
     def sessions(self) -> AsyncIterator[Session]:
@@ -69,12 +74,10 @@ class Server:
 @asynccontextmanager
 async def connected(url: str, key: str | None, *, in_chat: bool = True) -> AsyncIterator[Server]:
     """Yield a server. The first request to it connects."""
-    lost = Lost()
-    async with (
-        ChatClient(url, api_key=key, retry=QUICK) as chat,
-        ChatClient(url, api_key=key, retry=PATIENT, on_reconnect=lost) as patient,
-    ):
-        yield Server(chat, patient, lost, Wording(url, has_key=key is not None, in_chat=in_chat))
+    trouble = Trouble()
+    patiently = ChatClient(url, api_key=key, retry=PATIENT, on_reconnect=trouble.lose, on_degraded=trouble.degrade)
+    async with ChatClient(url, api_key=key, retry=QUICK) as chat, patiently as patient:
+        yield Server(chat, patient, trouble, Wording(url, has_key=key is not None, in_chat=in_chat))
 
 
 NO_KEY = "the server requires an API key: pass --key, or set TAILRACE_API_KEY"

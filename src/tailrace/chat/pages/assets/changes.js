@@ -1,7 +1,7 @@
 // Follows what happens to the sessions, in this tab or elsewhere, while the tab is visible.
 
 import { tail } from "../js/tailrace.js";
-import { report, wake } from "./connection.js";
+import { report, reportDegraded, wake } from "./connection.js";
 import { headers, URL_OF_SERVER } from "./server.js";
 import { visible, whenHidden } from "./visibility.js";
 
@@ -51,6 +51,7 @@ export class Changes {
       timeouts: { event: Infinity },
       wake,
       onState: (state) => this.#tell(state, signal),
+      onDegraded: (isDegraded) => reportDegraded(NAME, isDegraded),
     });
     try {
       for await (const { event, data } of this.#stream) {

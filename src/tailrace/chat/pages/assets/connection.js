@@ -8,11 +8,14 @@ const SECOND = 1000;
 const GRACE = 500; // milliseconds in which a new connection is made without a word
 
 const sources = new Map(); // the state of each stream that is read, by its name
+const degraded = new Set(); // the names of streams whose server cannot reach its store
 let until = 0; // the time of the next attempt
 let counting = 0; // the timer that counts the seconds to the next attempt
 let doubting = 0; // the timer of a loss that may be over in a moment
+let settling = 0; // the timer after which the page is on time again, unless another stream says otherwise
 let lost = false;
 let busy = false; // whether the server has asked to wait
+let late = false; // whether the page shows that updates may be late
 
 /**
  * Tells the state of a stream, or null when it is no longer read: {state, seconds}, as the client has it, and `isBusy`,
@@ -25,6 +28,13 @@ export function report(name, state) {
     until = Date.now() + state.seconds * SECOND;
     busy = state.isBusy ?? false;
   }
+  show();
+}
+
+/** Tells whether the server of a stream cannot reach its store, so that what happens may be shown late. */
+export function reportDegraded(name, isDegraded) {
+  if (isDegraded) degraded.add(name);
+  else degraded.delete(name);
   show();
 }
 
@@ -47,13 +57,14 @@ export function wake(signal) {
 
 function show() {
   clearInterval(counting);
+  clearTimeout(settling);
   const states = new Set([...sources.values()].map(({ state }) => state));
   const isConnected = states.has("open") && !states.has("waiting");
   if (isConnected || states.size === 0) {
     clearTimeout(doubting);
     doubting = 0;
     if (isConnected) showConnected();
-  } else if (page.connection.dataset.mark !== "connected") showTrouble(states);
+  } else if (!["connected", "late"].includes(page.connection.dataset.mark)) showTrouble(states);
   else doubting ||= setTimeout(doubt, GRACE);
 }
 
@@ -77,7 +88,24 @@ function showLoss() {
 
 function showConnected() {
   if (lost) announce("Connected again");
+  const isOver = late && degraded.size === 0;
+  // One stream may just have taken the place of another, and will be told the same.
+  if (isOver && !lost) settling = setTimeout(showOnTime, GRACE);
+  else if (degraded.size > 0) showLate();
+  else mark("connected", "Connected");
+  late = late && !(isOver && lost);
   lost = false;
+}
+
+function showLate() {
+  if (!late) announce("The server cannot reach its store. Updates may be late.");
+  late = true;
+  mark("late", "Updates may be late");
+}
+
+function showOnTime() {
+  late = false;
+  announce("Up to date again");
   mark("connected", "Connected");
 }
 

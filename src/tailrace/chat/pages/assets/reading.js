@@ -1,7 +1,7 @@
 // Reads one reply to its end. A hidden tab gives its connection back, and goes on when it is visible again.
 
 import { StreamFailed, StreamLost, tail } from "../js/tailrace.js";
-import { report, wake } from "./connection.js";
+import { report, reportDegraded, wake } from "./connection.js";
 import { headers, URL_OF_SERVER } from "./server.js";
 import { isVisible, visible, whenHidden } from "./visibility.js";
 
@@ -133,6 +133,7 @@ export class Reading {
       retry: { limit: Infinity, cap: 10, patience: PATIENCE },
       wake,
       onState: (state) => this.#tell(state),
+      onDegraded: (isDegraded) => this.#degrade(isDegraded),
       onResponse: (response) => this.#open(response),
       onLine: (text, { total }) => this.#see(text, total),
     };
@@ -145,6 +146,11 @@ export class Reading {
     if (state.state === "waiting") this.#protocol.lost(state.reason, state.seconds);
     this.#address = this.#stream?.address ?? this.#address;
     this.#on.state?.(state);
+  }
+
+  #degrade(isDegraded) {
+    reportDegraded(NAME, isDegraded);
+    if (isDegraded) this.#protocol.fact("The server cannot reach its store, so text may be late");
   }
 
   #judge(error) {

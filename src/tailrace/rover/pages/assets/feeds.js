@@ -17,6 +17,7 @@ const BACK = "server-back"; // the event of the window when a feed has a connect
  *   - `open`
  *   - `waiting`, with `seconds` and `reason`
  *   - at the end `ended` or `failed` with `reason` if there is one, `refused` with `reason`, or `replaced`.
+ * - `onDegraded`: called with whether the server cannot reach its store, at each change.
  * - `signal`: ends all this.
  */
 export function follow(begin, url, { onEvent, onState, signal, ...options }) {

@@ -160,6 +160,7 @@ export class Pane {
       signal: leave.signal,
       onEvent: (event) => this.#take(event),
       onState: (state) => this.#follow(state, leave.signal),
+      onDegraded: (isDegraded) => (this.#state.late = isDegraded),
     });
   }
 

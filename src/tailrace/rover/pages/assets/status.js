@@ -25,6 +25,7 @@ const MARKS = {
   connecting: "busy",
   loading: "busy",
   open: "good",
+  late: "wait",
   complete: "good",
   waiting: "wait",
   paused: "wait",
@@ -40,6 +41,7 @@ export class State {
   #name;
   #timer = 0;
   #told = "off";
+  #late = false; // whether the server cannot reach its store
 
   /** `name` is what the feed is called when its connection is lost or there again. */
   constructor(element, name) {
@@ -49,6 +51,12 @@ export class State {
 
   set name(name) {
     this.#name = name;
+  }
+
+  /** Whether the server cannot reach its store, so that what it shows may be late. */
+  set late(late) {
+    this.#late = late;
+    if (this.#told === (late ? "open" : "late")) this.feed({ state: "open" });
   }
 
   /** `state` chooses the mark; `words` says the state, and with `until` what happens then. */
@@ -67,6 +75,9 @@ export class State {
 
   /** Shows the state of a feed, as feeds.js tells it. */
   feed({ state, seconds, reason }) {
+    if (state === "open" && this.#late) {
+      return this.show("late", "Updates may be late", { reason: "the server cannot reach its store" });
+    }
     const until = state === "waiting" ? Date.now() + seconds * 1_000 : null;
     const offline = state === "waiting" && !navigator.onLine;
     const words = {
@@ -80,7 +91,7 @@ export class State {
       resting: "Resting while hidden",
       off: "Not connected",
     };
-    this.show(state, words[state], { until, reason });
+    return this.show(state, words[state], { until, reason });
   }
 
   #speak(state, words, reason) {
@@ -88,8 +99,9 @@ export class State {
     if (state === "connecting") return; // it says nothing new to a listener
     this.#told = state;
     if (before === state || state === "off" || state === "resting" || state === "loading") return;
-    if (state === "open" && before !== "waiting") return;
-    const again = state === "open" ? "connected again" : words.toLowerCase();
+    if (state === "open" && before !== "waiting" && before !== "late") return;
+    const open = before === "late" ? "up to date again" : "connected again";
+    const again = state === "open" ? open : words.toLowerCase();
     announce(`${this.#name}: ${again}${state === "refused" && reason ? `, ${reason}` : ""}`);
   }
 }

@@ -64,6 +64,7 @@ export class Telemetry {
       signal: this.#leave.signal,
       onEvent: (event) => this.#take(event),
       onState: (state) => this.#follow(state),
+      onDegraded: (isDegraded) => (this.#state.late = isDegraded),
     });
   }
 
@@ -123,7 +124,7 @@ export class Telemetry {
       this.#back = 0;
     }
     if (readings.empty || !readings.late) return;
-    if (this.#told === "open") {
+    if (this.#told === "open" && !this.#feed.degraded) {
       this.#state.show("waiting", `No reading for ${Math.round(readings.silence / 1000)} s`);
     }
     this.#schedule();
