@@ -6,6 +6,8 @@ from datetime import date
 import pytest
 
 from benchmarks.__main__ import DOCS, kept, parse
+from benchmarks.client import Undelivered
+from benchmarks.crowd import Reader
 from benchmarks.environment import Environment
 from benchmarks.floors import FLOORS, Floor, RatioFloor
 from benchmarks.report import report
@@ -97,3 +99,12 @@ def test_a_floor_is_of_what_its_scenario_measures(floor: Floor) -> None:
     assert floor.definition in SCENARIOS[floor.scenario].metrics
     assert floor.peer in peers
     assert not isinstance(floor, RatioFloor) or floor.rival in peers
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_reader_that_comes_back_tells_what_is_lost_or_comes_twice(number: int) -> None:
+    reader = Reader("/feeds/0")
+    for given in (0, 1):
+        reader.take(b"feed.epoch.%d" % given, given)
+    with pytest.raises(Undelivered, match=f"expected event 2 of /feeds/0 after 'feed.epoch.1', but got {number}"):
+        reader.take(b"feed.epoch.9", number)
