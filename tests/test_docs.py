@@ -194,7 +194,7 @@ def test_the_tests_of_a_file_pass(name: str, code: str, tmp_path: Path) -> None:
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
     )
     command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", name]
-    subprocess.run(command, check=True, timeout=50, cwd=tmp_path)
+    subprocess.run(command, check=True, timeout=100, cwd=tmp_path)
 
 
 TALKS = [

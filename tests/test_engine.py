@@ -641,7 +641,7 @@ async def test_a_generator_that_is_left_running_is_named(caplog: pytest.LogCaptu
 
 
 async def test_a_closed_engine_is_empty_and_can_be_used_again() -> None:
-    engine = Engine(heartbeat=0.008, keep=0.01)
+    engine = Engine(heartbeat=0.008, keep=1.0)
     old, never_produced = await play(engine), await engine.new_stream()
     assert engine.statistics().kept == 1
     await engine.aclose()

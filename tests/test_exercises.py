@@ -16,7 +16,7 @@ EXERCISES = sorted(path for path in FOLDER.iterdir() if (path / "exercise.py").e
 def check(exercise: Path, *options: str) -> tuple[int, dict[str, int]]:
     """Run the check of an exercise. Return its exit code and the number of tests for each result."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(exercise), *options]
-    result = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=50, check=False)
+    result = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=100, check=False)
     counts = re.findall(r"(\d+) (passed|failed|errors?|skipped)", result.stdout.splitlines()[-1])
     return result.returncode, {kind: int(count) for count, kind in counts}
 

@@ -10,7 +10,7 @@ from re import Pattern
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, Route, async_playwright, expect
 
 from tailrace.testing import Relay, relayed
 from tests.chat.api.talking import Chat, Scripted, chatting
@@ -137,6 +137,17 @@ class Demo:
             }""",
             value,
         )
+
+    async def alter(self, script: str, old: str, new: str) -> None:
+        """Serve a script of the page with something else in it. Call this before `open`."""
+
+        async def serve(route: Route) -> None:
+            response = await route.fetch()
+            source = await response.text()
+            assert old in source, f"expected {old!r} in {script}"
+            await route.fulfill(response=response, body=source.replace(old, new))
+
+        await self.page.route(f"**/{script}", serve)
 
     @property
     def session_id(self) -> str:

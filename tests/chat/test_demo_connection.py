@@ -54,6 +54,7 @@ STATES = """
 async def test_what_is_over_in_a_moment_is_not_said(browser: Browser, tmp_path: Path) -> None:
     hold = Hold()
     async with visiting(browser, tmp_path, "one ", hold, "two") as demo:
+        await demo.alter("connection.js", "GRACE = 500;", "GRACE = 30_000;")  # how long a slow machine's moment is
         await demo.open()
         await demo.page.evaluate(STATES)
         await demo.say("Go")
@@ -129,6 +130,8 @@ async def test_a_restarted_server_is_read_at_once_and_the_text_stays_until_then(
 
 async def test_an_idle_page_says_within_seconds_that_the_server_is_gone(browser: Browser, tmp_path: Path) -> None:
     async with visiting(browser, tmp_path) as demo:
+        # So that it is the click that ends the wait.
+        await demo.alter("changes.js", "limit: Infinity, cap: 10", "limit: Infinity, base: 1e5, cap: 1e5")
         await demo.open()
         await demo.say("Go")
         await demo.ends()

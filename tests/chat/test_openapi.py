@@ -208,7 +208,7 @@ async def test_schemathesis_finds_nothing(tmp_path: Path, keys: str, phases: str
         await accepting(port)
         # What it covers of itself is nobody's concern, and takes most of its time.
         bare = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-        found = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=50)
+        found = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=100)
     assert found.returncode == 0, found.stdout
     assert "FAILURES" not in found.stdout
     assert "Traceback" not in log.read_text()

@@ -17,7 +17,7 @@ import httpx
 
 from tests.serving import process
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds that a test waits at most."""
 
 SILENT = {

@@ -21,7 +21,7 @@ from tests.log.redis.redis_server import RedisServer, redis_server
 from tests.rover.watching import assert_unbroken, readings, take, watching
 from tests.serving import listening_socket, process
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 FAST = ("--every", "0.05", "--speed", "600")
 TICK = 0.05 * 600

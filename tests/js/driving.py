@@ -144,6 +144,6 @@ def node() -> Iterator[Node]:
 def run_tests(name: str, **environment: str) -> None:
     """Run a file of tests in Node. It must end by itself, so no timer and no socket may be left."""
     command = [str(NODE), "--test", "--test-reporter=spec", str(HERE / f"{name}.test.js")]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=50, env={**os.environ, **environment})
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, **environment})
     # Only what has failed, or all if nothing ran.
     assert ran.returncode == 0, ran.stdout.partition("failing tests")[2] or ran.stdout + ran.stderr

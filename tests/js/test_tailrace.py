@@ -18,7 +18,7 @@ from tests.serving import serving
 
 def test_the_types_are_strict() -> None:
     tsc = MODULES / "typescript" / "bin" / "tsc"
-    ran = subprocess.run([str(NODE), str(tsc), "-p", str(HERE)], capture_output=True, text=True, timeout=50)
+    ran = subprocess.run([str(NODE), str(tsc), "-p", str(HERE)], capture_output=True, text=True, timeout=100)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailrace import Engine, Event, Log, OpenAIChunks, StreamError, StreamRouter
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds after which nobody waits any more."""
 
 

@@ -17,7 +17,7 @@ import httpx
 from tailrace import NDJSON, SSE, Frame, Wire
 from tests.serving import free_port, process
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds after which no test waits any more."""
 
 

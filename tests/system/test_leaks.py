@@ -91,7 +91,7 @@ def test_a_peer_that_vanishes_without_a_word_is_given_up() -> None:
     """One that is flooded by the send timeout, one that is idle by the kernel, thanks to the pings."""
     done = subprocess.run(
         [*ISOLATED, sys.executable, "-m", "tests.system.vanishing"],
-        capture_output=True, cwd=ROOT, text=True, timeout=50,
+        capture_output=True, cwd=ROOT, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

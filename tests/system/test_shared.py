@@ -157,6 +157,12 @@ def packet(payload: Any) -> dict[str, Any]:
     return {"packet_type": "DATA", "payload": payload}
 
 
+def payload_of(line: str) -> Any:
+    got = from_json(line)
+    assert "payload" in got, f"expected a packet with a payload, but got {got}"
+    return got["payload"]
+
+
 async def test_packets_of_a_session_come_in_at_any_process(first: Running, second: Running) -> None:
     async with first.client() as one, second.client() as other:
         async with one.stream("POST", "/packets", json=packet(0)) as response:
@@ -166,10 +172,10 @@ async def test_packets_of_a_session_come_in_at_any_process(first: Running, secon
             for number in range(1, 20):
                 sent = await (one if number % 2 else other).post(address, json=packet(number))
                 assert sent.status_code == 202
-            assert [from_json(await anext(lines))["payload"] for _ in range(19)] == list(range(1, 20))
+            assert [payload_of(await anext(lines)) for _ in range(19)] == list(range(1, 20))
         async with other.stream("GET", address, params={"after": first_line["cursor"]}) as there:
             lines = there.aiter_lines()
-            assert [from_json(await anext(lines))["payload"] for _ in range(19)] == list(range(1, 20))
+            assert [payload_of(await anext(lines)) for _ in range(19)] == list(range(1, 20))
             await other.post(address, json=packet("bye"))
             assert from_json(await anext(lines))["packet_type"] == "RESULT"
         for client in (one, other):

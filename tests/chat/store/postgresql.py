@@ -65,7 +65,7 @@ def _run(*command: str | Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            timeout=50,
+            timeout=100,
         )
         if result.returncode != 0:
             output.seek(0)

@@ -24,7 +24,7 @@ from redis.retry import Retry
 
 from tests.client.speaking import own_certificate
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """The seconds that a server has to start, to end, or to answer the test."""
 
 
