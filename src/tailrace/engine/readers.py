@@ -27,14 +27,24 @@ class Reader(Protocol):
 
 
 class Seat:
-    """The right to read a log that has one reader at a time. The next reader to take the seat replaces this one."""
+    """The right to read a log that has one reader at a time. The next reader to take the seat replaces this one.
 
-    __slots__ = ("_dismiss", "_lost", "log")
+    Another process does not say that it gives the seat away. It says that it has a reader now.
+    """
+
+    __slots__ = ("_dismiss", "_elsewhere", "_lost", "log")
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self._dismiss: Dismiss | None = None
         self._lost = False
+        self._elsewhere = log.control.elsewhere
+
+    def look(self, log: Log) -> None:
+        """Lose the seat if there is one more reader elsewhere. Those that were there before are to leave."""
+        before, self._elsewhere = self._elsewhere, log.control.elsewhere
+        if self._elsewhere > before and not self._lost:
+            self.lose()
 
     def give(self, dismiss: Dismiss) -> None:
         """Give the seat to a connection, which is dismissed when the seat is lost, or now if it is lost already."""
@@ -88,12 +98,14 @@ class Readers:
             seat.lose()
             return seat
         self._seats[log] = seat
+        log.listen(seat.look)
         if other is not None:
             other.lose()
         return seat
 
     def free(self, seat: Seat) -> None:
         """Give back a seat, unless it is lost already."""
+        seat.log.unlisten(seat.look)
         if self._seats.get(seat.log) is seat:
             del self._seats[seat.log]
 

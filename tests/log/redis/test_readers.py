@@ -24,7 +24,7 @@ async def reading(store: LogStore, query: bytes = b"") -> AsyncIterator[Server]:
     await asyncio.wait_for(answering, LIMIT)
 
 
-async def test_a_reader_elsewhere_is_counted_but_not_replaced(redis: RedisServer) -> None:
+async def test_a_reader_elsewhere_is_counted_and_replaced(redis: RedisServer) -> None:
     async with stores(redis.url) as (one, other), asyncio.timeout(LIMIT):
         log = await small_engine(url=other).log("news")
         async with reading(one) as first:
@@ -33,10 +33,16 @@ async def test_a_reader_elsewhere_is_counted_but_not_replaced(redis: RedisServer
                 await until(lambda: refused.messages)
             assert refused.messages[0]["status"] == 409
             async with reading(other, b"takeover=true") as second:
+                await until(lambda: first.whole)
                 await log.append(1)
-                await log.close()
-                await until(lambda: first.whole and second.whole)
-            assert values(first.body) == values(second.body) == [1, "done"]
+                async with reading(one, b"takeover=true") as third:
+                    await until(lambda: second.whole)
+                    await log.append(2)
+                    await log.close()
+                    await until(lambda: third.whole)
+            assert values(first.body) == ["farewell"]
+            assert values(second.body) == [1, "farewell"]
+            assert values(third.body) == [1, 2, "done"]
 
 
 async def test_a_seat_is_free_once_the_reader_elsewhere_has_left(redis: RedisServer) -> None:
