@@ -199,7 +199,9 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
 def main() -> None:
     peer, role, url, *arguments = sys.argv[1:]
     sample = uvloop.run(ROLES[role](partial(PEERS[peer], url), *arguments))
-    print(json.dumps(sample))
+    # A pipe takes a part of a long text, and an unbuffered `print` would drop the rest.
+    with open(sys.stdout.fileno(), "w", closefd=False) as output:
+        json.dump(sample, output)
 
 
 if __name__ == "__main__":
