@@ -54,7 +54,7 @@ class Columns:
 
     def follows(self, batch: Batch) -> bool:
         """Tell whether a batch is the next one."""
-        return batch.start == self.top and batch.prev == self._tags[-1]
+        return batch.top - len(batch.json) == self.top and batch.prev == self._tags[-1]
 
     def add(self, batch: Batch) -> None:
         """Hold the next batch."""
@@ -72,7 +72,8 @@ class Columns:
 
         Deleting from the front of a list moves the rest, so it is done seldom.
         """
-        if self.size > bound + bound // 8 or self.batches > MOST_BATCHES + MOST_BATCHES // 8:
+        # Most calls end here, so it calls nothing.
+        if self.cum - self._cums[0] > bound + bound // 8 or len(self._ends) > MOST_BATCHES + MOST_BATCHES // 8:
             dropped = max(bisect_left(self._cums, self.cum - bound), self.batches - MOST_BATCHES)
             dropped = min(dropped, self.batches - 1)
             base = self._ends[dropped]

@@ -131,8 +131,18 @@ def parse(frame: bytes) -> Frame:
 
 def parse_batch(frame: bytes) -> Batch:
     """Read the frame of a batch."""
-    head, *rows = frame.split(b"\n")
-    _, epoch, top, n, tag, prev, base, floor, cum, _ = head.split(b" ")
+    return batch_of(split_batch(frame))
+
+
+def split_batch(frame: bytes) -> list[bytes]:
+    """Split the frame of a batch into the fields of its first line. The last one has the rows behind it."""
+    return frame.split(b" ", 9)
+
+
+def batch_of(fields: list[bytes]) -> Batch:
+    """Read the fields of a batch."""
+    _, epoch, top, n, tag, prev, base, floor, cum, rest = fields
+    _, *rows = rest.split(b"\n")
     names = None
     if (count := int(n)) != len(rows):
         names, rows = rows[:count], rows[count:]

@@ -13,7 +13,7 @@ from ...flow import Retention
 from ..base import Listener, Log, Row
 from .address import Part
 from .columns import Columns
-from .frames import NO_TAG, Batch, Dropped, End, Facts, Frame, decode_outcome, parse, parse_batch
+from .frames import NO_TAG, Batch, Dropped, End, Facts, Frame, batch_of, decode_outcome, parse, parse_batch, split_batch
 from .link import Script
 from .scripts import LOAD, Keys
 
@@ -192,10 +192,11 @@ class Mirror(Log):
         """Take what was published."""
         # Most frames of a process's own appends say what their replies have said. Skipping them saves 2 µs each.
         if data[:1] == b"+":
-            _, epoch, _, _, tag, _ = data.split(b" ", 5)
-            if tag == self._held.tag and epoch == self.wire_epoch:
-                return
-        self.receive(parse(data))
+            _, epoch, _, _, tag, *_ = fields = split_batch(data)
+            if tag != self._held.tag or epoch != self.wire_epoch:
+                self.receive(batch_of(fields))
+        else:
+            self.receive(parse(data))
 
     def receive(self, frame: Frame) -> None:
         """Take what a frame or an append's reply says."""

@@ -109,12 +109,15 @@ class Mirrors:
         self._attached.clear()
         self._unheard.clear()
 
-    def push(self, channel: bytes, data: bytes) -> None:
-        """Take a frame."""
+    def push(self, channel: bytes, data: bytes) -> bool:
+        """Take a frame. Return False if no mirror listens to the channel."""
         if (log := self._attached.get(channel)) is not None:
             log.hear(data)
         elif (early := self._arriving.get(channel)) is not None:
             early.take(data)
+        else:
+            return False
+        return True
 
     async def subscribe_anew(self, is_lost: IsLost) -> None:
         """Subscribe the channels that were lost on new connections. Their mirrors are stale then."""

@@ -321,8 +321,8 @@ class RedisStore(LogStore):
             return
         if push[0] == b"message" or push[0] == b"smessage":
             _, channel, data = push
-            if not self._servers.hear(channel, data):
-                self._mirrors.push(channel, data)
+            if not self._mirrors.push(channel, data):
+                self._servers.hear(channel, data)
         elif push[0] == b"sunsubscribe":
             self._servers.moved(push[1])
 
