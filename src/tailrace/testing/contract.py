@@ -255,9 +255,12 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
         async with self.open_stores() as (one, other):
             for name in ("/later", "/now"):
                 await self._soon(one.attach(name, Retention()))
-            await self._soon(one.expire(await self._find(one, "/later"), 0.05))
-            await self._soon(other.expire(await self._find(other, "/later"), 60))
-            await self._soon(one.expire(await self._find(one, "/now"), 0.1))
+            here, there, now = [
+                await self._find(store, name) for store, name in ((one, "/later"), (other, "/later"), (one, "/now"))
+            ]
+            await self._soon(one.expire(here, 0.3))
+            await self._soon(other.expire(there, 60))
+            await self._soon(one.expire(now, 0.3))
             await self._gone("/now", one, other)
             assert await self._soon(one.find("/later")) is not None
 
@@ -273,7 +276,7 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
         async with self.open_stores() as (one, other):
             for name in ("/read", "/written", "/unused"):
                 await self._soon(one.attach(name, Retention()))
-                await self._soon(one.expire(await self._find(one, name), 0.2))
+                await self._soon(one.expire(await self._find(one, name), 1.0))
             with (await self._find(other, "/read")).tail():
                 await self._told(await self._find(one, "/read"), watched)
             await self._soon((await self._find(other, "/written")).append(1))
