@@ -72,31 +72,42 @@ class Sentinels:
             connection.close()
             await connection.wait_closed()
 
-    def watch(self, name: str, on_move: OnMove) -> Link:
-        """Return a link on which a Sentinel tells at once that another server is the master. It is yet to be opened.
+    def watch(self, name: str, on_move: OnMove) -> Watch:
+        """Return a link on which a Sentinel tells that another server is the master. It is yet to be opened."""
+        return Watch(self._sentinels, self._service, self._master, name=name, on_move=on_move)
 
-        A Sentinel turns an old master that still runs into a replica only after some ten seconds. Whatever is written
-        to it until then is lost.
-        """
 
-        def told(push: list[Any]) -> None:
-            if push[:2] == [b"message", SWITCHED]:
-                service, *_, host, port = push[2].decode().split()
-                if service == self._service:
-                    on_move(str(self._master.at(host, int(port))))
+class Watch(Link):
+    """A link to one of several Sentinels, which tells at once when another server becomes the master.
 
-        def ask() -> None:
-            with suppress(NotSent):
-                link.subscribe([SWITCHED])
-                link.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service).add_done_callback(answered)
+    A Sentinel turns an old master that still runs into a replica only after some ten seconds. Whatever is written to it
+    until then is lost.
+    """
 
-        def answered(answer: asyncio.Future[Any]) -> None:
-            if not answer.cancelled() and answer.exception() is None and answer.result() is not None:
-                host, port = answer.result()
-                on_move(str(self._master.at(host.decode(), int(port))))
+    def __init__(self, sentinels: Ring, service: str, master: Address, *, name: str, on_move: OnMove) -> None:
+        super().__init__(sentinels, name=name, on_push=self._told, on_connect=self._begin, limits=LIMITS)
+        self._service, self._master, self._on_move = service, master, on_move
 
-        link = Link(self._sentinels, name=name, on_push=told, on_connect=ask, limits=LIMITS)
-        return link
+    def ask(self) -> None:
+        """Ask who is the master. A Sentinel that does not answer is left for the next one."""
+        with suppress(NotSent):
+            self.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service).add_done_callback(self._answered)
+
+    def _begin(self) -> None:
+        with suppress(NotSent):
+            self.subscribe([SWITCHED])
+        self.ask()
+
+    def _told(self, push: list[Any]) -> None:
+        if push[:2] == [b"message", SWITCHED]:
+            service, *_, host, port = push[2].decode().split()
+            if service == self._service:
+                self._on_move(str(self._master.at(host, int(port))))
+
+    def _answered(self, answer: asyncio.Future[Any]) -> None:
+        if not answer.cancelled() and answer.exception() is None and answer.result() is not None:
+            host, port = answer.result()
+            self._on_move(str(self._master.at(host.decode(), int(port))))
 
 
 class Ring:

@@ -11,7 +11,7 @@ from .address import Address, Part
 from .attempts import CONNECT
 from .connection import Limits, NotSent, OnPush
 from .link import Link, Script
-from .sentinel import Sentinels
+from .sentinel import Sentinels, Watch
 
 CHECKS = 4
 """In how many parts `grace` is waited for."""
@@ -118,9 +118,11 @@ class Server:
             on_lost=self._news_lost,
             limits=limits,
         )
-        self._links = [self.commands, self.news]
+        self._links: list[Link] = [self.commands, self.news]
+        self._watch: Watch | None = None
         if isinstance(target, Sentinels):
-            self._links.append(target.watch(name, self._moved))
+            self._watch = target.watch(name, self._moved)
+            self._links.append(self._watch)
         self._on_commands = on_commands
         self._on_news = on_news
         self._echo = echo.encode()
@@ -212,6 +214,8 @@ class Server:
         return True
 
     def echo(self) -> asyncio.Future[Any]:
+        if self._watch is not None:
+            self._watch.ask()
         self._number += 1
         published = self.commands.call("PUBLISH", self._echo, self._number)
         if self._listening:
