@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as NotServing
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from tests.client.speaking import own_certificate
@@ -211,9 +213,10 @@ class Watched:
         except NotServing:  # its connections are closed when it becomes one
             return False
 
-    def watched(self) -> bool:
-        """True if the Sentinel knows a replica that it may promote."""
-        facts = [fact for replica in self.sentinel.ask("SENTINEL", "REPLICAS", self.name) for fact in replica]
+    def watched(self, sentinel: RedisServer | None = None) -> bool:
+        """True if a Sentinel, by default the one, knows a replica that it may promote."""
+        sentinel = sentinel or self.sentinel
+        facts = [fact for replica in sentinel.ask("SENTINEL", "REPLICAS", self.name) for fact in replica]
         linked = b"ok" in facts  # the replica to the master
         return linked and facts.count(b"slave") == 2  # as its flags, with none of a failure, and as its role
 
@@ -275,15 +278,31 @@ class ClusterServers:
         slot = key_slot(key.encode())
         return self.masters[next(i for i in range(len(self.masters)) if slot < 16384 * (i + 1) // len(self.masters))]
 
+    def in_step(self, master: RedisServer) -> bool:
+        """True if a master has a replica that has all it has, and hears at once of what is written."""
+        try:
+            key = next(key for key in map("step-{}".format, count()) if self.master_of(key) is master)
+            master.ask("SET", key, 1, "PX", 1)
+            return int(master.ask("WAIT", 1, 1000)) == 1
+        except ResponseError:  # the cluster is down for a moment, because it looks different
+            return False
+
+    def is_down(self, server: RedisServer) -> bool:
+        """True if a server takes the cluster for down, because some slots have no server."""
+        return "cluster_state:ok" not in _text(server.ask("CLUSTER", "INFO"))
+
+    def agrees(self) -> bool:
+        """True if all masters have heard of the same changes."""
+        facts = [_text(server.ask("CLUSTER", "INFO")).splitlines() for server in self.masters]
+        return len({fact for each in facts for fact in each if fact.startswith("cluster_current_epoch:")}) == 1
+
     def _knows_all(self, server: RedisServer) -> bool:
-        nodes = server.ask("CLUSTER", "NODES")
-        known = len(nodes) if isinstance(nodes, dict) else len(_text(nodes).splitlines())
-        state = server.ask("CLUSTER", "INFO")
-        return known == len(self.servers) and "ok" in (_text(state) if isinstance(state, bytes) else state.values())
+        known = len(_text(server.ask("CLUSTER", "NODES")).splitlines())
+        return known == len(self.servers) and not self.is_down(server)
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _text(value: bytes) -> str:
+    return value.decode()
 
 
 @contextmanager

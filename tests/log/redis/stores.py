@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
-from tailrace.errors import StoreUnavailable
+from tailrace.errors import LogClosed, LogReset, StoreUnavailable
 from tailrace.events import Entries, encode_event
+from tailrace.flow import Retention
 from tailrace.log.base import Log, Tail
 from tailrace.log.redis.address import Part
 from tailrace.log.redis.frames import Batch
@@ -91,7 +93,12 @@ async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
 
 async def settled(*stores: RedisStore) -> None:
     """Wait until stores have done all that follows a new connection, so that nothing is loaded for that reason."""
-    await until(lambda: all(listening(store) and not any(log.stale for log in store._mirrors) for store in stores))
+    await until(lambda: all(listening(store) and not stale(store) for store in stores))
+
+
+def stale(store: RedisStore) -> bool:
+    """True if a mirror of a store may have missed something."""
+    return bool(store._mirrors._unheard) or any(log.stale for log in store._mirrors)
 
 
 def listening(store: RedisStore) -> bool:
@@ -132,3 +139,70 @@ async def take(tail: Tail, count: int) -> list[Any]:
 async def read_all(log: Log, count: int) -> list[Any]:
     with log.tail() as tail:
         return await take(tail, count)
+
+
+class Traffic:
+    """A process that appends numbers to a log, and readers in several processes that read it as it is now.
+
+    `acknowledged` are the appends that succeeded, and `resets` the reasons why readers began anew.
+    """
+
+    def __init__(self, stores: Sequence[RedisStore], name: str) -> None:
+        self.acknowledged: list[int] = []
+        self.resets: list[str] = []
+        self._stores = stores
+        self._name = name
+        self._last = False
+        self._reads: list[list[list[int]]] = [[] for _ in stores]
+
+    @asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """Let it flow during the block, and for some more appends. Then end the log, and check what readers have."""
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(self._publish())
+            for store, read in zip(self._stores, self._reads, strict=True):
+                group.create_task(self._follow(store, read))
+            await self.grow(50)
+            yield
+            await self.grow(50)
+            self._last = True
+            await publishing
+            log = await self._stores[0].attach(self._name, Retention())
+            await log.close()
+        self._check(log)
+
+    async def grow(self, count: int) -> None:
+        """Wait until so many more appends have succeeded."""
+        enough = len(self.acknowledged) + count
+        await until(lambda: len(self.acknowledged) >= enough, 30)
+
+    async def _publish(self) -> None:
+        number = 0
+        while not self._last:
+            number += 1
+            with suppress(LogClosed):  # the log is another one, or has lost entries
+                await (await self._stores[0].attach(self._name, Retention())).append(number)
+                self.acknowledged.append(number)
+            await asyncio.sleep(0.002)
+
+    async def _follow(self, store: RedisStore, read: list[list[int]]) -> None:
+        while True:
+            log = await store.attach(self._name, Retention())
+            read.append([])
+            try:
+                with log.tail() as tail:
+                    async for entries in tail:
+                        read[-1] += data_of(entries)
+                    return
+            except LogReset as reset:
+                self.resets.append(reset.reason)
+
+    def _check(self, log: Log) -> None:
+        """Each reader has a run of the true log, or a reset. Nothing is there twice."""
+        truth = self._reads[0][-1]
+        assert len(truth) == log.top
+        assert all(later > earlier for earlier, later in pairwise(truth))
+        assert [read[-1] for read in self._reads] == [truth] * len(self._reads)
+        if not self.resets:
+            assert set(self.acknowledged) <= set(truth)
+        assert set(self.resets) <= {"diverged"}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any, ClassVar
 
 import pytest
 from redis.crc import key_slot
 
+from tailrace.errors import StoreUnavailable
 from tailrace.events import DONE
 from tailrace.flow import Retention
+from tailrace.log.redis.beat import PRODUCER_LOST
 from tailrace.log.redis.cluster import Cluster, seeds_of, slot_of
 from tailrace.log.redis.scripts import Keys
 from tailrace.log.redis.server import Server
@@ -21,8 +24,8 @@ from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.log.store import LogStore
 from tailrace.testing import LogContract, Relay, relayed
 
-from .redis_server import ClusterServers, RedisServer, redis_cluster
-from .stores import LIMIT, QUICK, attached, data_of, stores, take, until, write
+from .redis_server import ClusterServers, RedisServer, redis_cluster, until_true
+from .stores import LIMIT, QUICK, SLOW, Traffic, attached, data_of, read_all, stores, take, until, write
 
 PACE = replace(QUICK, linger=60.0, patience=20.0)
 
@@ -31,6 +34,14 @@ PACE = replace(QUICK, linger=60.0, patience=20.0)
 def cluster() -> Iterator[ClusterServers]:
     with redis_cluster() as servers:
         yield servers
+
+
+@pytest.fixture
+def empty_cluster(cluster: ClusterServers) -> ClusterServers:
+    """The cluster of all tests, without clients and data."""
+    cluster.kill_clients()
+    cluster.ask("FLUSHALL")
+    return cluster
 
 
 @pytest.mark.parametrize("key", [b"a", b"{a}b", b"x{a}", b"{}a", b"{a", b"a}{b}", b"{{a}}", b"\xff{\xe9}", b""])
@@ -119,16 +130,16 @@ def test_a_wrong_url_is_told(url: str) -> None:
         RedisStore(url)
 
 
-async def test_streams_are_on_all_servers(cluster: ClusterServers) -> None:
-    async with stores(cluster.url, pace=PACE) as (one, other):
+async def test_streams_are_on_all_servers(empty_cluster: ClusterServers) -> None:
+    async with stores(empty_cluster.url, pace=PACE) as (one, other):
         for number in range(12):
             await (await one.attach(f"/log-{number}", Retention())).append(number)
-        assert all(any(b"log-" in key for key in keys) for keys in cluster.ask("KEYS", "*"))
+        assert all(any(b"log-" in key for key in keys) for keys in empty_cluster.ask("KEYS", "*"))
         assert await one.secret() == await other.secret()
         for store in (one, other):
             await until(partial(beaten, store))
         names = [f"tailrace-{store.process.decode()}" for store in (one, other)]
-        for server in cluster.masters:
+        for server in empty_cluster.masters:
             there = [client["name"] for client in server.clients()]
             assert [there.count(name) for name in names] == [2, 2]
 
@@ -152,8 +163,13 @@ async def test_servers_may_want_tls_and_a_user() -> None:
             }
 
 
+# Slots that move
+
+
 def move(cluster: ClusterServers, slot: int, source: RedisServer, to: RedisServer) -> Iterator[str]:
     """Move a slot with its keys, as redis-cli does, and pause after each step."""
+    # Otherwise two servers may take the slot in the same epoch, and each sends to the other one for good.
+    until_true(cluster.agrees, "servers that know of the last move")
     to.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.id_of(source))
     source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.id_of(to))
     yield "begun"
@@ -205,6 +221,176 @@ async def test_a_slot_that_moves_while_writers_write_loses_nothing() -> None:
             assert read == list(range(1, number + 1))
 
 
+async def test_a_log_of_which_half_has_moved_is_waited_for(empty_cluster: ClusterServers) -> None:
+    """The server answers TRYAGAIN until both keys are at the same one. Then the append is made, once."""
+    async with asyncio.timeout(2 * LIMIT), stores(empty_cluster.url, 1, pace=replace(PACE, patience=0.5)) as (store,):
+        log = await store.attach("/half", Retention())
+        await log.append(1)
+        source = empty_cluster.master_of(log.keys.log)
+        to = next(server for server in empty_cluster.masters if server is not source)
+        steps = move(empty_cluster, slot_of(log.keys.log.encode()), source, to)
+        assert [next(steps), next(steps)] == ["begun", "moved a key"]
+        with pytest.raises(StoreUnavailable, match="TRYAGAIN"):
+            await log.append(2, key="second")
+        store.patience = LIMIT
+        refused = len(store.calls)
+        appending = asyncio.create_task(log.append(2, key="second"))
+        await until(lambda: len(store.calls) > refused + 2)
+        assert list(steps)[-1] == "done"
+        assert list(await appending) == list(await log.append(2, key="second")) == [2]
+        assert await read_all(log, 2) == [1, 2]
+        for _ in move(empty_cluster, slot_of(log.keys.log.encode()), to, source):
+            pass
+
+
+async def test_a_subscription_follows_a_slot_that_has_moved(empty_cluster: ClusterServers) -> None:
+    """The process does not know it yet, and subscribes before it sends any command about the slot."""
+    async with asyncio.timeout(LIMIT), stores(empty_cluster.url, pace=replace(SLOW, patience=LIMIT)) as (one, other):
+        await asyncio.gather(one.attach("/any", Retention()), other.attach("/any", Retention()))
+        key = Keys.of("tailrace", "/new").log
+        slot, source = slot_of(key.encode()), empty_cluster.master_of(key)
+        to = next(server for server in empty_cluster.masters if server is not source)
+        for _ in move(empty_cluster, slot, source, to):
+            pass
+        here = await one.attach("/new", Retention())
+        there = await attached(other, "/new")
+        with there.tail() as tail:
+            await here.append(1)
+            assert await take(tail, 1) == [1]
+            for _ in move(empty_cluster, slot, to, source):
+                pass
+            await here.append(2)
+            assert await take(tail, 1) == [2]
+
+
+async def test_servers_that_send_to_each_other_are_given_up(empty_cluster: ClusterServers) -> None:
+    async with asyncio.timeout(LIMIT), stores(empty_cluster.url, 1, pace=replace(SLOW, patience=0.1)) as (store,):
+        log = await store.attach("/lost", Retention())
+        slot, owner = slot_of(log.keys.log.encode()), empty_cluster.master_of(log.keys.log)
+        source, other = owner, next(server for server in empty_cluster.masters if server is not owner)
+        keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, 2)
+        source.ask("DEL", *keys)  # a server gives away only slots without keys
+        for server, said in ((other, source), (source, other)):
+            server.ask("CLUSTER", "SETSLOT", slot, "NODE", empty_cluster.id_of(said))
+        try:
+            with pytest.raises(StoreUnavailable, match=f"a server that has slot {slot}, but 5 of them sent elsewhere"):
+                await log.append(1)
+        finally:
+            for server in (source, other):
+                server.ask("CLUSTER", "SETSLOT", slot, "NODE", empty_cluster.id_of(source))
+
+
+# Servers that are away
+
+
+async def test_without_a_server_that_answers_calls_fail_in_time() -> None:
+    url = "redis+cluster://127.0.0.1:1,127.0.0.1:2"
+    async with asyncio.timeout(LIMIT), stores(url, 1, pace=replace(PACE, patience=0.1)) as (store,):
+        told = (
+            r"expected the cluster of 127.0.0.1:1, 127.0.0.1:2 to have a server for slot \d+, but expected 127.0.0.1:2"
+        )
+        with pytest.raises(StoreUnavailable, match=told):
+            await store.find("/log")
+
+
+async def test_a_cluster_that_lacks_slots_is_waited_for() -> None:
+    """All servers answer CLUSTERDOWN while nobody has one of the slots."""
+    with redis_cluster() as cluster:
+        async with asyncio.timeout(3 * LIMIT), stores(cluster.url, pace=PACE) as (one, other):
+            here, there = [await store.attach("/log", Retention()) for store in (one, other)]
+            slot = slot_of(here.keys.log.encode())
+            lacking = (slot + 1) % 16384
+            owner = cluster.masters[next(i for i in range(3) if lacking < 16384 * (i + 1) // 3)]
+            with there.tail() as tail:
+                for server in sorted(cluster.masters, key=lambda server: server is not owner):  # or it claims it again
+                    server.ask("CLUSTER", "DELSLOTS", lacking)
+                await until(lambda: all(map(cluster.is_down, cluster.masters)))
+                one.patience = 0.3
+                with pytest.raises(StoreUnavailable, match="CLUSTERDOWN"):
+                    await here.append(1, key="first")
+                one.patience = LIMIT
+                appending = asyncio.create_task(here.append(1, key="first"))
+                refused = len(one.calls)
+                await until(lambda: len(one.calls) > refused + 2)
+                owner.ask("CLUSTER", "ADDSLOTS", lacking)
+                assert list(await appending) == [1]
+                assert await take(tail, 1) == [1]
+
+
+async def test_a_server_that_is_away_hinders_no_other_one() -> None:
+    """Logs on other servers are read and written, what they lost is found, and their dead are buried."""
+    with redis_cluster() as cluster:
+        cluster.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        async with asyncio.timeout(3 * LIMIT), stores(cluster.url, 3, pace=PACE) as (one, other, dead):
+            counting = cluster.master_of("{tailrace}")  # has the counters of the beat
+            away = next(server for server in cluster.masters if server is not counting)
+            names = [f"/log-{number}" for number in range(12)]
+            for name in names:
+                await one.attach(name, Retention())
+            logs = [await attached(other, name) for name in names]
+            tails = [log.tail() for log in logs]
+            with ExitStack() as stack:
+                for tail in tails:
+                    stack.enter_context(tail)
+                near = [log for log in logs if cluster.master_of(log.keys.log) is not away]
+                far = [log for log in logs if log not in near]
+                assert near
+                assert far
+                leased = await dead.lease(await dead.create(name_at(cluster, counting), Retention()))
+                watched = await attached(other, leased.log.name)
+                for store in (one, other, dead):
+                    await until(partial(beaten, store))
+                with away.frozen():
+                    await until(lambda: not all(server.connected for server in servers_of(other)))
+                    other.deaf = lambda channel: channel == near[0].channel
+                    await (await one.attach(near[0].name, Retention())).append("deaf")
+                    other.deaf = lambda _: False
+                    assert await take(tails[logs.index(near[0])], 1) == ["deaf"]
+                    dead._beating.cancel()
+                    await until(lambda: watched.outcome == PRODUCER_LOST, 3 * LIMIT)
+                    assert len(other._tasks) < 20  # however long it takes
+                for log in far:
+                    await (await one.attach(log.name, Retention())).append("back")
+                    assert await take(tails[logs.index(log)], 1) == ["back"]
+
+
+def servers_of(store: RedisStore) -> list[Server]:
+    assert isinstance(store._servers, Cluster)
+    return list(store._servers._servers.values())
+
+
+def name_at(cluster: ClusterServers, server: RedisServer) -> str:
+    """A name of a log that is on a server."""
+    names = (f"/name-{number}" for number in count())
+    return next(name for name in names if cluster.master_of(Keys.of("tailrace", name).log) is server)
+
+
+async def test_a_frozen_master_is_replaced_and_loses_nothing_silently() -> None:
+    with redis_cluster(3, 3) as cluster:
+        master = cluster.master_of(Keys.of("tailrace", "/log").log)
+        replica = cluster.replicas[cluster.masters.index(master)]
+        await until(lambda: cluster.in_step(master))
+        async with (
+            asyncio.timeout(6 * LIMIT),
+            stores(cluster.url, pace=PACE) as two,
+            AsyncExitStack() as stack,
+            Traffic(two, "/log").flowing(),
+        ):
+            stack.enter_context(master.frozen())
+            await until(lambda: replica.ask("ROLE")[0] == b"master", 3 * LIMIT)
+
+
+async def test_connections_that_are_dropped_are_made_again(empty_cluster: ClusterServers) -> None:
+    async with asyncio.timeout(LIMIT), stores(empty_cluster.url, pace=replace(SLOW, patience=LIMIT)) as (one, other):
+        here, there = [await store.attach("/drop", Retention()) for store in (one, other)]
+        with there.tail() as tail:
+            for number in range(3):
+                assert other._servers is not None
+                other._servers.drop("the test wants it")
+                await here.append(number)
+                assert await take(tail, 1) == [number]
+
+
 async def test_a_replica_takes_the_place_of_a_master_that_is_killed() -> None:
     with redis_cluster(3, 3) as cluster:
         async with asyncio.timeout(4 * LIMIT), stores(cluster.url, pace=PACE) as (one, other):
@@ -215,7 +401,7 @@ async def test_a_replica_takes_the_place_of_a_master_that_is_killed() -> None:
             with there.tail() as tail:
                 assert list(await here.append(1)) == [1]
                 assert await take(tail, 1) == [1]
-                await until(lambda: master.ask("SET", "{/log}step", 1) and master.ask("WAIT", 1, 1000) == 1)
+                await until(lambda: cluster.in_step(master))
                 assert replica.ask("ROLE")[0] == b"slave"
                 master.kill()
                 assert list(await here.append(2)) == [2]

@@ -34,15 +34,22 @@ def unanswered(name: str, error: Unreachable | Refused) -> StoreUnavailable:
     return StoreUnavailable(name, str(error))
 
 
+def delays() -> Iterator[float]:
+    """Yield the seconds to wait after each failed attempt."""
+    delay = RETRY_DELAY
+    while True:
+        yield delay
+        delay = min(2 * delay, LONGEST_DELAY)
+
+
 async def repeatedly(attempt: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:
     """Repeat an attempt that the store does not answer, for `patience` seconds. Then raise StoreUnavailable."""
     loop = asyncio.get_running_loop()
-    until, delay = loop.time() + patience, RETRY_DELAY
+    until, waits = loop.time() + patience, delays()
     while True:
         try:
             return await attempt()
         except StoreUnavailable:
-            if loop.time() + delay > until:
+            if loop.time() + (delay := next(waits)) > until:
                 raise
         await asyncio.sleep(delay)
-        delay = min(2 * delay, LONGEST_DELAY)

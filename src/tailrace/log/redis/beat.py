@@ -125,9 +125,13 @@ class Beat:
                 self._buried()
             self._count = counted
             await self._look_at(counters)
-        # If one of several servers is down, the others must not take this process for dead.
-        async with asyncio.timeout(self._interval if self._servers.apart else None):
-            await self._tend()
+        try:
+            # If one of several servers is down, the others must not take this process for dead.
+            async with asyncio.timeout(self._interval if self._servers.apart else None):
+                await self._tend()
+        except (Unreachable, Refused, StoreUnavailable, TimeoutError):
+            if not self._servers.apart:
+                raise
 
     async def _look_at(self, counters: dict[bytes, bytes]) -> None:
         """Compare the counters of the others with those of the last round."""

@@ -6,21 +6,23 @@ import asyncio
 import random
 from binascii import crc_hqx
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from .address import Address, Group, Part
 from .attempts import CONNECT
 from .connection import Limits, NotSent, OnPush, Refused, Unreachable, connect
-from .link import Link, Script
-from .server import IsLost, Server
+from .link import Script
+from .server import Server
 
 T = TypeVar("T")
 
 SLOTS = 16384
 HOPS = 5
 """How many times a command is sent on to another server before it fails."""
+
+LOOK_PAUSE = 0.1
+"""Seconds from one map of slots to the next question for it."""
 
 
 def slot_of(key: bytes) -> int:
@@ -59,7 +61,7 @@ class Cluster:
         echo: str,
         on_push: OnPush,
         on_commands: Callable[[], object],
-        on_news: Callable[[IsLost], object],
+        on_news: Callable[[], object],
         on_reach: Callable[[], object],
         grace: float,
         limits: Limits,
@@ -72,9 +74,9 @@ class Cluster:
         self._slots: list[Server | None] = [None] * SLOTS
         self._servers: dict[str, Server] = {}
         self._echoes: dict[bytes, Server] = {}
-        self._heard: dict[bytes, object] = {}  # channels, and the connection on which each is subscribed
         self._reason = "nobody was asked"
         self._looking: asyncio.Task[None] | None = None
+        self._looked = 0.0  # when the last look ended
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __str__(self) -> str:
@@ -93,52 +95,57 @@ class Cluster:
     def connected(self) -> bool:
         return any(server.connected for server in self._servers.values())
 
+    def reaches(self, key: bytes) -> bool:
+        server = self._slots[slot_of(key)]
+        return server is not None and server.connected
+
     async def ready(self, key: str, within: float) -> None:
         server = await self._server_of(key.encode(), within)
-        await self._connected(server.commands, within)
+        await server.commands.ready(within)
 
     # Commands
 
     def call(self, command: str, key: str, *rest: Part) -> asyncio.Future[Any]:
         async def send(server: Server, asking: bool) -> Any:
+            await server.commands.ready(CONNECT)
             if asking:
                 server.commands.call("ASKING")
             return await server.commands.call(command, key, *rest)
 
-        return self._spawn(self._routed(key, send))
+        return self._spawn(self._routed(key.encode(), send))
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Any:
         sharded = script.sharded
 
         async def send(server: Server, asking: bool) -> Any:
+            await server.commands.ready(CONNECT)
             if asking:
                 server.commands.call("ASKING")
                 return await server.commands.call("EVAL", sharded.source, len(keys), *keys, *arguments)
             return await server.commands.run(sharded, keys, *arguments)
 
-        return await self._routed(keys[0], send)
+        return await self._routed(keys[0].encode(), send)
 
-    async def _routed(self, key: str, send: Callable[[Server, bool], Awaitable[T]]) -> T:
-        """Send something to the server of a key, and to where that one says instead."""
-        slot, asking = slot_of(key.encode()), False
-        server = await self._server_of(key.encode(), CONNECT)
+    async def _routed(self, key: bytes, send: Callable[[Server, bool], Awaitable[T]]) -> T:
+        """Send something to the server of a key or channel, and to where that one says instead."""
+        asking = False
+        server = await self._server_of(key, CONNECT)
         for _ in range(HOPS):
             try:
-                await self._connected(server.commands)
                 return await send(server, asking)
             except Unreachable:
-                self._look_again()
+                self._look_again()  # perhaps another server has its slots by now
                 raise
             except Refused as refused:
-                if refused.code in ("CLUSTERDOWN", "READONLY"):
-                    self._look_again()
                 if refused.code not in ("MOVED", "ASK"):
+                    if refused.code == "CLUSTERDOWN":
+                        self._look_again()
                     raise
                 server, asking = self._elsewhere(refused), refused.code == "ASK"
                 if not asking:
-                    self._slots[slot] = server
+                    self._slots[slot_of(key)] = server
                     self._look_again()
-        raise NotSent(f"expected a server that has slot {slot}, but {HOPS} of them sent elsewhere")
+        raise NotSent(f"expected a server that has slot {slot_of(key)}, but {HOPS} of them sent elsewhere")
 
     def _elsewhere(self, refused: Refused) -> Server:
         """Return the server to which a refusal sends: `MOVED 3999 127.0.0.1:6381`."""
@@ -158,41 +165,27 @@ class Cluster:
 
     async def _subscribe(self, channels: list[bytes]) -> None:
         """Subscribe channels of one slot."""
-        server = await self._server_of(channels[0], CONNECT)
-        for _ in range(HOPS):
-            await self._connected(server.news)
-            connection = server.news.connection
-            self._heard.update(dict.fromkeys(channels, connection))
-            try:
-                await server.news.subscribe(channels, sharded=True)
-                return
-            except (Unreachable, Refused) as error:
-                for channel in channels:
-                    if self._heard.get(channel) is connection:
-                        del self._heard[channel]
-                self._look_again()
-                if not isinstance(error, Refused) or error.code != "MOVED":
-                    raise
-                server = self._slots[slot_of(channels[0])] = self._elsewhere(error)
-        raise NotSent(f"expected a server that has the slot of {channels[0]!r}, but {HOPS} of them sent elsewhere")
+        await self._routed(channels[0], lambda server, _: server.subscribe(channels))
 
     def unsubscribe(self, channel: bytes) -> None:
-        connection = self._heard.pop(channel, None)
+        if (server := self._slots[slot_of(channel)]) is not None:
+            server.unsubscribe(channel)
+
+    def is_lost(self, channel: bytes) -> bool:
         server = self._slots[slot_of(channel)]
-        if server is not None and connection is not None and server.news.connection is connection:
-            with suppress(NotSent):
-                server.news.unsubscribe([channel], sharded=True)
+        return server is None or server.is_lost(channel)
+
+    def parts(self, channels: Collection[bytes]) -> Iterable[Collection[bytes]]:
+        parts: dict[Server | None, list[bytes]] = defaultdict(list)
+        for channel in channels:
+            parts[self._slots[slot_of(channel)]].append(channel)
+        return parts.values()
 
     def moved(self, channel: bytes) -> None:
         """Note that a server has taken a subscription away, because the slot has moved."""
-        if self._heard.pop(channel, None) is not None:
-            self._look_again()
-
-    def is_lost(self, channel: bytes) -> bool:
-        """Tell whether a channel is not subscribed on a connection to the server that has its slot."""
-        server = self._slots[slot_of(channel)]
-        connection = self._heard.get(channel)
-        return server is None or connection is None or server.news.connection is not connection
+        for server in self._servers.values():
+            server.moved(channel)
+        self._look_again()
 
     def is_away(self, channel: bytes) -> bool:
         server = self._slots[slot_of(channel)]
@@ -210,21 +203,16 @@ class Cluster:
                 raise NotSent(f"expected {self} to have a server for slot {slot}, but {self._reason}")
         return server
 
-    async def _connected(self, link: Link, within: float = CONNECT) -> None:
-        """Wait until a link is connected. If it is not, perhaps another server has its slots by now."""
-        if not link.connected:
-            try:
-                await link.ready(within)
-            except NotSent:
-                self._look_again()
-                raise
-
     def _look_again(self) -> None:
         if self._looking is None or self._looking.done():
             self._looking = self._spawn(self._look())
 
     async def _look(self) -> None:
         """Ask for the map: first a server that is connected, then those of the URL."""
+        # Each call that a failed server does not answer wants a new map. So they wait for one together.
+        now = asyncio.get_running_loop().time
+        if (pause := self._looked + LOOK_PAUSE - now()) > 0:
+            await asyncio.sleep(pause)
         known = [server for server in self._servers.values() if server.commands.connected]
         random.shuffle(known)
         for ask in (*(server.commands.call for server in known), *map(self._asking, self._seeds)):
@@ -234,7 +222,8 @@ class Cluster:
                 self._reason = str(error)
             else:
                 self._draw(ranges)
-                return
+                break
+        self._looked = now()
 
     def _asking(self, seed: Address) -> Callable[..., Awaitable[Any]]:
         """Return a function that sends a command to a server on a connection of its own."""
@@ -261,7 +250,7 @@ class Cluster:
             if server not in used:
                 del self._servers[key], self._echoes[f"{self._echo}:{key}".encode()]
                 self._spawn(server.aclose())
-        self._on_news(self.is_lost)
+        self._on_news()
         self._on_reach()  # a channel may belong to another server now
 
     def _server(self, host: str, port: int) -> Server:
@@ -275,10 +264,11 @@ class Cluster:
                 echo=echo,
                 on_push=self._on_push,
                 on_commands=self._on_commands,
-                on_news=lambda _: self._on_news(self.is_lost),
+                on_news=self._on_news,
                 on_reach=self._on_reach,
                 grace=self._grace,
                 limits=self._limits,
+                sharded=True,
             )
             self._echoes[echo.encode()] = server
             server.open()
@@ -301,7 +291,7 @@ class Cluster:
         """Tell whether the last numbers came back. Subscribe what should be subscribed and is not."""
         if not all(server.connected for server in self._servers.values()):
             self._look_again()
-        self._on_news(self.is_lost)
+        self._on_news()
         deaf = [server for server in self._servers.values() if not server.listens()]
         return not deaf
 

@@ -116,6 +116,8 @@ class Link:
 
     async def ready(self, within: float) -> None:
         """Wait until there is a connection. Raise NotSent after so many seconds, or when the link is closed."""
+        if self.connected:  # a timeout would cost more than what follows
+            return
         try:
             async with asyncio.timeout(within):
                 while not self.connected:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
+from ...errors import StoreUnavailable
 from ..base import Log
 from ..keeper import Keeper
-from .attempts import answering
-from .connection import Unreachable
+from .attempts import answering, delays
+from .connection import Refused, Unreachable
 from .frames import parse
 from .log import RedisLog
 from .mirror import EARLY_BYTES, LOADED_BYTES, Home, Mirror
 from .scripts import LOAD, Keys
-from .server import IsLost, Servers
+from .server import Servers
+
+logger = logging.getLogger("tailrace.log.redis")
 
 CHUNK = 256
 """How many mirrors are refreshed at once."""
@@ -53,8 +58,7 @@ class Mirrors:
         self._attached: dict[bytes, Mirror] = {}
         self._attaching: dict[str, asyncio.Task[RedisLog | None]] = {}
         self._arriving: dict[bytes, _Early] = {}
-        self._unheard: set[bytes] = set()  # channels that are not subscribed again yet
-        self.connects = 0
+        self._unheard: set[bytes] = set()  # channels that are yet to be subscribed, or subscribed again
         self.servers: Servers
 
     def __iter__(self) -> Iterator[Mirror]:
@@ -74,7 +78,8 @@ class Mirrors:
                 # Neither can it expire, nor can others have made a new one without this process hearing it. While the
                 # store is out of reach, this is all that there is.
                 return log
-            await self.attach(log)
+            # Shielded: others rely on it, too, even if the caller does not wait for it.
+            await asyncio.shield(self._home.spawn(self.attach(log)))
             if log.lost is None:
                 return log
         if (attaching := self._attaching.get(name)) is None:
@@ -86,7 +91,11 @@ class Mirrors:
         """Bring a mirror up to date, and keep it so."""
         if not log.attached:
             self._enlist(log)
-            await self._subscribe(log.name, log.channel)
+            try:
+                await self._subscribe(log.name, log.channel)
+            except StoreUnavailable:
+                self.renew()
+                raise
         else:
             self._watch(log)
         await log.refresh()
@@ -98,7 +107,6 @@ class Mirrors:
             log.attached = False
             log.unlisten(self._changed)
             del self._attached[log.channel]
-            self._unheard.discard(log.channel)
             self.servers.unsubscribe(log.channel)
 
     def clear(self) -> None:
@@ -119,19 +127,52 @@ class Mirrors:
             return False
         return True
 
-    async def subscribe_anew(self, is_lost: IsLost) -> None:
-        """Subscribe the channels that were lost on new connections. Their mirrors are stale then."""
-        lost = [channel for channel in (*self._attached, *self._arriving) if is_lost(channel)]
-        if not lost:
-            return
-        self.connects += 1
-        self._unheard.update(lost)
-        await self.servers.subscribe(lost)
-        self._unheard.difference_update(lost)
+    def renew(self) -> None:
+        """Subscribe the channels that were lost, in the background, and load then what was missed."""
+        channels = {*self._attached, *self._arriving} - self._unheard
+        lost = [channel for channel in channels if self.servers.is_lost(channel)]
+        if lost:
+            for part in self.servers.parts(lost):
+                self._unheard.update(part)
+                self._home.spawn(self._renew(set(part)))
+
+    async def _renew(self, lost: set[bytes]) -> None:
+        """Try to subscribe channels until all of them are, or nobody needs them any more."""
+        reason = ""
+        try:
+            for delay in delays():
+                try:
+                    await self.servers.subscribe(lost)
+                except (Unreachable, Refused) as error:
+                    if isinstance(error, Refused) and reason != str(error):  # a lost connection has told its reason
+                        logger.warning("cannot subscribe to streams: %s", error)
+                    reason = str(error)
+                heard = {channel for channel in lost if not self.servers.is_lost(channel)}
+                lost -= heard
+                self._unheard -= heard
+                await self._catch_up(heard)
+                needed = lost & {*self._attached, *self._arriving}
+                self._unheard -= lost - needed
+                if not (lost := needed):
+                    return
+                await asyncio.sleep(delay)
+        finally:
+            self._unheard -= lost
+
+    async def _catch_up(self, channels: Iterable[bytes]) -> None:
+        """Load what was missed on channels that are subscribed again."""
         # Not before: a load that came before the confirmation has missed what came between.
-        for channel in lost:
+        stale: list[Mirror] = []
+        for channel in channels:
             if (log := self._attached.get(channel)) is not None:
                 log.doubt()
+                stale.append(log)
+            elif (early := self._arriving.get(channel)) is not None:
+                early.incomplete = True
+            else:
+                self.servers.unsubscribe(channel)  # it was let go of meanwhile
+        with suppress(StoreUnavailable):  # they stay stale
+            await _in_chunks([log.refresh for log in stale])
 
     def look_at_servers(self) -> None:
         """Note which logs are degraded, because their server is away. Those whose server is back are to be loaded."""
@@ -148,11 +189,12 @@ class Mirrors:
 
     async def refresh_stale(self) -> None:
         """Refresh the mirrors that may have missed something, not all at once."""
-        await _in_chunks([log.refresh for log in self if log.stale])
+        # The others have their turn when there is a connection: waiting for it would keep these from theirs.
+        await _in_chunks([log.refresh for log in self if log.stale and self.servers.reaches(log.channel)])
 
     async def probe(self) -> None:
         """Compare the mirrors that had no news since the last probe with the store: the last news may be lost."""
-        quiet = [log for log in self if not log.fresh]
+        quiet = [log for log in self if not (log.fresh or log.stale) and self.servers.reaches(log.channel)]
         for log in self:
             log.fresh = False
         failed: Unreachable | None = None
@@ -174,22 +216,23 @@ class Mirrors:
     async def _make(self, name: str) -> RedisLog | None:
         keys = Keys.of(self._prefix, name)
         channel = keys.log.encode()
-        connects, early = self.connects, _Early([])
+        early, log = _Early([]), None
         self._arriving[channel] = early
         try:
             await self._subscribe(name, channel)
             answer = await self._home.run(name, keys, LOAD, b"", 0, LOADED_BYTES)
+            if answer[0] == b"ok":
+                log = self._known[name] = RedisLog.load(self._home, name, keys, answer)
         finally:
             del self._arriving[channel]
-        if answer[0] != b"ok":
-            self.servers.unsubscribe(channel)
-            return None
-        log = self._known[name] = RedisLog.load(self._home, name, keys, answer)
-        self._enlist(log)
-        for data in early.frames:
-            log.receive(parse(data))
-        if early.incomplete or connects != self.connects:
-            log.suspect()
+            if log is None:
+                self.servers.unsubscribe(channel)
+        if log is not None:
+            self._enlist(log)
+            for data in early.frames:
+                log.receive(parse(data))
+            if early.incomplete:
+                log.suspect()
         return log
 
     def _enlist(self, log: Mirror) -> None:
@@ -207,8 +250,12 @@ class Mirrors:
             self._keeper.changed(log)
 
     async def _subscribe(self, name: str, channel: bytes) -> None:
-        with answering(name):
-            await self.servers.subscribe([channel])
+        self._unheard.add(channel)
+        try:
+            with answering(name):
+                await self.servers.subscribe([channel])
+        finally:
+            self._unheard.discard(channel)
 
     def _changed(self, log: Log) -> None:
         if log.lost is not None:
@@ -216,8 +263,10 @@ class Mirrors:
 
 
 async def _in_chunks(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Make all calls, also if some fail because one of several servers is down. Then raise one of their errors."""
+    failed: BaseException | None = None
     for start in range(0, len(calls), CHUNK):
         results = await asyncio.gather(*(call() for call in calls[start : start + CHUNK]), return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        failed = next((result for result in results if isinstance(result, BaseException)), failed)
+    if failed is not None:
+        raise failed

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from .address import Address, Part
 from .attempts import CONNECT
-from .connection import Limits, NotSent, OnPush
+from .connection import Connection, Limits, NotSent, OnPush
 from .link import Link, Script
 from .sentinel import Sentinels, Watch
 
 CHECKS = 4
 """In how many parts `grace` is waited for."""
-
-IsLost: TypeAlias = Callable[[bytes], bool]
-"""A function that tells whether a channel is to be subscribed anew."""
 
 
 class Servers(Protocol):
@@ -36,6 +33,9 @@ class Servers(Protocol):
     def connected(self) -> bool:
         """True while there is a connection for commands, as far as this process knows."""
 
+    def reaches(self, key: bytes) -> bool:
+        """Tell whether there is a connection for commands about a key, as far as this process knows."""
+
     async def ready(self, key: str, within: float) -> None:
         """Wait until there is a connection for commands about a key. Raise NotSent after so many seconds."""
 
@@ -50,6 +50,12 @@ class Servers(Protocol):
 
     def unsubscribe(self, channel: bytes) -> None:
         """Unsubscribe a channel, written before each later `subscribe`."""
+
+    def is_lost(self, channel: bytes) -> bool:
+        """Tell whether a channel is to be subscribed: it is not on the newest connection to its server."""
+
+    def parts(self, channels: Collection[bytes]) -> Iterable[Collection[bytes]]:
+        """Sort channels by server. Those of one that is down must not keep the others waiting."""
 
     def moved(self, channel: bytes) -> None:
         """Note that a server has taken a subscription away, because it has the channel's slot no more."""
@@ -91,15 +97,17 @@ class Server:
         echo: str,
         on_push: OnPush,
         on_commands: Callable[[], object],
-        on_news: Callable[[IsLost], object],
+        on_news: Callable[[], object],
         on_reach: Callable[[], object],
         grace: float,
         limits: Limits,
+        sharded: bool = False,
     ) -> None:
         """Make the connections of a server, which knows both by a name. `echo` is the channel of the number.
 
         It calls `on_commands` after each connect for commands, and `on_news` after each connect for news, to subscribe
-        the channels that were lost. It calls `on_reach` when the server is away, and when it is back.
+        the channels that were lost. Those of a cluster are `sharded`. It calls `on_reach` when the server is away, and
+        when it is back.
         """
         self.away = False
         self.commands = Link(
@@ -132,6 +140,8 @@ class Server:
         self._on_reach = on_reach
         self._grace = grace
         self._doubt: asyncio.TimerHandle | None = None
+        self._sharded = sharded
+        self._channels: dict[bytes, Connection | None] = {}  # the connection on which each was subscribed last
 
     def open(self) -> None:
         for link in self._links:
@@ -146,6 +156,9 @@ class Server:
     def connected(self) -> bool:
         return self.commands.connected
 
+    def reaches(self, key: bytes) -> bool:
+        return self.commands.connected
+
     async def ready(self, key: str, within: float) -> None:
         await self.commands.ready(within)
 
@@ -153,21 +166,37 @@ class Server:
         return self.commands.call(command, key, *rest)
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Any:
-        if not self.commands.connected:
-            await self.commands.ready(CONNECT)
+        await self.commands.ready(CONNECT)
         return await self.commands.run(script, keys, *arguments)
 
     async def subscribe(self, channels: Collection[bytes]) -> None:
-        if not self.news.connected:
-            await self.news.ready(CONNECT)
-        await self.news.subscribe(channels)
+        await self.news.ready(CONNECT)
+        connection = self.news.connection
+        # Before the confirmation, because `moved` and `unsubscribe` may follow it at once.
+        self._channels.update(dict.fromkeys(channels, connection))
+        try:
+            await self.news.subscribe(channels, sharded=self._sharded)
+        except BaseException:
+            for channel in channels:
+                if self._channels.get(channel) is connection:
+                    del self._channels[channel]
+            raise
 
     def unsubscribe(self, channel: bytes) -> None:
-        with suppress(NotSent):
-            self.news.unsubscribe([channel])
+        if not self.is_lost(channel):
+            with suppress(NotSent):
+                self.news.unsubscribe([channel], sharded=self._sharded)
+        self._channels.pop(channel, None)
+
+    def is_lost(self, channel: bytes) -> bool:
+        connection = self._channels.get(channel)
+        return connection is None or self.news.connection is not connection
+
+    def parts(self, channels: Collection[bytes]) -> Iterable[Collection[bytes]]:
+        return [channels]
 
     def moved(self, channel: bytes) -> None:
-        """Do nothing: all channels are here."""
+        self._channels.pop(channel, None)
 
     def drop(self, reason: str) -> None:
         self.commands.drop(reason)
@@ -247,7 +276,7 @@ class Server:
         self._moved(str(self.news.address))
         with suppress(NotSent):
             self.news.subscribe([self._echo]).add_done_callback(self._subscribed)
-        self._on_news(lambda _: True)
+        self._on_news()
 
     def _news_lost(self, _: object) -> None:
         self._listen(False)

@@ -31,7 +31,7 @@ from .mirror import Mirror, batches_of
 from .mirrors import Mirrors
 from .scripts import CREATE, DROP, LEASE, PAGE, READERS, SCRIPTS, TOUCH, Keys
 from .sentinel import target_of
-from .server import IsLost, Server, Servers
+from .server import Server, Servers
 from .writer import RedisWriter
 
 logger = logging.getLogger("tailrace.log.redis")
@@ -280,7 +280,7 @@ class RedisStore(LogStore):
             echo=f"{self._prefix}:to:{process}",
             on_push=self._pushed,
             on_commands=self._commands_connected,
-            on_news=self._news_connected,
+            on_news=self._mirrors.renew,
             on_reach=self._reach_changed,
             grace=self._pace.interval / 2,
             limits=self._limits,
@@ -309,13 +309,6 @@ class RedisStore(LogStore):
             self._mirrors.look_at_servers()
             self.spawn(self._mirrors.refresh_stale())
 
-    def _news_connected(self, is_lost: IsLost) -> None:
-        self.spawn(self._listen(is_lost))
-
-    async def _listen(self, is_lost: IsLost) -> None:
-        await self._mirrors.subscribe_anew(is_lost)
-        await self._mirrors.refresh_stale()
-
     def _pushed(self, push: list[Any]) -> None:
         if self._servers is None:
             return
@@ -336,9 +329,8 @@ class RedisStore(LogStore):
                 self.written(log)
             if log.told != (log.readers > 0) or (log.used and not log.attached):
                 self.used(log)
-        # Last, because it fails if one of several servers is down.
-        await self._mirrors.refresh_stale()
-        await self._mirrors.probe()
+        # Last, because it fails if one of several servers is down. At once, because the one waits for that server.
+        await asyncio.gather(self._mirrors.refresh_stale(), self._mirrors.probe())
 
     def _is_due(self, log: Mirror) -> bool:
         """Tell whether the expiry of a log should be renewed: a third of it is over, or unknown."""
