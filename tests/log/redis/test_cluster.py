@@ -293,6 +293,22 @@ async def test_without_a_server_that_answers_calls_fail_in_time() -> None:
             await store.find("/log")
 
 
+async def test_a_wrong_kind_of_url_is_told(empty_cluster: ClusterServers, redis: RedisServer) -> None:
+    """Each error names the kind of URL that leads to the server."""
+    slot = slot_of(Keys.of("tailrace", "/log").log.encode())
+    source = empty_cluster.master_of(Keys.of("tailrace", "/log").log)
+    node = next(server for server in empty_cluster.masters if server is not source)
+    place = redis.url.removeprefix("redis://")
+    for url, told in (
+        (node.url, rf"expected one server, but it is in a cluster, .* redis\+cluster://: MOVED {slot} "),
+        (f"redis+cluster://{place}", "it is one server, whose URL begins with redis://: ERR "),
+        (f"redis+sentinel://{place}/it", f"{place} is an ordinary server, whose URL begins with redis://: ERR "),
+    ):
+        async with asyncio.timeout(LIMIT), stores(url, 1, pace=replace(SLOW, patience=0.1)) as (store,):
+            with pytest.raises(StoreUnavailable, match=told):
+                await store.find("/log")
+
+
 async def test_a_cluster_that_lacks_slots_is_waited_for() -> None:
     """All servers answer CLUSTERDOWN while nobody has one of the slots."""
     with redis_cluster() as cluster:

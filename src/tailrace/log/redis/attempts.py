@@ -31,7 +31,10 @@ def answering(name: str) -> Iterator[None]:
 
 def unanswered(name: str, error: Unreachable | Refused) -> StoreUnavailable:
     """Return the error for a call about a log that was not answered."""
-    return StoreUnavailable(name, str(error))
+    reason = str(error)
+    if isinstance(error, Refused) and error.code == "MOVED":  # a cluster would have been asked elsewhere
+        reason = f"expected one server, but it is in a cluster, whose URL begins with redis+cluster://: {reason}"
+    return StoreUnavailable(name, reason)
 
 
 def delays() -> Iterator[float]:

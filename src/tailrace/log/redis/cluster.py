@@ -220,6 +220,8 @@ class Cluster:
                 ranges = await ask("CLUSTER", "SLOTS")
             except (Unreachable, Refused) as error:
                 self._reason = str(error)
+                if "cluster support disabled" in self._reason:
+                    self._reason = f"it is one server, whose URL begins with redis://: {error}"
             else:
                 self._draw(ranges)
                 break

@@ -60,7 +60,9 @@ class Sentinels:
                     return self._master.at(place[0].decode(), int(place[1]))
                 said.append(f"{sentinel} does not know it")
             except (Unreachable, Refused) as error:
-                said.append(str(error))
+                ordinary = isinstance(error, Refused) and "unknown command" in str(error)
+                hint = f"{sentinel} is an ordinary server, whose URL begins with redis://: " if ordinary else ""
+                said.append(f"{hint}{error}")
         raise NotSent(f"expected a Sentinel that knows {self}, but got: {'; '.join(said)}")
 
     async def _ask(self, sentinel: Address) -> list[bytes] | None:
