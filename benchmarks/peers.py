@@ -100,7 +100,16 @@ NGINX = file_peer("nginx", "nginx (C, sendfile)", nginx_files, worker=True)
 TAILRACE_FILE = file_peer("tailrace-file", "tailrace", uvicorn("benchmarks.servers.file_apps:tailrace_app"))
 
 
-USING_REDIS = (*RELAYS, TAILRACE_REDIS, TAILRACE_FEEDS, WORKER_KILLED, WORKER_STOPPED, ONE_WORKER_REDIS, TWO_WORKERS)
+USING_REDIS = (
+    *RELAYS,
+    TAILRACE_REDIS,
+    TAILRACE_FEEDS,
+    WORKER_KILLED,
+    WORKER_STOPPED,
+    ONE_WORKER,
+    ONE_WORKER_REDIS,
+    TWO_WORKERS,
+)
 
 
 def missing(peer: Peer) -> str | None:
