@@ -18,7 +18,7 @@ INTRODUCTION = """\
 # Benchmarks
 
 tailrace beside its peers, those of one scenario always in one run on one machine. `make bench` measures everything in
-about 45 minutes and rewrites this page, its plots and [results.json](results.json). `make bench ARGS='NAME… --keep'`
+about 50 minutes and rewrites this page, its plots and [results.json](results.json). `make bench ARGS='NAME… --keep'`
 measures some scenarios and puts them on this page, and `make bench ARGS=--quick` only shows that everything runs.
 
 ## How to read this

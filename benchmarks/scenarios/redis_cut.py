@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from benchmarks.client import Undelivered
 from benchmarks.clients.relaying import ABSENCE
 from benchmarks.peers import BROADCASTER, REDIS_PY, RESUMABLE_STREAM, SOCKETIO_REDIS, TAILRACE_BUS, Peer
 from benchmarks.redis import redis_server
@@ -54,6 +55,8 @@ def measure(peer: Peer, quick: bool) -> Sample:
         if not receiver.speaks(GRACE):
             receiver.tell("stop")
         got = Counter(event["id"] for event in receiver.sample()["events"])
+    if not cuts:
+        raise Undelivered("expected connections of the reader to cut, but there were none")
     lost = [moment for id, moment in enumerate(sent) if not got[id]]
     return {
         "lost": sum(moment < between for moment in lost) / cuts,

@@ -37,6 +37,5 @@ REDIS_RECEIVE = Scenario(
     peers=(REDIS_PY, BROADCASTER, SOCKETIO_REDIS, TAILRACE_BUS),
     metrics=(Metric("cpu_us", "receiver's CPU per message", "µs", 2, plotted=True),),
     measure=measure,
-    rounds=5,
     own=TAILRACE_BUS,
 )
