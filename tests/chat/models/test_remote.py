@@ -344,7 +344,7 @@ async def test_a_model_may_take_its_time(dialect: Dialect, subtests: pytest.Subt
 
 
 async def test_a_model_that_stays_silent_is_unavailable(dialect: Dialect, subtests: pytest.Subtests) -> None:
-    async with asking(dialect, silence=0.1) as (model, upstream):
+    async with asking(dialect, silence=0.5) as (model, upstream):
         for name, steps in held(dialect):
             with subtests.test(name):
                 upstream.play(steps)
@@ -352,23 +352,23 @@ async def test_a_model_that_stays_silent_is_unavailable(dialect: Dialect, subtes
                 await upstream.left.wait()
                 assert reply.error is not None
                 assert reply.error.code == "model_unavailable"
-                assert reply.error.message == "127.0.0.1 was silent for 0.1 seconds"
+                assert reply.error.message == "127.0.0.1 was silent for 0.5 seconds"
 
 
 async def test_a_comment_is_a_sign_of_life(dialect: Dialect) -> None:
-    comments: list[Step] = [step for _ in range(4) for step in (Pause(0.1), b": still here\n\n")]
+    comments: list[Step] = [step for _ in range(4) for step in (Pause(0.3), b": still here\n\n")]
     steps = [dialect.begin, *comments, dialect.text("Late."), dialect.ends["whole"]]
-    async with asking(dialect, steps, silence=0.3) as (model, _):
+    async with asking(dialect, steps, silence=1.0) as (model, _):
         assert await read(model) == ("Late.", Usage(7, 11), None)
 
 
 async def test_a_line_that_never_ends_is_silence(dialect: Dialect) -> None:
-    dribble: list[Step] = [step for _ in range(10) for step in (Pause(0.05), b"x")]
-    async with asking(dialect, [dialect.begin, b"data: ", *dribble, Hold()], silence=0.3) as (model, upstream):
+    dribble: list[Step] = [step for _ in range(10) for step in (Pause(0.2), b"x")]
+    async with asking(dialect, [dialect.begin, b"data: ", *dribble, Hold()], silence=1.0) as (model, upstream):
         reply = await read(model)
         await upstream.left.wait()
     assert reply.error is not None
-    assert reply.error.message == "127.0.0.1 was silent for 0.3 seconds"
+    assert reply.error.message == "127.0.0.1 was silent for 1 seconds"
 
 
 FLOODS: dict[str, tuple[list[Step], str]] = {

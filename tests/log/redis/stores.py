@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import pairwise
@@ -44,6 +45,7 @@ class FlakyStore(RedisStore):
         self.after: dict[Script, Callable[[], Awaitable[object]]] = {}  # what happens before the next reply is taken
         self.fetches = 0
         self.deaf: Callable[[bytes], bool] = lambda channel: False
+        self.missed: list[bytes] = []  # the frames that came while it was deaf
 
     async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
         self.calls.append(script)
@@ -64,6 +66,17 @@ class FlakyStore(RedisStore):
     def _pushed(self, push: list[Any]) -> None:
         if not self.deaf(push[1]):
             super()._pushed(push)
+        elif push[0] == b"message":
+            self.missed.append(push[2])
+
+    @asynccontextmanager
+    async def missing(self, kinds: str) -> AsyncIterator[None]:
+        """Hear nothing in the block. It ends when frames of these kinds have come, such as `++=`, and were missed."""
+        self.missed.clear()
+        self.deaf = lambda _: True
+        yield
+        await until(lambda: not Counter(kinds) - Counter(frame[:1].decode() for frame in self.missed))
+        self.deaf = lambda _: False
 
 
 @asynccontextmanager

@@ -120,11 +120,10 @@ async def test_a_frame_that_is_lost_is_loaded_when_the_next_comes(redis: RedisSe
         with there.tail() as tail:
             await here.append(1)
             assert await take(tail, 1) == [1]
-            other.deaf = lambda _: True
-            await here.append(2)
-            await here.append(3)
-            await here.stop()
-            other.deaf = lambda _: False
+            async with other.missing("++!"):
+                await here.append(2)
+                await here.append(3)
+                await here.stop()
             await here.append(4)
             assert await take(tail, 3) == [2, 3, 4]
             assert there.control.stopping
@@ -134,9 +133,8 @@ async def test_the_end_is_not_told_before_what_is_missing(redis: RedisServer) ->
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
         with there.tail() as tail:
-            other.deaf = lambda _: True
-            await here.append(1)
-            other.deaf = lambda _: False
+            async with other.missing("+"):
+                await here.append(1)
             await here.close()
             assert [data_of(entries) async for entries in tail] == [[1]]
         assert there.outcome == DONE
@@ -146,9 +144,8 @@ async def test_frames_behind_a_gap_are_bounded(redis: RedisServer, monkeypatch: 
     monkeypatch.setattr(module, "EARLY_BYTES", 10)
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
-        other.deaf = lambda _: True
-        await here.append(0)
-        other.deaf = lambda _: False
+        async with other.missing("+"):
+            await here.append(0)
 
         async def more() -> None:
             for number in range(2, 20):
@@ -169,10 +166,9 @@ async def test_a_mirror_that_lacks_too_much_goes_on_from_the_newest(
         with there.tail() as tail:
             await here.append(0)
             assert await take(tail, 1) == [0]
-            other.deaf = lambda _: True
-            for number in range(1, 50):
-                await here.append(number)
-            other.deaf = lambda _: False
+            async with other.missing(49 * "+"):
+                for number in range(1, 50):
+                    await here.append(number)
             await here.append(50)
             assert await take(tail, 50) == list(range(1, 51))
         assert there.read_nowait(10, 1) is None
