@@ -230,6 +230,11 @@ async def test_a_log_of_which_half_has_moved_is_waited_for(empty_cluster: Cluste
         to = next(server for server in empty_cluster.masters if server is not source)
         steps = move(empty_cluster, slot_of(log.keys.log.encode()), source, to)
         assert [next(steps), next(steps)] == ["begun", "moved a key"]
+        [left] = source.ask("CLUSTER", "GETKEYSINSLOT", slot_of(log.keys.log.encode()), 2)
+        assert store._servers is not None
+        for key in log.keys.log, log.keys.meta:  # by ASK, one of them
+            assert await store._servers.call("EXISTS", key) == 1
+        assert left.decode() in (log.keys.log, log.keys.meta)
         with pytest.raises(StoreUnavailable, match="TRYAGAIN"):
             await log.append(2, key="second")
         store.patience = LIMIT

@@ -114,6 +114,15 @@ async def test_any_sentinel_that_answers_tells_the_master(sentinel: RedisServer)
         await Sentinels(f"redis+sentinel://{place}/it").locate()
 
 
+async def test_news_of_another_master_is_not_heeded() -> None:
+    told: list[str] = []
+    watch = Sentinels("redis+sentinel://there/it").watch("", told.append)
+    channel = b"+switch-master"
+    for push in ([b"pong", b""], [b"message", channel, b"other a 1 b 2"], [b"message", channel, b"it a 1 b 2"]):
+        watch._told(push)
+    assert told == ["b:2"]
+
+
 async def test_an_address_is_that_of_a_server() -> None:
     address = target_of("redis://there")
     assert isinstance(address, Address)
