@@ -20,6 +20,7 @@ class Network(Relay):
         self._drop: re.Pattern[bytes] | None = None  # how the message to drop begins
         self._subscribers: set[asyncio.StreamWriter] = set()  # which have had something published
         self._deaf: frozenset[asyncio.StreamWriter] = frozenset()
+        self._late: frozenset[asyncio.StreamWriter] = frozenset()
         self._holding = False
         self._held: list[tuple[bytes, asyncio.StreamWriter]] = []
 
@@ -36,9 +37,13 @@ class Network(Relay):
         """Become a black hole: connections stay, and nothing passes them, until `let_go`."""
         self._holding = True
 
+    def hold_news(self) -> None:
+        """Hold back what comes to those who have subscribed until now, until `let_go`."""
+        self._late = frozenset(self._subscribers)
+
     def let_go(self) -> None:
         """Pass all that was held back."""
-        self._holding = False
+        self._holding, self._late = False, frozenset()
         held, self._held = self._held, []
         for data, writer in held:
             with suppress(RuntimeError):  # its connection has ended meanwhile
@@ -51,17 +56,16 @@ class Network(Relay):
             data, self._drop, self.dropped = data[: found.start()] + data[end:], None, self.dropped + 1
         if data.startswith(b">"):
             self._subscribers.add(writer)
-        if writer not in self._deaf:
-            self._hold_or_write(data, writer)
+        if self._holding or writer in self._late:
+            self._held.append((data, writer))
+        elif writer not in self._deaf:
+            super().pass_on(data, writer)
 
     def take(self, data: bytes, writer: asyncio.StreamWriter) -> None:
-        self._hold_or_write(data, writer)
-
-    def _hold_or_write(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         if self._holding:
             self._held.append((data, writer))
         else:
-            writer.write(data)
+            super().take(data, writer)
 
 
 @asynccontextmanager

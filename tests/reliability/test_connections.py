@@ -108,3 +108,24 @@ async def test_a_message_before_others_is_lost(server: RedisServer, clock: Clock
         await played.finish()
     played.judge(server)
     assert (played.resets, played.ends, played.refused) == (set(), {"done"}, [])
+
+
+@fault(
+    "A subscription is late: what it brings has been loaded by then",
+    noticed="the offset of each message",
+    reader="nothing",
+    writer="nothing",
+)
+async def test_a_subscription_is_late(server: RedisServer, clock: Clock) -> None:
+    async with network(server.url) as (way, url), scene(clock, server.url, url) as played:
+        await settled(*played.stores)
+        reader = played.clients[1]  # of the room, in the second process, which loads what comes before its own appends
+        with clock.fault():
+            way.hold_news()
+            count = reader.count
+            await played.until(lambda: reader.count > count + 5, "a reader with entries that were loaded")
+            way.let_go()
+        await played.repaired()
+        await played.finish()
+    played.judge(server)
+    assert (played.resets, played.ends, played.refused) == (set(), {"done"}, [])

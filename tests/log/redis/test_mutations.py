@@ -204,7 +204,7 @@ async def test_the_suite_passes_with_all_of_them(test: str, redis: RedisServer) 
 
 
 FAULTS: list[tuple[str, Mutation, Callable[..., Awaitable[None]]]] = [
-    ("the dedupe of batches", without_dedupe, test_connections.test_subscriptions_are_killed),
+    ("the dedupe of batches", without_dedupe, test_connections.test_a_subscription_is_late),
     ("the contiguity", without_contiguity, test_connections.test_a_message_before_others_is_lost),
     ("the tag of a cursor", without_tags, test_servers.test_a_replica_without_the_last_writes_is_promoted),
     ("the tags of a mirror", without_tags_of_mirrors, test_servers.test_a_replica_without_the_last_writes_is_promoted),
