@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 import tailrace.log.redis.mirror as module
-from tailrace import Log, Retention, StreamResponse
+from tailrace import NDJSON, SSE, Log, OpenAIChunks, Retention, StreamResponse, StreamSettings, Text, Wire
+from tailrace.client import Retry, tail
 from tailrace.errors import StoreUnavailable
 from tailrace.log.redis.scripts import Keys
 from tailrace.log.redis.server import Server
 from tailrace.log.redis.store import Pace
 from tailrace.testing import Relay, relayed
+from tests.asgi.apps import Served, small_engine
 from tests.asgi.apps import Server as Request
-from tests.asgi.apps import small_engine
-from tests.raw import values
+from tests.raw import exchange, values
+from tests.serving import serving
 
 from .redis_server import RedisServer, redis_cluster, redis_server
-from .stores import QUICK, SLOW, FlakyStore, settled, stores, take, until
+from .stores import QUICK, SLOW, FlakyStore, listening, settled, stores, take, until
 
 LIMIT = 30.0
 PATIENT = replace(QUICK, patience=LIMIT)
@@ -128,6 +130,88 @@ async def test_a_server_that_is_killed_is_told(kept: bool) -> None:
                 assert told.states == [True, False]
 
 
+@asynccontextmanager
+async def outage(store: FlakyStore, server: RedisServer, wire: Wire) -> AsyncIterator[Outage]:
+    """A log with one entry on a real server, at whose Redis a test makes an outage."""
+    engine = small_engine(url=store)
+    log = await engine.log(NAME)
+    await log.append("one")
+    app = Served(engine, x=StreamResponse(log, StreamSettings(wires=[wire]), websocket=True))
+    async with serving(app) as url:
+        yield Outage(url, log, server)
+
+
+@dataclass
+class Outage:
+    """`url` is the stream's server."""
+
+    url: str
+    log: Log
+    server: RedisServer
+
+    async def begin(self) -> None:
+        self.server.kill()
+        await until(lambda: self.log.degraded, LIMIT)
+
+    async def end(self) -> None:
+        self.server.start()
+        await until(lambda: not self.log.degraded, LIMIT)
+        await self.log.append("two")
+
+
+@pytest.fixture
+def lasting_redis() -> Iterator[RedisServer]:
+    """A server that still has everything after it was killed."""
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+TOLD: dict[Wire, tuple[bytes, bytes]] = {
+    SSE(): (b'event: degraded\ndata: {"degraded":true}\n\n', b'event: degraded\ndata: {"degraded":false}\n\n'),
+    NDJSON(): (b'"event":"degraded","data":{"degraded":true}}\n', b'"event":"degraded","data":{"degraded":false}}\n'),
+    OpenAIChunks("m"): (b": degraded true\n", b": degraded false\n"),
+    Text(): (b"", b""),
+}
+
+
+@pytest.mark.parametrize(("wire", "told"), TOLD.items(), ids=["sse", "ndjson", "openai", "text"])
+async def test_every_wire_tells_it_and_goes_on(
+    lasting_redis: RedisServer, wire: Wire, told: tuple[bytes, bytes]
+) -> None:
+    async with stores(lasting_redis.url, 1, pace=PATIENT) as (store,), outage(store, lasting_redis, wire) as out:
+        async with exchange(out.url, "/x", {"Accept": wire.media_type}) as got:
+            body = await got.until(b"one")
+            await out.begin()
+            body += await got.until(told[0])
+            await out.end()
+            body += await got.until(told[1])
+            body += await got.until(b"two")
+        parts = [b"one", told[0], told[1], b"two"]
+        places = [body.index(part) for part in parts]
+        assert places == sorted(places)
+        if not told[0]:
+            assert body == b"onetwo"
+
+
+async def test_sockets_and_clients_are_told(lasting_redis: RedisServer) -> None:
+    async with stores(lasting_redis.url, 1, pace=PATIENT) as (store,), outage(store, lasting_redis, NDJSON()) as out:
+        heard: list[bool] = []
+        tails = [
+            tail(f"{url}/x", retry=Retry(limit=0), on_degraded=heard.append)
+            for url in (out.url, out.url.replace("http", "ws", 1))
+        ]
+        async with asyncio.timeout(LIMIT), tails[0] as one, tails[1] as other:
+            for events in (one, other):
+                assert (await anext(events)).data == "one"
+            reading = [asyncio.create_task(anext(events)) for events in (one, other)]
+            await out.begin()
+            await until(lambda: one.degraded and other.degraded, LIMIT)
+            await out.end()
+            assert [event.data for event in await asyncio.gather(*reading)] == ["two", "two"]
+            assert heard == [True, True, False, False]
+            assert not one.degraded
+
+
 async def test_connections_that_are_back_at_once_are_told_to_nobody(redis: RedisServer) -> None:
     async with stores(redis.url, 2, pace=replace(SLOW, patience=LIMIT)) as (one, other):
         here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
@@ -138,8 +222,8 @@ async def test_connections_that_are_back_at_once_are_told_to_nobody(redis: Redis
                 redis.kill_clients()
                 await here.append(number)
                 assert await take(tail, 1) == [number]
+        await until(lambda: server_of(other)._doubt is None, LIMIT)
         assert told.states == []
-        assert server_of(other)._doubt is None
 
 
 async def test_a_deaf_subscription_is_told_and_then_repaired(redis: RedisServer) -> None:
@@ -155,6 +239,22 @@ async def test_a_deaf_subscription_is_told_and_then_repaired(redis: RedisServer)
             await told.wait(True, False)
             assert told.all[-1] == (False, 1)
             await until(lambda: sorted(map(str, values(reader.body))) == ["1", "degraded", "degraded"], LIMIT)
+
+
+async def test_new_connections_that_are_as_deaf_are_no_news(redis: RedisServer) -> None:
+    async with stores(redis.url, 1, pace=PATIENT) as (store,):
+        log = await store.attach(NAME, Retention())
+        told = Told(log)
+        await settled(store)
+        store.deaf = lambda _: True
+        for _ in range(3):
+            await until(lambda: not listening(store), LIMIT)
+            await until(lambda: listening(store), LIMIT)
+            assert told.states == [True]
+            await log.refresh()
+            assert log.degraded
+        store.deaf = lambda _: False
+        await told.wait(True, False)
 
 
 async def test_a_log_that_is_not_degraded_any_more_has_what_it_missed(redis: RedisServer) -> None:
@@ -214,6 +314,22 @@ async def test_a_reader_of_history_that_is_not_held_waits_for_the_store(
                         await reader.wait("degraded", "degraded", *range(9))
 
 
+async def test_history_that_a_store_in_reach_does_not_give_breaks_the_body_off(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD_BYTES", 1)
+    async with stores(redis.url, 1, pace=replace(SLOW, patience=0.1)) as (store,):
+        log = await store.attach(NAME, Retention())
+        for number in range(9):
+            await log.append(number)
+        with log.tail(log.top):
+            reader, response = Reader(), StreamResponse(log, engine=small_engine(url=store))
+            store.refuse = True
+            with pytest.raises(StoreUnavailable):
+                await asyncio.wait_for(response(reader.scope, reader.receive, reader.send), LIMIT)
+        assert not reader.body
+
+
 async def test_a_store_that_is_closed_leaves_no_timer(own_redis: RedisServer) -> None:
     async with stores(own_redis.url, 1, pace=Pace(interval=5.0)) as (store,):
         await store.attach(NAME, Retention())
@@ -223,6 +339,8 @@ async def test_a_store_that_is_closed_leaves_no_timer(own_redis: RedisServer) ->
         await until(lambda: server._doubt is not None, LIMIT)
         await store.aclose()
         assert server._doubt is None
+        store._reach_changed()  # as a timer may that was due
+        assert store._servers is None
         assert not server.away
 
 

@@ -175,15 +175,15 @@ class Mirrors:
             await _in_chunks([log.refresh for log in stale])
 
     def look_at_servers(self) -> None:
-        """Note which logs are degraded, because their server is away. Those whose server is back are to be loaded."""
+        """Note which logs are degraded, because their server is away, and which are no longer."""
         for log in self:
             if self.servers.is_away(log.channel):
                 log.set_degraded(True)
-            elif log.degraded and log.channel not in self._unheard:
-                log.doubt()
+            else:
+                self.loaded(log)
 
     def loaded(self, log: Mirror) -> None:
-        """Note that a degraded log is up to date, if it is: loaded while its server was there and it was subscribed."""
+        """Note that a log is up to date, if its server is in reach, and it has loaded since it was subscribed."""
         if not (log.stale or log.channel in self._unheard or self.servers.is_away(log.channel)):
             log.set_degraded(False)
 

@@ -83,7 +83,7 @@ class Server:
     this. So a number is published by the one connection and awaited on the other.
 
     The server is in reach while both connections are there and no number is on its way. Once this has not been so for
-    `grace` seconds, the server is `away`, until it is so again.
+    `grace` seconds, the server is `away`, until a number comes back: a new connection may be as deaf as the last one.
     """
 
     apart = False
@@ -210,7 +210,7 @@ class Server:
     def _look(self, _: object = None) -> None:
         if self.commands.connected and self._listening and self._sent == self._heard:
             self._trust()
-            if self.away:
+            if self.away and self._heard:
                 self.away = False
                 self._on_reach()
         elif self._doubt is None and not self.away:
