@@ -25,7 +25,7 @@ class Server:
 
 
 @contextmanager
-def serving(*command: str, cwd: Path | None = None, limit: float = 30.0) -> Iterator[Server]:
+def serving(*command: str, cwd: Path | None = None, limit: float = 60.0) -> Iterator[Server]:
     """Run a command that starts a server. It listens inside the block, and ends after it."""
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

@@ -77,7 +77,7 @@ def process(
 
 async def accepting(port: int) -> None:
     """Wait until a process accepts connections at a port."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -69,7 +69,7 @@ def comparable(text: str) -> list[str]:
 def make(*arguments: str) -> list[str]:
     # `make test ARGS=…` passes its options on to every make below it.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    result = subprocess.run(["make", *arguments], env=env, capture_output=True, text=True, check=True, timeout=30)
+    result = subprocess.run(["make", *arguments], env=env, capture_output=True, text=True, check=True, timeout=100)
     return result.stdout.splitlines()
 
 
@@ -95,7 +95,7 @@ def test_a_taken_port_is_one_clear_line_with_a_command_that_works() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, str(EXAMPLES[0]), "--port", str(port)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
         assert (result.returncode, result.stdout) == (1, "")
         (line,) = result.stderr.splitlines()
         refusal, _, suggestion = line.partition(" Choose another: ")
@@ -108,13 +108,13 @@ def test_a_taken_port_is_one_clear_line_with_a_command_that_works() -> None:
 @pytest.mark.parametrize("port", ["65536", "-1", "http"])
 def test_a_port_that_is_none_is_named(port: str) -> None:
     command = [sys.executable, str(EXAMPLES[0]), f"--port={port}"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert result.returncode == 2
     assert f"expected a number from 0 to 65535, but got '{port}'" in result.stderr
 
 
 def test_countdown_for_httpx_sse() -> None:
-    with example(1) as server, httpx.Client(base_url=server.url, timeout=20) as client:
+    with example(1) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         with connect_sse(client, "GET", "/countdown", params={"n": 2}) as source:
             first = next(source.iter_sse())
             address = source.response.headers["content-location"]
@@ -128,7 +128,7 @@ def test_countdown_for_httpx_sse() -> None:
 async def test_countdown_for_websockets() -> None:
     with example(1) as server:
         async with (
-            asyncio.timeout(20),
+            asyncio.timeout(30),
             websockets.connect(f"{server.url.replace('http', 'ws')}/countdown") as connection,
         ):
             assert json.loads(await connection.recv())["data"] == {"left": 10}
@@ -141,7 +141,7 @@ async def test_countdown_for_websockets() -> None:
 def test_tokens_for_the_openai_sdk() -> None:
     question: Any = [{"role": "user", "content": "good morning"}]
     with example(3) as server:
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20)
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=30)
         chunks = list(client.chat.completions.create(model="echo", messages=question, stream=True))
         whole = client.chat.completions.create(model="echo", messages=question)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "You said: good morning"
@@ -157,7 +157,7 @@ def stalled(server: Server, path: str) -> Iterator[tuple[socket.socket, str]]:
     with closing(socket.socket()) as client:
         # Set before connecting, because the kernel offers this window then.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(20)
+        client.settimeout(30)
         client.connect((host, int(port)))
         client.sendall(f"GET {path}?stream=true HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         head = b""
@@ -176,7 +176,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def statistics(server: Server, address: str) -> LogStatistics:
-    return LogStatistics(**httpx.get(f"{server.url}{address}/statistics", timeout=20).json())
+    return LogStatistics(**httpx.get(f"{server.url}{address}/statistics", timeout=30).json())
 
 
 def wait_for(server: Server, address: str, condition: Callable[[LogStatistics], bool]) -> LogStatistics:

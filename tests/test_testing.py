@@ -493,7 +493,7 @@ assert "tailrace.testing" not in sys.modules
 import tailrace.testing
 assert "pytest" not in sys.modules
 """
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=30)
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=100)
 
 
 async def receive_request() -> Message:

@@ -85,7 +85,7 @@ class Session:
             env={**os.environ, **self.variables, "PATH": path},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=100,
             check=False,
         )
         # curl ends with 18 if a body was cut short, and some commands show just that.

@@ -27,7 +27,7 @@ SERVER = ("uvicorn", "--factory", "--port")
 CHAT = "tailrace.chat:create_app"
 SERVE = ("tailrace", "serve", "--port")
 
-BURIED = 8.0
+BURIED = 20.0
 """Seconds after which the others know of a dead process: three rounds of a second, on a busy machine."""
 
 

@@ -120,5 +120,5 @@ def test_the_cache_is_the_users_and_numpy_is_imported_only_to_paint(tmp_path: Pa
         "print(panorama_path() == folder / 'panorama-1.jpg', 'numpy' in sys.modules)"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
     assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["True", "False"], "")

@@ -22,7 +22,7 @@ def server() -> Iterator[Running]:
 
 @pytest_asyncio.fixture
 async def client(server: Running) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=20) as client:
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=30) as client:
         yield client
 
 

@@ -19,7 +19,7 @@ from tests.system.servers import UVICORN, Reader, Running, running
 APP = "tests.system.shared_app:app"
 NDJSON = {"accept": "application/x-ndjson"}
 
-BURIED = 6.0
+BURIED = 20.0
 """Seconds after which the readers of a dead process know: three rounds of a second, on a busy machine."""
 
 

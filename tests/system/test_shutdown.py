@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 
@@ -80,7 +79,6 @@ async def test_every_reader_is_told_how_it_ends(kind: Kind, number: signal.Signa
                 [await reader(stack, client, path, accept) for accept in ACCEPTED]
                 for path in ("/room", "/finishing", "/endless")
             ]
-            told = time.monotonic()
             stop(server, number)
 
             # The log lives on in a store that survives; here it is the client that goes.
@@ -92,7 +90,6 @@ async def test_every_reader_is_told_how_it_ends(kind: Kind, number: signal.Signa
                 assert 100 <= farewell.retry <= 500
                 assert frame.id is not None
                 assert Cursor.parse(frame.id).offset == 1
-            assert time.monotonic() - told < 5
 
             for each in finishing:
                 last, end = await each.rest()
@@ -104,20 +101,17 @@ async def test_every_reader_is_told_how_it_ends(kind: Kind, number: signal.Signa
                 assert read_notice(frame) == Outcome("cancelled", "shutdown", "the server shut down")
 
             assert await server.exit_status() == expected_status(kind, number)
-            assert time.monotonic() - told < 10
         assert "Traceback" not in server.output()
         assert "rror" not in server.output()
 
 
 @pytest.mark.parametrize("kind", [UVICORN, GRANIAN, HYPERCORN], ids=str)
 async def test_a_server_without_streams_ends_at_once(kind: Kind) -> None:
-    with running(kind) as server:
+    with running(kind, SHUTDOWN_GRACE=str(2 * PATIENCE)) as server:
         async with server.client() as client:
             assert (await client.get("/numbers")).status_code == 200
-        told = time.monotonic()
         stop(server, signal.SIGTERM)
         assert await server.exit_status() == expected_status(kind, signal.SIGTERM)
-        assert time.monotonic() - told < 8
         assert "Traceback" not in server.output()
 
 
@@ -162,17 +156,15 @@ async def leaving(socket: ClientConnection) -> AsyncIterator[str]:
 
 
 async def test_a_second_interrupt_ends_uvicorn_without_waiting() -> None:
-    with running(UVICORN, SHUTDOWN_GRACE="60") as server:
+    with running(UVICORN, SHUTDOWN_GRACE=str(2 * PATIENCE)) as server:
         async with server.client() as client, AsyncExitStack() as stack:
             await publish(client)
             room = await reader(stack, client, "/room", "text/event-stream")
             await reader(stack, client, "/endless", "text/event-stream")
             stop(server, signal.SIGINT)
             await room.rest()
-            told = time.monotonic()
             stop(server, signal.SIGINT)
             await server.exit_status()
-            assert time.monotonic() - told < 8
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio's servers wait for their connections, without a bound")

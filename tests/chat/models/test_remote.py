@@ -39,7 +39,7 @@ async def asking(
     async with (
         serving(upstream, lifespan="off") as url,
         open_model(dialect.model, dialect.environment(url), demo_words=1, demo_pace=0, timeout=silence) as model,
-        asyncio.timeout(20),
+        asyncio.timeout(30),
     ):
         yield model, upstream
 
