@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from re import Pattern
 from typing import Any
-from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, BrowserContext, Locator, Page, Route, async_playwright, expect
 
 from tailrace.testing import Relay, relayed
 from tests.chat.api.talking import Chat, Scripted, chatting
+from tests.serving import free_port
 from tests.system.test_browser import ARGUMENTS
 
 PATIENCE = 30_000
@@ -38,7 +38,7 @@ class Site:
     model: Scripted
     key: str | None = None
     streams: str | None = None
-    port: int = 0
+    port: int = field(default_factory=free_port)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     address: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -47,7 +47,6 @@ class Site:
         changes |= {"streams": self.streams} if self.streams else {}
         self.chat = await self.stack.enter_async_context(chatting(self.folder, self.model, key=self.key, **changes))
         self.relay = await self.address.enter_async_context(relayed(self.chat.url, port=self.port))
-        self.port = urlsplit(self.relay.url).port or 0
 
     async def stop(self) -> None:
         await self.address.aclose()

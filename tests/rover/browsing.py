@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 from PIL import Image
@@ -23,7 +22,7 @@ from tailrace.rover.telemetry import SPEED, Telemetry, read, resume
 from tailrace.testing import Relay, relayed
 from tests.chat.browsing import PATIENCE
 from tests.rover.watching import NDJSON, strong_tag
-from tests.serving import serving
+from tests.serving import free_port, serving
 
 NAME = "tailrace-rover-name"
 LIMIT = "tailrace-rover-limit"
@@ -73,7 +72,7 @@ class Site:
     def __init__(self, image: Path, streams: str = "memory://") -> None:
         self.image = image
         self.streams = streams
-        self._port = 0
+        self._port = free_port()
         self._server = AsyncExitStack()
         self._address = AsyncExitStack()
 
@@ -87,7 +86,6 @@ class Site:
         with log.tail() as first:
             await asyncio.wait_for(anext(first), PATIENCE / 1_000)
         self.relay = await self._address.enter_async_context(relayed(self.url, port=self._port))
-        self._port = urlsplit(self.relay.url).port or 0
 
     async def stop(self) -> None:
         await self._address.aclose()

@@ -6,7 +6,6 @@ import re
 import textwrap
 from asyncio import to_thread
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -15,6 +14,7 @@ from tests.chat.api.talking import Hold, Scripted
 from tests.cli.served import PATIENCE
 from tests.cli.terminal.halting import serving_halting
 from tests.cli.terminal.screen import Terminal, chatting, chatting_with, session_of
+from tests.serving import free_port
 
 REPLY = """\
 # Logs
@@ -152,26 +152,24 @@ def wrapped(lines: list[str], columns: int) -> list[str]:
 
 
 def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None:
-    with serving_halting(tmp_path) as server:
-        port = urlsplit(server.url).port
-        assert port is not None
-        with chatting(server.url, tmp_path) as screen:
-            screen.ask("hello", "\n- and *ano")
-            server.process.kill()
-            screen.wait("connection lost; reconnecting …")
-            with serving_halting(tmp_path, port) as again:
-                # A client whose server takes long to start waits up to half a minute before it tries again.
-                screen.wait("failed ·", patience=3 * PATIENCE)
-                screen.prompt()
-                assert shown(screen, server.url) == [*BEGUN, *LOST]
-                assert re.search(r"^failed · 1 chunk · .* · 1 context message: ", screen.said, re.MULTILINE)
-                screen.ask("and now?", "and another", "complete ·")
-                [session] = httpx.get(f"{again.url}/sessions").json()["sessions"]
-                messages = httpx.get(f"{again.url}/sessions/{session['session_id']}").json()["messages"]
-                assert [message["state"] for message in messages if message["role"] == "assistant"] == [
-                    "interrupted",
-                    "complete",
-                ]
-            gone = screen.ask("/health", "no response from the server")
-            assert "\nno response from the server: no connection\n" in f"{gone}\n"
-            assert session_of(screen) == session["session_id"][:8]
+    port = free_port()
+    with serving_halting(tmp_path, port) as server, chatting(server.url, tmp_path) as screen:
+        screen.ask("hello", "\n- and *ano")
+        server.process.kill()
+        screen.wait("connection lost; reconnecting …")
+        with serving_halting(tmp_path, port) as again:
+            # A client whose server takes long to start waits up to half a minute before it tries again.
+            screen.wait("failed ·", patience=3 * PATIENCE)
+            screen.prompt()
+            assert shown(screen, server.url) == [*BEGUN, *LOST]
+            assert re.search(r"^failed · 1 chunk · .* · 1 context message: ", screen.said, re.MULTILINE)
+            screen.ask("and now?", "and another", "complete ·")
+            [session] = httpx.get(f"{again.url}/sessions").json()["sessions"]
+            messages = httpx.get(f"{again.url}/sessions/{session['session_id']}").json()["messages"]
+            assert [message["state"] for message in messages if message["role"] == "assistant"] == [
+                "interrupted",
+                "complete",
+            ]
+        gone = screen.ask("/health", "no response from the server")
+        assert "\nno response from the server: no connection\n" in f"{gone}\n"
+        assert session_of(screen) == session["session_id"][:8]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from tests.client.speaking import own_certificate
+from tests.serving import free_port
 
 PATIENCE = 30.0
 """The seconds that a server has to start, to end, or to answer the test."""
@@ -79,7 +79,7 @@ class RedisServer:
         """Start the server, and return as soon as it serves."""
         chosen = self.port
         for _ in range(5):
-            self.port = chosen or _free_port()
+            self.port = chosen or free_port()
             if self._started():
                 return
             # Perhaps somebody else took the port before it could.
@@ -329,9 +329,3 @@ def _program() -> str:
     if program is None:
         pytest.fail("expected redis-server, but it is not installed: run `make test`, which sees to that")
     return program
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
