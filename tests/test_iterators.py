@@ -250,6 +250,11 @@ async def test_an_item_whose_wait_was_cancelled_comes_with_the_next_call() -> No
     waiting = Waiting()
     items = as_async(waiting.items())
     before = set(threading.enumerate())
+    first = asyncio.ensure_future(anext(items))
+    async with asyncio.timeout(LIMIT):
+        while not waiting.begun:  # noqa: ASYNC110 - if it were cancelled before, its thread would do nothing
+            await asyncio.sleep(0)
+    first.cancel()
     for _ in range(5):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(items), 0.01)

@@ -17,6 +17,7 @@ from tailrace.chat.journal import FRAMEWORK
 from tailrace.chat.models.base import ModelError, Usage
 from tailrace.chat.store import database
 from tests.chat.api.talking import JSON, Chat, Hold, Scripted, begun, body, chatting, text, within
+from tests.raw import BOUND
 
 
 async def test_the_server_says_what_it_is_and_where_things_are(tmp_path: Path) -> None:
@@ -98,8 +99,8 @@ async def test_the_figures_are_there_without_the_database(tmp_path: Path) -> Non
 async def test_health_tells_of_the_last_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "FRESH", 0)
     file, aside = tmp_path / "chat.sqlite3", tmp_path / "aside"
-    async with chatting(tmp_path, Scripted(), database=f"sqlite:///{file}?timeout=0.05") as chat:
-        assert (await chat.get("/health"))["last_write"] < 5
+    async with chatting(tmp_path, Scripted(), database=f"sqlite:///{file}?timeout=1") as chat:
+        assert (await chat.get("/health"))["last_write"] < BOUND
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             unhealthy = await chat.get("/health", 503)
