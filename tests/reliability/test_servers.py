@@ -110,6 +110,8 @@ async def test_a_server_restarts_with_nothing(server: RedisServer, clock: Clock)
 async def test_a_replica_without_the_last_writes_is_promoted(clock: Clock) -> None:
     with watched_servers() as watched:
         async with scene(clock, *[watched.url] * 3) as played:
+            # A Sentinel promotes no replica that has been without its master for ten times as long.
+            watched.sentinel.ask("SENTINEL", "SET", watched.name, "down-after-milliseconds", 1500)
             # From now on, the master gives nothing to replicas.
             watched.master.ask("ACL", "SETUSER", "default", "-psync", "-sync")
             watched.master.ask("CLIENT", "KILL", "TYPE", "replica")
