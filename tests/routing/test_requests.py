@@ -116,7 +116,9 @@ class Silent(MemoryStore):
 
 
 @pytest.mark.parametrize("path", ["/feed", "/words", "/ask", "/ask/an-id_of-22_characters", "/publish"])
-async def test_a_store_that_does_not_answer_is_503(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_does_not_answer_is_503(
+    path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setitem(STORES, "silent", lambda url, keeping, pulse: Silent(keeping, pulse))
     engine = Engine("silent://")
     router = StreamRouter(engine=engine)
@@ -141,6 +143,8 @@ async def test_a_store_that_does_not_answer_is_503(path: str, monkeypatch: pytes
         refused = await client.get(path, headers=SSE_HEADERS)
     assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
     assert refused.headers["retry-after"] == "1"
+    assert "it is frozen" in caplog.text
+    assert "it is frozen" not in refused.text  # a reason may tell where the store is
 
 
 async def test_a_key_is_taken_while_the_generator_of_its_forgotten_stream_ends() -> None:

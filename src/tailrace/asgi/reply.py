@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from starlette.responses import Response
@@ -10,6 +11,8 @@ from ..cursor import Cursor
 from ..errors import CursorError, LogReset, NotAcceptable, StoreUnavailable, StreamError, TailraceError
 from ..events import Reset, encode_data
 from .decision import StreamRequest
+
+logger = logging.getLogger("tailrace")
 
 Header = tuple[bytes, bytes]
 
@@ -60,7 +63,9 @@ def refusal_of(error: TailraceError, *, data: bytes | None = None) -> Response:
     if isinstance(error, LogReset):
         return refusal(410, str(error), "reset", reason=error.reason, cursor=error.resume)
     if isinstance(error, StoreUnavailable):
-        return refusal(503, str(error), "store_unavailable")
+        logger.error("%s", error)  # not in the response, because it tells where the store is
+        detail = "the store does not answer, so it is unknown whether the request took effect"
+        return refusal(503, detail, "store_unavailable")
     assert isinstance(error, CursorError), error
     return refusal(400, str(error), "bad_cursor")
 
