@@ -36,9 +36,9 @@ measures some scenarios and puts them on this page, and `make bench ARGS=--quick
   in one process under uvicorn with uvloop and httptools, without an access log; nchan runs in one nginx worker.
 - tailrace does more in these numbers: its events carry an `id:` to resume from, its streams name their outcome, and
   its idle connections are kept alive. A bare `StreamingResponse` does none of that.
-- Redis is a server of the benchmark's own, without persistence. Where libraries are compared that pass events through
-  it, they run in processes that serve nobody. The title says whether a rate, a time or CPU is measured, and each
-  section where an event counts as delivered.
+- The benchmark starts a Redis of its own, without persistence. Libraries that pass events through it are compared in
+  processes without clients. The title says whether a rate, a time or CPU is measured, and each section says where an
+  event counts as delivered.
 - The sections after those are of the chat server, started by its command as for a user. There every peer sends the
   objects of a chat as NDJSON, and the built-in demo model writes the same text for all, so that no time of a model's is
   compared.

@@ -98,15 +98,15 @@ def growth(redis: RedisServer, first: Server, load: Load) -> float:
 CAPACITY = Scenario(
     name="capacity",
     title="2,200 streams in Redis, each with a reader",
-    about=f"{FULL.streams:,} streams are made by an event each at one process, and each is read by one SSE reader at "
-    f"another. Memory is the growth of the second process over all readers but the first {FULL.warmup}, and that of "
+    about=f"One process publishes an event to each of {FULL.streams:,} streams, and another process has an SSE reader "
+    f"of each. Memory is the growth of the second process over all readers but the first {FULL.warmup}, and that of "
     "Redis over all streams, which includes the 4 KB that it allocates for the first events of each. Then nothing "
-    f"happens for {FULL.idle:.0f} s, in which each process compares its streams with Redis once a second. Then "
-    f"{FULL.events} times, an event is published to each stream and reaches its reader. A route publishes with "
-    "`engine.log(name)` and `append`: two commands, of which a process that holds the log or reads it too saves the "
-    "first. Events per second are those of the two processes and Redis together, on one core if there are only two. "
-    f"At last, one stream gets {FULL.kept:,} events more. One core of a worker or of Redis does as much as its time of "
-    "an event fits into a second.",
+    f"happens for {FULL.idle:.0f} s, while each process compares its streams with Redis once a second. After that, an "
+    f"event is published to each stream and reaches its reader, {FULL.events} times. A route publishes with "
+    "`engine.log(name)` and `append`. Each is a command; a process that reads the log, or holds it for another reason, "
+    "saves the first. Events per second are those of the two processes and Redis together, on one core if there are "
+    f"only two. In the end, one stream gets {FULL.kept:,} more events. The CPU per event says how many events a second "
+    "one core of a worker or of Redis can carry.",
     peers=(TAILRACE_FEEDS,),
     metrics=(
         Metric("reader_kb", "server memory per stream and its reader", "KB", 1),

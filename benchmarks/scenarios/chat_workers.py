@@ -78,14 +78,14 @@ def answer(server: Server, replies: int) -> None:
 CHAT_WORKERS = Scenario(
     name="chat-workers",
     title="Chat replies of two workers",
-    about=f"{FULL.replies} sessions are begun at once, and each reply is read to its end: "
-    f"{count_chunks(MESSAGE, WORDS)} chunks, {PACE * 1000:.0f} ms after each other, which is faster than any of the "
+    about=f"{FULL.replies} sessions begin at once, and each reply is read to its end: "
+    f"{count_chunks(MESSAGE, WORDS)} chunks, {PACE * 1000:.0f} ms apart, which is faster than any of the "
     "servers can go. All run as `tailrace serve` does for a user, with an SQLite file that the workers share. They, "
     "Redis and the load client may use all cores. Two workers need four cores for that, one each for Redis and the "
     "client; on a machine of two, they share them, and the replies per second that were measured cannot double. "
-    "Therefore the floor is about the first column: what the busiest process of the server would give if it had a "
-    "core for itself, as its CPU per reply says. That counts what Redis costs a worker, and an uneven share of the "
-    "two. It leaves out Redis and the load client, whose CPU is in the last columns.",
+    "Therefore the floor applies to the first column: the throughput if each process of the server had a core for "
+    "itself, computed from the CPU per reply of the busiest one. It includes what Redis costs a worker, and an uneven "
+    "load of the two. It excludes Redis and the load client, whose CPU is in the last columns.",
     peers=(ONE_WORKER, ONE_WORKER_REDIS, TWO_WORKERS),
     metrics=(
         Metric("possible", "throughput with a core for each worker", "replies/s", 1, plotted=True, more_is_better=True),

@@ -120,9 +120,9 @@ FANOUT = Scenario(
 FANOUT_SECOND = Scenario(
     name="fanout-second",
     title="One event to 2,000 SSE subscribers of a second process",
-    about=f"The same {FULL.subscribers:,} subscribers at one process, while the events are published at another, which "
-    "share a Redis. Beside it one process with its streams in memory, which does both. The CPU is that of the process "
-    "with the subscribers; on a machine of two cores it shares its core with the other one and Redis.",
+    about=f"The same {FULL.subscribers:,} subscribers at one process, while the events are published at another one. "
+    "The two share a Redis. The other peer is one process that does both, with its streams in memory. The CPU is that "
+    "of the process with the subscribers. On a machine of two cores, it shares its core with the other one and Redis.",
     peers=(TAILRACE, TAILRACE_REDIS),
     metrics=METRICS,
     measure=measure_second,

@@ -66,15 +66,16 @@ def measure(peer: Peer, quick: bool) -> Sample:
 RECONNECT_STORM = Scenario(
     name="reconnect-storm",
     title="5,000 readers whose worker is gone",
-    about=f"{FULL.readers:,} SSE readers of {FULL.streams} streams in Redis are at one worker. It is killed with "
-    f"SIGKILL, {MISSED} events are published to each stream at another process, and all readers reconnect at once to a "
-    "worker that has served none of these streams, each with its cursor. Measured from the signal until a reader has "
-    "everything; every reader's events are checked to be a contiguous run, before, over and after the loss. Beside it "
-    "a worker that is told to stop: it tells its readers to come back after a random time of 0.5 to 3 s, which they "
-    "do. All servers run with `--backlog 8192`: with uvicorn's 2,048, most connections find the queue full, and TCP "
-    "tries again after 1 s, 3 s and 7 s. The CPU is that of the worker to which the readers come, nearly all of it the "
-    "server's and the framework's for a request. The commands are all that Redis ran meanwhile, with those inside of "
-    "scripts and those of each process's beat. On a machine of two cores, all servers share one.",
+    about=f"{FULL.readers:,} SSE readers of {FULL.streams} streams in Redis are at one worker. The worker is killed "
+    f"with SIGKILL, {MISSED} events are published to each stream at another process, and all readers reconnect at once "
+    "to a worker that has served none of these streams, each with its cursor. The time is from the signal until a "
+    "reader has everything. Every reader's events are checked to be a contiguous run, from before the loss until "
+    "after it. The other peer is a worker that is told to stop: it tells its readers to come back after a random time "
+    "of 0.5 to 3 s, which they do. All servers run with `--backlog 8192`: with uvicorn's 2,048, most connections find "
+    "the queue full, and TCP tries again after 1 s, 3 s and 7 s. The CPU is that of the worker to which the readers "
+    "come, nearly all of it the server's and the framework's for a request. The commands are all that Redis ran "
+    "meanwhile, including those inside scripts and those of each process's beat. On a machine of two cores, all "
+    "servers share one.",
     peers=(WORKER_KILLED, WORKER_STOPPED),
     metrics=(
         Metric("last_ms", "time until the last reader has caught up", "ms", 0, plotted=True),

@@ -45,10 +45,9 @@ REDIS_PUBLISH_1 = scenario(
     1,
     "Publishing through Redis one by one",
     f"One process publishes an event, waits until Redis has it, and publishes the next, for {SECONDS:.0f} s. Nobody "
-    "receives them meanwhile; before, some are received and compared. Redis runs without persistence on a core of its "
-    "own. tailrace (`log.append`) and fastapi-resumable-stream keep a history, of 10,000 events and of all; the others "
-    "keep none. tailrace does it in one call, fastapi-resumable-stream in five. python-socketio is a write-only "
-    "manager that emits to a room.",
+    "receives them meanwhile; some are received and compared beforehand. Redis runs without persistence on a core of "
+    "its own. tailrace (`log.append`) keeps a history of 10,000 events, in one call. fastapi-resumable-stream keeps "
+    "all events, in five calls. The others keep none. python-socketio is a write-only manager that emits to a room.",
 )
 BATCHED = (
     "The same with {batch} events at once. tailrace appends them in one call. redis-py publishes them as the lines of "

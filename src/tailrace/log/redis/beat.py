@@ -9,9 +9,9 @@ The braces are a hash tag: one server of a cluster has these keys.
 
 A process whose counter stood still for three rounds of another one is dead to that one, which buries it: it ends the
 streams that the dead one wrote, and removes the dead one from those that it read. No clock takes part, so nothing
-happens when a clock jumps. Rounds that fail, or that cannot count because Redis has no memory left, do not count, so a
-Redis that stood still buries nobody. The counter is raised in the event loop that produces, so that a loop which stands
-still counts as dead as well.
+happens when a clock jumps. Failed rounds do not count, and neither do rounds in which Redis has no memory left to raise
+a counter. So nobody is buried because Redis stood still. The counter is raised in the event loop that produces, so that
+a loop which stands still counts as dead as well.
 
 Each round also publishes a number that has to come back by the next one (`Servers.echo`). Otherwise the connections
 lead nowhere, and the round does not count.
@@ -97,7 +97,7 @@ class Beat:
             await asyncio.gather(*noted)
 
     def leave_off(self, name: str) -> None:
-        """Note that this process uses a log no more. Raise NotSent."""
+        """Note that this process no longer uses a log. Raise NotSent."""
         self._servers.call("SREM", self._used(self.process), name)
 
     def _used(self, process: bytes) -> str:

@@ -22,7 +22,7 @@ HOPS = 5
 """How many times a command is sent on to another server before it fails."""
 
 LOOK_PAUSE = 0.1
-"""Seconds from one map of slots to the next question for it."""
+"""The least number of seconds between two questions for the map of slots."""
 
 
 def slot_of(key: bytes) -> int:
@@ -241,7 +241,7 @@ class Cluster:
         return ask
 
     def _draw(self, ranges: list[Any]) -> None:
-        """Take a map, close what it does not name, and have subscribed what belongs elsewhere by now."""
+        """Take a map, close servers that it does not name, and let channels that have moved be subscribed again."""
         slots: list[Server | None] = [None] * SLOTS
         for first, last, (place, port, *_), *_ in ranges:
             server = self._server(place.decode() if place else self._seeds[0].host, port)
@@ -290,7 +290,7 @@ class Cluster:
         return asyncio.gather()
 
     def listens(self) -> bool:
-        """Tell whether the last numbers came back. Subscribe what should be subscribed and is not."""
+        """Tell whether the last numbers came back. Let lost channels be subscribed again."""
         if not all(server.connected for server in self._servers.values()):
             self._look_again()
         self._on_news()

@@ -46,7 +46,7 @@ class _Early:
 class Mirrors:
     """The mirrors of a process, by the name of their log and by their channel.
 
-    A mirror subscribes first and loads then, so that it misses nothing in between. It is detached some time after its
+    A mirror subscribes first and then loads, so that it misses nothing in between. It is detached some time after its
     last use. If an application still holds it then, the next use attaches it again: there is never a second one.
     """
 
@@ -67,7 +67,7 @@ class Mirrors:
 
     @property
     def held(self) -> list[RedisLog]:
-        """All mirrors that somebody holds, attached or not, but those that are lost."""
+        """All mirrors that somebody holds, attached or not, except those that are lost."""
         return [log for log in self._known.values() if log.lost is None]
 
     async def find(self, name: str) -> RedisLog | None:
@@ -128,7 +128,7 @@ class Mirrors:
         return True
 
     def renew(self) -> None:
-        """Subscribe the channels that were lost, in the background, and load then what was missed."""
+        """Subscribe lost channels again in the background, then load what was missed."""
         channels = {*self._attached, *self._arriving} - self._unheard
         lost = [channel for channel in channels if self.servers.is_lost(channel)]
         if lost:

@@ -113,7 +113,7 @@ class Watch(Link):
 
 
 class Ring:
-    """Sentinels, each of which is as good as the others. A link to them tries one after the other."""
+    """Sentinels that are all equally good. A link to them tries one after the other."""
 
     database = 0
 

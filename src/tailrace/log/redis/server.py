@@ -14,7 +14,7 @@ from .link import Link, Script
 from .sentinel import Sentinels, Watch
 
 CHECKS = 4
-"""In how many parts `grace` is waited for."""
+"""The number of parts in which a server waits for `grace`."""
 
 
 class Servers(Protocol):
@@ -58,7 +58,7 @@ class Servers(Protocol):
         """Sort channels by server. Those of one that is down must not keep the others waiting."""
 
     def moved(self, channel: bytes) -> None:
-        """Note that a server has taken a subscription away, because it has the channel's slot no more."""
+        """Note that a server has taken a subscription away, because it no longer has the channel's slot."""
 
     def is_away(self, channel: bytes) -> bool:
         """Tell whether the server of a channel is out of reach, and has been for longer than a moment."""
@@ -82,8 +82,8 @@ class Server:
     A connection may lead to a server that is frozen, was demoted or is cut off from the others. A PING would not show
     this. So a number is published by the one connection and awaited on the other.
 
-    The server is in reach while both connections are there and no number is on its way. Once this has not been so for
-    `grace` seconds, the server is `away`, until a number comes back: a new connection may be as deaf as the last one.
+    The server is in reach while both connections are there and no number is on its way. If it is out of reach for
+    `grace` seconds, it is `away` until a number comes back: a new connection may be as deaf as the last one.
     """
 
     apart = False
