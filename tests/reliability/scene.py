@@ -208,6 +208,15 @@ class Scene:
                 await self._producer.wait()
         await self.until(lambda: all(client.ended for client in self.clients), "all clients to have the end")
 
+    async def check_new_logs(self, server: RedisServer) -> None:
+        """Check, after Redis has forgotten both logs, that each reader was reset and that the room goes on."""
+        await self.repaired()
+        await self.finish()
+        self.judge(server, may_lose=True)
+        for resets in (*self.resets_of(self.room), *self.resets_of(self.stream)):
+            assert resets == {"epoch_changed"}
+        assert self.ends == {"done", "gone"}
+
     def judge(self, server: RedisServer, *, may_lose: bool = False) -> None:
         """Ask the oracle."""
         for published in {client.published for client in self.clients}:

@@ -12,7 +12,7 @@ from tailrace.log.redis.scripts import Keys
 from tests.log.redis.redis_server import RedisServer
 
 from .clock import Clock
-from .scene import ROOM, STREAM, Scene, StoreClient, scene
+from .scene import ROOM, STREAM, StoreClient, scene
 
 fault = pytest.mark.fault
 
@@ -30,7 +30,7 @@ async def test_everything_is_flushed(server: RedisServer, clock: Clock) -> None:
     async with scene(clock, *[server.url] * 3) as played:
         with clock.fault():
             server.ask("FLUSHALL")
-        await check_new_logs(server, played)
+        await played.check_new_logs(server)
 
 
 @fault(
@@ -43,16 +43,7 @@ async def test_the_metadata_is_evicted(server: RedisServer, clock: Clock) -> Non
     async with scene(clock, *[server.url] * 3) as played:
         with clock.fault():
             server.ask("DEL", *(Keys.of("tailrace", name).meta for name in (ROOM, STREAM)))
-        await check_new_logs(server, played)
-
-
-async def check_new_logs(server: RedisServer, played: Scene) -> None:
-    await played.repaired()
-    await played.finish()
-    played.judge(server, may_lose=True)
-    for resets in (*played.resets_of(played.room), *played.resets_of(played.stream)):
-        assert resets == {"epoch_changed"}
-    assert played.ends == {"done", "gone"}
+        await played.check_new_logs(server)
 
 
 @fault(
