@@ -59,7 +59,7 @@ RETRY = 1.0
 """Seconds before the next attempt to fly, after a failure."""
 
 PATIENCE = 2.0
-"""Seconds for the store to take a reading. Others take a process for dead after three seconds, and go on. So a pilot
+"""Seconds for the store to take a reading. Others take a process for dead after two to four, and go on. So a pilot
 whose network is gone must not repeat an append for longer: it might succeed when another pilot flies."""
 
 
