@@ -252,6 +252,6 @@ class Conversations:
 
 
 def _is_abandoned(log: Log, turn: Turn) -> bool:
-    """Tell whether the worker died that made the stream of a stored reply again, and not the one that ran the turn."""
+    """Tell whether a log ended because its worker died while it repeated a stored reply. It can be made again."""
     lost = log.outcome is not None and log.outcome.code == WORKER_LOST.code
     return lost and turn.state not in ("generating", "interrupted")

@@ -180,7 +180,7 @@ class Metrics:
         return _totals(list(_of_owner(self._samples(), owner)))
 
     def figures(self) -> dict[str, Any]:
-        """Return the numbers of all owners, of each by itself, and since when they are counted, for other workers."""
+        """Return the numbers of each owner and of all together, and when the counting began. For other workers."""
         samples = defaultdict[str, list[Sample]](list)
         for sample in self._samples():
             samples[""].append(sample)

@@ -239,7 +239,7 @@ def _key(text: str) -> bytes:
 
 
 def _is_abandoned(log: Log, reply: Log) -> bool:
-    """Tell whether a log with HTML ended because the process died that made it, and not as its reply did."""
+    """Tell whether a log with HTML ended because its process died, although the reply has another end."""
     ends = [None if each.outcome is None else each.outcome.code for each in (log, reply)]
     return ends[0] == "producer_lost" != ends[1]
 

@@ -183,7 +183,7 @@ class RunningTurn:
         except asyncio.CancelledError:
             if not self._stopping:
                 failure = INTERRUPTION
-        except Exception as error:
+        except Exception as error:  # a model may raise anything
             if self._stopping:
                 # An error that a stop causes in the model does not count as a failure.
                 logger.info("stream %s: the model raised while it was stopped", turn.stream_id, exc_info=error)

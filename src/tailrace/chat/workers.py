@@ -160,7 +160,7 @@ class Workers:
             task.add_done_callback(lambda _: self._watching.pop(worker))
 
     async def _see_out(self, worker: str) -> None:
-        """Wait until a worker is dead, and see to its turns. This one may itself have been taken for dead."""
+        """Wait until a worker is dead, and see to its turns. It may be this one, if the others took it for dead."""
         while True:
             try:
                 if (life := await self._engine.find(f"{PATH}/{worker}")) is not None:

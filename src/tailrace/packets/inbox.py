@@ -101,8 +101,8 @@ def report_interval(limits: PacketLimits) -> int:
 def is_full(log: Log, taken: int | None, adding: int, limits: PacketLimits) -> bool:
     """Tell whether too many packets wait in an inbox.
 
-    `taken` is up to where the hooks have come, or None in another process than theirs. `adding` is how many packets
-    this process is about to append.
+    `taken` is the offset of the last packet that the hooks are done with. It is None in other processes, which know it
+    from the reports. `adding` is the number of packets that this process is about to append.
     """
     taken = _reported(log, limits) if taken is None else taken
     entries = log.top - taken

@@ -28,7 +28,7 @@ from .session import ClientSession
 logger = logging.getLogger("tailrace")
 
 REMEMBERED = 10_000
-"""Of how many sessions to remember the last packets."""
+"""The number of sessions whose last packets are remembered."""
 
 HOOK_THREADS = 200
 """How many sync hooks run at once. They do not take the threads of FastAPI's `def` routes, which may be few."""

@@ -7,7 +7,7 @@
 | `{"all": {p: [m]}, "at": n}` | who was where after entry n, so that a late process need not read everything |
 
 All processes read the same entries in the same order, so all agree on which entry made somebody a member of the room,
-or no longer one. Who wrote this entry, its `by`, announces it in the room. So each join and each leave is announced
+or no longer one. The writer of this entry, its `by`, announces it in the room. So each join and each leave is announced
 once, although several processes may write that another one is gone.
 """
 
@@ -35,11 +35,10 @@ SNAPSHOT_EVERY = 256
 """After how many entries somebody writes who is in the room. A process that comes later begins there."""
 
 Announce: TypeAlias = Callable[[str, bool, int], Awaitable[object]]
-"""A function to call with each change: a member, whether it has joined or left, and the number of members then."""
-
+"""A function to call with each Change."""
 
 Change: TypeAlias = tuple[str, bool, int]
-"""A member, whether it has joined or left, and the number of members then."""
+"""A member, True if it has joined or False if it has left, and the number of members then."""
 
 logger = logging.getLogger("tailrace")
 

@@ -102,7 +102,7 @@ class Room:
                 await self._presence.leave(member)
 
     async def bury(self, process: str) -> None:
-        """Let the members leave who were connected to a process that has ended."""
+        """Remove the connections of a process that has ended. Members without another connection leave the room."""
         await self._presence.bury(process)
 
     async def statistics(self) -> RoomStatistics:

@@ -161,7 +161,7 @@ class _Exchange:
         try:
             async with asyncio.timeout(self._silence) as self._timer:
                 yield
-        except Exception as error:
+        except Exception as error:  # a model's library may raise anything
             response = self._responses[-1] if self._responses else None
             began = self._answered or self._thought
             raise self._failures.of_exception(self._fault or error, response, began=began) from error

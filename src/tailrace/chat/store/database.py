@@ -134,7 +134,7 @@ class Database(ABC):
 
     @abstractmethod
     async def renew(self, streams: Streams) -> None:
-        """Change the streams of the claim, because their store has lost its data, and with it what it was known by."""
+        """Claim other streams instead, because their store has lost its data, and with it the identity."""
 
     @abstractmethod
     async def _read(self, work: Work[T]) -> T: ...
