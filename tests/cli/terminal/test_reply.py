@@ -8,7 +8,7 @@ import pytest
 
 from tailrace.cli.terminal.reply import Reply
 from tailrace.cli.terminal.view import PlainView
-from tailrace.client import ChatObject, Chunk, Complete, SessionInfo, Status
+from tailrace.client import ChatObject, Chunk, Complete, Loss, SessionInfo, Status
 
 INFO = SessionInfo(type="session_info", session_id="0123456789", stream_id="s", model="demo")
 RESET = ChatObject(type="reset")
@@ -55,6 +55,8 @@ class Clock:
         return self.now
 
 
+BROKEN = Loss("broken", "the connection broke off")
+
 STATUS = Status(type="status", message="", context_messages=3)
 
 
@@ -72,11 +74,18 @@ def test_the_summary_is_of_what_was_sent_to_the_model() -> None:
 def test_a_lost_connection_is_said_once_each_time() -> None:
     out, beside = io.StringIO(), io.StringIO()
     reply = Reply(PlainView(out, beside))
-    assert reply.lose(1, 8, 0.5)
-    assert not reply.lose(2, 8, 1.0)
+    assert reply.lose(1, 8, 0.5, BROKEN)
+    assert not reply.lose(2, 8, 1.0, BROKEN)
     reply.take(INFO)
-    assert reply.lose(1, 8, 0.5)
+    assert reply.lose(1, 8, 0.5, BROKEN)
     assert beside.getvalue().splitlines() == ["no connection; trying again …", "connection lost; reconnecting …"]
+
+
+def test_a_server_that_refuses_for_now_is_not_called_lost() -> None:
+    out, beside = io.StringIO(), io.StringIO()
+    reply = Reply(PlainView(out, beside))
+    assert reply.lose(1, 8, 0.5, Loss("unavailable", "the server answered with the status 503"))
+    assert beside.getvalue() == "the server is not available; trying again …\n"
 
 
 def test_a_store_out_of_reach_is_a_line_and_its_return_is_none() -> None:
@@ -134,7 +143,7 @@ def test_there_is_a_sign_of_life_before_the_first_text_and_after_a_silence() -> 
         clock.now += seconds
         reply.take(each) if each is not None else reply.tick()
         assert view.line == expected
-    reply.lose(1, 8, 0.5)
+    reply.lose(1, 8, 0.5, BROKEN)
     clock.now += 9
     reply.tick()
     assert view.line == "attempt 1 of 8 in 0.5 s"

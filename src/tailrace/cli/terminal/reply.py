@@ -88,11 +88,11 @@ class Reply:
             context = count(self._context or 0, "context message")
             self._view.wait(f"generating · {self.seconds:.0f} s · {context}")
 
-    def lose(self, attempt: int, attempts: int, seconds: float) -> bool:
+    def lose(self, attempt: int, attempts: int, seconds: float, loss: Loss) -> bool:
         """Show that the connection is lost, and when the next attempt follows. Return True if the loss is new."""
         is_news, self.lost = not self.lost, True
         if is_news:
-            self._view.note("no connection; trying again …" if self.info is None else "connection lost; reconnecting …")
+            self._view.note(_news_of(loss) if self.info is None else "connection lost; reconnecting …")
         self._view.wait(f"attempt {attempt} of {attempts} in {seconds:.1f} s")
         return is_news
 
@@ -132,6 +132,13 @@ class Reply:
             self._heard = self._clock()
             self.chunks += 1
             self._view.piece(text)
+
+
+def _news_of(loss: Loss) -> str:
+    """Return the line for a reply that has not begun."""
+    return (
+        "the server is not available; trying again …" if loss.kind == "unavailable" else "no connection; trying again …"
+    )
 
 
 class RunningReply:
@@ -212,4 +219,4 @@ class RunningReply:
     def _reconnect(self, attempt: int, seconds: float, loss: Loss) -> None:
         if self.message is not None:
             self.message.miss(loss, seconds)
-        self.reconnections += self.reply.lose(attempt, PATIENT.limit, seconds)
+        self.reconnections += self.reply.lose(attempt, PATIENT.limit, seconds, loss)
