@@ -46,8 +46,10 @@ class Loss:
 
 
 OnReconnect: TypeAlias = Callable[[int, float, Loss], None]
-OnDegraded: TypeAlias = Callable[[bool], None]
 """A function to call with the attempt (1, 2, …), the seconds until it, and the reason for it."""
+
+OnDegraded: TypeAlias = Callable[[bool], None]
+"""A function to call with True when the server cannot reach its store, and with False when it can again."""
 
 
 @dataclass(frozen=True, slots=True)
