@@ -53,7 +53,7 @@ rover: setup ## Run mission control of a rover on http://127.0.0.1:8000 (ARGS='-
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup $(MODULES)/.installed ## Run the tests and print the branch coverage (ARGS='tests/wire -x' narrows them)
 	@scripts/system-packages test
-	$(BIN)/pytest --cov --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/pytest --cov --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check

@@ -20,8 +20,10 @@ def finding(scenario: Scenario, result: ScenarioResult, metric: Metric) -> str:
 
 
 def compare(own: float, other: float, label: str) -> str:
-    if abs(own / other - 1) <= ALIKE:
+    if abs(own - other) <= ALIKE * other:
         return f"as much as {label}"
+    if not own or not other:  # nothing has no multiple
+        return f"{'less' if own < other else 'more'} than {label}"
     if own < other:
         return f"{other / own:.1f}× less than {label}"
     return f"{own / other:.1f}× as much as {label}"

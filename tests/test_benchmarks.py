@@ -9,6 +9,7 @@ from benchmarks.__main__ import DOCS, kept, parse
 from benchmarks.client import Undelivered
 from benchmarks.crowd import Reader
 from benchmarks.environment import Environment
+from benchmarks.finding import compare
 from benchmarks.floors import FLOORS, Floor, RatioFloor
 from benchmarks.report import report
 from benchmarks.results import Results, ScenarioResult
@@ -108,3 +109,18 @@ def test_a_reader_that_comes_back_tells_what_is_lost_or_comes_twice(number: int)
         reader.take(b"feed.epoch.%d" % given, given)
     with pytest.raises(Undelivered, match=f"expected event 2 of /feeds/0 after 'feed.epoch.1', but got {number}"):
         reader.take(b"feed.epoch.9", number)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "said"),
+    [
+        (0.0, 0.0, "as much as it"),
+        (1.02, 1.0, "as much as it"),
+        (0.0, 3.0, "less than it"),
+        (3.0, 0.0, "more than it"),
+        (1.0, 3.0, "3.0× less than it"),
+        (3.0, 1.0, "3.0× as much as it"),
+    ],
+)
+def test_a_finding_compares_also_what_is_nothing(own: float, other: float, said: str) -> None:
+    assert compare(own, other, "it") == said

@@ -75,9 +75,9 @@ REDIS_CUT = Scenario(
     "broadcaster's listener ends at a cut without telling its subscribers, so it loses all that comes later, too.",
     peers=(REDIS_PY, BROADCASTER, SOCKETIO_REDIS, RESUMABLE_STREAM, TAILRACE_BUS),
     metrics=(
-        Metric("lost", "events lost per cut", "events", 2),
-        Metric("away", "events lost per absence", "events", 2, plotted=True),
-        Metric("doubled", "events doubled per cut or absence", "events", 2),
+        Metric("lost", "lost per cut", "events", 2),
+        Metric("away", "lost per absence", "events", 2, plotted=True),
+        Metric("doubled", "doubled per cut or absence", "events", 2),
     ),
     measure=measure,
     rounds=2,
