@@ -99,6 +99,12 @@ async def test_a_stopped_stream_is_done(url: str, run: Run) -> None:
 # Trouble
 
 
+async def test_a_cursor_may_begin_with_a_dash(url: str, run: Run) -> None:
+    apart, joined = await run(f"{url}/letters", "--after", "-x.0.1"), await run(f"{url}/letters", "--after=-x.0.1")
+    assert apart == joined
+    assert "the stream was reset" in apart.err
+
+
 async def test_a_server_that_cannot_reach_its_store_is_a_line_beside_the_events(url: str, run: Run) -> None:
     degraded = "".join(
         f"event:degraded%0Aid:s.e.1%0Adata:%7B%22degraded%22:{word}%7D%0A%0A" for word in ("true", "false")

@@ -100,7 +100,7 @@ def _wait_until_accepting(server: Running) -> None:
 
 
 class Reader:
-    """The frames of a streamed response, as they come."""
+    """The frames of a streamed response, as they come, but `degraded`: a busy machine may keep Redis waiting."""
 
     def __init__(self, response: httpx.Response, wire: Wire) -> None:
         self.response = response
@@ -124,7 +124,7 @@ class Reader:
                     self._decoder.close()
                     raise EOFError
                 self.raw += chunk
-                self._frames += self._decoder.feed(chunk)
+                self._frames += [frame for frame in self._decoder.feed(chunk) if frame.event != "degraded"]
         return self._frames.pop(0)
 
     async def rest(self) -> list[Frame]:

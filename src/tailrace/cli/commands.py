@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from typing import NoReturn
 
 from .. import __version__
+from ..cursor import is_cursor
 from .chat import CHAT
 from .command import Command, CommandError, UsageError, say
 from .rover import ROVER
@@ -44,7 +45,7 @@ def run(arguments: Sequence[str] | None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         # Do not fail for a character that the output cannot encode, such as an ellipsis in ASCII.
         sys.stdout.reconfigure(errors="replace")
-    options, unknown = make_parser().parse_known_args(arguments)
+    options, unknown = make_parser().parse_known_args(_joined(sys.argv[1:] if arguments is None else arguments))
     command: Command = options.command
     if unknown:
         # Let the command's own parser report unknown options, because its help lists the known ones.
@@ -54,3 +55,14 @@ def run(arguments: Sequence[str] | None) -> int:
     except CommandError as error:
         say(f"tailrace {command.name}: {error}")
         return error.status
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Join `--after` and its cursor, which may begin with a dash: argparse would take it for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--after" and is_cursor(argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
