@@ -13,22 +13,22 @@ settings.register_profile("tailrace", deadline=None)
 settings.load_profile("tailrace")
 
 SLOWEST = (
-    "system/test_leaks.py",
     "test_docs.py",
-    "rooms/test_storm.py",
+    "rover/test_pages.py",
+    "system/test_widgets.py",
+    "chat/test_docs_page.py",
     "client/test_stream.py",
+    "chat/test_demo_connection.py",
+    "cli/test_server.py",
+    "chat/models/test_remote.py",
     "log/redis/test_cluster.py",
-    "log/redis/test_contract.py",
-    "log/redis/test_mutations.py",
-    "log/redis/test_sentinel.py",
     "chat/test_workers.py",
-    "system/test_deploy.py",
-    "system/test_shared.py",
-    "reliability/test_workers.py",
-    "reliability/test_servers.py",
-    "reliability/test_data.py",
+    "chat/test_demo_page.py",
+    "test_examples.py",
+    "log/test_keeper.py",
+    "cli/test_chat.py",
 )
-"""Files that take the longest, begun first: one that begins last keeps all but one process waiting for it."""
+"""Files that take 45 seconds or more, begun first: the last file to begin keeps the other processes waiting."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
