@@ -176,7 +176,7 @@ class Server:
         self._channels.update(dict.fromkeys(channels, connection))
         try:
             await self.news.subscribe(channels, sharded=self._sharded)
-        except BaseException:
+        except BaseException:  # a cancellation, too: nobody knows then whether the channels are subscribed
             for channel in channels:
                 if self._channels.get(channel) is connection:
                     del self._channels[channel]
