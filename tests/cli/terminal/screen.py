@@ -152,6 +152,7 @@ class Terminal:
         os.close(self._master)
 
     def _read(self) -> None:
+        rest = b""
         while True:
             try:
                 data = os.read(self._master, 1 << 16)
@@ -164,8 +165,10 @@ class Terminal:
                 else:
                     self._ended = True
                 self._changed.notify_all()
-            # Asked by programs where the cursor is; nobody else answers.
-            if b"\x1b[6n" in data:
+            # Programs ask where the cursor is, and nobody else answers. A question may come in two pieces.
+            *asked, rest = (rest + data).split(b"\x1b[6n")
+            rest = rest[-3:]
+            for _ in asked:
                 answer = f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R"
                 os.write(self._master, answer.encode())
             if not data:
