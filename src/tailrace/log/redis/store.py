@@ -330,7 +330,10 @@ class RedisStore(LogStore):
             if log.told != (log.readers > 0) or (log.used and not log.attached):
                 self.used(log)
         # Last, because it fails if one of several servers is down. At once, because the one waits for that server.
-        await asyncio.gather(self._mirrors.refresh_stale(), self._mirrors.probe())
+        both = self._mirrors.refresh_stale(), self._mirrors.probe()
+        for failure in await asyncio.gather(*both, return_exceptions=True):  # neither outlives the round
+            if failure is not None:
+                raise failure
 
     def _is_due(self, log: Mirror) -> bool:
         """Tell whether the expiry of a log should be renewed: a third of it is over, or unknown."""
