@@ -7,9 +7,10 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -356,6 +357,21 @@ async def test_servers_whose_streams_are_lost_let_others_in_again(url: str, monk
         with pytest.raises(OtherStreams):
             async with open_store(url, streams=STREAMS):
                 pass
+
+
+async def test_a_server_that_starts_cannot_miss_one_whose_claim_is_renewed(tmp_path: Path) -> None:
+    url, lock, claims = file_url(tmp_path / "chat.sqlite3"), tmp_path / "chat.sqlite3.lock", "chat.sqlite3.shared-*"
+    async with open_store(url, streams=STREAMS) as store:
+        before = list(tmp_path.glob(claims))
+        with closing(sqlite3.connect(lock, isolation_level=None)) as starting:
+            starting.execute("BEGIN IMMEDIATE")  # as a server does while it looks for the claims of others
+            renewing = asyncio.create_task(store.renew(b"new"))
+            done, _ = await asyncio.wait([renewing], timeout=0.5)
+            assert (done, list(tmp_path.glob(claims))) == (set(), before)
+        await asyncio.wait_for(renewing, 30)
+        assert len(list(tmp_path.glob(claims))) == 2
+        async with open_store(url, streams=Streams(b"new", STREAMS.place)) as other:
+            assert await other.count() == 0
 
 
 @lasting

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -75,7 +75,7 @@ class SQLite(Database):
 
     async def renew(self, streams: Streams) -> None:
         assert self._file is not None, "a database in memory is not shared"
-        claim = await asyncio.to_thread(_claim_streams, self._file, streams)
+        claim = await asyncio.to_thread(_claim_anew, self._file, streams, self.timeout)
         for before in self._claims:
             before.close()
         self._claims = [claim]
@@ -138,8 +138,8 @@ def _make_private(file: Path) -> None:
 # A server's claim is a lock on a small database beside the file. SQLite's locks work wherever the database itself
 # works, and they end with their process. A server that is alone keeps the first database, `.lock`, locked for writers,
 # and its process id in there. Servers that share the file each read a second one all the time, whose name tells their
-# streams from others. Both kinds have the first database locked while they look at the second ones, so they cannot miss
-# each other.
+# streams from others. Both kinds have the first database locked while they look at the second ones or make one, so they
+# cannot miss each other.
 
 
 def _claim(file: _File) -> sqlite3.Connection:
@@ -153,13 +153,18 @@ def _claim(file: _File) -> sqlite3.Connection:
 
 def _claim_shared(file: _File, streams: Streams) -> sqlite3.Connection:
     """Claim the file for this server and others with the same streams. Raise InUse."""
-    with _claiming(file, ".lock") as alone:
+    with _claiming(file, ".lock") as alone, closing(alone):
         _lock(alone, file.name)
         if (place := _other_streams(file, _suffix(streams))) is not None:
             raise OtherStreams(file.name, streams, f"another server keeps its streams in {place}")
-        claim = _claim_streams(file, streams)
-    alone.close()
-    return claim
+        return _claim_streams(file, streams)
+
+
+def _claim_anew(file: _File, streams: Streams, patience: float) -> sqlite3.Connection:
+    """Claim the file for a server that shares it already, but by other streams. Raise InUse after the patience."""
+    with _claiming(file, ".lock", patience) as alone, closing(alone):
+        _lock(alone, file.name)
+        return _claim_streams(file, streams)
 
 
 def _claim_streams(file: _File, streams: Streams) -> sqlite3.Connection:
@@ -197,12 +202,12 @@ def _other_streams(file: _File, own: str = "") -> str | None:
 
 
 @contextmanager
-def _claiming(file: _File, suffix: str) -> Iterator[sqlite3.Connection]:
+def _claiming(file: _File, suffix: str, patience: float = CLAIMING) -> Iterator[sqlite3.Connection]:
     """Open a database beside the file. Close it if the block raises an error, and tell errors as StoreErrors."""
     beside = Path(f"{os.path.realpath(file.path)}{suffix}")
     _make_private(beside)
     try:
-        claim = sqlite3.connect(beside, timeout=CLAIMING, isolation_level=None, check_same_thread=False)
+        claim = sqlite3.connect(beside, timeout=patience, isolation_level=None, check_same_thread=False)
         try:
             yield claim
         except BaseException:  # an interrupt too: an open connection could keep its lock
