@@ -17,6 +17,8 @@ from tailrace.chat.answers import WORKER_LOST
 from tailrace.chat.conversations import Conversations
 from tailrace.chat.store import NewTurn, open_store
 from tailrace.chat.turns import PATH, Question
+from tailrace.chat.workers import PATH as WORKERS
+from tailrace.chat.workers import RETENTION
 from tailrace.log.redis.store import RedisStore
 from tests.chat.api.talking import JSON, Chat, Hold, Scripted, begun, body, lines, settings, text, within
 from tests.log.redis.redis_server import RedisServer, redis_server
@@ -120,6 +122,17 @@ async def test_replies_are_interrupted_if_redis_loses_its_data(tmp_path: Path, r
                     await asyncio.sleep(0.05)
             await stall(two)
             await until_replies(one, "s", [("one ", "interrupted"), ("two ", "interrupted")])
+
+
+async def test_a_worker_is_known_to_those_who_start_after_many_others(tmp_path: Path, redis: RedisServer) -> None:
+    async with working(tmp_path, redis, Scripted("one")) as old:
+        engine: Engine = old.app.state.tailrace_engine
+        told = await engine.log(WORKERS, retention=RETENTION)
+        for number in range(300):
+            await told.append(f"gone{number}")
+        async with working(tmp_path, redis, Scripted("two")) as new, asyncio.timeout(BOUND):
+            while not talk_of(new).elsewhere():  # noqa: ASYNC110 - nobody says it
+                await asyncio.sleep(0.05)
 
 
 async def test_requests_are_refused_while_redis_does_not_answer(tmp_path: Path, redis: RedisServer) -> None:

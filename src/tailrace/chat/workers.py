@@ -103,6 +103,7 @@ class Workers:
                     life = await self._engine.store.lease(await self._log_of(name))
                     await self._announce(name)
                     self._life, self.own = life, name
+                    self._watch(name)
         return self.own
 
     def elsewhere(self) -> list[Figures]:
@@ -150,8 +151,11 @@ class Workers:
             if (name := await self.live()) is not None:
                 await self._announce(name)
             async for entries in tail:
-                for entry in entries:
-                    self._watch(entry.data)
+                strangers = {entry.data for entry in entries} - self._watching.keys()
+                for worker in strangers:
+                    self._watch(worker)
+                if strangers and self.own is not None:
+                    await self._announce(self.own)  # what it said before may be trimmed
 
     def _watch(self, worker: str) -> None:
         if worker not in self._watching:
