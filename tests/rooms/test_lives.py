@@ -248,6 +248,20 @@ async def test_a_watch_ends_with_the_server(redis: RedisServer) -> None:
     assert ended == []
 
 
+async def test_an_engine_that_is_used_again_watches_again(redis: RedisServer) -> None:
+    ended: asyncio.Queue[str] = asyncio.Queue()
+    engine, other = shared_engine(redis.url), shared_engine(redis.url)
+    lives = Lives(engine, "processes", ended.put, delay=0.0)
+    process = await Lives(other, "processes", ended.put, delay=0.0).own()
+    async with asyncio.timeout(BOUND):
+        lives.watch(process)
+        await engine.aclose()
+        lives.watch(process)
+        await other.aclose()
+        assert await ended.get() == process
+        await engine.aclose()
+
+
 async def test_what_follows_the_end_of_a_life_does_not_keep_the_server(redis: RedisServer) -> None:
     begun = asyncio.Event()
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from secrets import token_urlsafe
+from weakref import WeakValueDictionary
 
 from ..engine.engine import Engine
 from ..errors import LogReset, StoreUnavailable
@@ -46,7 +47,7 @@ class Lives:
         self._own = token_urlsafe(6)
         self._writer: Writer | None = None
         self._beginning = asyncio.Lock()
-        self._watched: dict[str, _Watch] = {}
+        self._watched: WeakValueDictionary[str, _Watch] = WeakValueDictionary()  # those that go on
 
     @property
     def shared(self) -> bool:
