@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tailrace import Engine, Log, LogExists
+from tailrace import Engine, Log, LogExists, StoreUnavailable
 from tailrace.chat import answers, store
 from tailrace.chat.conversations import Conversations
-from tailrace.chat.errors import SessionNotFound
+from tailrace.chat.errors import SessionBusy, SessionNotFound
 from tailrace.chat.journal import Journal
 from tailrace.chat.journal import session_id as logged_session
 from tailrace.chat.metrics import Metrics, Observer
@@ -192,12 +193,63 @@ async def test_a_stop_before_the_model_was_asked_is_heard(tmp_path: Path) -> Non
         await asyncio.sleep(0)  # it waits for the database now
         live = talk._answers.of_session("s", "")
         assert live is not None
+        await asyncio.sleep(0)  # its log is made
         await live.log.stop()  # as another worker does
         log = await asking
         assert (await talk.stop("", stream_of(log))).state == "stopped"
         [end] = await read(log)
         assert (end["type"], end["code"]) == ("error", "stopped")
     assert not model.asked
+
+
+async def test_of_messages_to_one_session_at_once_one_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with talking(tmp_path, Scripted("one ", "two")) as (talk, engine, _):
+        make = engine.new_stream
+
+        async def make_slowly(*args: Any, **options: Any) -> Log:
+            await asyncio.sleep(0.01)  # as a server does that keeps the streams elsewhere
+            return await make(*args, **options)
+
+        monkeypatch.setattr(engine, "new_stream", make_slowly)
+        questions = [Question("", "Hello", "s", idempotency_key="k")] * 2 + [Question("", "Hi", "s")] * 2
+        first, repeated, *others = await asyncio.gather(*map(talk.ask, questions), return_exceptions=True)
+        assert isinstance(first, Log)
+        assert repeated is first
+        assert [type(other) for other in others] == [SessionBusy] * 2
+        assert (await read(first))[-1]["state"] == "complete"
+        assert (await talk.session("", "s")).turns == 1
+
+
+async def test_a_message_whose_stream_cannot_be_made_leaves_its_session_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*args: Any, **options: Any) -> Log:
+        raise StoreUnavailable("the log", "the test refuses this")
+
+    async with talking(tmp_path, Scripted("one ", "two")) as (talk, engine, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "new_stream", fail)
+            with pytest.raises(StoreUnavailable):
+                await talk.ask(Question("", "Hello", "s"))
+        assert (await read(await talk.ask(Question("", "Hello", "s"))))[-1]["state"] == "complete"
+
+
+async def test_a_message_that_is_refused_while_its_stream_cannot_be_forgotten_leaves_its_session_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*args: Any, **options: Any) -> None:
+        raise StoreUnavailable("the log", "the test refuses this")
+
+    async with talking(tmp_path, Scripted("one ", "two")) as (talk, engine, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "forget", fail)
+            questions = [Question("", "Hello", "s", create=False)] * 2
+            async with asyncio.timeout(BOUND):
+                refusals = await asyncio.gather(*map(talk.ask, questions), return_exceptions=True)
+            assert [type(refusal) for refusal in refusals] == [store.SessionNotFound] * 2
+        assert (await read(await talk.ask(Question("", "Hello", "s"))))[-1]["state"] == "complete"
 
 
 async def test_a_session_that_is_just_beginning_its_turn_is_stopped_all_the_same(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from .journal import session_id as logged_session
 from .metrics import Observer
 from .models.base import Model
 from .objects import encode_object
+from .rendering import KEEP_ALL
 from .settings import ChatSettings
 from .store import Begun, NewTurn, Store, StoreError, Turn
 from .turns import PATH, Live, RunningTurn, as_written, fit_context
@@ -108,11 +109,13 @@ class Answers:
     async def begin(self, live: Live) -> Turn | None:
         """Store the message, then ask the model. If a turn with its idempotency key exists, only return that turn.
 
+        The session must be free. It is taken before anything is awaited, so that no other request takes it, too.
+
         If the request is cancelled meanwhile, the reply begins all the same: a stored message without one would keep
         its session busy.
         """
         self._live[live.place] = live
-        beginning = asyncio.create_task(self._begin(live), name=f"tailrace begin of turn {live.stream_id}")
+        beginning = asyncio.create_task(self._begin(live), name="tailrace begin of a turn")
         self._keep(beginning)
         known = await asyncio.shield(beginning)
         logged_session.set(live.session_id)
@@ -120,6 +123,7 @@ class Answers:
 
     async def _begin(self, live: Live) -> Turn | None:
         try:
+            live.write_to(await self._engine.new_stream(PATH, retention=KEEP_ALL))
             begun = await self._store_question(live)
             if begun.known is None:
                 await self._start(live, begun)
@@ -269,15 +273,18 @@ class Answers:
 
     async def _give_up(self, live: Live) -> None:
         """Forget a turn that did not begin."""
-        self._forget(live)
-        await self._engine.forget(live.log)
+        del self._live[live.place]
+        self._rest()
+        if live.stream_id:
+            with suppress(TailraceError):  # a stream that nobody writes ends by itself
+                await self._engine.forget(live.log)
         live.begun.set()
         live.ended.set()
 
     def _forget(self, live: Live) -> None:
         del self._live[live.place]
+        del self._streams[live.stream_id]
         live.log.unlisten(live.heed)
-        self._streams.pop(live.stream_id, None)
         self._rest()
 
     def _rest(self) -> None:

@@ -73,7 +73,7 @@ class Conversations:
             return same
         self._check_limits(question)
         session_id = question.session_id or str(uuid4())
-        live = Live(question, session_id, await self.engine.new_stream(PATH, retention=KEEP_ALL))
+        live = Live(question, session_id)
         if (known := await self._answers.begin(live)) is None:
             return live.log
         return await self._known(question, known)

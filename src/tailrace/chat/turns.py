@@ -58,21 +58,21 @@ class Question:
 
 @dataclass(slots=True)
 class Live:
-    """A reply in progress: its log, and its turn once that is stored.
+    """A reply in progress: its log once that is made, and its turn once that is stored.
 
     Until `begun` is set, the turn may still be refused, so nobody reads the log.
     """
 
     question: Question
     session_id: str
-    log: Log
+    log: Log = field(init=False)
+    stream_id: str = field(init=False, default="")
     turn: RunningTurn | None = None
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @property
-    def stream_id(self) -> str:
-        return self.log.name.rpartition("/")[2]
+    def write_to(self, log: Log) -> None:
+        self.log, self.stream_id = log, log.name.rpartition("/")[2]
 
     @property
     def place(self) -> tuple[str, str]:
