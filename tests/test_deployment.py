@@ -159,6 +159,19 @@ def test_redis_has_the_settings_of_the_file(redis: Redis, name: str, expected: s
     assert found[name] == expected or found[name].endswith(f" {expected}")
 
 
+def test_a_user_of_redis_may_do_what_the_scripts_do(redis: Redis) -> None:
+    [rules] = re.findall(r"^ACL SETUSER tailrace (.*)$", PAGE, re.M)
+    redis.execute_command("ACL", "SETUSER", "tailrace", *rules.split())  # type: ignore[no-untyped-call]
+    words = rules.split()
+    kinds = [word.removeprefix("+@") for word in words if word.startswith("+@")]
+    allowed = {command for kind in kinds for command in redis.acl_cat(kind)} - {*redis.acl_cat("dangerous")}
+    allowed |= {word[1:] for word in words if word.startswith("+") and "@" not in word}
+    scripts = (ROOT / "src" / "tailrace" / "log" / "redis" / "scripts.py").read_text()
+    called = {command.lower() for command in re.findall(r"call\('([A-Z]+)'", scripts)}
+    assert called
+    assert called - allowed == set()
+
+
 def test_all_settings_of_the_file_are_looked_at() -> None:
     told = re.findall(r"^([a-z-]+) ", (FILES / "redis.conf").read_text(), re.M)
     [looked_at] = test_redis_has_the_settings_of_the_file.pytestmark  # type: ignore[attr-defined]

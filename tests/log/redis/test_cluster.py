@@ -147,8 +147,8 @@ async def test_streams_are_on_all_servers(empty_cluster: ClusterServers) -> None
 async def test_servers_may_want_tls_and_a_user() -> None:
     with redis_cluster(tls=True) as cluster:
         patterns = "~tailrace:*", "~{tailrace*", "&tailrace:*"
-        kinds = "hash", "set", "stream", "string", "keyspace", "pubsub", "scripting", "connection"
-        allowed = [*(f"+@{kind}" for kind in kinds), "-@dangerous", "+cluster|slots"]
+        kinds = "hash", "set", "sortedset", "stream", "string", "keyspace", "pubsub", "scripting", "connection"
+        allowed = [*(f"+@{kind}" for kind in kinds), "+time", "-@dangerous", "+cluster|slots"]
         cluster.ask("ACL", "SETUSER", "app", "on", ">secret", *patterns, *allowed)
         async with stores(cluster.url.replace("://", "://app:secret@"), pace=PACE) as (one, other):
             for number in range(6):

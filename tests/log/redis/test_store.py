@@ -420,8 +420,8 @@ async def test_a_failure_in_the_background_is_logged(redis: RedisServer, caplog:
 
 
 async def test_a_user_needs_no_more_than_its_own_keys_and_channels(own_redis: RedisServer) -> None:
-    kinds = "hash", "set", "stream", "string", "keyspace", "pubsub", "scripting", "connection"
-    allowed = [f"+@{kind}" for kind in kinds]
+    kinds = "hash", "set", "sortedset", "stream", "string", "keyspace", "pubsub", "scripting", "connection"
+    allowed = [*(f"+@{kind}" for kind in kinds), "+time"]
     patterns = "~tailrace:*", "~{tailrace*", "&tailrace:*"
     own_redis.ask("ACL", "SETUSER", "app", "on", ">secret", *patterns, *allowed, "-@dangerous")
     url = own_redis.url.replace("redis://", "redis://app:secret@")
@@ -435,6 +435,9 @@ async def test_a_user_needs_no_more_than_its_own_keys_and_channels(own_redis: Re
             await writer.end(DONE, patience=LIMIT)
             await other.expire(log, 60)
             await other.drop(log)
+        aged = await other.attach(f"{NAME}/aged", Retention(count=1, age=60))
+        for number in range(3):
+            await aged.append(number, key=f"key {number}")
         assert len(await one.secret()) == 32
 
 
