@@ -171,6 +171,15 @@ async def payloads(packets: AsyncIterator[dict[str, Any]], count: int) -> list[A
     return [packet["payload"] for packet in got]
 
 
+@asynccontextmanager
+async def resuming(client: httpx.AsyncClient, address: str, begun: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+    """Read on after a packet. The first process may not know yet that its reader has left, so this takes the place."""
+    params = {"after": begun["cursor"], "takeover": "true"}
+    async with client.stream("GET", address, params=params) as response:
+        assert response.status_code == 200, response.status_code
+        yield response
+
+
 async def test_packets_of_a_session_come_in_at_any_process(first: Running, second: Running) -> None:
     async with first.client() as one, second.client() as other:
         async with one.stream("POST", "/packets", json=packet(0)) as response:
@@ -181,7 +190,7 @@ async def test_packets_of_a_session_come_in_at_any_process(first: Running, secon
                 sent = await (one if number % 2 else other).post(address, json=packet(number))
                 assert sent.status_code == 202
             assert await payloads(packets, 19) == list(range(1, 20))
-        async with other.stream("GET", address, params={"after": begun["cursor"]}) as there:
+        async with resuming(other, address, begun) as there:
             packets = packets_of(there)
             assert await payloads(packets, 19) == list(range(1, 20))
             await other.post(address, json=packet("bye"))
@@ -205,9 +214,7 @@ async def test_a_session_whose_process_is_killed(first: Running, second: Running
             address = here.headers["content-location"]
             begun = await anext(packets_of(here))
             assert begun["payload"] == 0
-        # The first process may not know yet that its reader has left.
-        async with other.stream("GET", address, params={"after": begun["cursor"], "takeover": "true"}) as there:
-            assert there.status_code == 200
+        async with resuming(other, address, begun) as there:
             packets = packets_of(there)
             first.process.kill()
             assert (await anext(packets))["payload"]["code"] == "producer_lost"
