@@ -48,7 +48,7 @@ class Crowd:
             self.steps.append(number)
             action(number)
 
-    def act(self, number: int, act: Callable[[], bool]) -> None:
+    def act(self, number: int, act: Callable[[], Awaitable[None] | None]) -> None:
         self._sleeper[number].act = act
 
     def wake(self, number: int) -> None:
@@ -123,7 +123,7 @@ async def test_roused_tasks_are_stepped_themselves_though_they_are_due_to_act() 
     for count in 1, 2, 20:
         async with crowd(count) as tasks:
             for number in range(count):
-                tasks.act(number, lambda: True)
+                tasks.act(number, lambda: asyncio.sleep(0))
             tasks.sleepers.wake_all()
             tasks.sleepers.rouse_all()
             await turns(3)
@@ -548,6 +548,10 @@ async def test_a_cancellation_that_ends_the_rest_at_once() -> None:
     await task
 
 
+async def nothing() -> None:
+    """Wait for nothing."""
+
+
 async def test_a_sleeper_may_act_while_its_task_sleeps_on() -> None:
     sleepers = Sleepers()
     acts: list[int] = []
@@ -556,9 +560,9 @@ async def test_a_sleeper_may_act_while_its_task_sleeps_on() -> None:
     async def sleep(number: int) -> None:
         sleeper = sleepers.sleeper()
 
-        def act() -> bool:
+        def act() -> Awaitable[None] | None:
             acts.append(number)
-            return len(acts) <= 2
+            return nothing() if len(acts) <= 2 else None
 
         sleeper.act = act
         while True:
@@ -578,3 +582,117 @@ async def test_a_sleeper_may_act_while_its_task_sleeps_on() -> None:
     assert acts[4:] == [0]
     tasks[0].cancel()
     await asyncio.wait(tasks)
+
+
+class Acting:
+    """Tasks that leave their news to an act, which awaits `work`. They note what they had to await themselves."""
+
+    def __init__(self, count: int, work: Callable[[int], Awaitable[None] | None]) -> None:
+        self.sleepers = Sleepers()
+        self.sleeping: list[Sleeper] = []
+        self.woken: list[object] = []
+        self.tasks = [asyncio.create_task(self._live(number, work)) for number in range(count)]
+
+    async def _live(self, number: int, work: Callable[[int], Awaitable[None] | None]) -> None:
+        sleeper = self.sleepers.sleeper()
+        self.sleeping.append(sleeper)
+        sleeper.act = lambda: work(number)
+        while True:
+            await sleeper
+            self.woken.append(number)
+            if (rest := sleeper.rest) is not None:
+                sleeper.rest = None
+                try:
+                    await rest
+                except OSError as error:
+                    self.woken.append(str(error))
+
+
+@asynccontextmanager
+async def acting(count: int, work: Callable[[int], Awaitable[None] | None]) -> AsyncIterator[Acting]:
+    acting = Acting(count, work)
+    await asyncio.sleep(0)
+    try:
+        yield acting
+    finally:
+        for task in acting.tasks:
+            task.cancel()
+        await asyncio.wait(acting.tasks)
+
+
+@on_each_loop
+async def test_an_act_that_has_to_wait_is_awaited_by_its_own_task_and_delays_nobody() -> None:
+    gate, done = asyncio.Event(), list[int]()
+
+    async def work(number: int) -> None:
+        if number == 1:
+            await gate.wait()
+        done.append(number)
+
+    async with acting(4, work) as tasks:
+        tasks.sleepers.wake_all()
+        await turns(3)
+        assert (done, tasks.woken) == ([0, 2, 3], [1])
+        assert [sleeper.asleep for sleeper in tasks.sleeping] == [True, False, True, True]
+        tasks.sleepers.wake_all()
+        await turns(3)
+        assert (done, tasks.woken) == ([0, 2, 3] * 2, [1])
+        gate.set()
+        await turns(3)
+        assert (done, tasks.woken) == ([0, 2, 3] * 2 + [1], [1])
+        done.clear()
+        tasks.sleepers.wake_all()
+        await turns(3)
+        assert (sorted(done), tasks.woken) == ([0, 1, 2, 3], [1])
+
+
+@on_each_loop
+async def test_a_task_that_awaits_what_its_act_began_does_not_act_for_others() -> None:
+    found: list[object] = []
+
+    async def work(number: int) -> None:
+        found.append(asyncio.current_task())
+        time.sleep(HOLD / 4)  # so that others are still due when the first one goes on
+        if number == 0:
+            await asyncio.sleep(0)
+
+    async with acting(4 * STEPS, work) as tasks:
+        tasks.sleepers.wake_all()
+        await turns(10)
+        assert found == [None] * 4 * STEPS
+        assert tasks.woken == [0]
+
+
+@on_each_loop
+async def test_an_act_that_fails_wakes_its_task_alone() -> None:
+    done: list[int] = []
+
+    def work(number: int) -> Awaitable[None]:
+        async def fail() -> None:
+            raise OSError("gone")
+
+        if number == 0:
+            raise OSError("not even begun")
+        done.append(number)
+        return fail() if number == 2 else nothing()
+
+    async with acting(4, work) as tasks:
+        tasks.sleepers.wake_all()
+        await turns(4)
+        assert done == [1, 2, 3]
+        assert tasks.woken == [0, "not even begun", 2, "gone"]
+        assert all(sleeper.asleep for sleeper in tasks.sleeping)
+
+
+@on_each_loop
+async def test_one_that_is_woken_by_its_own_act_wakes_after_it() -> None:
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        done.append(number)
+        tasks.sleeping[number].wake()
+
+    async with acting(2, work) as tasks:
+        tasks.sleepers.wake_all()
+        await turns(3)
+        assert (done, tasks.woken) == ([0, 1], [0, 1])

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tailrace import Engine, Log, StreamRouter
-from tailrace.asgi.wrappers import _WRAPPERS, deliver_of, is_server, past_wrappers
+from tailrace.asgi.wrappers import _WRAPPERS, is_server, past_wrappers, relay_of
 from tests.asgi.apps import small_engine
 from tests.raw import BOUND
 from tests.serving import serving
@@ -149,7 +149,7 @@ async def test_unknown_functions_stay() -> None:
 
     assert past_wrappers(send) is send
     assert not is_server(send)
-    assert deliver_of(send) is None
+    assert relay_of(send) is None
 
 
 @pytest.mark.parametrize("wrapper", sorted(_WRAPPERS))

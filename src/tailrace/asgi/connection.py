@@ -17,13 +17,13 @@ from ..errors import LogReset, SlowReader, StoreUnavailable, StreamError
 from ..events import Degraded, Dropped, Entries, Farewell, Notice, Outcome, Reset
 from ..log.base import Tail
 from ..producer import UNTOLD, Producer
-from ..stepping import begin
 from ..wire.batch import Batch, document
+from ..wire.sharing import Spell
 from ..wire.text import Text
 from .decision import StreamRequest
 from .reply import Header, refusal_of
 from .settings import StreamSettings
-from .wrappers import Deliver, deliver_of, past_wrappers
+from .wrappers import Relay, is_server, past_wrappers, relay_of, spell_part
 
 MAX_SEND = 1 << 18
 """The most bytes of one ASGI message. `send_timeout` applies to each message, and a single event may be larger."""
@@ -76,8 +76,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_deliver", "_encoder", "_engine", "_farewell", "_headers", "_idle", "_ping_due", "_reading", "_rest",
-        "_send", "_sending", "_status", "_tail", "_task",
+        "_encoder", "_engine", "_farewell", "_headers", "_idle", "_onward", "_ping_due", "_reading", "_relay", "_send",
+        "_sending", "_spell", "_status", "_tail", "_task",
     )  # fmt: skip
 
     def __init__(self, reading: Reading, send: Send, status: int, headers: Sequence[Header]) -> None:
@@ -91,8 +91,9 @@ class Connection:
         self._idle = True
         self._farewell: Farewell | None = None  # the one that is due
         self._ping_due = False
-        self._deliver: Deliver | None = None
-        self._rest: Awaitable[None] | None = None  # of a delivery that began without the task
+        self._onward = send  # past the relay, if there is one
+        self._relay: Relay | None = None
+        self._spell: Spell = spell_part
         self._sending = 0  # the number of beats during the current send, from 1; 0 between sends
         self._task: asyncio.Task[Any] | None = None
 
@@ -110,9 +111,7 @@ class Connection:
         try:
             await self._start()
             send = self._send = past_wrappers(self._send)
-            self._deliver = deliver_of(send)
-            if self._deliver is not None:
-                tail.news.act = self._send_news
+            self._find_way(send)
             degraded = stalled = False
             # Keep this loop in one coroutine: each delivery resumes every frame between here and `send`.
             while True:
@@ -127,7 +126,7 @@ class Connection:
                     if len(body) > MAX_SEND:
                         body = await self._send_but_last(body)
                     self._sending = 1
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    await send(spell_part(body))
                     self._sending = 0
                     if tail.position < log.top:
                         # Some servers' `send` never suspends, and a long history would then block the event loop.
@@ -148,8 +147,10 @@ class Connection:
                         await self._body(notice)
                 else:
                     await news
-                    if self._rest is not None:
-                        await self._send_rest()
+                    if news.rest is not None:
+                        rest, news.rest, self._sending = news.rest, None, 1
+                        await (rest if self._relay is None else self._relay.see_out(rest))
+                        self._sending = 0
         except LogReset as reset:
             await self._end(b"", Reset(reset.reason), reset.resume)
         except SlowReader:
@@ -159,20 +160,28 @@ class Connection:
             slot.discard(self)
             engine.readers.part(self)
 
-    def _send_news(self) -> bool:
-        """Send what is new in place of the task, which waits for it. Return False if the task has something to do."""
-        tail, log, deliver = self._tail, self._tail.log, self._deliver
-        assert deliver is not None, "only a connection that can deliver is called"
-        if log.outcome is not None:
-            return False
-        if (body := tail.take_encoded(self._encoder)) is None and not (body := self._take_news()):
-            return False
+    def _find_way(self, send: Send) -> None:
+        """Find out whether parts of the body can go to the server in no task, and past the relay if there is one."""
+        self._relay = relay = relay_of(send)
+        self._onward = send if relay is None else relay.onward
+        if is_server(self._onward):
+            self._spell = spell_part if relay is None else relay.spell
+            self._tail.news.act = self._send_news
+
+    def _send_news(self) -> Awaitable[None] | None:
+        """Return what sends the news in place of the task, which waits for it, or None if the task must wake."""
+        tail = self._tail
+        if tail.log.outcome is not None:
+            return None
+        if (message := tail.take_encoded(self._encoder, self._spell)) is not None:
+            self._idle = False
+            return self._onward(message)
+        if not (body := self._take_news()):
+            return None
         self._idle = False
-        if len(body) > MAX_SEND:
-            self._rest = begin(self._body(body))
-        else:
-            self._rest = deliver(body)
-        return self._rest is None and tail.position == log.top
+        if tail.position < tail.log.top:
+            tail.wake()  # and this was but the first batch
+        return self._body(body)
 
     def _take_news(self) -> bytes:
         """Return what is new, encoded. Return nothing if the task must fetch it, or will find an error in its place."""
@@ -197,20 +206,14 @@ class Connection:
                 raise
             return None
 
-    async def _send_rest(self) -> None:
-        rest, self._rest = self._rest, None
-        assert rest is not None
-        self._sending = 1
-        await rest
-        self._sending = 0
-
     def _encode(self, entries: Entries) -> bytes:
         tail, encoder = self._tail, self._encoder
         if tail.log.readers == 1:
             body = encoder.encode(entries)
         else:
             body = encoder.encode_shared(entries)
-            tail.share_encoded(entries, encoder, body)
+            if len(body) <= MAX_SEND and (message := self._spell(body)) is not None:
+                tail.share_encoded(entries, encoder, self._spell, message)
         return self._dropped(entries.offsets[0]) + body if tail.dropped else body
 
     def beat(self) -> None:

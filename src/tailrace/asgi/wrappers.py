@@ -7,15 +7,10 @@ a step of each connection's task, which takes a quarter of its time (measured: 2
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, cast
+from collections.abc import Awaitable
+from typing import Any, cast
 
-from starlette.types import Send
-
-from ..stepping import begin
-
-Deliver: TypeAlias = Callable[[bytes], Awaitable[None] | None]
-"""Sends a part of a body, as far as that takes no waiting. Returns what is left to await, or None."""
+from starlette.types import Message, Send
 
 _WRAPPERS = frozenset(
     {
@@ -33,16 +28,25 @@ _SERVERS = frozenset(
         ("uvicorn.protocols.websockets.wsproto_impl", "WSProtocol.send"),
     }
 )
-"""The servers whose `send` depends neither on the current task nor on its context."""
+"""The servers whose `send` depends neither on the current task nor on its context, and keeps messages as they are."""
 
 
-class Deliverer:
-    """An object that acts as the server of an application. Its `send` has another way, for what follows the head."""
+class Relay:
+    """An object that acts as the server of an application, and passes on to another server what that sends."""
 
-    __slots__ = ("deliver",)
+    __slots__ = ("onward",)
 
-    deliver: Deliver | None
-    """Does as `send` does, in no task. None if the message needs one on its way."""
+    onward: Send
+    """The `send` of the other server. Once the response has begun, messages may go there past this relay."""
+
+    @staticmethod
+    def spell(part: bytes) -> Message | None:
+        """Return the message that the other server is sent for a part of a body. See `sharing.Spell`."""
+        raise NotImplementedError
+
+    async def see_out(self, rest: Awaitable[None]) -> None:
+        """Await the rest of an onward message. Do with its error as if the message had passed this relay."""
+        raise NotImplementedError
 
 
 def past_wrappers(send: Send) -> Send:
@@ -57,17 +61,20 @@ def past_wrappers(send: Send) -> Send:
     return send
 
 
+def relay_of(send: Send) -> Relay | None:
+    """Return the relay to which `send` belongs, if it belongs to one."""
+    owner = getattr(send, "__self__", None)
+    return owner if isinstance(owner, Relay) else None
+
+
 def is_server(send: Send) -> bool:
-    """Tell whether `send` is that of a server which may be called in any task, or in none."""
+    """Tell whether `send` is that of a server. It may be called in any task, or in none, and changes no message."""
     return _name_of(send) in _SERVERS
 
 
-def deliver_of(send: Send) -> Deliver | None:
-    """Return a function that sends a part of a body in no task, or None if `send` must be awaited in its own task."""
-    if is_server(send):
-        return lambda body: begin(send({"type": "http.response.body", "body": body, "more_body": True}))
-    owner = getattr(send, "__self__", None)
-    return owner.deliver if isinstance(owner, Deliverer) else None
+def spell_part(part: bytes) -> Message:
+    """Return the message with a part of a body."""
+    return {"type": "http.response.body", "body": part, "more_body": True}
 
 
 def _name_of(send: Send) -> tuple[str | None, str | None]:

@@ -17,7 +17,7 @@ from ..events import DONE, Entries, Outcome, encode_event
 from ..flow import Flow, LogStatistics, Retention
 from ..stepping import Sleepers
 from ..wire.base import Encoder, Wire
-from ..wire.sharing import Shared
+from ..wire.sharing import Message, Shared, Spell
 
 BATCH_ENTRIES = 1024
 BATCH_BYTES = 128 << 10
@@ -407,21 +407,25 @@ class Tail:
             log._shared.keep_batch(after, log.top, entries)
         return self._take(entries)
 
-    def take_encoded(self, encoder: Encoder) -> bytes | None:
-        """Do as `read_nowait` and the encoder do, if another reader has done so for the same entries. Return the bytes.
+    def take_encoded(self, encoder: Encoder, spell: Spell) -> Message | None:
+        """Do as `read_nowait`, the encoder and `spell` do, if another reader has done so for the same entries.
 
-        Return None in any other case.
+        Return the message, or None in any other case.
         """
-        news, log = self.log._shared.news, self.log
-        if news is None or news[0] != self.position or news[1] != log.top or news[2] is not encoder or self._prepare:
+        log = self.log
+        news = log._shared.news
+        if news is None:
             return None
-        _, self.position, _, self._tag, body = news
-        return body
+        before, last, whose, spelled, tag, message = news
+        if before != self.position or last != log.top or whose is not encoder or spelled is not spell or self._prepare:
+            return None
+        self.position, self._tag = last, tag
+        return message
 
-    def share_encoded(self, entries: Entries, encoder: Encoder, body: bytes) -> None:
-        """Let other readers take what this one has encoded, if it was the newest."""
+    def share_encoded(self, entries: Entries, encoder: Encoder, spell: Spell, message: Message) -> None:
+        """Let other readers send the message that this one has made of the newest entries."""
         if self.position == self.log.top and self._prepare is None:
-            self.log._shared.news = entries.offsets[0] - 1, self.position, encoder, self._tag, body
+            self.log._shared.news = entries.offsets[0] - 1, self.position, encoder, spell, self._tag, message
 
     async def read(self) -> Entries:
         """Return the next batch, empty if nothing is new."""

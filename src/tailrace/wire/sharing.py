@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable, MutableMapping
+from typing import Any, TypeAlias
 
 from ..events import Entries
 from .base import Encoder, Wire
@@ -13,8 +14,14 @@ SHARED_BYTES = 1 << 20
 SHARED_ENCODERS = 8
 
 
-News: TypeAlias = tuple[int, int, Encoder, str, bytes]
-"""The newest entries, encoded: the offset before them, that of the last and its tag, the encoder, and the bytes."""
+Message: TypeAlias = MutableMapping[str, Any]
+"""What connections pass to their server. Nobody may change one that is shared."""
+Spell: TypeAlias = Callable[[bytes], Message | None]
+"""A function from encoded entries to the message that a server sends for them, or None if it is not exactly one."""
+News: TypeAlias = tuple[int, int, Encoder, Spell, str, Message]
+"""The newest entries as a message: the offset before them, that of the last, what made the message, the last one's tag,
+and the message.
+"""
 
 
 class Shared:
