@@ -96,7 +96,21 @@ async def missing(engine: Engine, log: Log) -> bool:
 
 @pytest.mark.parametrize("url", ["carrier-pigeon://loft", "memory", ""])
 def test_an_unknown_url_scheme_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"expected an engine URL of scheme .*memory.*, but got "):
+    with pytest.raises(ValueError, match=r"expected a URL that begins with memory:// .*, but got "):
+        Engine(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redi://user:s3cr/t@host/1", "redi://host/1"),
+        ("user:s3cret@host:6379", "host:6379"),
+        (":s3cret@host", "host"),
+        ("redi://host", "redi://host"),
+    ],
+)
+def test_a_refused_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    with pytest.raises(ValueError, match=f", but got {shown!r}$"):
         Engine(url)
 
 

@@ -149,8 +149,8 @@ async def test_a_pilot_that_stood_still_does_not_say_more(photo: Path, redis: Re
         ("--image /etc/passwd", "expected an image that a browser shows, but /etc/passwd is none"),
         (
             "--streams nowhere://x",
-            "expected an engine URL of scheme memory or redis or redis+cluster or redis+sentinel or rediss "
-            "or rediss+cluster or rediss+sentinel or unix, but got 'nowhere://x'",
+            "expected a URL that begins with memory:// or redis:// or redis+cluster:// or redis+sentinel:// or "
+            "rediss:// or rediss+cluster:// or rediss+sentinel:// or unix://, but got 'nowhere://x'",
         ),
     ],
 )
@@ -171,9 +171,12 @@ def test_a_taken_port_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_store_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))  # not listening, so connections are refused
-        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
-        assert run(["rover", "--port", "0", "--streams", url]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"tailrace rover: cannot use the streams at {url}: ")
+        place = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert run(["rover", "--port", "0", "--streams", f"redis://:secret@{place}"]) == 1
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1].startswith("tailrace rover: cannot use the streams: ")
+    assert place in told
+    assert "secret" not in told
 
 
 def test_a_cache_that_cannot_be_written_is_told(

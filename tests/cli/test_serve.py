@@ -61,10 +61,11 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
     "no-workers-at-all": ({}, "--workers 0", 2, "expected --workers to be at least 1, but got 0"),
     "reloading-workers": ({}, "--workers 2 --reload", 2, "expected --workers 1, but got 2"),
     "streams": (
-        {"TAILRACE_STREAMS": "http://here"},
+        {"TAILRACE_STREAMS": f"http://:{SECRET}@here"},
         "",
         2,
-        "cannot use the streams: expected an engine URL of scheme memory or redis",
+        "cannot use the streams: expected a URL that begins with memory:// or redis:// or redis+cluster:// or "
+        "redis+sentinel:// or rediss:// or rediss+cluster:// or rediss+sentinel:// or unix://, but got 'http://here'",
     ),
     "streams-address": (
         {"TAILRACE_STREAMS": "redis://:secret@here:port"},

@@ -35,7 +35,7 @@ def check(image: Path | None, streams: str | None) -> Path:
     except (ModuleNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from None
     except StoreUnavailable as error:
-        raise CommandError(f"cannot use the streams at {streams}: {error}") from None
+        raise CommandError(f"cannot use the streams: {error.reason}") from None
     try:
         if image is not None:
             check_image(image)

@@ -55,10 +55,12 @@ STORES: dict[str, OpenStore] = {
 
 
 def _open_store(url: str, keeping: Keeping, pulse: Pulse) -> LogStore:
-    scheme = url[: max(url.find("://"), 0)].lower()  # urlsplit refuses several hosts of which one is an IPv6 address
-    if scheme not in STORES:
-        raise ValueError(f"expected an engine URL of scheme {' or '.join(sorted(STORES))}, but got {url!r}")
-    return STORES[scheme](url, keeping, pulse)
+    scheme, mark, _ = url.partition("://")  # urlsplit refuses several hosts of which one is an IPv6 address
+    if not mark or scheme.lower() not in STORES:
+        known = " or ".join(f"{scheme}://" for scheme in sorted(STORES))
+        shown = re.sub("^(.*?://)?.*@", r"\1", url)  # without a password
+        raise ValueError(f"expected a URL that begins with {known}, but got {shown!r}")
+    return STORES[scheme.lower()](url, keeping, pulse)
 
 
 _STREAM_ID = re.compile(STREAM_ID_PATTERN, re.ASCII)
