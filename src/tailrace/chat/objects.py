@@ -17,8 +17,9 @@ from ..client import Reply as PlainReply
 from ..client import Session as SessionSummary
 from .store import Session, Turn
 
-INTERRUPTED = "the server shut down before the reply was complete"
-"""The error message of a reply that the server's shutdown interrupted, both live and when it is read later."""
+INTERRUPTED = "the server could not complete the reply"
+"""The error message of an interrupted reply, both live and when it is read later. Its server has shut down or died, or
+its stream is lost."""
 
 REASONING = "reasoning"
 """The event name of reasoning in a log. Wires use it to omit reasoning for readers who did not ask for it."""

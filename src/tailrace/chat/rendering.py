@@ -59,7 +59,7 @@ class Rendering:
         try:
             from . import markdown
         except ModuleNotFoundError as error:
-            logger.info("replies are not rendered as HTML: there is no %s", error.name)
+            logger.info("replies are not rendered as HTML without %s: pip install 'tailrace[markdown]'", error.name)
             self.available = False
         else:
             self.available = True

@@ -85,8 +85,8 @@ LOST = [
     "• one reader",
     "• and *ano",
     "",
-    "failed · FACTS: the server shut down before the",
-    "reply was complete (interrupted)",
+    "failed · FACTS: the server could not complete the",
+    "reply (interrupted)",
     "",
     "SESSION>",
 ]
