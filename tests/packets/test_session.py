@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from fastapi import HTTPException
+from pydantic import field_validator
 
 from tailrace import Flow, Log, LogClosed, StoreUnavailable, StreamError
 from tailrace.packets import (
@@ -20,9 +22,10 @@ from tailrace.packets import (
     SessionState,
     SocketPacket,
 )
+from tailrace.packets.inbox import MAX_READ, Parcel
 from tailrace.packets.sessions import owner_of
 from tailrace.routing.body import BodyRefused
-from tests.packets.apps import Recorded, client_of, data, insist, opened, resumed
+from tests.packets.apps import Recorded, client_of, data, echo, insist, opened, resumed
 from tests.raw import BOUND
 from tests.sources import soon, turns
 
@@ -77,6 +80,37 @@ async def test_hooks_are_called_one_at_a_time_and_in_order() -> None:
         await talk.rest()
         await recorded.until("disconnect")
     assert recorded.calls == ["connect", *range(100), "disconnect"]
+
+
+@pytest.mark.parametrize(("size", "again"), [(MAX_READ // 16, 0), (MAX_READ // 4, 3)])
+async def test_packets_that_wait_are_read_once_unless_they_are_large(size: int, again: int) -> None:
+    read = Counter[str]()
+
+    class Noted(SocketPacket[str]):
+        @field_validator("payload")
+        @classmethod
+        def note(cls, payload: str) -> str:
+            read[payload] += 1
+            return payload
+
+    async def slow(session: ClientSession, packet: SocketPacket) -> None:
+        await released.wait()
+        await echo(session, packet)
+
+    released = asyncio.Event()
+    payloads = [str(number) * (size - 100) for number in range(8)]
+    recorded = Recorded(slow, packet=Noted)
+    async with client_of(recorded) as client, opened(client, data(payloads[0])) as talk:
+        await recorded.until(payloads[0])
+        for number in (1, 3, 5):
+            assert (await talk.say(*map(data, payloads[number : number + 2]))).status_code == 202
+        assert (await talk.say(data(payloads[7]))).status_code == 202
+        released.set()
+        assert [(await talk.packet())["payload"] for _ in payloads] == payloads
+        assert read.total() == 1 + len(payloads) + again  # the session reads its first packet again
+        assert (await talk.say(data("small"))).status_code == 202
+        assert (await talk.packet())["payload"] == "small"
+        assert read["small"] == 1
 
 
 async def test_sync_hooks_run_in_threads() -> None:
@@ -750,8 +784,9 @@ async def test_an_inbox_that_somebody_has_closed() -> None:
         await recorded.until(0)
         assert recorded.session is not None
         await recorded.session.inbox.log.close()
+        parcel = Parcel([b"{}", b"{}"], ())
         with pytest.raises(BodyRefused, match="it has ended"):  # before the hooks know
-            await recorded.router._sessions.accept(recorded.engine, recorded.session.outbox, [b"{}", b"{}"])
+            await recorded.router._sessions.accept(recorded.engine, recorded.session.outbox, parcel)
         error, _ = await talk.rest()
         assert error["payload"]["code"] == "packets_lost"
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import LogClosed, StoreUnavailable
 from ..flow import Retention
-from ..log.base import Log
+from ..log.base import Log, Row
 from ..packet import SocketPacket
 
 TAKEN = "taken"
 """The event name of entries that tell other processes up to which offset the hooks have taken the packets."""
+
+MAX_READ = 64 << 10
+"""The most bytes of the waiting packets that stay as they were read. As objects, they may take many times as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,24 @@ class Rules:
     limits: PacketLimits
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """The packets of one request: the lines that the inbox keeps and, if they are few, what was read from them."""
+
+    lines: Sequence[bytes]
+    packets: Sequence[SocketPacket]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The packets as entries of a log."""
+        return [(None, line) for line in self.lines]
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that tell the packets from others."""
+        return hashlib.sha256(b"\n".join(self.lines)).digest()[:16]
+
+
 class Inbox:
     """The reading end of an inbox, in the process whose hooks take the packets."""
 
@@ -70,6 +93,9 @@ class Inbox:
         self.tail = log.tail(0)
         self.taken = 0  # the offset of the last packet that the hooks are done with
         self._model = rules.model
+        self._next = 1  # the offset that `take` gets next
+        self._read: dict[int, SocketPacket] = {}  # waiting packets as they were read when they came, by offset
+        self._size = 0  # their bytes in the log
         self._interval = report_interval(rules.limits) if reports else None
         self._unreported = 0
 
@@ -77,6 +103,23 @@ class Inbox:
     def pending(self) -> int:
         """How many packets the hooks have yet to take. In several processes, the reports among them count, too."""
         return self.log.top - self.taken
+
+    async def add(self, parcel: Parcel, *, key: str | None = None) -> None:
+        """Append packets. Unless too many wait, they are not read again when it is their turn."""
+        offsets = await self.log.add(parcel.rows, key=key)
+        size = sum(map(len, parcel.lines))
+        # The log may give packets to the hooks, or know the key, before this returns.
+        if self._size + size <= MAX_READ and self._next <= offsets.start and offsets.start not in self._read:
+            self._read.update(zip(offsets, parcel.packets, strict=True))
+            self._size += size
+
+    def take(self, offset: int, json: bytes) -> SocketPacket:
+        """Return the packet at an offset, for the hooks. The offsets rise."""
+        self._next = offset + 1
+        if (packet := self._read.pop(offset, None)) is None:
+            return self.decode(json)
+        self._size -= len(json)
+        return packet
 
     def decode(self, json: bytes) -> SocketPacket:
         """Read a packet of the log. It was valid when it came in."""

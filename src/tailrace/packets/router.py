@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Unpack
@@ -37,7 +36,7 @@ from ..wire.sse import SSE
 from . import hooks
 from .body import read_packets
 from .hooks import Dependency, Hooks
-from .inbox import PacketLimits, Rules
+from .inbox import PacketLimits, Parcel, Rules
 from .session import ClientSession
 from .sessions import Sessions, owner_of
 
@@ -184,7 +183,7 @@ class PacketsRouter(StreamRouter):
                 stream_id, fingerprint = await _key(engine, request, owner_of(principal), first)
             except StreamError as error:
                 return _refuse(request, error)
-            run = partial(self._sessions.run, engine=engine, first=first, hooks=given, principal=principal)
+            run = partial(self._sessions.run, engine=engine, first=first.lines, hooks=given, principal=principal)
             return self._respond(Job(run), engine, stream_id=stream_id, fingerprint=fingerprint)
 
         return open_session
@@ -202,12 +201,12 @@ class PacketsRouter(StreamRouter):
             """Send packets into a session: one as JSON, or several as lines of NDJSON. All are accepted, or none."""
             try:
                 outbox = await self._find(self._engine_of(request), request)
-                lines = await read_packets(request, self._sessions.rules)
+                parcel = await read_packets(request, self._sessions.rules)
                 key = request.headers.get("idempotency-key")
-                await self._sessions.accept(self._engine_of(request), outbox, lines, key)
+                await self._sessions.accept(self._engine_of(request), outbox, parcel, key)
             except (StreamError, StoreUnavailable) as error:
                 return _refuse(request, error)
-            return Response(b'{"accepted":%d}' % len(lines), 202, media_type="application/json")
+            return Response(b'{"accepted":%d}' % len(parcel.lines), 202, media_type="application/json")
 
         return send_packets
 
@@ -286,7 +285,7 @@ def principal_of(request: Request) -> Any:
     return request.scope.get(_PRINCIPAL)
 
 
-async def _key(engine: Engine, request: Request, owner: bytes, first: Sequence[bytes]) -> tuple[str | None, bytes]:
+async def _key(engine: Engine, request: Request, owner: bytes, first: Parcel) -> tuple[str | None, bytes]:
     """Return the id of the session for an Idempotency-Key, and the fingerprint of the owner and the packets."""
     key = request.headers.get("idempotency-key")
     if key is None:
@@ -295,8 +294,7 @@ async def _key(engine: Engine, request: Request, owner: bytes, first: Sequence[b
         # Others could guess it, and would share the session.
         message = f"expected an unguessable Idempotency-Key of 22 URL-safe characters or more, but got {key!r:.80}"
         raise StreamError(message, code="weak_idempotency_key", status=400)
-    digest = hashlib.sha256(b"\n".join(first)).digest()[:16]
-    return await engine.derive_id("packets", address(request.scope), owner.hex(), key), owner + digest
+    return await engine.derive_id("packets", address(request.scope), owner.hex(), key), owner + first.digest
 
 
 # Answers

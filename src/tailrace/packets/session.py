@@ -84,6 +84,7 @@ class ClientSession:
         self._producer = producer
         self._hooks = hooks
         self._rules = rules
+        self._window = rules.limits.window
         self._flow = flow
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
@@ -223,13 +224,14 @@ class ClientSession:
         inbox = self.inbox
         try:
             async for entries in inbox.tail:
-                for count, (offset, json) in enumerate(zip(entries.offsets, entries.json, strict=True)):
-                    if self.dead or count % TURN == TURN - 1:
-                        await asyncio.sleep(0)  # a cancellation arrives here, and not in the disconnect hook
+                for count, (offset, json) in enumerate(zip(entries.offsets, entries.json, strict=True), 1):
+                    if count % TURN == 0:
+                        await asyncio.sleep(0)
                     if self.dead:
+                        await asyncio.sleep(0)  # a cancellation arrives here, and not in the disconnect hook
                         return
                     if offset not in entries.events:  # the packets have no names
-                        await self._take(offset, inbox.decode(json))
+                        await self._take(offset, inbox.take(offset, json))
                     inbox.taken = offset
                 await inbox.report(len(entries) - len(entries.events))
         except LogReset as reset:
@@ -285,7 +287,7 @@ class ClientSession:
             self._seen.move_to_end(name)  # the packets that follow it may be repeated, too
             return False
         self._seen[name] = None
-        if len(self._seen) > self._rules.limits.window:
+        if len(self._seen) > self._window:
             self._seen.popitem(last=False)
         return True
 

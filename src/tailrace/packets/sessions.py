@@ -22,7 +22,7 @@ from ..producer import Producer
 from ..routing.body import BodyRefused
 from ..routing.endpoints import principal_name
 from .hooks import Hooks
-from .inbox import Inbox, Rules, is_full
+from .inbox import Inbox, Parcel, Rules, is_full
 from .session import ClientSession
 
 logger = logging.getLogger("tailrace")
@@ -80,8 +80,8 @@ class Sessions:
             raise StreamError(message, code="session_not_found", status=404)
         return outbox
 
-    async def accept(self, engine: Engine, outbox: Log, lines: Sequence[bytes], key: str | None = None) -> None:
-        """Append packets as JSON to a session's inbox. Raise BodyRefused if it is full, or the session has ended.
+    async def accept(self, engine: Engine, outbox: Log, parcel: Parcel, key: str | None = None) -> None:
+        """Append packets to a session's inbox. Raise BodyRefused if it is full, or the session has ended.
 
         `key` names the request: the same packets with the same key are appended once, also those without ids.
 
@@ -90,51 +90,51 @@ class Sessions:
         session = self.live.get(outbox.stream)
         inbox = await engine.find(_inbox_name(outbox)) if session is None else session.inbox.log
         if outbox.outcome is not None or inbox is None or (session is not None and session.dead):
-            if self._are_last(outbox, lines):
+            if self._are_last(outbox, parcel):
                 return
-            raise self._ended(outbox, lines)
+            raise self._ended(outbox, parcel)
         adding, taken = self._adding[outbox.stream], None if session is None else session.inbox.taken
         if is_full(inbox, taken, adding, self.rules.limits):
             message = (
                 "expected a session with room for packets, but its hooks are behind, perhaps because the client does "
                 "not read: send them again later"
             )
-            raise BodyRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(lines))
-        self._adding[outbox.stream] += len(lines)
+            raise BodyRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(parcel))
+        self._adding[outbox.stream] += len(parcel.lines)
         try:
-            name = None if key is None else hashlib.sha256(b"\n".join([key.encode(), *lines])).hexdigest()
-            await inbox.add([(None, line) for line in lines], key=name)
+            name = None if key is None else hashlib.sha256(b"\n".join([key.encode(), *parcel.lines])).hexdigest()
+            await (inbox.add(parcel.rows, key=name) if session is None else session.inbox.add(parcel, key=name))
         except LogClosed:
-            raise self._ended(outbox, lines) from None
+            raise self._ended(outbox, parcel) from None
         finally:
-            self._adding[outbox.stream] -= len(lines)
+            self._adding[outbox.stream] -= len(parcel.lines)
             if not self._adding[outbox.stream]:
                 del self._adding[outbox.stream]
-        self._remember(outbox, lines)
+        self._remember(outbox, parcel)
 
-    def _remember(self, outbox: Log, lines: Sequence[bytes]) -> None:
-        self._last[outbox.stream] = _digest(lines)
+    def _remember(self, outbox: Log, parcel: Parcel) -> None:
+        self._last[outbox.stream] = parcel.digest
         self._last.move_to_end(outbox.stream)
         if len(self._last) > REMEMBERED:
             self._last.popitem(last=False)
 
-    def _are_last(self, outbox: Log, lines: Sequence[bytes]) -> bool:
+    def _are_last(self, outbox: Log, parcel: Parcel) -> bool:
         """Tell whether these packets were the last ones of a session here. Without ids, they may be others."""
-        same = self._last.get(outbox.stream) == _digest(lines)
-        return same and all(self.rules.model.decode(line).id is not None for line in lines)
+        same = self._last.get(outbox.stream) == parcel.digest
+        return same and all(self.rules.model.decode(line).id is not None for line in parcel.lines)
 
-    def _ended(self, outbox: Log, lines: Sequence[bytes]) -> BodyRefused:
+    def _ended(self, outbox: Log, parcel: Parcel) -> BodyRefused:
         outcome = outbox.outcome or Outcome("cancelled")
         return BodyRefused(
             f"expected a live session, but it has ended as {outcome.state!r}",
             code="session_ended",
             status=410,
-            reply_to=self._only_id(lines),
+            reply_to=self._only_id(parcel),
             members={"state": outcome.state, "outcome_code": outcome.code, "message": outcome.message},
         )
 
-    def _only_id(self, lines: Sequence[bytes]) -> str | None:
-        return self.rules.model.decode(lines[0]).id if len(lines) == 1 else None
+    def _only_id(self, parcel: Parcel) -> str | None:
+        return self.rules.model.decode(parcel.lines[0]).id if len(parcel.lines) == 1 else None
 
 
 def owner_of(principal: Any) -> bytes:
@@ -146,10 +146,6 @@ def owner_of(principal: Any) -> bytes:
 def _inbox_name(outbox: Log) -> str:
     # A repeated opening may make an outbox of the same name once more, but not of the same epoch.
     return f"{outbox.name}/inbox/{outbox.epoch}"
-
-
-def _digest(lines: Sequence[bytes]) -> bytes:
-    return hashlib.sha256(b"\n".join(lines)).digest()[:16]
 
 
 async def _discard(engine: Engine, inbox: Log) -> None:
