@@ -14,7 +14,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import httpx
 import uvicorn
+
+from tests.raw import BOUND
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,6 +45,11 @@ async def serving(app: Any, **config: Any) -> AsyncIterator[str]:
         server.should_exit = True
         await asyncio.wait_for(task, 30)
         listener.close()
+
+
+def http_client(url: str, **options: Any) -> httpx.AsyncClient:
+    """A client of a server without TLS. It loads no certificates: that would take longer than most tests."""
+    return httpx.AsyncClient(**{"base_url": url, "timeout": BOUND, "verify": False, **options})
 
 
 def free_port() -> int:

@@ -31,7 +31,7 @@ from tailrace.engine.producers import SHUTDOWN
 from tailrace.log.memory import MemoryStore
 from tailrace.producer import STOPPED
 from tests.raw import exchange
-from tests.serving import serving
+from tests.serving import http_client, serving
 from tests.silence import silent_loop as silent_loop
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -372,7 +372,7 @@ async def test_routes_run_while_sync_generators_wait_and_the_bound_is_told() -> 
     app = FastAPI()
     app.include_router(router)
     limits = httpx.Limits(max_connections=None)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=LIMIT, limits=limits) as client:
+    async with serving(app) as url, http_client(url, limits=limits) as client:
         waiting = [asyncio.create_task(client.get("/waits")) for _ in range(tokens + 1)]
         async with asyncio.timeout(LIMIT):
             while engine.statistics().threads <= tokens:  # noqa: ASYNC110 - a thread tells nobody that it is taken
@@ -403,7 +403,7 @@ async def test_every_kind_of_route_counts_its_sync_generators() -> None:
     async def response() -> StreamResponse:
         return stream_response(words(), engine=engine)
 
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=LIMIT) as client:
+    async with serving(app) as url, http_client(url) as client:
         refused = [
             await client.get("/stream"),
             await client.get("/response"),

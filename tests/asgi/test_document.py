@@ -11,13 +11,13 @@ from tailrace import Batch, Event, Flow, Log, Outcome, Retention, StreamError, S
 from tailrace.asgi.connection import Document, Reading
 from tailrace.events import DONE
 from tests.asgi.apps import Served, Server, of, request, small_engine
-from tests.raw import BOUND, exchange
-from tests.serving import serving
+from tests.raw import exchange
+from tests.serving import http_client, serving
 from tests.sources import Faucet, soon
 
 
 async def get(app: Any, path: str, **options: Any) -> httpx.Response:
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
+    async with serving(app) as url, http_client(url) as client:
         return await client.get(path, **options)
 
 
@@ -81,7 +81,7 @@ async def test_an_item_that_cannot_be_serialised_is_the_server_s_error() -> None
 async def test_a_cancelled_stream_is_not_shown_as_whole() -> None:
     faucet = Faucet([1])
     app = Served(x=StreamResponse(faucet.run))
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
+    async with serving(app) as url, http_client(url) as client:
         asking = asyncio.create_task(client.get("/x"))
         await soon(faucet.started)
         (producer,) = app.engine.producers._running.values()
@@ -95,7 +95,7 @@ async def test_a_cancelled_stream_is_not_shown_as_whole() -> None:
 async def test_a_cancelled_stream_may_have_no_words() -> None:
     faucet = Faucet()
     app = Served(x=StreamResponse(faucet.run))
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
+    async with serving(app) as url, http_client(url) as client:
         asking = asyncio.create_task(client.get("/x"))
         await soon(faucet.started)
         (producer,) = app.engine.producers._running.values()
@@ -136,7 +136,7 @@ async def test_of_an_open_log_a_document_says_what_is_there_and_the_cursor() -> 
     log = await app.engine.log("news")
     await log.append(1, 2)
     app = Served(app.engine, x=StreamResponse(log))
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
+    async with serving(app) as url, http_client(url) as client:
         first = (await client.get("/x")).json()
         assert first == {"data": [1, 2], "cursor": str(log.cursor(2))}
         await log.append(3)
@@ -212,7 +212,7 @@ async def test_a_function_answers_anew_each_time() -> None:
     async def endpoint(asked: Request) -> StreamResponse:
         return of(asked.query_params["n"])
 
-    async with serving(Served(x=endpoint)) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
+    async with serving(Served(x=endpoint)) as url, http_client(url) as client:
         for n in ("1", "2"):
             assert (await client.get("/x", params={"n": n})).json() == {"data": [n]}
 

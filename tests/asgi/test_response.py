@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import httpx
 import pytest
 from pydantic_core import from_json
 from starlette.background import BackgroundTask
@@ -15,7 +14,7 @@ from tailrace.modes import DEFAULT_WIRES
 from tailrace.producer import OnDisconnect
 from tests.asgi.apps import ACCEPTED, SSE_HEADERS, STREAMED, Served, Server, of, small_engine
 from tests.raw import BOUND, exchange, fetch, frames, values
-from tests.serving import serving
+from tests.serving import http_client, serving
 from tests.silence import silent_loop as silent_loop
 from tests.sources import Faucet, soon, turns
 
@@ -520,7 +519,7 @@ async def test_a_browser_s_reconnect_is_answered_by_httpx_too() -> None:
 
     async with (
         serving(Served(x=StreamResponse(numbers))) as url,
-        httpx.AsyncClient(base_url=url, timeout=BOUND) as client,
+        http_client(url) as client,
     ):
         first = await client.get("/x", headers=SSE_HEADERS)
         last = frames(first.content)[-1].id

@@ -19,7 +19,7 @@ from tailrace.chat.metrics import Metrics
 from tailrace.chat.requests import UNMATCHED, BodyLimit, RequestAccounting, route_of
 from tests.chat.counting import refusals, requests
 from tests.raw import BOUND
-from tests.serving import serving
+from tests.serving import http_client, serving
 
 LIMIT = 1000
 
@@ -99,7 +99,7 @@ async def server() -> Server:
 
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(server) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
+    async with serving(server) as url, http_client(url) as client:
         yield client
 
 
@@ -229,7 +229,7 @@ async def test_inside_an_application_the_answer_is_json(caplog: pytest.LogCaptur
     async def broken() -> None:
         raise ValueError("a secret")
 
-    async with serving(inner) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
+    async with serving(inner) as url, http_client(url) as client:
         answer = await client.get("/broken")
     assert answer.status_code == 500
     assert answer.json() == {"detail": "Internal Server Error", "code": "internal_error"}

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tailrace import Engine, StoreUnavailable
@@ -24,7 +23,7 @@ from tests.chat.api.talking import JSON, Chat, Hold, Scripted, begun, body, line
 from tests.log.redis.redis_server import RedisServer, redis_server
 from tests.log.redis.stores import QUICK
 from tests.raw import BOUND, exchange
-from tests.serving import serving
+from tests.serving import http_client, serving
 
 LIMITS = {"session_limit": 9, "turn_limit": 9, "context_turns": 9}
 LINES = {"Accept": "application/x-ndjson"}
@@ -41,7 +40,7 @@ async def working(folder: Path, redis: RedisServer, model: Scripted) -> AsyncIte
     """A worker that notices quickly what happens to others."""
     app = create_app(settings(folder), model=model)
     app.state.tailrace_engine = Engine(RedisStore(redis.url, pace=QUICK), shutdown_grace=0)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as http:
+    async with serving(app) as url, http_client(url) as http:
         await http.get("/health")  # it listens before it has started
         yield Chat(url, app, http)
 

@@ -14,7 +14,7 @@ import httpx
 
 from tests.chat.api.talking import begun, lines, text
 from tests.raw import BOUND, Exchange, exchange
-from tests.serving import accepting, free_port, process
+from tests.serving import accepting, free_port, http_client, process
 
 SERVER = ("uvicorn", "--factory", "tailrace.chat:create_app", "--port")
 PACE = 0.04
@@ -53,7 +53,7 @@ async def test_a_server_that_is_killed_in_a_reply_loses_a_second_of_it(tmp_path:
             read += lines(await reply.rest())
             assert not reply.whole
         running.wait(BOUND)
-    async with server(database, 0) as (url, running), httpx.AsyncClient(base_url=url, timeout=BOUND) as http:
+    async with server(database, 0) as (url, running), http_client(url) as http:
         assert (await http.get("/health")).json()["status"] == "healthy"
         asked_first, answered, question, partial = await _messages(http, session_id)
         assert (asked_first["text"], answered["text"]) == ("Something short", text(whole))

@@ -12,7 +12,6 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from tailrace import Engine
@@ -21,7 +20,7 @@ from tests.chat.api.talking import begun, lines, text
 from tests.chat.store.postgresql import postgresql_server
 from tests.log.redis.redis_server import redis_server
 from tests.raw import BOUND, Exchange, exchange
-from tests.serving import accepting, free_port, process
+from tests.serving import accepting, free_port, http_client, process
 
 SERVER = ("uvicorn", "--factory", "--port")
 CHAT = "tailrace.chat:create_app"
@@ -47,7 +46,7 @@ class Worker:
             yield reply
 
     async def call(self, method: str, path: str, status: int = 200, **options: Any) -> Any:
-        async with httpx.AsyncClient(base_url=self.url, timeout=BOUND) as client:
+        async with http_client(self.url) as client:
             answer = await client.request(method, path, **options)
         assert answer.status_code == status, (answer.status_code, answer.text)
         return answer.json() if answer.headers["content-type"] == "application/json" else lines(answer.content)
@@ -155,7 +154,7 @@ async def test_a_session_is_busy_for_all_workers(first: Worker, second: Worker, 
 async def test_of_two_messages_at_once_one_is_answered(first: Worker, second: Worker) -> None:
     async def say(worker: Worker, session_id: str) -> int:
         body = {"message": "short", "session_id": session_id}
-        async with httpx.AsyncClient(base_url=worker.url, timeout=BOUND) as client:
+        async with http_client(worker.url) as client:
             return (await client.post("/chat/stream", json=body)).status_code
 
     for session_id in [uuid4().hex for _ in range(5)]:

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 
@@ -19,7 +18,7 @@ from tailrace import Frame
 from tailrace.cli.commands import run
 from tests.log.redis.redis_server import RedisServer, redis_server
 from tests.rover.watching import assert_unbroken, readings, take, watching
-from tests.serving import listening_socket, process
+from tests.serving import http_client, listening_socket, process
 
 PATIENCE = 30.0
 
@@ -83,7 +82,7 @@ def served(photo: Path, *options: str, module: str = "tailrace") -> Iterator[Ser
 async def test_it_serves_until_a_signal_arrives(module: str, number: signal.Signals, photo: Path) -> None:
     with served(photo, *FAST, module=module) as server:
         url = await server.url()
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+        async with http_client(url) as client:
             image = await client.get("/stream/rover-image")
             assert image.content == photo.read_bytes()
         async with watching(url) as reader:
@@ -200,6 +199,6 @@ def test_a_missing_extra_is_told(tmp_path: Path) -> None:
 
 async def test_a_server_for_this_machine_alone_knows_its_names(photo: Path) -> None:
     with served(photo, *FAST) as server:
-        async with httpx.AsyncClient(base_url=await server.url(), timeout=PATIENCE) as client:
+        async with http_client(await server.url()) as client:
             assert (await client.get("/health", headers={"Host": "evil.example"})).status_code == 421
             assert (await client.get("/health", headers={"Host": "localhost"})).status_code == 200

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tailrace.chat.settings import PREFIX, ChatSettings
@@ -18,7 +17,7 @@ from tailrace.cli.command import CommandError
 from tailrace.cli.main import INTERRUPTED, main
 from tailrace.cli.serve import OPTIONS, is_loopback, listen, url_of
 from tests.cli.served import PATIENCE, SILENT, served
-from tests.serving import ROOT, listening_socket, process
+from tests.serving import ROOT, http_client, listening_socket, process
 
 SECRET = "quite-secret"
 
@@ -249,7 +248,7 @@ async def test_a_variable_that_is_no_setting_is_said(tmp_path: Path) -> None:
 async def test_the_name_that_it_listens_on_is_its_own(tmp_path: Path) -> None:
     with served(tmp_path, "--host", "localhost", TAILRACE_MODEL="demo") as server:
         url = await server.url()
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+        async with http_client(url) as client:
             assert (await client.post("/sessions/new", headers={"Origin": url})).status_code == 200
             assert (await client.get("/sessions", headers={"Host": "evil.example"})).status_code == 421
 

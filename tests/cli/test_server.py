@@ -22,14 +22,14 @@ from tailrace.cli import command, server
 from tailrace.cli.server import check
 from tests.cli.served import PATIENCE, SILENT, Reply, Served, served
 from tests.log.redis.redis_server import RedisServer, redis_server
-from tests.serving import free_port
+from tests.serving import free_port, http_client
 
 ASK = {"message": "a short one"}
 SHORT = {"message": "short"}
 
 
 def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, timeout=PATIENCE)
+    return http_client(url)
 
 
 async def begun(reply: Reply) -> tuple[str, str]:

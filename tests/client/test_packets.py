@@ -40,7 +40,7 @@ from tailrace.testing import Fault, Relay, relayed
 from tests.client.drivers import AT_ONCE
 from tests.packets.apps import Recorded
 from tests.raw import BOUND
-from tests.serving import serving
+from tests.serving import http_client, serving
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
@@ -851,7 +851,7 @@ async def test_a_session_that_was_left_is_not_taken_for_whole() -> None:
 
 async def test_a_callers_client_stays_open() -> None:
     async with served() as server, AsyncExitStack() as stack:
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.relay.url))
+        client = await stack.enter_async_context(http_client(server.relay.url))
         session: AsyncPackets
         async with PacketClient("/stream", client=client).open(data("a")) as session:
             await session.send(data("bye"))

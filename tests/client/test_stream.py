@@ -17,7 +17,7 @@ from tailrace.testing import Fault, Relay, relayed
 from tests.client.apps import LETTERS, tailrace_app
 from tests.client.drivers import AT_ONCE, Driver, everywhere, read_async
 from tests.raw import BOUND
-from tests.serving import serving
+from tests.serving import http_client, serving
 
 SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 
@@ -252,7 +252,7 @@ async def test_a_cancelled_wait_loses_nothing(relay: Relay, app: FastAPI) -> Non
 
 
 async def test_a_callers_client_stays_open(relay: Relay) -> None:
-    async with httpx.AsyncClient(base_url=relay.url) as client:
+    async with http_client(relay.url) as client:
         async with tail("/letters", client=client) as events:
             assert [event.data async for event in events] == LETTERS
         assert not client.is_closed
@@ -327,7 +327,7 @@ async def test_misuse_is_not_taken_for_the_network(relay: Relay, driver: Driver)
 
 
 async def test_a_callers_client_may_know_the_rest_of_the_address(relay: Relay) -> None:
-    async with httpx.AsyncClient(base_url=relay.url) as client, tail("/letters", client=client) as events:
+    async with http_client(relay.url) as client, tail("/letters", client=client) as events:
         assert [event.data async for event in events] == LETTERS
 
 

@@ -12,8 +12,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tailrace.examples import demo, streaming
 from tests.chat.browsing import PATIENCE, chromium
-from tests.raw import BOUND
-from tests.serving import serving
+from tests.serving import http_client, serving
 from tests.system.forms import Form
 
 # One browser for all, and so one event loop.
@@ -86,5 +85,5 @@ async def test_the_demo_tells_its_story_to_the_end(monkeypatch: pytest.MonkeyPat
 
 
 async def ask(app: FastAPI, path: str, message: str, headers: dict[str, str]) -> httpx.Response:
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
+    async with serving(app) as url, http_client(url) as client:
         return await client.post(path, data={"message": message}, headers=headers)

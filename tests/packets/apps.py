@@ -17,7 +17,7 @@ from tailrace.asgi.lifespan import app_engine
 from tailrace.packets import ClientSession, PacketsRouter, PacketType, SocketPacket, packets_router
 from tests.asgi.apps import small_engine
 from tests.raw import BOUND
-from tests.serving import serving
+from tests.serving import http_client, serving
 
 LINES = {"Accept": "application/x-ndjson"}
 
@@ -139,7 +139,7 @@ def data(payload: Any, **members: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def client_of(recorded: Recorded | FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     app = recorded.app if isinstance(recorded, Recorded) else recorded
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND) as client:
+    async with serving(app) as url, http_client(url) as client:
         try:
             yield client
         finally:

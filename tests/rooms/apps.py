@@ -19,7 +19,7 @@ from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.rooms import RoomsRouter, rooms_router
 from tests.asgi.apps import small_engine
 from tests.raw import BOUND
-from tests.serving import serving
+from tests.serving import http_client, serving
 
 
 def by_name(name: str | None = None) -> str | None:
@@ -39,14 +39,14 @@ class House:
         self.router: RoomsRouter = rooms_router(**{"member": by_name, "leave_delay": 0.0, **options})
         self.app.include_router(self.router)
         self.url = ""
-        self.client = httpx.AsyncClient()
+        self.client: httpx.AsyncClient
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[House]:
         # In a storm, a connection may be closed as idle at the moment when the client takes it for the next request.
         async with (
             serving(self.app, log_level="error", timeout_keep_alive=3_600) as self.url,
-            httpx.AsyncClient(base_url=self.url, timeout=BOUND) as self.client,
+            http_client(self.url) as self.client,
         ):
             try:
                 yield self

@@ -18,6 +18,7 @@ from tests.asgi.apps import small_engine
 from tests.log.redis.redis_server import RedisServer, redis_server
 from tests.raw import BOUND
 from tests.rooms.apps import House
+from tests.serving import http_client
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
@@ -57,7 +58,7 @@ async def said(house: House, room: str = "red") -> list[Any]:
 
 
 async def test_a_message_whose_answer_is_lost_is_in_the_room_once() -> None:
-    async with House().open() as house, relayed(house.url) as relay, httpx.AsyncClient(base_url=relay.url) as client:
+    async with House().open() as house, relayed(house.url) as relay, http_client(relay.url) as client:
         relay.next(Fault(after=1))  # of the answer
         with pytest.raises(httpx.TransportError):
             await client.post("/rooms/red", json="hello", headers=KEYED)

@@ -10,8 +10,7 @@ import httpx
 from fastapi import APIRouter, FastAPI
 
 from tests.asgi.apps import Served, small_engine
-from tests.raw import BOUND
-from tests.serving import serving
+from tests.serving import http_client, serving
 
 NDJSON_HEADERS = {"Accept": "application/x-ndjson"}
 
@@ -36,5 +35,5 @@ class Recording(FastAPI):
 
 @asynccontextmanager
 async def client_of(app: FastAPI | Served, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=BOUND, **options) as client:
+    async with serving(app) as url, http_client(url, **options) as client:
         yield client

@@ -5,7 +5,6 @@ import functools
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
-import httpx
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.security import HTTPBearer
@@ -19,7 +18,7 @@ from tailrace.modes import DEFAULT_WIRES
 from tests.asgi.apps import ACCEPTED, SSE_HEADERS, STREAMED, small_engine
 from tests.raw import BOUND, exchange, fetch, frames, values
 from tests.routing.apps import NDJSON_HEADERS, Recording, client_of
-from tests.serving import serving
+from tests.serving import http_client, serving
 from tests.sources import Faucet, soon
 
 WIRES = {wire.media_type: wire for wire in DEFAULT_WIRES}
@@ -192,7 +191,7 @@ async def test_a_stream_is_stopped_at_the_address_that_it_names() -> None:
             "code": "stopped",
             "message": "the stream was stopped",
         }
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with http_client(url) as client:
             # To stop what has ended says how it did.
             assert (await client.post(f"{address}/stop")).json() == expected
         assert faucet.closed.is_set()

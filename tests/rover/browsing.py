@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 from PIL import Image
 from playwright.async_api import Browser, Locator, Page, expect
 from starlette.datastructures import Headers
@@ -22,7 +21,7 @@ from tailrace.rover.telemetry import SPEED, Telemetry, read, resume
 from tailrace.testing import Relay, relayed
 from tests.chat.browsing import PATIENCE
 from tests.rover.watching import NDJSON, strong_tag
-from tests.serving import free_port, serving
+from tests.serving import free_port, http_client, serving
 
 NAME = "tailrace-rover-name"
 LIMIT = "tailrace-rover-limit"
@@ -108,7 +107,7 @@ class Site:
 
     async def say(self, channel: str, member: str, *messages: object) -> None:
         """Say something, not as a dashboard does it."""
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with http_client(self.url) as client:
             for message in messages:
                 said = await client.post(f"/ws/comms/{channel}", params={"name": member}, json=message)
                 assert said.status_code == 202
@@ -117,7 +116,7 @@ class Site:
     async def present(self, channel: str, members: Iterable[str]) -> AsyncIterator[None]:
         """Some members who only read."""
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(httpx.AsyncClient(base_url=self.url, headers={"Accept": NDJSON}))
+            client = await stack.enter_async_context(http_client(self.url, headers={"Accept": NDJSON}))
             for member in members:
                 reading = client.stream("GET", f"/ws/comms/{channel}", params={"name": member})
                 await stack.enter_async_context(reading)
@@ -125,7 +124,7 @@ class Site:
 
     async def settle(self) -> None:
         """Wait until the image can be resumed."""
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with http_client(self.url) as client:
             await strong_tag(client)
 
     def parts(self) -> list[str | None]:

@@ -17,14 +17,14 @@ from tailrace.rover import UnusableImage, create_app
 from tailrace.rover.app import IMAGE_PATH, PAGES, is_name
 from tailrace.rover.telemetry import PATH
 from tests.rover.watching import assert_unbroken, readings, strong_tag, take, watching
-from tests.serving import serving
+from tests.serving import http_client, serving
 from tests.system.servers import PATIENCE
 
 
 @asynccontextmanager
 async def served(image: Path, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(image=image, **{"every": 0.02, "speed": 1_000.0, **options})
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+    async with serving(app) as url, http_client(url) as client:
         yield client
         app.state.tailrace_engine.drain()  # as a signal does
 

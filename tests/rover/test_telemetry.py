@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 
-import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -18,7 +17,7 @@ from tailrace.rover.telemetry import HISTORY, PILOTS, Reading, Telemetry, read, 
 from tests.log.redis.redis_server import RedisServer
 from tests.log.redis.stores import until
 from tests.rover.watching import NDJSON, assert_unbroken, readings, take, watching
-from tests.serving import serving
+from tests.serving import http_client, serving
 from tests.system.servers import PATIENCE
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC).timestamp()
@@ -234,6 +233,6 @@ async def test_what_the_last_pilot_has_left_does_not_keep_the_next_one_back() ->
 
 
 async def test_no_client_reaches_the_log_of_pilots() -> None:
-    async with served() as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+    async with served() as url, http_client(url) as client:
         assert (await client.get(PILOTS)).status_code == 404
         assert (await client.post(f"{PILOTS}/stop")).status_code == 404

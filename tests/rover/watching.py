@@ -13,6 +13,7 @@ from tailrace import Frame
 from tailrace.rover import Reading
 from tailrace.rover.app import IMAGE_PATH
 from tailrace.rover.telemetry import PATH
+from tests.serving import http_client
 from tests.system.servers import PATIENCE, Reader
 
 SSE, NDJSON = "text/event-stream", "application/x-ndjson"
@@ -25,7 +26,7 @@ async def watching(
     """The telemetry of a server, as EventSource reads it unless `accept` says otherwise."""
     headers = {"accept": accept} | ({} if last_event_id is None else {"last-event-id": last_event_id})
     async with (
-        httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client,
+        http_client(url) as client,
         client.stream("GET", f"{PATH}{query}", headers=headers) as response,
     ):
         assert response.status_code == 200, await response.aread()

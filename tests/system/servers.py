@@ -15,7 +15,7 @@ from typing import IO, Any
 import httpx
 
 from tailrace import NDJSON, SSE, Frame, Wire
-from tests.serving import free_port, process
+from tests.serving import free_port, http_client, process
 
 PATIENCE = 30.0
 """Seconds after which no test waits any more."""
@@ -62,7 +62,7 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, **options: Any) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE, **options)
+        return http_client(self.url, **options)
 
     def output(self) -> str:
         """What the server has said so far."""

@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 
 from tailrace import Engine, Outcome, read_notice
 from tailrace.wire.websocket import read_message
-from tests.serving import serving
+from tests.serving import http_client, serving
 from tests.system.app import control, lives, router, until
 from tests.system.servers import PATIENCE, Reader
 
@@ -82,7 +82,7 @@ async def client_of(*middleware: Middleware) -> AsyncIterator[httpx.AsyncClient]
     app.state.tailrace_engine = Engine()
     app.include_router(router)
     app.include_router(control)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+    async with serving(app) as url, http_client(url) as client:
         yield client
 
 

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
+from tests.serving import http_client
 from tests.system.servers import PATIENCE, Kind, running
 
 HERE, THERE = "10.77.0.1", "10.77.0.2"
@@ -63,7 +62,7 @@ def linked_client(port: int) -> Iterator[int]:
 
 async def wait_for_ends(url: str) -> dict[str, dict[str, int]]:
     """What has become of the generators, once they are closed."""
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+    async with http_client(url) as client:
         flooded = await client.get("/lives/flooded?closed=1")
         # Now let the kernel give up after some seconds, not after a quarter of an hour.
         Path("/proc/sys/net/ipv4/tcp_retries2").write_text("3")

@@ -19,7 +19,7 @@ from tailrace.chat.models.base import Message, Model, Piece, Reasoning, Usage
 from tailrace.chat.settings import database_url
 from tailrace.chat.store import open_store
 from tests.raw import BOUND, Exchange, exchange
-from tests.serving import serving
+from tests.serving import http_client, serving
 
 JSON = {"Accept": "application/json"}
 SSE = {"Accept": "text/event-stream"}
@@ -174,7 +174,7 @@ async def chatting(
         auth = {"Authorization": f"Bearer {key}"} if key else {}
         # A connection for each request: on one that is used again every answer waits for a delayed acknowledgement.
         single = httpx.Limits(max_keepalive_connections=0)
-        http = httpx.AsyncClient(base_url=url, headers=auth, timeout=BOUND, limits=single)
+        http = http_client(url, headers=auth, limits=single)
         await stack.enter_async_context(http)
         # The server listens before it has started; the first answer comes when it has.
         await http.get("/health")
