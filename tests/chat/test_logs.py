@@ -331,6 +331,12 @@ def drawn(facts: ServerFacts, width: int = 80) -> str:
     return stream.getvalue()
 
 
+def test_the_banner_of_workers_says_what_they_share() -> None:
+    text = drawn(replace(FACTS, streams="redis://127.0.0.1:6379/0", status="starting 4 workers"))
+    for name, value in [("Streams", "redis://127.0.0.1:6379/0"), ("Status", "starting 4 workers")]:
+        assert any(line.startswith(f"│ {name} ") and value in line for line in text.splitlines()), name
+
+
 def test_the_banner_says_what_one_needs_to_know() -> None:
     text = drawn(FACTS)
     assert text.splitlines()[0].startswith("╭─ tailrace chat server ─")
@@ -348,6 +354,7 @@ def test_the_banner_says_what_one_needs_to_know() -> None:
     ]:
         assert any(line.startswith(f"│ {name} ") and value in line for line in text.splitlines()), name
     assert "Note" not in text
+    assert "Streams" not in text
     assert {len(line) for line in text.splitlines()} == {80}
 
 

@@ -263,6 +263,8 @@ async def wait_for_workers(url: str, server: Served, without: int = 0) -> list[i
 async def test_workers_on_one_database_serve_replace_each_other_and_end(tmp_path: Path, redis: RedisServer) -> None:
     with served(tmp_path, "--workers", "2", "--streams", redis.url, TAILRACE_DEMO_PACE="0.02") as running:
         url = await running.url()
+        (started,) = running.records("server_started")
+        assert (started["status"], started["streams"]) == ("starting 2 workers", redis.url)
         victim, _ = await wait_for_workers(url, running)
         async with client(url) as chat:
             said = await asyncio.gather(*(chat.post("/chat/stream", json=SHORT) for _ in range(4)))

@@ -46,6 +46,7 @@ class ServerFacts:
 
     - `address`: the server's URL, without a path.
     - `database`: the database's URL, without its password.
+    - `streams`: the URL of the streams, without its password, if other processes can share them.
     - `note`: a sentence on the choice of the model, if there is one.
     - `stop`: how to stop the server.
     """
@@ -54,6 +55,7 @@ class ServerFacts:
     address: str
     database: str
     framework: str = FRAMEWORK
+    streams: str | None = None
     status: str = "ready"
     note: str | None = None
     stop: str = "press Ctrl-C"

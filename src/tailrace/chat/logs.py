@@ -178,6 +178,7 @@ def _server_started(record: logging.LogRecord) -> RenderableType:
         ("Demo page", f"{facts['address']}/demo"),
         ("API", f"{facts['address']}/docs"),
         ("Database", facts["database"]),
+        *([("Streams", facts["streams"])] if facts["streams"] else []),
         ("Status", facts["status"]),
         *([("Note", facts["note"])] if facts["note"] else []),
         ("To stop", facts["stop"]),

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
@@ -124,12 +125,11 @@ async def _open(
         demo_pace=settings.demo_pace,
         timeout=settings.model_timeout,
     )
-    async with (
-        opened as model,
-        aclosing(engine),
-        open_store(url, streams=await streams_of(engine, settings.streams)) as store,
-    ):
-        return ServerFacts(model.name, address, store.place, note=note)
+    async with opened as model, aclosing(engine):
+        streams = await streams_of(engine, settings.streams)
+        async with open_store(url, streams=streams) as store:
+            place = None if streams is None else streams.place
+            return ServerFacts(model.name, address, store.place, streams=place, note=note)
 
 
 # The server
@@ -294,7 +294,7 @@ def serve_reloading(listener: socket.socket, facts: ServerFacts) -> int:
 def serve_on_workers(listener: socket.socket, facts: ServerFacts, count: int) -> int:
     """Serve in several processes until a signal arrives, and return the exit status."""
     _configure_logging()
-    announce(facts)
+    announce(replace(facts, status=f"starting {count} workers"))
     return Supervisor(work, listener, count).run()
 
 
