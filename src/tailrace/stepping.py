@@ -207,7 +207,7 @@ class Sleepers(dict[Sleeper, _Step]):
         while due and perf_counter() < end:
             for _ in range(min(STEPS, len(due))):
                 step = due.popleft()
-                sleeper, context, proceed = step
+                sleeper = step[0]
                 act = sleeper.act
                 if act is not None and not sleeper._must_wake:
                     self._acting = sleeper
@@ -219,6 +219,7 @@ class Sleepers(dict[Sleeper, _Step]):
                         continue
                     del self[sleeper]
                 sleeper._must_wake = False
+                _, context, proceed = step
                 try:
                     context.run(proceed, done)
                 except Exception as error:  # a task keeps its own errors, so this is one of the event loop's

@@ -126,7 +126,7 @@ class Connection:
                     if len(body) > MAX_SEND:
                         body = await self._send_but_last(body)
                     self._sending = 1
-                    await send(spell_part(body))
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
                     self._sending = 0
                     if tail.position < log.top:
                         # Some servers' `send` never suspends, and a long history would then block the event loop.
