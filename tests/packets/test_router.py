@@ -26,6 +26,7 @@ from tailrace.packets import (
     on_packet,
     packets_router,
 )
+from tests.asgi.apps import small_engine
 from tests.packets.apps import LINES, Recorded, client_of, data, echo, opened, resumed, say
 from tests.packets.test_session import nothing
 from tests.raw import BOUND
@@ -248,6 +249,33 @@ async def test_too_many_sessions() -> None:
         refused = await client.post("/stream", json=data(0))
         assert (refused.status_code, refused.json()["code"]) == (503, "too_many_sessions")
         assert "retry-after" in refused.headers
+
+
+async def test_sessions_that_keep_too_much_together() -> None:
+    recorded = Recorded(nothing, limits=PacketLimits(kept_bytes=20_000))
+    half, little = data("x" * 9_000), data("little")
+    async with client_of(recorded) as client, opened(client, half) as large, opened(client, little) as small:
+        assert (await large.say(half)).status_code == 202
+        for refused in (await large.say(half), await small.say(data("x" * 10_000))):
+            assert (refused.status_code, refused.json()["code"]) == (503, "sessions_full")
+            assert "retry-after" in refused.headers
+        assert (await small.say(half)).status_code == 202  # no more than its share
+        refused = await client.post("/stream", json=little)
+        assert (refused.status_code, refused.json()["code"]) == (503, "sessions_full")
+        assert (await large.end()).status_code == 200
+        assert (await small.say(half)).status_code == 202
+        async with opened(client, little):
+            pass
+
+
+async def test_what_the_hooks_send_counts() -> None:
+    recorded = Recorded(echo, engine=small_engine(heartbeat=0.01), limits=PacketLimits(kept_bytes=20_000))
+    async with client_of(recorded) as client, opened(client, data("x" * 11_000)) as talk:
+        await talk.packet()
+        async with asyncio.timeout(BOUND):
+            while (answer := await client.post("/stream", json=data("bye"))).status_code == 200:
+                assert answer.json()["packet_type"] == "RESULT"
+        assert answer.json()["code"] == "sessions_full"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])

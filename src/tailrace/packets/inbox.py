@@ -26,6 +26,8 @@ class PacketLimits:
     - `pending`, `pending_bytes`: the most packets of a session that wait for the read hook, and their bytes. A client
       that sends more gets 429. A body may hold `pending` packets.
     - `sessions`: the most sessions that one process keeps open.
+    - `kept_bytes`: the most bytes of packets that they keep together, both ways. Beyond it, none opens, and those that
+      keep more than an equal share get 503.
     - `seconds`: how long a request's body may take to arrive.
     """
 
@@ -34,10 +36,11 @@ class PacketLimits:
     pending: int = 1_024
     pending_bytes: int = 1 << 20
     sessions: int = 10_000
+    kept_bytes: int = 1 << 30
     seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("packet", "body", "pending", "pending_bytes", "sessions", "seconds"):
+        for name in ("packet", "body", "pending", "pending_bytes", "sessions", "kept_bytes", "seconds"):
             if (value := getattr(self, name)) <= 0:
                 raise ValueError(f"expected {name} to be above 0, but got {value}")
         if self.packet > self.body:

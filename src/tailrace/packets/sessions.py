@@ -23,6 +23,7 @@ from ..routing.body import BodyRefused
 from ..routing.endpoints import principal_name
 from .hooks import Hooks
 from .inbox import Inbox, Parcel, Rules, is_full
+from .kept import Kept, Share
 from .session import ClientSession
 
 logger = logging.getLogger("tailrace")
@@ -45,8 +46,13 @@ class Sessions:
     flow: Flow
     live: dict[str, ClientSession] = field(default_factory=dict)
     threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, HOOK_THREADS))
+    _kept: Kept = field(init=False)
+    _shares: dict[str, Share] = field(default_factory=dict)  # of the live sessions
     _adding: Counter[str] = field(default_factory=Counter)  # how many packets are being appended, by session
     _last: OrderedDict[str, bytes] = field(default_factory=OrderedDict)  # a digest of the last packets, by session
+
+    def __post_init__(self) -> None:
+        self._kept = Kept(self.rules.limits.kept_bytes)
 
     async def run(
         self, producer: Producer, *, engine: Engine, first: Sequence[bytes], hooks: Hooks, principal: Any
@@ -56,18 +62,20 @@ class Sessions:
         if len(self.live) >= rules.limits.sessions:
             message = f"expected fewer than {rules.limits.sessions} sessions in this process, but there are as many"
             raise StreamError(message, code="too_many_sessions", status=503)
+        if self._kept.full:
+            raise StreamError(str(self._kept), code="sessions_full", status=503)
         retention = rules.limits.retention(shared=engine.store.shared)
         log = await engine.log(_inbox_name(producer.log), retention=retention)
         try:
             await log.add([(None, line) for line in first])
             inbox = Inbox(log, rules, reports=engine.store.shared)
             session = ClientSession(producer, inbox, hooks, rules=rules, principal=principal, flow=self.flow)
-            with inbox.tail:
-                self.live[session.id] = session
+            with inbox.tail, Share(self._kept, engine.pulse, log, producer.log) as share:
+                self.live[session.id], self._shares[session.id] = session, share
                 try:
                     await session.run()
                 finally:
-                    del self.live[session.id]
+                    del self.live[session.id], self._shares[session.id]
         finally:
             await _discard(engine, log)
 
@@ -100,6 +108,10 @@ class Sessions:
                 "not read: send them again later"
             )
             raise BodyRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(parcel))
+        share = self._shares.get(outbox.stream)
+        if share is not None and not share.has_room_for(sum(map(len, parcel.lines))):
+            message = f"{self._kept}, and this one has its share: send the packets again later"
+            raise BodyRefused(message, code="sessions_full", status=503, reply_to=self._only_id(parcel))
         self._adding[outbox.stream] += len(parcel.lines)
         try:
             name = None if key is None else hashlib.sha256(b"\n".join([key.encode(), *parcel.lines])).hexdigest()
@@ -110,6 +122,8 @@ class Sessions:
             self._adding[outbox.stream] -= len(parcel.lines)
             if not self._adding[outbox.stream]:
                 del self._adding[outbox.stream]
+        if share is not None:
+            share.beat()
         self._remember(outbox, parcel)
 
     def _remember(self, outbox: Log, parcel: Parcel) -> None:
