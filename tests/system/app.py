@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
@@ -265,6 +267,13 @@ async def life(name: str, started: int = 0, closed: int = 0, requests: int = 0, 
 async def statistics(request: Request) -> dict[str, Any]:
     engine: Engine = request.app.state.tailrace_engine
     return {**asdict(engine.statistics()), "tasks": len(asyncio.all_tasks())}
+
+
+@control.get("/objects")
+async def objects() -> int:
+    """About as many as there are objects, of any kind, once those that only hold each other are gone."""
+    gc.collect()
+    return sys.getallocatedblocks()
 
 
 @control.get("/page")
