@@ -14,21 +14,38 @@ settings.load_profile("tailrace")
 
 SLOWEST = (
     "test_docs.py",
-    "rover/test_pages.py",
-    "system/test_widgets.py",
     "chat/test_docs_page.py",
-    "client/test_stream.py",
+    "rover/test_pages.py",
     "chat/test_demo_connection.py",
+    "system/test_widgets.py",
     "cli/test_server.py",
-    "chat/models/test_remote.py",
-    "log/redis/test_cluster.py",
     "chat/test_workers.py",
-    "chat/test_demo_page.py",
-    "test_examples.py",
-    "log/test_keeper.py",
+    "client/test_stream.py",
+    "chat/test_openapi.py",
+    "chat/models/test_remote.py",
+    "test_command_runner.py",
+    "system/test_servers.py",
     "cli/test_chat.py",
+    "log/redis/test_cluster.py",
+    "test_examples.py",
+    "chat/test_demo_display.py",
+    "chat/test_demo_page.py",
+    "cli/terminal/test_commands.py",
+    "test_exercises.py",
+    "system/test_shutdown.py",
+    "system/test_middleware.py",
+    "chat/test_demo_sessions.py",
+    "chat/test_demo_access.py",
+    "cli/terminal/test_dialogue.py",
+    "js/test_browser.py",
+    "system/test_deploy.py",
+    "js/test_decoders.py",
+    "system/test_leaks.py",
+    "system/test_shared.py",
+    "cli/terminal/test_screen.py",
+    "reliability/test_workers.py",
 )
-"""Files that take 45 seconds or more, begun first: the last file to begin keeps the other processes waiting."""
+"""Files that take about 40 seconds or more on a busy machine, begun first: the last file to begin keeps the other processes waiting."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
