@@ -45,7 +45,10 @@ SLOWEST = (
     "cli/terminal/test_screen.py",
     "reliability/test_workers.py",
 )
-"""Files that take about 40 seconds or more on a busy machine, begun first: the last file to begin keeps the other processes waiting."""
+"""Files that take about 40 seconds or more on a busy machine.
+
+They are begun first, because the last file to begin keeps the other processes waiting.
+"""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
