@@ -49,6 +49,7 @@ class Feed:
         self.engine: Engine = small_engine()
         self.seen: list[Any] = []
         self.found: list[Send] = []
+        self.errors: list[Exception] = []
         self.app = FastAPI()
         router = StreamRouter(engine=self.engine)
 
@@ -65,7 +66,7 @@ class Feed:
 
     @asynccontextmanager
     async def open(self, count: int = 3) -> AsyncIterator[list[websockets.ClientConnection]]:
-        async with serving(self.app) as url, asyncio.timeout(BOUND):
+        async with serving(self._call, interface="asgi3") as url, asyncio.timeout(BOUND):
             address = url.replace("http", "ws", 1) + "/feed"
             guests = [await websockets.connect(address, compression=None) for _ in range(count)]
             try:
@@ -74,6 +75,13 @@ class Feed:
                 for guest in guests:
                     await guest.close()
                 self.engine.drain()
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except Exception as error:
+            self.errors.append(error)
+            raise
 
 
 async def heard(guest: websockets.ClientConnection) -> Any:
@@ -133,6 +141,22 @@ async def test_a_guest_that_is_cut_off_ends_alone() -> None:
             assert [await heard(guest) for guest in others] == [number] * 2
         while log.readers > 2:  # noqa: ASYNC110 - bounded by the timeout of the feed
             await asyncio.sleep(0)
+
+
+async def test_a_server_that_refuses_news_is_sent_no_more() -> None:
+    """uvicorn raises RuntimeError after a close. The socket's own end is to follow, and not an error of the route."""
+    feed = Feed()
+    async with feed.open(2) as guests:
+        log = await feed.log()
+        _, last = [sleeper.act.__self__ for sleeper in log._sleepers if sleeper.act is not None]  # type: ignore[attr-defined]
+        await log.append("before")  # it is sent soon
+        await last._onward({"type": "websocket.close", "code": 1000})
+        with pytest.raises(websockets.ConnectionClosedOK):
+            await heard(guests[1])
+        assert await heard(guests[0]) == "before"
+        await log.append("after")
+        assert await heard(guests[0]) == "after"
+    assert not feed.errors
 
 
 async def test_a_large_event_is_sent_whole() -> None:
