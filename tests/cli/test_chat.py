@@ -175,10 +175,10 @@ def test_a_message_is_asked_for_on_a_terminal(server: Server, tmp_path: Path) ->
 
 def test_a_busy_session_is_status_1(server: Server) -> None:
     body = {"message": "a long one" * 9}
-    with httpx.stream("POST", f"{server.url}/chat/stream", json=body, headers=headers()) as response:
+    with httpx.stream("POST", f"{server.url}/chat/stream", json=body, headers=headers(), timeout=PATIENCE) as response:
         info = json.loads(next(response.iter_lines()))
         status, out, err = chat(server.url, "--session", info["session_id"], "--message", "hello")
-        httpx.post(f"{server.url}/chat/stream/{info['stream_id']}/stop", headers=headers())
+        httpx.post(f"{server.url}/chat/stream/{info['stream_id']}/stop", headers=headers(), timeout=PATIENCE)
     assert (status, out) == (1, "")
     assert err.startswith("the session is answering: ")
 
@@ -193,8 +193,8 @@ def test_ctrl_c_stops_the_model(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, err) == (130, b"")
-        stored = httpx.get(f"{slow.url}/sessions").json()["sessions"][0]
-        reply = httpx.get(f"{slow.url}/sessions/{stored['session_id']}").json()["messages"][-1]
+        stored = httpx.get(f"{slow.url}/sessions", timeout=PATIENCE).json()["sessions"][0]
+        reply = httpx.get(f"{slow.url}/sessions/{stored['session_id']}", timeout=PATIENCE).json()["messages"][-1]
         assert (reply["state"], reply["text"].rstrip("\n")) == ("stopped", (first + out).decode().rstrip("\n"))
 
 

@@ -13,6 +13,7 @@ import httpx
 from tailrace.cli.terminal.commands import COMMANDS, KEYS
 from tailrace.cli.terminal.server import NO_KEY
 from tailrace.testing.relay import Fault, relayed
+from tests.cli.served import PATIENCE
 from tests.cli.terminal.conftest import serve
 from tests.cli.terminal.screen import TAILRACE, chatting, session_of, terminal
 from tests.programs import Server
@@ -21,12 +22,13 @@ SUMMARY = r"complete · \d+ chunks · \d+\.\d s · {} context message"
 
 
 def whole_id(server: Server, short: str) -> str:
-    sessions = httpx.get(f"{server.url}/sessions").json()["sessions"]
+    sessions = httpx.get(f"{server.url}/sessions", timeout=PATIENCE).json()["sessions"]
     return next(str(each["session_id"]) for each in sessions if each["session_id"].startswith(short))
 
 
 def last_message(server: Server, short: str) -> dict[str, str]:
-    found: dict[str, str] = httpx.get(f"{server.url}/sessions/{whole_id(server, short)}").json()["messages"][-1]
+    session = httpx.get(f"{server.url}/sessions/{whole_id(server, short)}", timeout=PATIENCE).json()
+    found: dict[str, str] = session["messages"][-1]
     return found
 
 
@@ -130,7 +132,7 @@ def test_each_command_does_what_the_help_says(chat_server: Server, tmp_path: Pat
 
 
 def test_keys(chat_server: Server, tmp_path: Path) -> None:
-    short = httpx.post(f"{chat_server.url}/sessions/new").json()["session_id"][:8]
+    short = httpx.post(f"{chat_server.url}/sessions/new", timeout=PATIENCE).json()["session_id"][:8]
     with chatting(chat_server.url, tmp_path) as screen:
         screen.type("/he", "tab")
         screen.until(lambda: COMMANDS["health"].summary in screen.text, "expected what there is to choose from")
@@ -229,11 +231,11 @@ def test_what_is_typed_may_be_no_text(chat_server: Server, tmp_path: Path) -> No
 
 
 def test_a_busy_session_shows_the_running_reply_and_keeps_the_message(chat_server: Server, tmp_path: Path) -> None:
-    session_id = httpx.post(f"{chat_server.url}/sessions/new").json()["session_id"]
+    session_id = httpx.post(f"{chat_server.url}/sessions/new", timeout=PATIENCE).json()["session_id"]
     body = {"message": "something long", "session_id": session_id}
 
     def begin() -> None:
-        with httpx.stream("POST", f"{chat_server.url}/chat/stream", json=body) as response:
+        with httpx.stream("POST", f"{chat_server.url}/chat/stream", json=body, timeout=PATIENCE) as response:
             next(response.iter_bytes())
 
     with chatting(chat_server.url, tmp_path, "--session", session_id) as screen:
@@ -250,7 +252,7 @@ def test_a_busy_session_shows_the_running_reply_and_keeps_the_message(chat_serve
         screen.ask(f"/open {session_id}", "Continuing", "You sent this before")
         screen.type("ctrl-c")
         screen.wait("stopped ·")
-        httpx.delete(f"{chat_server.url}/sessions/{session_id}")
+        httpx.delete(f"{chat_server.url}/sessions/{session_id}", timeout=PATIENCE)
         screen.send("short hello")
         deleted = "this session was deleted: send your message again to begin a new one"
         # Not `ask`: the message is in the prompt again, and its text begins behind it.

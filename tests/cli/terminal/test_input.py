@@ -12,6 +12,7 @@ from tailrace.chat.access import ANYBODY
 from tailrace.cli.terminal.commands import COMMANDS
 from tailrace.cli.terminal.input import history_path, open_history
 from tests.chat.api import talking
+from tests.cli.served import PATIENCE
 from tests.cli.terminal.screen import TAILRACE, chatting, chatting_with, session_of, terminal
 from tests.programs import Server
 
@@ -66,14 +67,14 @@ def test_enter_in_a_search_takes_what_was_found(chat_server: Server, tmp_path: P
 
 
 def test_what_was_typed_before_a_question_does_not_answer_it(chat_server: Server, tmp_path: Path) -> None:
-    session_id = httpx.post(f"{chat_server.url}/sessions/new").json()["session_id"]
+    session_id = httpx.post(f"{chat_server.url}/sessions/new", timeout=PATIENCE).json()["session_id"]
     with chatting(chat_server.url, tmp_path, "--session", session_id) as screen:
         screen.type("/delete", "enter", "y", "enter")
         screen.until(lambda: screen.text.endswith("[y/N]"), "expected the question")
         # It comes to its own end, and so does what is asked after it.
         screen.type("n", "enter")
         screen.until(lambda: "Nothing was deleted." in screen.text, "expected nothing")
-    assert httpx.get(f"{chat_server.url}/sessions/{session_id}").status_code == 200
+    assert httpx.get(f"{chat_server.url}/sessions/{session_id}", timeout=PATIENCE).status_code == 200
 
 
 def test_all_commands_have_room_below_the_last_line(chat_server: Server, tmp_path: Path) -> None:
@@ -160,6 +161,6 @@ def test_a_long_text_pasted_in_one_burst_is_one_message(chat_server: Server, tmp
         screen.until(lambda: "complete ·" in screen.text, "expected one reply")
         screen.prompt()
         assert screen.text.count("complete ·") == 1
-    sessions = httpx.get(f"{chat_server.url}/sessions").json()["sessions"]
-    messages = httpx.get(f"{chat_server.url}/sessions/{sessions[0]['session_id']}").json()["messages"]
+    sessions = httpx.get(f"{chat_server.url}/sessions", timeout=PATIENCE).json()["sessions"]
+    messages = httpx.get(f"{chat_server.url}/sessions/{sessions[0]['session_id']}", timeout=PATIENCE).json()["messages"]
     assert messages[0]["text"] == text.replace("\r", "\n").strip()

@@ -164,8 +164,8 @@ def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None:
             assert shown(screen, server.url) == [*BEGUN, *LOST]
             assert re.search(r"^failed · 1 chunk · .* · 1 context message: ", screen.said, re.MULTILINE)
             screen.ask("and now?", "and another", "complete ·")
-            [session] = httpx.get(f"{again.url}/sessions").json()["sessions"]
-            messages = httpx.get(f"{again.url}/sessions/{session['session_id']}").json()["messages"]
+            [session] = httpx.get(f"{again.url}/sessions", timeout=PATIENCE).json()["sessions"]
+            messages = httpx.get(f"{again.url}/sessions/{session['session_id']}", timeout=PATIENCE).json()["messages"]
             assert [message["state"] for message in messages if message["role"] == "assistant"] == [
                 "interrupted",
                 "complete",
