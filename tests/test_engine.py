@@ -103,14 +103,14 @@ def test_an_unknown_url_scheme_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("redi://user:s3cr/t@host/1", "redi://host/1"),
-        ("user:s3cret@host:6379", "host:6379"),
-        (":s3cret@host", "host"),
-        ("redi://host", "redi://host"),
+        ("redi://user:s3cr/t@host/1", "'redi://'"),
+        ("redi://host/name?sentinel_password=s3cr@t", "'redi://'"),
+        ("user:s3cret@host:6379", "no scheme"),
+        ("", "no scheme"),
     ],
 )
 def test_a_refused_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    with pytest.raises(ValueError, match=f", but got {shown!r}$"):
+    with pytest.raises(ValueError, match=f", but got {shown}$"):
         Engine(url)
 
 

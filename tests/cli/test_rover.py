@@ -149,7 +149,7 @@ async def test_a_pilot_that_stood_still_does_not_say_more(photo: Path, redis: Re
         (
             "--streams nowhere://x",
             "expected a URL that begins with memory:// or redis:// or redis+cluster:// or redis+sentinel:// or "
-            "rediss:// or rediss+cluster:// or rediss+sentinel:// or unix://, but got 'nowhere://x'",
+            "rediss:// or rediss+cluster:// or rediss+sentinel:// or unix://, but got 'nowhere://'",
         ),
     ],
 )

@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         "",
         2,
         "cannot use the streams: expected a URL that begins with memory:// or redis:// or redis+cluster:// or "
-        "redis+sentinel:// or rediss:// or rediss+cluster:// or rediss+sentinel:// or unix://, but got 'http://here'",
+        "redis+sentinel:// or rediss:// or rediss+cluster:// or rediss+sentinel:// or unix://, but got 'http://'",
     ),
     "streams-address": (
         {"TAILRACE_STREAMS": "redis://:secret@here:port"},

@@ -58,8 +58,8 @@ def _open_store(url: str, keeping: Keeping, pulse: Pulse) -> LogStore:
     scheme, mark, _ = url.partition("://")  # urlsplit refuses several hosts of which one is an IPv6 address
     if not mark or scheme.lower() not in STORES:
         known = " or ".join(f"{scheme}://" for scheme in sorted(STORES))
-        shown = re.sub("^(.*?://)?.*@", r"\1", url)  # without a password
-        raise ValueError(f"expected a URL that begins with {known}, but got {shown!r}")
+        got = repr(scheme + mark) if mark else "no scheme"  # the rest may contain passwords
+        raise ValueError(f"expected a URL that begins with {known}, but got {got}")
     return STORES[scheme.lower()](url, keeping, pulse)
 
 
