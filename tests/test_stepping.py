@@ -584,6 +584,26 @@ async def test_a_sleeper_may_act_while_its_task_sleeps_on() -> None:
     await asyncio.wait(tasks)
 
 
+@on_each_loop
+async def test_a_task_that_woke_instead_of_acting_is_stepped_by_no_further_news() -> None:
+    sleepers, gate = Sleepers(), asyncio.Event()
+
+    async def sleep() -> None:
+        sleeper = sleepers.sleeper()
+        sleeper.act = lambda: None
+        await sleeper
+        assert not sleeper.asleep
+        await gate.wait()
+
+    tasks = [asyncio.create_task(sleep()) for _ in range(2)]
+    await asyncio.sleep(0)
+    for _ in range(2):
+        sleepers.wake_all()
+        await turns(3)
+    gate.set()
+    await asyncio.gather(*tasks)
+
+
 class Acting:
     """Tasks that leave their news to an act, which awaits `work`. They note what they had to await themselves."""
 

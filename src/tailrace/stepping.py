@@ -3,7 +3,8 @@
 To wake a task through a future takes a future, a handle and a callback of the event loop for each task. Here, a task
 awaits its `Sleeper`, which keeps what would wake it, and one callback of the event loop steps all tasks. Each of these
 steps is an ordinary step of an ordinary task: the task is the current one, its context is current, and it may await
-anything and be cancelled anywhere.
+anything and be cancelled anywhere. A task that has something simple to do at each news may leave that to the callback,
+and sleep on: see `Sleeper.act`.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class Sleeper:
         must await `rest`. Half the time of a broadcast is what each task's own step takes (measured).
         """
         self.rest: Awaitable[None] | None = None
+        """What `act` has begun, or its error, for the task to await. The task sets this to None before it does so."""
 
     def __await__(self) -> Generator[Any, None, None]:
         self._asyncio_future_blocking = True
@@ -232,5 +234,4 @@ class Sleepers(dict[Sleeper, _Step]):
         sleeper.rest = rest
         if (step := self.pop(sleeper, None)) is not None:
             _, context, proceed = step
-            sleeper._must_wake = False
             context.run(proceed, self._done)
