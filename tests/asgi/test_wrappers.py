@@ -18,9 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tailrace import Engine, Log, StreamRouter
 from tailrace.asgi.wrappers import _WRAPPERS, is_server, past_wrappers, relay_of
+from tailrace.log.base import BATCH_ENTRIES
 from tests.asgi.apps import small_engine
 from tests.raw import BOUND
-from tests.serving import serving
+from tests.serving import http_client, serving
 from tests.silence import silent_loop as silent_loop
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -45,8 +46,10 @@ class Watch:
 class Feed:
     """A log, read over HTTP and WebSockets on a real server."""
 
-    def __init__(self, watched: str = "") -> None:
-        self.engine: Engine = small_engine()
+    def __init__(self, watched: str = "", **options: Any) -> None:
+        # By default, no ping wakes a reader that news did not.
+        self.engine: Engine = small_engine(**{"heartbeat": 2 * BOUND, **options})
+        self.url = ""
         self.seen: list[Any] = []
         self.found: list[Send] = []
         self.errors: list[Exception] = []
@@ -66,8 +69,8 @@ class Feed:
 
     @asynccontextmanager
     async def open(self, count: int = 3) -> AsyncIterator[list[websockets.ClientConnection]]:
-        async with serving(self._call, interface="asgi3") as url, asyncio.timeout(BOUND):
-            address = url.replace("http", "ws", 1) + "/feed"
+        async with serving(self._call, interface="asgi3") as self.url, asyncio.timeout(BOUND):
+            address = self.url.replace("http", "ws", 1) + "/feed"
             guests = [await websockets.connect(address, compression=None) for _ in range(count)]
             try:
                 yield guests
@@ -131,6 +134,36 @@ async def test_a_guest_that_reads_nothing_delays_nobody_and_gets_everything_late
         assert [await heard(stuck) for _ in texts] == texts
 
 
+async def test_a_guest_that_stops_reading_the_news_is_abandoned() -> None:
+    feed = Feed(heartbeat=0.05, send_timeout=0.2)
+    async with feed.open(2) as [stuck, reader]:
+        log = await feed.log()
+        stuck.transport.pause_reading()
+        while log.readers > 1:
+            await log.append("x" * 500_000)
+            assert len(await heard(reader)) == 500_000
+        stuck.transport.resume_reading()
+
+
+async def test_each_reader_is_sent_news_in_its_own_form() -> None:
+    feed = Feed()
+    async with (
+        feed.open(1) as [guest],
+        http_client(feed.url, headers={"Accept": "application/x-ndjson"}) as client,
+        client.stream("GET", "/feed") as lines,
+        client.stream("GET", "/feed", headers={"Accept": "text/event-stream"}) as events,
+    ):
+        log = await feed.log()
+        of_lines, of_events = lines.aiter_lines(), events.aiter_lines()
+        for number in range(5):
+            await log.append(number)
+            assert await heard(guest) == number
+            assert from_json(await anext(of_lines))["data"] == number
+            while not (field := await anext(of_events)).startswith("data:"):
+                pass
+            assert field == f"data: {number}"
+
+
 async def test_a_guest_that_is_cut_off_ends_alone() -> None:
     feed = Feed()
     async with feed.open(3) as [gone, *others]:
@@ -157,6 +190,15 @@ async def test_a_server_that_refuses_news_is_sent_no_more() -> None:
         await log.append("after")
         assert await heard(guests[0]) == "after"
     assert not feed.errors
+
+
+async def test_news_of_several_batches_comes_without_further_news() -> None:
+    feed, items = Feed(), list(range(2 * BATCH_ENTRIES + 1))
+    async with feed.open(2) as guests:
+        log = await feed.log()
+        await log.append(*items)
+        for guest in guests:
+            assert [await heard(guest) for _ in items] == items
 
 
 async def test_a_large_event_is_sent_whole() -> None:

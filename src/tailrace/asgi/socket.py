@@ -57,7 +57,7 @@ class _Bridge(Relay):
 
     __slots__ = (
         "_accepted", "_answer", "_app", "_body_read", "_closed", "_ended", "_messages", "_method", "_mute", "_posts",
-        "_receive_socket", "_scope", "_send_socket", "_send_url", "_stop", "_stop_asked", "_stop_url",
+        "_receive_socket", "_scope", "_send_url", "_stop", "_stop_asked", "_stop_url",
     )  # fmt: skip
 
     def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, method: str) -> None:
