@@ -8,8 +8,8 @@ from tailrace.pulse import Pulse
 
 
 async def test_a_share_that_was_closed_counts_no_more() -> None:
-    kept, log, other = Kept(100), MemoryLog("one"), MemoryLog("other")
-    with Share(kept, Pulse(60), log) as share, Share(kept, Pulse(60), other):
+    kept, pulse, log, other = Kept(100), Pulse(60), MemoryLog("one"), MemoryLog("other")
+    with Share(kept, pulse, log) as share, Share(kept, pulse, other):
         await log.append("x" * 78)
         assert share.has_room_for(20)
         assert not share.has_room_for(21)
@@ -19,3 +19,4 @@ async def test_a_share_that_was_closed_counts_no_more() -> None:
     await log.append("too late")  # a packet that was on its way to a store
     share.beat()
     assert (kept.size, kept.shares) == (0, 0)
+    assert not any(pulse._slots)

@@ -16,9 +16,6 @@ class Kept:
         self.size = 0
         self.shares = 0
 
-    def __str__(self) -> str:
-        return f"expected sessions that keep less than {self.most} bytes together, but those here keep {self.size}"
-
     @property
     def full(self) -> bool:
         """True if no more sessions may open."""

@@ -62,8 +62,9 @@ class Sessions:
         if len(self.live) >= rules.limits.sessions:
             message = f"expected fewer than {rules.limits.sessions} sessions in this process, but there are as many"
             raise StreamError(message, code="too_many_sessions", status=503)
-        if self._kept.full:
-            raise StreamError(str(self._kept), code="sessions_full", status=503)
+        if (kept := self._kept).full:
+            message = f"expected sessions that keep less than {kept.most} bytes together, but they keep {kept.size}"
+            raise StreamError(message, code="sessions_full", status=503)
         retention = rules.limits.retention(shared=engine.store.shared)
         log = await engine.log(_inbox_name(producer.log), retention=retention)
         try:
@@ -109,8 +110,11 @@ class Sessions:
             )
             raise BodyRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(parcel))
         share = self._shares.get(outbox.stream)
-        if share is not None and not share.has_room_for(sum(map(len, parcel.lines))):
-            message = f"{self._kept}, and this one has its share: send the packets again later"
+        if share is not None and not share.has_room_for(size := sum(map(len, parcel.lines))):
+            message = (
+                f"expected sessions that keep at most {self._kept.most} bytes together, but with these packets they "
+                f"would keep {self._kept.size + size}, and this one more than its share: send them again later"
+            )
             raise BodyRefused(message, code="sessions_full", status=503, reply_to=self._only_id(parcel))
         self._adding[outbox.stream] += len(parcel.lines)
         try:
