@@ -14,6 +14,7 @@ from fastapi import HTTPException
 from pydantic import field_validator
 
 from tailrace import Flow, Log, LogClosed, StoreUnavailable, StreamError
+from tailrace.log.memory import MemoryLog
 from tailrace.packets import (
     ClientSession,
     PacketLimits,
@@ -22,7 +23,7 @@ from tailrace.packets import (
     SessionState,
     SocketPacket,
 )
-from tailrace.packets.inbox import MAX_READ, Parcel
+from tailrace.packets.inbox import MAX_READ, Inbox, Parcel, Rules
 from tailrace.packets.sessions import owner_of
 from tailrace.routing.body import BodyRefused
 from tests.packets.apps import Recorded, client_of, data, echo, insist, opened, resumed
@@ -108,9 +109,21 @@ async def test_packets_that_wait_are_read_once_unless_they_are_large(size: int, 
         released.set()
         assert [(await talk.packet())["payload"] for _ in payloads] == payloads
         assert read.total() == 1 + len(payloads) + again  # the session reads its first packet again
-        assert (await talk.say(data("small"))).status_code == 202
-        assert (await talk.packet())["payload"] == "small"
-        assert read["small"] == 1
+        assert (await talk.say(data(later := "x" * (size - 100)))).status_code == 202
+        assert (await talk.packet())["payload"] == later
+        assert read[later] == 1
+
+
+async def test_packets_that_are_repeated_do_not_wait_again() -> None:
+    inbox = Inbox(MemoryLog("inbox"), Rules(SocketPacket, frozenset(), PacketLimits()), reports=False)
+    packet = SocketPacket(packet_type="DATA", payload="hello")
+    parcel = Parcel([line := packet.encode()], [packet])
+    for _ in range(2):
+        await inbox.add(parcel, key="key")
+    assert inbox._size == len(line)
+    assert inbox.take(1, line) is packet
+    await inbox.add(parcel, key="key")
+    assert (inbox._read, inbox._size) == ({}, 0)
 
 
 async def test_sync_hooks_run_in_threads() -> None:
