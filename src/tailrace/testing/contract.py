@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 from ..errors import LogClosed, LogExists, LogReset
 from ..events import Outcome
@@ -137,16 +138,19 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
     async def test_an_event_that_comes_during_an_attach_arrives(self) -> None:
         """An event of a quiet stream that comes while a process attaches reaches its readers, with none behind it."""
         async with self.open_stores() as (one, other):
+
+            async def join(name: str, count: int) -> list[Any]:
+                return await self._read(await other.attach(name, Retention()), count)
+
             for number in range(60):
                 name = f"/quiet-{number}"
                 here = await self._soon(one.attach(name, Retention()))
-                attaching = asyncio.create_task(other.attach(name, Retention()))
+                joining = asyncio.create_task(join(name, 1))
                 await turns(number)
                 await self._soon(here.append(number))
-                there = await self._soon(attaching)
-                assert await self._read(there, 1) == [number]
+                assert await self._soon(joining) == [number]
                 await self._soon(here.append("next"))
-                assert await self._read(there, 2) == [number, "next"]
+                assert await join(name, 2) == [number, "next"]
 
     # Forgetting
 

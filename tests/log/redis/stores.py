@@ -91,10 +91,38 @@ async def stores(
         yield opened
 
 
-async def attached(store: RedisStore, name: str) -> RedisLog:
+async def found(store: RedisStore, name: str) -> RedisLog:
     log = await store.find(name)
     assert log is not None, f"expected a log named {name!r}"
     return log
+
+
+async def attached(store: RedisStore, name: str) -> RedisLog:
+    """Return a log that hears its channels, as after its first use."""
+    log = await found(store, name)
+    await heard(store, log)
+    return log
+
+
+async def shared(*stores: RedisStore, name: str = "/log") -> list[RedisLog]:
+    """Return a log as each store has it. All of them hear its channels."""
+    logs = [await store.attach(name, Retention()) for store in stores]
+    for store, log in zip(stores, logs, strict=True):
+        await heard(store, log)
+    return logs
+
+
+async def heard(store: RedisStore, log: RedisLog) -> None:
+    """Let a log hear its channels."""
+    log.listen(_use)
+    try:
+        await store._mirrors.attach(log)
+    finally:
+        log.unlisten(_use)
+
+
+def _use(_: Log) -> None:
+    """Use a log, because it is listened to."""
 
 
 async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:

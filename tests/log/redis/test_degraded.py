@@ -23,7 +23,7 @@ from tests.raw import exchange, values
 from tests.serving import serving
 
 from .redis_server import RedisServer, redis_cluster, redis_server
-from .stores import QUICK, SLOW, FlakyStore, listening, settled, stores, take, until
+from .stores import QUICK, SLOW, FlakyStore, listening, settled, shared, stores, take, until
 
 LIMIT = 30.0
 PATIENT = replace(QUICK, patience=LIMIT)
@@ -276,7 +276,7 @@ async def test_a_log_that_is_not_degraded_any_more_has_what_it_missed(redis: Red
 
 async def test_a_process_serves_what_it_holds_and_refuses_the_rest(redis: RedisServer) -> None:
     async with relayed(redis.url) as relay, stores(relay.url, 1, pace=replace(QUICK, linger=60.0)) as (store,):
-        log = await store.attach(NAME, Retention())
+        [log] = await shared(store)
         await log.append(1, 2)
         await settled(store)
         async with cut_off(relay):

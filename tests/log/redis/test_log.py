@@ -23,6 +23,7 @@ from tests.log.redis.stores import (
     data_of,
     read_all,
     settled,
+    shared,
     stores,
     take,
     until,
@@ -131,7 +132,7 @@ async def test_a_frame_that_is_lost_is_loaded_when_the_next_comes(redis: RedisSe
 
 async def test_the_end_is_not_told_before_what_is_missing(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here, there = await shared(one, other)
         with there.tail() as tail:
             async with other.missing("+"):
                 await here.append(1)
@@ -143,7 +144,7 @@ async def test_the_end_is_not_told_before_what_is_missing(redis: RedisServer) ->
 async def test_frames_behind_a_gap_are_bounded(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EARLY_BYTES", 10)
     async with stores(redis.url, pace=SLOW) as (one, other):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here, there = await shared(one, other)
         async with other.missing("+"):
             await here.append(0)
 
@@ -162,7 +163,7 @@ async def test_a_mirror_that_lacks_too_much_goes_on_from_the_newest(
 ) -> None:
     monkeypatch.setattr(module, "LOADED_BYTES", 20)
     async with stores(redis.url, pace=SLOW) as (one, other):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here, there = await shared(one, other)
         with there.tail() as tail:
             await here.append(0)
             assert await take(tail, 1) == [0]
@@ -189,7 +190,7 @@ async def test_the_last_event_of_a_quiet_stream_is_found_by_the_probe(redis: Red
         here = await one.create(NAME, Retention())
         there = await attached(other, NAME)
         with there.tail() as tail:
-            other.deaf = lambda channel: channel == there.channel
+            other.deaf = lambda channel: channel in there.channels
             await here.append(1)
             assert await take(tail, 1) == [1]
             await here.stop()
@@ -200,7 +201,7 @@ async def test_the_last_event_of_a_quiet_stream_is_found_by_the_probe(redis: Red
 
 async def test_an_append_that_overtakes_others_waits_for_them(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here, there = await shared(one, other)
         await settled(one, other)
         other.deaf = lambda _: True
         await here.append(1)
@@ -267,7 +268,7 @@ async def test_a_reader_of_history_that_was_replaced_is_reset(
 ) -> None:
     monkeypatch.setattr(module, "HELD_BYTES", 1)
     async with stores(redis.url, pace=SLOW) as (one, other):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here, there = await shared(one, other)
         for number in (1, 2, 3):
             await here.append(number)
         await until(lambda: there.top == 3)
@@ -281,7 +282,7 @@ async def test_a_reader_of_history_that_was_replaced_is_reset(
 @pytest.mark.parametrize("probed", [True, False])
 async def test_readers_and_publishers_learn_that_all_is_lost(redis: RedisServer, probed: bool) -> None:
     async with stores(redis.url) as (one, other):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here, there = await shared(one, other)
         await here.append(1)
         with there.tail(1) as tail:
             redis.ask("FLUSHALL")
@@ -301,7 +302,7 @@ async def test_readers_and_publishers_learn_that_all_is_lost(redis: RedisServer,
 @pytest.mark.parametrize("written", [0, 1, 2, 3], ids=["lower", "still lower", "as high", "higher"])
 async def test_lost_writes_are_found_by_the_next_frame_or_load(redis: RedisServer, written: int) -> None:
     async with stores(redis.url, 3, pace=SLOW) as (one, other, third):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here, there = await shared(one, other)
         await here.append(1)
         kept = Snapshot(redis)
         for number in (2, 3):
@@ -325,14 +326,14 @@ async def test_lost_writes_are_found_by_the_next_frame_or_load(redis: RedisServe
 
 async def test_a_frame_of_another_incarnation_is_noticed(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here, there = await shared(one, other)
         await settled(one, other)
         await here.append(1)
         await until(lambda: there.top == 1)
         missed: list[bytes] = []
 
         def miss(channel: bytes) -> bool:
-            if channel == there.channel:
+            if channel in there.channels:
                 missed.append(channel)
             return True
 
@@ -347,7 +348,7 @@ async def test_a_frame_of_another_incarnation_is_noticed(redis: RedisServer) -> 
 
 async def test_an_end_before_the_place_of_a_mirror_shows_lost_writes(redis: RedisServer) -> None:
     async with stores(redis.url, 3, pace=SLOW) as (one, other, third):
-        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        here, there = await shared(one, other)
         kept = Snapshot(redis)
         await here.append(1)
         await until(lambda: there.top == 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ from tailrace.log.redis.columns import Columns
 from tailrace.log.redis.frames import Batch
 from tailrace.log.redis.link import Script
 from tailrace.log.redis.log import RedisLog
+from tailrace.log.redis.mirror import Mirror
 from tailrace.log.redis.mirrors import Mirrors
 from tailrace.log.redis.store import Pace
 from tests.reliability import oracle, test_connections, test_servers
@@ -109,18 +110,18 @@ def without_check_of_history(patch: pytest.MonkeyPatch) -> None:
 
 
 def history_before_subscription(patch: pytest.MonkeyPatch) -> None:
-    make, subscribe = Mirrors._make, Mirrors._subscribe
+    attach, subscribe = Mirrors.attach, Mirrors._subscribe
 
-    async def make_first(self: Mirrors, name: str) -> RedisLog | None:
-        if (log := await make(self, name)) is not None:
-            await asyncio.sleep(0.005)  # as much as the way to a server that is further away
-            await subscribe(self, name, log.channel)
-        return log
+    async def attach_first(self: Mirrors, log: Mirror) -> None:
+        lacking = log.channels[log.hears : log.needs]
+        await attach(self, log)
+        await asyncio.sleep(0.005)  # as much as the way to a server that is further away
+        await subscribe(self, log.name, lacking)
 
-    async def subscribe_later(self: Mirrors, name: str, channel: bytes) -> None:
+    async def subscribe_later(self: Mirrors, name: str, channels: Sequence[bytes]) -> None:
         await self.servers.ready("", 1)
 
-    patch.setattr(Mirrors, "_make", make_first)
+    patch.setattr(Mirrors, "attach", attach_first)
     patch.setattr(Mirrors, "_subscribe", subscribe_later)
 
 
@@ -128,7 +129,7 @@ MUTATIONS: list[tuple[str, Mutation, list[str]]] = [
     (
         "the dedupe of batches",
         without_dedupe,
-        ["an_event_that_comes_during_an_attach_arrives"],
+        ["history_then_live_has_no_gap_and_no_duplicate"],
     ),
     (
         "the dedupe of repeated appends",

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from tailrace import LogStore, StreamResponse
 from tests.asgi.apps import Server, small_engine
 from tests.log.redis.redis_server import RedisServer
-from tests.log.redis.stores import LIMIT, stores, until
+from tests.log.redis.stores import LIMIT, shared, stores, until
 from tests.raw import values
 
 
@@ -26,7 +26,7 @@ async def reading(store: LogStore, query: bytes = b"") -> AsyncIterator[Server]:
 
 async def test_a_reader_elsewhere_is_counted_and_replaced(redis: RedisServer) -> None:
     async with stores(redis.url) as (one, other), asyncio.timeout(LIMIT):
-        log = await small_engine(url=other).log("news")
+        [log] = await shared(other, name="news")
         async with reading(one) as first:
             await until(lambda: log.control.elsewhere)
             async with reading(other) as refused:
@@ -47,7 +47,7 @@ async def test_a_reader_elsewhere_is_counted_and_replaced(redis: RedisServer) ->
 
 async def test_a_seat_is_free_once_the_reader_elsewhere_has_left(redis: RedisServer) -> None:
     async with stores(redis.url) as (one, other), asyncio.timeout(LIMIT):
-        log = await small_engine(url=other).log("news")
+        [log] = await shared(other, name="news")
         async with reading(one):
             await until(lambda: log.control.elsewhere)
         await until(lambda: not log.control.elsewhere)

@@ -66,9 +66,11 @@ class RedisLog(Mirror):
         else:
             top, prev, base, floor, cum = answer
             batch = Batch(self.wire_epoch, int(top), tag, prev, int(base), int(floor), int(cum), json, names)
-        if self._held.follows(batch):
+        if batch.top > self.top and not self.hears_all:
+            self._go_on_with(batch)
+        elif self._held.follows(batch) or batch.top <= self.top:
             self.receive(batch)
-        return batch
+        return batch  # if others came between, theirs are on the way
 
     async def close(self, outcome: Outcome = DONE, *, fence: int | None = None) -> Outcome:
         if self.outcome is not None:

@@ -89,8 +89,8 @@ class Mirror(Log):
 
     __slots__ = (
         "_again", "_awaited", "_early", "_early_size", "_held", "_home", "_load", "_version",
-        "attached", "channel", "floor", "fresh", "keepers", "keys", "leasing", "made_here", "stale", "told", "touched",
-        "wire_epoch", "writer",
+        "channel", "channels", "floor", "fresh", "hears", "keepers", "keys", "leasing", "made_here", "stale", "told",
+        "touched", "wire_epoch", "writer",
     )  # fmt: skip
 
     def __init__(self, home: Home, name: str, keys: Keys, meta: Mapping[bytes, bytes]) -> None:
@@ -103,8 +103,9 @@ class Mirror(Log):
         self.fingerprint = meta[b"print"]
         self.keys = keys
         self.channel = keys.log.encode()
+        self.channels = keys.meta.encode(), self.channel
+        self.hears = 0  # how many of the channels are subscribed
         self.wire_epoch = meta[b"epoch"]
-        self.attached = False  # True while its channel is subscribed
         self.keepers: tuple[Listener, ...] = ()  # those who listen to keep it, and do not use it
         self.stale = False  # True if it may have missed something
         self.writer: Leased | None = None  # the writer in this process
@@ -166,6 +167,26 @@ class Mirror(Log):
         return any(listener not in self.keepers for listener in self._listeners)
 
     @property
+    def needs(self) -> int:
+        """How many of its channels this process must hear, in their order.
+
+        It hears what happens to a log that it uses or has made, and the batches as well, unless it writes them itself.
+        """
+        if self.writer is not None:
+            return 1
+        return 2 if self.used else int(self.unbegun)
+
+    @property
+    def attached(self) -> bool:
+        """True if this process hears what happens to the log."""
+        return self.hears > 0
+
+    @property
+    def hears_all(self) -> bool:
+        """True if all batches come to this process by themselves."""
+        return self.hears > 1 or self.writer is not None
+
+    @property
     def unbegun(self) -> bool:
         """True if this process has made the stream, and has yet to write it. If it dies, the stream must end."""
         begun = self.control.fence or self.top or self.outcome is not None or self.lost is not None
@@ -173,8 +194,8 @@ class Mirror(Log):
 
     def listen(self, listener: Listener) -> None:
         super().listen(listener)
-        if not self.attached and listener not in self.keepers:
-            self._home.used(self)  # there is news only of what is attached
+        if self.needs > self.hears:
+            self._home.used(self)  # it must hear of what this listener waits for
 
     def bytes_after(self, offset: int) -> int:
         """Return about how many bytes of JSON are behind an offset, as far as they are held."""
@@ -243,6 +264,12 @@ class Mirror(Log):
         self._trimmed(batch.base, batch.floor)
         self._arrived()
 
+    def _go_on_with(self, batch: Batch) -> None:
+        """Take a batch even if too much before it is missing here, or trimmed. Readers fetch what is between."""
+        if not self._held.follows(batch):
+            self._held = Columns(batch.start, batch.prev, batch.cum - sum(map(len, batch.json)))
+        self._take(batch)
+
     def _trimmed(self, base: int, floor: int) -> None:
         if base > self.base:
             self.base, self.floor = base, floor
@@ -258,7 +285,7 @@ class Mirror(Log):
 
     async def reach(self, offset: int) -> None:
         """Wait until the mirror has an offset that the store has. It is not reached if the store does not answer."""
-        if self.top < offset and self.attached and self.lost is None:
+        if self.top < offset and self.hears_all and self.lost is None:
             waiter = (offset, asyncio.get_running_loop().create_future())
             self._awaited.append(waiter)
             try:
@@ -323,10 +350,7 @@ class Mirror(Log):
             return
         for batch in news:
             if batch.top > self.top:
-                if not self._held.follows(batch):
-                    # Too much is missing, or trimmed: go on from here. Readers fetch what is between.
-                    self._held = Columns(batch.start, batch.prev, batch.cum - sum(map(len, batch.json)))
-                self._take(batch)
+                self._go_on_with(batch)
         if (last := int(meta[b"top"])) > self.top:  # its entries are lost, but not what they were
             self._held = Columns(last, meta[b"tag"], int(meta[b"cum"]))
             self.top = last

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -15,9 +14,8 @@ from ..base import Log
 from ..keeper import Keeper
 from .attempts import answering, delays
 from .connection import Refused, Unreachable
-from .frames import parse
 from .log import RedisLog
-from .mirror import EARLY_BYTES, LOADED_BYTES, Home, Mirror
+from .mirror import LOADED_BYTES, Home, Mirror
 from .scripts import LOAD, Keys
 from .server import Servers
 
@@ -27,27 +25,12 @@ CHUNK = 256
 """How many mirrors are refreshed at once."""
 
 
-@dataclass(slots=True)
-class _Early:
-    """Frames that came while their mirror was loaded."""
-
-    frames: list[bytes]
-    size: int = 0
-    incomplete: bool = False
-
-    def take(self, frame: bytes) -> None:
-        self.size += len(frame)
-        if self.size > EARLY_BYTES:
-            self.incomplete = True
-        else:
-            self.frames.append(frame)
-
-
 class Mirrors:
-    """The mirrors of a process, by the name of their log and by their channel.
+    """The mirrors of a process, by the name of their log and by the channels that they hear.
 
-    A mirror subscribes first and then loads, so that it misses nothing in between. It is detached some time after its
-    last use. If an application still holds it then, the next use attaches it again: there is never a second one.
+    A mirror is loaded when it is asked for, and hears its channels once it is used. Then it subscribes first and loads
+    again, so that it misses nothing in between. It is detached some time after its last use. If an application still
+    holds it then, the next use attaches it again: there is never a second one.
     """
 
     def __init__(self, home: Home, prefix: str, keeper: Keeper) -> None:
@@ -55,15 +38,14 @@ class Mirrors:
         self._prefix = prefix
         self._keeper = keeper
         self._known: WeakValueDictionary[str, RedisLog] = WeakValueDictionary()
-        self._attached: dict[bytes, Mirror] = {}
-        self._attaching: dict[str, asyncio.Task[RedisLog | None]] = {}
-        self._arriving: dict[bytes, _Early] = {}
+        self._hearing: dict[bytes, Mirror] = {}
+        self._making: dict[str, asyncio.Task[RedisLog | None]] = {}
         self._unheard: set[bytes] = set()  # channels that are yet to be subscribed, or subscribed again
         self.servers: Servers
 
     def __iter__(self) -> Iterator[Mirror]:
-        """Iterate over those that are attached."""
-        return iter(tuple(self._attached.values()))
+        """Iterate over those that hear a channel."""
+        return iter(dict.fromkeys(self._hearing.values()))
 
     @property
     def held(self) -> list[RedisLog]:
@@ -74,62 +56,74 @@ class Mirrors:
         """Return the mirror of a log, or None if there is no such log. Raise StoreUnavailable."""
         log = self._known.get(name)
         if log is not None and log.lost is None:
-            if log.attached and (log.readers or log.writer is not None or log.degraded):
+            if log.degraded or ((log.readers or log.writer is not None) and log.hears >= log.needs):
                 # Neither can it expire, nor can others have made a new one without this process hearing it. While the
                 # store is out of reach, this is all that there is.
                 return log
+            self._watch(log)
             # Shielded: others rely on it, too, even if the caller does not wait for it.
-            await asyncio.shield(self._home.spawn(self.attach(log)))
+            await asyncio.shield(self._home.spawn(log.refresh()))
             if log.lost is None:
                 return log
-        if (attaching := self._attaching.get(name)) is None:
-            attaching = self._attaching[name] = self._home.spawn(self._make(name))
-            attaching.add_done_callback(lambda _: self._attaching.pop(name))
-        return await asyncio.shield(attaching)
+        if (making := self._making.get(name)) is None:
+            making = self._making[name] = self._home.spawn(self._load(name))
+            making.add_done_callback(lambda _: self._making.pop(name))
+        return await asyncio.shield(making)
+
+    def make(self, name: str, keys: Keys, answer: list[Any]) -> RedisLog:
+        """Make the mirror of a log from what LOAD or CREATE answered, unless there is one of this incarnation."""
+        log = RedisLog.load(self._home, name, keys, answer)
+        if (known := self._known.get(name)) is not None and known.lost is None:
+            if known.epoch == log.epoch:
+                return known
+            known.lose("epoch_changed")  # so that it no longer hears the channels
+        self._known[name] = log
+        log.keepers = self._changed, self._keeper.changed
+        log.listen(self._changed)
+        self._watch(log)
+        return log
 
     async def attach(self, log: Mirror) -> None:
-        """Bring a mirror up to date, and keep it so."""
-        if not log.attached:
-            self._enlist(log)
+        """Hear the channels that a mirror needs, and bring it up to date."""
+        lacking = log.channels[log.hears : log.needs]
+        if lacking:
+            self._watch(log)
+            log.hears = log.needs
+            self._hearing.update(dict.fromkeys(lacking, log))
+            if self.servers.is_away(log.channel):
+                log.set_degraded(True)
             try:
-                await self._subscribe(log.name, log.channel)
+                await self._subscribe(log.name, lacking)
             except StoreUnavailable:
                 self.renew()
                 raise
-        else:
-            self._watch(log)
         await log.refresh()
 
     def detach(self, log: Log) -> None:
         """Let go of a mirror that nobody uses."""
         assert isinstance(log, Mirror)
-        if log.attached:
-            log.attached = False
-            log.unlisten(self._changed)
-            del self._attached[log.channel]
-            self.servers.unsubscribe(log.channel)
+        for channel in log.channels[: log.hears]:
+            del self._hearing[channel]
+            self.servers.unsubscribe(channel)
+        log.hears = 0
 
     def clear(self) -> None:
         """Let go of all mirrors."""
         for log in self:
-            log.attached = log.told = False
-            log.unlisten(self._changed)
-        self._attached.clear()
+            log.hears, log.told = 0, False
+        self._hearing.clear()
         self._unheard.clear()
 
     def push(self, channel: bytes, data: bytes) -> bool:
         """Take a frame. Return False if no mirror listens to the channel."""
-        if (log := self._attached.get(channel)) is not None:
-            log.hear(data)
-        elif (early := self._arriving.get(channel)) is not None:
-            early.take(data)
-        else:
+        if (log := self._hearing.get(channel)) is None:
             return False
+        log.hear(data)
         return True
 
     def renew(self) -> None:
         """Subscribe lost channels again in the background, then load what was missed."""
-        channels = {*self._attached, *self._arriving} - self._unheard
+        channels = self._hearing.keys() - self._unheard
         lost = [channel for channel in channels if self.servers.is_lost(channel)]
         if lost:
             for part in self.servers.parts(lost):
@@ -151,7 +145,7 @@ class Mirrors:
                 lost -= heard
                 self._unheard -= heard
                 await self._catch_up(heard)
-                needed = lost & {*self._attached, *self._arriving}
+                needed = lost & self._hearing.keys()
                 self._unheard -= lost - needed
                 if not (lost := needed):
                     return
@@ -162,13 +156,11 @@ class Mirrors:
     async def _catch_up(self, channels: Iterable[bytes]) -> None:
         """Load what was missed on channels that are subscribed again."""
         # Not before: a load that came before the confirmation has missed what came between.
-        stale: list[Mirror] = []
+        stale: dict[Mirror, None] = {}
         for channel in channels:
-            if (log := self._attached.get(channel)) is not None:
+            if (log := self._hearing.get(channel)) is not None:
                 log.doubt()
-                stale.append(log)
-            elif (early := self._arriving.get(channel)) is not None:
-                early.incomplete = True
+                stale[log] = None
             else:
                 self.servers.unsubscribe(channel)  # it was let go of meanwhile
         with suppress(StoreUnavailable):  # they stay stale
@@ -184,7 +176,7 @@ class Mirrors:
 
     def loaded(self, log: Mirror) -> None:
         """Note that a log is up to date, if its server is in reach, and it has loaded since it was subscribed."""
-        if not (log.stale or log.channel in self._unheard or self.servers.is_away(log.channel)):
+        if not (log.stale or self._unheard.intersection(log.channels) or self.servers.is_away(log.channel)):
             log.set_degraded(False)
 
     async def refresh_stale(self) -> None:
@@ -213,35 +205,10 @@ class Mirrors:
     def _place(self, log: Mirror) -> asyncio.Future[Any]:
         return self.servers.call("HMGET", log.keys.meta, "epoch", "top", "tag", "version", "out")
 
-    async def _make(self, name: str) -> RedisLog | None:
+    async def _load(self, name: str) -> RedisLog | None:
         keys = Keys.of(self._prefix, name)
-        channel = keys.log.encode()
-        early, log = _Early([]), None
-        self._arriving[channel] = early
-        try:
-            await self._subscribe(name, channel)
-            answer = await self._home.run(name, keys, LOAD, b"", 0, LOADED_BYTES)
-            if answer[0] == b"ok":
-                log = self._known[name] = RedisLog.load(self._home, name, keys, answer)
-        finally:
-            del self._arriving[channel]
-            if log is None:
-                self.servers.unsubscribe(channel)
-        if log is not None:
-            self._enlist(log)
-            for data in early.frames:
-                log.receive(parse(data))
-            if early.incomplete:
-                log.suspect()
-        return log
-
-    def _enlist(self, log: Mirror) -> None:
-        log.attached, log.keepers = True, (self._changed, self._keeper.changed)
-        self._attached[log.channel] = log
-        if self.servers.is_away(log.channel):
-            log.set_degraded(True)
-        log.listen(self._changed)
-        self._watch(log)
+        answer = await self._home.run(name, keys, LOAD, b"", 0, LOADED_BYTES)
+        return self.make(name, keys, answer) if answer[0] == b"ok" else None
 
     def _watch(self, log: Mirror) -> None:
         """Keep a mirror for a while, as it is asked for."""
@@ -249,13 +216,13 @@ class Mirrors:
         if log.outcome is not None:  # perhaps nobody will read it, and so nobody leave it
             self._keeper.changed(log)
 
-    async def _subscribe(self, name: str, channel: bytes) -> None:
-        self._unheard.add(channel)
+    async def _subscribe(self, name: str, channels: Sequence[bytes]) -> None:
+        self._unheard.update(channels)
         try:
             with answering(name):
-                await self.servers.subscribe([channel])
+                await self.servers.subscribe(channels)
         finally:
-            self._unheard.discard(channel)
+            self._unheard.difference_update(channels)
 
     def _changed(self, log: Log) -> None:
         if log.lost is not None:

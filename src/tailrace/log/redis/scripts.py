@@ -106,7 +106,7 @@ local function tell()
   local version = call('HINCRBY', meta, 'version', 1)
   local m = call('HMGET', meta, 'epoch', 'fence', 'owner', 'stop', 'readers')
   local frame = {'!', m[1], version, m[2], m[3] == '' and '0' or '1', m[4], m[5]}
-  call('PUBLISH', log, table.concat(frame, ' '))
+  call('PUBLISH', meta, table.concat(frame, ' '))
 end
 """
 """Publish a control frame, after a change of fence, owner, stop or readers."""
@@ -124,18 +124,20 @@ CREATE = Script(
     + _EXPIRE
     + """
 -- ARGV: epoch, passing, fingerprint, maker, creation time, count, size, age, expiry in ms or 0
-local found = call('HMGET', meta, 'epoch', 'print')
-if found[1] then return {'exists', found[1]} end
+local found = call('HGET', meta, 'epoch')
+if found then return {'exists', found} end
 call('HSET', meta, 'epoch', ARGV[1], 'passing', ARGV[2], 'print', ARGV[3], 'maker', ARGV[4], 'made', ARGV[5],
   'count', ARGV[6], 'size', ARGV[7], 'age', ARGV[8],
   'top', '0', 'tag', '-', 'base', '0', 'floor', '0', 'cum', '0', 'since', '0',
   'out', '', 'fence', '0', 'owner', '', 'stop', '0', 'readers', '', 'version', '0')
 call('UNLINK', log, tags)
 expire(ARGV[9])
-return {'ok', ARGV[1]}
+return {'ok', call('HGETALL', meta), '', {}}
 """
 )
-"""Make a stream, or answer `exists` and the epoch of what is there. An earlier one may have left its entries.
+"""Make a stream and answer as LOAD does, or answer `exists` and the epoch of what is there.
+
+An earlier stream may have left its entries.
 
 The log has no key before its first batch. So `append` gives it the expiry of the meta then.
 """
@@ -293,7 +295,7 @@ if m[2] ~= '' then return {'closed', m[2]} end
 if ARGV[2] ~= '' and ARGV[2] ~= (m[3] ~= '' and m[4] or '') then return {'fenced', m[4]} end
 if ARGV[3] ~= '' and ARGV[3] ~= m[6] then return {'diverged', m[5], m[6]} end
 call('HSET', meta, 'out', ARGV[4], 'owner', '')
-call('PUBLISH', log, '= ' .. m[1] .. ' ' .. m[5] .. ' ' .. m[6] .. ' ' .. ARGV[4])
+call('PUBLISH', meta, '= ' .. m[1] .. ' ' .. m[5] .. ' ' .. m[6] .. ' ' .. ARGV[4])
 tell()
 expire(ARGV[5])
 return {'ok', m[5], m[6]}
@@ -391,7 +393,7 @@ if from then
 end
 if lost then
   call('HSET', meta, 'out', ARGV[2], 'owner', '')
-  call('PUBLISH', log, '= ' .. m[1] .. ' ' .. m[4] .. ' ' .. m[5] .. ' ' .. ARGV[2])
+  call('PUBLISH', meta, '= ' .. m[1] .. ' ' .. m[4] .. ' ' .. m[5] .. ' ' .. ARGV[2])
   expire(ARGV[3])
 end
 if from or lost then tell() end
@@ -415,7 +417,7 @@ DROP = Script(
     + """
 -- ARGV: epoch
 call('UNLINK', meta, log, tags)
-call('PUBLISH', log, 'x ' .. ARGV[1])
+call('PUBLISH', meta, 'x ' .. ARGV[1])
 return {'ok'}
 """
 )

@@ -113,20 +113,18 @@ class RedisStore(LogStore):
         return await repeatedly(lambda: self._mirrors.find(name), self.patience)
 
     async def attach(self, name: str, retention: Retention) -> RedisLog:
-        while (log := await self.find(name)) is None:
-            await self._create(name, retention, new_epoch())
+        while (log := await self.find(name) or await self._create(name, retention, new_epoch())) is None:
+            """Another process has made it in between."""
         self.written(log)
         return log
 
     async def create(
         self, name: str, retention: Retention, *, epoch: str | None = None, fingerprint: bytes = b""
     ) -> RedisLog:
-        epoch = epoch or new_epoch()
-        if not await self._create(name, retention, epoch, passing=True, fingerprint=fingerprint):
+        log = await self._create(name, retention, epoch or new_epoch(), passing=True, fingerprint=fingerprint)
+        if log is None:
             raise LogExists(name)
-        log = await self.find(name)
-        if log is None or log.epoch != epoch:
-            raise StoreUnavailable(name, "it was forgotten as soon as it was made")
+        self.used(log)
         return log
 
     async def lease(self, log: Log) -> RedisWriter:
@@ -178,23 +176,25 @@ class RedisStore(LogStore):
 
     async def _create(
         self, name: str, retention: Retention, epoch: str, *, passing: bool = False, fingerprint: bytes = b""
-    ) -> bool:
-        """Make a stream. Return False if there is one already."""
+    ) -> RedisLog | None:
+        """Make a stream. Return None if there is one already."""
         self._open()
         keys, repeated = Keys.of(self._prefix, name), False
         bounds = retention.count or 0, retention.size or 0, round((retention.age or 0) * 1000)
         maker = self.process if passing else b""
 
-        async def attempt() -> bool:
+        async def attempt() -> RedisLog | None:
             nonlocal repeated
             again, repeated = repeated, True
             if maker:
                 await self._use(name, keys)
             made = int(time.time())
             arguments = (epoch, int(passing), fingerprint, maker, made, *bounds, self._keep_ms(ended=False))
-            word, found = await self.run(name, keys, CREATE, *arguments)
+            answer = await self.run(name, keys, CREATE, *arguments)
+            if answer[0] == b"ok":
+                return self._mirrors.make(name, keys, answer)
             # An earlier attempt of this very call may have made it.
-            return bool(word == b"ok" or (again and found == epoch.encode()))
+            return await self._mirrors.find(name) if again and answer[1] == epoch.encode() else None
 
         return await repeatedly(attempt, self.patience)
 
@@ -327,7 +327,7 @@ class RedisStore(LogStore):
             held = log.touched and not log.attached and log.outcome is None
             if log.readers or log.writer is not None or held:
                 self.written(log)
-            if log.told != (log.readers > 0) or (log.used and not log.attached):
+            if log.told != (log.readers > 0) or log.needs > log.hears:
                 self.used(log)
         # Last, because it fails if one of several servers is down. At once, because the one waits for that server.
         both = self._mirrors.refresh_stale(), self._mirrors.probe()
@@ -352,7 +352,7 @@ class RedisStore(LogStore):
 
     def _buried(self) -> None:
         """Come back from the dead: streams that this process wrote have ended, and its readers are not counted."""
-        for log in self._mirrors:
+        for log in self._mirrors.held:
             log.told = False
             log.suspect()
             if log.writer is not None or log.unbegun:  # since: the burial has perhaps taken its name away
@@ -371,8 +371,8 @@ class RedisStore(LogStore):
         """Tell the store whether this process has readers of a log, or writes it, and renew the expiry."""
         has_readers = log.readers > 0
         with suppress(LogClosed, StoreUnavailable, Unreachable):
-            # The channel of a lost one is that of the next incarnation by now.
-            if log.used and not log.attached and log.lost is None:
+            # The channels of a lost one are those of the next incarnation by now.
+            if log.needs > log.hears and log.lost is None:
                 await self._mirrors.attach(log)
             if has_readers:
                 await self._beat.use(log.name)
