@@ -211,13 +211,13 @@ def test_entries_keep_a_range_of_offsets_when_sliced() -> None:
 
 def test_the_places_of_entries_without_tags_are_their_offsets() -> None:
     entries = Entries.of(ROWS)
-    assert entries.places is None
+    assert entries.tags is None
     assert entries.spelled == [b"3", b"4", b"7"]
 
 
 def test_the_places_of_entries_with_tags_have_the_tags() -> None:
     entries = tagged(ROWS, "Ab3d", "_-90xyzZ", "0000")
-    assert entries.spelled == entries.places == [b"3~Ab3d", b"4~_-90xyzZ", b"7~0000"]
+    assert entries.spelled == [b"3~Ab3d", b"4~_-90xyzZ", b"7~0000"]
     assert entries[1:].spelled == [b"4~_-90xyzZ", b"7~0000"]
 
 
@@ -228,7 +228,7 @@ def test_picked_entries_are_the_rows_at_those_indices(indices: list[int]) -> Non
         picked = entries.pick(indices)
         assert list(picked) == [ROWS[index] for index in indices]
         assert picked.spelled == [entries.spelled[index] for index in indices]
-    assert plain.pick(indices).places is None
+    assert plain.pick(indices).tags is None
 
 
 def test_a_part_of_a_batch_shares_no_bytes_with_it() -> None:

@@ -57,23 +57,23 @@ class Entry:
 class Entries(Sequence[Entry]):
     """A batch of entries in columns, without an object per entry. Logs keep this form, and wires encode it.
 
-    `offsets` rise. `events` has the event names by offset, for entries that have one. `places` has the offsets with
-    their tags, as cursors spell them (`12~Ab3d`), if the log has tags.
+    `offsets` rise. `events` has the event names by offset, for entries that have one. `tags` has the tag of each
+    entry, if the log has tags.
     """
 
-    __slots__ = ("_bodies", "events", "json", "offsets", "places")
+    __slots__ = ("_bodies", "events", "json", "offsets", "tags")
 
     def __init__(
         self,
         offsets: Sequence[int],
         json: Sequence[bytes],
         events: Mapping[int, str] = MappingProxyType({}),
-        places: Sequence[bytes] | None = None,
+        tags: Sequence[bytes] | None = None,
     ) -> None:
         self.offsets = offsets
         self.json = json
         self.events = events
-        self.places = places
+        self.tags = tags
         self._bodies: dict[object, bytes] | None = None
 
     @property
@@ -85,8 +85,10 @@ class Entries(Sequence[Entry]):
 
     @property
     def spelled(self) -> Sequence[bytes]:
-        """The places as cursors spell them, whether or not they have tags."""
-        return [b"%d" % offset for offset in self.offsets] if self.places is None else self.places
+        """The places of the entries as cursors spell them: `12~Ab3d`, or `12` if the log has no tags."""
+        if self.tags is None:
+            return [b"%d" % offset for offset in self.offsets]
+        return [b"%d~%b" % place for place in zip(self.offsets, self.tags, strict=True)]
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Entries:
@@ -97,9 +99,9 @@ class Entries(Sequence[Entry]):
 
     def pick(self, indices: Sequence[int]) -> Entries:
         """Return the entries at some indices, which must rise."""
-        places = None if self.places is None else [self.places[index] for index in indices]
+        tags = None if self.tags is None else [self.tags[index] for index in indices]
         offsets = [self.offsets[index] for index in indices]
-        return Entries(offsets, [self.json[index] for index in indices], self.events, places)
+        return Entries(offsets, [self.json[index] for index in indices], self.events, tags)
 
     def __len__(self) -> int:
         return len(self.json)
@@ -110,8 +112,8 @@ class Entries(Sequence[Entry]):
     def __getitem__(self, index: slice) -> Entries: ...
     def __getitem__(self, index: int | slice) -> Entry | Entries:
         if isinstance(index, slice):
-            places = None if self.places is None else self.places[index]
-            return Entries(self.offsets[index], self.json[index], self.events, places)
+            tags = None if self.tags is None else self.tags[index]
+            return Entries(self.offsets[index], self.json[index], self.events, tags)
         offset = self.offsets[index]
         return Entry(offset, self.events.get(offset), self.json[index])
 

@@ -51,8 +51,7 @@ def entry(offset: int, data: Any, event: str | None = None) -> Entry:
 def tagged(rows: Iterable[Entry], *tags: str) -> Entries:
     """A batch of a log that has tags, one for each entry."""
     plain = Entries.of(rows)
-    places = [f"{offset}~{tag}".encode() for offset, tag in zip(plain.offsets, tags, strict=True)]
-    return Entries(plain.offsets, plain.json, plain.events, places)
+    return Entries(plain.offsets, plain.json, plain.events, [tag.encode() for tag in tags])
 
 
 def spell(encoder: Encoder, said: Iterable[Entry | Notice]) -> bytes:

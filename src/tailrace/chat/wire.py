@@ -65,7 +65,7 @@ class ChatEncoder(Encoder):
         if not entries.events:
             return self.spell(entries)
         if self._reasoning:
-            return self.spell(Entries(entries.offsets, entries.json, places=entries.places))
+            return self.spell(Entries(entries.offsets, entries.json, tags=entries.tags))
         rest = [index for index, offset in enumerate(entries.offsets) if offset not in entries.events]
         # Show readers without reasoning that the model is still at work.
         return self.spell(entries.pick(rest)) if rest else self.ping

@@ -490,8 +490,8 @@ class Tail:
         if self._conflates and len(entries) > 1:
             entries = self._newest(entries)
         self.position = position = entries.offsets[-1]
-        if entries.places is not None:
-            self._tag = entries.places[-1].partition(b"~")[2].decode()
+        if entries.tags is not None:
+            self._tag = entries.tags[-1].decode()
         log = self.log
         if position > log.furthest:
             log.furthest = position

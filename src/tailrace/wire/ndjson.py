@@ -23,7 +23,7 @@ class NDJSONEncoder(Encoder):
 
     def encode(self, entries: Entries) -> bytes:
         prefix, events = self._id, entries.events
-        if not events and entries.places is None:
+        if not events and entries.tags is None:
             plain = zip(entries.offsets, entries.json, strict=True)
             return b"".join([b'%b%d","data":%b}\n' % (prefix, offset, json) for offset, json in plain])
         rows = zip(entries.spelled, entries.offsets, entries.json, strict=True)

@@ -74,7 +74,7 @@ class SSEEncoder(Encoder):
 
     def encode(self, entries: Entries) -> bytes:
         prefix, events = self._id, entries.events
-        if not events and entries.places is None:
+        if not events and entries.tags is None:
             if len(entries.json) == 1:
                 return b"%b%d\ndata: %b\n\n" % (prefix, entries.offsets[0], entries.json[0])
             plain = zip(entries.offsets, entries.json, strict=True)

@@ -12,7 +12,7 @@ from tailrace.log.redis.frames import Batch
 def batch(
     start: int, *json: bytes, tag: bytes = b"tagg", prev: bytes, cum: int, names: list[bytes] | None = None
 ) -> Batch:
-    return Batch(b"E", start + len(json), tag, prev, 0, 0, cum, list(json), names)
+    return Batch(b"E", start + len(json), tag, prev, cum, list(json), names)
 
 
 @pytest.fixture
@@ -27,12 +27,13 @@ def columns() -> Columns:
     )
 
 
-def test_entries_have_offsets_names_and_tagged_places(columns: Columns) -> None:
+def test_entries_have_offsets_names_and_tags(columns: Columns) -> None:
     entries = columns.slice(10, 100, 100)
     assert list(entries.offsets) == [11, 12, 13, 14, 15, 16]
     assert entries.json == [b"1", b"22", b"333", b"4", b"5", b"6"]
     assert [entry.event for entry in entries] == [None, None, None, None, "five", "six"]
-    assert entries.places == [b"11~aaaa", b"12~aaaa", b"13~bbbb", b"14~cccc", b"15~cccc", b"16~cccc"]
+    assert entries.tags == [b"aaaa", b"aaaa", b"bbbb", b"cccc", b"cccc", b"cccc"]
+    assert entries.spelled == [b"11~aaaa", b"12~aaaa", b"13~bbbb", b"14~cccc", b"15~cccc", b"16~cccc"]
 
 
 @pytest.mark.parametrize("after", range(10, 17))
@@ -41,7 +42,7 @@ def test_any_slice_is_a_part_of_the_whole(columns: Columns, after: int, limit: i
     whole = columns.slice(10, 100, 100)
     part = columns.slice(after, limit, 100)
     cut = slice(after - 10, after - 10 + limit)
-    assert (part.json, part.places) == (whole.json[cut], whole.spelled[cut])
+    assert (part.json, part.spelled) == (whole.json[cut], whole.spelled[cut])
 
 
 def test_a_slice_is_bounded_in_bytes_but_has_one_entry(columns: Columns) -> None:
@@ -65,7 +66,7 @@ def test_the_oldest_batches_go_when_an_eighth_is_too_much(columns: Columns, boun
     columns.keep(bound)
     assert (columns.base, columns.top, columns.tag) == (base, 16, b"cccc")
     whole = [b"11~aaaa", b"12~aaaa", b"13~bbbb", b"14~cccc", b"15~cccc", b"16~cccc"]
-    assert columns.slice(base, 100, 100).places == whole[base - 10 :]
+    assert columns.slice(base, 100, 100).spelled == whole[base - 10 :]
     assert columns.slice(14, 1, 100)[0].event == "five"
     assert columns.size == sum(map(len, columns.slice(base, 100, 100).json))
 

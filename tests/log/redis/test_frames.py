@@ -23,10 +23,18 @@ from tailrace.log.redis.frames import (
 )
 
 FRAMES: dict[str, tuple[bytes, Frame]] = {
-    "batch": (b"+ E 7 2 tagg prev 3 30 70 0\n1\n{}", Batch(b"E", 7, b"tagg", b"prev", 3, 30, 70, [b"1", b"{}"])),
+    "batch": (b"+ E 7 2 tagg prev 70 0\n1\n{}", Batch(b"E", 7, b"tagg", b"prev", 70, [b"1", b"{}"])),
     "batch with names": (
-        b"+ E 2 2 tagg - 0 0 3 123\n\nt\xc3\xbcr\n1\n22",
-        Batch(b"E", 2, b"tagg", b"-", 0, 0, 3, [b"1", b"22"], [b"", "tür".encode()]),
+        b"+ E 2 2 tagg - 3 123\n\nt\xc3\xbcr\n1\n22",
+        Batch(b"E", 2, b"tagg", b"-", 3, [b"1", b"22"], [b"", "tür".encode()]),
+    ),
+    "batch of one with a name": (
+        b"+ E 1 1 tagg - 1 0\ntick\n1",
+        Batch(b"E", 1, b"tagg", b"-", 1, [b"1"], [b"tick"]),
+    ),
+    "batch that trims": (
+        b"+ E 7 1 tagg prev 70 0 3 30\n1",
+        Batch(b"E", 7, b"tagg", b"prev", 70, [b"1"], trimmed=(3, 30)),
     ),
     "end": (
         b'= E 7 tagg {"state":"error","message":"a b"}',

@@ -15,17 +15,18 @@ MOST_BATCHES = 8192
 class Columns:
     """Consecutive batches. `base` is the offset before the first entry, and `top` that of the last."""
 
-    __slots__ = ("_cums", "_ends", "_events", "_json", "_tags", "base", "cum", "top")
+    __slots__ = ("_cums", "_ends", "_events", "_json", "_tags", "base", "cum", "tag", "top")
 
     def __init__(self, base: int, tag: bytes = NO_TAG, cum: int = 0) -> None:
         """Begin behind the batch that ends at `base`, which has a tag and a sum of bytes."""
         self.base = self.top = base
+        self.tag = tag  # of the newest batch
         self.cum = cum
         self._json: list[bytes] = []
         self._events: dict[int, str] = {}
-        # Of each place between two batches, the first being the base: its offset, the tag and the bytes before it.
+        self._tags = [tag]  # of each entry, behind that of the base
+        # Of each place between two batches, the first being the base: its offset and the bytes before it.
         self._ends = [base]
-        self._tags = [tag]
         self._cums = [cum]
 
     @classmethod
@@ -36,11 +37,6 @@ class Columns:
         for batch in batches:
             columns.add(batch)
         return columns
-
-    @property
-    def tag(self) -> bytes:
-        """The tag of the newest batch."""
-        return self._tags[-1]
 
     @property
     def size(self) -> int:
@@ -54,7 +50,7 @@ class Columns:
 
     def follows(self, batch: Batch) -> bool:
         """Tell whether a batch is the next one."""
-        return batch.top - len(batch.json) == self.top and batch.prev == self._tags[-1]
+        return batch.prev == self.tag and batch.top - len(batch.json) == self.top
 
     def add(self, batch: Batch) -> None:
         """Hold the next batch."""
@@ -62,9 +58,9 @@ class Columns:
             named = zip(range(self.top + 1, batch.top + 1), batch.names, strict=True)
             self._events.update((offset, name.decode()) for offset, name in named if name)
         self._json += batch.json
-        self.top, self.cum = batch.top, batch.cum
+        self._tags += [batch.tag] * len(batch.json)
+        self.top, self.tag, self.cum = batch.top, batch.tag, batch.cum
         self._ends.append(batch.top)
-        self._tags.append(batch.tag)
         self._cums.append(batch.cum)
 
     def keep(self, bound: int) -> None:
@@ -80,15 +76,14 @@ class Columns:
             if self._events:
                 for offset in range(self.base + 1, base + 1):
                     self._events.pop(offset, None)
-            del self._json[: base - self.base]
-            for column in (self._ends, self._tags, self._cums):
-                del column[:dropped]
+            del self._json[: base - self.base], self._tags[: base - self.base]
+            del self._ends[:dropped], self._cums[:dropped]
             self.base = base
 
     def tag_at(self, offset: int) -> bytes | None:
         """Return the tag of the batch that holds an offset, or None if it is not held."""
         if self.base <= offset <= self.top:
-            return self._tags[bisect_left(self._ends, offset)]
+            return self._tags[offset - self.base]
         return None
 
     def bytes_after(self, offset: int) -> int:
@@ -105,19 +100,8 @@ class Columns:
         if larger and len(json) > 1 and sum(map(len, json)) > size:
             json = json[: fitting(json, size)]
         offsets = range(after + 1, after + 1 + len(json))
-        places = self._places(offsets)
+        tags = self._tags[start + 1 : start + 1 + len(json)]
         if not self._events:
-            return Entries(offsets, json, places=places)
+            return Entries(offsets, json, tags=tags)
         events = {offset: self._events[offset] for offset in offsets if offset in self._events}
-        return Entries(offsets, json, events, places)
-
-    def _places(self, offsets: range) -> list[bytes]:
-        places: list[bytes] = []
-        index = bisect_right(self._ends, offsets.start - 1)
-        start = offsets.start
-        while start < offsets.stop:
-            stop = min(self._ends[index] + 1, offsets.stop)
-            tag = self._tags[index]
-            places += [b"%d~%b" % (offset, tag) for offset in range(start, stop)]
-            start, index = stop, index + 1
-        return places
+        return Entries(offsets, json, events, tags)

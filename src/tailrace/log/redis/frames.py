@@ -2,10 +2,12 @@
 
 | frame | meaning |
 |---|---|
-| `+ epoch top n tag prev base floor cum time`, a line each for rows | a batch of `n` entries that ends at `top` |
+| `+ epoch top n tag prev cum time [base floor]`, a line each for rows | a batch of `n` entries that ends at `top` |
 | `= epoch top tag outcome` | the end, behind `top` |
 | `! epoch version fence leased stop readers…` | who writes, whether it shall stop, and which processes read |
 | `x epoch` | this incarnation was dropped |
+
+`base` and `floor` are there if the append has trimmed the stream, `cum` and `time` for the next trimming.
 
 The rows of a batch are the JSON of its entries. If one of them has an event name, the names come first, in as many
 lines, empty for an entry without. Neither a name nor JSON holds a line end. A tag names its batch, and as `prev` the
@@ -30,17 +32,20 @@ NO_TAG = b"-"
 
 
 class Batch(NamedTuple):
-    """Entries that were appended in one step. `base`, `floor` and `cum` are those of the stream with this batch."""
+    """Entries that were appended in one step.
+
+    `cum` is the `cum` of the stream with this batch. If the append has trimmed the stream, `trimmed` has its `base` and
+    `floor`.
+    """
 
     epoch: bytes
     top: int
     tag: bytes
     prev: bytes
-    base: int
-    floor: int
     cum: int
     json: list[bytes]
     names: list[bytes] | None = None
+    trimmed: tuple[int, int] | None = None
 
     @property
     def start(self) -> int:
@@ -135,18 +140,23 @@ def parse_batch(frame: bytes) -> Batch:
 
 
 def split_batch(frame: bytes) -> list[bytes]:
-    """Split the frame of a batch into the fields of its first line. The last one has the rows behind it."""
-    return frame.split(b" ", 9)
+    """Split the frame of a batch into its first fields. The last one has the other fields, and the rows behind them."""
+    return frame.split(b" ", 7)
 
 
 def batch_of(fields: list[bytes]) -> Batch:
     """Read the fields of a batch."""
-    _, epoch, top, n, tag, prev, base, floor, cum, rest = fields
-    _, *rows = rest.split(b"\n")
-    names = None
-    if (count := int(n)) != len(rows):
+    _, epoch, top, n, tag, prev, cum, rest = fields
+    names = trimmed = None
+    rows = rest.split(b"\n")
+    line = rows.pop(0)
+    if len(rows) > 1 and (count := int(n)) < len(rows):
         names, rows = rows[:count], rows[count:]
-    return Batch(epoch, int(top), tag, prev, int(base), int(floor), int(cum), rows, names)
+    if b" " in line:
+        _, base, floor = line.split(b" ")
+        trimmed = int(base), int(floor)
+    # Measured: this takes half as long as a call of Batch.
+    return tuple.__new__(Batch, (epoch, int(top), tag, prev, int(cum), rows, names, trimmed))
 
 
 def _end(frame: bytes) -> End:

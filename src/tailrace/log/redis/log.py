@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from ...cursor import Cursor
 from ...errors import LogClosed, StoreUnavailable
@@ -36,19 +37,15 @@ class RedisLog(Mirror):
         if self.writer is not None and fence == self.writer.fence:
             return await self.writer.append(rows)  # so that it knows which batch comes before its next one
         columns, before = Rows.of(rows, key), self.top
-        known: int | None = None
-
-        async def attempt() -> Batch:
-            nonlocal known
-            try:
-                return await self.store(columns, fence=fence, known=known)
-            except StoreUnavailable:
-                known = before  # it may have succeeded: the next attempt looks for it behind this offset
-                raise
-
-        batch = await repeatedly(attempt, self._home.patience)
+        try:
+            batch = await self.store(columns, fence=fence)
+        except StoreUnavailable:
+            # It may have succeeded: each further attempt looks for it behind this offset.
+            again = partial(self.store, columns, fence=fence, known=before)
+            batch = await repeatedly(again, self._home.patience)
         self._home.written(self)
-        await self.reach(batch.top)
+        if self.top < batch.top:
+            await self.reach(batch.top)
         return range(batch.start + 1, batch.top + 1)
 
     async def store(self, rows: Rows, *, fence: int | None, known: int | None = None, expected: bytes = b"") -> Batch:
@@ -64,8 +61,9 @@ class RedisLog(Mirror):
         if len(answer) == 1:  # an earlier attempt stored it, perhaps with other rows
             batch = parse_batch(answer[0])
         else:
-            top, prev, base, floor, cum = answer
-            batch = Batch(self.wire_epoch, int(top), tag, prev, int(base), int(floor), int(cum), json, names)
+            top, prev, cum, *trimmed = answer
+            place = (int(trimmed[0]), int(trimmed[1])) if trimmed else None
+            batch = Batch(self.wire_epoch, int(top), tag, prev, int(cum), json, names, place)
         if batch.top > self.top and not self.hears_all:
             self._go_on_with(batch)
         elif self._held.follows(batch) or batch.top <= self.top:

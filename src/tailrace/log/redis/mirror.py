@@ -211,13 +211,15 @@ class Mirror(Log):
 
     def hear(self, data: bytes) -> None:
         """Take what was published."""
-        # Most frames of a process's own appends say what their replies have said. Skipping them saves 2 µs each.
-        if data[:1] == b"+":
-            _, epoch, _, _, tag, *_ = fields = split_batch(data)
-            if tag != self._held.tag or epoch != self.wire_epoch:
-                self.receive(batch_of(fields))
-        else:
+        if data[:1] != b"+":
             self.receive(parse(data))
+            return
+        _, epoch, _, _, tag, _, _, _ = fields = split_batch(data)
+        # What a process has appended itself, the reply has said already. Most frames are that, or the next batch.
+        if epoch != self.wire_epoch or self.lost is not None:
+            self.receive(batch_of(fields))
+        elif tag != self._held.tag:
+            self._receive_batch(batch_of(fields))
 
     def receive(self, frame: Frame) -> None:
         """Take what a frame or an append's reply says."""
@@ -261,7 +263,8 @@ class Mirror(Log):
         self._held.add(batch)
         self._held.keep(HELD_BYTES)
         self.top = batch.top
-        self._trimmed(batch.base, batch.floor)
+        if batch.trimmed is not None:
+            self._trimmed(*batch.trimmed)
         self._arrived()
 
     def _go_on_with(self, batch: Batch) -> None:
@@ -277,7 +280,8 @@ class Mirror(Log):
     def _arrived(self) -> None:
         """Tell everybody who waits for entries."""
         self.fresh = True
-        self.wake_readers()
+        if self._sleepers:  # most frames of a flood find all readers awake
+            self.wake_readers()
         if self._awaited:
             for offset, waiter in self._awaited:
                 if offset <= self.top and not waiter.done():

@@ -182,11 +182,9 @@ local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'fence', 'top', 'tag',
   'base', 'floor', 'cum', 'count', 'size', 'age', 'since')
 if m[1] ~= epoch then return {'gone'} end
 
--- The frame's first line: + epoch top n tag prev base floor cum time
 local function parse(entry)
-  local top, _, tag, prev, _, _, cum, time =
-    string.match(entry[2][2], '^%+ %S+ (%d+) (%d+) (%S+) (%S+) (%d+) (%d+) (%d+) (%d+)')
-  return {top = tonumber(top), tag = tag, prev = prev, cum = tonumber(cum), time = tonumber(time)}
+  local top, tag, cum, time = string.match(entry[2][2], '^%+ %S+ (%d+) %d+ (%S+) %S+ (%d+) (%d+)')
+  return {top = tonumber(top), tag = tag, cum = tonumber(cum), time = tonumber(time)}
 end
 
 local place = keyed == '1' and call('ZSCORE', tags, tag)
@@ -254,8 +252,15 @@ if age > 0 and (trimmed or since == 0) then
   since = entry and parse(entry).time or now
 end
 
-local frame = table.concat({'+', epoch, int(top), n, tag, m[6], int(base), int(floor), int(cum), int(now)}, ' ')
-  .. '\\n' .. rows
+local line = {'+', epoch, int(top), n, tag, m[6], int(cum), int(now)}
+local answer = {'ok', int(top), m[6], int(cum)}
+if trimmed then
+  for _, list in ipairs({line, answer}) do
+    table.insert(list, int(base))
+    table.insert(list, int(floor))
+  end
+end
+local frame = table.concat(line, ' ') .. '\\n' .. rows
 if trimmed then
   call('XADD', log, 'MINID', '=', int(base + 1), int(top) .. '-0', 'f', frame)
 else
@@ -275,7 +280,7 @@ if keyed == '1' then
 end
 if trimmed then call('ZREMRANGEBYSCORE', tags, '-inf', int(base)) end
 call('PUBLISH', log, frame)
-return {'ok', int(top), m[6], int(base), int(floor), int(cum)}
+return answer
 """
 )
 """Append one batch, and publish its frame. Of a batch that is there already, answer the frame.

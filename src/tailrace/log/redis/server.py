@@ -166,7 +166,8 @@ class Server:
         return self.commands.call(command, key, *rest)
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Any:
-        await self.commands.ready(CONNECT)
+        if not self.commands.connected:
+            await self.commands.ready(CONNECT)
         return await self.commands.run(script, keys, *arguments)
 
     async def subscribe(self, channels: Collection[bytes]) -> None:
