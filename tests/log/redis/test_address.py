@@ -66,6 +66,13 @@ def test_any_other_url_is_refused_without_a_word_of_it(url: str) -> None:
     assert caught.value.__suppress_context__
 
 
+def test_a_database_has_a_number() -> None:
+    assert Address("redis://there/").database == 0
+    for url in ("redis://there/abc", "redis://there:6379/-1", "rediss://there/secret"):
+        with pytest.raises(ValueError, match=r"^expected the number of a database .* something else$"):
+            Address(url)
+
+
 def test_certificates_that_cannot_be_read_are_refused() -> None:
     with pytest.raises(ValueError, match=r"TLS certificates that can be read, but got: .*No such file"):
         Address("rediss://there?ssl_ca_certs=/nowhere")

@@ -24,7 +24,7 @@ from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.log.store import LogStore
 from tailrace.testing import LogContract, Relay, relayed
 
-from .redis_server import ClusterServers, RedisServer, redis_cluster, until_true
+from .redis_server import ClusterServers, RedisServer, redis_cluster, redis_server, until_true
 from .stores import LIMIT, QUICK, SLOW, Traffic, attached, data_of, read_all, stores, take, until, write
 
 PACE = replace(QUICK, linger=60.0, patience=20.0)
@@ -304,14 +304,20 @@ async def test_a_wrong_kind_of_url_is_told(empty_cluster: ClusterServers, redis:
     source = empty_cluster.master_of(Keys.of("tailrace", "/log").log)
     node = next(server for server in empty_cluster.masters if server is not source)
     place = redis.url.removeprefix("redis://")
+    with redis_server("--sentinel") as sentinel:
+        await _told(sentinel.url, r"to hold data, but it is a Sentinel, whose URL begins with redis\+sentinel://$")
     for url, told in (
         (node.url, rf"expected one server, but it is in a cluster, .* redis\+cluster://: MOVED {slot} "),
         (f"redis+cluster://{place}", "it is one server, whose URL begins with redis://: ERR "),
         (f"redis+sentinel://{place}/it", f"{place} is an ordinary server, whose URL begins with redis://: ERR "),
     ):
-        async with asyncio.timeout(LIMIT), stores(url, 1, pace=replace(SLOW, patience=0.1)) as (store,):
-            with pytest.raises(StoreUnavailable, match=told):
-                await store.find("/log")
+        await _told(url, told)
+
+
+async def _told(url: str, told: str) -> None:
+    async with asyncio.timeout(LIMIT), stores(url, 1, pace=replace(SLOW, patience=0.1)) as (store,):
+        with pytest.raises(StoreUnavailable, match=told):
+            await store.find("/log")
 
 
 async def test_a_cluster_that_lacks_slots_is_waited_for() -> None:

@@ -66,6 +66,12 @@ def take_as_next(log: RedisLog, batch: Batch) -> None:
     log._take(batch._replace(top=log.top + len(batch.json)))
 
 
+def receive_by(patch: pytest.MonkeyPatch, receive: Callable[[RedisLog, Batch], None]) -> None:
+    """Let logs take batches in another way, both published ones and those of replies."""
+    patch.setattr(RedisLog, "_receive_batch", receive)
+    patch.setitem(mirror._RECEIVE, Batch, receive)
+
+
 def without_dedupe(patch: pytest.MonkeyPatch) -> None:
     receive = RedisLog._receive_batch
 
@@ -73,7 +79,7 @@ def without_dedupe(patch: pytest.MonkeyPatch) -> None:
         known = batch.top <= self.top
         take_as_next(self, batch) if known else receive(self, batch)
 
-    patch.setitem(mirror._RECEIVE, Batch, receive_again)
+    receive_by(patch, receive_again)
 
 
 def without_contiguity(patch: pytest.MonkeyPatch) -> None:
@@ -83,7 +89,7 @@ def without_contiguity(patch: pytest.MonkeyPatch) -> None:
         gap = batch.start > self.top
         take_as_next(self, batch) if gap else receive(self, batch)
 
-    patch.setitem(mirror._RECEIVE, Batch, receive_after_gap)
+    receive_by(patch, receive_after_gap)
 
 
 def without_tags(patch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from ssl import SSLContext
 from typing import Any, Protocol, Self
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError
@@ -61,6 +61,9 @@ class Address:
             # The error's own message may contain a part of the password.
             raise ValueError("expected a URL like redis://host:6379/0, but got one that redis-py cannot read") from None
         self.path: str | None = getattr(parsed, "path", None)
+        database = urlsplit(url).path.strip("/")
+        if self.path is None and not (database or "0").isdecimal():
+            raise ValueError("expected the number of a database behind the host, but got something else")
         self.host: str = getattr(parsed, "host", "")
         self.port: int = getattr(parsed, "port", 0)
         self.database: int = parsed.db or 0

@@ -127,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._checking = False
         self._end: str | None = None
         self._closed = asyncio.Event()
+        self.mode = b""  # what the server says it is: standalone, sentinel or cluster
 
     @property
     def usable(self) -> bool:
@@ -287,6 +288,8 @@ async def connect(address: Address, *, name: str = "", on_push: OnPush, limits: 
     """Make a connection to a master, which knows it by a name. Raise NotSent or Refused if none can be made."""
     loop = asyncio.get_running_loop()
 
+    spoken = " with TLS" if address.tls else ""
+
     def protocol() -> Connection:
         return Connection(on_push, limits)
 
@@ -299,16 +302,18 @@ async def connect(address: Address, *, name: str = "", on_push: OnPush, limits: 
             await _greet(connection, address, name)
             return connection
     except TimeoutError:
-        raise NotSent(f"expected {address} to accept a connection within {limits.connect} s, but it did not") from None
+        told = f"expected {address} to accept a connection{spoken} within {limits.connect} s, but it did not"
+        raise NotSent(told) from None
     except NotSent:
         raise
     except OSError as error:
-        raise NotSent(f"expected {address} to accept a connection, but got: {error}") from error
+        raise NotSent(f"expected {address} to accept a connection{spoken}, but got: {error}") from error
 
 
 async def _greet(connection: Connection, address: Address, name: str) -> None:
     try:
         hello, *_ = await asyncio.gather(*(connection.call(*command) for command in address.greeting(name)))
+        connection.mode = hello.get(b"mode", b"")
         if hello.get(b"role") == b"replica":  # a master that was demoted, perhaps, and not yet known as such
             raise NotSent(f"expected {address} to be a master, but it is a replica")
     except BaseException:  # a cancellation, too: the caller never gets the connection, so it cannot close it

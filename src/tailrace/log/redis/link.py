@@ -85,7 +85,7 @@ class Link:
         self._limits = limits
         self._backoff = backoff
         self._connection: Connection | None = None
-        self._reason = "it is not open"
+        self._reason: str | NotSent = "it is not open"  # why there is no connection
         self._news = asyncio.Event()  # a connection, or the end of this link
         self._keeper: asyncio.Task[None] | None = None
 
@@ -162,6 +162,8 @@ class Link:
         return self._connection
 
     def _not_sent(self) -> NotSent:
+        if isinstance(self._reason, NotSent):
+            return NotSent(str(self._reason))
         return NotSent(f"expected a connection to {self.target}, but {self._reason}")
 
     async def _keep(self) -> None:
@@ -171,9 +173,9 @@ class Link:
                 connection = await self._connect()
             except (Unreachable, Refused) as error:
                 failures += 1
-                if self._reason != str(error):  # otherwise the log has it already
+                if str(self._reason) != str(error):  # otherwise the log has it already
                     logger.warning("cannot connect to Redis: %s", error)
-                self._reason = str(error)
+                self._reason = error if isinstance(error, NotSent) else str(error)
             else:
                 lived = await self._use(connection)
                 failures = 0 if lived >= self._backoff.longest else failures + 1
@@ -184,6 +186,9 @@ class Link:
         address = await self.target.locate()
         connection = await connect(address, name=self.name, on_push=self._on_push, limits=self._limits)
         try:
+            if self._scripts and connection.mode == b"sentinel":
+                told = f"expected {address} to hold data, but it is a Sentinel, whose URL begins with redis+sentinel://"
+                raise NotSent(told)
             await asyncio.gather(*(connection.call("SCRIPT", "LOAD", script.source) for script in self._scripts))
         except BaseException:  # a cancellation, too: the caller never gets the connection, so it cannot close it
             connection.close()
@@ -200,11 +205,11 @@ class Link:
         loop.call_soon(self._on_connect)
         self._news.set()
         try:
-            self._reason = await connection.wait_closed()
+            reason = self._reason = await connection.wait_closed()
         finally:
             self._connection = None
             connection.close()
             await connection.wait_closed()
-        logger.warning("lost the connection to Redis at %s: %s", self.address, self._reason)
-        loop.call_soon(self._on_lost, self._reason)
+        logger.warning("lost the connection to Redis at %s: %s", self.address, reason)
+        loop.call_soon(self._on_lost, reason)
         return loop.time() - since
