@@ -1,4 +1,4 @@
-"""The formats of stored batches and of the messages on a stream's channel.
+"""The formats of stored batches and of the messages on a stream's two channels.
 
 | frame | meaning |
 |---|---|

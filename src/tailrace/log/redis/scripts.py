@@ -4,10 +4,10 @@ A stream has three keys under one hash tag, so that they are in one slot of a cl
 
 - `log` is a Redis Stream. Each of its entries is a batch of events, and the id of a batch is `<last offset>-0`. So
   `XRANGE <offset + 1> +` begins with the batch that holds the next event, wherever a reader stopped. The one field of
-  an entry is its frame (`frames.py` has the format). The key's name is also the channel on which frames are published.
+  an entry is its frame (`frames.py` has the format). The key's name is also the channel on which they are published.
 - `tags` is a sorted set of the batches that were appended with a key: their tags, by their last offset. It is kept as
   long as the batches, and there is none while no append has a key.
-- `meta` is a hash: everything else that all processes must agree on.
+- `meta` is a hash: everything else that all processes must agree on. Its name is the channel of all other frames.
 
 | field | meaning |
 |---|---|
