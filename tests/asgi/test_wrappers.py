@@ -207,6 +207,7 @@ async def test_a_large_event_is_sent_whole() -> None:
         log = await feed.log()
         await log.append("x" * 1_000_000)
         assert [len(await heard(guest)) for guest in guests] == [1_000_000] * 2
+        assert log._shared.news is None  # each reader sends it in pieces
 
 
 async def test_unknown_functions_stay() -> None:
