@@ -118,7 +118,7 @@ def _warn_of_workers(engine: Engine) -> None:
     if count > 1 and multiprocessing.current_process().name in ("MainProcess", "SpawnProcess-1"):
         logger.warning(
             "%d workers serve this application, but each keeps its streams in its own memory: a request that reaches "
-            "another worker cannot resume or stop a stream. Share them by Engine('redis://…'), or run one worker.",
+            "another worker cannot resume or stop a stream. Share them with Engine('redis://…'), or run one worker.",
             count,
         )
 
