@@ -155,8 +155,8 @@ def test_names_have_keys_of_their_own() -> None:
 
 def test_an_append_gives_offsets_and_publishes_its_frame(stream: Stream, heard: Any) -> None:
     stream.create()
-    assert stream.append(b"1", b"22") == [b"ok", b"2", b"-", b"3"]
-    assert stream.append(b"3") == [b"ok", b"3", b"t1", b"4"]
+    assert stream.append(b"1", b"22") == [b"ok", b"2", b"-", b"3", b"0", b"0"]
+    assert stream.append(b"3") == [b"ok", b"3", b"t1", b"4", b"0", b"0"]
     frames = [b"+ E 2 2 t1 - 3 0\n1\n22", b"+ E 3 1 t2 t1 4 0\n3"]
     assert heard(2) == frames
     assert stream.batches == [parse_batch(frame) for frame in frames]
@@ -296,7 +296,7 @@ def test_after_the_end_nothing_is_appended(stream: Stream) -> None:
 
 def test_count_is_kept_and_trimmed_by_an_eighth(stream: Stream) -> None:
     stream.create(count=16)
-    assert stream.fill(18) == [b"ok", b"18", b"t17", b"36"]
+    assert stream.fill(18) == [b"ok", b"18", b"t17", b"36", b"0", b"0"]
     assert stream.fill(1) == [b"ok", b"19", b"t18", b"38", b"3", b"6"]
     assert [batch.top for batch in stream.batches] == list(range(4, 20))
     assert stream.batches[-1].trimmed == (3, 6)
@@ -320,10 +320,8 @@ def test_the_newest_batch_is_kept_however_large(stream: Stream) -> None:
 
 def test_size_is_kept_and_trimmed_by_an_eighth(stream: Stream) -> None:
     stream.create(size=1_000)
-    base = floor = b"0"
     for number in range(100):
-        _, top, _, cum, *trimmed = stream.append(b"x" * (1 + number % 40))
-        base, floor = trimmed or (base, floor)
+        _, top, _, cum, base, floor = stream.append(b"x" * (1 + number % 40))
         kept = int(cum) - int(floor)
         assert kept == sum(len(json) for batch in stream.batches for json in batch.json)
         assert int(top) - int(base) == len(stream.batches)
@@ -339,7 +337,7 @@ def test_age_drops_what_is_too_old(stream: Stream) -> None:
     assert stream.append(b"new")[3:] == [b"13", b"5", b"10"]
     since = int(stream.meta[b"since"])
     assert abs(since / 1000 - time.time()) < 60
-    assert stream.append(b"newer")[3:] == [b"18"]
+    assert stream.append(b"newer")[3:] == [b"18", b"5", b"10"]
     assert int(stream.meta[b"since"]) == since
 
 

@@ -279,6 +279,7 @@ async def test_a_writer_learns_that_all_is_lost(redis: RedisServer, ending: bool
         writer = await leased(store)
         write(writer, 1)
         await writer.flush()
+        await until(lambda: not store._telling)
         redis.ask("FLUSHALL")
         if not ending:
             write(writer, 2)

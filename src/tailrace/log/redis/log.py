@@ -37,10 +37,10 @@ class RedisLog(Mirror):
         if self.writer is not None and fence == self.writer.fence:
             return await self.writer.append(rows)  # so that it knows which batch comes before its next one
         columns, before = Rows.of(rows, key), self.top
-        try:
+        batch = None
+        with suppress(StoreUnavailable):
             batch = await self.store(columns, fence=fence)
-        except StoreUnavailable:
-            # It may have succeeded: each further attempt looks for it behind this offset.
+        if batch is None:  # it may have succeeded: each further attempt looks for it behind this offset
             again = partial(self.store, columns, fence=fence, known=before)
             batch = await repeatedly(again, self._home.patience)
         self._home.written(self)
@@ -61,14 +61,17 @@ class RedisLog(Mirror):
         if len(answer) == 1:  # an earlier attempt stored it, perhaps with other rows
             batch = parse_batch(answer[0])
         else:
-            top, prev, cum, *trimmed = answer
-            place = (int(trimmed[0]), int(trimmed[1])) if trimmed else None
-            batch = Batch(self.wire_epoch, int(top), tag, prev, int(cum), json, names, place)
-        if batch.top > self.top and not self.hears_all:
+            top, prev, cum, base, floor = answer
+            trimmed = (int(base), int(floor)) if int(base) > self.base else None
+            batch = Batch(self.wire_epoch, int(top), tag, prev, int(cum), json, names, trimmed)
+        if self.hears_all:
+            if self._held.follows(batch) or batch.top <= self.top:  # otherwise, those of others are on the way
+                self.receive(batch)
+        elif batch.start > self.top and self.lost is None:
             self._go_on_with(batch)
-        elif self._held.follows(batch) or batch.top <= self.top:
+        else:
             self.receive(batch)
-        return batch  # if others came between, theirs are on the way
+        return batch
 
     async def close(self, outcome: Outcome = DONE, *, fence: int | None = None) -> Outcome:
         if self.outcome is not None:

@@ -89,8 +89,8 @@ class Mirror(Log):
 
     __slots__ = (
         "_again", "_awaited", "_early", "_early_size", "_held", "_home", "_load", "_version",
-        "channel", "channels", "floor", "fresh", "hears", "keepers", "keys", "leasing", "made_here", "stale", "told",
-        "touched", "wire_epoch", "writer",
+        "channel", "channels", "floor", "fresh", "hears", "keepers", "keys", "leasing", "maker", "stale", "told", "touched",
+        "wire_epoch", "writer",
     )  # fmt: skip
 
     def __init__(self, home: Home, name: str, keys: Keys, meta: Mapping[bytes, bytes]) -> None:
@@ -112,7 +112,7 @@ class Mirror(Log):
         self.told = False  # True if the store knows of readers in this process
         self.touched = 0.0  # when this process last renewed the expiry, or 0 if it should
         self.leasing = False  # True while this process asks for the lease
-        self.made_here = meta.get(b"maker") == home.process
+        self.maker = meta[b"maker"]
         self.fresh = True  # True if it had news since the last beat
         self.floor = 0
         self._home = home
@@ -141,6 +141,8 @@ class Mirror(Log):
         return answer
 
     def _closed(self, outcome: bytes) -> NoReturn:
+        if self.outcome is None:
+            self.suspect()
         raise LogClosed(self.name, decode_outcome(outcome).state)
 
     def _fenced(self, fence: bytes) -> NoReturn:
@@ -190,7 +192,12 @@ class Mirror(Log):
     def unbegun(self) -> bool:
         """True if this process has made the stream, and has yet to write it. If it dies, the stream must end."""
         begun = self.control.fence or self.top or self.outcome is not None or self.lost is not None
-        return self.made_here and not begun
+        return not begun and self.maker == self._home.process != b""
+
+    @property
+    def involved(self) -> bool:
+        """True if others must act on the stream when this process dies: it reads, writes or has made it."""
+        return self.readers > 0 or self.writer is not None or self.leasing or self.unbegun
 
     def listen(self, listener: Listener) -> None:
         super().listen(listener)

@@ -52,11 +52,16 @@ class Mirrors:
         """All mirrors that somebody holds, attached or not, except those that are lost."""
         return [log for log in self._known.values() if log.lost is None]
 
+    def known(self, name: str) -> RedisLog | None:
+        """Return the mirror that this process has of a name, which may be lost."""
+        return self._known.get(name)
+
     async def find(self, name: str) -> RedisLog | None:
         """Return the mirror of a log, or None if there is no such log. Raise StoreUnavailable."""
         log = self._known.get(name)
         if log is not None and log.lost is None:
-            if log.degraded or ((log.readers or log.writer is not None) and log.hears >= log.needs):
+            used = log.readers > 0 or log.writer is not None
+            if log.attached and (log.degraded or (used and log.hears >= log.needs)):
                 # Neither can it expire, nor can others have made a new one without this process hearing it. While the
                 # store is out of reach, this is all that there is.
                 return log
@@ -223,6 +228,9 @@ class Mirrors:
                 await self.servers.subscribe(channels)
         finally:
             self._unheard.difference_update(channels)
+        for channel in channels:
+            if channel not in self._hearing:  # its log was let go of meanwhile
+                self.servers.unsubscribe(channel)
 
     def _changed(self, log: Log) -> None:
         if log.lost is not None:

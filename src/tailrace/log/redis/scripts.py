@@ -253,12 +253,9 @@ if age > 0 and (trimmed or since == 0) then
 end
 
 local line = {'+', epoch, int(top), n, tag, m[6], int(cum), int(now)}
-local answer = {'ok', int(top), m[6], int(cum)}
 if trimmed then
-  for _, list in ipairs({line, answer}) do
-    table.insert(list, int(base))
-    table.insert(list, int(floor))
-  end
+  table.insert(line, int(base))
+  table.insert(line, int(floor))
 end
 local frame = table.concat(line, ' ') .. '\\n' .. rows
 if trimmed then
@@ -280,7 +277,7 @@ if keyed == '1' then
 end
 if trimmed then call('ZREMRANGEBYSCORE', tags, '-inf', int(base)) end
 call('PUBLISH', log, frame)
-return answer
+return {'ok', int(top), m[6], int(cum), int(base), int(floor)}
 """
 )
 """Append one batch, and publish its frame. Of a batch that is there already, answer the frame.
@@ -411,7 +408,9 @@ TOUCH = Script(
     _KNOWN
     + _EXPIRE
     + """
--- ARGV: epoch, expiry in ms or 0
+-- ARGV: epoch, expiry in ms or 0, 1 if it is for an open stream
+local out = call('HGET', meta, 'out')
+if ARGV[3] == '1' and out ~= '' then return {'closed', out} end
 expire(ARGV[2])
 return {'ok'}
 """

@@ -123,8 +123,8 @@ class RedisStore(LogStore):
     ) -> RedisLog:
         log = await self._create(name, retention, epoch or new_epoch(), passing=True, fingerprint=fingerprint)
         if log is None:
+            self._leave_off(name)
             raise LogExists(name)
-        self.used(log)
         return log
 
     async def lease(self, log: Log) -> RedisWriter:
@@ -138,6 +138,8 @@ class RedisStore(LogStore):
             return await repeatedly(lambda: self._lease(log), self.patience)
         finally:
             log.leasing = False
+            if not log.involved:
+                self._leave_off(log.name)
 
     async def expire(self, log: Log, seconds: float) -> None:
         assert isinstance(log, RedisLog), f"expected a log of this store, but got {log!r}"
@@ -257,7 +259,8 @@ class RedisStore(LogStore):
     def written(self, log: Mirror) -> None:
         if self._is_due(log):
             log.touched = time.monotonic()
-            self.spawn(self._touch(log, self.keep_ms(log, ended=log.outcome is not None)))
+            ended = log.outcome is not None
+            self.spawn(self._touch(log, self.keep_ms(log, ended=ended), is_open=not ended))
 
     def loaded(self, log: Mirror) -> None:
         self._mirrors.loaded(log)
@@ -342,9 +345,10 @@ class RedisStore(LogStore):
         keep = self.keep_ms(log, ended=log.outcome is not None)
         return not log.touched or (keep > 0 and time.monotonic() - log.touched > keep / 3000)
 
-    async def _touch(self, log: Mirror, keep_ms: int) -> None:
+    async def _touch(self, log: Mirror, keep_ms: int, *, is_open: bool = False) -> None:
+        """Renew the expiry of a log, but not that of an open one if it has ended."""
         with suppress(LogClosed):
-            await repeatedly(lambda: log.run(TOUCH, keep_ms), self.patience)
+            await repeatedly(lambda: log.run(TOUCH, keep_ms, int(is_open)), self.patience)
 
     def _keep_ms(self, *, ended: bool) -> int:
         seconds = self._keeping.keep if ended else self._keeping.idle
@@ -374,15 +378,22 @@ class RedisStore(LogStore):
             # The channels of a lost one are those of the next incarnation by now.
             if log.needs > log.hears and log.lost is None:
                 await self._mirrors.attach(log)
-            if has_readers:
+            if log.lost is None and log.involved:
                 await self._beat.use(log.name)
             if log.lost is None and (has_readers or log.told):
                 log.touched = time.monotonic()
                 keep_ms = self.keep_ms(log, ended=log.outcome is not None)
                 await log.run(READERS, self.process, int(has_readers), keep_ms)
                 log.told = has_readers
-            if not (log.readers or log.writer is not None or log.leasing or log.unbegun):
-                self._beat.leave_off(log.name)
+            if not log.involved:
+                self._leave_off(log.name)
+
+    def _leave_off(self, name: str) -> None:
+        """Note that this process no longer uses a log, unless it uses the next one of that name."""
+        log = self._mirrors.known(name)
+        if log is None or log.lost is not None or not log.involved:
+            with suppress(Unreachable):  # the name stays, which does no harm
+                self._beat.leave_off(name)
 
     def _let_go(self, log: Log) -> None:
         self._mirrors.detach(log)
@@ -397,7 +408,7 @@ class RedisStore(LogStore):
 def _is_used_here(log: Log, _: int) -> bool:
     """Tell whether to keep a mirror up to date. Writes and leases of other processes do not count."""
     assert isinstance(log, Mirror)
-    return log.used
+    return log.needs > 0 or log.told
 
 
 def _in_use(log: Mirror) -> bool:
