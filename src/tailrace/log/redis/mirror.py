@@ -89,8 +89,8 @@ class Mirror(Log):
 
     __slots__ = (
         "_again", "_awaited", "_early", "_early_size", "_held", "_home", "_load", "_version",
-        "channel", "channels", "floor", "fresh", "hears", "keepers", "keys", "leasing", "maker", "stale", "told", "touched",
-        "wire_epoch", "writer",
+        "channel", "channels", "floor", "fresh", "hears", "keepers", "keys", "leasing", "maker", "stale", "told",
+        "touched", "wire_epoch", "writer",
     )  # fmt: skip
 
     def __init__(self, home: Home, name: str, keys: Keys, meta: Mapping[bytes, bytes]) -> None:
