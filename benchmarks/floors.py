@@ -173,8 +173,8 @@ _SOCKETS = (
     "each reader has its own place in the log, its own bounds and its own encoder, which a loop over sockets has not"
 )
 _DELIVERY = (
-    "Redis stores the event in a script before it publishes it, which takes 30 µs longer than to publish it alone; the "
-    "publisher's process, which shares a core with Redis here, hears the event as well"
+    "Redis checks and stores the event in a script before it publishes it, for which it needs about twice the CPU of a "
+    "PUBLISH alone; the publisher's process shares a core with it here"
 )
 _MEMORY = "the server's objects and the framework's frames take most of it; tailrace's own share is 2.7 KB"
 _WRAPPERS = ", with the framework's three wrappers around it"
@@ -185,14 +185,14 @@ _CHAT = (
     "beside the way of each event, a chunk is timed, counted and kept for the store; at this load the core is "
     "saturated, and 300 replies are below"
 )
-_PACKETS = "a fifth of the time is the validation of each packet, when it comes and when its hook is called"
+_PACKETS = "a third of the time is reading, making and encoding the packets, which an echo of text does not do"
 _PACKETS_SOCKET = (
     "a packet passes the server's WebSocket both ways, as an echo does, and a whole session between the two, as over "
     "HTTP"
 )
 _WORKERS = (
-    "each piece of a reply is a command to Redis, whose answer and published frame come back to the worker, while one "
-    "worker in memory only appends it"
+    "each piece of a reply is a command to Redis, whose answer the worker takes into its copy, while one worker in "
+    "memory only appends it"
 )
 _SHAPES = ("ids_us", "bare_us", "named_us", "lines_us", "chunks_us")
 _KEPT = (

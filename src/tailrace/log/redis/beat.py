@@ -93,7 +93,7 @@ class Beat:
             self._servers.call("HSETNX", self._processes, self.process, 0),
             self._servers.call("SADD", self._used(self.process), name),
         ]
-        if self._servers.apart:  # otherwise the next command follows on the same connection, in the same write
+        if self._servers.apart:  # otherwise the next command follows on the same connection
             await asyncio.gather(*noted)
 
     def leave_off(self, name: str) -> None:

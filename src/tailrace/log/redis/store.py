@@ -220,7 +220,7 @@ class RedisStore(LogStore):
         return RedisWriter(log, int(fence), self, top=int(top), tag=tag)
 
     async def _use(self, name: str, keys: Keys) -> None:
-        """Note that this process is about to make or lease a stream, in the same write as the command that follows.
+        """Note that this process is about to make or lease a stream, right before the command that does so.
 
         If the process died in between, the stream would be buried in vain. The other way round, it would never be.
         """
