@@ -17,9 +17,9 @@ batch before, so that a mirror can check that it has that one. It is random, or 
 from __future__ import annotations
 
 import hashlib
-import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
+from os import urandom
 from typing import NamedTuple, TypeAlias
 
 from pydantic_core import from_json, to_json
@@ -113,7 +113,7 @@ _RANDOM = 5
 
 def new_tag() -> bytes:
     """Return a name for a batch: 30 random bits, in characters that a cursor may hold."""
-    return secrets.token_urlsafe(4)[:_RANDOM].encode()
+    return urlsafe_b64encode(urandom(4))[:_RANDOM]
 
 
 def tag_of(key: str) -> bytes:

@@ -57,7 +57,9 @@ class RedisLog(Mirror):
         tag, json, names = rows
         fenced, searched = _or_empty(fence), _or_empty(known)
         keyed = int(is_keyed(tag))
-        answer = await self.run(APPEND, fenced, expected, searched, tag, len(json), rows.size, rows.body, keyed)
+        arguments = self.wire_epoch, fenced, expected, searched, tag, len(json), rows.size, rows.body, keyed
+        # Not by `run`: each coroutine in between costs an append some 0.2 µs.
+        answer = self._granted(await self._home.run(self.name, self.keys, APPEND, *arguments))
         if len(answer) == 1:  # an earlier attempt stored it, perhaps with other rows
             batch = parse_batch(answer[0])
         else:

@@ -135,10 +135,14 @@ class Mirror(Log):
 
     async def run(self, script: Script, *arguments: Part) -> list[Any]:
         """Run a script on this incarnation. Return its answer without the first word, or raise what it refuses."""
-        word, *answer = await self._home.run(self.name, self.keys, script, self.wire_epoch, *arguments)
+        return self._granted(await self._home.run(self.name, self.keys, script, self.wire_epoch, *arguments))
+
+    def _granted(self, answer: list[Any]) -> list[Any]:
+        """Return the answer of a script without the first word, or raise what it refuses."""
+        word, *rest = answer
         if word != b"ok":
-            _REFUSALS[word](self, *answer)
-        return answer
+            _REFUSALS[word](self, *rest)
+        return rest
 
     def _closed(self, outcome: bytes) -> NoReturn:
         if self.outcome is None:

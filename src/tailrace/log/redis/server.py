@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ class Servers(Protocol):
     def call(self, command: str, key: str, *rest: Part) -> asyncio.Future[Any]:
         """Send a command about a key now. Its future raises, and perhaps this call, Refused, Lost or NotSent."""
 
-    async def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Any:
+    def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Coroutine[Any, Any, Any]:
         """Run a script on keys of one hash tag, and return its reply. Raise Refused, Lost or NotSent."""
 
     async def subscribe(self, channels: Collection[bytes]) -> None:
@@ -165,9 +165,12 @@ class Server:
     def call(self, command: str, key: str, *rest: Part) -> asyncio.Future[Any]:
         return self.commands.call(command, key, *rest)
 
-    async def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Any:
-        if not self.commands.connected:
-            await self.commands.ready(CONNECT)
+    def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Coroutine[Any, Any, Any]:
+        run = self.commands.run if self.commands.connected else self._run_later
+        return run(script, keys, *arguments)
+
+    async def _run_later(self, script: Script, keys: Sequence[Part], *arguments: Part) -> Any:
+        await self.commands.ready(CONNECT)
         return await self.commands.run(script, keys, *arguments)
 
     async def subscribe(self, channels: Collection[bytes]) -> None:
