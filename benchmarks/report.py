@@ -23,9 +23,10 @@ measures some scenarios and puts them on this page, and `make bench ARGS=--quick
 
 ## How to read this
 
-- **Only ratios travel.** Absolute numbers belong to one machine, and it may have been busy with other work too: each
-  section says how busy. Peers take turns in every round, so that noise falls on all alike; a number is the median of
-  its rounds, the range in brackets is their least and most.
+- **Only ratios travel.** Absolute numbers belong to one machine and one day. On some days it was slower, and it may
+  have been busy with other work too. Each section says when it was measured, and how busy the machine was. Peers take
+  turns in every round, so that noise falls on all alike; a number is the median of its rounds, the range in brackets is
+  their least and most.
 - **Server CPU is the measure**: user and system time of the server process, the kernel's work for its sockets
   included. The load client is a process of its own, on a core of its own, that reads raw sockets and only counts;
   where its use of that core nears 100 %, the rate is its limit and not the server's.
