@@ -15,7 +15,7 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; d
 # Tests wait for servers and clients half of the time, so three processes keep two cores busy.
 TEST_PROCESSES ?= 3
 
-.PHONY: help setup serve rover test lint bench examples $(EXAMPLES) clean
+.PHONY: help setup serve rover test coverage lint bench examples $(EXAMPLES) clean
 
 help: ## List the targets (the default)
 	@awk -F ' *## ' '/^[a-z].*:.*## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,11 +49,17 @@ serve: setup ## Serve the chat on http://127.0.0.1:8000 (ARGS='--port 8001'; ARG
 rover: setup ## Run mission control of a rover on http://127.0.0.1:8000 (ARGS='--port 8001'; ARGS=--help lists more)
 	$(BIN)/tailrace rover $(ARGS)
 
+test: ## Run the tests (ARGS='tests/wire -x' narrows them)
+
+# Tracing each line doubles the processor time of the tests, so it has a target of its own.
+coverage: ## Run the tests and print the branch coverage
+coverage: MEASURE := --cov
+
 # With this set, each server that a test starts would compile again all that it imports.
-test: export PYTHONDONTWRITEBYTECODE =
-test: setup $(MODULES)/.installed ## Run the tests and print the branch coverage (ARGS='tests/wire -x' narrows them)
+test coverage: export PYTHONDONTWRITEBYTECODE =
+test coverage: setup $(MODULES)/.installed
 	@scripts/system-packages test
-	$(BIN)/pytest --cov --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest $(MEASURE) --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check
