@@ -98,7 +98,7 @@ class Sleeper:
         must await `rest`. Half the time of a broadcast is what each task's own step takes (measured).
         """
         self.rest: Awaitable[None] | None = None
-        """What `act` has begun, or its error, for the task to await. The task sets this to None before it does so."""
+        """The rest of a send that `act` began, or its error. The task sets this to None, and then awaits it."""
 
     def __await__(self) -> Generator[Any, None, None]:
         self._asyncio_future_blocking = True

@@ -261,6 +261,6 @@ async def judge(browsing: CDPSession, demo: Demo, what: str) -> None:
     tasks = await demo.page.evaluate("long")
     longest = max(tasks, default=0)
     print(f"200 KB {what}: {used:.2f} s of the processor, {len(tasks)} long tasks, the longest {longest:.0f} ms")
-    # Three to seven seconds are usual. The bounds catch what grows with the square of the text, on slow machines, too.
+    # Two seconds are usual, and seven beside other tests on a slow machine. The bounds catch a cost that is quadratic.
     assert used < 20
     assert longest < 3000

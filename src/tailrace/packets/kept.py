@@ -1,4 +1,4 @@
-"""What the sessions of a process keep in its memory, and the share of each."""
+"""A count of the memory that the sessions of a process take, and each session's share of it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ SHARED_ENCODERS = 8
 
 
 Message: TypeAlias = MutableMapping[str, Any]
-"""What connections pass to their server. Nobody may change one that is shared."""
+"""A message that connections pass to their server. Nobody may change one that is shared."""
 Spell: TypeAlias = Callable[[bytes], Message | None]
 """A function from encoded entries to the message that a server sends for them, or None if it is not exactly one."""
 News: TypeAlias = tuple[int, int, Encoder, Spell, str, Message]
