@@ -114,7 +114,7 @@ class RedisStore(LogStore):
 
     async def attach(self, name: str, retention: Retention) -> RedisLog:
         while (log := await self.find(name) or await self._create(name, retention, new_epoch())) is None:
-            """Another process has made it in between."""
+            pass  # another process has made it in between
         self.written(log)
         return log
 
