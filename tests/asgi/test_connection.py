@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tailrace import Event, Flow, OpenAIChunks, Outcome, Result, Retention, StreamError, StreamResponse, StreamSettings
+from tailrace import Event, Flow, OpenAIChunks, Outcome, Result, Retention, StreamResponse, StreamSettings
 from tailrace.asgi.connection import MAX_SEND, Connection
 from tailrace.events import Entries
 from tailrace.log.memory import MemoryLog
@@ -21,40 +21,7 @@ WIRES = {wire.media_type: wire for wire in DEFAULT_WIRES}
 PINGS = {"text/event-stream": b": ping\n", "application/x-ndjson": b"\n"}
 
 
-# What comes before the first event
-
-
-async def test_headers_do_not_wait_for_the_first_event_for_ever() -> None:
-    faucet = Faucet()
-    app = Served(x=StreamResponse(faucet.run, StreamSettings(status_wait=0.01)))
-    async with serving(app) as url, exchange(url, "/x", SSE_HEADERS) as got:
-        assert got.status == 200
-        faucet.put(StreamError("too late for a status", code="late", status=409))
-        (error,) = frames(await got.rest())
-        assert (error.event, error.data) == ("error", {"code": "late", "message": "too late for a status"})
-        assert not got.whole
-
-
-async def test_a_late_failure_without_an_event_is_logged_too() -> None:
-    faucet = Faucet()
-    app = Served(x=StreamResponse(faucet.run, StreamSettings(status_wait=0.01)))
-    async with serving(app) as url, exchange(url, "/x", SSE_HEADERS) as got:
-        faucet.put(ValueError("secret"))
-        assert [frame.event for frame in frames(await got.rest())] == ["error"]
-    assert [str(error) for error in app.raised] == ["secret"]
-
-
-async def test_a_stream_stopped_before_its_first_event_says_so() -> None:
-    faucet = Faucet()
-    app = Served(x=StreamResponse(faucet.run))
-    async with serving(app) as url, exchange(url, "/x", SSE_HEADERS, head=False) as got:
-        await soon(faucet.started)
-        (producer,) = app.engine.producers._running.values()
-        producer.stop()
-        await got.read_head()
-        assert got.status == 200
-        assert values(await got.rest()) == ["cancelled"]
-        assert got.whole
+# The start
 
 
 async def test_an_empty_stream_is_done() -> None:

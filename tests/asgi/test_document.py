@@ -8,7 +8,8 @@ import pytest
 from starlette.requests import Request
 
 from tailrace import Batch, Event, Flow, Log, Outcome, Retention, StreamError, StreamResponse, StreamSettings
-from tailrace.asgi.connection import Document, Reading
+from tailrace.asgi.document import Document
+from tailrace.asgi.reading import Reading
 from tailrace.events import DONE
 from tests.asgi.apps import Served, Server, of, request, small_engine
 from tests.raw import exchange

@@ -1,72 +1,23 @@
-"""One connection that reads a log, as a stream or as one document."""
+"""A connection that reads a log as a stream: batch after batch, with pings, notices and an end."""
 
 from __future__ import annotations
 
 import asyncio
-import warnings
-from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
-from ..engine.engine import Engine
-from ..engine.readers import Seat
-from ..errors import LogReset, SlowReader, StoreUnavailable, StreamError
+from ..errors import LogReset, SlowReader, StoreUnavailable
 from ..events import Degraded, Dropped, Entries, Farewell, Notice, Outcome, Reset
-from ..log.base import Tail
-from ..producer import UNTOLD, Producer
-from ..wire.batch import Batch, document
+from ..producer import UNTOLD
 from ..wire.sharing import Spell
-from ..wire.text import Text
-from .decision import StreamRequest
-from .reply import Header, refusal_of
-from .settings import StreamSettings
+from .reading import Reading
+from .reply import Header
 from .wrappers import Relay, is_server, past_wrappers, relay_of, spell_part
 
 MAX_SEND = 1 << 18
 """The most bytes of one ASGI message. `send_timeout` applies to each message, and a single event may be larger."""
-
-_FIELDS = (b'"data:', b'"event:', b'"id:', b'"retry:', b'": ')
-
-
-@dataclass(slots=True)
-class Reading:
-    """A request's reader, its seat if the log has one reader at a time, and the producer if the request started it."""
-
-    engine: Engine
-    request: StreamRequest
-    settings: StreamSettings
-    tail: Tail
-    seat: Seat | None = None
-    producer: Producer | None = None
-
-    async def first_failure(self) -> Exception | None:
-        """Wait until the producer has begun, at most `status_wait` seconds. Return the error that came instead."""
-        tail, producer = self.tail, self.producer
-        assert producer is not None, "only a request that started its stream waits for the first event"
-        timer = asyncio.get_running_loop().call_later(self.settings.status_wait, tail.wake)
-        try:
-            if not producer.begun:
-                await tail.wait()
-        finally:
-            timer.cancel()
-        if not producer.begun:
-            return producer.error
-        self._warn_of_frames()
-        return None
-
-    def _warn_of_frames(self) -> None:
-        if isinstance(self.request.wire, Text):
-            return  # plain text may contain any framing
-        first = self.tail.log.read_nowait(0, 1) if self.tail.log.base == 0 else None
-        if first and first.json[0].startswith(_FIELDS) and first.json[0].endswith(b'\\n\\n"'):
-            warnings.warn(
-                f"the stream at {self.request.route} yields text that is framed as Server-Sent Events already, and "
-                "it is framed again: yield the data alone, as tailrace frames it for every client",
-                stacklevel=1,
-            )
 
 
 class Connection:
@@ -297,71 +248,3 @@ class Connection:
     def _dropped(self, next_offset: int) -> bytes:
         cursor = str(self._tail.log.cursor(next_offset - 1))
         return self._encoder.notice(Dropped(self._tail.take_dropped()), cursor)
-
-
-class Document:
-    """A response with a log as one JSON document.
-
-    If the request started the stream, the document has all entries, or the response is the stream's failure. For any
-    other log, the document has the entries that exist now.
-    """
-
-    __slots__ = ("_headers", "_reading", "_status", "_tail", "_wire")
-
-    def __init__(self, reading: Reading, status: int, headers: Iterable[Header]) -> None:
-        assert isinstance(reading.request.wire, Batch)
-        self._reading = reading
-        self._tail = reading.tail
-        self._wire = reading.request.wire
-        self._status = status
-        self._headers = headers
-
-    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the document. Raise the error of the application's generator, unless it is a StreamError."""
-        response = await self._response()
-        await response(scope, receive, send)
-
-    async def _response(self) -> Response:
-        tail, started = self._tail, self._reading.producer is not None
-        first = tail.position
-        try:
-            data = await self._collect()
-        except (LogReset, StreamError) as error:
-            return refusal_of(error)
-        outcome = tail.log.outcome if tail.ended else None
-        if started and outcome is not None and outcome.state != "done":
-            return self._failed(outcome, data)
-        after = str(tail.log.cursor(first)) if first > 0 and self._reading.request.cursor is None else None
-        response = Response(document(data, outcome, str(tail.cursor()), after), self._status)
-        response.raw_headers += self._headers
-        return response
-
-    def _failed(self, outcome: Outcome, data: bytes) -> Response:
-        """Refuse with the partial data, so that no client mistakes it for a complete document."""
-        assert self._reading.producer is not None
-        failure = self._reading.producer.error or StreamError(
-            outcome.message or "", code=outcome.code or "cancelled", status=503
-        )
-        if not isinstance(failure, StreamError):
-            raise failure
-        return refusal_of(failure, data=data)
-
-    async def _collect(self) -> bytes:
-        """Return the entries as a JSON list. Raise StreamError if they exceed the wire's bound."""
-        tail, wire = self._tail, self._wire
-        encoder = tail.log.encoder(wire)
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            if entries := await tail.read():
-                parts.append(encoder.encode(entries))
-                size += len(parts[-1])
-                if size > wire.max_bytes:
-                    raise StreamError(
-                        f"expected at most {wire.max_bytes} bytes in a document, but there are more: ask for a stream",
-                        code="document_too_large",
-                    )
-            elif tail.ended or self._reading.producer is None:
-                return b"[" + b",".join(parts) + b"]"
-            else:
-                await tail.wait()

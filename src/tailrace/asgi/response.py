@@ -22,10 +22,12 @@ from ..flow import Flow
 from ..iterators import Items, Job, as_async, close_items
 from ..log.base import Log
 from ..producer import UNTOLD, Producer
-from .connection import Connection, Document, Reading
+from .connection import Connection
 from .decision import Decision, Ended, Read, Refuse, ResetTo, Start, StreamRequest, decide, place_of
 from .disconnect import Disconnected, Work, disconnect_of
+from .document import Document
 from .lifespan import engine_of
+from .reading import Reading
 from .reply import Header, cursor_header, refusal_of, reset_of, stream_headers
 from .settings import DEFAULT_SETTINGS, StreamSettings
 from .socket import serve_socket

@@ -1,0 +1,82 @@
+"""A response with a log as one JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ..errors import LogReset, StreamError
+from ..events import Outcome
+from ..wire.batch import Batch, document
+from .reading import Reading
+from .reply import Header, refusal_of
+
+
+class Document:
+    """A response with a log as one JSON document.
+
+    If the request started the stream, the document has all entries, or the response is the stream's failure. For any
+    other log, the document has the entries that exist now.
+    """
+
+    __slots__ = ("_headers", "_reading", "_status", "_tail", "_wire")
+
+    def __init__(self, reading: Reading, status: int, headers: Iterable[Header]) -> None:
+        assert isinstance(reading.request.wire, Batch)
+        self._reading = reading
+        self._tail = reading.tail
+        self._wire = reading.request.wire
+        self._status = status
+        self._headers = headers
+
+    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the document. Raise the error of the application's generator, unless it is a StreamError."""
+        response = await self._response()
+        await response(scope, receive, send)
+
+    async def _response(self) -> Response:
+        tail, started = self._tail, self._reading.producer is not None
+        first = tail.position
+        try:
+            data = await self._collect()
+        except (LogReset, StreamError) as error:
+            return refusal_of(error)
+        outcome = tail.log.outcome if tail.ended else None
+        if started and outcome is not None and outcome.state != "done":
+            return self._failed(outcome, data)
+        after = str(tail.log.cursor(first)) if first > 0 and self._reading.request.cursor is None else None
+        response = Response(document(data, outcome, str(tail.cursor()), after), self._status)
+        response.raw_headers += self._headers
+        return response
+
+    def _failed(self, outcome: Outcome, data: bytes) -> Response:
+        """Refuse with the partial data, so that no client mistakes it for a complete document."""
+        assert self._reading.producer is not None
+        failure = self._reading.producer.error or StreamError(
+            outcome.message or "", code=outcome.code or "cancelled", status=503
+        )
+        if not isinstance(failure, StreamError):
+            raise failure
+        return refusal_of(failure, data=data)
+
+    async def _collect(self) -> bytes:
+        """Return the entries as a JSON list. Raise StreamError if they exceed the wire's bound."""
+        tail, wire = self._tail, self._wire
+        encoder = tail.log.encoder(wire)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            if entries := await tail.read():
+                parts.append(encoder.encode(entries))
+                size += len(parts[-1])
+                if size > wire.max_bytes:
+                    raise StreamError(
+                        f"expected at most {wire.max_bytes} bytes in a document, but there are more: ask for a stream",
+                        code="document_too_large",
+                    )
+            elif tail.ended or self._reading.producer is None:
+                return b"[" + b",".join(parts) + b"]"
+            else:
+                await tail.wait()
