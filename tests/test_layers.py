@@ -24,7 +24,7 @@ SOURCE = Path(tailrace.__file__).parent
 
 # Lowest first. A name is a module or a folder; those of one layer do not know each other.
 LAYERS: list[set[str]] = [
-    {"blocks", "errors"},
+    {"blocks", "coroutine", "errors"},
     {"cursor", "events"},
     {"flow", "packet", "wire"},
     {"client", "iterators", "modes", "pulse", "stepping", "widgets"},

@@ -5,7 +5,7 @@ import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from tailrace import stepping
-from tailrace.stepping import HOLD, STEPS, Sleeper, Sleepers, begin
+from tailrace.stepping import HOLD, STEPS, Sleeper, Sleepers
 from tests.loops import LOOPS, on_each_loop
 from tests.silence import silent_loop as silent_loop
 from tests.sources import turns
@@ -466,86 +466,7 @@ async def test_ten_thousand_steps_hold_the_loop_for_a_few_milliseconds_at_a_time
     assert max(holds) < 0.010
 
 
-# What begins outside of a task
-
-
-async def test_a_coroutine_that_waits_for_nothing_is_done_at_once() -> None:
-    done = []
-
-    async def work() -> None:
-        done.append(1)
-
-    assert begin(work()) is None
-    assert done == [1]
-
-
-async def test_the_rest_of_a_coroutine_goes_on_in_a_task() -> None:
-    gate, done = asyncio.Event(), []
-
-    async def work() -> None:
-        for number in range(2):
-            await gate.wait()
-            await asyncio.sleep(0)
-            done.append(number)
-
-    rest = begin(work())
-    assert rest is not None
-    asyncio.get_running_loop().call_soon(gate.set)
-    await rest
-    assert done == [0, 1]
-
-
-async def test_an_error_is_raised_where_the_rest_is_awaited() -> None:
-    async def work() -> None:
-        raise OSError("gone")
-
-    rest = begin(work())
-    assert rest is not None
-    with pytest.raises(OSError, match="gone"):
-        await rest
-
-
-@pytest.mark.parametrize("catches", [True, False])
-async def test_a_cancellation_reaches_the_rest(catches: bool) -> None:
-    heard = []
-
-    async def work() -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            heard.append("cancelled")
-            await asyncio.sleep(0)
-            heard.append("cleaned up")
-            if not catches:
-                raise
-
-    async def wait(rest: Awaitable[None]) -> None:
-        await rest
-
-    rest = begin(work())
-    assert rest is not None
-    task = asyncio.create_task(wait(rest))
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
-    assert task.cancelled() is not catches
-    assert heard == ["cancelled", "cleaned up"]
-
-
-async def test_a_cancellation_that_ends_the_rest_at_once() -> None:
-    async def work() -> None:
-        with suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-
-    async def wait(rest: Awaitable[None]) -> None:
-        await rest
-
-    rest = begin(work())
-    assert rest is not None
-    task = asyncio.create_task(wait(rest))
-    await asyncio.sleep(0)
-    task.cancel()
-    await task
+# What a sleeper does while its task sleeps on
 
 
 async def nothing() -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import Context
 from time import perf_counter
 from typing import Any, TypeAlias
+
+from .coroutine import begin
 
 HOLD = 0.002
 """Seconds of steps after which the event loop may run something else."""
@@ -25,58 +27,6 @@ STEPS = 8
 _Future: TypeAlias = "asyncio.Future[None]"
 _Step: TypeAlias = "tuple[Sleeper, Context, Callable[[_Future], object]]"
 """The sleeper, the context of its task, and the function that continues the task with a future that is done."""
-
-
-def begin(awaitable: Awaitable[None]) -> Awaitable[None] | None:
-    """Take the first step of a coroutine. Return None if that is all, or an awaitable of the rest or of its error."""
-    coroutine: Any = awaitable  # an `async def` function has made it, as ASGI asks of `send`
-    try:
-        return _Rest(coroutine, coroutine.send(None))
-    except StopIteration:
-        return None
-    except Exception as error:
-        return _Failed(error)
-
-
-class _Rest:
-    """The rest of a coroutine that waits for something after its first step."""
-
-    __slots__ = ("_coroutine", "_waits_for")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
-        self._coroutine = coroutine
-        self._waits_for = waits_for
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        try:
-            done = yield self._waits_for
-        except BaseException as error:  # the task is cancelled, and what it runs must hear of it
-            yield from _thrown(self._coroutine, error)
-        else:
-            assert done is None, "a task continues its coroutine with None"
-            yield from self._coroutine.__await__()
-
-
-def _thrown(coroutine: Coroutine[Any, Any, None], error: BaseException) -> Generator[Any, Any, None]:
-    """Raise an error in a coroutine where it waits, and run what it does then."""
-    try:
-        waits_for = coroutine.throw(error)
-    except StopIteration:
-        return
-    yield from _Rest(coroutine, waits_for).__await__()
-
-
-class _Failed:
-    """An awaitable that raises the error of a coroutine."""
-
-    __slots__ = ("_error",)
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        raise self._error
-        yield
 
 
 class Sleeper:
