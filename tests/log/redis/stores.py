@@ -133,13 +133,13 @@ async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
 
 
 async def settled(*stores: RedisStore) -> None:
-    """Wait until stores have done all that follows a new connection, so that nothing is loaded for that reason."""
+    """Wait until stores have done all that follows a new connection or reader, so that nothing is loaded for that."""
     await until(lambda: all(listening(store) and not stale(store) for store in stores))
 
 
 def stale(store: RedisStore) -> bool:
-    """True if a mirror of a store may have missed something."""
-    return bool(store._mirrors._unheard) or any(log.stale for log in store._mirrors)
+    """True if a mirror of a store may have missed something, or has yet to hear its channels."""
+    return bool(store._telling or store._mirrors._unheard) or any(log.stale for log in store._mirrors)
 
 
 def listening(store: RedisStore) -> bool:
