@@ -367,7 +367,7 @@ IMPOSSIBLE = {
     "ws://a --method POST": "expected no --method for a WebSocket, but got POST",
     "ws://a --header Host:b": "expected no --header Host for a WebSocket, but got b",
     f"ws://a --data @{sys.executable}": "expected UTF-8 text as --data, which is the first message of a WebSocket",
-    "http://a --data @/nowhere": "cannot read --data from /nowhere: No such file or directory",
+    "http://a --data @missing": "cannot read --data from missing: No such file or directory",
     "http://xn--a/": "",
     "http://999.1.1.1/": "",
     "ws://a..b/": "",
@@ -375,7 +375,10 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("line", IMPOSSIBLE)
-async def test_what_cannot_be_asked_is_one_line(run: Run, line: str) -> None:
+async def test_what_cannot_be_asked_is_one_line(
+    run: Run, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # which has no file
     status, out, err = await run(*line.split(" "))
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"tailrace tail: {IMPOSSIBLE[line]}")
