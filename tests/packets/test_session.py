@@ -24,7 +24,9 @@ from tailrace.packets import (
     SocketPacket,
 )
 from tailrace.packets.inbox import MAX_READ, Inbox, Parcel, Rules
+from tailrace.packets.kept import Kept, Share
 from tailrace.packets.sessions import owner_of
+from tailrace.pulse import Pulse
 from tailrace.routing.body import BodyRefused
 from tests.packets.apps import Recorded, client_of, data, echo, insist, opened, resumed
 from tests.raw import BOUND
@@ -115,7 +117,9 @@ async def test_packets_that_wait_are_read_once_unless_they_are_large(size: int, 
 
 
 async def test_packets_that_are_repeated_do_not_wait_again() -> None:
-    inbox = Inbox(MemoryLog("inbox"), Rules(SocketPacket, frozenset(), PacketLimits()), reports=False)
+    log = MemoryLog("inbox")
+    share = Share(Kept(1_000), Pulse(60), log)
+    inbox = Inbox(log, Rules(SocketPacket, frozenset(), PacketLimits()), share, reports=False)
     packet = SocketPacket(packet_type="DATA", payload="hello")
     parcel = Parcel([line := packet.encode()], [packet])
     for _ in range(2):

@@ -10,6 +10,7 @@ from ..errors import LogClosed, StoreUnavailable
 from ..flow import Retention
 from ..log.base import Log, Row
 from ..packet import SocketPacket
+from .kept import Share
 
 TAKEN = "taken"
 """The event name of entries that tell other processes up to which offset the hooks have taken the packets."""
@@ -90,10 +91,14 @@ class Parcel:
 class Inbox:
     """The reading end of an inbox, in the process whose hooks take the packets."""
 
-    def __init__(self, log: Log, rules: Rules, *, reports: bool) -> None:
-        """Read a log from its beginning. `reports`: whether other processes need to know what was taken."""
+    def __init__(self, log: Log, rules: Rules, share: Share, *, reports: bool) -> None:
+        """Read a log from its beginning.
+
+        `share` counts what the session keeps. `reports`: whether other processes need to know what was taken.
+        """
         self.log = log
         self.tail = log.tail(0)
+        self.share = share
         self.taken = 0  # the offset of the last packet that the hooks are done with
         self._model = rules.model
         self._next = 1  # the offset that `take` gets next
@@ -110,6 +115,7 @@ class Inbox:
     async def add(self, parcel: Parcel, *, key: str | None = None) -> None:
         """Append packets. Unless too many wait, they are not read again when it is their turn."""
         offsets = await self.log.add(parcel.rows, key=key)
+        self.share.beat()
         size = sum(map(len, parcel.lines))
         # The log may give packets to the hooks, or know the key, before this returns.
         if self._size + size <= MAX_READ and self._next <= offsets.start and offsets.start not in self._read:

@@ -47,7 +47,6 @@ class Sessions:
     live: dict[str, ClientSession] = field(default_factory=dict)
     threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, HOOK_THREADS))
     _kept: Kept = field(init=False)
-    _shares: dict[str, Share] = field(default_factory=dict)  # of the live sessions
     _adding: Counter[str] = field(default_factory=Counter)  # how many packets are being appended, by session
     _last: OrderedDict[str, bytes] = field(default_factory=OrderedDict)  # a digest of the last packets, by session
 
@@ -69,14 +68,14 @@ class Sessions:
         log = await engine.log(_inbox_name(producer.log), retention=retention)
         try:
             await log.add([(None, line) for line in first])
-            inbox = Inbox(log, rules, reports=engine.store.shared)
+            inbox = Inbox(log, rules, Share(kept, engine.pulse, log, producer.log), reports=engine.store.shared)
             session = ClientSession(producer, inbox, hooks, rules=rules, principal=principal, flow=self.flow)
-            with inbox.tail, Share(self._kept, engine.pulse, log, producer.log) as share:
-                self.live[session.id], self._shares[session.id] = session, share
+            with inbox.tail, inbox.share:
+                self.live[session.id] = session
                 try:
                     await session.run()
                 finally:
-                    del self.live[session.id], self._shares[session.id]
+                    del self.live[session.id]
         finally:
             await _discard(engine, log)
 
@@ -97,38 +96,39 @@ class Sessions:
         Of a session that has ended, accept the last packets once more: the client that repeats them missed the answer.
         """
         session = self.live.get(outbox.stream)
-        inbox = await engine.find(_inbox_name(outbox)) if session is None else session.inbox.log
-        if outbox.outcome is not None or inbox is None or (session is not None and session.dead):
+        inbox = None if session is None else session.inbox
+        log = await engine.find(_inbox_name(outbox)) if inbox is None else inbox.log
+        if outbox.outcome is not None or log is None or (session is not None and session.dead):
             if self._are_last(outbox, parcel):
                 return
             raise self._ended(outbox, parcel)
-        adding, taken = self._adding[outbox.stream], None if session is None else session.inbox.taken
-        if is_full(inbox, taken, adding, self.rules.limits):
-            message = (
-                "expected a session with room for packets, but its hooks are behind, perhaps because the client does "
-                "not read: send them again later"
-            )
-            raise BodyRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(parcel))
-        share = self._shares.get(outbox.stream)
-        if share is not None and not share.has_room_for(size := sum(map(len, parcel.lines))):
-            message = (
-                f"expected sessions that keep at most {self._kept.most} bytes together, but with these packets they "
-                f"would keep {self._kept.size + size}, and this one more than its share: send them again later"
-            )
-            raise BodyRefused(message, code="sessions_full", status=503, reply_to=self._only_id(parcel))
+        self._require_room(outbox, log, inbox, parcel)
         self._adding[outbox.stream] += len(parcel.lines)
         try:
             name = None if key is None else hashlib.sha256(b"\n".join([key.encode(), *parcel.lines])).hexdigest()
-            await (inbox.add(parcel.rows, key=name) if session is None else session.inbox.add(parcel, key=name))
+            await (log.add(parcel.rows, key=name) if inbox is None else inbox.add(parcel, key=name))
         except LogClosed:
             raise self._ended(outbox, parcel) from None
         finally:
             self._adding[outbox.stream] -= len(parcel.lines)
             if not self._adding[outbox.stream]:
                 del self._adding[outbox.stream]
-        if share is not None:
-            share.beat()
         self._remember(outbox, parcel)
+
+    def _require_room(self, outbox: Log, log: Log, inbox: Inbox | None, parcel: Parcel) -> None:
+        """Raise BodyRefused if the inbox is full, or all sessions keep too much. `inbox` is its end in this process."""
+        if is_full(log, None if inbox is None else inbox.taken, self._adding[outbox.stream], self.rules.limits):
+            message = (
+                "expected a session with room for packets, but its hooks are behind, perhaps because the client does "
+                "not read: send them again later"
+            )
+            raise BodyRefused(message, code="too_many_packets", status=429, reply_to=self._only_id(parcel))
+        if inbox is not None and not inbox.share.has_room_for(size := sum(map(len, parcel.lines))):
+            message = (
+                f"expected sessions that keep at most {self._kept.most} bytes together, but with these packets they "
+                f"would keep {self._kept.size + size}, and this one more than its share: send them again later"
+            )
+            raise BodyRefused(message, code="sessions_full", status=503, reply_to=self._only_id(parcel))
 
     def _remember(self, outbox: Log, parcel: Parcel) -> None:
         self._last[outbox.stream] = parcel.digest
