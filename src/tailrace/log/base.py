@@ -292,6 +292,13 @@ class Log(ABC):
             self.unlisten(listener)
         return self.outcome
 
+    async def catch_up(self) -> None:  # noqa: B027 - a log may know everything at once
+        """Learn what the store has at this moment, rather than wait for its news.
+
+        Afterwards, the log has the entries, the outcome and the facts of this moment, or it is `lost`. Raise
+        StoreUnavailable if the store does not answer.
+        """
+
     def unlisten(self, listener: Listener) -> None:
         """Undo `listen`."""
         self._listeners = tuple(each for each in self._listeners if each != listener)

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from ..errors import LogClosed, LogExists, LogReset
-from ..events import Outcome
+from ..events import DONE, Outcome
 from ..flow import Retention
 from ..log.base import Log
 from ..log.store import LogStore
@@ -267,6 +267,16 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
             await self._soon(one.expire(now, 0.3))
             await self._gone("/now", one, other)
             assert await self._soon(one.find("/later")) is not None
+
+    async def test_a_log_that_catches_up_has_what_the_store_has(self) -> None:
+        """A process that asks for what others have done need not wait for the news of it."""
+        async with self._logs() as (here, there):
+            await self._soon(here.append(1, 2))
+            await self._soon(there.catch_up())
+            assert there.top == 2
+            await self._soon(here.close())
+            await self._soon(there.catch_up())
+            assert there.outcome == DONE
 
     async def test_processes_share_a_secret(self) -> None:
         """All processes derive the same ids from a secret that nobody else knows."""

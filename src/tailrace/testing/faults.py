@@ -182,6 +182,15 @@ class FaultContract(Contract):
                     after = await self._soon(log.resolve(Cursor.parse(reset.resume)))
                     assert await self._read(log, len(kept), after) == kept
 
+    async def test_a_log_that_catches_up_knows_that_the_store_has_lost_it(self) -> None:
+        """A process that is about to rely on a log can find out whether the store still has it."""
+        self._needs("rollback")
+        async with self.open_stores() as (one, _):
+            async with self.rollback():
+                log = await self._soon(one.attach(NAME, Retention()))
+            await self._soon(log.catch_up())
+            assert log.lost == "epoch_changed"
+
     async def test_a_writer_does_not_continue_behind_lost_entries(self) -> None:
         """A writer whose items the store has lost writes nothing behind the gap, and its readers are reset."""
         self._needs("rollback")

@@ -101,6 +101,9 @@ class RedisLog(Mirror):
 
     # Reading
 
+    async def catch_up(self) -> None:
+        await repeatedly(self.refresh, self._home.patience)
+
     def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries | None:
         if after < self.base:
             raise self.reset(self.lost or "trimmed")
@@ -125,7 +128,7 @@ class RedisLog(Mirror):
     async def resolve(self, cursor: Cursor) -> int:
         if cursor.epoch != self.epoch or cursor.offset > self.top:
             # The news of what the cursor is about may not have come yet.
-            await repeatedly(self.refresh, self._home.patience)
+            await self.catch_up()
         if self.lost is not None:
             raise self.reset(self.lost)
         if cursor.offset > self.top and cursor.tag and cursor.epoch == self.epoch:
@@ -166,7 +169,7 @@ class RedisLog(Mirror):
 
     async def _miss(self, batches: list[Batch]) -> None:
         """Learn why entries before `batches` are missing: this incarnation is lost, or they were trimmed or evicted."""
-        await repeatedly(self.refresh, self._home.patience)
+        await self.catch_up()
         if self.lost is not None:
             raise self.reset(self.lost)
         ours = batches and batches[0].epoch == self.wire_epoch
