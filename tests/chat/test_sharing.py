@@ -21,7 +21,7 @@ from tailrace.chat.workers import RETENTION
 from tailrace.log.redis.store import RedisStore
 from tests.chat.api.talking import JSON, Chat, Hold, Scripted, begun, body, lines, settings, text, within
 from tests.log.redis.redis_server import RedisServer, redis_server
-from tests.log.redis.stores import QUICK
+from tests.log.redis.stores import QUICK, until
 from tests.raw import BOUND, exchange
 from tests.serving import http_client, serving
 
@@ -121,6 +121,25 @@ async def test_replies_are_interrupted_if_redis_loses_its_data(tmp_path: Path, r
                     await asyncio.sleep(0.05)
             await stall(two)
             await until_replies(one, "s", [("one ", "interrupted"), ("two ", "interrupted")])
+
+
+async def test_a_reply_that_begins_right_after_redis_lost_its_data_goes_on(tmp_path: Path, redis: RedisServer) -> None:
+    held = Hold()
+    async with (
+        working(tmp_path, redis, Scripted("one ", held)) as one,
+        working(tmp_path, redis, Scripted("two")) as two,
+    ):
+        lost, others = talk_of(one)._answers.workers.own, talk_of(two)._answers.workers._watching
+        await until(lambda: lost in others)
+        redis.ask("FLUSHALL")
+        async with one.saying("Hello", "s") as reply:
+            stream_id = (await begun(reply))[0]["stream_id"]
+            await within(held.reached)
+            await until(lambda: lost not in others)  # it has seen to the turns of the worker that is lost
+            assert (await two.get("/sessions/s"))["stream_id"] == stream_id
+            held.release.set()
+            assert lines(await reply.rest())[-1]["type"] == "complete"
+        assert await two.replies("s") == [("one ", "complete")]
 
 
 async def test_a_worker_is_known_to_those_who_start_after_many_others(tmp_path: Path, redis: RedisServer) -> None:

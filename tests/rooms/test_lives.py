@@ -233,6 +233,20 @@ async def test_one_process_alone_has_no_life() -> None:
     assert await lives.own() == name
 
 
+async def test_a_life_that_the_store_has_just_lost_is_not_named_any_more(redis: RedisServer) -> None:
+    engine, ended = small_engine(url=RedisStore(redis.url, pace=Pace(interval=60.0))), asyncio.Queue[str]()
+    lives = Lives(engine, "processes", ended.put, delay=0.0)
+    async with asyncio.timeout(BOUND):
+        name = await lives.own()
+        assert await lives.own() == name
+        redis.ask("FLUSHALL")
+        other = await lives.own()
+        assert other != name
+        assert await lives.own() == other
+        assert await ended.get() == name
+        await engine.aclose()
+
+
 async def test_a_watch_ends_with_the_server(redis: RedisServer) -> None:
     ended: list[str] = []
 

@@ -94,8 +94,15 @@ class Workers:
             await asyncio.wait(tasks)
 
     async def live(self) -> str | None:
-        """Return the name of this worker, whose life has begun. Return None if streams are not shared."""
+        """Return the name of this worker, which lives at this moment. Return None if streams are not shared.
+
+        Make the stream of a reply before you call this. If the store loses its data in between, it has neither, and the
+        reply is interrupted only if its stream is lost as well.
+        """
         if self.shared:
+            if self._life is not None:
+                # If the store has just lost its data, the others know before this worker is told.
+                await self._life.log.catch_up()
             async with self._beginning:
                 if self._life is None or self._life.lost:
                     name = token_urlsafe(9)
@@ -128,7 +135,11 @@ class Workers:
             await asyncio.sleep(TELL)
 
     async def _announce(self, name: str) -> None:
-        await (await self._engine.log(PATH, retention=RETENTION)).append(name)
+        log = await self._engine.log(PATH, retention=RETENTION)
+        await log.catch_up()
+        if log.lost is not None:  # together with the life before
+            log = await self._engine.log(PATH, retention=RETENTION)
+        await log.append(name)
 
     async def _follow(self) -> None:
         """Watch all workers that live, and those that left turns before this one lived."""

@@ -60,8 +60,14 @@ class Lives:
         return self.engine is not None and self.engine.draining and self.shared
 
     async def own(self) -> str:
-        """Return the name of this process, whose life has begun. It has another name after it was taken for dead."""
+        """Return the name of this process, which lives at this moment. It has another name after it was taken for dead.
+
+        Raise StoreUnavailable if the store does not answer.
+        """
         if self.engine is not None and self.shared:
+            if self._writer is not None:
+                # If the store has just lost its data, the others know before this process is told.
+                await self._writer.log.catch_up()
             async with self._beginning:
                 if self._writer is None or self._writer.lost:
                     await self._begin(self.engine)

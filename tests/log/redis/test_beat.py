@@ -273,6 +273,22 @@ async def test_a_process_that_dies_soon_after_redis_lost_its_data_is_buried(redi
         await until(lambda: log.outcome == PRODUCER_LOST)
 
 
+async def test_a_stream_that_is_made_right_after_redis_lost_its_data_goes_on(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=PACE) as (one, other):
+        for store in (one, other):
+            await store.attach("/before", Retention())
+            await rounds(store, 1)
+        redis.ask("FLUSHALL")
+        writer = await one.lease(await one.create(NAME, Retention()))
+        log = await attached(other, NAME)
+        await rounds(other, 2 * module.DEAD_AFTER)
+        write(writer, 1)
+        assert await read_all(log, 1) == [1]
+        assert not writer.lost
+        await stand_still(one)
+        await until(lambda: log.outcome == PRODUCER_LOST)
+
+
 async def test_the_dead_of_a_whole_server_are_buried_by_who_comes_next(redis: RedisServer) -> None:
     async with stores(redis.url, 1, pace=replace(SLOW, patience=1.0)) as (dead,):
         await dead.lease(await dead.create(NAME, Retention()))
