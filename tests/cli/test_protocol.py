@@ -43,6 +43,7 @@ def flooded(server: Server, head: bytes, block: bytes, megabytes: int = 8) -> tu
                 connection.sendall(block)
         grown = process.memory_info().rss - before
         answer = b""
+        connection.settimeout(PATIENCE)
         with suppress(OSError):  # a reset, because there is more in the socket than the server has read
             answer = connection.recv(65536)
     return answer, grown / MEGABYTE

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tailrace.chat.models.base import Message, ModelError, Piece, Reasoning, Usage
 from tailrace.chat.models.demo import DemoModel, compose, cut
 from tailrace.chat.models.demo_parts import PARTS
+from tests.raw import BOUND
 
 
 def conversation(*messages: str) -> list[Message]:
@@ -108,15 +109,20 @@ def test_pieces_have_three_to_five_words_and_four_on_average() -> None:
 
 
 async def test_the_pace_is_between_the_pieces() -> None:
+    pace = 0.05
     loop = asyncio.get_running_loop()
-    reply = DemoModel(words=1000, pace=1.0).reply(conversation("long"))
-    started = loop.time()
-    first = await anext(reply)
-    assert isinstance(first, str)
+    reply = DemoModel(words=1000, pace=pace).reply(conversation("long"))
+    assert isinstance(await anext(reply), str)
     begun = loop.time()
-    second = await anext(reply)
-    assert isinstance(second, str)
-    assert begun - started < 1.0 <= loop.time() - begun + 0.001
+    assert isinstance(await anext(reply), str)
+    assert loop.time() - begun >= pace - 0.001
+    await reply.aclose()
+
+
+async def test_no_pace_is_before_the_first_piece() -> None:
+    reply = DemoModel(pace=3600).reply(conversation("long"))
+    async with asyncio.timeout(BOUND):
+        assert isinstance(await anext(reply), str)
     await reply.aclose()
 
 

@@ -87,7 +87,6 @@ async def test_a_log_that_is_lost_during_its_subscription_is_not_heard(redis: Re
             await until(lambda: log.hears)
             log.lose("epoch_changed")
         await settled(store)
-        await until(lambda: not store._telling)
         await until(lambda: not channels(redis))
 
 
