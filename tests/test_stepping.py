@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -346,12 +347,14 @@ async def test_a_scope_of_anyio_around_the_sleep_is_cancelled() -> None:
 
 
 @on_each_loop
-async def test_anyio_can_wait_until_all_others_sleep() -> None:
-    async with crowd(2) as tasks:
+async def test_anyio_can_wait_until_all_others_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.count()
+    monkeypatch.setattr(stepping, "perf_counter", lambda: next(looks) * HOLD / 2)  # STEPS steps, then something else
+    async with crowd(3 * STEPS) as tasks:
         await anyio.wait_all_tasks_blocked()
         tasks.sleepers.wake_all()
         await anyio.wait_all_tasks_blocked()
-        assert tasks.steps == [0, 1]
+        assert tasks.steps == [*range(3 * STEPS)]
 
 
 # Failures
@@ -413,7 +416,7 @@ def test_an_exit_in_a_step_leaves_the_steps_behind_it_due(loop_name: str) -> Non
 
 @on_each_loop
 async def test_the_loop_runs_something_else_in_the_middle_of_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = iter(range(1_000_000))
+    looks = itertools.count()
     # A look at the clock takes a fourth of what the loop may be held.
     monkeypatch.setattr(stepping, "perf_counter", lambda: next(looks) * HOLD / 4)
     async with crowd(100) as tasks:

@@ -7,7 +7,7 @@ import asyncio
 import importlib
 import inspect
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,10 +17,11 @@ from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tailrace import Engine, Log, StreamRouter
+from tailrace.asgi.connection import Connection
 from tailrace.asgi.wrappers import _WRAPPERS, is_server, past_wrappers, relay_of
 from tailrace.log.base import BATCH_ENTRIES
-from tests.asgi.apps import small_engine
-from tests.raw import BOUND
+from tests.asgi.apps import SSE_HEADERS, small_engine
+from tests.raw import BOUND, exchange
 from tests.serving import http_client, serving
 from tests.silence import silent_loop as silent_loop
 
@@ -91,9 +92,9 @@ async def heard(guest: websockets.ClientConnection) -> Any:
     return from_json(await guest.recv())["data"]
 
 
-def acting(log: Log) -> int:
-    """How many readers are sent what is new without a step of their task."""
-    return sum(sleeper.act is not None for sleeper in log._sleepers)
+def connections(log: Log) -> list[Connection]:
+    """The readers that are sent what is new without a step of their task."""
+    return [sleeper.act.__self__ for sleeper in log._sleepers if sleeper.act is not None]  # type: ignore[attr-defined]
 
 
 async def test_sockets_are_sent_to_without_a_step_of_their_tasks() -> None:
@@ -103,7 +104,7 @@ async def test_sockets_are_sent_to_without_a_step_of_their_tasks() -> None:
         for number in range(3):
             await log.append(number)
             assert [await heard(guest) for guest in guests] == [number] * 3
-        assert acting(log) == len(guests)
+        assert len(connections(log)) == len(guests)
         await log.append(3, 4)
         assert [[await heard(guest), await heard(guest)] for guest in guests] == [[3, 4]] * 3
 
@@ -115,7 +116,7 @@ async def test_a_middleware_that_wraps_send_sees_all_messages_in_their_tasks(kin
         log = await feed.log()
         await log.append("hello")
         assert [await heard(guest) for guest in guests] == ["hello"] * 3
-        assert acting(log) == 0
+        assert not connections(log)
     bodies = [task for kind, task in feed.seen if kind in ("http.response.body", "websocket.send")]
     assert len(bodies) >= 3
     assert all(bodies)
@@ -164,6 +165,25 @@ async def test_each_reader_is_sent_news_in_its_own_form() -> None:
             assert field == f"data: {number}"
 
 
+async def test_readers_that_were_sent_news_are_not_pinged_until_they_are_idle() -> None:
+    feed = Feed()
+    async with feed.open(0), AsyncExitStack() as stack:
+        log = await feed.log()
+        readers = [await stack.enter_async_context(exchange(feed.url, "/feed", SSE_HEADERS)) for _ in range(3)]
+        for number in range(2):
+            while len(connections(log)) < len(readers):  # noqa: ASYNC110 - nobody says that a reader sleeps
+                await asyncio.sleep(0)
+            await log.append(number)
+            bodies = [await reader.until(b"data: %d" % number) for reader in readers]
+            assert not any(b"ping" in body for body in bodies)
+            for connection in connections(log):
+                connection.beat()
+        for connection in connections(log):
+            connection.beat()
+        for reader in readers:
+            await reader.until(b": ping")
+
+
 async def test_a_guest_that_is_cut_off_ends_alone() -> None:
     feed = Feed()
     async with feed.open(3) as [gone, *others]:
@@ -181,7 +201,7 @@ async def test_a_server_that_refuses_news_is_sent_no_more() -> None:
     feed = Feed()
     async with feed.open(2) as guests:
         log = await feed.log()
-        _, last = [sleeper.act.__self__ for sleeper in log._sleepers if sleeper.act is not None]  # type: ignore[attr-defined]
+        _, last = connections(log)
         await log.append("before")  # it is sent soon
         await last._onward({"type": "websocket.close", "code": 1000})
         with pytest.raises(websockets.ConnectionClosedOK):

@@ -57,8 +57,7 @@ class Connection:
         slot = engine.pulse.join(self)
         if self._reading.seat is not None:
             self._reading.seat.give(self.dismiss)
-        if engine.draining:
-            self.leave()
+        self.leave()  # the server may be shutting down already
         try:
             await self._start()
             send = self._send = past_wrappers(self._send)
