@@ -469,6 +469,26 @@ async def test_each_send_is_timed_by_itself() -> None:
     assert not server.whole
 
 
+async def test_a_client_that_took_all_is_not_given_up_while_there_is_no_more() -> None:
+    engine = small_engine(heartbeat=10.0, send_timeout=20.0)
+    log = await engine.log("news")
+    server = Server()
+    server.scope["headers"] = [(b"accept", b"text/plain")]  # so that no ping is sent between the events
+    async with asyncio.timeout(BOUND):
+        answering = asyncio.create_task(StreamResponse(log, engine=engine)(server.scope, server.receive, server.send))
+        for number in range(3):
+            await turns()
+            (connection,) = engine.readers._readers
+            assert isinstance(connection, Connection)
+            for _ in range(4):
+                connection.beat()
+            await log.append(number)
+        await log.close()
+        await answering
+    assert server.body == b"0\n1\n2\n"
+    assert server.whole
+
+
 async def test_a_large_event_is_sent_in_pieces_that_are_timed_by_themselves() -> None:
     server = Server()
     engine = small_engine()

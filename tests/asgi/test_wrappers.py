@@ -80,6 +80,13 @@ class Feed:
                     await guest.close()
                 self.engine.drain()
 
+    async def asleep(self, count: int) -> list[Connection]:
+        """Wait until so many readers sleep, and return those that are sent what is new without a step of their task."""
+        log = await self.log()
+        while len(log._sleepers) < count:  # noqa: ASYNC110 - nobody says that a reader sleeps
+            await asyncio.sleep(0)
+        return connections(log)
+
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
@@ -135,6 +142,25 @@ async def test_a_guest_that_reads_nothing_delays_nobody_and_gets_everything_late
         assert [await heard(stuck) for _ in texts] == texts
 
 
+async def test_a_guest_that_took_the_news_late_is_not_given_up_while_there_is_no_more() -> None:
+    feed, texts = Feed(send_timeout=2 * BOUND), list[str]()  # no longer than the time between two beats
+    async with feed.open(2) as [reader, stuck]:
+        log = await feed.log()
+        _, connection = await feed.asleep(2)
+        stuck.transport.pause_reading()
+        while not connection._sending:
+            texts.append(f"{len(texts):09}" * 20_000)  # one message of the server's
+            await log.append(texts[-1])
+            assert await heard(reader) == texts[-1]
+        stuck.transport.resume_reading()
+        assert [await heard(stuck) for _ in texts] == texts
+        await feed.asleep(2)
+        for _ in range(4):
+            connection.beat()
+        await log.append("more")
+        assert await heard(stuck) == "more"
+
+
 async def test_a_guest_that_stops_reading_the_news_is_abandoned() -> None:
     feed = Feed(heartbeat=0.05, send_timeout=0.2)
     async with feed.open(2) as [stuck, reader]:
@@ -171,14 +197,13 @@ async def test_readers_that_were_sent_news_are_not_pinged_until_they_are_idle() 
         log = await feed.log()
         readers = [await stack.enter_async_context(exchange(feed.url, "/feed", SSE_HEADERS)) for _ in range(3)]
         for number in range(2):
-            while len(connections(log)) < len(readers):  # noqa: ASYNC110 - nobody says that a reader sleeps
-                await asyncio.sleep(0)
+            found = await feed.asleep(len(readers))
             await log.append(number)
             bodies = [await reader.until(b"data: %d" % number) for reader in readers]
             assert not any(b"ping" in body for body in bodies)
-            for connection in connections(log):
+            for connection in found:
                 connection.beat()
-        for connection in connections(log):
+        for connection in found:
             connection.beat()
         for reader in readers:
             await reader.until(b": ping")
