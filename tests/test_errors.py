@@ -28,7 +28,19 @@ SENTENCES = [
     (LogClosed("news", "done"), "expected log 'news' to be open, but it has ended as 'done'"),
     (
         LogReset("news", "trimmed", "news.e.7"),
-        "the cursor cannot be continued in log 'news' (trimmed); go on from news.e.7",
+        "log 'news' no longer has the next event (trimmed); go on from news.e.7",
+    ),
+    (
+        LogReset("news", "epoch_changed", "news.f.0"),
+        "the store has forgotten or lost the log 'news' that was read (epoch_changed); go on from news.f.0",
+    ),
+    (
+        LogReset("news", "diverged", "news.f.0"),
+        "the store has lost events of log 'news' that were read (diverged); go on from news.f.0",
+    ),
+    (
+        LogReset("news", "ahead", "news.f.0"),
+        "log 'news' has fewer events than were read (ahead); go on from news.f.0",
     ),
     (
         SlowReader("news", 12, 10),

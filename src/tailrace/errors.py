@@ -6,7 +6,7 @@ TailraceError
 ├── LogClosed          an append to a log that has ended
 ├── LogExists          a log whose name is taken (also a ValueError)
 ├── LogFenced          an append to a log that somebody else writes
-├── LogReset           a cursor that cannot be continued: trimmed, epoch_changed, diverged, ahead
+├── LogReset           a place where no reader can go on: trimmed, epoch_changed, diverged, ahead
 ├── SlowReader         a reader that fell too far behind, under the flow policy disconnect
 ├── NotAcceptable      no wire satisfies the Accept header
 ├── StoreUnavailable   a store that does not answer
@@ -80,8 +80,16 @@ class LogFenced(TailraceError):
         return f"expected to be the writer of log {self.name!r}, but it belongs to the holder of lease {self.fence}"
 
 
+_RESETS: dict[ResetReason, str] = {
+    "trimmed": "log {name!r} no longer has the next event",
+    "epoch_changed": "the store has forgotten or lost the log {name!r} that was read",
+    "diverged": "the store has lost events of log {name!r} that were read",
+    "ahead": "log {name!r} has fewer events than were read",
+}
+
+
 class LogReset(TailraceError):
-    """A cursor that cannot be continued. Continue from `resume`, the cursor of the oldest kept entry or of the end."""
+    """A place where no reader can go on. Continue from `resume`, the cursor of the oldest kept entry or of the end."""
 
     def __init__(self, name: str, reason: ResetReason, resume: str) -> None:
         super().__init__(name, reason, resume)
@@ -90,7 +98,7 @@ class LogReset(TailraceError):
         self.resume = resume
 
     def __str__(self) -> str:
-        return f"the cursor cannot be continued in log {self.name!r} ({self.reason}); go on from {self.resume}"
+        return f"{_RESETS[self.reason].format(name=self.name)} ({self.reason}); go on from {self.resume}"
 
 
 class SlowReader(TailraceError):

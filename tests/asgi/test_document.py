@@ -93,6 +93,22 @@ async def test_a_cancelled_stream_is_not_shown_as_whole() -> None:
     assert answer.headers["retry-after"] == "1"
 
 
+async def test_a_stream_that_its_store_loses_is_not_shown_as_whole() -> None:
+    faucet = Faucet([1])
+    app = Served(x=StreamResponse(faucet.run))
+    async with serving(app) as url, http_client(url) as client:
+        asking = asyncio.create_task(client.get("/x"))
+        await soon(faucet.started)
+        (producer,) = app.engine.producers._running.values()
+        while not producer.log.furthest:  # until the document has the item
+            await producer.log.wait_change()
+        await app.engine.forget(producer.log)
+        answer = await asking
+    assert answer.status_code == 503
+    assert answer.json() == {"detail": "the store has lost the stream", "code": "entries_lost", "data": [1]}
+    assert app.engine.statistics().producers == 0
+
+
 async def test_a_cancelled_stream_may_have_no_words() -> None:
     faucet = Faucet()
     app = Served(x=StreamResponse(faucet.run))

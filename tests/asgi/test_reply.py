@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from pydantic_core import from_json
 
@@ -22,6 +24,7 @@ from tailrace.wire.base import Wire
 from tests.asgi.apps import ACCEPTED, Served, of, request, small_engine
 from tests.raw import fetch, frames, values
 from tests.serving import serving
+from tests.sources import Faucet, soon
 
 REFUSALS: list[tuple[TailraceError, int, dict[str, object]]] = [
     (
@@ -42,7 +45,7 @@ REFUSALS: list[tuple[TailraceError, int, dict[str, object]]] = [
         LogReset("news", "trimmed", "s.e.8"),
         410,
         {
-            "detail": "the cursor cannot be continued in log 'news' (trimmed); go on from s.e.8",
+            "detail": "log 'news' no longer has the next event (trimmed); go on from s.e.8",
             "code": "reset",
             "reason": "trimmed",
             "cursor": "s.e.8",
@@ -199,6 +202,34 @@ async def test_a_wire_without_room_for_a_reset_answers_410(media_type: str, curs
             200,
             {"application/json": b'{"data":[8,9]}', "text/plain": b"8\n9\n"}[media_type],
         )
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain"])
+async def test_a_lost_stream_is_not_found_without_a_cursor(media_type: str) -> None:
+    engine = small_engine()
+    lost = await engine.log("lost")
+    await engine.forget(lost)
+    headers = {"Accept": media_type}
+    async with serving(Served(engine, x=StreamResponse(lost))) as url:
+        answer, body = await fetch(url, "/x", headers)
+        detail = "expected stream 'lost' to be there, but its store has forgotten or lost it"
+        assert (answer.status, from_json(body)) == (404, {"detail": detail, "code": "stream_not_found"})
+        answer, body = await fetch(url, f"/x?after={lost.cursor(0)}", headers)
+        frame = from_json(body)
+        assert (answer.status, frame["code"], frame["reason"]) == (410, "reset", "epoch_changed")
+        assert frame["detail"].startswith("the store has forgotten or lost the log 'lost' that was read")
+
+
+async def test_a_stream_that_is_lost_before_its_first_event_has_failed() -> None:
+    faucet = Faucet()
+    app = Served(x=StreamResponse(faucet.run))
+    async with serving(app) as url:
+        asking = asyncio.create_task(fetch(url, "/x", {"Accept": "text/plain"}))
+        await soon(faucet.started)
+        (producer,) = app.engine.producers._running.values()
+        await app.engine.forget(producer.log)
+        answer, body = await asking
+    assert (answer.status, from_json(body)["code"]) == (503, "entries_lost")
 
 
 async def test_a_stream_that_nobody_knows_is_reset_to_its_end_which_stops_a_browser() -> None:

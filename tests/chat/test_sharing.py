@@ -142,6 +142,21 @@ async def test_a_reply_that_begins_right_after_redis_lost_its_data_goes_on(tmp_p
         assert await two.replies("s") == [("one ", "complete")]
 
 
+async def test_a_document_whose_stream_redis_loses_is_interrupted(tmp_path: Path, redis: RedisServer) -> None:
+    held = Hold()
+    async with working(tmp_path, redis, Scripted("one ", held)) as worker:
+        asking = asyncio.create_task(worker.post("/chat/stream", 503, json=body("Hello", "s"), headers=JSON))
+        await within(held.reached)
+        live = talk_of(worker)._answers.of_session("s", "")
+        assert live is not None
+        await until(lambda: live.log.furthest == 3)  # the document has it
+        redis.ask("FLUSHALL")
+        async with asyncio.timeout(BOUND):
+            answer = await asking
+        assert (answer["code"], text(answer["data"])) == ("interrupted", "one ")
+        await until_replies(worker, "s", [("one ", "interrupted")])
+
+
 async def test_a_worker_is_known_to_those_who_start_after_many_others(tmp_path: Path, redis: RedisServer) -> None:
     async with working(tmp_path, redis, Scripted("one")) as old:
         engine: Engine = old.app.state.tailrace_engine

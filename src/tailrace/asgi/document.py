@@ -11,7 +11,7 @@ from ..errors import LogReset, StreamError
 from ..events import Outcome
 from ..wire.batch import Batch, document
 from .reading import Reading
-from .reply import Header, refusal_of
+from .reply import Header, refusal_of, reset_refusal_of
 
 
 class Document:
@@ -38,11 +38,14 @@ class Document:
 
     async def _response(self) -> Response:
         tail, started = self._tail, self._reading.producer is not None
-        first = tail.position
+        first, parts = tail.position, list[bytes]()
         try:
-            data = await self._collect()
-        except (LogReset, StreamError) as error:
+            await self._collect(parts)
+        except LogReset as error:
+            return reset_refusal_of(error, self._reading.request, started=started, data=_list_of(parts))
+        except StreamError as error:
             return refusal_of(error)
+        data = _list_of(parts)
         outcome = tail.log.outcome if tail.ended else None
         if started and outcome is not None and outcome.state != "done":
             return self._failed(outcome, data)
@@ -61,11 +64,10 @@ class Document:
             raise failure
         return refusal_of(failure, data=data)
 
-    async def _collect(self) -> bytes:
-        """Return the entries as a JSON list. Raise StreamError if they exceed the wire's bound."""
+    async def _collect(self, parts: list[bytes]) -> None:
+        """Add the entries to `parts`, as JSON. Raise LogReset, and StreamError if they exceed the wire's bound."""
         tail, wire = self._tail, self._wire
         encoder = tail.log.encoder(wire)
-        parts: list[bytes] = []
         size = 0
         while True:
             if entries := await tail.read():
@@ -77,6 +79,10 @@ class Document:
                         code="document_too_large",
                     )
             elif tail.ended or self._reading.producer is None:
-                return b"[" + b",".join(parts) + b"]"
+                return
             else:
                 await tail.wait()
+
+
+def _list_of(parts: list[bytes]) -> bytes:
+    return b"[" + b",".join(parts) + b"]"

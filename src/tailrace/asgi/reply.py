@@ -16,6 +16,8 @@ logger = logging.getLogger("tailrace")
 
 Header = tuple[bytes, bytes]
 
+_LOST = StreamError("the store has lost the stream", code="entries_lost", status=503)
+
 
 def stream_headers(request: StreamRequest, cache_control: str | None) -> list[Header]:
     """Return the headers that every response on a wire has."""
@@ -70,12 +72,30 @@ def refusal_of(error: TailraceError, *, data: bytes | None = None) -> Response:
     return refusal(400, str(error), "bad_cursor")
 
 
-def reset_of(error: LogReset, request: StreamRequest, status: int, headers: list[Header]) -> Response:
-    """Return the answer to a cursor that cannot be continued: a notice if the wire has notices, else status 410."""
+def reset_refusal_of(error: LogReset, request: StreamRequest, *, started: bool, data: bytes | None = None) -> Response:
+    """Return the error response for a reader that cannot go on, on a wire without notices.
+
+    It is a reset, unless the store has lost a stream of which the client has no cursor to go on from.
+    """
+    if request.cursor is not None or error.reason == "trimmed":
+        return refusal_of(error)
+    if started:
+        return refusal_of(_LOST, data=data)
+    detail = f"expected stream {error.name!r} to be there, but its store has forgotten or lost it"
+    return refusal(404, detail, "stream_not_found")
+
+
+def reset_of(
+    error: LogReset, request: StreamRequest, status: int, headers: list[Header], *, started: bool = False
+) -> Response:
+    """Return the answer to a reader that cannot go on: a notice if the wire has notices, else an error response.
+
+    `started`: whether the request has started the stream.
+    """
     resume = Cursor.parse(error.resume)
     encoder = request.wire.encoder(resume.stream, resume.epoch, 0)
     if not (request.wire.streaming and encoder.spells_notices):
-        return refusal_of(error)
+        return reset_refusal_of(error, request, started=started)
     response = Response(encoder.notice(Reset(error.reason), error.resume), status)
     response.raw_headers = [*headers, cursor_header(error.resume)]
     return response

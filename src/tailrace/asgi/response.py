@@ -382,8 +382,8 @@ class StreamResponse(Response):
             return
         tail = reading.tail
         if tail.log.base > tail.position:
-            reset = tail.log.reset("trimmed")
-            response = reset_of(reset, reading.request, self.status_code, self._headers_of(reading))
+            reset = tail.log.reset(tail.log.broken_off or "trimmed")
+            response = reset_of(reset, reading.request, self.status_code, self._headers_of(reading), started=True)
             await response(scope, receive, send)
         else:
             await Connection(reading, send, self.status_code, self._headers_of(reading)).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import suppress
 from typing import Any
 
 from fastapi.responses import Response
@@ -17,6 +18,7 @@ from .. import (
     Entries,
     Farewell,
     Log,
+    LogReset,
     Notice,
     Outcome,
     Reset,
@@ -176,14 +178,16 @@ _STATUS = {
 async def read_reply(log: Log, *, reasoning: bool = False) -> Response:
     """Wait for the end, and answer with the whole reply. A failure has its own status, and a partial reply as data."""
     data: list[dict[str, Any]] = []
-    with log.tail() as tail:
+    with log.tail() as tail, suppress(LogReset):
         async for entries in tail:
             data += [
                 {**entry.data, "id": f"{log.stream}.{log.epoch}.{place.decode()}"}
                 for entry, place in zip(entries, entries.spelled, strict=True)
                 if reasoning or entry.event != REASONING
             ]
-    assert log.outcome is not None, "a tail ends when its log has"
+    if log.outcome is None:
+        # The store has lost the stream, so the reply ends here.
+        return _failed("interrupted", INTERRUPTED, data)
     end = end_of(log.outcome)
     if end["type"] != "complete":
         return _failed(end["code"], end["message"], data)
