@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[dict[str, str], str, int, str]] = {
         {"TAILRACE_STREAMS": "redis://:secret@here:port"},
         "",
         2,
-        "cannot use the streams: expected a URL like redis://host:6379/0, but got one that redis-py cannot read",
+        "cannot use the streams: expected a number up to 65535 as the port of here, but got 'port'",
     ),
     "origin": (
         {"TAILRACE_CORS_ORIGINS": "foo"},

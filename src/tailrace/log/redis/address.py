@@ -12,15 +12,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from inspect import signature
 from ssl import SSLContext
 from typing import Any, Protocol, Self
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.connection import ConnectionPool, SSLConnection
 from redis.exceptions import RedisError
 
 Part = bytes | str | int | float
 """A part of a command."""
+
+OPTIONS = ("db", "username", "password")
+TLS_OPTIONS = tuple(name for name in signature(SSLConnection.__init__).parameters if name.startswith("ssl_"))
+"""The options of a URL that mean something here. Those of redis-py's pool are accepted, and do nothing."""
+
+UNESCAPED = "expected a user and a password with %2F for /, %3F for ? and %23 for #, but got one of these characters"
 
 _GROUP = re.compile(
     r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://((?P<user>[^/?#]*)@)?(?P<hosts>[^/?#@]+)(/(?P<path>[^?#]*))?"
@@ -55,15 +62,14 @@ class Address:
             # The pool's own options, such as max_connections, are not for the connection, so let a pool read the URL.
             parsed: Any = ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
             self.tls: SSLContext | None = parsed.ssl_context.get() if hasattr(parsed, "ssl_context") else None
+            self.path: str | None = getattr(parsed, "path", None)
+            if self.path is None and not (urlsplit(url).path.strip("/") or "0").isdecimal():
+                raise ValueError("expected a number")
         except OSError as error:
             raise ValueError(f"expected TLS certificates that can be read, but got: {error}") from error
         except (RedisError, TypeError, ValueError):
             # The error's own message may contain a part of the password.
-            raise ValueError("expected a URL like redis://host:6379/0, but got one that redis-py cannot read") from None
-        self.path: str | None = getattr(parsed, "path", None)
-        database = urlsplit(url).path.strip("/")
-        if self.path is None and not (database or "0").isdecimal():
-            raise ValueError("expected the number of a database behind the host, but got something else")
+            raise ValueError(_fault_of(url)) from None
         self.host: str = getattr(parsed, "host", "")
         self.port: int = getattr(parsed, "port", 0)
         self.database: int = parsed.db or 0
@@ -104,6 +110,8 @@ class Group:
         hosts = filter(None, found["hosts"].split(","))
         self.hosts = [host if re.search(r":\d+$", host) else f"{host}:{port}" for host in hosts]
         self.path = unquote(found["path"] or "")
+        if "@" in self.path:
+            raise ValueError(UNESCAPED)
         self.options = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
 
     def addresses(self, database: str = "") -> list[Address]:
@@ -118,4 +126,34 @@ class Group:
         return [self._address(greeted + host, tls) for host in self.hosts]
 
     def _address(self, place: str, options: dict[str, str]) -> Address:
-        return Address(f"{self._scheme}://{place}?{urlencode(options)}")
+        return Address(f"{self._scheme}://{place}?{urlencode(options, safe='@')}")
+
+
+def _fault_of(url: str) -> str:
+    """Say what is wrong with the URL of a server, without anything that may be a part of its password."""
+    unreadable = "expected a URL like redis://host:6379/0, but got one that redis-py cannot read"
+    scheme, _, rest = url.partition("://")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return unreadable
+    if scheme != "unix":
+        if "@" in "".join(re.split("[/?#]", rest, maxsplit=1)[1:]):
+            return UNESCAPED
+        try:
+            parts.port  # noqa: B018 - urlsplit checks the port only here
+        except ValueError:
+            place = parts.netloc.rpartition(":")[2] if "@" in parts.netloc else ""
+            got = repr(place) if place else "something else, such as a password without an @ behind it"
+            return f"expected a number up to 65535 as the port of {parts.hostname or 'a host'}, but got {got}"
+        if not (parts.path.strip("/") or "0").isdecimal():
+            return "expected the number of a database behind the host, but got something else"
+    for name, value in parse_qsl(parts.query):
+        try:
+            ConnectionPool.from_url(f"{scheme}://?{urlencode({name: value})}").make_connection()  # type: ignore[no-untyped-call]
+        except TypeError:
+            known = ", ".join((*OPTIONS, *(TLS_OPTIONS if scheme == "rediss" else ())))
+            return f"expected only the options {known}, but got {name!r}"
+        except (RedisError, ValueError):
+            return f"expected a value that the option {name} can have, but got another one"
+    return unreadable

@@ -40,6 +40,9 @@ class Sentinels:
         if database and not database.isdecimal():
             raise ValueError(f"expected a number of a database behind the master's name, but got {database!r}")
         user, password = group.options.pop("sentinel_username", ""), group.options.pop("sentinel_password", "")
+        for name in group.options:
+            if name.startswith("sentinel_"):
+                raise ValueError(f"expected the options sentinel_username and sentinel_password, but got {name!r}")
         self._sentinels = Ring(group.addresses_as(user, password))
         self._master = group.addresses(database)[0]
 
@@ -59,10 +62,10 @@ class Sentinels:
                 if (place := await self._ask(sentinel)) is not None:
                     return self._master.at(place[0].decode(), int(place[1]))
                 said.append(f"{sentinel} does not know it")
-            except (Unreachable, Refused) as error:
-                ordinary = isinstance(error, Refused) and "unknown command" in str(error)
-                hint = f"{sentinel} is an ordinary server, whose URL begins with redis://: " if ordinary else ""
-                said.append(f"{hint}{error}")
+            except Unreachable as error:
+                said.append(str(error))
+            except Refused as error:
+                said.append(f"{sentinel}{_hint(error)}: {error}")
         raise NotSent(f"expected a Sentinel that knows {self}, but got: {'; '.join(said)}")
 
     async def _ask(self, sentinel: Address) -> list[bytes] | None:
@@ -138,6 +141,14 @@ class Ring:
 def target_of(url: str) -> Address | Sentinels:
     """Read the URL of a server, or of Sentinels. Raise ValueError for any other URL."""
     return Sentinels(url) if "+sentinel://" in url else Address(url)
+
+
+def _hint(error: Refused) -> str:
+    """Return what else to know about an error of a Sentinel."""
+    if "unknown command" in str(error):
+        return " is an ordinary server, whose URL begins with redis://"
+    wants_user = error.code in ("NOAUTH", "WRONGPASS")
+    return " takes its user and password from sentinel_username and sentinel_password" if wants_user else ""
 
 
 def _ignore(_: Any) -> None:
