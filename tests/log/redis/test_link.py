@@ -13,7 +13,7 @@ import pytest
 
 from tailrace.log.redis.address import Address
 from tailrace.log.redis.connection import Limits, Lost, NotSent, Refused, Unreachable
-from tailrace.log.redis.link import Backoff, Link, Script
+from tailrace.log.redis.link import Backoff, Link, Outage, Script
 from tests.client.speaking import speaking
 from tests.raw import BOUND
 from tests.silence import silent_loop as silent_loop
@@ -168,13 +168,13 @@ async def test_a_script_that_cannot_be_loaded_keeps_the_link_from_being_ready(
 ) -> None:
     link = Link(Address(redis.url), scripts=[Script("no lua")], backoff=QUICK)
     link.open()
-    with pytest.raises(NotSent, match=r"^expected a connection to 127.0.0.1:\d+, but ERR Error compiling script"):
+    with pytest.raises(NotSent, match=r"^expected a connection to 127.0.0.1:\d+, but got: ERR Error compiling script"):
         await link.ready(0.1)
     await link.aclose()
     assert redis.clients() == []
-    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
-        "cannot connect to Redis: ERR Error compiling script"
-    ]
+    [told] = [record.getMessage() for record in caplog.records]
+    expected = f"cannot connect to Redis: expected a connection to {link.target}, but got: ERR Error compiling script"
+    assert told.startswith(expected)
 
 
 # Faults
@@ -217,6 +217,7 @@ async def test_no_command_runs_twice_while_connections_are_killed(redis: RedisSe
 
 
 async def test_a_server_may_come_back_later(own_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with owned(own_redis.url) as (link, owner):
         own_redis.stop()
         await owner.hears("connected", LEFT)
@@ -230,10 +231,36 @@ async def test_a_server_may_come_back_later(own_redis: RedisServer, caplog: pyte
         await asyncio.gather(*waiting)
         assert await link.call("PING") == b"PONG"
         assert owner.told == ["connected", "the server closed it", "connected"]
-    lost, failed = (record for record in caplog.records if record.name == "tailrace.log.redis")
+    lost, failed, back = (record for record in caplog.records if record.name == "tailrace.log.redis")
     assert lost.getMessage() == f"lost the connection to Redis at {link.address}: the server closed it"
     assert failed.getMessage().startswith(f"cannot connect to Redis: expected {link.address} to accept")
-    assert lost.levelno == failed.levelno == logging.WARNING
+    assert back.getMessage() == f"connected to Redis at {link.address}"
+    assert (lost.levelno, failed.levelno, back.levelno) == (logging.WARNING, logging.WARNING, logging.INFO)
+
+
+async def test_links_to_one_server_tell_of_an_outage_once(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    outage = Outage()
+    async with (
+        owned(own_redis.url, outage=outage) as (one, first),
+        owned(own_redis.url, outage=outage) as (other, second),
+    ):
+        for times in (1, 2):
+            caplog.clear()
+            own_redis.stop()
+            for link, owner in ((one, first), (other, second)):
+                await owner.hears(*["connected", LEFT] * times)
+                with pytest.raises(NotSent, match="to accept a connection, but got: "):
+                    await link.ready(0.1)
+            own_redis.start()
+            await asyncio.gather(one.ready(BOUND), other.ready(BOUND))
+            assert [record.getMessage().partition(": ")[0] for record in caplog.records] == [
+                f"lost the connection to Redis at {one.address}",
+                "cannot connect to Redis",
+                f"connected to Redis at {one.address}",
+            ]
 
 
 async def test_the_owner_may_drop_a_connection(redis: RedisServer) -> None:

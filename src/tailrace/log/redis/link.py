@@ -52,10 +52,34 @@ class Backoff:
         return min(self.longest, self.first * 2.0 ** min(failures - 1, 30)) * random.uniform(0.5, 1.0)
 
 
+class Outage:
+    """Logs that links to one server are lost: each reason once, and then that all are connected."""
+
+    def __init__(self) -> None:
+        self._lost: set[Link] = set()
+        self._told: set[str] = set()
+
+    def begin(self, link: Link, reason: str) -> None:
+        """Note why a link is lost, or why it cannot be connected."""
+        self._lost.add(link)
+        if reason not in self._told:
+            self._told.add(reason)
+            logger.warning("%s", reason)
+
+    def end(self, link: Link) -> None:
+        """Note that a link is connected."""
+        self._lost.discard(link)
+        if self._told and not self._lost:
+            self._told.clear()
+            logger.info("connected to Redis at %s", link.address)
+
+
 class Link:
     """Keeps one connection to a server from `open` to `aclose`, and makes it again whenever it is lost.
 
     It asks its target for the server's address before each connect.
+
+    Links to one server share an `outage`, so that the log has it once.
 
     It repeats no command, except a script that the server has forgotten and so did not run. Subscriptions are not
     renewed: `on_connect` is called after each connect, before those who wait for it, so that the owner can subscribe
@@ -72,6 +96,7 @@ class Link:
         on_push: OnPush = _ignore,
         on_connect: Callable[[], object] = _ignore,
         on_lost: Callable[[str], object] = _ignore,
+        outage: Outage | None = None,
         limits: Limits = LIMITS,
         backoff: Backoff = Backoff(),
     ) -> None:
@@ -82,6 +107,7 @@ class Link:
         self._on_push = on_push
         self._on_connect = on_connect
         self._on_lost = on_lost
+        self._outage = outage or Outage()
         self._limits = limits
         self._backoff = backoff
         self._connection: Connection | None = None
@@ -173,9 +199,9 @@ class Link:
                 connection = await self._connect()
             except (Unreachable, Refused) as error:
                 failures += 1
-                if str(self._reason) != str(error):  # otherwise the log has it already
-                    logger.warning("cannot connect to Redis: %s", error)
-                self._reason = error if isinstance(error, NotSent) else str(error)
+                full = isinstance(error, NotSent)
+                self._reason = NotSent(error if full else f"expected a connection to {self.target}, but got: {error}")
+                self._outage.begin(self, f"cannot connect to Redis: {self._reason}")
             else:
                 lived = await self._use(connection)
                 failures = 0 if lived >= self._backoff.longest else failures + 1
@@ -201,6 +227,7 @@ class Link:
         loop = asyncio.get_running_loop()
         since = loop.time()
         self._connection = connection
+        self._outage.end(self)
         # An exception of the owner's is reported by the event loop, and does not stop this link.
         loop.call_soon(self._on_connect)
         self._news.set()
@@ -210,6 +237,6 @@ class Link:
             self._connection = None
             connection.close()
             await connection.wait_closed()
-        logger.warning("lost the connection to Redis at %s: %s", self.address, reason)
+        self._outage.begin(self, f"lost the connection to Redis at {self.address}: {reason}")
         loop.call_soon(self._on_lost, reason)
         return loop.time() - since

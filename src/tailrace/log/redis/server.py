@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from .address import Address, Part
 from .attempts import CONNECT
 from .connection import Connection, Limits, NotSent, OnPush
-from .link import Link, Script
+from .link import Link, Outage, Script
 from .sentinel import Sentinels, Watch
 
 CHECKS = 4
@@ -110,12 +110,14 @@ class Server:
         when it is back.
         """
         self.away = False
+        outage = Outage()
         self.commands = Link(
             target,
             name=name,
             scripts=scripts,
             on_connect=self._commands_connected,
             on_lost=self._look,
+            outage=outage,
             limits=limits,
         )
         self.news = Link(
@@ -124,6 +126,7 @@ class Server:
             on_push=on_push,
             on_connect=self._news_connected,
             on_lost=self._news_lost,
+            outage=outage,
             limits=limits,
         )
         self._links: list[Link] = [self.commands, self.news]
