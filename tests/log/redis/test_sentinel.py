@@ -115,6 +115,20 @@ async def test_any_sentinel_that_answers_tells_the_master(sentinel: RedisServer)
         await Sentinels(f"redis+sentinel://{place}/it").locate()
 
 
+async def test_a_sentinel_that_refuses_says_where_its_password_belongs(sentinel: RedisServer) -> None:
+    sentinel.ask("SENTINEL", "MONITOR", "it", "127.0.0.1", 7, 1)
+    place = sentinel.url.removeprefix("redis://")
+    where = f"{place} takes its user and password from sentinel_username and sentinel_password"
+    sentinel.ask("ACL", "SETUSER", "default", ">theirs")
+    try:
+        for url, code in ((f":secret@{place}/it", "NOAUTH"), (f"{place}/it?sentinel_password=secret", "WRONGPASS")):
+            with pytest.raises(NotSent, match=f"but got: {where}: Redis .*: {code} ") as caught:
+                await Sentinels(f"redis+sentinel://{url}").locate()
+            assert "secret" not in str(caught.value)
+    finally:
+        sentinel.ask("ACL", "SETUSER", "default", "nopass")
+
+
 async def test_news_of_another_master_is_not_heeded() -> None:
     told: list[str] = []
     watch = Sentinels("redis+sentinel://there/it").watch("", told.append)

@@ -438,6 +438,18 @@ async def test_a_user_needs_no_more_than_its_own_keys_and_channels(own_redis: Re
         assert len(await one.secret()) == 32
 
 
+async def test_a_user_that_may_not_publish_is_told(own_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    own_redis.ask("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-publish")
+    async with stores(own_redis.url.replace("redis://", "redis://app:secret@"), 1) as (store,):
+        assert await store.find(NAME) is None
+        await until(lambda: len(caplog.records) > 1)
+        refused, deaf, *_ = [record.getMessage() for record in caplog.records]
+    advice = 'the ACL user lacks a permission of those under "What Redis needs" in docs/deploy.md: NOPERM'
+    assert refused.startswith(f"a round of the beat failed: {advice}")
+    assert "'publish'" in refused
+    assert deaf.endswith("what was published did not come back")
+
+
 # The engine
 
 

@@ -73,14 +73,19 @@ class Beat:
 
     async def run(self) -> None:
         """Beat until cancelled."""
+        told = ""
         while True:
             pause = self._interval
             try:
                 await self._round()
             except (Unreachable, Refused, StoreUnavailable, TimeoutError) as error:
                 logger.debug("a round failed: %s", error)
-                if isinstance(error, Refused) and error.code == "READONLY":
-                    self._servers.drop("it is a replica by now")  # its name may lead to the new master
+                if isinstance(error, Refused):
+                    if error.code == "READONLY":
+                        self._servers.drop("it is a replica by now")  # its name may lead to the new master
+                    elif error.code == "NOPERM" and str(error) != told:
+                        told = str(error)
+                        logger.warning("a round of the beat failed: %s", told)
                 # The others may need as long as this process to connect again. So count anew, and come back soon.
                 self._others.clear()
                 pause /= 4

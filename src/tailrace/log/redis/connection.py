@@ -14,6 +14,7 @@ Refused         the server answered with an error
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -34,6 +35,15 @@ FED = 16 << 10
 """The most bytes to parse at once. hiredis moves all that it has been fed after each KB of replies: 256 KB of small
 messages took twice as long as the same in pieces."""
 
+_PERMISSION = 'the ACL user lacks a permission of those under "What Redis needs" in docs/deploy.md'
+_ADVICE = {
+    "NOAUTH": "Redis wants a password, but the URL has none, as in redis://:password@host",
+    "WRONGPASS": "Redis refuses the user or the password of the URL, as in redis://user:password@host",
+    "NOPERM": _PERMISSION,
+}
+_IN_SCRIPT = "ser executing the script can't ", "ACL failure in script"
+"""What an ERR says instead of NOPERM if the user may not do what a script does."""
+
 CHECKS = 8
 """How many times within `Limits.silence` a connection checks that bytes come or go."""
 
@@ -51,11 +61,22 @@ class Lost(Unreachable):
 
 
 class Refused(Exception):
-    """An error that the server answered. `code` is its first word, such as NOSCRIPT, MOVED, OOM, READONLY or NOPERM."""
+    """An error that the server answered. `code` is its first word, such as NOSCRIPT, MOVED, OOM, READONLY or NOPERM.
+
+    As `str`, it begins with advice for an operator, if there is any, and ends with the server's own words. `about` is
+    what the command was about, if those do not say so.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
+        self.message = message
         self.code = message.partition(" ")[0]
+        self.about = ""
+
+    def __str__(self) -> str:
+        in_script = any(words in self.message for words in _IN_SCRIPT)
+        advice = _PERMISSION if in_script else _ADVICE.get(self.code, "")
+        return ": ".join(filter(None, (self.about, advice, self.message)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +118,9 @@ class Confirmation(asyncio.Future[None]):
             return False
         self._missing.remove(push[1])
         return True
+
+    def __str__(self) -> str:
+        return f"channel {min(self._missing).decode(errors='replace')}" + (", …" if len(self._missing) > 1 else "")
 
     @property
     def complete(self) -> bool:
@@ -281,6 +305,8 @@ class Connection(asyncio.Protocol):
             return
         future = self._waiting.popleft()
         if isinstance(reply, Refused):
+            if isinstance(future, Confirmation):
+                reply.about = str(future)
             _fail(future, reply)
         elif not future.done():  # one that was cancelled has kept its place until now
             future.set_result(reply)
@@ -295,8 +321,7 @@ def _fail(future: asyncio.Future[Any], error: Exception) -> None:
 async def connect(address: Address, *, name: str = "", on_push: OnPush, limits: Limits) -> Connection:
     """Make a connection to a master, which knows it by a name. Raise NotSent or Refused if none can be made."""
     loop = asyncio.get_running_loop()
-
-    spoken = " with TLS" if address.tls else ""
+    expected = f"expected {address} to accept a connection" + (" with TLS" if address.tls else "")
 
     def protocol() -> Connection:
         return Connection(on_push, limits)
@@ -307,23 +332,38 @@ async def connect(address: Address, *, name: str = "", on_push: OnPush, limits: 
                 _, connection = await loop.create_unix_connection(protocol, address.path)
             else:
                 _, connection = await loop.create_connection(protocol, address.host, address.port, ssl=address.tls)
-            await _greet(connection, address, name)
-            return connection
-    except TimeoutError:
-        told = f"expected {address} to accept a connection{spoken} within {limits.connect} s, but it did not"
-        raise NotSent(told) from None
-    except NotSent:
-        raise
+            hello = await _greet(connection, address, name)
+    except TimeoutError as error:
+        raise NotSent(f"{expected} within {limits.connect} s, but it did not{_hint(address, error)}") from None
     except OSError as error:
-        raise NotSent(f"expected {address} to accept a connection{spoken}, but got: {error}") from error
+        raise NotSent(f"{expected}, but got: {error}{_hint(address, error)}") from error
+    connection.mode = hello.get(b"mode", b"")
+    if hello.get(b"role") == b"replica":  # a master that was demoted, perhaps, and not yet known as such
+        connection.close()
+        raise NotSent(f"expected {address} to be a master, but it is a replica")
+    return connection
 
 
-async def _greet(connection: Connection, address: Address, name: str) -> None:
+def _hint(address: Address, error: OSError) -> str:
+    """Return a question about TLS if only one side may speak it."""
+    # Redis without TLS does not answer a handshake, because it waits for the end of a line. With TLS, it hangs up.
+    if address.tls:
+        failed = isinstance(error, TimeoutError | ConnectionResetError | ssl.SSLError)
+        if failed and not isinstance(error, ssl.SSLCertVerificationError):
+            return " (does it speak TLS? if not, its URL begins with redis, not rediss)"
+    elif isinstance(error, Lost) and address.path is None:
+        return " (does it want TLS? if so, its URL begins with rediss, not redis)"
+    return ""
+
+
+async def _greet(connection: Connection, address: Address, name: str) -> dict[bytes, Any]:
+    """Authenticate, choose the database, and return what the server says of itself."""
     try:
         hello, *_ = await asyncio.gather(*(connection.call(*command) for command in address.greeting(name)))
-        connection.mode = hello.get(b"mode", b"")
-        if hello.get(b"role") == b"replica":  # a master that was demoted, perhaps, and not yet known as such
-            raise NotSent(f"expected {address} to be a master, but it is a replica")
-    except BaseException:  # a cancellation, too: the caller never gets the connection, so it cannot close it
+        return cast(dict[bytes, Any], hello)
+    except BaseException as error:  # a cancellation, too: the caller never gets the connection, so it cannot close it
         connection.close()
+        if isinstance(error, Refused) and "unknown command" in error.message:
+            # Not the server's own words: they repeat the command, with the password.
+            raise NotSent("unknown command HELLO (is it Redis 6.2 or newer?)") from None
         raise
