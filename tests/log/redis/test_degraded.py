@@ -247,6 +247,7 @@ async def test_new_connections_that_are_as_deaf_are_no_news(redis: RedisServer) 
         told = Told(log)
         await settled(store)
         store.deaf = lambda _: True
+        await told.wait(True)
         for _ in range(3):
             await until(lambda: not listening(store), LIMIT)
             await until(lambda: listening(store), LIMIT)
