@@ -86,6 +86,8 @@ async def broadcast(*, within: float = BOUND, **options: Any) -> AsyncIterator[B
             for reader in cast.readers:
                 reader.gone.set()
             await asyncio.gather(*(reader.answering for reader in cast.readers), return_exceptions=True)
+            assert not any(isinstance(member, Connection) for slot in engine.pulse._slots for member in slot)
+            assert not cast.connections
             await engine.aclose()
     assert log.readers == 0
     assert not log._sleepers

@@ -16,12 +16,12 @@ from fastapi import FastAPI
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tailrace import Engine, Log, StreamRouter
+from tailrace import Engine, Flow, Log, Retention, StreamRouter
 from tailrace.asgi.connection import Connection
 from tailrace.asgi.wrappers import _WRAPPERS, is_server, past_wrappers, relay_of
 from tailrace.log.base import BATCH_ENTRIES
 from tests.asgi.apps import SSE_HEADERS, small_engine
-from tests.raw import BOUND, exchange
+from tests.raw import BOUND, exchange, values
 from tests.serving import http_client, serving
 from tests.silence import silent_loop as silent_loop
 
@@ -47,17 +47,16 @@ class Watch:
 class Feed:
     """A log, read over HTTP and WebSockets on a real server."""
 
-    def __init__(self, watched: str = "", **options: Any) -> None:
+    def __init__(self, watched: str = "", flow: Flow | None = None, **options: Any) -> None:
         # By default, no ping wakes a reader that news did not.
         self.engine: Engine = small_engine(**{"heartbeat": 2 * BOUND, **options})
         self.url = ""
         self.seen: list[Any] = []
-        self.found: list[Send] = []
         self.errors: list[Exception] = []
         self.app = FastAPI()
         router = StreamRouter(engine=self.engine)
 
-        @router.stream("/feed", websocket=True)
+        @router.stream("/feed", websocket=True, flow=flow)
         async def feed() -> Log:
             return await self.engine.log("feed")
 
@@ -105,13 +104,25 @@ def connections(log: Log) -> list[Connection]:
 
 
 async def test_sockets_are_sent_to_without_a_step_of_their_tasks() -> None:
-    feed = Feed()
+    feed, tasks = Feed(), list[asyncio.Task[Any] | None]()
+
+    def watched(send: Send) -> Send:
+        async def send_watched(message: Message) -> None:
+            tasks.append(asyncio.current_task())
+            await send(message)
+
+        return send_watched
+
     async with feed.open() as guests:
         log = await feed.log()
+        found = await feed.asleep(len(guests))
+        for connection in found:
+            connection._send, connection._onward = watched(connection._send), watched(connection._onward)
         for number in range(3):
             await log.append(number)
             assert [await heard(guest) for guest in guests] == [number] * 3
-        assert len(connections(log)) == len(guests)
+        assert tasks == [None] * 9
+        assert connections(log) == found
         await log.append(3, 4)
         assert [[await heard(guest), await heard(guest)] for guest in guests] == [[3, 4]] * 3
 
@@ -244,6 +255,47 @@ async def test_news_of_several_batches_comes_without_further_news() -> None:
         await log.append(*items)
         for guest in guests:
             assert [await heard(guest) for _ in items] == items
+
+
+async def test_the_end_may_come_with_the_last_news() -> None:
+    feed = Feed()
+    async with feed.open(2) as guests:
+        log = await feed.log()
+        await feed.asleep(2)
+        await log.append("last")
+        await log.close()
+        for guest in guests:
+            assert await heard(guest) == "last"
+            assert from_json(await guest.recv())["event"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("flow", "retention", "event"),
+    [(Flow.log(), Retention(count=2), "reset"), (Flow.disconnect(2), Retention(), "farewell")],
+)
+async def test_a_reader_that_lacks_too_much_to_be_sent_the_news_is_told_so(
+    flow: Flow, retention: Retention, event: str
+) -> None:
+    feed = Feed(flow=flow)
+    log = await feed.engine.log("feed", retention=retention)
+    async with feed.open(2) as guests:
+        await feed.asleep(2)
+        for number in range(3):
+            await log.append(number)
+        assert [from_json(await guest.recv())["event"] for guest in guests] == [event] * 2
+
+
+async def test_a_reader_over_http_that_has_to_wait_gets_the_news_later() -> None:
+    feed, texts = Feed(), list[str]()
+    async with feed.open(1) as [guest], exchange(feed.url, "/feed", SSE_HEADERS, window=4096) as slow:
+        log = await feed.log()
+        (connection,) = [found for found in await feed.asleep(2) if found._relay is None]
+        while not connection._sending:
+            texts.append(f"{len(texts):09}" * 20_000)
+            await log.append(texts[-1])
+            assert await heard(guest) == texts[-1]
+        await log.append("more")
+        assert values(await slow.until(b'more"\n\n')) == [*texts, "more"]
 
 
 async def test_a_large_event_is_sent_whole() -> None:
