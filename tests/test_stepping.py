@@ -186,18 +186,23 @@ def test_a_sleeper_belongs_to_a_running_loop() -> None:
 def test_a_later_loop_finds_nothing_of_one_that_was_closed_in_the_middle(loop_name: str) -> None:
     sleepers = Sleepers()
 
-    async def leave_due() -> None:
-        for _ in range(3):
+    def fall_asleep(count: int) -> None:
+        for _ in range(count):
             sleepers.sleeper().add_done_callback(lambda _: None, context=copy_context())
+
+    async def leave_due_and_asleep() -> None:
+        fall_asleep(3)
         asyncio.get_running_loop().call_soon(sleepers.wake_all)
+        asyncio.get_running_loop().call_soon(fall_asleep, 1)
 
     async def wake() -> None:
         tasks = [await asleep(sleep(sleepers.sleeper())) for _ in range(2)]
+        assert len(sleepers) == 2
         sleepers.wake_all()
         await asyncio.wait_for(asyncio.gather(*tasks), LIMIT)
 
     loop = LOOPS[loop_name]()
-    loop.run_until_complete(leave_due())
+    loop.run_until_complete(leave_due_and_asleep())
     loop.close()
     with asyncio.Runner(loop_factory=LOOPS[loop_name]) as runner:
         runner.run(wake())

@@ -79,14 +79,9 @@ class Sleeper:
         return self not in self._sleepers
 
     def cancel(self, msg: Any = None) -> bool:
-        if (step := self._sleepers.pop(self, None)) is None:
-            self._must_wake = True
-            return False  # the task's next step is due already, and will raise CancelledError
-        _, context, proceed = step
-        cancelled = self._sleepers.loop.create_future()
-        cancelled.cancel(msg)
-        self._sleepers.loop.call_soon(proceed, cancelled, context=context)
-        return True
+        """Step the task. It raises CancelledError in that step, because this returns False."""
+        self.wake()
+        return False
 
 
 class Sleepers(dict[Sleeper, _Step]):
@@ -118,7 +113,7 @@ class Sleepers(dict[Sleeper, _Step]):
 
     def wake_all(self) -> None:
         """Step all tasks soon. None of them runs before this returns."""
-        if len(self) == 1 and self._due is None:  # most logs have one reader
+        if len(self) == 1:  # most logs have one reader
             _, (_, context, proceed) = self.popitem()
             self.loop.call_soon(proceed, self._done, context=context)
         elif self:
