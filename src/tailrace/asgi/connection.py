@@ -93,8 +93,7 @@ class Connection:
                 elif log.degraded is not degraded:
                     degraded = log.degraded
                     stalled = stalled and degraded
-                    if notice := encoder.notice(Degraded(degraded), str(tail.cursor())):
-                        await self._body(notice)
+                    await self._body(encoder.notice(Degraded(degraded), str(tail.cursor())))
                 else:
                     await news
                     if news.rest is not None:
@@ -123,12 +122,11 @@ class Connection:
         tail = self._tail
         if tail.log.outcome is not None:
             return None
+        self._idle = False
         if (message := tail.take_encoded(self._encoder, self._spell)) is not None:
-            self._idle = False
             return self._onward(message)
         if not (body := self._take_news()):
             return None
-        self._idle = False
         if tail.position < tail.log.top:
             tail.wake()  # and this was but the first batch
         return self._body(body)
