@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from tailrace import LogStore, MemoryLog, MemoryStore
+from tailrace.events import Entries
+from tailrace.log.base import BATCH_BYTES
 from tailrace.testing import LogContract
 
 
@@ -29,3 +32,14 @@ class MemoryContract(LogContract):
         store.log_type = self.log_type
         yield store, store
         await store.aclose()
+
+
+class FetchingLog(MemoryLog):
+    """A log whose entries are elsewhere and have to be fetched."""
+
+    def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries | None:  # type: ignore[override]
+        return None
+
+    async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+        await asyncio.sleep(0)
+        return super().read_nowait(after, limit, size)

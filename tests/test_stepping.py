@@ -92,6 +92,7 @@ async def test_all_tasks_are_stepped_in_the_order_in_which_they_fell_asleep() ->
             assert not tasks.sleepers
             await turns(2)
         assert tasks.steps == [*range(100)] * 3
+        assert tasks.sleepers._due is None  # nothing is scheduled any more
 
 
 @on_each_loop
@@ -435,6 +436,17 @@ async def test_the_loop_runs_something_else_in_the_middle_of_many_steps(monkeypa
 
 
 @on_each_loop
+async def test_the_loop_is_held_no_longer_than_there_are_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.count()
+    monkeypatch.setattr(stepping, "perf_counter", lambda: next(looks) * HOLD / 100)
+    async with crowd(2) as tasks:
+        tasks.sleepers.wake_all()
+        await turns(2)
+        assert tasks.steps == [0, 1]
+        assert next(looks) == 2  # one for the end, and one before the steps
+
+
+@on_each_loop
 async def test_ten_thousand_steps_hold_the_loop_for_a_few_milliseconds_at_a_time() -> None:
     count, work = 10_000, 20e-6
     holds: list[float] = []
@@ -645,3 +657,6 @@ async def test_one_that_is_woken_by_its_own_act_wakes_after_it() -> None:
         tasks.sleepers.wake_all()
         await turns(3)
         assert (done, tasks.woken) == ([0, 1], [0, 1])
+        tasks.sleepers.wake_all()
+        await turns(3)
+        assert (done, tasks.woken) == ([0, 1] * 2, [0, 1] * 2)

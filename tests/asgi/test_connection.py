@@ -9,13 +9,13 @@ import pytest
 
 from tailrace import Event, Flow, OpenAIChunks, Outcome, Result, Retention, StreamResponse, StreamSettings
 from tailrace.asgi.connection import MAX_SEND, Connection
-from tailrace.events import Entries
 from tailrace.log.memory import MemoryLog
 from tailrace.modes import DEFAULT_WIRES
 from tests.asgi.apps import SSE_HEADERS, STREAMED, TEXT_HEADERS, Served, Server, of, small_engine
 from tests.raw import BOUND, exchange, fetch, frames, values
 from tests.serving import serving
 from tests.sources import Faucet, soon, turns
+from tests.storing import FetchingLog
 
 WIRES = {wire.media_type: wire for wire in DEFAULT_WIRES}
 PINGS = {"text/event-stream": b": ping\n", "application/x-ndjson": b"\n"}
@@ -695,17 +695,6 @@ async def test_block_holds_the_producer_while_its_only_reader_takes_nothing() ->
 
 
 # Ends
-
-
-class FetchingLog(MemoryLog):
-    """A log whose entries are elsewhere and have to be fetched."""
-
-    def read_nowait(self, after: int, limit: int, size: int = 0) -> Any:
-        return None
-
-    async def read(self, after: int, limit: int, size: int = 0) -> Entries:
-        await asyncio.sleep(0)
-        return super().read_nowait(after, limit, size)
 
 
 async def test_entries_may_have_to_be_fetched() -> None:

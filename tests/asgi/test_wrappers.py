@@ -24,6 +24,7 @@ from tests.asgi.apps import SSE_HEADERS, small_engine
 from tests.raw import BOUND, exchange, values
 from tests.serving import http_client, serving
 from tests.silence import silent_loop as silent_loop
+from tests.storing import FetchingLog
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
@@ -47,9 +48,10 @@ class Watch:
 class Feed:
     """A log, read over HTTP and WebSockets on a real server."""
 
-    def __init__(self, watched: str = "", flow: Flow | None = None, **options: Any) -> None:
+    def __init__(self, log: Log | None = None, *, watched: str = "", flow: Flow | None = None, **options: Any) -> None:
         # By default, no ping wakes a reader that news did not.
         self.engine: Engine = small_engine(**{"heartbeat": 2 * BOUND, **options})
+        self._log = log
         self.url = ""
         self.seen: list[Any] = []
         self.errors: list[Exception] = []
@@ -58,14 +60,14 @@ class Feed:
 
         @router.stream("/feed", websocket=True, flow=flow)
         async def feed() -> Log:
-            return await self.engine.log("feed")
+            return await self.log()
 
         self.app.include_router(router)
         if watched:
             self.app.add_middleware(Watch, kind=watched, seen=self.seen)
 
     async def log(self) -> Log:
-        return await self.engine.log("feed")
+        return self._log or await self.engine.log("feed")
 
     @asynccontextmanager
     async def open(self, count: int = 3) -> AsyncIterator[list[websockets.ClientConnection]]:
@@ -123,6 +125,7 @@ async def test_sockets_are_sent_to_without_a_step_of_their_tasks() -> None:
             assert [await heard(guest) for guest in guests] == [number] * 3
         assert tasks == [None] * 9
         assert connections(log) == found
+        assert log._shared.news is not None  # they have the same message
         await log.append(3, 4)
         assert [[await heard(guest), await heard(guest)] for guest in guests] == [[3, 4]] * 3
 
@@ -283,6 +286,32 @@ async def test_a_reader_that_lacks_too_much_to_be_sent_the_news_is_told_so(
         for number in range(3):
             await log.append(number)
         assert [from_json(await guest.recv())["event"] for guest in guests] == [event] * 2
+    assert log.resets == (2 if event == "reset" else 0)
+    assert not feed.errors
+
+
+async def test_readers_that_are_woken_for_nothing_sleep_on() -> None:
+    feed = Feed()
+    async with feed.open(2) as guests:
+        log = await feed.log()
+        for number in range(2):
+            await feed.asleep(2)
+            log.wake_readers()
+            await feed.asleep(2)
+            await log.append(number)
+            assert [await heard(guest) for guest in guests] == [number] * 2
+    assert not feed.errors
+
+
+async def test_news_that_have_to_be_fetched_are_fetched_by_the_tasks() -> None:
+    log = FetchingLog("feed")
+    feed = Feed(log)
+    async with feed.open(2) as guests:
+        for number in range(2):
+            await feed.asleep(2)
+            await log.append(number)
+            assert [await heard(guest) for guest in guests] == [number] * 2
+    assert not feed.errors
 
 
 async def test_a_reader_over_http_that_has_to_wait_gets_the_news_later() -> None:

@@ -9,20 +9,9 @@ from tailrace.events import DONE, Entries
 from tailrace.log.base import BATCH_BYTES, BATCH_ENTRIES
 from tailrace.testing.writers import wait_room
 from tailrace.wire.sharing import SHARED_BYTES, SHARED_ENCODERS
-from tests.storing import MemoryContract
+from tests.storing import FetchingLog, MemoryContract
 
 LIMIT = 30.0
-
-
-class FetchingLog(MemoryLog):
-    """A log that must fetch its entries."""
-
-    def read_nowait(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries | None:  # type: ignore[override]
-        return None
-
-    async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
-        await asyncio.sleep(0)
-        return super().read_nowait(after, limit, size)
 
 
 class TestFetchingLog(MemoryContract):
