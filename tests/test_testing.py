@@ -189,6 +189,21 @@ class Unstoppable(MemoryLog):
         pass
 
 
+class SeatsTheLast(MemoryLog):
+    """Takes a claim whatever it replaces."""
+
+    def claim_seat(self, seat: str, before: str) -> None:
+        self.set_control(seat=seat)
+
+
+class SeatsTheFirst(MemoryLog):
+    """Takes no claim in place of another."""
+
+    def claim_seat(self, seat: str, before: str) -> None:
+        if not self.control.seat:
+            self.set_control(seat=seat)
+
+
 class StopsTheDead(MemoryLog):
     async def stop(self) -> None:
         self.set_control(stopping=True)
@@ -340,6 +355,9 @@ def contract_of(kind: type[MemoryLog] | type[MemoryStore]) -> LogContract:
         (Unfenced, "a_writer_that_lost_its_lease_writes_nothing_more"),
         (Unstoppable, "a_stop_reaches_the_writer_from_any_process"),
         (Unstoppable, "a_stop_is_found_by_a_process_that_comes_later"),
+        (SeatsTheLast, "a_claim_replaces_only_the_one_that_it_names"),
+        (SeatsTheFirst, "a_claim_replaces_only_the_one_that_it_names"),
+        (SeatsTheFirst, "of_two_claims_at_once_one_succeeds_everywhere"),
         (StopsTheDead, "a_stop_after_the_end_does_nothing"),
         (Hasty, "a_stop_reaches_the_writer_from_any_process"),
         (Remakes, "processes_find_one_log_by_its_name"),

@@ -108,7 +108,7 @@ class StreamResponse(Response):
         - `fingerprint`: a digest of the request. An existing stream with another fingerprint gets 409.
         - `exclusive`: whether the stream has one reader at a time, or the error that tells a second one so. A request
           with `?takeover=true` takes the place of the reader, and so does a repeated request with the same `stream_id`.
-          A reader in another process stays, too.
+          That reader may be in another process.
         - `history`: how many of the newest entries of a shared log a reader without a cursor gets. Default: all.
         - `websocket`: whether to answer WebSockets too. HTTP middleware does not see them.
         """

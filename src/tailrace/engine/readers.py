@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from secrets import token_urlsafe
 from typing import Literal, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
 from ..events import Farewell
 from ..log.base import Log
@@ -26,24 +28,30 @@ class Reader(Protocol):
         """End the connection now, whatever the client still lacks, because the grace is over."""
 
 
+Claims: TypeAlias = tuple[str, str]
+"""The claim that was there before, and the one that was made in its place."""
+
+NO_CLAIMS: Claims = "", ""
+
+
 class Seat:
     """The right to read a log that has one reader at a time. The next reader to take the seat replaces this one.
 
-    Another process does not say that it gives the seat away. It says that it has a reader now.
+    Processes agree on who has it by the log's `control.seat`. A process that takes the seat makes a claim in place of
+    the one that it knows. If several do so at once, one claim succeeds, and the others find that they have lost.
     """
 
-    __slots__ = ("_dismiss", "_elsewhere", "_lost", "log")
+    __slots__ = ("_claims", "_dismiss", "_lost", "log")
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, claims: Claims) -> None:
         self.log = log
+        self._claims = claims
         self._dismiss: Dismiss | None = None
         self._lost = False
-        self._elsewhere = log.control.elsewhere
 
     def look(self, log: Log) -> None:
-        """Lose the seat if there is one more reader elsewhere. Those that were there before are to leave."""
-        before, self._elsewhere = self._elsewhere, log.control.elsewhere
-        if self._elsewhere > before and not self._lost:
+        """Lose the seat if another process has claimed it."""
+        if log.control.seat not in self._claims:
             self.lose()
 
     def give(self, dismiss: Dismiss) -> None:
@@ -54,9 +62,10 @@ class Seat:
 
     def lose(self) -> None:
         """Dismiss the connection, now or as soon as there is one."""
-        self._lost = True
-        if self._dismiss is not None:
-            self._dismiss(REPLACED)
+        if not self._lost:
+            self._lost = True
+            if self._dismiss is not None:
+                self._dismiss(REPLACED)
 
 
 class Readers:
@@ -67,6 +76,7 @@ class Readers:
         self._reconnect = reconnect
         self._readers: dict[Reader, None] = {}
         self._seats: dict[Log, Seat] = {}
+        self._claims: WeakKeyDictionary[Log, Claims] = WeakKeyDictionary()  # the last ones that were made here
         self._none = asyncio.Event()
         self._none.set()
 
@@ -93,15 +103,30 @@ class Readers:
 
         With `first`, the request started the stream, so any other reader came later and replaces this one instead.
         """
-        seat, other = Seat(log), self._seats.get(log)
+        other = self._seats.get(log)
         if first and other is not None:
+            seat = Seat(log, NO_CLAIMS)
             seat.lose()
             return seat
-        self._seats[log] = seat
-        log.listen(seat.look)
+        seat = self._seats[log] = Seat(log, self._claim(log, first=first))
         if other is not None:
             other.lose()
+        log.listen(seat.look)
+        seat.look(log)
         return seat
+
+    def _claim(self, log: Log, *, first: bool) -> Claims:
+        """Claim a log for this process, unless it has the claim already. Return the claims with which it has the seat.
+
+        The reader that started the stream needs no claim, because whoever makes one came later.
+        """
+        claims = self._claims.get(log)
+        if claims is None or log.control.seat not in claims:
+            claims = self._claims[log] = NO_CLAIMS if first else (log.control.seat, token_urlsafe(6))
+        before, own = claims
+        if own not in ("", log.control.seat):
+            log.claim_seat(own, before)  # perhaps again: the reader before may have left too early for it
+        return claims
 
     def free(self, seat: Seat) -> None:
         """Give back a seat, unless it is lost already."""

@@ -39,13 +39,15 @@ class Control:
     """The facts about a stream that a store shares with all processes, in addition to the entries.
 
     `fence` is the number of the newest lease, and `leased` tells whether its writer still holds it. `stopping` is True
-    once somebody asked the writer to stop. `elsewhere` counts the other processes that have readers.
+    once somebody asked the writer to stop. `elsewhere` counts the other processes that have readers. `seat` is the
+    newest claim to read the stream alone, or empty.
     """
 
     fence: int = 0
     leased: bool = False
     stopping: bool = False
     elsewhere: int = 0
+    seat: str = ""
 
 
 class _Facts(TypedDict, total=False):
@@ -55,6 +57,7 @@ class _Facts(TypedDict, total=False):
     leased: bool
     stopping: bool
     elsewhere: int
+    seat: str
 
 
 class Log(ABC):
@@ -134,6 +137,15 @@ class Log(ABC):
         """Ask the log's writer to stop, in whatever process it is.
 
         A stream that has had no writer yet is asked for the sake of its first one.
+        """
+
+    @abstractmethod
+    def claim_seat(self, seat: str, before: str) -> None:
+        """Claim to read the log alone, in place of the claim `before`. An empty one means that there was none.
+
+        Of several claims in place of the same one, in whatever processes, the first to reach the store succeeds. So
+        look at `control.seat`: as long as it is `before`, nothing is decided. The claim may wait for the store, and is
+        given up if this process has no reader any more.
         """
 
     def end(self, outcome: Outcome) -> Outcome:

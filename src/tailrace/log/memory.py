@@ -65,6 +65,10 @@ class MemoryLog(Log):
         if self.outcome is None and (control.leased or (self.passing and control.fence == 0)):
             self.set_control(stopping=True)
 
+    def claim_seat(self, seat: str, before: str) -> None:
+        if self.control.seat == before:
+            self.set_control(seat=seat)
+
     def write(self, event: str | None, json: bytes) -> None:
         """Append one entry, without checking the writer. Raise LogClosed after the end."""
         if self.outcome is not None or self.lost is not None:

@@ -317,6 +317,35 @@ class EntryContract(Contract):
             assert len(reading) == readers
             assert [log.readers for log in logs] == [0, 0]
 
+    # Reading alone
+
+    async def test_of_two_claims_at_once_one_succeeds_everywhere(self) -> None:
+        """Of readers in several processes that claim the seat at once, one gets it, and all learn which."""
+        async with self._logs() as (here, there):
+            with here.tail(), there.tail():
+                before = ""
+                for number in range(10):
+                    claims = {f"{number}{place}": log for place, log in (("a", here), ("b", there))}
+                    for claim, log in claims.items():
+                        log.claim_seat(claim, before)
+                    for log in (here, there):
+                        await self._told(log, lambda log, claims=claims: log.control.seat in claims)  # type: ignore[misc]
+                    assert here.control.seat == there.control.seat
+                    before = here.control.seat
+
+    async def test_a_claim_replaces_only_the_one_that_it_names(self) -> None:
+        """A reader that has missed a claim does not get the seat. One that knows of it does."""
+        async with self._logs() as (here, there):
+            with here.tail(), there.tail():
+                here.claim_seat("a", "")
+                await self._told(there, lambda log: log.control.seat == "a")
+                there.claim_seat("b", "")
+                await asyncio.sleep(self.pause)
+                assert here.control.seat == there.control.seat == "a"
+                there.claim_seat("c", "a")
+                for log in (here, there):
+                    await self._told(log, lambda log: log.control.seat == "c")
+
     # Statistics
 
     async def test_statistics_count_what_is_there(self) -> None:

@@ -40,8 +40,8 @@ FRAMES: dict[str, tuple[bytes, Frame]] = {
         b'= E 7 tagg {"state":"error","message":"a b"}',
         End(b"E", 7, b"tagg", Outcome("error", message="a b")),
     ),
-    "control": (b"! E 9 2 1 0 p q ", Facts(b"E", 9, 2, True, False, frozenset((b"p", b"q")))),
-    "control of nobody": (b"! E 9 0 0 1 ", Facts(b"E", 9, 0, False, True, frozenset())),
+    "control": (b"! E 9 2 1 0 s p q ", Facts(b"E", 9, 2, True, False, b"s", frozenset((b"p", b"q")))),
+    "control of nobody": (b"! E 9 0 0 1 - ", Facts(b"E", 9, 0, False, True, b"", frozenset())),
     "drop": (b"x E", Dropped(b"E")),
 }
 

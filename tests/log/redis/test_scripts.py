@@ -16,6 +16,7 @@ from tailrace.log.redis.link import Script
 from tailrace.log.redis.scripts import (
     APPEND,
     BURY,
+    CLAIM,
     CREATE,
     DROP,
     END,
@@ -244,6 +245,7 @@ REFUSED = {
     "release by another": (RELEASE, ["E", 2], [b"fenced", b"1"]),
     "stop of another": (STOP, ["other"], [b"gone"]),
     "readers of another": (READERS, ["other", "p", 1, 0], [b"gone"]),
+    "claim of another": (CLAIM, ["other", "", "a"], [b"gone"]),
     "touch of another": (TOUCH, ["other", 1], [b"gone"]),
     "drop of another": (DROP, ["other"], [b"gone"]),
     "load of another": (LOAD, ["other", 0, 1_000], [b"gone"]),
@@ -415,13 +417,21 @@ def test_control_is_published_with_a_growing_version(stream: Stream, heard: Any)
     stream.run(READERS, "E", "p", 0, 0)
     stream.run(RELEASE, "E", 1)
     assert heard(6) == [
-        b"! E 1 1 1 0 ",
-        b"! E 2 1 1 1 ",
-        b"! E 3 1 1 1 p ",
-        b"! E 4 1 1 1 p q ",
-        b"! E 5 1 1 1 q ",
-        b"! E 6 1 0 1 q ",
+        b"! E 1 1 1 0 - ",
+        b"! E 2 1 1 1 - ",
+        b"! E 3 1 1 1 - p ",
+        b"! E 4 1 1 1 - p q ",
+        b"! E 5 1 1 1 - q ",
+        b"! E 6 1 0 1 - q ",
     ]
+
+
+def test_a_claim_takes_the_place_of_the_one_that_it_names(stream: Stream, heard: Any) -> None:
+    stream.create()
+    for before, claim in (("", "a"), ("", "b"), ("", "a"), ("a", "c"), ("a", "d")):
+        assert stream.run(CLAIM, "E", before, claim) == [b"ok"]
+    assert heard(2) == [b"! E 1 0 0 0 a ", b"! E 2 0 0 0 c "]
+    assert stream.run(LEASE, "E", "p", 1)[-2:] == [b"c", b""]
 
 
 def test_each_lease_has_the_next_fence(stream: Stream) -> None:
@@ -429,7 +439,7 @@ def test_each_lease_has_the_next_fence(stream: Stream) -> None:
     assert stream.run(LEASE, "E", "p", 1)[1] == b"1"
     assert stream.run(LEASE, "E", "p", 1)[1] == b"2", "expected the process to have it again, whose answer was lost"
     stream.run(RELEASE, "E", 2)
-    assert stream.run(LEASE, "E", "q", 1) == [b"ok", b"3", b"4", b"0", b"-", b"0", b""]
+    assert stream.run(LEASE, "E", "q", 1) == [b"ok", b"3", b"4", b"0", b"-", b"0", b"", b""]
 
 
 def test_a_stop_before_the_first_lease_is_for_its_writer(stream: Stream) -> None:
@@ -446,7 +456,7 @@ def test_the_end_gives_the_lease_back(stream: Stream, heard: Any) -> None:
     stream.run(LEASE, "E", "p", 1)
     heard(3)
     stream.run(END, "E", 1, "t2", "{}", 60_000)
-    assert heard(2) == [END_FRAME, b"! E 2 1 0 0 "]
+    assert heard(2) == [END_FRAME, b"! E 2 1 0 0 - "]
     assert all(0 < left <= 60_000 for left in stream.expiries())
 
 
@@ -460,7 +470,7 @@ def test_the_dead_are_removed_and_their_streams_end(stream: Stream, heard: Any) 
     assert heard(0) == []
     for _ in range(2):
         assert stream.run(BURY, "p", "{}", 60_000) == [b"ok"]
-    assert heard(2) == [END_FRAME, b"! E 3 1 0 0 "]
+    assert heard(2) == [END_FRAME, b"! E 3 1 0 0 - "]
     assert stream.meta[b"out"] == b"{}"
     assert all(0 < left <= 60_000 for left in stream.expiries())
 
@@ -471,7 +481,7 @@ def test_a_stream_ends_if_its_maker_dies_before_it_is_written(stream: Stream, he
     assert heard(0) == []
     for _ in range(2):
         assert stream.run(BURY, "p", "{}", 60_000) == [b"ok"]
-    assert heard(2) == [b"= E 0 - {}", b"! E 1 0 0 0 "]
+    assert heard(2) == [b"= E 0 - {}", b"! E 1 0 0 0 - "]
     assert stream.meta[b"out"] == b"{}"
 
 
@@ -493,7 +503,7 @@ def test_a_dead_reader_is_removed_alone(stream: Stream, heard: Any) -> None:
     stream.run(READERS, "E", "q", 1, 0)
     heard(2)
     stream.run(BURY, "q", "{}", 60_000)
-    assert heard(1) == [b"! E 3 1 1 0 "]
+    assert heard(1) == [b"! E 3 1 1 0 - "]
     assert stream.meta[b"out"] == b""
 
 
@@ -522,6 +532,7 @@ WRITES: dict[str, tuple[Script, list[Any]]] = {
     "release": (RELEASE, ["E", 1]),
     "stop": (STOP, ["E"]),
     "readers": (READERS, ["E", "p", 1, 0]),
+    "claim": (CLAIM, ["E", "", "a"]),
     "bury": (BURY, ["p", "{}", 1]),
 }
 

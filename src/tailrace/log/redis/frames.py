@@ -4,10 +4,11 @@
 |---|---|
 | `+ epoch top n tag prev cum time [base floor]`, a line each for rows | a batch of `n` entries that ends at `top` |
 | `= epoch top tag outcome` | the end, behind `top` |
-| `! epoch version fence leased stop readers…` | who writes, whether it shall stop, and which processes read |
+| `! epoch version fence leased stop seat readers…` | who writes, whether it shall stop, and which processes read |
 | `x epoch` | this incarnation was dropped |
 
-`base` and `floor` are there if the append has trimmed the stream, `cum` and `time` for the next trimming.
+`base` and `floor` are there if the append has trimmed the stream, `cum` and `time` for the next trimming. `seat` is the
+newest claim to read the stream alone, or `-`.
 
 The rows of a batch are the JSON of its entries. If one of them has an event name, the names come first, in as many
 lines, empty for an entry without. Neither a name nor JSON holds a line end. A tag names its batch, and as `prev` the
@@ -29,6 +30,10 @@ from ..base import Row
 
 NO_TAG = b"-"
 """The tag of the place before the first batch."""
+
+
+NO_SEAT = b"-"
+"""The seat of a frame, if nobody has claimed it."""
 
 
 class Batch(NamedTuple):
@@ -95,6 +100,7 @@ class Facts(NamedTuple):
     fence: int
     leased: bool
     stopping: bool
+    seat: bytes
     readers: frozenset[bytes]
 
 
@@ -165,8 +171,16 @@ def _end(frame: bytes) -> End:
 
 
 def _facts(frame: bytes) -> Facts:
-    _, epoch, version, fence, leased, stop, readers = frame.split(b" ", 6)
-    return Facts(epoch, int(version), int(fence), leased == b"1", stop == b"1", frozenset(readers.split()))
+    _, epoch, version, fence, leased, stop, seat, readers = frame.split(b" ", 7)
+    return Facts(
+        epoch,
+        int(version),
+        int(fence),
+        leased == b"1",
+        stop == b"1",
+        b"" if seat == NO_SEAT else seat,
+        frozenset(readers.split()),
+    )
 
 
 def _dropped(frame: bytes) -> Dropped:

@@ -89,8 +89,8 @@ class Mirror(Log):
 
     __slots__ = (
         "_again", "_awaited", "_early", "_early_size", "_held", "_home", "_load", "_version",
-        "channel", "channels", "floor", "fresh", "hears", "keepers", "keys", "leasing", "maker", "stale", "told",
-        "touched", "wire_epoch", "writer",
+        "channel", "channels", "claim", "floor", "fresh", "hears", "keepers", "keys", "leasing", "maker", "stale",
+        "told", "touched", "wire_epoch", "writer",
     )  # fmt: skip
 
     def __init__(self, home: Home, name: str, keys: Keys, meta: Mapping[bytes, bytes]) -> None:
@@ -110,6 +110,7 @@ class Mirror(Log):
         self.stale = False  # True if it may have missed something
         self.writer: Leased | None = None  # the writer in this process
         self.told = False  # True if the store knows of readers in this process
+        self.claim: tuple[str, str] | None = None  # the claim before and a new one that the store does not know yet
         self.touched = 0.0  # when this process last renewed the expiry, or 0 if it should
         self.leasing = False  # True while this process asks for the lease
         self.maker = meta[b"maker"]
@@ -203,6 +204,10 @@ class Mirror(Log):
         """True if others must act on the stream when this process dies: it reads, writes or has made it."""
         return self.readers > 0 or self.writer is not None or self.leasing or self.unbegun
 
+    def claim_seat(self, seat: str, before: str) -> None:
+        self.claim = before, seat
+        self._home.used(self)
+
     def listen(self, listener: Listener) -> None:
         super().listen(listener)
         if self.needs > self.hears:
@@ -265,6 +270,7 @@ class Mirror(Log):
                 leased=facts.leased and self.outcome is None,
                 stopping=facts.stopping,
                 elsewhere=len(facts.readers - {self._home.process}),
+                seat=facts.seat.decode(),
             )
 
     def _receive_dropped(self, _: Dropped) -> None:
@@ -419,7 +425,7 @@ def batches_of(entries: list[list[Any]]) -> list[Batch]:
 def _facts(meta: Mapping[bytes, bytes]) -> Facts:
     leased, stopping = bool(meta[b"owner"]), meta[b"stop"] == b"1"
     readers = frozenset(meta[b"readers"].split())
-    return Facts(meta[b"epoch"], int(meta[b"version"]), int(meta[b"fence"]), leased, stopping, readers)
+    return Facts(meta[b"epoch"], int(meta[b"version"]), int(meta[b"fence"]), leased, stopping, meta[b"seat"], readers)
 
 
 def _continues(meta: Mapping[bytes, bytes], at: bytes, news: list[Batch], top: int, tag: bytes) -> bool:

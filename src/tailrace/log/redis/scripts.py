@@ -21,7 +21,8 @@ A stream has three keys under one hash tag, so that they are in one slot of a cl
 | `fence`, `owner` | the number of the newest lease, and the process that holds it, empty if nobody does |
 | `stop` | 1 once somebody asked the writer to stop |
 | `readers` | the processes that have readers, each with a space behind it |
-| `version` | counts the changes of the four fields above, so that older news cannot replace newer ones |
+| `seat` | the newest claim to read the stream alone, or empty |
+| `version` | counts the changes of the five fields above, so that older news cannot replace newer ones |
 | `passing`, `print`, `made` | facts of its creation |
 | `maker` | the process that made it for a producer of its own, or empty |
 
@@ -104,12 +105,12 @@ end
 _TELL = """
 local function tell()
   local version = call('HINCRBY', meta, 'version', 1)
-  local m = call('HMGET', meta, 'epoch', 'fence', 'owner', 'stop', 'readers')
-  local frame = {'!', m[1], version, m[2], m[3] == '' and '0' or '1', m[4], m[5]}
+  local m = call('HMGET', meta, 'epoch', 'fence', 'owner', 'stop', 'seat', 'readers')
+  local frame = {'!', m[1], version, m[2], m[3] == '' and '0' or '1', m[4], m[5] == '' and '-' or m[5], m[6]}
   call('PUBLISH', meta, table.concat(frame, ' '))
 end
 """
-"""Publish a control frame, after a change of fence, owner, stop or readers."""
+"""Publish a control frame, after a change of fence, owner, stop, seat or readers."""
 
 _EXPIRE = """
 local function expire(ms)
@@ -129,7 +130,7 @@ if found then return {'exists', found} end
 call('HSET', meta, 'epoch', ARGV[1], 'passing', ARGV[2], 'print', ARGV[3], 'maker', ARGV[4], 'made', ARGV[5],
   'count', ARGV[6], 'size', ARGV[7], 'age', ARGV[8],
   'top', '0', 'tag', '-', 'base', '0', 'floor', '0', 'cum', '0', 'since', '0',
-  'out', '', 'fence', '0', 'owner', '', 'stop', '0', 'readers', '', 'version', '0')
+  'out', '', 'fence', '0', 'owner', '', 'stop', '0', 'readers', '', 'seat', '', 'version', '0')
 call('UNLINK', log, tags)
 expire(ARGV[9])
 return {'ok', call('HGETALL', meta), '', {}}
@@ -318,7 +319,7 @@ if m[3] ~= '' and m[3] ~= ARGV[2] then return {'fenced', m[4]} end
 call('HSET', meta, 'owner', ARGV[2], 'stop', m[4] == '0' and m[5] or '0')
 local fence = call('HINCRBY', meta, 'fence', ARGV[3])
 tell()
-local now = call('HMGET', meta, 'version', 'top', 'tag', 'stop', 'readers')
+local now = call('HMGET', meta, 'version', 'top', 'tag', 'stop', 'seat', 'readers')
 return {'ok', int(fence), unpack(now)}
 """
 )
@@ -378,6 +379,20 @@ return {'ok'}
 )
 """Note that a process got its first reader, or lost its last one, and renew the expiry."""
 
+CLAIM = Script(
+    _KNOWN
+    + _TELL
+    + """
+-- ARGV: epoch, the claim before or empty, the new claim
+if call('HGET', meta, 'seat') == ARGV[2] then
+  call('HSET', meta, 'seat', ARGV[3])
+  tell()
+end
+return {'ok'}
+"""
+)
+"""Note a claim to read a stream alone, unless another claim has come in place of the one before."""
+
 BURY = Script(
     _HEAD
     + _TELL
@@ -427,4 +442,4 @@ return {'ok'}
 )
 """Forget a stream. Its first write frees memory, and there is no other."""
 
-SCRIPTS = (CREATE, LOAD, PAGE, APPEND, END, LEASE, RELEASE, STOP, READERS, BURY, TOUCH, DROP)
+SCRIPTS = (CREATE, LOAD, PAGE, APPEND, END, LEASE, RELEASE, STOP, READERS, CLAIM, BURY, TOUCH, DROP)

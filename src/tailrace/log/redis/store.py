@@ -29,7 +29,7 @@ from .link import Script
 from .log import RedisLog
 from .mirror import Mirror, batches_of
 from .mirrors import Mirrors
-from .scripts import CREATE, DROP, LEASE, PAGE, READERS, SCRIPTS, TOUCH, Keys
+from .scripts import CLAIM, CREATE, DROP, LEASE, PAGE, READERS, SCRIPTS, TOUCH, Keys
 from .sentinel import target_of
 from .server import Server, Servers
 from .writer import RedisWriter
@@ -213,9 +213,10 @@ class RedisStore(LogStore):
     async def _lease(self, log: RedisLog) -> RedisWriter:
         if not log.unbegun:
             await self._use(log.name, log.keys)
-        fence, version, top, tag, stop, readers = await log.run(LEASE, self.process, 1 + secrets.randbelow(FENCE_STEP))
+        answer = await log.run(LEASE, self.process, 1 + secrets.randbelow(FENCE_STEP))
+        fence, version, top, tag, stop, seat, readers = answer
         await log.reach(int(top))
-        leased = Facts(log.wire_epoch, int(version), int(fence), True, stop == b"1", frozenset(readers.split()))
+        leased = Facts(log.wire_epoch, int(version), int(fence), True, stop == b"1", seat, frozenset(readers.split()))
         log.receive(leased)
         return RedisWriter(log, int(fence), self, top=int(top), tag=tag)
 
@@ -330,7 +331,7 @@ class RedisStore(LogStore):
             held = log.touched and not log.attached and log.outcome is None
             if log.readers or log.writer is not None or held:
                 self.written(log)
-            if log.told != (log.readers > 0) or log.needs > log.hears:
+            if log.told != (log.readers > 0) or log.needs > log.hears or log.claim is not None:
                 self.used(log)
         # Last, because it fails if one of several servers is down. At once, because the one waits for that server.
         both = self._mirrors.refresh_stale(), self._mirrors.probe()
@@ -385,6 +386,12 @@ class RedisStore(LogStore):
                 keep_ms = self.keep_ms(log, ended=log.outcome is not None)
                 await log.run(READERS, self.process, int(has_readers), keep_ms)
                 log.told = has_readers
+            if not log.readers:
+                log.claim = None  # nobody needs it any more
+            if (claim := log.claim) is not None and log.lost is None:
+                await log.run(CLAIM, *claim)
+                if log.claim is claim:
+                    log.claim = None
             if not log.involved:
                 self._leave_off(log.name)
 
