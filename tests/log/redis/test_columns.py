@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tailrace.log.redis import columns as module
 from tailrace.log.redis.columns import Columns
 from tailrace.log.redis.frames import Batch
 
@@ -59,34 +58,3 @@ def test_only_the_next_batch_follows(columns: Columns) -> None:
     assert not columns.follows(batch(16, b"7", prev=b"dddd", cum=110))
     assert not columns.follows(batch(17, b"7", prev=b"cccc", cum=110))
     assert not columns.follows(batch(13, b"4", b"5", b"6", prev=b"bbbb", cum=109))
-
-
-@pytest.mark.parametrize(("bound", "base"), [(100, 10), (8, 10), (7, 12), (6, 12), (5, 13), (3, 13), (1, 13)])
-def test_the_oldest_batches_go_when_an_eighth_is_too_much(columns: Columns, bound: int, base: int) -> None:
-    columns.keep(bound)
-    assert (columns.base, columns.top, columns.tag) == (base, 16, b"cccc")
-    whole = [b"11~aaaa", b"12~aaaa", b"13~bbbb", b"14~cccc", b"15~cccc", b"16~cccc"]
-    assert columns.slice(base, 100, 100).spelled == whole[base - 10 :]
-    assert columns.slice(14, 1, 100)[0].event == "five"
-    assert columns.size == sum(map(len, columns.slice(base, 100, 100).json))
-
-
-def test_small_batches_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BATCHES", 16)
-    columns = Columns(0)
-    for number in range(1, 100):
-        columns.add(batch(number - 1, b"1", prev=columns.tag, cum=number))
-        columns.keep(1_000)
-        assert columns.batches <= 18
-    assert columns.batches >= 16
-
-
-def test_names_go_with_their_entries(columns: Columns) -> None:
-    columns.add(batch(16, b"7" * 50, tag=b"dddd", prev=b"cccc", cum=159))
-    columns.keep(10)
-    assert (columns.base, columns.batches) == (16, 1)
-    assert columns.slice(16, 9, 100).events == {}
-
-
-def test_bytes_behind_an_offset_are_counted_by_batches(columns: Columns) -> None:
-    assert [columns.bytes_after(offset) for offset in (0, 10, 11, 12, 13, 15, 16)] == [9, 9, 9, 6, 3, 3, 0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-import tailrace.log.redis.mirror as module
+import tailrace.log.redis.held as module
 from tailrace import NDJSON, SSE, Log, OpenAIChunks, Retention, StreamResponse, StreamSettings, Text, Wire
 from tailrace.client import Retry, tail
 from tailrace.errors import StoreUnavailable

@@ -11,7 +11,7 @@ from tailrace.cursor import Cursor
 from tailrace.errors import LogClosed, LogReset, StoreUnavailable
 from tailrace.events import DONE, Event, Outcome
 from tailrace.flow import Retention
-from tailrace.log.redis import mirror as module
+from tailrace.log.redis import held, mirror
 from tailrace.log.redis.log import RedisLog
 from tailrace.log.redis.scripts import APPEND, CREATE, END, LEASE, LOAD, Keys
 from tests.log.redis.redis_server import RedisServer
@@ -43,8 +43,8 @@ async def reset_of(log: RedisLog, cursor: Cursor) -> str:
 
 
 async def test_history_that_is_not_held_is_fetched(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELD_BYTES", 500)
-    monkeypatch.setattr(module, "LOADED_BYTES", 500)
+    monkeypatch.setattr(held, "HELD_BYTES", 500)
+    monkeypatch.setattr(mirror, "LOADED_BYTES", 500)
     async with stores(redis.url) as (one, other):
         here = await one.attach(NAME, Retention())
         for number in range(0, 400, 4):
@@ -62,7 +62,7 @@ async def test_history_that_is_not_held_is_fetched(redis: RedisServer, monkeypat
 
 
 async def test_a_page_of_large_entries_is_bounded(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELD_BYTES", 500)
+    monkeypatch.setattr(held, "HELD_BYTES", 500)
     async with stores(redis.url, 1) as (store,):
         log = await store.attach(NAME, Retention(size=None))
         for _ in range(60):
@@ -75,7 +75,7 @@ async def test_a_page_of_large_entries_is_bounded(redis: RedisServer, monkeypatc
 
 
 async def test_readers_at_one_place_share_a_fetch(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELD_BYTES", 100)
+    monkeypatch.setattr(held, "HELD_BYTES", 100)
     async with stores(redis.url, 1) as (store,):
         log = await store.attach(NAME, Retention())
         for number in range(100):
@@ -88,7 +88,7 @@ async def test_readers_at_one_place_share_a_fetch(redis: RedisServer, monkeypatc
 async def test_a_cursor_at_the_base_is_checked_by_the_batch_behind_it(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HELD_BYTES", 1)
+    monkeypatch.setattr(held, "HELD_BYTES", 1)
     async with stores(redis.url, 1) as (store,):
         log = await store.attach(NAME, Retention(count=8))
         cursors = []
@@ -142,7 +142,7 @@ async def test_the_end_is_not_told_before_what_is_missing(redis: RedisServer) ->
 
 
 async def test_frames_behind_a_gap_are_bounded(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EARLY_BYTES", 10)
+    monkeypatch.setattr(mirror, "EARLY_BYTES", 10)
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = await shared(one, other)
         async with other.missing("+"):
@@ -161,7 +161,7 @@ async def test_frames_behind_a_gap_are_bounded(redis: RedisServer, monkeypatch: 
 async def test_a_mirror_that_lacks_too_much_goes_on_from_the_newest(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOADED_BYTES", 20)
+    monkeypatch.setattr(mirror, "LOADED_BYTES", 20)
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = await shared(one, other)
         with there.tail() as tail:
@@ -236,7 +236,7 @@ async def test_a_reader_at_the_top_goes_on_when_the_entries_are_lost(redis: Redi
 
 
 async def test_a_reader_of_lost_history_is_reset(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELD_BYTES", 1)
+    monkeypatch.setattr(held, "HELD_BYTES", 1)
     async with stores(redis.url, 1) as (store,):
         log = await store.attach(NAME, Retention())
         for number in (1, 2, 3):
@@ -266,7 +266,7 @@ async def test_a_cursor_before_what_is_left_of_the_entries_is_reset(redis: Redis
 async def test_a_reader_of_history_that_was_replaced_is_reset(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HELD_BYTES", 1)
+    monkeypatch.setattr(held, "HELD_BYTES", 1)
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = await shared(one, other)
         for number in (1, 2, 3):

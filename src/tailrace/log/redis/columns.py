@@ -1,39 +1,41 @@
-"""Batches in a row, in columns: what a mirror holds, and what it has fetched."""
+"""Batches in a row, in columns."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from typing import Self
 
 from ...events import Entries
 from ..base import fitting
 from .frames import NO_TAG, Batch
 
-MOST_BATCHES = 8192
-"""The most batches to hold. Each takes some 150 bytes besides its JSON, which matters if that is a byte or two."""
-
 
 class Columns:
-    """Consecutive batches. `base` is the offset before the first entry, and `top` that of the last."""
+    """Consecutive batches.
 
-    __slots__ = ("_cums", "_ends", "_events", "_json", "_tags", "base", "cum", "tag", "top")
+    `base` is the offset before the first entry and `floor` the bytes of JSON up to it. `top` and `cum` are those of the
+    last entry, and `tag` is that of its batch.
+    """
+
+    __slots__ = ("_events", "_json", "_tags", "base", "cum", "floor", "tag", "top")
 
     def __init__(self, base: int, tag: bytes = NO_TAG, cum: int = 0) -> None:
         """Begin behind the batch that ends at `base`, which has a tag and a sum of bytes."""
         self.base = self.top = base
-        self.tag = tag  # of the newest batch
-        self.cum = cum
+        self.floor = self.cum = cum
+        self.tag = tag
         self._json: list[bytes] = []
         self._events: dict[int, str] = {}
         self._tags = [tag]  # of each entry, behind that of the base
-        # Of each place between two batches, the first being the base: its offset and the bytes before it.
-        self._ends = [base]
-        self._cums = [cum]
 
     @classmethod
-    def of(cls, batches: list[Batch]) -> Columns:
+    def before(cls, batch: Batch) -> Self:
+        """Begin where a batch is the next one."""
+        return cls(batch.start, batch.prev, batch.cum - sum(map(len, batch.json)))
+
+    @classmethod
+    def of(cls, batches: list[Batch]) -> Self:
         """Hold batches that follow one another."""
-        first = batches[0]
-        columns = cls(first.start, first.prev, first.cum - sum(map(len, first.json)))
+        columns = cls.before(batches[0])
         for batch in batches:
             columns.add(batch)
         return columns
@@ -41,12 +43,7 @@ class Columns:
     @property
     def size(self) -> int:
         """The bytes of JSON held."""
-        return self.cum - self._cums[0]
-
-    @property
-    def batches(self) -> int:
-        """The number of batches held."""
-        return len(self._ends) - 1
+        return self.cum - self.floor
 
     def follows(self, batch: Batch) -> bool:
         """Tell whether a batch is the next one."""
@@ -60,35 +57,12 @@ class Columns:
         self._json += batch.json
         self._tags += [batch.tag] * len(batch.json)
         self.top, self.tag, self.cum = batch.top, batch.tag, batch.cum
-        self._ends.append(batch.top)
-        self._cums.append(batch.cum)
-
-    def keep(self, bound: int) -> None:
-        """Drop the oldest batches if they exceed `bound` bytes or MOST_BATCHES by an eighth. The newest stays.
-
-        Deleting from the front of a list moves the rest, so it is done seldom.
-        """
-        # Most calls end here, so it calls nothing.
-        if self.cum - self._cums[0] > bound + bound // 8 or len(self._ends) > MOST_BATCHES + MOST_BATCHES // 8:
-            dropped = max(bisect_left(self._cums, self.cum - bound), self.batches - MOST_BATCHES)
-            dropped = min(dropped, self.batches - 1)
-            base = self._ends[dropped]
-            if self._events:
-                for offset in range(self.base + 1, base + 1):
-                    self._events.pop(offset, None)
-            del self._json[: base - self.base], self._tags[: base - self.base]
-            del self._ends[:dropped], self._cums[:dropped]
-            self.base = base
 
     def tag_at(self, offset: int) -> bytes | None:
         """Return the tag of the batch that holds an offset, or None if it is not held."""
         if self.base <= offset <= self.top:
             return self._tags[offset - self.base]
         return None
-
-    def bytes_after(self, offset: int) -> int:
-        """Return how many bytes are behind the last batch that ends at an offset or before it."""
-        return self.cum - self._cums[max(bisect_right(self._ends, offset) - 1, 0)]
 
     def slice(self, after: int, limit: int, size: int) -> Entries:
         """Return entries after an offset: at most `limit`, and at most `size` bytes of JSON unless it is one entry."""

@@ -263,14 +263,17 @@ class Connection(asyncio.Protocol):
                 fed = min(len(data) - start, FED)
                 self._reader.feed(data, start, fed)
                 self._incomplete += fed
-                while (reply := gets()) is not NOTHING:
-                    self._incomplete = 0
+                if (reply := gets()) is NOTHING:
+                    continue
+                self._incomplete = 0
+                while reply is not NOTHING:
                     if type(reply) is not PushNotification:
                         self._answered(reply)
                     elif self._waiting:
                         self._pushed(reply)
                     else:
                         on_push(reply)
+                    reply = gets()
         except ProtocolError as error:
             self.close(f"the server broke the protocol: {error}")
         if self._incomplete > self._limits.reply:

@@ -36,6 +36,10 @@ NO_SEAT = b"-"
 """The seat of a frame, if nobody has claimed it."""
 
 
+BATCH = ord("+")
+"""The first byte of a batch's frame."""
+
+
 class Batch(NamedTuple):
     """Entries that were appended in one step.
 

@@ -12,15 +12,25 @@ from ...events import Outcome
 from ...flow import Retention
 from ..base import Listener, Log, Row
 from .address import Part
-from .columns import Columns
-from .frames import NO_TAG, Batch, Dropped, End, Facts, Frame, batch_of, decode_outcome, parse, parse_batch, split_batch
+from .frames import (
+    BATCH,
+    NO_TAG,
+    Batch,
+    Dropped,
+    End,
+    Facts,
+    Frame,
+    batch_of,
+    decode_outcome,
+    parse,
+    parse_batch,
+    split_batch,
+)
+from .held import Held
 from .link import Script
 from .scripts import LOAD, Keys
 
 T = TypeVar("T")
-
-HELD_BYTES = 1 << 20
-"""How many bytes of JSON a mirror holds. Older entries are fetched for each reader that needs them."""
 
 LOADED_BYTES = 256 << 10
 """How many bytes of the newest batches a mirror loads at once."""
@@ -117,7 +127,7 @@ class Mirror(Log):
         self.fresh = True  # True if it had news since the last beat
         self.floor = 0
         self._home = home
-        self._held = Columns(0)
+        self._held = Held(0)
         self._version = -1
         self._early: list[Frame] = []
         self._early_size = 0
@@ -227,15 +237,23 @@ class Mirror(Log):
 
     def hear(self, data: bytes) -> None:
         """Take what was published."""
-        if data[:1] != b"+":
+        if data[0] != BATCH:
             self.receive(parse(data))
             return
-        _, epoch, _, _, tag, _, _, _ = fields = split_batch(data)
-        # What a process has appended itself, the reply has said already. Most frames are that, or the next batch.
-        if epoch != self.wire_epoch or self.lost is not None:
-            self.receive(batch_of(fields))
-        elif tag != self._held.tag:
-            self._receive_batch(batch_of(fields))
+        _, epoch, top, _, tag, prev, _, rest = fields = split_batch(data)
+        held = self._held
+        if epoch == self.wire_epoch and self.lost is None:
+            if tag == held.tag:
+                return  # this process has appended it, and the reply has said so already
+            # Most frames are the next entry, which makes a Batch only if it has a name or has trimmed the stream.
+            if prev == held.tag and int(top) == held.top + 1:
+                lines = rest.split(b"\n")
+                if len(lines) == 2 and lines[0].isdigit():
+                    held.add_entry(tag, lines[1])
+                    self.top = held.top
+                    self._arrived()
+                    return
+        self.receive(batch_of(fields))
 
     def receive(self, frame: Frame) -> None:
         """Take what a frame or an append's reply says."""
@@ -278,7 +296,6 @@ class Mirror(Log):
 
     def _take(self, batch: Batch) -> None:
         self._held.add(batch)
-        self._held.keep(HELD_BYTES)
         self.top = batch.top
         if batch.trimmed is not None:
             self._trimmed(*batch.trimmed)
@@ -287,7 +304,7 @@ class Mirror(Log):
     def _go_on_with(self, batch: Batch) -> None:
         """Take a batch even if too much before it is missing here, or trimmed. Readers fetch what is between."""
         if not self._held.follows(batch):
-            self._held = Columns(batch.start, batch.prev, batch.cum - sum(map(len, batch.json)))
+            self._held = Held.before(batch)
         self._take(batch)
 
     def _trimmed(self, base: int, floor: int) -> None:
@@ -373,7 +390,7 @@ class Mirror(Log):
             if batch.top > self.top:
                 self._go_on_with(batch)
         if (last := int(meta[b"top"])) > self.top:  # its entries are lost, but not what they were
-            self._held = Columns(last, meta[b"tag"], int(meta[b"cum"]))
+            self._held = Held(last, meta[b"tag"], int(meta[b"cum"]))
             self.top = last
             self._trimmed(last, self._held.cum)
             self._arrived()

@@ -38,14 +38,14 @@ class Mirrors:
         self._prefix = prefix
         self._keeper = keeper
         self._known: WeakValueDictionary[str, RedisLog] = WeakValueDictionary()
-        self._hearing: dict[bytes, Mirror] = {}
+        self.hearing: dict[bytes, Mirror] = {}
         self._making: dict[str, asyncio.Task[RedisLog | None]] = {}
         self._unheard: set[bytes] = set()  # channels that are yet to be subscribed, or subscribed again
         self.servers: Servers
 
     def __iter__(self) -> Iterator[Mirror]:
         """Iterate over those that hear a channel."""
-        return iter(dict.fromkeys(self._hearing.values()))
+        return iter(dict.fromkeys(self.hearing.values()))
 
     @property
     def held(self) -> list[RedisLog]:
@@ -94,7 +94,7 @@ class Mirrors:
         if lacking:
             self._watch(log)
             log.hears = log.needs
-            self._hearing.update(dict.fromkeys(lacking, log))
+            self.hearing.update(dict.fromkeys(lacking, log))
             if self.servers.is_away(log.channel):
                 log.set_degraded(True)
             try:
@@ -108,7 +108,7 @@ class Mirrors:
         """Let go of a mirror that nobody uses."""
         assert isinstance(log, Mirror)
         for channel in log.channels[: log.hears]:
-            del self._hearing[channel]
+            del self.hearing[channel]
             self.servers.unsubscribe(channel)
         log.hears = 0
 
@@ -116,19 +116,19 @@ class Mirrors:
         """Let go of all mirrors."""
         for log in self:
             log.hears, log.told = 0, False
-        self._hearing.clear()
+        self.hearing.clear()
         self._unheard.clear()
 
     def push(self, channel: bytes, data: bytes) -> bool:
         """Take a frame. Return False if no mirror listens to the channel."""
-        if (log := self._hearing.get(channel)) is None:
+        if (log := self.hearing.get(channel)) is None:
             return False
         log.hear(data)
         return True
 
     def renew(self) -> None:
         """Subscribe lost channels again in the background, then load what was missed."""
-        channels = self._hearing.keys() - self._unheard
+        channels = self.hearing.keys() - self._unheard
         lost = [channel for channel in channels if self.servers.is_lost(channel)]
         if lost:
             for part in self.servers.parts(lost):
@@ -150,7 +150,7 @@ class Mirrors:
                 lost -= heard
                 self._unheard -= heard
                 await self._catch_up(heard)
-                needed = lost & self._hearing.keys()
+                needed = lost & self.hearing.keys()
                 self._unheard -= lost - needed
                 if not (lost := needed):
                     return
@@ -163,7 +163,7 @@ class Mirrors:
         # Not before: a load that came before the confirmation has missed what came between.
         stale: dict[Mirror, None] = {}
         for channel in channels:
-            if (log := self._hearing.get(channel)) is not None:
+            if (log := self.hearing.get(channel)) is not None:
                 log.doubt()
                 stale[log] = None
             else:
@@ -229,7 +229,7 @@ class Mirrors:
         finally:
             self._unheard.difference_update(channels)
         for channel in channels:
-            if channel not in self._hearing:  # its log was let go of meanwhile
+            if channel not in self.hearing:  # its log was let go of meanwhile
                 self.servers.unsubscribe(channel)
 
     def _changed(self, log: Log) -> None:
