@@ -14,8 +14,9 @@ from tailrace.events import Entries, encode_event
 from tailrace.flow import Retention
 from tailrace.log.base import Log, Tail
 from tailrace.log.redis.address import Part
+from tailrace.log.redis.connection import Lost, NotSent, Reply
 from tailrace.log.redis.frames import Batch
-from tailrace.log.redis.link import Script
+from tailrace.log.redis.link import Call, Script
 from tailrace.log.redis.log import RedisLog
 from tailrace.log.redis.mirror import Mirror
 from tailrace.log.redis.scripts import Keys
@@ -59,6 +60,12 @@ class FlakyStore(RedisStore):
             raise StoreUnavailable(name, "the test has lost the reply")
         return answer
 
+    def post(self, call: Call, packed: bytes, reply: Reply) -> None:
+        self.calls.append(call.script)
+        if self.refuse:
+            raise NotSent("the test refuses it")
+        super().post(call, packed, FlakyReply(self, call.script, reply))
+
     async def fetch(self, log: Mirror, after: int, size: int) -> list[Batch]:
         self.fetches += 1
         return await super().fetch(log, after, size)
@@ -77,6 +84,38 @@ class FlakyStore(RedisStore):
         yield
         await until(lambda: not Counter(kinds) - Counter(frame[:1].decode() for frame in self.missed))
         self.deaf = lambda _: False
+
+
+class FlakyReply:
+    """The reply to a posted call, before which something happens, or which is lost."""
+
+    def __init__(self, store: FlakyStore, script: Script, reply: Reply) -> None:
+        self.store = store
+        self.script = script
+        self.reply = reply
+
+    def done(self) -> bool:
+        return self.reply.done()
+
+    def set_result(self, result: Any) -> None:
+        if (happening := self.store.after.pop(self.script, None)) is not None:
+            self.store.spawn(self.give(result, happening))
+        else:
+            self.give_now(result)
+
+    def set_exception(self, error: Any) -> None:
+        self.reply.set_exception(error)
+
+    async def give(self, result: Any, happening: Callable[[], Awaitable[object]]) -> None:
+        await happening()
+        self.give_now(result)
+
+    def give_now(self, result: Any) -> None:
+        if self.script in self.store.lose:
+            self.store.lose.remove(self.script)
+            self.set_exception(Lost("the test has lost the reply"))
+        else:
+            self.reply.set_result(result)
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from tailrace.cursor import Cursor
@@ -65,7 +67,7 @@ def test_a_batch_knows_where_it_starts() -> None:
     ],
 )
 def test_rows_are_written_in_columns(rows: list[tuple[str | None, bytes]], body: bytes) -> None:
-    columns = Rows.of(rows)
+    columns = Rows.of(rows, b"tagg")
     assert (columns.body, columns.size) == (body, 3)
 
 
@@ -80,7 +82,7 @@ def test_an_outcome_survives(outcome: Outcome) -> None:
 
 def test_a_tag_fits_into_a_cursor() -> None:
     for number in range(1_000):
-        for tag in (new_tag(), tag_of(str(number))):
+        for tag in (new_tag(Random()), tag_of(str(number))):
             cursor = Cursor("s", "e", 1, tag=tag.decode())
             assert Cursor.parse(str(cursor)) == cursor
 
@@ -90,5 +92,5 @@ def test_the_tag_of_a_key_is_always_the_same_and_never_a_random_one() -> None:
     assert {tag_of(str(number)) for number in range(1_000)} == tags
     assert len(tags) == 1_000
     assert all(map(is_keyed, tags))
-    assert not is_keyed(new_tag())
+    assert not is_keyed(new_tag(Random()))
     assert not is_keyed(NO_TAG)

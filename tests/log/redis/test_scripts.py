@@ -56,7 +56,7 @@ class Stream:
     ) -> Any:
         self.sent += 1
         size, rows = sum(map(len, json)), b"\n".join(json)
-        return self.run(APPEND, "E", fence, expected, known, tag or f"t{self.sent}", len(json), size, rows, keyed)
+        return self.run(APPEND, "E", fence, known, keyed, expected, tag or f"t{self.sent}", len(json), size, rows)
 
     def fill(self, count: int, size: int = 2) -> Any:
         return [self.append(b"x" * size) for _ in range(count)][-1]
@@ -232,10 +232,10 @@ def test_a_key_whose_batch_the_server_has_lost_is_not_known(stream: Stream) -> N
 
 
 REFUSED = {
-    "gone": (APPEND, ["other", "", "", "", "t", 1, 1, b"1"], [b"gone"]),
-    "fenced": (APPEND, ["E", "", "", "", "t", 1, 1, b"1"], [b"fenced", b"1"]),
-    "fenced by another": (APPEND, ["E", 2, "", "", "t", 1, 1, b"1"], [b"fenced", b"1"]),
-    "diverged": (APPEND, ["E", 1, "t1", "", "t", 1, 1, b"1"], [b"diverged", b"2", b"t2"]),
+    "gone": (APPEND, ["other", "", "", 0, "", "t", 1, 1, b"1"], [b"gone"]),
+    "fenced": (APPEND, ["E", "", "", 0, "", "t", 1, 1, b"1"], [b"fenced", b"1"]),
+    "fenced by another": (APPEND, ["E", 2, "", 0, "", "t", 1, 1, b"1"], [b"fenced", b"1"]),
+    "diverged": (APPEND, ["E", 1, "", 0, "t1", "t", 1, 1, b"1"], [b"diverged", b"2", b"t2"]),
     "end of another": (END, ["other", "", "", "{}", 0], [b"gone"]),
     "end by another": (END, ["E", 2, "", "{}", 0], [b"fenced", b"1"]),
     "end behind a gap": (END, ["E", 1, "t1", "{}", 0], [b"diverged", b"2", b"t2"]),
@@ -272,7 +272,7 @@ NAMED = {name: value for name, value in vars(scripts).items() if isinstance(valu
 @pytest.mark.parametrize("script", NAMED.values(), ids=NAMED)
 def test_nothing_is_made_where_nothing_is(stream: Stream, script: Script) -> None:
     arguments: dict[Script, list[Any]] = {
-        APPEND: ["E", "", "", "", "t", 1, 1, b"1"],
+        APPEND: ["E", "", "", 0, "", "t", 1, 1, b"1"],
         LOAD: ["", 0, 9],
         PAGE: [0, 9],
         BURY: ["p", "{}", 0],
@@ -526,7 +526,7 @@ def full() -> Iterator[RedisServer]:
 
 
 WRITES: dict[str, tuple[Script, list[Any]]] = {
-    "append": (APPEND, ["E", 1, "", "", "t", 1, 1, b"1"]),
+    "append": (APPEND, ["E", 1, "", 0, "", "t", 1, 1, b"1"]),
     "end": (END, ["E", 1, "", "{}", 0]),
     "lease": (LEASE, ["E", "p", 1]),
     "release": (RELEASE, ["E", 1]),

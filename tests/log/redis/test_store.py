@@ -412,6 +412,7 @@ async def test_a_failure_in_the_background_is_logged(redis: RedisServer, caplog:
         raise ZeroDivisionError
 
     async with stores(redis.url, 1) as (store,):
+        await store.attach(NAME, Retention())
         await asyncio.wait([store.spawn(fail())])
         assert ["failed" in record.message for record in caplog.records] == [True]
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from .address import Address, Group, Part
 from .attempts import CONNECT
-from .connection import Limits, NotSent, OnPush, Refused, Unreachable, connect
-from .link import Script
+from .connection import Limits, NotSent, OnPush, Refused, Reply, Unreachable, connect
+from .link import Call, Script
 from .server import Server
 
 T = TypeVar("T")
@@ -125,6 +125,14 @@ class Cluster:
             return await server.commands.run(sharded, keys, *arguments)
 
         return await self._routed(keys[0].encode(), send)
+
+    def prepare(self, script: Script, keys: Sequence[str], *first: Part, more: int) -> Call:
+        return Call(script.sharded, keys, *first, more=more)
+
+    def post(self, call: Call, packed: bytes, reply: Reply) -> None:
+        if (server := self._slots[slot_of(call.key)]) is None:
+            raise NotSent(f"expected {self} to have a server for slot {slot_of(call.key)}, but {self._reason}")
+        server.post(call, packed, reply)
 
     async def _routed(self, key: bytes, send: Callable[[Server, bool], Awaitable[T]]) -> T:
         """Send something to the server of a key or channel, and to where that one says instead."""

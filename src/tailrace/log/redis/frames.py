@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from os import urandom
+from random import Random
 from typing import NamedTuple, TypeAlias
 
 from pydantic_core import from_json, to_json
@@ -63,23 +63,20 @@ class Batch(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The columns of a batch that is to be appended, and its tag."""
+    """The columns of a batch that is to be appended, and its tag. `size` is the bytes of JSON."""
 
     tag: bytes
     json: list[bytes]
+    size: int
     names: list[bytes] | None
 
     @classmethod
-    def of(cls, rows: Sequence[Row], key: str | None = None) -> Rows:
-        """Put rows into columns, and give them a tag, that of a key if there is one."""
+    def of(cls, rows: Sequence[Row], tag: bytes) -> Rows:
+        """Put rows into columns."""
         named = any(name is not None for name, _ in rows)
         names = [(name or "").encode() for name, _ in rows] if named else None
-        return cls(new_tag() if key is None else tag_of(key), [json for _, json in rows], names)
-
-    @property
-    def size(self) -> int:
-        """The bytes of JSON."""
-        return sum(map(len, self.json))
+        json = [json for _, json in rows]
+        return cls(tag, json, sum(map(len, json)), names)
 
     @property
     def body(self) -> bytes:
@@ -121,9 +118,13 @@ _RANDOM = 5
 """The length of a random tag."""
 
 
-def new_tag() -> bytes:
+_SPELLING = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" * 4
+"""A character for each byte, of which six bits count."""
+
+
+def new_tag(random: Random) -> bytes:
     """Return a name for a batch: 30 random bits, in characters that a cursor may hold."""
-    return urlsafe_b64encode(urandom(4))[:_RANDOM]
+    return random.getrandbits(8 * _RANDOM).to_bytes(_RANDOM, "big").translate(_SPELLING)
 
 
 def tag_of(key: str) -> bytes:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from .address import Address, Part, Target
-from .connection import LIMITS, Connection, Limits, NotSent, OnPush, Refused, Unreachable, connect
+from .connection import LIMITS, Connection, Limits, NotSent, OnPush, Refused, Reply, Unreachable, connect, template
 
 logger = logging.getLogger("tailrace.log.redis")
 
@@ -32,6 +32,22 @@ class Script:
     def sharded(self) -> Script:
         """The script for a cluster. It publishes to the server that owns the slot of the channel."""
         return Script(self.source.replace("call('PUBLISH'", "call('SPUBLISH'"))
+
+
+class Call:
+    """A call of a script whose first arguments stay the same. They are packed once, the others by `pack`."""
+
+    __slots__ = ("_template", "key", "script")
+
+    def __init__(self, script: Script, keys: Sequence[str], *first: Part, more: int) -> None:
+        """Prepare a call to which `more` arguments will be added."""
+        self.script = script
+        self.key = keys[0].encode()
+        self._template = template("EVALSHA", script.digest, len(keys), *keys, *first, more=more)
+
+    def pack(self, *last: object) -> bytes:
+        """Add the last arguments, each as its length and itself."""
+        return self._template % last
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +173,10 @@ class Link:
     def call(self, *parts: Part) -> asyncio.Future[Any]:
         """Send a command now. See `Connection.call`."""
         return self._current().call(*parts)
+
+    def send(self, packed: bytes, reply: Reply) -> None:
+        """Send a command that is packed already. See `Connection.send`."""
+        self._current().send(packed, reply)
 
     async def run(self, script: Script, keys: Sequence[Part], *arguments: Part) -> Any:
         """Run a script and return its reply. Raise Refused, Lost or NotSent."""

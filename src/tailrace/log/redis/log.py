@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from ...cursor import Cursor
 from ...errors import LogClosed, StoreUnavailable
@@ -15,7 +16,7 @@ from ..base import BATCH_BYTES, Row
 from .address import Part
 from .attempts import repeatedly
 from .columns import Columns
-from .frames import NO_TAG, Batch, End, Rows, encode_outcome, is_keyed, parse_batch
+from .frames import NO_TAG, Batch, End, Rows, encode_outcome, is_keyed, new_tag, parse_batch, tag_of
 from .mirror import Home, Mirror
 from .scripts import APPEND, END, STOP, Keys
 
@@ -36,7 +37,8 @@ class RedisLog(Mirror):
             return range(self.top + 1, self.top + 1)
         if self.writer is not None and fence == self.writer.fence:
             return await self.writer.append(rows)  # so that it knows which batch comes before its next one
-        columns, before = Rows.of(rows, key), self.top
+        tag = new_tag(self._home.random) if key is None else tag_of(key)
+        columns, before = Rows.of(rows, tag), self.top
         batch = None
         with suppress(StoreUnavailable):
             batch = await self.store(columns, fence=fence)
@@ -54,18 +56,10 @@ class RedisLog(Mirror):
         `known` is an offset before earlier attempts, if there may have been some. `expected` is the tag of the batch
         before, if it is known. Raise as `append` does, and LogClosed if this incarnation is lost.
         """
-        tag, json, names = rows
-        fenced, searched = _or_empty(fence), _or_empty(known)
-        keyed = int(is_keyed(tag))
-        arguments = self.wire_epoch, fenced, expected, searched, tag, len(json), rows.size, rows.body, keyed
+        first = self.wire_epoch, _or_empty(fence), _or_empty(known), int(is_keyed(rows.tag))
+        last = expected, rows.tag, len(rows.json), rows.size, rows.body
         # Not by `run`: each coroutine in between costs an append some 0.2 µs.
-        answer = self._granted(await self._home.run(self.name, self.keys, APPEND, *arguments))
-        if len(answer) == 1:  # an earlier attempt stored it, perhaps with other rows
-            batch = parse_batch(answer[0])
-        else:
-            top, prev, cum, base, floor = answer
-            trimmed = (int(base), int(floor)) if int(base) > self.base else None
-            batch = Batch(self.wire_epoch, int(top), tag, prev, int(cum), json, names, trimmed)
+        batch = self._appended(rows, await self._home.run(self.name, self.keys, APPEND, *first, *last))
         if self.hears_all:
             if self._held.follows(batch) or batch.top <= self.top:  # otherwise, those of others are on the way
                 self.receive(batch)
@@ -74,6 +68,23 @@ class RedisLog(Mirror):
         else:
             self.receive(batch)
         return batch
+
+    def stored(self, rows: Rows, answer: list[Any]) -> None:
+        """Take what APPEND answered to the writer in this process. Raise as `append` does."""
+        if len(answer) == 6 and len(rows.json) == 1 and rows.names is None and self.lost is None:
+            _, top, prev, _, base, _ = answer
+            if int(base) == self.base and self._take_entry(top, prev, rows.tag, rows.json[0]):
+                return
+        self.receive(self._appended(rows, answer))
+
+    def _appended(self, rows: Rows, answer: list[Any]) -> Batch:
+        """Return the batch that APPEND has stored, or raise what it refuses."""
+        granted = self._granted(answer)
+        if len(granted) == 1:  # an earlier attempt stored it, perhaps with other rows
+            return parse_batch(granted[0])
+        top, prev, cum, base, floor = granted
+        trimmed = (int(base), int(floor)) if int(base) > self.base else None
+        return Batch(self.wire_epoch, int(top), rows.tag, prev, int(cum), rows.json, rows.names, trimmed)
 
     async def close(self, outcome: Outcome = DONE, *, fence: int | None = None) -> Outcome:
         if self.outcome is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from random import Random
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 from ...errors import LogClosed, LogFenced, ResetReason, StoreUnavailable
@@ -12,6 +13,7 @@ from ...events import Outcome
 from ...flow import Retention
 from ..base import Listener, Log, Row
 from .address import Part
+from .connection import Reply
 from .frames import (
     BATCH,
     NO_TAG,
@@ -27,7 +29,7 @@ from .frames import (
     split_batch,
 )
 from .held import Held
-from .link import Script
+from .link import Call, Script
 from .scripts import LOAD, Keys
 
 T = TypeVar("T")
@@ -51,8 +53,20 @@ class Home(Protocol):
     patience: float
     """For how many seconds a failed call is repeated."""
 
+    random: Random
+    """The source of tags. No two processes may draw the same ones."""
+
     async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
         """Run a script on a log's keys. Raise StoreUnavailable."""
+
+    def prepare(self, script: Script, keys: Keys, *first: Part, more: int) -> Call:
+        """Prepare a call of a script, to send it by `post` many times."""
+
+    def post(self, call: Call, packed: bytes, reply: Reply) -> None:
+        """Send what was packed of a call now. Raise NotSent if there is no connection.
+
+        Unlike `run`, this takes neither a task nor a future, and leaves it to the reply to repeat a call that fails.
+        """
 
     async def fetch(self, log: Mirror, after: int, size: int) -> list[Batch]:
         """Return batches from the one that holds the next entry, within `size` bytes if there are several.
@@ -241,18 +255,13 @@ class Mirror(Log):
             self.receive(parse(data))
             return
         _, epoch, top, _, tag, prev, _, rest = fields = split_batch(data)
-        held = self._held
         if epoch == self.wire_epoch and self.lost is None:
-            if tag == held.tag:
+            if tag == self._held.tag:
                 return  # this process has appended it, and the reply has said so already
-            # Most frames are the next entry, which makes a Batch only if it has a name or has trimmed the stream.
-            if prev == held.tag and int(top) == held.top + 1:
-                lines = rest.split(b"\n")
-                if len(lines) == 2 and lines[0].isdigit():
-                    held.add_entry(tag, lines[1])
-                    self.top = held.top
-                    self._arrived()
-                    return
+            # Most frames are the next entry, without a name, of a stream that was not trimmed.
+            lines = rest.split(b"\n")
+            if len(lines) == 2 and lines[0].isdigit() and self._take_entry(top, prev, tag, lines[1]):
+                return
         self.receive(batch_of(fields))
 
     def receive(self, frame: Frame) -> None:
@@ -300,6 +309,16 @@ class Mirror(Log):
         if batch.trimmed is not None:
             self._trimmed(*batch.trimmed)
         self._arrived()
+
+    def _take_entry(self, top: bytes, prev: bytes, tag: bytes, json: bytes) -> bool:
+        """Take a batch of one entry without a name if it is the next one. A Batch of it would take twice as long."""
+        held = self._held
+        if prev != held.tag or int(top) != held.top + 1:
+            return False
+        held.add_entry(tag, json)
+        self.top = held.top
+        self._arrived()
+        return True
 
     def _go_on_with(self, batch: Batch) -> None:
         """Take a batch even if too much before it is missing here, or trimmed. Readers fetch what is between."""

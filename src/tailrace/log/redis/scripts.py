@@ -176,9 +176,9 @@ return batches('XRANGE', int(ARGV[1] + 1), '+', tonumber(ARGV[2]))
 APPEND = Script(
     _HEAD
     + """
--- ARGV: epoch, fence, expected tag or empty, known top of a repeated try or empty, tag, count, bytes of JSON, rows,
--- 1 if the tag is that of a key
-local epoch, fence, expected, known, tag, n, bytes, rows, keyed = unpack(ARGV)
+-- ARGV: epoch, fence, known top of a repeated try or empty, 1 if the tag is that of a key,
+-- expected tag or empty, tag, count, bytes of JSON, rows
+local epoch, fence, known, keyed, expected, tag, n, bytes, rows = unpack(ARGV)
 local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'fence', 'top', 'tag',
   'base', 'floor', 'cum', 'count', 'size', 'age', 'since')
 if m[1] ~= epoch then return {'gone'} end

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from .address import Address, Part
 from .attempts import CONNECT
-from .connection import Connection, Limits, NotSent, OnPush
-from .link import Link, Outage, Script
+from .connection import Connection, Limits, NotSent, OnPush, Reply
+from .link import Call, Link, Outage, Script
 from .sentinel import Sentinels, Watch
 
 CHECKS = 4
@@ -44,6 +44,15 @@ class Servers(Protocol):
 
     def run(self, script: Script, keys: Sequence[str], *arguments: Part) -> Coroutine[Any, Any, Any]:
         """Run a script on keys of one hash tag, and return its reply. Raise Refused, Lost or NotSent."""
+
+    def prepare(self, script: Script, keys: Sequence[str], *first: Part, more: int) -> Call:
+        """Prepare a call of a script, to send it by `post` many times."""
+
+    def post(self, call: Call, packed: bytes, reply: Reply) -> None:
+        """Send what was packed of a call now, if there is a connection. Otherwise raise NotSent.
+
+        The reply is given what the server answers, also if it is that another server or a script is needed.
+        """
 
     async def subscribe(self, channels: Collection[bytes]) -> None:
         """Subscribe channels, and wait for the confirmation. Raise Refused, Lost or NotSent."""
@@ -175,6 +184,12 @@ class Server:
     async def _run_later(self, script: Script, keys: Sequence[Part], *arguments: Part) -> Any:
         await self.commands.ready(CONNECT)
         return await self.commands.run(script, keys, *arguments)
+
+    def prepare(self, script: Script, keys: Sequence[str], *first: Part, more: int) -> Call:
+        return Call(script, keys, *first, more=more)
+
+    def post(self, call: Call, packed: bytes, reply: Reply) -> None:
+        self.commands.send(packed, reply)
 
     async def subscribe(self, channels: Collection[bytes]) -> None:
         await self.news.ready(CONNECT)

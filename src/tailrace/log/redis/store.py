@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from typing import Any, TypeVar
 
 from ...cursor import new_epoch
@@ -23,9 +24,9 @@ from .address import Part
 from .attempts import CONNECT, answering, repeatedly, unanswered
 from .beat import Beat
 from .cluster import Cluster, seeds_of
-from .connection import LIMITS, Limits, Refused, Unreachable
+from .connection import LIMITS, Limits, NotSent, Refused, Reply, Unreachable
 from .frames import Batch, Facts
-from .link import Script
+from .link import Call, Script
 from .log import RedisLog
 from .mirror import Mirror, batches_of
 from .mirrors import Mirrors
@@ -97,6 +98,7 @@ class RedisStore(LogStore):
         self._limits = limits
         self.patience = pace.patience
         self.process = b""
+        self.random = Random()
         held = Keeping(pace.linger, self._keeping.count, self._keeping.size, pace.linger)
         self._keeper = Keeper(
             held, pulse or Pulse(15.0), drop=self._let_go, release=self._let_go, is_used=_is_used_here
@@ -175,6 +177,7 @@ class RedisStore(LogStore):
         self._keeper.clear()
         self._mirrors.clear()
         await servers.aclose()
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # of those to whom it was news
 
     async def _create(
         self, name: str, retention: Retention, epoch: str, *, passing: bool = False, fingerprint: bytes = b""
@@ -241,11 +244,21 @@ class RedisStore(LogStore):
             raise unanswered(name, error) from error
         return answer
 
+    def prepare(self, script: Script, keys: Keys, *first: Part, more: int) -> Call:
+        return self._open().prepare(script, keys.all, *first, more=more)
+
+    def post(self, call: Call, packed: bytes, reply: Reply) -> None:
+        if self._servers is None:
+            raise NotSent("expected an open store, but it is closed")
+        self._servers.post(call, packed, reply)
+
     async def fetch(self, log: Mirror, after: int, size: int) -> list[Batch]:
         return batches_of(await self.run(log.name, log.keys, PAGE, after, size))
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
+        if self._servers is None:  # what is left of a closed store would open it again
+            task.cancel()
         self._tasks.add(task)
         task.add_done_callback(self._spawned)
         return task
@@ -277,6 +290,7 @@ class RedisStore(LogStore):
         if self._servers is not None:
             return self._servers
         self.process = secrets.token_urlsafe(6).encode()
+        self.random.seed()  # this process may have been forked since
         process = self.process.decode()
         servers = self._servers = self._mirrors.servers = self._servers_of(
             name=f"tailrace-{process}",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from ...errors import LogClosed, LogFenced, StoreUnavailable
 from ...events import Outcome
 from ..base import Log, Row, fitting
 from ..writer import UNAVAILABLE, Writer
 from .attempts import LONGEST_DELAY, RETRY_DELAY, repeatedly
+from .connection import NotSent, Unreachable
 from .frames import Rows, new_tag
 from .log import RedisLog
 from .mirror import Home
-from .scripts import RELEASE
+from .scripts import APPEND, RELEASE
 
 FULL = 1 << 20
 """The most bytes that a writer may hold unstored. Above it, the log is full."""
@@ -26,6 +28,25 @@ PATIENCE = 30.0
 """For how many seconds a writer repeats what the store does not take. Then it ends the log in this process."""
 
 ENTRIES_LOST = Outcome("error", "entries_lost", "the store lost a part of the stream")
+
+
+class Sent:
+    """A batch on its way. It takes the store's answer for its writer, as a future would for a task."""
+
+    __slots__ = ("_rows", "_writer")
+
+    def __init__(self, writer: RedisWriter, rows: Rows) -> None:
+        self._writer = writer
+        self._rows = rows
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: list[Any]) -> None:
+        self._writer.answered(self._rows, result)
+
+    def set_exception(self, error: Exception) -> None:
+        self._writer.failed(self._rows, error)
 
 
 class RedisWriter(Writer):
@@ -41,20 +62,21 @@ class RedisWriter(Writer):
         """Continue behind the batch that ends at `top` and has a tag."""
         super().__init__(log, fence)
         self._home = home
+        self._loop = asyncio.get_running_loop()
+        self._append = home.prepare(APPEND, log.keys, log.wire_epoch, fence, b"", 0, more=5)
         self._top = self._stored = top
         self._tag = tag
         self._json: list[bytes] = []
         self._names: list[bytes] = []
         self._named = False
         self._unstored = 0
-        self._wake: asyncio.Future[None] | None = None
+        self._sending = False  # True from when a batch is due until the store has it, and nothing more is written
         self._flushing: list[asyncio.Future[None]] = []
         self._released = False
         self._refuses = False
         log.writer = self
         log.listen(self._changed)
         self._changed(log)
-        home.spawn(self._send())
 
     @property
     def top(self) -> int:
@@ -86,14 +108,16 @@ class RedisWriter(Writer):
         log = self.log
         if (self._unstored > FULL or log.held) and not log.full:
             log.full = self.behind
-        self._go_on()
+        if not self._sending:
+            self._sending = True
+            self._loop.call_soon(self._send)  # with all that is written in this turn of the loop
 
     async def flush(self) -> None:
         top = self._top
         while self._stored < top:
             if self.lost:
                 raise self._refusal()
-            progress = asyncio.get_running_loop().create_future()
+            progress = self._loop.create_future()
             self._flushing.append(progress)
             await progress
 
@@ -128,35 +152,62 @@ class RedisWriter(Writer):
 
     # Sending
 
-    def _go_on(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-
-    async def _send(self) -> None:
-        """Store what is written, until the log is lost or has ended."""
-        loop = asyncio.get_running_loop()
-        while not self.lost:
-            if self._json:
-                await self._store(self._next())
-            else:
-                # A write wakes this task in the next turn of the loop, with all that was written in this one.
-                self._wake = loop.create_future()
-                await self._wake
+    def _send(self) -> None:
+        """Send the next batch."""
+        if self.lost:
+            return
+        rows = self._next()
+        body, count, size = rows.body, b"%d" % len(rows.json), b"%d" % rows.size
+        expected, tag = self._tag, rows.tag
+        packed = self._append.pack(
+            len(expected), expected, len(tag), tag, len(count), count, len(size), size, len(body), body
+        )
+        try:
+            self._home.post(self._append, packed, Sent(self, rows))
+        except Unreachable as error:
+            self.failed(rows, error)
 
     def _next(self) -> Rows:
         """Take the next batch out of what is written."""
-        count = len(self._json)
-        if self._unstored > LARGEST:
-            count = fitting(self._json, LARGEST)
-        rows = Rows(new_tag(), self._json[:count], self._names[:count] if self._named else None)
-        del self._json[:count], self._names[:count]
+        count = len(self._json) if self._unstored <= LARGEST else fitting(self._json, LARGEST)
+        json, self._json = self._json[:count], self._json[count:]
+        names, self._names = self._names[:count], self._names[count:]
+        rows = Rows(new_tag(self._home.random), json, sum(map(len, json)), names if self._named else None)
         self._named = self._named and any(self._names)
         return rows
 
-    async def _store(self, rows: Rows) -> None:
-        """Store a batch, and repeat attempts that fail. Always use its tag, by which the store knows it."""
-        loop = asyncio.get_running_loop()
-        until, delay, known = loop.time() + PATIENCE, RETRY_DELAY, None
+    def answered(self, rows: Rows, answer: list[Any]) -> None:
+        """Take the store's answer to a batch."""
+        try:
+            self.log.stored(rows, answer)
+        except (LogClosed, LogFenced):
+            self._home.spawn(self._give_up())
+        else:
+            self._acknowledge(rows)
+
+    def failed(self, rows: Rows, error: Exception) -> None:
+        """Repeat a batch that the store has not answered, or not taken."""
+        known = None if isinstance(error, NotSent) else self._stored
+        self._home.spawn(self._store(rows, known))
+
+    def _acknowledge(self, rows: Rows) -> None:
+        """Note that the store has a batch, and go on with the next one."""
+        self._tag = rows.tag
+        self._stored += len(rows.json)
+        self._unstored -= rows.size
+        self._settle()
+        if self._json:
+            self._loop.call_soon(self._send)
+        else:
+            self._sending = False
+
+    async def _store(self, rows: Rows, known: int | None) -> None:
+        """Store a batch, and repeat attempts that fail. Always use its tag, by which the store knows it.
+
+        `known` is an offset before earlier attempts, if there may have been some.
+        """
+        loop = self._loop
+        until, delay = loop.time() + PATIENCE, RETRY_DELAY
         while not self.lost:
             try:
                 await self.log.store(rows, fence=self.fence, known=known, expected=self._tag)
@@ -169,9 +220,7 @@ class RedisWriter(Writer):
                 await self._give_up()
                 return
             else:
-                self._tag, self._stored = rows.tag, self._stored + len(rows.json)
-                self._unstored -= rows.size
-                self._settle()
+                self._acknowledge(rows)
                 return
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
@@ -204,7 +253,6 @@ class RedisWriter(Writer):
             log.unlisten(self._changed)
             log.full = False
             self._settle()
-            self._go_on()
             log.make_room()
             outcome = ENTRIES_LOST if log.lost == "diverged" else log.outcome
             if outcome in (ENTRIES_LOST, UNAVAILABLE):  # only this process knows
