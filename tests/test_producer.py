@@ -1448,7 +1448,7 @@ async def test_a_generator_that_goes_on_after_its_end_is_cancelled_when_it_must(
     stopped: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     lingerer = Lingerer()
-    producer = produce(Job(lingerer.run), patience=LIMIT if stopped else 0.01)
+    producer = produce(Job(lingerer.run), patience=LIMIT if stopped else 0.2)
     await asyncio.wait_for(lingerer.lingers.wait(), LIMIT)
     if stopped:
         producer.stop()

@@ -302,8 +302,12 @@ class EntryContract(Contract):
                 for number in left:
                     if len(reading) < readers and chance.random() < 0.2:
                         chosen = chance.choice(logs)
-                        tail = chosen.tail(chance.choice([0, chosen.top]))
-                        reading.append(reading_group.create_task(offsets_of(tail, chance)))
+                        reader = offsets_of(chosen.tail(chance.choice([0, chosen.top])), chance)
+                        try:
+                            reading.append(reading_group.create_task(reader))
+                        except RuntimeError:  # the group takes no more, because one of its readers has failed
+                            reader.close()
+                            raise
                     await log.append(number)
                     await turns(chance.randrange(3))
 

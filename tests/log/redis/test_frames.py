@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 
 from tailrace.cursor import Cursor
@@ -19,8 +17,8 @@ from tailrace.log.redis.frames import (
     decode_outcome,
     encode_outcome,
     is_keyed,
-    new_tag,
     parse,
+    random_tags,
     tag_of,
 )
 
@@ -81,8 +79,9 @@ def test_an_outcome_survives(outcome: Outcome) -> None:
 
 
 def test_a_tag_fits_into_a_cursor() -> None:
+    tags = random_tags()
     for number in range(1_000):
-        for tag in (new_tag(Random()), tag_of(str(number))):
+        for tag in (next(tags), tag_of(str(number))):
             cursor = Cursor("s", "e", 1, tag=tag.decode())
             assert Cursor.parse(str(cursor)) == cursor
 
@@ -92,5 +91,5 @@ def test_the_tag_of_a_key_is_always_the_same_and_never_a_random_one() -> None:
     assert {tag_of(str(number)) for number in range(1_000)} == tags
     assert len(tags) == 1_000
     assert all(map(is_keyed, tags))
-    assert not is_keyed(new_tag(Random()))
+    assert not is_keyed(next(random_tags()))
     assert not is_keyed(NO_TAG)

@@ -130,6 +130,31 @@ async def test_a_frame_that_is_lost_is_loaded_when_the_next_comes(redis: RedisSe
             assert there.control.stopping
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param("+ {epoch} 2 1 other wrong 2 0\n2", id="tag"),
+        pytest.param("+ {epoch} 3 1 other {tag} 2 0\n3", id="offset"),
+        pytest.param("+ wrong 2 1 other {tag} 2 0\n2", id="epoch"),
+    ],
+)
+async def test_a_frame_that_is_not_the_next_is_not_taken(redis: RedisServer, frame: str) -> None:
+    async with stores(redis.url, 1, pace=SLOW) as (store,):
+        [log] = await shared(store)
+        await log.append(1)
+        store.calls.clear()
+        tag = log.cursor(1).tag
+        log.hear(frame.format(epoch=log.epoch, tag=tag).encode())
+        assert (log.top, log.stale) == (1, True)
+        await until(lambda: not log.stale)
+        await log.refresh()
+        assert (log.top, store.calls.count(LOAD)) == (1, 2)
+        log.lose("diverged")
+        top = log.top
+        log.hear(f"+ {log.epoch} 2 1 other {tag} 2 0\n2".encode())
+        assert log.top == top
+
+
 async def test_the_end_is_not_told_before_what_is_missing(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = await shared(one, other)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple, TypeAlias
 
@@ -62,21 +62,26 @@ class Batch(NamedTuple):
         return self.top - len(self.json)
 
 
-class Rows(NamedTuple):
-    """The columns of a batch that is to be appended, and its tag. `size` is the bytes of JSON."""
+class Rows:
+    """The columns of a batch that is to be appended, and its tag. `size` is the bytes of JSON.
 
-    tag: bytes
-    json: list[bytes]
-    size: int
-    names: list[bytes] | None
+    A tuple with names would take twice as long to make, and there is one of these for each batch.
+    """
+
+    __slots__ = ("json", "names", "size", "tag")
+
+    def __init__(self, tag: bytes, json: list[bytes], names: list[bytes] | None) -> None:
+        self.tag = tag
+        self.json = json
+        self.names = names
+        self.size = sum(map(len, json))
 
     @classmethod
     def of(cls, rows: Sequence[Row], tag: bytes) -> Rows:
         """Put rows into columns."""
         named = any(name is not None for name, _ in rows)
         names = [(name or "").encode() for name, _ in rows] if named else None
-        json = [json for _, json in rows]
-        return cls(tag, json, sum(map(len, json)), names)
+        return cls(tag, [json for _, json in rows], names)
 
     @property
     def body(self) -> bytes:
@@ -122,9 +127,13 @@ _SPELLING = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" 
 """A character for each byte, of which six bits count."""
 
 
-def new_tag(random: Random) -> bytes:
-    """Return a name for a batch: 30 random bits, in characters that a cursor may hold."""
-    return random.getrandbits(8 * _RANDOM).to_bytes(_RANDOM, "big").translate(_SPELLING)
+def random_tags() -> Iterator[bytes]:
+    """Yield names for batches without end: 30 random bits each, in characters that a cursor may hold."""
+    random = Random()
+    while True:
+        spelled = random.randbytes(256 * _RANDOM).translate(_SPELLING)
+        for start in range(0, len(spelled), _RANDOM):
+            yield spelled[start : start + _RANDOM]
 
 
 def tag_of(key: str) -> bytes:

@@ -46,7 +46,7 @@ class Call:
         self._template = template("EVALSHA", script.digest, len(keys), *keys, *first, more=more)
 
     def pack(self, *last: object) -> bytes:
-        """Add the last arguments, each as its length and itself."""
+        """Return the whole command. `last` has the length of each further argument, and the argument."""
         return self._template % last
 
 

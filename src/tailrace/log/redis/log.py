@@ -16,7 +16,7 @@ from ..base import BATCH_BYTES, Row
 from .address import Part
 from .attempts import repeatedly
 from .columns import Columns
-from .frames import NO_TAG, Batch, End, Rows, encode_outcome, is_keyed, new_tag, parse_batch, tag_of
+from .frames import NO_TAG, Batch, End, Rows, encode_outcome, is_keyed, parse_batch, tag_of
 from .mirror import Home, Mirror
 from .scripts import APPEND, END, STOP, Keys
 
@@ -37,7 +37,7 @@ class RedisLog(Mirror):
             return range(self.top + 1, self.top + 1)
         if self.writer is not None and fence == self.writer.fence:
             return await self.writer.append(rows)  # so that it knows which batch comes before its next one
-        tag = new_tag(self._home.random) if key is None else tag_of(key)
+        tag = next(self._home.tags) if key is None else tag_of(key)
         columns, before = Rows.of(rows, tag), self.top
         batch = None
         with suppress(StoreUnavailable):

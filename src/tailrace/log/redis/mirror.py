@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
-from random import Random
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 from ...errors import LogClosed, LogFenced, ResetReason, StoreUnavailable
@@ -53,8 +52,8 @@ class Home(Protocol):
     patience: float
     """For how many seconds a failed call is repeated."""
 
-    random: Random
-    """The source of tags. No two processes may draw the same ones."""
+    tags: Iterator[bytes]
+    """The names of new batches."""
 
     async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
         """Run a script on a log's keys. Raise StoreUnavailable."""
@@ -256,8 +255,6 @@ class Mirror(Log):
             return
         _, epoch, top, _, tag, prev, _, rest = fields = split_batch(data)
         if epoch == self.wire_epoch and self.lost is None:
-            if tag == self._held.tag:
-                return  # this process has appended it, and the reply has said so already
             # Most frames are the next entry, without a name, of a stream that was not trimmed.
             lines = rest.split(b"\n")
             if len(lines) == 2 and lines[0].isdigit() and self._take_entry(top, prev, tag, lines[1]):
@@ -385,13 +382,13 @@ class Mirror(Log):
         self._again = True
         while self._again and self.lost is None:
             self.stale, self._again = True, False
+            self._early, self._early_size = [], 0  # whatever is true of them, the answer has
             top, tag = self.top, self._held.tag
             answer = await self._home.run(self.name, self.keys, LOAD, self.wire_epoch, top, LOADED_BYTES)
             self.stale = self._again
             if self.lost is None:
                 self.adopt(answer, top, tag)
-            early, self._early, self._early_size = self._early, [], 0
-            for frame in early:
+            for frame in tuple(self._early):
                 self.receive(frame)  # is deferred again if there is another gap
         if self.degraded:
             self._home.loaded(self)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from random import Random
 from typing import Any, TypeVar
 
 from ...cursor import new_epoch
@@ -25,7 +24,7 @@ from .attempts import CONNECT, answering, repeatedly, unanswered
 from .beat import Beat
 from .cluster import Cluster, seeds_of
 from .connection import LIMITS, Limits, NotSent, Refused, Reply, Unreachable
-from .frames import Batch, Facts
+from .frames import Batch, Facts, random_tags
 from .link import Call, Script
 from .log import RedisLog
 from .mirror import Mirror, batches_of
@@ -98,7 +97,7 @@ class RedisStore(LogStore):
         self._limits = limits
         self.patience = pace.patience
         self.process = b""
-        self.random = Random()
+        self.tags = random_tags()
         held = Keeping(pace.linger, self._keeping.count, self._keeping.size, pace.linger)
         self._keeper = Keeper(
             held, pulse or Pulse(15.0), drop=self._let_go, release=self._let_go, is_used=_is_used_here
@@ -290,7 +289,7 @@ class RedisStore(LogStore):
         if self._servers is not None:
             return self._servers
         self.process = secrets.token_urlsafe(6).encode()
-        self.random.seed()  # this process may have been forked since
+        self.tags = random_tags()  # otherwise those of a process that was forked since would be the same
         process = self.process.decode()
         servers = self._servers = self._mirrors.servers = self._servers_of(
             name=f"tailrace-{process}",

@@ -13,7 +13,7 @@ from ..base import Log, Row, fitting
 from ..writer import UNAVAILABLE, Writer
 from .attempts import LONGEST_DELAY, RETRY_DELAY, repeatedly
 from .connection import NotSent, Unreachable
-from .frames import Rows, new_tag
+from .frames import Rows
 from .log import RedisLog
 from .mirror import Home
 from .scripts import APPEND, RELEASE
@@ -30,23 +30,23 @@ PATIENCE = 30.0
 ENTRIES_LOST = Outcome("error", "entries_lost", "the store lost a part of the stream")
 
 
-class Sent:
+class Sent(Rows):
     """A batch on its way. It takes the store's answer for its writer, as a future would for a task."""
 
-    __slots__ = ("_rows", "_writer")
+    __slots__ = ("_writer",)
 
-    def __init__(self, writer: RedisWriter, rows: Rows) -> None:
+    def __init__(self, writer: RedisWriter, tag: bytes, json: list[bytes], names: list[bytes] | None) -> None:
+        super().__init__(tag, json, names)
         self._writer = writer
-        self._rows = rows
 
     def done(self) -> bool:
         return False
 
     def set_result(self, result: list[Any]) -> None:
-        self._writer.answered(self._rows, result)
+        self._writer.answered(self, result)
 
     def set_exception(self, error: Exception) -> None:
-        self._writer.failed(self._rows, error)
+        self._writer.failed(self, error)
 
 
 class RedisWriter(Writer):
@@ -67,8 +67,7 @@ class RedisWriter(Writer):
         self._top = self._stored = top
         self._tag = tag
         self._json: list[bytes] = []
-        self._names: list[bytes] = []
-        self._named = False
+        self._names: list[bytes] = []  # of the first items, up to the last one with a name
         self._unstored = 0
         self._sending = False  # True from when a batch is due until the store has it, and nothing more is written
         self._flushing: list[asyncio.Future[None]] = []
@@ -101,8 +100,9 @@ class RedisWriter(Writer):
         if self._refuses:
             raise self._refusal()
         self._json.append(json)
-        self._names.append(b"" if event is None else event.encode())
-        self._named = self._named or event is not None
+        if event is not None:
+            self._names += [b""] * (len(self._json) - 1 - len(self._names))
+            self._names.append(event.encode())
         self._top += 1
         self._unstored += len(json)
         log = self.log
@@ -154,7 +154,7 @@ class RedisWriter(Writer):
 
     def _send(self) -> None:
         """Send the next batch."""
-        if self.lost:
+        if self._refuses:
             return
         rows = self._next()
         body, count, size = rows.body, b"%d" % len(rows.json), b"%d" % rows.size
@@ -163,18 +163,19 @@ class RedisWriter(Writer):
             len(expected), expected, len(tag), tag, len(count), count, len(size), size, len(body), body
         )
         try:
-            self._home.post(self._append, packed, Sent(self, rows))
+            self._home.post(self._append, packed, rows)
         except Unreachable as error:
             self.failed(rows, error)
 
-    def _next(self) -> Rows:
+    def _next(self) -> Sent:
         """Take the next batch out of what is written."""
-        count = len(self._json) if self._unstored <= LARGEST else fitting(self._json, LARGEST)
-        json, self._json = self._json[:count], self._json[count:]
-        names, self._names = self._names[:count], self._names[count:]
-        rows = Rows(new_tag(self._home.random), json, sum(map(len, json)), names if self._named else None)
-        self._named = self._named and any(self._names)
-        return rows
+        json, names = self._json, self._names
+        count = len(json) if self._unstored <= LARGEST else fitting(json, LARGEST)
+        self._json, self._names = json[count:], names[count:]
+        del json[count:], names[count:]
+        if names:
+            names += [b""] * (count - len(names))
+        return Sent(self, next(self._home.tags), json, names or None)
 
     def answered(self, rows: Rows, answer: list[Any]) -> None:
         """Take the store's answer to a batch."""
