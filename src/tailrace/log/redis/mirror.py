@@ -382,7 +382,7 @@ class Mirror(Log):
         self._again = True
         while self._again and self.lost is None:
             self.stale, self._again = True, False
-            self._early, self._early_size = [], 0  # whatever is true of them, the answer has
+            self._early, self._early_size = [], 0  # the answer has what they say, or the store has lost it
             top, tag = self.top, self._held.tag
             answer = await self._home.run(self.name, self.keys, LOAD, self.wire_epoch, top, LOADED_BYTES)
             self.stale = self._again
