@@ -6,15 +6,20 @@ import asyncio
 import gc
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from starlette.types import Message
 
+from tailrace import StoreUnavailable
 from tailrace.chat import create_app
 from tailrace.chat.models.spec import UnusableModel
 from tailrace.chat.store import StoreError
 from tests.chat.api.talking import Scripted, begun, chatting, settings, text
 from tests.chat.counting import counted
+from tests.serving import free_port
 from tests.silence import silent_loop
 
 PREFLIGHT = {
@@ -51,6 +56,43 @@ async def test_what_cannot_be_opened_is_told_at_the_start(tmp_path: Path) -> Non
     with pytest.raises(StoreError, match=r"chat\.sqlite3"):
         async with app.router.lifespan_context(app):
             pass
+
+
+async def lifespan(app: FastAPI) -> list[Message]:
+    """What an application tells its server, which starts it and stops it again."""
+    told: list[Message] = []
+    orders = iter(("lifespan.startup", "lifespan.shutdown"))
+
+    async def receive() -> Message:
+        return {"type": next(orders)}
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    with suppress(UnusableModel, StoreError, StoreUnavailable, AttributeError):
+        await app({"type": "lifespan", "state": {}}, receive, send)
+    return told
+
+
+async def test_a_server_is_told_in_one_line_why_an_application_cannot_start(tmp_path: Path) -> None:
+    [started, stopped] = await lifespan(create_app(settings(tmp_path)))
+    assert (started, stopped) == ({"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"})
+    for wrong, told in (
+        ({"model": "nobody:nothing"}, "expected "),
+        ({"database": "/dev/null/chat"}, "cannot use the database: /dev/null/chat: "),
+        ({"streams": f"redis://127.0.0.1:{free_port()}"}, "cannot use the streams: expected 127.0.0.1:"),
+    ):
+        [failed] = await lifespan(create_app(settings(tmp_path, **wrong)))
+        assert failed["type"] == "lifespan.startup.failed"
+        assert failed["message"].startswith(told)
+        assert "\n" not in failed["message"]
+
+
+async def test_a_server_gets_the_traceback_of_any_other_error(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path))
+    app.state.tailrace_engine = None
+    [failed] = await lifespan(app)
+    assert failed["message"].startswith("Traceback")
 
 
 async def test_no_page_of_another_origin_may_use_it_unless_named(tmp_path: Path) -> None:

@@ -67,6 +67,22 @@ async def test_a_server_that_is_killed_in_a_reply_loses_a_second_of_it(tmp_path:
         assert (status["context_messages"], complete["state"]) == (5, "complete")
 
 
+def test_a_server_that_cannot_reach_its_streams_says_so_in_one_line(tmp_path: Path) -> None:
+    port = free_port()
+    streams = f"redis://:secret@127.0.0.1:{port}"
+    told: dict[str, Any] = {
+        "TAILRACE_DATABASE": str(tmp_path / "chat.sqlite3"),
+        "TAILRACE_STREAMS": streams,
+        "TAILRACE_MODEL": "demo",
+    }
+    with process([*SERVER, str(free_port())], **told) as running:
+        assert running.stdout is not None
+        said = running.stdout.read().decode()
+        assert running.wait(BOUND) != 0
+    assert f"ERROR:    cannot use the streams: expected 127.0.0.1:{port} to accept a connection" in said
+    assert not [word for word in ("Traceback", "secret") if word in said]
+
+
 async def _messages(http: httpx.AsyncClient, session_id: str) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = (await http.get(f"/sessions/{session_id}")).json()["messages"]
     return messages

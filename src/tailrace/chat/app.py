@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import compile_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import CursorError, Engine, NotAcceptable, OriginGuard, StoreUnavailable, __version__, lifespan
 from .access import Access
@@ -28,12 +29,16 @@ from .journal import FRAMEWORK, Journal, printable
 from .metrics import Metrics, Observer
 from .models import open_model
 from .models.base import Model
+from .models.spec import UnusableModel
 from .requests import BodyLimit, RequestAccounting, refuse
 from .settings import ChatSettings
 from .store import StoreError, open_store
 from .workers import streams_of
 
 logger = logging.getLogger("tailrace.chat")
+
+UNUSABLE = (StoreError, StoreUnavailable, UnusableModel)
+"""The errors of the lifespan that an operator can mend."""
 
 DESCRIPTION = """\
 Talk with a model over many turns. Each reply is a stream that survives the network: it continues when a connection is
@@ -94,7 +99,47 @@ def create_app(settings: ChatSettings | None = None, *, model: Model | None = No
         on_refusal=metrics.refuse,
     )
     app.add_middleware(RequestAccounting, metrics=metrics)
+    app.add_middleware(_PlainFailures)
     return app
+
+
+def failure_of(error: Exception) -> str:
+    """Return one line about one of the UNUSABLE for an operator."""
+    if isinstance(error, StoreUnavailable):
+        return f"cannot use the streams: {error.reason}"
+    return f"cannot use the database: {error}" if isinstance(error, StoreError) else str(error)
+
+
+class _PlainFailures:
+    """Tells the server in one line why the lifespan failed, if an operator can mend it.
+
+    Starlette sends the traceback instead, because it does not know which errors explain themselves.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        failures: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            if message["type"].endswith(".failed"):
+                failures.append(message)
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, hold)
+        except UNUSABLE as error:
+            for failure in failures:
+                failure["message"] = failure_of(error)
+            raise
+        finally:
+            for failure in failures:
+                await send(failure)
 
 
 @asynccontextmanager

@@ -23,13 +23,13 @@ from uvicorn.supervisors import ChangeReload
 
 from .. import Engine, StoreUnavailable
 from ..asgi.lifespan import app_engine
-from ..chat.app import create_app
+from ..chat.app import UNUSABLE, create_app, failure_of
 from ..chat.journal import ServerFacts, announce
 from ..chat.logs import LogFormat, configure_logging
 from ..chat.models import open_model
 from ..chat.models.spec import UnusableModel, resolve_model
 from ..chat.settings import PREFIX, ChatSettings
-from ..chat.store import InUse, StoreError, open_store
+from ..chat.store import InUse, open_store
 from ..chat.workers import streams_of
 from .command import CommandError, UsageError
 from .protocol import BoundedProtocol
@@ -102,16 +102,14 @@ def check(settings: ChatSettings, environment: Mapping[str, str], address: str) 
     except asyncio.CancelledError:  # pragma: no cover - needs Ctrl-C within a moment of a driver's timeout
         # Only Ctrl-C cancels this, and a driver's own timeout can hide that from asyncio.run.
         raise KeyboardInterrupt from None
-    except UnusableModel as error:
-        raise UsageError(error) from None
-    except StoreUnavailable as error:
-        raise CommandError(f"cannot use the streams: {error.reason}") from None
-    except InUse as error:
-        raise CommandError(f"cannot use the database: {error}") from None
-    except StoreError as error:
-        # An error with a cause comes from the database itself. Without a cause, the database was not asked.
-        kind = UsageError if isinstance(error.__cause__, ModuleNotFoundError | None) else CommandError
-        raise kind(f"cannot use the database: {error}") from None
+    except UNUSABLE as error:
+        raise _kind_of(error)(failure_of(error)) from None
+
+
+def _kind_of(error: Exception) -> type[CommandError]:
+    # An error with a cause comes from the database itself. Without a cause, the database was not asked.
+    asked = isinstance(error, StoreUnavailable | InUse) or not isinstance(error.__cause__, ModuleNotFoundError | None)
+    return CommandError if asked and not isinstance(error, UnusableModel) else UsageError
 
 
 async def _open(
@@ -173,9 +171,9 @@ class Server(uvicorn.Server):
         _configure_logging()
         try:
             super().run(sockets)
-        except (StoreError, StoreUnavailable, UnusableModel) as error:
+        except UNUSABLE as error:
             # After the start, only the end of the application raises this, if it could not store all replies.
-            logger.error("%s%s", "" if self.started else "cannot start: ", error)
+            logger.error("%s", failure_of(error))
             sys.exit(CommandError.status)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -183,7 +181,7 @@ class Server(uvicorn.Server):
             await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # uvicorn's own lifespan could only log a failure with its traceback.
+        # uvicorn's own lifespan would not tell the exit status.
         app = self.config.application
         await self._application.enter_async_context(app.router.lifespan_context(app))
         await super().startup(sockets)
