@@ -204,6 +204,8 @@ class Snapshot:
         self._kept = {key: server.ask("DUMP", key) for key in server.ask("KEYS", "*{*")}
 
     def restore(self) -> None:
+        if made := set(self._server.ask("KEYS", "*{*")) - self._kept.keys():
+            self._server.ask("DEL", *made)
         for key, dump in self._kept.items():
             self._server.ask("RESTORE", key, 0, dump, "REPLACE")
 

@@ -293,6 +293,20 @@ def test_after_the_end_nothing_is_appended(stream: Stream) -> None:
     assert stream.everything == before
 
 
+@pytest.mark.parametrize(("tag", "answer"), [("", b"ok"), ("-", b"ok"), ("t1", b"diverged")])
+def test_a_writer_may_end_a_stream_that_knows_of_no_lease(stream: Stream, tag: str, answer: bytes) -> None:
+    """The server has lost the writer's, so nobody else ends it."""
+    stream.create()
+    assert stream.run(END, "E", 7, tag, "{}", 0)[0] == answer
+
+
+def test_a_writer_may_not_end_what_another_has_released(stream: Stream) -> None:
+    stream.create()
+    stream.run(LEASE, "E", "p", 1)
+    stream.run(RELEASE, "E", 1)
+    assert stream.run(END, "E", 7, "", "{}", 0) == [b"fenced", b"1"]
+
+
 # Trimming
 
 

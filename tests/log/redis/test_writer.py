@@ -258,6 +258,24 @@ async def test_a_writer_whose_lease_was_rolled_back_writes_nothing_between_those
         assert data_of(await successor.log.read(0, 9)) == [2]
 
 
+@pytest.mark.parametrize("acknowledged", [True, False])
+async def test_a_stream_whose_only_lease_is_lost_ends(redis: RedisServer, acknowledged: bool) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        log = await one.create(NAME, Retention())
+        kept = Snapshot(redis)
+        writer = await one.lease(log)
+        if acknowledged:
+            write(writer, 1)
+            await writer.flush()
+        kept.restore()
+        write(writer, 2)
+        with pytest.raises(LogClosed if acknowledged else LogFenced):
+            await writer.flush()
+        there = await attached(other, NAME)
+        await until(lambda: there.outcome)
+        assert (there.outcome, there.top) == (ENTRIES_LOST, 0)
+
+
 async def test_an_end_is_not_written_behind_a_gap(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
         writer = await leased(one)

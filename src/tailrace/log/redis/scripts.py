@@ -295,7 +295,8 @@ END = Script(
 local m = call('HMGET', meta, 'epoch', 'out', 'owner', 'fence', 'top', 'tag')
 if m[1] ~= ARGV[1] then return {'gone'} end
 if m[2] ~= '' then return {'closed', m[2]} end
-if ARGV[2] ~= '' and ARGV[2] ~= (m[3] ~= '' and m[4] or '') then return {'fenced', m[4]} end
+local holder = m[3] ~= '' and m[4] or ''
+if ARGV[2] ~= '' and ARGV[2] ~= holder and m[4] ~= '0' then return {'fenced', m[4]} end
 if ARGV[3] ~= '' and ARGV[3] ~= m[6] then return {'diverged', m[5], m[6]} end
 call('HSET', meta, 'out', ARGV[4], 'owner', '')
 call('PUBLISH', meta, '= ' .. m[1] .. ' ' .. m[5] .. ' ' .. m[6] .. ' ' .. ARGV[4])
@@ -304,7 +305,10 @@ expire(ARGV[5])
 return {'ok', m[5], m[6]}
 """
 )
-"""End a stream. Its writer sends its fence and the tag it expects; anybody else neither."""
+"""End a stream. Its writer sends its fence and the tag it expects; anybody else neither.
+
+If no lease is known, the server has lost that of the writer, and nobody else would end the stream.
+"""
 
 LEASE = Script(
     _HEAD

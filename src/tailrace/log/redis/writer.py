@@ -53,7 +53,8 @@ class RedisWriter(Writer):
     """Sends one batch at a time. Meanwhile, new items gather for the next one, so batches grow under load.
 
     Each batch says which one it expects before it. So a writer never continues behind a gap: if the store has lost what
-    it had acknowledged, the log is lost here, and ends as `entries_lost` there.
+    it had acknowledged, the log is lost here, and ends as `entries_lost` there. It ends so as well if all that was lost
+    is the lease, because without it nobody would end it.
     """
 
     log: RedisLog
@@ -73,6 +74,7 @@ class RedisWriter(Writer):
         self._flushing: list[asyncio.Future[None]] = []
         self._released = False
         self._refuses = False
+        self._forgotten = False  # True if the store knows of no lease at all, because it has lost this one
         log.writer = self
         log.listen(self._changed)
         self._changed(log)
@@ -217,7 +219,8 @@ class RedisWriter(Writer):
                 self._settle(error)
                 if loop.time() > until:
                     self.log.end(UNAVAILABLE)
-            except (LogClosed, LogFenced):
+            except (LogClosed, LogFenced) as error:
+                self._forgotten = isinstance(error, LogFenced) and not error.fence
                 await self._give_up()
                 return
             else:
@@ -255,7 +258,7 @@ class RedisWriter(Writer):
             log.full = False
             self._settle()
             log.make_room()
-            outcome = ENTRIES_LOST if log.lost == "diverged" else log.outcome
+            outcome = ENTRIES_LOST if log.lost == "diverged" or self._forgotten else log.outcome
             if outcome in (ENTRIES_LOST, UNAVAILABLE):  # only this process knows
                 self._home.spawn(self._end_there(outcome))
             else:
