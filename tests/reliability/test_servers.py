@@ -75,6 +75,7 @@ async def test_a_server_restarts_with_nearly_everything(clock: Clock) -> None:
 async def restart_with(fsync: str, clock: Clock, allowed: set[str]) -> None:
     with redis_server("--appendonly", "yes", "--appendfsync", fsync) as server:
         async with scene(clock, *[server.url] * 3) as played:
+            await played.until(server.has_written, "a file with both logs")
             with clock.fault():
                 await asyncio.to_thread(server.restart)
             await played.repaired()

@@ -98,6 +98,10 @@ class RedisServer:
         self.kill()
         self.start()
 
+    def has_written(self) -> bool:
+        """True if its append-only file has all that it has done. A slow disk keeps it waiting for up to two seconds."""
+        return int(self.ask("INFO", "persistence")["aof_buffer_length"]) == 0
+
     def freeze(self) -> None:
         """Freeze the server's process. The system still accepts connections for it, and some bytes of commands."""
         os.kill(self.pid, signal.SIGSTOP)
