@@ -183,8 +183,8 @@ class RedisWriter(Writer):
         """Take the store's answer to a batch."""
         try:
             self.log.stored(rows, answer)
-        except (LogClosed, LogFenced):
-            self._home.spawn(self._give_up())
+        except (LogClosed, LogFenced) as error:
+            self._home.spawn(self._give_up(error))
         else:
             self._acknowledge(rows)
 
@@ -220,8 +220,7 @@ class RedisWriter(Writer):
                 if loop.time() > until:
                     self.log.end(UNAVAILABLE)
             except (LogClosed, LogFenced) as error:
-                self._forgotten = isinstance(error, LogFenced) and not error.fence
-                await self._give_up()
+                await self._give_up(error)
                 return
             else:
                 self._acknowledge(rows)
@@ -229,8 +228,9 @@ class RedisWriter(Writer):
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
 
-    async def _give_up(self) -> None:
+    async def _give_up(self, refusal: LogClosed | LogFenced) -> None:
         """Find out who ended or leased the log. The writer has lost it even if the store does not answer."""
+        self._forgotten = isinstance(refusal, LogFenced) and not refusal.fence
         with suppress(StoreUnavailable):
             await self.log.refresh()
         self._released = True
