@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tailrace import Engine, StoreUnavailable
 from tailrace.chat import create_app
 from tailrace.chat.answers import WORKER_LOST
 from tailrace.chat.conversations import Conversations
-from tailrace.chat.store import NewTurn, open_store
+from tailrace.chat.store import NewTurn, Store, open_store
 from tailrace.chat.turns import PATH, Question
 from tailrace.chat.workers import PATH as WORKERS
 from tailrace.chat.workers import RETENTION
@@ -241,6 +242,58 @@ async def test_what_dead_workers_left_is_interrupted_at_the_start(tmp_path: Path
         for log in logs:
             assert await log.wait_end() == WORKER_LOST
     await engine.aclose()
+
+
+async def test_a_turn_that_is_stored_after_its_worker_was_buried_keeps_its_session_busy_for_a_moment(
+    tmp_path: Path, redis: RedisServer
+) -> None:
+    async with working(tmp_path, redis, Scripted("one")) as worker:
+        new = NewTurn("s", "x" * 22, None, "Hello", "m", 0.0, worker="dead")
+        await talk_of(worker).store.begin_turn(new, "", create=True, **LIMITS)
+        assert (await worker.post("/chat/stream", 409, json=body("And you?", "s")))["code"] == "session_busy"
+        await until_replies(worker, "s", [("", "interrupted")])
+        assert text(await worker.say("And you?", "s")) == "one"
+    workers = talk_of(worker)._answers.workers
+    workers.watch("late")  # which nobody would wait for any more
+    assert not workers._watching
+
+
+async def test_of_two_workers_that_take_a_session_over_at_once_one_answers(
+    tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        working(tmp_path, redis, Scripted("never ", Hold())) as dead,
+        working(tmp_path, redis, Scripted("one")) as one,
+        working(tmp_path, redis, Scripted("two")) as two,
+    ):
+        both = asyncio.Barrier(2)
+        for worker in (one, two):
+            meet(monkeypatch, talk_of(worker).store, both)
+        async with dead.saying("Hello", "s") as reply:
+            await begun(reply)
+            await stall(dead)
+            assert lines(await reply.rest())[-1]["code"] == "producer_lost"
+            for worker in (one, two):
+                await until_replies(worker, "s", [("never ", "interrupted")])
+            asked = [worker.http.post("/chat/stream", json=body("And you?", "s")) for worker in (one, two)]
+            async with asyncio.timeout(BOUND):
+                won, lost = sorted(await asyncio.gather(*asked), key=lambda answer: answer.status_code)
+        assert (won.status_code, lost.status_code) == (200, 409)
+        objects = lines(won.content)
+        assert objects[-1]["type"] == "complete"
+        assert (lost.json()["code"], lost.json()["stream_id"]) == ("session_busy", objects[0]["stream_id"])
+        assert await one.replies("s") == [("never ", "interrupted"), (text(objects), "complete")]
+
+
+def meet(patch: pytest.MonkeyPatch, store: Store, barrier: asyncio.Barrier) -> None:
+    """Let a store wait for others at a barrier before it begins a turn."""
+    begin = store.begin_turn
+
+    async def begin_turn(*arguments: Any, **options: Any) -> Any:
+        await barrier.wait()
+        return await begin(*arguments, **options)
+
+    patch.setattr(store, "begin_turn", begin_turn)
 
 
 async def test_a_stored_reply_is_made_again_if_the_worker_died_that_did_so(tmp_path: Path, redis: RedisServer) -> None:

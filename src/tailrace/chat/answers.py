@@ -18,7 +18,7 @@ from .models.base import Model
 from .objects import encode_object
 from .rendering import KEEP_ALL
 from .settings import ChatSettings
-from .store import Begun, NewTurn, Store, StoreError, Turn
+from .store import Begun, NewTurn, SessionRunning, Store, StoreError, Turn
 from .turns import PATH, Live, RunningTurn, as_written, fit_context
 from .workers import Workers
 
@@ -127,6 +127,10 @@ class Answers:
             begun = await self._store_question(live)
             if begun.known is None:
                 await self._start(live, begun)
+        except SessionRunning as running:
+            # If that worker died, perhaps its turn was stored only when all others had seen to what it left.
+            self.workers.watch(running.worker)
+            raise
         finally:
             if live.turn is None:
                 await self._give_up(live)

@@ -68,6 +68,7 @@ class Workers:
         self._life: Writer | None = None
         self._beginning = asyncio.Lock()
         self._watching: dict[str, asyncio.Task[None]] = {}
+        self._ending = False  # True once nobody would wait for another watch
         self.own: str | None = None
         """The name of this worker. It has another one after the others took it for dead."""
 
@@ -88,6 +89,7 @@ class Workers:
         try:
             yield
         finally:
+            self._ending = True
             tasks = [following, telling, *self._watching.values()]
             for task in tasks:
                 task.cancel()
@@ -110,7 +112,7 @@ class Workers:
                     life = await self._engine.store.lease(await self._log_of(name))
                     await self._announce(name)
                     self._life, self.own = life, name
-                    self._watch(name)
+                    self.watch(name)
         return self.own
 
     def elsewhere(self) -> list[Figures]:
@@ -149,7 +151,7 @@ class Workers:
                     if worker is None:  # a server that did not share its streams, so it is not there any more
                         await self._died(None)
                     else:
-                        self._watch(worker)
+                        self.watch(worker)
                 await self._read_announcements()
             except LogReset:  # the store has lost its data, and others may have told the new log before this one
                 logger.warning("the streams of all workers are lost: their store has forgotten them")
@@ -164,12 +166,13 @@ class Workers:
             async for entries in tail:
                 strangers = {entry.data for entry in entries} - self._watching.keys()
                 for worker in strangers:
-                    self._watch(worker)
+                    self.watch(worker)
                 if strangers and self.own is not None:
                     await self._announce(self.own)  # what it said before may be trimmed
 
-    def _watch(self, worker: str) -> None:
-        if worker not in self._watching:
+    def watch(self, worker: str) -> None:
+        """See to the turns of a worker once it is dead, until this one ends."""
+        if worker not in self._watching and not self._ending:
             task = asyncio.create_task(self._see_out(worker), name=f"tailrace chat worker {worker}")
             self._watching[worker] = task
             task.add_done_callback(lambda _: self._watching.pop(worker))

@@ -98,7 +98,7 @@ class Beginning:
             return
         if new.idempotency_key is not None and new.idempotency_key == running.idempotency_key:
             raise Conflict(f"expected an idempotency key without a turn, but got that of {running.stream_id}")
-        raise SessionRunning(new.session_id, running.stream_id)
+        raise SessionRunning(new.session_id, running.stream_id, running.worker)
 
     def _insert_turn(self, connection: Connection) -> Turn:
         new = self.turn

@@ -167,10 +167,11 @@ class TurnNotLast(Exception):
 class SessionRunning(Exception):
     """Another worker is answering in the session. `stream_id` is the stream of that reply."""
 
-    def __init__(self, session_id: str, stream_id: str) -> None:
-        super().__init__(session_id, stream_id)
+    def __init__(self, session_id: str, stream_id: str, worker: str) -> None:
+        super().__init__(session_id, stream_id, worker)
         self.session_id = session_id
         self.stream_id = stream_id
+        self.worker = worker
 
     def __str__(self) -> str:
         return f"expected that nobody answers in session {self.session_id!r}, but got the stream {self.stream_id!r}"

@@ -85,7 +85,7 @@ END = (
 INTERRUPT_TURN = END.where(is_generating)
 # Turns of other workers. A worker knows which ones of its own are in progress, even if it cannot store their ends.
 RUNNING_ELSEWHERE = (
-    select(turns.c.stream_id, turns.c.idempotency_key)
+    select(turns.c.stream_id, turns.c.idempotency_key, turns.c.worker)
     .where(_in_session, is_generating, turns.c.worker != bindparam("own_worker"))
     .limit(1)
 )
