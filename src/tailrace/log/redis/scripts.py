@@ -215,70 +215,70 @@ if age > 0 then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- The newest batch that ends at or before an offset.
-local function before(offset)
-  local entry = call('XREVRANGE', log, int(offset), '-', 'COUNT', 1)[1]
-  return entry and parse(entry)
-end
-
--- The newest batch that a test calls old. Batches become old in their order, so this halves the range.
-local function newest_old(is_old)
-  local low, high, found = base, last, nil
-  while low < high do
-    local middle = math.ceil((low + high) / 2)
-    local batch = before(middle)
-    if not batch or batch.top <= low then low = middle
-    elseif is_old(batch) then found, low = batch, middle
-    else high = batch.top - 1 end
-  end
-  return found
-end
-
-local cuts = {}
-if count > 0 and top - base > count + math.floor(count / 8) then
-  table.insert(cuts, before(math.min(top - count, last)) or nil)
-end
-if size > 0 and cum - floor > size + math.floor(size / 8) then
-  table.insert(cuts, newest_old(function(batch) return cum - batch.cum >= size end) or nil)
-end
-if age > 0 and since > 0 and since < now - age - age / 8 then
-  table.insert(cuts, newest_old(function(batch) return batch.time < now - age end) or nil)
-end
+local too_many = count > 0 and top - base > count + math.floor(count / 8)
+local too_large = size > 0 and cum - floor > size + math.floor(size / 8)
+local too_old = age > 0 and since > 0 and since < now - age - age / 8
 local trimmed = false
-for _, cut in ipairs(cuts) do
-  if cut.top > base then base, floor, trimmed = cut.top, cut.cum, true end
+if too_many or too_large or too_old then
+  -- The newest batch that ends at or before an offset.
+  local function before(offset)
+    local entry = call('XREVRANGE', log, int(offset), '-', 'COUNT', 1)[1]
+    return entry and parse(entry)
+  end
+
+  -- The newest batch that a test calls old. Batches become old in their order, so this halves the range.
+  local function newest_old(is_old)
+    local low, high, found = base, last, nil
+    while low < high do
+      local middle = math.ceil((low + high) / 2)
+      local batch = before(middle)
+      if not batch or batch.top <= low then low = middle
+      elseif is_old(batch) then found, low = batch, middle
+      else high = batch.top - 1 end
+    end
+    return found
+  end
+
+  for _, cut in pairs({
+    too_many and before(math.min(top - count, last)) or nil,
+    too_large and newest_old(function(batch) return cum - batch.cum >= size end) or nil,
+    too_old and newest_old(function(batch) return batch.time < now - age end) or nil,
+  }) do
+    if cut.top > base then base, floor, trimmed = cut.top, cut.cum, true end
+  end
+end
+
+-- To spell a number takes as long as a small command, so most are spelled once, and those that stay not at all.
+local new = {top = int(top), cum = int(cum), base = m[7], floor = m[8]}
+local frame = '+ ' .. epoch .. ' ' .. new.top .. ' ' .. n .. ' ' .. tag .. ' ' .. m[6] .. ' ' .. new.cum .. ' '
+  .. (age > 0 and int(now) or '0')
+if trimmed then
+  new.base, new.floor = int(base), int(floor)
+  frame = frame .. ' ' .. new.base .. ' ' .. new.floor .. '\\n' .. rows
+  call('XADD', log, 'MINID', '=', int(base + 1), new.top .. '-0', 'f', frame)
+  call('HSET', meta, 'top', new.top, 'tag', tag, 'cum', new.cum, 'base', new.base, 'floor', new.floor)
+else
+  frame = frame .. '\\n' .. rows
+  call('XADD', log, new.top .. '-0', 'f', frame)
+  call('HSET', meta, 'top', new.top, 'tag', tag, 'cum', new.cum)
 end
 if age > 0 and (trimmed or since == 0) then
   local entry = call('XRANGE', log, int(base + 1), '+', 'COUNT', 1)[1]
-  since = entry and parse(entry).time or now
+  call('HSET', meta, 'since', int(parse(entry).time))
 end
 
-local line = {'+', epoch, int(top), n, tag, m[6], int(cum), int(now)}
-if trimmed then
-  table.insert(line, int(base))
-  table.insert(line, int(floor))
-end
-local frame = table.concat(line, ' ') .. '\\n' .. rows
-if trimmed then
-  call('XADD', log, 'MINID', '=', int(base + 1), int(top) .. '-0', 'f', frame)
-else
-  call('XADD', log, int(top) .. '-0', 'f', frame)
-end
-call('HSET', meta, 'top', int(top), 'tag', tag, 'base', int(base), 'floor', int(floor), 'cum', int(cum),
-  'since', int(since))
 local function outlive(key)
   local left = call('PTTL', meta)
   if left > 0 then call('PEXPIRE', key, left) end
 end
-
 if last == base then outlive(log) end
 if keyed == '1' then
-  call('ZADD', tags, int(top), tag)
+  call('ZADD', tags, new.top, tag)
   if call('ZCARD', tags) == 1 then outlive(tags) end
 end
-if trimmed then call('ZREMRANGEBYSCORE', tags, '-inf', int(base)) end
+if trimmed then call('ZREMRANGEBYSCORE', tags, '-inf', new.base) end
 call('PUBLISH', log, frame)
-return {'ok', int(top), m[6], int(cum), int(base), int(floor)}
+return {'ok', new.top, m[6], new.cum, new.base, new.floor}
 """
 )
 """Append one batch, and publish its frame. Of a batch that is there already, answer the frame.
