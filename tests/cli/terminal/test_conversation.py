@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from asyncio import StreamReader, StreamWriter, timeout, to_thread
+from asyncio import Semaphore, StreamReader, StreamWriter, timeout, to_thread
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -156,14 +156,35 @@ async def test_a_message_that_was_not_sent_stands_at_the_next_prompt(tmp_path: P
             await to_thread(screen.wait, "no connection; trying again …", "\nattempt 2 of 8 in ")
             screen.type("ctrl-c")
             await to_thread(screen.until, lambda: screen.text.endswith("new> //hello"))
-            assert (
-                "\nno connection; trying again …\nleft before the reply began; your message was not sent\n"
-                in screen.text
-            )
+            assert "\nno connection; trying again …\n" in screen.text
+            assert "\nleft before the reply began; your message was not sent\n" in screen.text
+            assert "attempt" not in screen.text
             screen.type("ctrl-c")
             await to_thread(screen.ask, "/stats", "none yet")
             for name in ("Messages sent", "Stopped streams", "Failed streams"):
                 assert re.search(rf"^  {name} +0$", screen.said, re.MULTILINE), name
+
+
+async def test_ctrl_c_while_the_client_connects_leaves_once_that_has_failed(tmp_path: Path) -> None:
+    connecting = Semaphore(0)
+
+    async def shake_no_hands(reader: StreamReader, writer: StreamWriter) -> None:
+        connecting.release()
+        await until_left(reader, writer)
+
+    async with AsyncExitStack() as gone:
+        address = await gone.enter_async_context(speaking(shake_no_hands))
+        async with chatting_with(f"https{address}", tmp_path, greets=False) as screen:
+            await to_thread(screen.send, "hello")
+            async with timeout(PATIENCE):
+                for _ in ("the greeting", "the message"):
+                    await connecting.acquire()
+            screen.type("ctrl-c")
+            await to_thread(screen.wait, "\nstopping when the reply begins; press Ctrl-C again to leave it")
+            await gone.aclose()
+            await to_thread(screen.until, lambda: screen.text.endswith("new> hello"))
+            assert "\nleft before the reply began; your message was not sent\n" in screen.text
+            screen.type("ctrl-c")
 
 
 async def test_a_session_that_is_deleted_in_the_middle_of_a_reply(tmp_path: Path) -> None:

@@ -144,7 +144,8 @@ def _news_of(loss: Loss) -> str:
 class RunningReply:
     """Reads a reply to its end. The first Ctrl-C stops the model, and the second one leaves the reply.
 
-    If the message has not been sent, nothing can be stopped, so the first Ctrl-C leaves the reply.
+    If the message has not been sent, nothing can be stopped, so the first Ctrl-C leaves the reply: at once, or as soon
+    as an attempt to connect has failed.
     """
 
     def __init__(self, server: Server, view: View, message: Message | None = None) -> None:
@@ -219,4 +220,7 @@ class RunningReply:
     def _reconnect(self, attempt: int, seconds: float, loss: Loss) -> None:
         if self.message is not None:
             self.message.miss(loss, seconds)
+            if self.interrupted and not self.message.may_have_arrived:
+                self._tasks[0].cancel()
+                return
         self.reconnections += self.reply.lose(attempt, PATIENT.limit, seconds, loss)
