@@ -41,7 +41,7 @@ class Changes:
             session_id=turn.session_id,
             stream_id=turn.stream_id,
             state=turn.state,
-            updated=from_unix(turn.created),
+            updated=from_unix(turn.created + turn.seconds),
         )
 
     async def deleted(self, owner: str, session_id: str) -> None:

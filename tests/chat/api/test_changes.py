@@ -41,6 +41,7 @@ async def test_everything_that_happens_to_a_session_is_told(tmp_path: Path) -> N
         made = await chat.post("/sessions/new")
         session_id = made["session_id"]
         [info, *_] = await chat.say("Hello", session_id)
+        answered = await chat.get(f"/sessions/{session_id}")
         await chat.patch(f"/sessions/{session_id}", json={"title": "Greetings"})
         await chat.post(f"/sessions/{session_id}/clear")
         await chat.delete(f"/sessions/{session_id}")
@@ -52,7 +53,8 @@ async def test_everything_that_happens_to_a_session_is_told(tmp_path: Path) -> N
         listed = {name: made[name] for name in ("session_id", "title", "message_count", "created", "updated")}
         assert {name: created[name] for name in listed} == listed
         assert (begin["title"], begin["message_count"], begin["stream_id"]) == ("Hello", 2, info["stream_id"])
-        assert (end["stream_id"], end["state"], end["updated"]) == (info["stream_id"], "complete", begin["updated"])
+        assert (end["stream_id"], end["state"], end["updated"]) == (info["stream_id"], "complete", answered["updated"])
+        assert end["updated"] > begin["updated"]
         assert (renamed["title"], renamed["message_count"]) == ("Greetings", 2)
         assert (cleared["title"], cleared["message_count"]) == ("Greetings", 0)
         assert deleted["updated"] >= cleared["updated"]

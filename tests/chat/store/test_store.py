@@ -293,6 +293,22 @@ async def test_the_first_message_makes_its_session(store: Store) -> None:
     assert await store.count("ann") == 1
 
 
+async def test_a_session_was_last_updated_when_its_last_reply_ended(store: Store) -> None:
+    async def updated(owner: str) -> float:
+        session = await store.session("s", owner)
+        assert session is not None
+        return session.updated
+
+    turn = (await begin(store, asks(), create=True)).turn
+    await begin(store, asks(), "bob", create=True)
+    ended = replace(turn, state="complete", seconds=8.0)
+    await store.end_turn(ended)
+    assert (await updated("ann"), await updated("bob")) == (1008.5, 1000.5)
+    await begin(store, asks(now=2000.5))
+    await store.end_turn(ended)  # as after an outage of the database
+    assert await updated("ann") == 2000.5
+
+
 async def test_a_later_message_comes_with_what_was_said_before(store: Store) -> None:
     turns = []
     for text in ("one", "two", "three"):

@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 
 from tailrace.cli.terminal.tables import Listing, aligned, cut, of_health, of_server, of_session
-from tailrace.cli.text import moment
+from tailrace.cli.text import duration, moment
 from tailrace.client.objects import Health, Message, Requests, Session, SessionDetails, Stats
 
 AT = datetime(2026, 11, 21, 15, 43, tzinfo=UTC)
@@ -19,7 +19,7 @@ def at(seconds: float) -> datetime:
 def found(
     count: int, stream_id: str | None = None, created: datetime = AT, updated: datetime = AT + timedelta(seconds=1)
 ) -> SessionDetails:
-    messages = [Message(role="user", text="", timestamp=at(1)), Message(role="assistant", text="", timestamp=at(4.5))]
+    messages = [Message(role="user", text="", timestamp=at(1)), Message(role="assistant", text="", timestamp=at(1))]
     return SessionDetails(
         session_id="x",
         model="m",
@@ -40,8 +40,7 @@ def test_a_message_and_its_reply_are_counted_together(count: int, expected: tupl
 
 
 def test_a_session_lasts_to_the_end_of_its_last_reply() -> None:
-    assert dict(of_session(found(2)))["Duration"] == "4.5 s"
-    assert dict(of_session(found(0)))["Duration"] == "1.0 s"
+    assert dict(of_session(found(2)))["Duration"] == "1.0 s"
     assert dict(of_session(found(2, updated=at(9).replace(tzinfo=None))))["Duration"] == "9.0 s"
 
 
@@ -50,6 +49,8 @@ def test_a_session_that_is_answering_lasts() -> None:
     facts = dict(of_session(found(2, "stream", begun, begun)))
     assert facts["State"] == "generating"
     assert facts["Duration"].startswith("5 min ")
+    [line] = Listing(120, None).lines(found(2, "stream", begun, begun))
+    assert "  5 min " in line
 
 
 def test_what_a_server_does_not_say_is_unknown() -> None:
@@ -111,7 +112,8 @@ ROW = f"* 93d405f7        12  {moment(AT)}  3 min 5 s     "
 )
 def test_a_title_has_the_room_that_there_is(columns: int, found: Session, expected: list[str]) -> None:
     listing = Listing(columns, ID)
-    times = [] if columns > 69 else [f"    {moment(AT)}  3 min 5 s"]
+    lasted = duration((datetime.now(UTC) - AT).total_seconds()) if found.stream_id else "3 min 5 s"
+    times = [] if columns > 69 else [f"    {moment(AT)}  {lasted}"]
     assert list(listing.lines(found)) == [*expected, *times]
     assert listing.heading.index("Title") == (len(ROW) if columns > 69 else 22)
 

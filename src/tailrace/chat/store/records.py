@@ -40,6 +40,7 @@ class Session:
     - `owner`: the digest of an API key; empty if the server has no keys.
     - `title`: the one that the user gave, or the beginning of the first message. Empty if there is neither.
     - `turns`: the number of turns. Each is two messages.
+    - `updated`: when the last reply ended. While it is generated, when it began.
     """
 
     id: str

@@ -83,6 +83,14 @@ END = (
     )
 )
 INTERRUPT_TURN = END.where(is_generating)
+SESSION_USED = (
+    update(sessions)
+    .where(
+        tuple_(sessions.c.owner, sessions.c.id).in_(select(turns.c.owner, turns.c.session_id).where(_is_turn)),
+        sessions.c.updated < bindparam("ended"),
+    )
+    .values(updated=bindparam("ended"))
+)
 # Turns of other workers. A worker knows which ones of its own are in progress, even if it cannot store their ends.
 RUNNING_ELSEWHERE = (
     select(turns.c.stream_id, turns.c.idempotency_key, turns.c.worker)

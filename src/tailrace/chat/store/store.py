@@ -211,7 +211,15 @@ class Store:
             "error_code": turn.error_code,
             "error_message": turn.error_message and storable(turn.error_message),
         }
-        return await self._database.write(lambda connection: connection.execute(statement, values).rowcount > 0)
+
+        def write(connection: Connection) -> bool:
+            found = connection.execute(statement, values).rowcount > 0
+            if found:
+                used = {"of_number": turn.number, "ended": turn.created + turn.seconds}
+                connection.execute(sql.SESSION_USED, used)
+            return found
+
+        return await self._database.write(write)
 
     async def interrupt_turns(self) -> int:
         """Mark turns that an earlier server left `generating` as `interrupted`. Return their number."""

@@ -49,7 +49,6 @@ def of_health(health: Health) -> Facts:
 def of_session(found: SessionDetails) -> Facts:
     # A message and its reply count as soon as the reply begins.
     replies = found.message_count // 2
-    until = _last_used(found)
     return [
         ("Session", found.session_id),
         ("Title", found.title or "–"),
@@ -57,21 +56,20 @@ def of_session(found: SessionDetails) -> Facts:
         ("Messages", str(found.message_count)),
         ("  yours", str(found.message_count - replies)),
         ("  replies", str(replies)),
-        ("Duration", _between(found.created, until)),
+        ("Duration", _lasted(found)),
         ("Created", moment(found.created)),
-        ("Last used", moment(until)),
+        ("Last used", moment(_last_used(found))),
         ("State", "generating" if found.stream_id else "idle"),
     ]
 
 
-def _last_used(found: SessionDetails) -> datetime:
-    """Return when the last reply ended, or the current time during a reply. `updated` is when the last reply began."""
-    times = [in_zone(found.updated), *(in_zone(message.timestamp) for message in found.messages)]
-    return max([*times, datetime.now(UTC)] if found.stream_id else times)
+def _last_used(found: Session) -> datetime:
+    """Return when the last reply ended, or the current time during a reply."""
+    return datetime.now(UTC) if found.stream_id else in_zone(found.updated)
 
 
-def _between(begin: datetime, end: datetime) -> str:
-    return duration((in_zone(end) - in_zone(begin)).total_seconds())
+def _lasted(found: Session) -> str:
+    return duration((_last_used(found) - in_zone(found.created)).total_seconds())
 
 
 def aligned(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
@@ -119,7 +117,7 @@ class Listing:
     def lines(self, session: Session) -> Iterator[str]:
         mark = "*" if session.session_id == self._current else ""
         name, messages = short(session.session_id), str(session.message_count)
-        times = moment(session.created), _between(session.created, session.updated)
+        times = moment(session.created), _lasted(session)
         line = self._wide if self._is_wide else self._narrow
         room = self._columns - len(line(mark, name, messages, *times, ""))
         yield line(mark, name, messages, *times, _title(session, room))
