@@ -21,6 +21,9 @@ from tests.raw import BOUND
 
 ROOT = Path(__file__).parent.parent
 
+PROCESSES = 16
+"""The number of test processes that have ports of their own."""
+
 
 def listening_socket() -> socket.socket:
     """A socket that already accepts, so that no test has to wait for its server."""
@@ -56,10 +59,12 @@ def free_port() -> int:
     """Return a port for a server that starts later, or again.
 
     The system gives it to no connection, and to no server that asks for any port: it has higher ones for them
-    (`ip_local_port_range`), and so for the bus of a Redis Cluster, whose port is greater by 10,000.
+    (`ip_local_port_range`), and so for the bus of a Redis Cluster, whose port is greater by 10,000. Each process of
+    pytest-xdist has ports of its own. Otherwise, two could choose the same one before a server has it.
     """
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PROCESSES
     while True:
-        port = 10_000 + secrets.randbelow(12_000)
+        port = 10_000 + secrets.randbelow(12_000 // PROCESSES) * PROCESSES + own
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
