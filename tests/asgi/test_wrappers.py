@@ -24,6 +24,7 @@ from tests.asgi.apps import SSE_HEADERS, small_engine
 from tests.raw import BOUND, exchange, values
 from tests.serving import http_client, serving
 from tests.silence import silent_loop as silent_loop
+from tests.sources import turns
 from tests.storing import FetchingLog
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
@@ -292,14 +293,21 @@ async def test_a_reader_that_lacks_too_much_to_be_sent_the_news_is_told_so(
 
 async def test_readers_that_are_woken_for_nothing_sleep_on() -> None:
     feed = Feed()
-    async with feed.open(2) as guests:
+    async with (
+        feed.open(1) as [guest],
+        exchange(feed.url, "/feed", SSE_HEADERS) as one,
+        exchange(feed.url, "/feed", SSE_HEADERS) as other,
+    ):
         log = await feed.log()
         for number in range(2):
-            await feed.asleep(2)
+            await feed.asleep(3)
             log.wake_readers()
-            await feed.asleep(2)
+            await turns()
+            await feed.asleep(3)
             await log.append(number)
-            assert [await heard(guest) for guest in guests] == [number] * 2
+            assert await heard(guest) == number
+            for reader in one, other:
+                await reader.until(b"data: %d" % number)
     assert not feed.errors
 
 

@@ -118,29 +118,19 @@ class Connection:
             self._tail.news.act = self._send_news
 
     def _send_news(self) -> Awaitable[None] | None:
-        """Return what sends the news in place of the task, which waits for it, or None if the task must wake."""
+        """Return what sends the news in place of the task, or None if the task must wake. It gets an error, too."""
         tail = self._tail
         if tail.log.outcome is not None:
             return None
         self._idle = False
         if (message := tail.take_encoded(self._encoder, self._spell)) is not None:
             return self._onward(message)
-        if not (body := self._take_news()):
+        if not (entries := tail.read_nowait()):
             return None
+        body = self._encode(entries)
         if tail.position < tail.log.top:
             tail.wake()  # and this was but the first batch
         return self._body(body)
-
-    def _take_news(self) -> bytes:
-        """Return what is new, encoded. Return nothing if the task must fetch it, or will find an error in its place."""
-        tail = self._tail
-        if tail.position < tail.log.base:
-            return b""
-        try:
-            entries = tail.read_nowait()
-        except SlowReader:
-            return b""
-        return self._encode(entries) if entries else b""
 
     async def _fetch(self) -> Entries | None:
         """Return history that only the store has, or None while the store is out of reach."""
