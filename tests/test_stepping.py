@@ -660,3 +660,18 @@ async def test_one_that_is_woken_by_its_own_act_wakes_after_it() -> None:
         tasks.sleepers.wake_all()
         await turns(3)
         assert (done, tasks.woken) == ([0, 1] * 2, [0, 1] * 2)
+
+
+@on_each_loop
+async def test_one_that_is_woken_by_its_own_act_awaits_the_rest_of_it() -> None:
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        tasks.sleeping[number].wake()
+        await asyncio.sleep(0)
+        done.append(number)
+
+    async with acting(2, work) as tasks:
+        tasks.sleepers.wake_all()
+        await turns(4)
+        assert (done, tasks.woken) == ([0, 1], [0, 1])

@@ -9,6 +9,8 @@ import pytest
 
 from tailrace import Event, Flow, OpenAIChunks, Outcome, Result, Retention, StreamResponse, StreamSettings
 from tailrace.asgi.connection import MAX_SEND, Connection
+from tailrace.engine.readers import REPLACED
+from tailrace.log.base import BATCH_ENTRIES
 from tailrace.log.memory import MemoryLog
 from tailrace.modes import DEFAULT_WIRES
 from tests.asgi.apps import SSE_HEADERS, STREAMED, TEXT_HEADERS, Served, Server, of, small_engine
@@ -124,6 +126,7 @@ async def test_readers_of_a_log_get_a_farewell_at_once(media_type: str) -> None:
         if media_type == "text/plain":
             # Nothing can be said here, and a clean end would count as whole.
             assert (body, got.whole) in [(b"", False), (b"\n", False)]
+            assert not app.raised
         else:
             (farewell,) = frames(body.lstrip(), WIRES[media_type])
             assert farewell.event == "farewell"
@@ -137,11 +140,11 @@ async def test_readers_of_a_log_get_a_farewell_at_once(media_type: str) -> None:
 async def test_who_comes_to_a_log_while_the_server_leaves_gets_what_is_there_and_the_farewell() -> None:
     engine = small_engine()
     log = await engine.log("news")
-    await log.append(1, 2)
+    await log.append(*range(2 * BATCH_ENTRIES))
     async with serving(Served(engine, x=StreamResponse(log))) as url:
         engine.drain()
         _, body = await fetch(url, "/x", SSE_HEADERS)
-        assert values(body) == [1, 2, "farewell"]
+        assert values(body) == [*range(2 * BATCH_ENTRIES), "farewell"]
 
 
 async def test_a_producer_has_its_grace_and_its_readers_stay_until_the_end() -> None:
@@ -318,6 +321,20 @@ async def test_a_replaced_reader_is_told_so_even_while_the_server_leaves() -> No
     assert values(two.body) == [1, "done"]
 
 
+async def test_a_reader_that_was_replaced_is_told_so_though_the_server_leaves_at_once() -> None:
+    engine = small_engine()
+    log = await engine.log("news")
+    server, response = Server(), StreamResponse(log, engine=engine)
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+        group.create_task(response(server.scope, server.receive, server.send))
+        await turns()
+        (connection,) = engine.readers._readers
+        assert isinstance(connection, Connection)
+        connection.dismiss(REPLACED)
+        engine.drain()
+    assert frames(server.body)[-1].data["reason"] == "replaced"
+
+
 # Servers and clients that take what they want
 
 
@@ -460,10 +477,11 @@ async def test_each_send_is_timed_by_itself() -> None:
             await log.append(number)
             await sending.wait()
         assert engine.statistics().readers == 1
-        for _ in range(4):  # the first beat of a send may follow its beginning at once
+        for readers in 1, 0:  # the first beat of a send may follow its beginning at once
             connection.beat()
-        await turns()
-        assert engine.statistics().readers == 0
+            connection.beat()
+            await turns()
+            assert engine.statistics().readers == readers
         server.gone.set()
         await answering
     assert not server.whole
@@ -485,7 +503,7 @@ async def test_a_client_that_took_all_is_not_given_up_while_there_is_no_more() -
             await log.append(number)
         await log.close()
         await answering
-    assert server.body == b"0\n1\n2\n"
+    assert [message["body"] for message in server.messages[1:]] == [b"", b"0\n", b"1\n", b"2\n"]
     assert server.whole
 
 

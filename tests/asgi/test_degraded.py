@@ -10,14 +10,17 @@ import websockets
 from pydantic_core import from_json
 
 from tailrace import OpenAIChunks, StreamResponse, StreamSettings, Wire
+from tailrace.events import Entries
+from tailrace.log.base import BATCH_BYTES
 from tailrace.log.memory import MemoryLog
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.wire.packets import PacketLines
-from tests.asgi.apps import Served
+from tests.asgi.apps import SSE_HEADERS, Served
 from tests.loops import on_each_loop
 from tests.raw import BOUND, exchange, values
 from tests.serving import serving
 from tests.silence import silent_loop as silent_loop
+from tests.storing import FetchingLog
 
 from .test_delivery import Gate, broadcast
 
@@ -171,6 +174,22 @@ async def test_new_entries_go_on_to_those_who_were_told() -> None:
         await cast.log.append(2)
         for reader, expected in ((alone, ["degraded", 1, 2]), (other, [1, "degraded", 2])):
             await reader.wait(*expected)
+
+
+async def test_history_is_not_asked_for_while_its_store_is_out_of_reach() -> None:
+    class Distant(FetchingLog):
+        async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+            assert not self.degraded
+            return await super().read(after, limit, size)
+
+    log = Distant("news")
+    await log.append(1)
+    await log.close()
+    log.set_degraded(True)
+    async with serving(Served(x=StreamResponse(log))) as url, exchange(url, "/x", SSE_HEADERS) as got:
+        body = await got.until(b'{"degraded":true}\n\n')
+        log.set_degraded(False)
+        assert values(body + await got.rest()) == ["degraded", "degraded", 1, "done"]
 
 
 @on_each_loop
