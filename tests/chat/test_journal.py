@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tailrace.chat.journal import EXCERPT, Journal, LogChunks, excerpt_of, printable, request_id
+from tailrace.chat.journal import EXCERPT, Journal, LogChunks, excerpt_of, printable, request_id, without_secrets
 from tailrace.chat.store import Turn
 
 TURN = Turn(
@@ -121,6 +121,25 @@ def test_a_bad_end(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_excerpt_is_one_short_harmless_line(message: str, excerpt: str) -> None:
     assert excerpt_of(message) == excerpt
     assert len(excerpt) <= EXCERPT
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://me:a/b?c#d@e@host:1/0", "redis://***@host:1/0"),
+        ("rediss+sentinel://:pw@a,b:2/it", "rediss+sentinel://***@a,b:2/it"),
+        ("from http://a:b@c/d, http://e:f/g@h or http://i/j", "from http://***@c/d, http://***@h or http://i/j"),
+        ("'http://a/b','me@c'", "'http://a/b','me@c'"),
+        ("no sk-0123 nor AIza_x, mail me@host", "no *** nor ***, mail me@host"),
+    ],
+)
+def test_keys_and_passwords_are_hidden(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def test_hiding_takes_no_longer_for_many_addresses() -> None:
+    text = "x://" * 100_000
+    assert without_secrets(text) == text
 
 
 @pytest.mark.parametrize(

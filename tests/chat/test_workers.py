@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ import pytest
 
 from tailrace import Engine
 from tailrace.chat.rendering import PATH as HTML
+from tailrace.chat.workers import streams_of
 from tests.chat.api.talking import begun, lines, text
 from tests.chat.store.postgresql import postgresql_server
 from tests.log.redis.redis_server import redis_server
@@ -339,3 +340,13 @@ async def test_readers_of_a_worker_that_stops_go_on_at_another(mortal: Worker, s
     assert numbers == list(range(1, len(numbers) + 1))
     assert await second.replies(session_id) == [(text(early + late), "complete")]
     assert await asyncio.to_thread(mortal.process.wait, BOUND) in (0, -signal.SIGTERM)
+
+
+async def test_the_place_of_the_streams_shows_no_password() -> None:
+    with redis_server() as redis:
+        redis.ask("CONFIG", "SET", "requirepass", "pass/word")
+        url = f"redis://:pass%2Fword@127.0.0.1:{redis.port}/0?password=pass/word"
+        async with aclosing(Engine(url)) as engine:
+            streams = await streams_of(engine, url)
+    assert streams is not None
+    assert streams.place == f"redis://***@127.0.0.1:{redis.port}/0"

@@ -83,7 +83,9 @@ def test_the_environment_names_proxies_but_none_for_this_machine(
 
 def test_a_password_is_not_shown() -> None:
     assert Proxy("http://me:secret@one:1", "A").shown == "http://me:…@one:1"
-    assert Proxy("http://me@one:1", "A").shown == "http://me@one:1"
+    assert Proxy("http://me:a/b:c@secret@one:1", "A").shown == "http://me:…@one:1"
+    for url in ("http://me@one:1", "http://one:1"):
+        assert Proxy(url, "A").shown == url
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])

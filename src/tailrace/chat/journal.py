@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -153,12 +154,21 @@ def _named(event: str, turn: Turn) -> dict[str, Any]:
 _HARMFUL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINER = "\u200d"  # joins the parts of an emoji
 
+HIDDEN = "***"
+# A password may have characters that should be percent-encoded. A run ends at the next URL, for the sake of speed, too.
+_SECRETS = re.compile(r"\b(?:sk-|AIza)[\w-]+|(?<=://)(?:(?!://)[^\s\"'<>])+(?=@)")
+
 
 def printable(text: str) -> str:
     r"""Return the text on one line, with an escape like `\x1b` for each character that could control a terminal."""
     if text.isprintable():
         return text
     return "".join(_escaped(char) if category(char) in _HARMFUL and char != _JOINER else char for char in text)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with `***` for what looks like a key, and for the users and passwords of URLs."""
+    return _SECRETS.sub(HIDDEN, text)
 
 
 def _escaped(char: str) -> str:

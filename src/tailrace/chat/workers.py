@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from secrets import token_urlsafe
 from typing import Any
 
 from .. import Engine, Log, LogClosed, LogReset, Retention, StoreUnavailable, Writer, encode_data
+from .journal import without_secrets
 from .store import Store, StoreError, Streams
 
 logger = logging.getLogger("tailrace.chat")
@@ -47,8 +47,8 @@ async def streams_of(engine: Engine, url: str | None) -> Streams | None:
     """
     if not engine.store.shared:
         return None
-    place = re.sub(r"//[^/?#]*@", "//", (url or "another store").partition("?")[0])  # without a password
-    return Streams(await _identity_of(engine), place)
+    place = (url or "another store").partition("?")[0]  # an option may be a password
+    return Streams(await _identity_of(engine), without_secrets(place))
 
 
 async def _identity_of(engine: Engine) -> bytes:

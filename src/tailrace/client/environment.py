@@ -7,11 +7,12 @@ clear error instead of a library's traceback.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from dataclasses import dataclass
 from importlib.util import find_spec
 from ipaddress import ip_address
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from .errors import UnusableEnvironment
@@ -37,11 +38,8 @@ class Proxy:
 
     @property
     def shown(self) -> str:
-        """The address without its password."""
-        parts = urlsplit(self.url)
-        if parts.password is None:
-            return self.url
-        return urlunsplit(parts._replace(netloc=f"{parts.username}:…@{parts.netloc.rpartition('@')[2]}"))
+        """The address without its password, even if that has a character that should be percent-encoded."""
+        return re.sub(r"(?<=://)([^:@]*):.*@", r"\1:…@", self.url)
 
     def failed(self, reason: str, host: str) -> UnusableEnvironment:
         """Return the error for a proxy that fails for a host."""

@@ -102,6 +102,12 @@ def test_a_bad_address_is_said(url: str) -> None:
     assert str(caught.value) == f"expected OLLAMA_BASE_URL to be http://host or https://host, but got {url!r}"
 
 
+@pytest.mark.parametrize("url", ["http://me:pw/secret@host", "me:secret@host"])
+def test_a_bad_address_is_said_without_its_password(url: str) -> None:
+    with pytest.raises(UnusableModel, match=r"but got one with a password that cannot be read$"):
+        resolve_model("ollama:qwen3", {"OLLAMA_BASE_URL": url})
+
+
 def test_addresses() -> None:
     assert resolve_model("ollama:qwen3", {}).base_url == OLLAMA
     assert resolve_model("ollama:qwen3", {"OLLAMA_BASE_URL": "http://[::1]:1/v1"}).base_url == "http://[::1]:1/v1"

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic_ai import exceptions as vendor
 
-from ..journal import printable
+from ..journal import HIDDEN, printable, without_secrets
 from .base import ModelError
 from .spec import PROVIDERS, VARIABLE, ModelSpec
 from .upstream import Proxy, UpstreamFault
@@ -185,11 +185,6 @@ LONGEST = 1000
 SHORTEST_KEY = 8
 """The least characters of a real key. If a server needs no key, people set something like `OPENAI_API_KEY=none`."""
 
-HIDDEN = "***"
-
-# Strings that look like keys, and passwords in URLs. They need not be this server's own: a proxy may quote its key.
-_SECRETS = re.compile(r"\b(?:sk-|AIza)[\w-]+|(?<=://)[^/?#@\s]+(?=@)")
-
 
 class Causes:
     """Logs the cause of each failure of one model once, without keys."""
@@ -223,7 +218,7 @@ class Causes:
     def _hide(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
-        return _SECRETS.sub(HIDDEN, text)
+        return without_secrets(text)  # they need not be this server's own: a proxy may quote its key
 
 
 def _texts(error: Exception) -> list[str]:

@@ -165,7 +165,8 @@ def _base_url(provider: Provider, environment: Mapping[str, str]) -> str | None:
     except ValueError:  # a port that is not a number, or brackets without an IPv6 address
         valid = False
     if not valid:
-        raise UnusableModel(f"expected {provider.address} to be http://host or https://host, but got {url!r}")
+        got = "one with a password that cannot be read" if "@" in url else repr(url)
+        raise UnusableModel(f"expected {provider.address} to be http://host or https://host, but got {got}")
     return url
 
 
