@@ -118,7 +118,10 @@ class Connection:
             self._tail.news.act = self._send_news
 
     def _send_news(self) -> Awaitable[None] | None:
-        """Return what sends the news in place of the task, or None if the task must wake. It gets an error, too."""
+        """Return what sends the news in place of the task, or None if the task must wake.
+
+        An error is raised in the task, which answers it as one of its own.
+        """
         tail = self._tail
         if tail.log.outcome is not None:
             return None
