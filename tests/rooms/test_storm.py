@@ -99,7 +99,11 @@ class Member:
         query = f"name={self.name}" + (f"&after={self.cursor}" if resumes else "")
         async with self.storm.connecting:
             connection = await websockets.connect(
-                f"{door}/rooms/{self.room}?{query}", compression=None, open_timeout=PATIENCE, ping_interval=None
+                f"{door}/rooms/{self.room}?{query}",
+                compression=None,
+                open_timeout=PATIENCE,
+                ping_interval=None,
+                max_queue=None,  # a client with a full queue reads no answer to its close, and waits for ten seconds
             )
         self.runs.append(Run(Cursor.parse(self.cursor).offset if resumes else None))
         try:
