@@ -14,6 +14,7 @@ from tailrace import Engine
 from tailrace.errors import LogClosed, LogReset, StoreUnavailable
 from tailrace.events import DONE
 from tailrace.flow import Retention
+from tailrace.log.redis import held
 from tailrace.log.redis.scripts import CREATE, Keys
 from tailrace.log.redis.store import RedisStore
 from tailrace.log.store import Keeping
@@ -23,6 +24,7 @@ from tests.log.redis.stores import (
     QUICK,
     SLOW,
     attached,
+    data_of,
     found,
     read_all,
     settled,
@@ -405,6 +407,43 @@ async def test_a_log_goes_on_after_its_store_was_closed(redis: RedisServer) -> N
         with log.tail() as tail:
             assert list(await log.append(3)) == [3]
             assert await take(tail, 3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("use", ["read", "catch_up"])
+async def test_a_log_is_asked_about_after_its_store_was_closed(
+    redis: RedisServer, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "HELD_BYTES", 1)
+    async with stores(redis.url) as (one, other):
+        log = await one.attach(NAME, Retention())
+        await log.append(1)
+        await log.append(2)
+        await one.aclose()
+        await (await other.attach(NAME, Retention())).append(3)
+        if use == "read":
+            assert data_of(await log.read(0, 1)) == [1]
+        else:
+            await log.catch_up()
+            assert log.top == 3
+
+
+async def test_a_store_that_is_used_while_it_closes_closes(redis: RedisServer) -> None:
+    async with stores(redis.url, 1) as (store,):
+        log = await store.attach(NAME, Retention())
+        closed = asyncio.Event()
+
+        async def append() -> None:
+            while not closed.is_set():
+                await log.append(1)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(append())
+            await until(lambda: log.top > 100)
+            async with asyncio.timeout(LIMIT):
+                await store.aclose()
+            closed.set()
+        assert data_of(await log.read(0, log.top)) == [1] * log.top
 
 
 async def test_a_failure_in_the_background_is_logged(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:

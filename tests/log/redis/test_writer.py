@@ -369,6 +369,26 @@ async def test_a_writer_gives_up_what_cannot_be_stored_when_its_log_ends(redis: 
         assert writer.log.top == 0
 
 
+async def test_a_writer_whose_store_is_closed_waits_for_nothing(own_redis: RedisServer) -> None:
+    async with stores(own_redis.url, 1) as (store,):
+        idle = await store.lease(await store.create("/idle", Retention()))
+        writer = await leased(store)
+        own_redis.freeze()
+        write(writer, 1)
+        flushing = asyncio.create_task(writer.flush())
+        await store.aclose()
+        own_redis.thaw()
+        async with asyncio.timeout(LIMIT):
+            with pytest.raises(LogFenced):
+                await flushing
+            for each in (writer, idle):
+                with pytest.raises(LogFenced):
+                    write(each, 2)
+                await each.release()
+            assert await writer.end(DONE, patience=LIMIT) is None
+            assert await idle.end(DONE, patience=LIMIT) == DONE  # there is nothing that it has not stored
+
+
 async def test_a_lease_is_given_once_at_a_time(redis: RedisServer) -> None:
     async with stores(redis.url, 1) as (store,):
         log = await store.attach(NAME, Retention())

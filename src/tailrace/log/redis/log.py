@@ -170,6 +170,7 @@ class RedisLog(Mirror):
         """Fetch batches, once for all readers that ask for the same ones meanwhile."""
         if (fetch := self._fetches.get((after, size))) is None:
             fetching = repeatedly(lambda: self._home.fetch(self, after, size), self._home.patience)
+            self._home.open()
             fetch = self._fetches[after, size] = self._home.spawn(fetching)
             fetch.add_done_callback(lambda _: self._fetches.pop((after, size)))
         return await asyncio.shield(fetch)

@@ -73,8 +73,11 @@ class Home(Protocol):
         Raise StoreUnavailable.
         """
 
+    def open(self) -> None:
+        """Use the store again if it was closed."""
+
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run something in the background until it is done or the store is closed."""
+        """Run something in the background until it is done or the store is closed. It may be closed already."""
 
     def used(self, log: Mirror) -> None:
         """Note that a log is read or written here, or is no longer."""
@@ -96,6 +99,9 @@ class Leased(Protocol):
 
     async def append(self, rows: Sequence[Row]) -> range:
         """Write rows and wait until they are stored. Return their offsets."""
+
+    def lose(self) -> None:
+        """Write no more, because the lease is lost."""
 
     @property
     def behind(self) -> bool:
@@ -374,6 +380,7 @@ class Mirror(Log):
         if begun is not None and not begun.done():
             await asyncio.wait([begun])  # the store may have answered it before this call
         if self._load is begun:
+            self._home.open()
             self._load = self._home.spawn(self._reload())
         assert self._load is not None
         await asyncio.shield(self._load)

@@ -168,15 +168,21 @@ class RedisStore(LogStore):
         if servers.connected:
             with suppress(Unreachable, Refused):
                 await self._beat.leave()
+        # In one step: from the first wait on, somebody may use the store again.
         self._servers = None
+        self._telling = {}
+        for log in self._mirrors.held:
+            if log.writer is not None:
+                log.writer.lose()
+                log.writer = None
+        self._keeper.clear()
+        self._mirrors.clear()
         for task in (tasks := tuple(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._telling.clear()
-        self._keeper.clear()
-        self._mirrors.clear()
         await servers.aclose()
-        await asyncio.gather(*self._tasks, return_exceptions=True)  # of those to whom it was news
+        left = [task for task in self._tasks if task.cancelling()]  # of those to whom the end of a connection was news
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _create(
         self, name: str, retention: Retention, epoch: str, *, passing: bool = False, fingerprint: bytes = b""
@@ -253,6 +259,9 @@ class RedisStore(LogStore):
 
     async def fetch(self, log: Mirror, after: int, size: int) -> list[Batch]:
         return batches_of(await self.run(log.name, log.keys, PAGE, after, size))
+
+    def open(self) -> None:
+        self._open()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
@@ -379,12 +388,13 @@ class RedisStore(LogStore):
 
     async def _tell_all(self, log: Mirror) -> None:
         """Tell the store one thing of a log after the other, so that it ends up with the last one."""
+        telling = self._telling  # a store that is used again after its end has another one
         try:
-            while self._telling[log]:
-                self._telling[log] = False
+            while telling[log]:
+                telling[log] = False
                 await self._tell(log)
         finally:
-            del self._telling[log]
+            del telling[log]
 
     async def _tell(self, log: Mirror) -> None:
         """Tell the store whether this process has readers of a log, or writes it, and renew the expiry."""

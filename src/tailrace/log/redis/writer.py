@@ -233,10 +233,7 @@ class RedisWriter(Writer):
         self._forgotten = isinstance(refusal, LogFenced) and not refusal.fence
         with suppress(StoreUnavailable):
             await self.log.refresh()
-        self._released = True
-        if self.log.control.fence == self.fence:
-            self.log.set_control(leased=False)  # so that the producer hears of it
-        self._changed(self.log)
+        self.lose()
 
     def _settle(self, error: Exception | None = None) -> None:
         """Tell those who wait for a flush what has become of a batch."""
@@ -250,6 +247,13 @@ class RedisWriter(Writer):
             log.make_room()
 
     # Losing the log
+
+    def lose(self) -> None:
+        """Write no more, because the lease is lost."""
+        self._released = True
+        if self.log.control.fence == self.fence:
+            self.log.set_control(leased=False)  # so that the producer hears of it
+        self._changed(self.log)
 
     def _changed(self, log: Log) -> None:
         if self.lost and not self._refuses:
