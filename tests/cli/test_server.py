@@ -120,7 +120,7 @@ async def test_a_third_signal_ends_what_does_not_end(tmp_path: Path) -> None:
         url = urlsplit(await running.url())
         # A request that never comes to its end keeps a server waiting.
         _, writer = await asyncio.open_connection("127.0.0.1", url.port)
-        writer.write(b"POST /chat/stream HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n")
+        writer.write(b"POST /chat/stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
         await writer.drain()
         async with client(url.geturl()) as chat:
             await chat.get("/health")
