@@ -60,11 +60,12 @@ def free_port() -> int:
 
     The system gives it to no connection, and to no server that asks for any port: it has higher ones for them
     (`ip_local_port_range`), and so for the bus of a Redis Cluster, whose port is greater by 10,000. Each process of
-    pytest-xdist has ports of its own. Otherwise, two could choose the same one before a server has it.
+    pytest-xdist has ports of its own. Otherwise, two could choose the same one before a server has it. Browsers refuse
+    the port 10,080, so all are above it.
     """
     own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PROCESSES
     while True:
-        port = 10_000 + secrets.randbelow(12_000 // PROCESSES) * PROCESSES + own
+        port = 10_096 + secrets.randbelow(12_000 // PROCESSES) * PROCESSES + own
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
