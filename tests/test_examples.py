@@ -48,7 +48,6 @@ def test_there_are_five_and_each_is_short() -> None:
         assert len(text.splitlines()) - (ast.parse(text).body[0].end_lineno or 0) <= longest
 
 
-@pytest.mark.timeout(180)
 def test_all_examples_run_one_after_another_as_their_docstrings_say() -> None:
     command = [sys.executable, str(FOLDER)]
     tour = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=170, check=False)
