@@ -36,7 +36,7 @@ from tests.silence import silent_loop as silent_loop
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
 
-LIMIT = 10.0
+LIMIT = 30.0
 
 
 class Reader:

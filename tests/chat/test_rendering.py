@@ -95,7 +95,7 @@ async def test_a_stop_does_not_cost_the_rest_of_the_reply(monkeypatch: pytest.Mo
 
     def wait(self: object, text: str) -> dict[int, str]:
         begun.set()
-        assert proceed.wait(10)
+        assert proceed.wait(30)
         return {1: text}
 
     monkeypatch.setattr("tailrace.chat.markdown.Renderer.feed", wait)

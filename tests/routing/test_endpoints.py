@@ -225,7 +225,7 @@ async def test_a_generator_suspended_at_its_yield_is_closed() -> None:
     async with client_of(app) as client:
         async with client.stream("GET", "/x", headers=SSE_HEADERS) as answer:
             await anext(answer.aiter_bytes())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await closed.wait()
 
 
