@@ -309,6 +309,7 @@ async def test_readers_and_publishers_learn_that_all_is_lost(redis: RedisServer,
     async with stores(redis.url) as (one, other):
         here, there = await shared(one, other)
         await here.append(1)
+        await until(lambda: there.top == 1)
         with there.tail(1) as tail:
             redis.ask("FLUSHALL")
             if not probed:
