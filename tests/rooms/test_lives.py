@@ -129,10 +129,10 @@ async def test_members_at_a_dead_process_leave_whoever_is_left(redis: RedisServe
 
 
 async def test_members_of_a_quiet_room_are_kept(redis: RedisServer) -> None:
-    engine = small_engine(url=RedisStore(redis.url, Keeping(idle=0.5), pace=Pace(interval=0.05, linger=0.05)))
+    engine = small_engine(url=RedisStore(redis.url, Keeping(idle=1.0), pace=Pace(interval=0.05, linger=0.05)))
     async with House(engine=engine).open() as house, house.enter("red", "ada") as ada:
         await ada.hear()
-        await asyncio.sleep(1)
+        await asyncio.sleep(1.5)
         assert await house.members("red") == ["ada"]
 
 

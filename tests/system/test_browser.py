@@ -107,15 +107,15 @@ async def test_an_event_source_sees_every_event_once_although_its_connection_is_
 async def test_an_event_source_is_told_of_an_error_by_name_and_stays_away(page: Page) -> None:
     await page.evaluate(LISTEN, "/mishap")
     found = await events(page, "source.readyState == EventSource.CLOSED")
-    assert [(event["type"], event.get("data")) for event in found[:2]] == [
+    # Chromium may throw away what came right before a broken end. Then it comes back, and gets it again.
+    assert [(event["type"], event["data"]) for event in found if event.get("data")] == [
         ("reading", {"n": 1}),
         ("error", {"code": "pump", "message": "the pump broke"}),
     ]
-    # What follows are the browser's own: the connection ended, and the answer to coming back was 204.
-    assert [(event["type"], event.get("data"), event["state"]) for event in found[2:]] == [
-        ("error", None, 0),
-        ("error", None, 2),
-    ]
+    # The others are the browser's own: connections ended, and the answer to coming back was 204.
+    *ended, refused = [(event["type"], event["state"]) for event in found if not event.get("data")]
+    assert set(ended) == {("error", 0)}
+    assert refused == ("error", 2)
 
 
 async def test_fetch_reads_lines_as_they_come(page: Page, control: httpx.AsyncClient, name: str) -> None:
