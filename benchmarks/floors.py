@@ -201,10 +201,7 @@ _KEPT = (
 )
 _JSON = "most of the time is the JSON of the chunks, which pydantic_core reads twice as fast as Python's json"
 _PIECES = "a third of the time is httpx's, which both read from, and a piece passes from it to the core and back"
-_APPEND = (
-    "the script in Redis checks the incarnation, the end and the writer, and keeps the batch; its message also comes "
-    "back to the publisher, which stays subscribed for some seconds after it has asked for the log"
-)
+_APPEND = "the script in Redis checks the incarnation, the end and the writer, and keeps the batch"
 _MIRROR = (
     "each message is split and compared with what came before, and its event is kept for all readers of the process; "
     "the kernel's part of a message is the same for both"
