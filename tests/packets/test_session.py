@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import Counter
 from contextlib import suppress
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from tailrace.packets.kept import Kept, Share
 from tailrace.packets.sessions import owner_of
 from tailrace.pulse import Pulse
 from tailrace.routing.body import BodyRefused
+from tailrace.stepping import HOLD, STEPS
 from tests.packets.apps import Recorded, client_of, data, echo, insist, opened, resumed
 from tests.raw import BOUND
 from tests.sources import soon, turns
@@ -825,21 +827,27 @@ async def test_an_inbox_that_cannot_be_forgotten(
 
 
 async def test_a_flood_of_one_hook_leaves_the_others_in_peace() -> None:
-    async def busy(session: ClientSession, packet: SocketPacket) -> None:
-        """Never wait for anything."""
+    turn = 0
+    handled = Counter[int]()  # how many packets were handled in each turn of the event loop
 
-    recorded = Recorded()
-    recorded.read = busy  # type: ignore[method-assign]
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def compute(session: ClientSession, packet: SocketPacket) -> None:
+        """Take long, and never wait for anything."""
+        handled[turn] += 1
+        end = perf_counter() + HOLD / 4
+        while perf_counter() < end:
+            pass
+
+    counting = asyncio.create_task(count_turns())
+    recorded = Recorded(compute)
     async with client_of(recorded) as client, opened(client, data(0)) as talk:
-        ticks = 0
-
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                await asyncio.sleep(0)
-                ticks += 1
-
-        ticking = asyncio.create_task(tick())
-        await talk.say(*(data(number) for number in range(1_000)))
-        ticking.cancel()
-        assert ticks > 10
+        await talk.say(*(data(number) for number in range(1, 61)))
+        await recorded.until(60)
+    counting.cancel()
+    assert handled.total() == 61
+    assert max(handled.values()) <= STEPS

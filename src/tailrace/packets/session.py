@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import Enum
+from time import perf_counter
 from typing import Any, TypeVar
 
 from anyio import from_thread
@@ -16,22 +17,20 @@ from starlette.exceptions import HTTPException
 
 from ..cursor import new_stream_id
 from ..errors import LogClosed, LogFenced, LogReset, StreamError
-from ..events import Outcome
+from ..events import Entries, Outcome
 from ..flow import Flow, LogStatistics
 from ..log.base import Log
 from ..packet import PacketType, RequestFailed, SocketPacket
 from ..producer import UNTOLD, Producer, State
 from ..routing.endpoints import describe_http_error
-from ..wire.packets import RESULT_SENT
+from ..stepping import HOLD, STEPS
+from ..wire.packets import RESULT, RESULT_SENT
 from .hooks import Hooks
 from .inbox import Inbox, Rules
 
 T = TypeVar("T")
 
 logger = logging.getLogger("tailrace")
-
-TURN = 64
-"""The number of packets after which other tasks get to run, even if the hooks never suspend."""
 
 
 class SessionState(Enum):
@@ -110,7 +109,7 @@ class ClientSession:
         if packet.packet_type not in self._rules.types:
             known, got = ", ".join(sorted(self._rules.types)), packet.packet_type
             raise ValueError(f"expected a packet type among {known}, but got {got!r}")
-        if packet.packet_type == PacketType.RESULT:
+        if packet.packet_type == RESULT:
             await self._producer.send(packet, last=RESULT_SENT)
             self.inbox.tail.close()  # the hooks get no more packets
         else:
@@ -224,15 +223,8 @@ class ClientSession:
         inbox = self.inbox
         try:
             async for entries in inbox.tail:
-                for count, (offset, json) in enumerate(zip(entries.offsets, entries.json, strict=True), 1):
-                    if count % TURN == 0:
-                        await asyncio.sleep(0)
-                    if self.dead:
-                        await asyncio.sleep(0)  # a cancellation arrives here, and not in the disconnect hook
-                        return
-                    if offset not in entries.events:  # the packets have no names
-                        await self._take(offset, inbox.take(offset, json))
-                    inbox.taken = offset
+                if not await self._take(entries):
+                    return
                 await inbox.report(len(entries) - len(entries.events))
         except LogReset as reset:
             logger.error("session %s: its inbox is lost (%s)", self.id, reset.reason)
@@ -241,19 +233,37 @@ class ClientSession:
                 "the inbox", StreamError("the server has lost packets of this session", code="packets_lost")
             )
 
-    async def _take(self, offset: int, packet: SocketPacket) -> None:
-        """Call the read hook with a packet, unless it is a repetition or a request's answer."""
+    async def _take(self, entries: Entries) -> bool:
+        """Call the read hook with the packets of a batch. Return False if the session is to end before the last one."""
+        inbox, hook = self.inbox, self._hooks.packet
+        end = perf_counter() + HOLD
+        for count, (offset, json) in enumerate(zip(entries.offsets, entries.json, strict=True), 1):
+            if count % STEPS == 0 and perf_counter() > end:
+                await asyncio.sleep(0)
+                end = perf_counter() + HOLD
+            if self.dead:
+                await asyncio.sleep(0)  # a cancellation arrives here, and not in the disconnect hook
+                return False
+            # The packets have no names.
+            if offset not in entries.events and self._is_due(offset, packet := inbox.take(offset, json)):
+                self._handled += 1
+                try:
+                    await hook(self, packet)
+                except Exception as error:  # a hook may raise anything
+                    await self._fail("the read hook", error)
+                    raise
+            inbox.taken = offset
+        return True
+
+    def _is_due(self, offset: int, packet: SocketPacket) -> bool:
+        """Tell whether the read hook gets a packet, which is neither a repetition nor a request's answer."""
         if packet.id is not None and not self._is_new(packet.id):
             self._repeated += 1
-        elif offset in self._answered:
+            return False
+        if offset in self._answered:
             self._answered.discard(offset)
-        elif packet.reply_to not in self._requests:
-            self._handled += 1
-            try:
-                await self._hooks.packet(self, packet)
-            except Exception as error:  # a hook may raise anything
-                await self._fail("the read hook", error)
-                raise
+            return False
+        return packet.reply_to not in self._requests
 
     async def _attend(self, work: Coroutine[Any, Any, T]) -> T:
         try:
