@@ -165,6 +165,19 @@ async def test_words_that_json_does_not_have_are_texts_inside_of_strings() -> No
         assert (await talk.packet())["payload"] == "NaN, Infinity"
 
 
+async def test_each_line_of_a_body_is_read_for_itself() -> None:
+    recorded = Recorded()
+    async with client_of(recorded) as client, opened(client, data("first")) as talk:
+        lines = [data("AP8=", encoding="base64"), data("NaN"), data('"encoding"')]
+        assert (await talk.say(*lines)).status_code == 202
+        body = b'{"packet_type":"DATA","payload":"NaN"}\n{"packet_type":"DATA","payload":NaN}'
+        refused = await client.post(talk.address, content=body, headers={"Content-Type": "application/x-ndjson"})
+        assert (refused.status_code, refused.json()["detail"][:22]) == (400, "line 2: expected JSON,")
+        await talk.say(data("bye"))
+        await talk.rest()
+    assert recorded.calls[1:] == ["first", b"\0\xff", "NaN", '"encoding"', "bye", "disconnect"]
+
+
 async def test_a_client_that_floods() -> None:
     async def read(session: ClientSession, packet: SocketPacket) -> None:
         await released.wait()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,9 +27,10 @@ async def read_packets(request: Request, rules: Rules) -> Parcel:
     if not lines:
         raise BodyRefused("expected a packet, but got an empty body", code="bad_json", status=400)
     packets: list[SocketPacket] = []
+    decode = _decoder(rules.model, lines)
     for line in lines:
         try:
-            packets.append(_read(line, rules))
+            packets.append(_read(line, rules, decode))
         except BodyRefused as error:
             if len(lines) > 1:
                 error.message = f"line {len(packets) + 1}: {error.message}"
@@ -42,15 +44,28 @@ async def read_packets(request: Request, rules: Rules) -> Parcel:
     return Parcel(kept, packets if sum(map(len, kept)) <= MAX_READ else ())
 
 
-def _read(line: bytes, rules: Rules) -> SocketPacket:
+def _decoder(model: type[SocketPacket], lines: Sequence[bytes]) -> Callable[[bytes], SocketPacket]:
+    """Return what reads a packet from each of these lines, or raises ValueError."""
+    # Measured: to search each line for these takes a fifth of the time of a packet.
+    body = b"\n".join(lines)
+    if any(word in body for word in (b"NaN", b"Infinity", b'"encoding"')):
+        return partial(_decode, model)
+    return partial(model.__pydantic_validator__.validate_json, extra="forbid")
+
+
+def _decode(model: type[SocketPacket], line: bytes) -> SocketPacket:
+    if b"NaN" in line or b"Infinity" in line:
+        from_json(line, allow_inf_nan=False)  # which pydantic would accept outside of strings
+    return model.decode(line, strict=True)
+
+
+def _read(line: bytes, rules: Rules, decode: Callable[[bytes], SocketPacket]) -> SocketPacket:
     """Read a packet. Raise BodyRefused if it is not valid."""
     if len(line) > rules.limits.packet:
         message = f"expected a packet of at most {rules.limits.packet} bytes, but got {len(line)}"
         raise BodyRefused(message, code="packet_too_large", status=413)
     try:
-        if b"NaN" in line or b"Infinity" in line:
-            from_json(line, allow_inf_nan=False)  # which pydantic would accept outside of strings
-        packet = rules.model.decode(line, strict=True)
+        packet = decode(line)
     except ValidationError as error:
         raise _refusal(line, error) from None
     except ValueError as error:
