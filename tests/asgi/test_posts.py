@@ -166,6 +166,18 @@ async def test_a_client_is_held_back_while_too_much_is_unposted(fitting: list[st
     assert [line for body in target.bodies for line in body] == [*fitting, more]
 
 
+async def test_a_message_that_has_no_room_is_not_taken() -> None:
+    target = Target()
+    assert [target.posts.put_nowait(text) for text in ["x"] * MAX_MESSAGES + ["y", " "]] == [
+        *[True] * MAX_MESSAGES,
+        False,
+        True,  # nothing to post
+    ]
+    target.posts.begin()
+    await target.posts.drain()
+    assert target.bodies == [["x"] * MAX_MESSAGES]
+
+
 async def test_of_several_lines_only_the_bad_ones_are_refused() -> None:
     def judge(lines: list[str]) -> Answer:
         bad = [line for line in lines if line.startswith("bad")]

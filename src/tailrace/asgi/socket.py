@@ -111,7 +111,9 @@ class _Bridge(Relay):
             if (text := await self._next_text()) is not None:
                 return {"type": "http.request", "body": text.encode(), "more_body": False}
         while not self._closed and (text := await self._next_text()) is not None:
-            await self._obey(text)
+            # `_obey` would take three coroutines for each message.
+            if self._posts is None or is_stop(text) or not self._posts.put_nowait(text):
+                await self._obey(text)
         if self._posts is not None:
             # The client sent these messages before it left, so the application gets them first.
             await self._posts.drain()
@@ -186,9 +188,13 @@ class _Bridge(Relay):
             if not message.get("more_body", False):
                 self._ended = True
                 texts = (*texts, *self._messages.close())
-            for text in texts:
-                if not self._mute:
-                    await self.see_out(self.onward(_message(text)))
+            await self.see_out(self._send_all(texts))
+
+    async def _send_all(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            if self._mute:
+                break
+            await self.onward(_message(text))
 
     @staticmethod
     def spell(part: bytes) -> Message | None:
