@@ -155,6 +155,18 @@ async def test_a_frame_that_is_not_the_next_is_not_taken(redis: RedisServer, fra
         assert log.top == top
 
 
+@pytest.mark.parametrize("rows", ["2", "name\n2", "2\n3"])
+async def test_a_frame_that_comes_again_is_no_news(redis: RedisServer, rows: str) -> None:
+    async with stores(redis.url, 1, pace=SLOW) as (store,):
+        [log] = await shared(store)
+        await log.append(1)
+        count = 2 if rows.endswith("3") else 1
+        frame = f"+ {log.epoch} {1 + count} {count} other {log.cursor(1).tag} {1 + count} 0\n{rows}".encode()
+        for _ in range(2):
+            log.hear(frame)
+            assert (log.top, log.stale) == (1 + count, False)
+
+
 async def test_the_end_is_not_told_before_what_is_missing(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = await shared(one, other)

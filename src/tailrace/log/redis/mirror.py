@@ -259,11 +259,15 @@ class Mirror(Log):
         if data[0] != BATCH:
             self.receive(parse(data))
             return
-        _, epoch, top, _, tag, prev, _, rest = fields = split_batch(data)
+        _, epoch, top, n, tag, prev, _, rest = fields = split_batch(data)
         if epoch == self.wire_epoch and self.lost is None:
-            # Most frames are the next entry, without a name, of a stream that was not trimmed.
-            lines = rest.split(b"\n")
-            if len(lines) == 2 and lines[0].isdigit() and self._take_entry(top, prev, tag, lines[1]):
+            if n == b"1":
+                # Most frames are the next entry, without a name, of a stream that was not trimmed.
+                lines = rest.split(b"\n")
+                if len(lines) == 2 and lines[0].isdigit() and self._take_entry(top, prev, tag, lines[1]):
+                    return
+            # What this process has appended itself, the reply may have said already. To read it again takes longer.
+            if tag == self._held.tag and int(top) == self.top:
                 return
         self.receive(batch_of(fields))
 
