@@ -103,9 +103,10 @@ class Sessions:
                 return
             raise self._ended(outbox, parcel)
         self._require_room(outbox, log, inbox, parcel)
+        digest = parcel.digest
         self._adding[outbox.stream] += len(parcel.lines)
         try:
-            name = None if key is None else hashlib.sha256(b"\n".join([key.encode(), *parcel.lines])).hexdigest()
+            name = None if key is None else hashlib.sha256(key.encode() + digest).hexdigest()
             await (log.add(parcel.rows, key=name) if inbox is None else inbox.add(parcel, key=name))
         except LogClosed:
             raise self._ended(outbox, parcel) from None
@@ -113,7 +114,7 @@ class Sessions:
             self._adding[outbox.stream] -= len(parcel.lines)
             if not self._adding[outbox.stream]:
                 del self._adding[outbox.stream]
-        self._remember(outbox, parcel)
+        self._remember(outbox, digest)
 
     def _require_room(self, outbox: Log, log: Log, inbox: Inbox | None, parcel: Parcel) -> None:
         """Raise BodyRefused if the inbox is full, or all sessions keep too much. `inbox` is its end in this process."""
@@ -130,8 +131,8 @@ class Sessions:
             )
             raise BodyRefused(message, code="sessions_full", status=503, reply_to=self._only_id(parcel))
 
-    def _remember(self, outbox: Log, parcel: Parcel) -> None:
-        self._last[outbox.stream] = parcel.digest
+    def _remember(self, outbox: Log, digest: bytes) -> None:
+        self._last[outbox.stream] = digest
         self._last.move_to_end(outbox.stream)
         if len(self._last) > REMEMBERED:
             self._last.popitem(last=False)
