@@ -54,7 +54,7 @@ async def test_everything_that_happens_to_a_session_is_told(tmp_path: Path) -> N
         assert {name: created[name] for name in listed} == listed
         assert (begin["title"], begin["message_count"], begin["stream_id"]) == ("Hello", 2, info["stream_id"])
         assert (end["stream_id"], end["state"], end["updated"]) == (info["stream_id"], "complete", answered["updated"])
-        assert end["updated"] > begin["updated"]
+        assert end["updated"] >= begin["updated"]  # the same if the reply took less than half a millisecond
         assert (renamed["title"], renamed["message_count"]) == ("Greetings", 2)
         assert (cleared["title"], cleared["message_count"]) == ("Greetings", 0)
         assert deleted["updated"] >= cleared["updated"]
