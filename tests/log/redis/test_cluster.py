@@ -434,3 +434,28 @@ async def test_a_replica_takes_the_place_of_a_master_that_is_killed() -> None:
                 assert list(await here.append(2)) == [2]
                 assert await take(tail, 1) == [2]
             master.start()
+
+
+async def test_a_process_finds_the_new_master_if_it_did_nothing_when_the_old_one_was_killed() -> None:
+    """None of its commands fails, and the server that is gone has its counter, so that its rounds cannot begin."""
+    pace = replace(PACE, interval=1.0)
+    with redis_cluster(3, 3) as cluster:
+        async with asyncio.timeout(4 * LIMIT), stores(cluster.url, pace=pace) as (one, other):
+            master = cluster.master_of("{tailrace}")
+            name = name_at(cluster, master)
+            here, there = await one.attach(name, Retention()), await attached(other, name)
+            with there.tail() as tail:
+                assert list(await here.append(1)) == [1]
+                assert await take(tail, 1) == [1]
+                await until(lambda: cluster.in_step(master))
+                await until(lambda: rests(other))
+                master.kill()
+                assert list(await here.append(2)) == [2]
+                assert await take(tail, 1) == [2]
+            master.start()
+
+
+def rests(store: RedisStore) -> bool:
+    """Tell whether a store has nothing under way but the pause between two rounds."""
+    assert isinstance(store._servers, Cluster)
+    return store._beat._count > 0 and store._tasks == {store._beating} and not store._servers._tasks

@@ -100,8 +100,8 @@ class Cluster:
         return server is not None and server.connected
 
     async def ready(self, key: str, within: float) -> None:
-        server = await self._server_of(key.encode(), within)
-        await server.commands.ready(within)
+        # Routed, so that a server which is gone is looked for elsewhere: perhaps no command ever tries it.
+        await self._routed(key.encode(), lambda server, _: server.commands.ready(within), within)
 
     # Commands
 
@@ -134,10 +134,13 @@ class Cluster:
             raise NotSent(f"expected {self} to have a server for slot {slot_of(call.key)}, but {self._reason}")
         server.post(call, packed, reply)
 
-    async def _routed(self, key: bytes, send: Callable[[Server, bool], Awaitable[T]]) -> T:
-        """Send something to the server of a key or channel, and to where that one says instead."""
+    async def _routed(self, key: bytes, send: Callable[[Server, bool], Awaitable[T]], within: float = CONNECT) -> T:
+        """Send something to the server of a key or channel, and to where that one says instead.
+
+        If no server is known, wait `within` seconds for one.
+        """
         asking = False
-        server = await self._server_of(key, CONNECT)
+        server = await self._server_of(key, within)
         for _ in range(HOPS):
             try:
                 return await send(server, asking)
