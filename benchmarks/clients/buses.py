@@ -206,6 +206,9 @@ class Tailrace(Bus):
 
     async def receive(self, take: Take, subscribed: Callable[[], object]) -> None:
         with self._log.tail(self._position) as tail:
+            async with connect(self.url) as redis:
+                while (await redis.pubsub_numsub(f"tailrace:{{{self.channel}}}"))[0][1] == 0:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.01)
             subscribed()
             try:
                 async for entries in tail:

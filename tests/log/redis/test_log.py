@@ -236,6 +236,24 @@ async def test_the_last_event_of_a_quiet_stream_is_found_by_the_probe(redis: Red
             await until(lambda: there.outcome)
 
 
+async def test_a_mirror_whose_news_are_on_their_way_is_not_loaded(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        here, there = await shared(one, other)
+        await settled(one, other)
+        await other._mirrors.probe()  # from now on, news show that there are some
+        async with other.missing("++"):
+            await here.append(1)
+            await here.append(2)
+        other.calls.clear()
+        probing = asyncio.create_task(other._mirrors.probe())
+        await asyncio.sleep(0)  # the question is sent
+        first, second = other.missed
+        there.hear(first)
+        await probing
+        there.hear(second)
+        assert (there.top, other.calls) == (2, [])
+
+
 async def test_an_append_that_overtakes_others_waits_for_them(redis: RedisServer) -> None:
     async with stores(redis.url, pace=SLOW) as (one, other):
         here, there = await shared(one, other)

@@ -266,8 +266,8 @@ class Mirror(Log):
                 lines = rest.split(b"\n")
                 if len(lines) == 2 and lines[0].isdigit() and self._take_entry(top, prev, tag, lines[1]):
                     return
-            # What this process has appended itself, the reply may have said already. To read it again takes longer.
-            if tag == self._held.tag and int(top) == self.top:
+            # A load, or the reply to this process's own append, has said it already. To read it again takes longer.
+            if (at := int(top)) <= self.top and self._held.tag_at(at) in (None, tag):
                 return
         self.receive(batch_of(fields))
 
@@ -409,13 +409,13 @@ class Mirror(Log):
         if answer[0] != b"ok":
             self.lose("epoch_changed")
             return
-        meta, at, news = _pairs(answer[1]), answer[2], batches_of(answer[3][::-1])
-        if not _continues(meta, at, news, top, tag):
+        meta, at, entries = _pairs(answer[1]), answer[2], answer[3][::-1]
+        if not _continues(meta, at, batches_of(entries[:1]), top, tag):
             self.lose("diverged")
             return
-        for batch in news:
-            if batch.top > self.top:
-                self._go_on_with(batch)
+        # Many may have been heard since the question.
+        for batch in batches_of([entry for entry in entries if top_of(entry) > self.top]):
+            self._go_on_with(batch)
         if (last := int(meta[b"top"])) > self.top:  # its entries are lost, but not what they were
             self._held = Held(last, meta[b"tag"], int(meta[b"cum"]))
             self.top = last
@@ -459,6 +459,11 @@ _RECEIVE: dict[type[Frame], Callable[[Mirror, Any], None]] = {
 
 def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def top_of(entry: list[Any]) -> int:
+    """Return the last offset in an entry of a Redis Stream."""
+    return int(entry[0].partition(b"-")[0])
 
 
 def batches_of(entries: list[list[Any]]) -> list[Batch]:

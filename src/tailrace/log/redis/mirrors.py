@@ -202,6 +202,8 @@ class Mirrors:
             for log, place in zip(chunk, places, strict=True):
                 if isinstance(place, Unreachable):
                     failed = place
+                elif log.fresh:
+                    pass  # what the store has is on its way, as after this process stood still
                 elif isinstance(place, BaseException) or not log.is_at(*place):
                     log.suspect()
         if failed is not None:
