@@ -172,11 +172,17 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*options: str, tls: bool = False, certificate: Path | None = None) -> Iterator[RedisServer]:
-    """A running server, with options of redis-server, which ends with the block. By default, it makes a certificate."""
+def redis_server(
+    *options: str, tls: bool = False, certificate: Path | None = None, port: int = 0
+) -> Iterator[RedisServer]:
+    """A running server, with options of redis-server, which ends with the block.
+
+    By default, it makes a certificate, and takes a port that is free.
+    """
     # Not in pytest's folder, whose name is too long for a socket.
     with tempfile.TemporaryDirectory(prefix="tailrace-") as folder:
         server = RedisServer(Path(folder), *options, tls=tls, certificate=certificate)
+        server.port = port
         try:
             server.start()
             yield server

@@ -18,6 +18,7 @@ from tailrace.events import DONE
 from tailrace.flow import Retention
 from tailrace.log.redis.beat import PRODUCER_LOST
 from tailrace.log.redis.cluster import Cluster, seeds_of, slot_of
+from tailrace.log.redis.connection import NotSent
 from tailrace.log.redis.scripts import Keys
 from tailrace.log.redis.server import Server
 from tailrace.log.redis.store import Pace, RedisStore
@@ -54,7 +55,7 @@ class RelayedCluster(Cluster):
 
     relays: dict[int, Relay]
 
-    def _server(self, host: str, port: int) -> Server:
+    def _server(self, host: str, port: int) -> Server | None:
         relay = self.relays.get(port)
         return super()._server(host, port if relay is None else int(relay.url.rpartition(":")[2]))
 
@@ -381,9 +382,13 @@ async def test_a_server_that_is_away_hinders_no_other_one() -> None:
                     assert await take(tails[logs.index(log)], 1) == ["back"]
 
 
-def servers_of(store: RedisStore) -> list[Server]:
+def cluster_of(store: RedisStore) -> Cluster:
     assert isinstance(store._servers, Cluster)
-    return list(store._servers._servers.values())
+    return store._servers
+
+
+def servers_of(store: RedisStore) -> list[Server]:
+    return list(cluster_of(store)._servers.values())
 
 
 def name_at(cluster: ClusterServers, server: RedisServer) -> str:
@@ -457,5 +462,64 @@ async def test_a_process_finds_the_new_master_if_it_did_nothing_when_the_old_one
 
 def rests(store: RedisStore) -> bool:
     """Tell whether a store has nothing under way but the pause between two rounds."""
-    assert isinstance(store._servers, Cluster)
-    return store._beat._count > 0 and store._tasks == {store._beating} and not store._servers._tasks
+    return store._beat._count > 0 and store._tasks == {store._beating} and not cluster_of(store)._tasks
+
+
+# Maps that do not say where servers are
+
+
+async def test_servers_whose_hostnames_nobody_knows_are_not_used(empty_cluster: ClusterServers) -> None:
+    """The cluster calls them all `?`."""
+    async with asyncio.timeout(LIMIT), stores(empty_cluster.url, 1, pace=replace(SLOW, patience=0.1)) as (store,):
+        empty_cluster.ask("CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
+        try:
+            with pytest.raises(StoreUnavailable, match=r"slot \d+, but the map of slots names none with an address"):
+                await store.find("/log")
+        finally:
+            empty_cluster.ask("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
+        assert servers_of(store) == []
+        await store.attach("/log", Retention())
+        assert len(servers_of(store)) == 3
+
+
+async def test_a_server_that_has_left_its_cluster_is_not_believed(empty_cluster: ClusterServers) -> None:
+    with redis_server("--cluster-enabled", "yes") as alone:
+        assert ports_of(alone) == set()
+        url = empty_cluster.url.replace("://", f"://127.0.0.1:{alone.port},")
+        async with asyncio.timeout(LIMIT), stores(url, 1, pace=replace(SLOW, patience=1.0)) as (store,):
+            await store.attach("/log", Retention())
+            assert len(servers_of(store)) == 3
+
+
+async def test_a_server_without_an_address_is_waited_for() -> None:
+    """While it was down, another one came to its place. So the cluster does not know where it is."""
+    with redis_cluster() as cluster:
+        cluster.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        lost, *others = cluster.masters
+        async with asyncio.timeout(3 * LIMIT), stores(cluster.url, 1, pace=PACE) as (store,):
+            log, near = [await store.attach(name_at(cluster, server), Retention()) for server in (lost, others[0])]
+            slot, servers = slot_of(log.channel), cluster_of(store)
+            server = servers._slots[slot_of(near.channel)]
+            lost.kill()
+            with redis_server("--cluster-enabled", "yes", port=lost.port) as stranger:
+                await until(lambda: all(lost.port not in ports_of(server) for server in others))
+                assert ports_of(stranger) == set()
+                await until(lambda: servers._slots[slot] is None)
+                store.patience = 0.3
+                told = f"to have a server for slot {slot}, but the map of slots names none with an address"
+                with pytest.raises(StoreUnavailable, match=told):
+                    await log.append(1)
+                servers._slots[slot] = server  # as in an older map
+                told = f"to have a server for slot {slot}, but one of its servers answered MOVED {slot} :0"
+                with pytest.raises(NotSent, match=told):
+                    await servers.call("EXISTS", log.keys.log)
+                assert len(servers_of(store)) == 2
+                assert list(await near.append(1)) == [1]
+            lost.start()
+            store.patience = LIMIT
+            assert list(await (await store.attach(log.name, Retention())).append(1)) == [1]
+
+
+def ports_of(server: RedisServer) -> set[int]:
+    """The ports of the servers that one takes for those of its cluster."""
+    return {master[1] for _, _, master, *_ in server.ask("CLUSTER", "SLOTS")}

@@ -130,8 +130,8 @@ class Cluster:
         return Call(script.sharded, keys, *first, more=more)
 
     def post(self, call: Call, packed: bytes, reply: Reply) -> None:
-        if (server := self._slots[slot_of(call.key)]) is None:
-            raise NotSent(f"expected {self} to have a server for slot {slot_of(call.key)}, but {self._reason}")
+        if (server := self._slots[slot := slot_of(call.key)]) is None:
+            raise self._lacks(slot)
         server.post(call, packed, reply)
 
     async def _routed(self, key: bytes, send: Callable[[Server, bool], Awaitable[T]], within: float = CONNECT) -> T:
@@ -152,16 +152,20 @@ class Cluster:
                     if refused.code == "CLUSTERDOWN":
                         self._look_again()
                     raise
-                server, asking = self._elsewhere(refused), refused.code == "ASK"
+                found, asking = self._elsewhere(refused), refused.code == "ASK"
                 if not asking:
-                    self._slots[slot_of(key)] = server
+                    self._slots[slot_of(key)] = found
                     self._look_again()
+                if found is None:
+                    self._reason = f"one of its servers answered {refused}"
+                    raise self._lacks(slot_of(key)) from None
+                server = found
         raise NotSent(f"expected a server that has slot {slot_of(key)}, but {HOPS} of them sent elsewhere")
 
-    def _elsewhere(self, refused: Refused) -> Server:
+    def _elsewhere(self, refused: Refused) -> Server | None:
         """Return the server to which a refusal sends: `MOVED 3999 127.0.0.1:6381`."""
         host, _, port = str(refused).split()[2].rpartition(":")
-        return self._server(host or self._seeds[0].host, int(port))
+        return self._server(host, int(port))
 
     # Channels
 
@@ -211,8 +215,12 @@ class Cluster:
             assert self._looking is not None
             await asyncio.wait([self._looking], timeout=within)
             if (server := self._slots[slot]) is None:
-                raise NotSent(f"expected {self} to have a server for slot {slot}, but {self._reason}")
+                raise self._lacks(slot)
         return server
+
+    def _lacks(self, slot: int) -> NotSent:
+        """Return the error for a slot without a server."""
+        return NotSent(f"expected {self} to have a server for slot {slot}, but {self._reason}")
 
     def _look_again(self) -> None:
         if self._looking is None or self._looking.done():
@@ -234,8 +242,9 @@ class Cluster:
                 if "cluster support disabled" in self._reason:
                     self._reason = f"it is one server, whose URL begins with redis://: {error}"
             else:
-                self._draw(ranges)
-                break
+                self._reason = "the map of slots names none with an address"
+                if self._draw(ranges):
+                    break
         self._looked = now()
 
     def _asking(self, seed: Address) -> Callable[..., Awaitable[Any]]:
@@ -251,23 +260,35 @@ class Cluster:
 
         return ask
 
-    def _draw(self, ranges: list[Any]) -> None:
-        """Take a map, close servers that it does not name, and let channels that have moved be subscribed again."""
+    def _draw(self, ranges: list[Any]) -> bool:
+        """Take a map, close servers that it does not name, and let channels that have moved be subscribed again.
+
+        Return False if it names none. A server that has left the cluster has such a map.
+        """
         slots: list[Server | None] = [None] * SLOTS
         for first, last, (place, port, *_), *_ in ranges:
-            server = self._server(place.decode() if place else self._seeds[0].host, port)
-            slots[first : last + 1] = [server] * (last + 1 - first)
-        self._slots = slots
+            slots[first : last + 1] = [self._server((place or b"").decode(), port)] * (last + 1 - first)
         used = set(slots)
+        if used == {None}:
+            return False
+        self._slots = slots
         for key, server in tuple(self._servers.items()):
             if server not in used:
                 del self._servers[key], self._echoes[f"{self._echo}:{key}".encode()]
                 self._spawn(server.aclose())
         self._on_news()
         self._on_reach()  # a channel may belong to another server now
+        return True
 
-    def _server(self, host: str, port: int) -> Server:
-        address = self._seeds[0].at(host, port)
+    def _server(self, host: str, port: int) -> Server | None:
+        """Return the server at a place that the cluster has named, or None if that is no address.
+
+        The host is empty for a server that does not know its own. It is `?` if servers go by their hostnames, and this
+        one has none. The port is 0 if another server has come to the address of one that was down.
+        """
+        if host == "?" or not port:
+            return None
+        address = self._seeds[0].at(host or self._seeds[0].host, port)
         if (server := self._servers.get(str(address))) is None:
             echo = f"{self._echo}:{address}"
             server = self._servers[str(address)] = Server(
