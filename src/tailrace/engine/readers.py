@@ -37,8 +37,9 @@ NO_CLAIMS: Claims = "", ""
 class Seat:
     """The right to read a log that has one reader at a time. The next reader to take the seat replaces this one.
 
-    Processes agree on who has it by the log's `control.seat`. A process that takes the seat makes a claim in place of
-    the one that it knows. If several do so at once, one claim succeeds, and the others find that they have lost.
+    The log's `control.seat` tells all processes who has the seat. A process takes it by a claim, which replaces the
+    claim that it knows of. If several processes claim the seat at once, one claim succeeds, and the others learn that
+    they have lost.
     """
 
     __slots__ = ("_claims", "_dismiss", "_lost", "log")

@@ -20,6 +20,7 @@ from tailrace.log.redis import log, mirror, scripts, store, writer
 from tailrace.log.redis.columns import Columns
 from tailrace.log.redis.frames import Batch
 from tailrace.log.redis.link import Script
+from tailrace.log.redis.loaded import Loaded
 from tailrace.log.redis.log import RedisLog
 from tailrace.log.redis.mirror import Mirror
 from tailrace.log.redis.mirrors import Mirrors
@@ -101,7 +102,7 @@ def without_tags(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_tags_of_mirrors(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(mirror, "_continues", lambda *_: True)
+    patch.setattr(Loaded, "continues", lambda *_: True)
     follows = Columns.follows
     patch.setattr(Columns, "follows", lambda self, batch: follows(self, batch._replace(prev=self.tag)))
 

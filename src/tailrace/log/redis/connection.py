@@ -44,7 +44,7 @@ _ADVICE = {
     "NOPERM": _PERMISSION,
 }
 _IN_SCRIPT = "ser executing the script can't ", "ACL failure in script"
-"""What an ERR says instead of NOPERM if the user may not do what a script does."""
+"""Words of an ERR that Redis answers, rather than NOPERM, if a script does what the user may not do."""
 
 CHECKS = 8
 """How many times within `Limits.silence` a connection checks that bytes come or go."""
@@ -103,7 +103,7 @@ LIMITS = Limits()
 
 
 class Reply(Protocol):
-    """What a command's reply is given to, in the callback that has read it. A future is one."""
+    """The receiver of a command's reply, such as a future. It is called in the callback that reads the reply."""
 
     def done(self) -> bool:
         """Return True if nobody waits for the reply any more."""

@@ -1,4 +1,4 @@
-"""What a mirror holds of its stream."""
+"""The part of a stream that a mirror holds."""
 
 from __future__ import annotations
 

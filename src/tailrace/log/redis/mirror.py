@@ -15,7 +15,6 @@ from .address import Part
 from .connection import Reply
 from .frames import (
     BATCH,
-    NO_TAG,
     Batch,
     Dropped,
     End,
@@ -24,11 +23,11 @@ from .frames import (
     batch_of,
     decode_outcome,
     parse,
-    parse_batch,
     split_batch,
 )
 from .held import Held
 from .link import Call, Script
+from .loaded import Loaded
 from .scripts import LOAD, Keys
 
 T = TypeVar("T")
@@ -157,8 +156,9 @@ class Mirror(Log):
     @classmethod
     def load(cls, home: Home, name: str, keys: Keys, answer: list[Any]) -> Self:
         """Make a mirror from what LOAD answered."""
-        log = cls(home, name, keys, _pairs(answer[1]))
-        log.adopt(answer)
+        loaded = Loaded(answer)
+        log = cls(home, name, keys, loaded.meta)
+        log._adopt(loaded)
         return log
 
     # Asking the store
@@ -398,33 +398,36 @@ class Mirror(Log):
             answer = await self._home.run(self.name, self.keys, LOAD, self.wire_epoch, top, LOADED_BYTES)
             self.stale = self._again
             if self.lost is None:
-                self.adopt(answer, top, tag)
+                self._adopt_answer(answer, top, tag)
             for frame in tuple(self._early):
                 self.receive(frame)  # is deferred again if there is another gap
         if self.degraded:
             self._home.loaded(self)
 
-    def adopt(self, answer: list[Any], top: int = 0, tag: bytes = NO_TAG) -> None:
+    def _adopt_answer(self, answer: list[Any], top: int, tag: bytes) -> None:
         """Take what LOAD answered to a mirror that stood at `top`, with the batch of a tag."""
         if answer[0] != b"ok":
             self.lose("epoch_changed")
             return
-        meta, at, entries = _pairs(answer[1]), answer[2], answer[3][::-1]
-        if not _continues(meta, at, batches_of(entries[:1]), top, tag):
+        loaded = Loaded(answer)
+        if loaded.continues(top, tag):
+            self._adopt(loaded)
+        else:
             self.lose("diverged")
-            return
-        # Many may have been heard since the question.
-        for batch in batches_of([entry for entry in entries if top_of(entry) > self.top]):
+
+    def _adopt(self, loaded: Loaded) -> None:
+        for batch in loaded.batches_after(self.top):  # many may have been heard since the question
             self._go_on_with(batch)
-        if (last := int(meta[b"top"])) > self.top:  # its entries are lost, but not what they were
-            self._held = Held(last, meta[b"tag"], int(meta[b"cum"]))
-            self.top = last
-            self._trimmed(last, self._held.cum)
+        if loaded.top > self.top:  # its entries are lost, but not what they were
+            self._held = Held(loaded.top, loaded.tag, loaded.cum)
+            self.top = loaded.top
+            self._trimmed(loaded.top, loaded.cum)
             self._arrived()
+        meta = loaded.meta
         self._trimmed(int(meta[b"base"]), int(meta[b"floor"]))
-        self._receive_facts(_facts(meta))
+        self._receive_facts(loaded.facts)
         if meta[b"out"]:
-            self._receive_end(End(self.wire_epoch, last, meta[b"tag"], decode_outcome(meta[b"out"])))
+            self._receive_end(End(self.wire_epoch, loaded.top, loaded.tag, decode_outcome(meta[b"out"])))
 
     def end(self, outcome: Outcome) -> Outcome:
         if self.outcome is None and (self.readers or self.unbegun):
@@ -455,36 +458,3 @@ _RECEIVE: dict[type[Frame], Callable[[Mirror, Any], None]] = {
     Facts: Mirror._receive_facts,
     Dropped: Mirror._receive_dropped,
 }
-
-
-def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def top_of(entry: list[Any]) -> int:
-    """Return the last offset in an entry of a Redis Stream."""
-    return int(entry[0].partition(b"-")[0])
-
-
-def batches_of(entries: list[list[Any]]) -> list[Batch]:
-    """Read entries of a Redis Stream."""
-    return [parse_batch(fields[1]) for _, fields in entries]
-
-
-def _facts(meta: Mapping[bytes, bytes]) -> Facts:
-    leased, stopping = bool(meta[b"owner"]), meta[b"stop"] == b"1"
-    readers = frozenset(meta[b"readers"].split())
-    return Facts(meta[b"epoch"], int(meta[b"version"]), int(meta[b"fence"]), leased, stopping, meta[b"seat"], readers)
-
-
-def _continues(meta: Mapping[bytes, bytes], at: bytes, news: list[Batch], top: int, tag: bytes) -> bool:
-    """Tell whether a stream still has what a mirror has: up to `top`, where the batch with a tag ended."""
-    last = int(meta[b"top"])
-    if last <= top:
-        return (last, meta[b"tag"]) == (top, tag)
-    if at:
-        return at == tag
-    if news and news[0].start == top:
-        return news[0].prev == tag
-    # The batch was trimmed, or its entries are lost. Otherwise it would be there.
-    return not news or news[0].start > top

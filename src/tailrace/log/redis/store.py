@@ -26,8 +26,9 @@ from .cluster import Cluster, seeds_of
 from .connection import LIMITS, Limits, NotSent, Refused, Reply, Unreachable
 from .frames import Batch, Facts, random_tags
 from .link import Call, Script
+from .loaded import batches_of
 from .log import RedisLog
-from .mirror import Mirror, batches_of
+from .mirror import Mirror
 from .mirrors import Mirrors
 from .scripts import CLAIM, CREATE, DROP, LEASE, PAGE, READERS, SCRIPTS, TOUCH, Keys
 from .sentinel import target_of
