@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,20 @@ from tailrace.coroutine import begin
 from tests.silence import silent_loop as silent_loop
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
+
+
+async def cancelled_in_its_rest(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Begin a coroutine, and cancel a task that awaits the rest of it."""
+
+    async def wait(rest: Awaitable[None]) -> None:
+        await rest
+
+    rest = begin(work)
+    assert rest is not None
+    task = asyncio.create_task(wait(rest))
+    await asyncio.sleep(0)
+    task.cancel()
+    return task
 
 
 async def test_a_coroutine_that_waits_for_nothing_is_done_at_once() -> None:
@@ -62,14 +77,7 @@ async def test_a_cancellation_reaches_the_rest(catches: bool) -> None:
             if not catches:
                 raise
 
-    async def wait(rest: Awaitable[None]) -> None:
-        await rest
-
-    rest = begin(work())
-    assert rest is not None
-    task = asyncio.create_task(wait(rest))
-    await asyncio.sleep(0)
-    task.cancel()
+    task = await cancelled_in_its_rest(work())
     await asyncio.wait([task])
     assert task.cancelled() is not catches
     assert heard == ["cancelled", "cleaned up"]
@@ -80,12 +88,5 @@ async def test_a_cancellation_that_ends_the_rest_at_once() -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
 
-    async def wait(rest: Awaitable[None]) -> None:
-        await rest
-
-    rest = begin(work())
-    assert rest is not None
-    task = asyncio.create_task(wait(rest))
-    await asyncio.sleep(0)
-    task.cancel()
+    task = await cancelled_in_its_rest(work())
     await task

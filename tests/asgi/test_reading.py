@@ -1,4 +1,4 @@
-"""What comes before the first event."""
+"""Responses before their first event."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ async def test_what_cannot_be_opened_is_told_at_the_start(tmp_path: Path) -> Non
 
 
 async def lifespan(app: FastAPI) -> list[Message]:
-    """What an application tells its server, which starts it and stops it again."""
+    """Start and stop an application, and return the messages that it sends its server."""
     told: list[Message] = []
     orders = iter(("lifespan.startup", "lifespan.shutdown"))
 

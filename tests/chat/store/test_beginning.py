@@ -29,7 +29,7 @@ pytestmark = pytest.mark.parametrize("url", ["file", "postgresql"], indirect=Tru
 
 
 def on(url: str, *works: Callable[[Store], Awaitable[T]]) -> list[T]:
-    """What each server returns that does its work on one database, at the same time as the others."""
+    """Let several servers do their work on one database at once, and return their results."""
 
     async def serve(work: Callable[[Store], Awaitable[T]]) -> T:
         async with open_store(url, streams=STREAMS) as store:

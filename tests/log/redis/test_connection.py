@@ -460,7 +460,7 @@ async def test_a_server_that_repeats_the_greeting_is_not_quoted() -> None:
 
 
 NOT_IN_SCRIPT = "ERR The user executing the script can't|ERR ACL failure in script"
-"""What Redis says until 7.0, and since."""
+"""The wording of Redis up to 7.0, and the later one."""
 
 
 @pytest.mark.parametrize(

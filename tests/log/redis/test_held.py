@@ -1,4 +1,4 @@
-"""What a mirror holds, within its bounds."""
+"""The bounds of the part of a stream that a mirror holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream's keys hold, as LOAD and CREATE answer it."""
+"""The content of a stream's keys, as LOAD and CREATE return it."""
 
 from __future__ import annotations
 
