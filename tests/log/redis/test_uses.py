@@ -75,6 +75,33 @@ async def test_a_log_that_was_let_go_of_during_an_absence_is_looked_up(own_redis
         assert (log.top, log.outcome, log.degraded) == (1, DONE, False)
 
 
+async def test_a_log_is_looked_up_as_soon_as_the_store_answers(redis: RedisServer) -> None:
+    async with stores(redis.url) as (one, other):
+        [log] = await shared(one)
+        with log.tail():
+            await settled(one)
+            one.deaf = lambda _: True
+            await until(lambda: log.degraded)
+            await other.drop(await other.attach(NAME, Retention()))
+            made = await other.attach(NAME, Retention())
+            found = await one.find(NAME)
+            assert found is not None
+            assert (found.epoch, log.lost) == (made.epoch, "epoch_changed")
+
+
+async def test_a_log_is_looked_up_while_it_is_subscribed_again(redis: RedisServer) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        [log] = await shared(one)
+        with log.tail():
+            await settled(one)
+            assert one._servers is not None
+            made = await other.attach(NAME, Retention())
+            one._servers.drop("the test drops them")
+            await other.drop(made)
+            assert await one.find(NAME) is None
+            assert log.lost == "epoch_changed"
+
+
 async def test_a_log_that_is_lost_during_its_subscription_is_not_heard(redis: RedisServer) -> None:
     async with stores(redis.url, 1, pace=SLOW) as (store,):
         log = await store.attach(NAME, Retention())

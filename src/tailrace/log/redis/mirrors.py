@@ -60,11 +60,9 @@ class Mirrors:
         """Return the mirror of a log, or None if there is no such log. Raise StoreUnavailable."""
         log = self._known.get(name)
         if log is not None and log.lost is None:
-            used = log.readers > 0 or log.writer is not None
-            if log.attached and (log.degraded or (used and log.hears >= log.needs)):
-                # Neither can it expire, nor can others have made a new one without this process hearing it. While the
-                # store is out of reach, this is all that there is.
-                return log
+            out_of_reach = log.degraded and not self.servers.reaches(log.channel)
+            if log.attached and (out_of_reach or self._is_current(log)):
+                return log  # if the store is out of reach, this is all that there is
             self._watch(log)
             # Shielded: others rely on it, too, even if the caller does not wait for it.
             await asyncio.shield(self._home.spawn(log.refresh()))
@@ -211,6 +209,12 @@ class Mirrors:
 
     def _place(self, log: Mirror) -> asyncio.Future[Any]:
         return self.servers.call("HMGET", log.keys.meta, "epoch", "top", "tag", "version", "out")
+
+    def _is_current(self, log: Mirror) -> bool:
+        """Tell whether this process would hear if the log of a mirror ended, expired or was made anew."""
+        if log.degraded or log.stale or log.hears < log.needs or not (log.readers or log.writer):
+            return False
+        return not any(map(self.servers.is_lost, log.channels[: log.needs]))
 
     async def _load(self, name: str) -> RedisLog | None:
         keys = Keys.of(self._prefix, name)
