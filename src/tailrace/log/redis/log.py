@@ -10,13 +10,15 @@ from functools import partial
 from typing import Any
 
 from ...cursor import Cursor
-from ...errors import LogClosed, StoreUnavailable
+from ...errors import LogClosed
 from ...events import DONE, Entries, Outcome
 from ..base import BATCH_BYTES, Row
 from .address import Part
 from .attempts import repeatedly
 from .columns import Columns
+from .connection import Refused, Reply, Unreachable
 from .frames import NO_TAG, Batch, End, Rows, encode_outcome, is_keyed, parse_batch, tag_of
+from .link import Call
 from .mirror import Home, Mirror
 from .scripts import APPEND, END, STOP, Keys
 
@@ -24,10 +26,11 @@ from .scripts import APPEND, END, STOP, Keys
 class RedisLog(Mirror):
     """A mirror that appends to its stream, and fetches the history that it does not hold."""
 
-    __slots__ = ("_fetches",)
+    __slots__ = ("_append", "_fetches")
 
     def __init__(self, home: Home, name: str, keys: Keys, meta: Mapping[bytes, bytes]) -> None:
         super().__init__(home, name, keys, meta)
+        self._append: Call | None = None
         self._fetches: dict[tuple[int, int], asyncio.Task[list[Batch]]] = {}
 
     # Writing
@@ -39,43 +42,54 @@ class RedisLog(Mirror):
             return await self.writer.append(rows)  # so that it knows which batch comes before its next one
         tag = next(self._home.tags) if key is None else tag_of(key)
         columns, before = Rows.of(rows, tag), self.top
-        batch = None
-        with suppress(StoreUnavailable):
-            batch = await self.store(columns, fence=fence)
-        if batch is None:  # it may have succeeded: each further attempt looks for it behind this offset
+        try:
+            reply = asyncio.get_running_loop().create_future()
+            self.post(columns, reply, fence=b"" if fence is None else b"%d" % fence)
+            offsets = self.stored(columns, await reply)
+        except (Unreachable, Refused):  # it may have succeeded: each further attempt looks for it behind this offset
             again = partial(self.store, columns, fence=fence, known=before)
-            batch = await repeatedly(again, self._home.patience)
+            offsets = await repeatedly(again, self._home.patience)
         self._home.written(self)
-        if self.top < batch.top:
-            await self.reach(batch.top)
-        return range(batch.start + 1, batch.top + 1)
+        if self.top < offsets[-1]:
+            await self.reach(offsets[-1])
+        return offsets
 
-    async def store(self, rows: Rows, *, fence: int | None, known: int | None = None, expected: bytes = b"") -> Batch:
-        """Append a batch in one attempt, and take it into the mirror if it is the next one.
+    def post(self, rows: Rows, reply: Reply, *, fence: bytes, expected: bytes = b"") -> None:
+        """Send a batch now, in a first attempt. `expected` is the tag of the batch before, if it is known.
 
-        `known` is an offset before earlier attempts, if there may have been some. `expected` is the tag of the batch
-        before, if it is known. Raise as `append` does, and LogClosed if this incarnation is lost.
+        Unlike `store`, this leaves it to the reply to take the answer and to repeat what fails. Raise Unreachable.
+        """
+        if self._append is None:
+            self._append = self._home.prepare(APPEND, self.keys, self.wire_epoch, more=8)
+        body, tag, count, size = rows.body, rows.tag, b"%d" % len(rows.json), b"%d" % rows.size
+        packed = self._append.pack(
+            len(fence), fence, 0, b"", 1, b"%d" % is_keyed(tag), len(expected), expected,
+            len(tag), tag, len(count), count, len(size), size, len(body), body,
+        )  # fmt: skip
+        self._home.post(self._append, packed, reply)
+
+    async def store(self, rows: Rows, *, fence: int | None, known: int | None, expected: bytes = b"") -> range:
+        """Append a batch in a further attempt. Return the offsets of its entries.
+
+        `known` is an offset before the attempts that may have succeeded, or None if none of them left this process.
+        Raise as `append` does, and LogClosed if this incarnation is lost.
         """
         first = self.wire_epoch, _or_empty(fence), _or_empty(known), int(is_keyed(rows.tag))
         last = expected, rows.tag, len(rows.json), rows.size, rows.body
-        # Not by `run`: each coroutine in between costs an append some 0.2 µs.
-        batch = self._appended(rows, await self._home.run(self.name, self.keys, APPEND, *first, *last))
-        if self.hears_all:
-            if self._held.follows(batch) or batch.top <= self.top:  # otherwise, those of others are on the way
-                self.receive(batch)
-        elif batch.start > self.top and self.lost is None:
-            self._go_on_with(batch)
-        else:
-            self.receive(batch)
-        return batch
+        return self.stored(rows, await self._home.run(self.name, self.keys, APPEND, *first, *last))
 
-    def stored(self, rows: Rows, answer: list[Any]) -> None:
-        """Take what APPEND answered to the writer in this process. Raise as `append` does."""
+    def stored(self, rows: Rows, answer: list[Any]) -> range:
+        """Take what APPEND answered. Return the offsets of the entries, or raise as `append` does."""
         if len(answer) == 6 and len(rows.json) == 1 and rows.names is None and self.lost is None:
             _, top, prev, _, base, _ = answer
             if int(base) == self.base and self._take_entry(top, prev, rows.tag, rows.json[0]):
-                return
-        self.receive(self._appended(rows, answer))
+                return range(self.top, self.top + 1)
+        batch = self._appended(rows, answer)
+        if batch.start <= self.top or self.writer is not None:
+            self.receive(batch)
+        elif self.hears < 2 and self.lost is None:  # otherwise, the batches of others that came before are on the way
+            self._go_on_with(batch)
+        return range(batch.start + 1, batch.top + 1)
 
     def _appended(self, rows: Rows, answer: list[Any]) -> Batch:
         """Return the batch that APPEND has stored, or raise what it refuses."""

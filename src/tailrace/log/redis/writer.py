@@ -16,7 +16,7 @@ from .connection import NotSent, Unreachable
 from .frames import Rows
 from .log import RedisLog
 from .mirror import Home
-from .scripts import APPEND, RELEASE
+from .scripts import RELEASE
 
 FULL = 1 << 20
 """The most bytes that a writer may hold unstored. Above it, the log is full."""
@@ -64,7 +64,7 @@ class RedisWriter(Writer):
         super().__init__(log, fence)
         self._home = home
         self._loop = asyncio.get_running_loop()
-        self._append = home.prepare(APPEND, log.keys, log.wire_epoch, fence, b"", 0, more=5)
+        self._fence = b"%d" % fence
         self._top = self._stored = top
         self._tag = tag
         self._json: list[bytes] = []
@@ -159,13 +159,8 @@ class RedisWriter(Writer):
         if self._refuses:
             return
         rows = self._next()
-        body, count, size = rows.body, b"%d" % len(rows.json), b"%d" % rows.size
-        expected, tag = self._tag, rows.tag
-        packed = self._append.pack(
-            len(expected), expected, len(tag), tag, len(count), count, len(size), size, len(body), body
-        )
         try:
-            self._home.post(self._append, packed, rows)
+            self.log.post(rows, rows, fence=self._fence, expected=self._tag)
         except Unreachable as error:
             self.failed(rows, error)
 
