@@ -228,11 +228,15 @@ async def test_a_worker_that_is_back_gets_requests_again(mortal: Site) -> None:
     gone, stays = mortal.workers
     gone.process.terminate()
     await gone.exit_status()
-    async with mortal.client() as client:
-        for _ in range(4):
-            assert mortal.worker(await publish(client, "meanwhile")) is stays
-        with working(mortal.redis, gone.port) as back:
-            mortal.workers[0] = back
-            async with asyncio.timeout(PATIENCE):
-                while mortal.worker(await publish(client, "then")) is not back:
-                    pass
+
+    async def asked() -> Running:
+        async with mortal.client() as client:  # each time: nginx closes a connection after 1,000 requests
+            return mortal.worker(await publish(client, "news"))
+
+    for _ in range(4):
+        assert await asked() is stays
+    with working(mortal.redis, gone.port) as back:
+        mortal.workers[0] = back
+        async with asyncio.timeout(PATIENCE):
+            while await asked() is not back:
+                pass
