@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,15 @@ from hypothesis import settings
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("tailrace", deadline=None)
 settings.load_profile("tailrace")
+
+
+@pytest.fixture
+def frozen_heap() -> Iterator[None]:
+    """Let the garbage collector see only what the test makes. Of what other tests have left, it takes a second."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
 
 SLOWEST = (
     "test_docs.py",

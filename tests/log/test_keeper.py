@@ -12,6 +12,8 @@ from tailrace.pulse import Pulse
 
 UNBOUNDED = Retention(count=None, size=None)
 
+pytestmark = pytest.mark.usefixtures("frozen_heap")
+
 
 class Kept:
     """A store in memory with a clock that the test sets."""

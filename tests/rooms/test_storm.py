@@ -277,6 +277,7 @@ async def rage(storm: Storm, numbers: range) -> list[Member]:
     return members
 
 
+@pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.timeout(300 + MEMBERS)
 async def test_each_member_hears_a_contiguous_part_of_its_room_and_nothing_else(
     caplog: pytest.LogCaptureFixture,
