@@ -52,7 +52,7 @@ def table(measured: Sequence[dict[str, Any]]) -> str:
 
 
 def times(taken: Sequence[float | None]) -> str:
-    """Spell the median and the longest of some times, or a dash if there are none."""
+    """Format the median and the longest of some times, or a dash if there are none."""
     known = [seconds for seconds in taken if seconds is not None]
     if not known:
         return "–"

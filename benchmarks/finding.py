@@ -10,7 +10,8 @@ def finding(scenario: Scenario, result: ScenarioResult, metric: Metric) -> str:
     """tailrace's median beside the least and the most of the others."""
     labels = {peer.name: peer.label for peer in scenario.peers}
     medians = {labels[name]: spreads[metric.name].median for name, spreads in result.peers.items()}
-    others = {labels[name]: medians[labels[name]] for name in result.peers if not name.startswith("tailrace")}
+    rivals = [name for name in result.peers if not name.startswith("tailrace") and name != scenario.own.name]
+    others = {labels[name]: medians[labels[name]] for name in rivals}
     own = medians.get(scenario.own.label)
     if own is None:
         return f"{metric.label[0].upper()}{metric.label[1:]}, by peer"

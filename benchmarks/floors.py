@@ -166,41 +166,43 @@ _FANOUT = (
     "and a step of the reader's task"
 )
 _ENDLESS = (
-    "an event of its own is checked, gets its offset and is encoded, which takes most of the time; what FastAPI's own "
-    "takes differs more between machines, and the less it is, the less is to be won"
+    "checking an event, giving it an offset and encoding it take most of the time; FastAPI's own time varies more "
+    "between machines"
 )
 _SOCKETS = (
-    "each reader has its own place in the log, its own bounds and its own encoder, which a loop over sockets has not"
+    "each reader has its own place in the log, its own bounds and its own encoder; a loop over sockets has none of "
+    "these"
 )
 _DELIVERY = (
-    "Redis checks and stores the event in a script before it publishes it, for which it needs about twice the CPU of a "
-    "PUBLISH alone; the publisher's process shares a core with it here"
+    "Redis runs a script that checks and stores the event before publishing it, which takes about twice the CPU of a "
+    "PUBLISH alone; the publisher shares a core with it here"
 )
 _MEMORY = "the server's objects and the framework's frames take most of it; tailrace's own share is 2.7 KB"
 _WRAPPERS = ", with the framework's three wrappers around it"
-_TASKS = "each event passes from the producer's task to the connection's, which a bare response does in one"
+_TASKS = "each event passes from the producer's task to the connection's; a bare response needs only one task"
 _PACED = f"{_TASKS}; at this load the bare response fills the core, too"
 _SATURATED = "the core is saturated; the same pace with 400 streams is below"
 _CHAT = (
-    "beside the way of each event, a chunk is timed, counted and kept for the store; at this load the core is "
-    "saturated, and 300 replies are below"
+    "each chunk is also timed, counted and kept for the store; at this load the core is saturated, and 300 replies are "
+    "below"
 )
 _PACKETS = "a third of the time is reading, making and encoding the packets, which an echo of text does not do"
 _PACKETS_SOCKET = (
-    "the server's WebSocket takes as long as for an echo, and the floor leaves less than half of that for the rest; "
-    "reading, making and encoding the packets take as much, and the session, its logs and the POSTs come on top"
+    "the server's WebSocket alone takes as long as an echo, and the floor leaves less than half as much again for the "
+    "rest; reading, making and encoding the packets take all of that, and the session, its logs and the POSTs come on "
+    "top"
 )
 _WORKERS = (
-    "each piece of a reply is a command to Redis, whose answer the worker takes into its copy, while one worker in "
-    "memory only appends it"
+    "each piece of a reply is a command to Redis, whose reply the worker merges into its copy; one worker in memory "
+    "only appends it"
 )
 _SHAPES = ("ids_us", "bare_us", "named_us", "lines_us", "chunks_us")
 _KEPT = (
-    "a third of the time is the garbage collector's, which looks again and again through the 100,000 events that are "
-    "kept; where they are not, the rest is the text's decoding and one object an event"
+    "the garbage collector, which examines the 100,000 kept events again and again, takes a third of the time; "
+    "decoding the text and making one object per event take the rest"
 )
 _JSON = "most of the time is the JSON of the chunks, which pydantic_core reads twice as fast as Python's json"
-_PIECES = "a third of the time is httpx's, which both read from, and a piece passes from it to the core and back"
+_PIECES = "httpx, from which both read, takes a third of the time, and each piece passes from it to the core and back"
 _APPEND = "the script in Redis checks the incarnation, the end and the writer, and keeps the batch"
 _MIRROR = (
     "each message is split and compared with what came before, and its event is kept for all readers of the process; "

@@ -17,34 +17,33 @@ INTRODUCTION = """\
 
 # Benchmarks
 
-tailrace beside its peers, those of one scenario always in one run on one machine. `make bench` measures everything in
-about 50 minutes and rewrites this page, its plots and [results.json](results.json). `make bench ARGS='NAME… --keep'`
-measures some scenarios and puts them on this page, and `make bench ARGS=--quick` only shows that everything runs.
+This page compares tailrace with its peers. All peers of a scenario were measured in one run on one machine.
+`make bench` measures everything in about 50 minutes and rewrites this page, its plots and [results.json](results.json).
+`make bench ARGS='NAME… --keep'` measures some scenarios and puts them on this page, and `make bench ARGS=--quick` only
+checks that everything runs.
 
 ## How to read this
 
-- **Only ratios travel.** Absolute numbers belong to one machine and one day. On some days it was slower, and it may
-  have been busy with other work too. Each section says when it was measured, and how busy the machine was. Peers take
-  turns in every round, so that noise falls on all alike; a number is the median of its rounds, the range in brackets is
-  their least and most.
-- **Server CPU is the measure**: user and system time of the server process, the kernel's work for its sockets
-  included. The load client is a process of its own, on a core of its own, that reads raw sockets and only counts;
-  where its use of that core nears 100 %, the rate is its limit and not the server's.
-- **Nobody wins by losing events.** Every stream is checked to have brought exactly the events it owed, and finite
-  ones to have ended cleanly; before a single stream is timed, a peer's answer is decoded and compared. Otherwise the
-  run fails.
+- **Compare only ratios.** Absolute numbers belong to one machine and one day. On some days the machine was slower or
+  busy with other work. Each section says when it was measured, and how busy the machine was. Peers take turns in every
+  round, so noise affects all alike. A number is the median of its rounds, and the range in brackets is their minimum
+  and maximum.
+- **Server CPU is the measure**: user and system time of the server process, including the kernel's work for its
+  sockets. The load client is a separate process on a core of its own. It reads raw sockets and only counts. Where it
+  uses nearly 100 % of its core, the rate is its limit and not the server's.
+- **No peer gains by losing events.** The run fails unless every stream brings exactly the events that it should, and
+  every finite one ends cleanly. Before the first stream is timed, each peer's response is decoded and compared.
 - Every peer sends the same pydantic model as JSON, `{"id": 17, "name": "sensor", "value": 3.25}`. Python servers run
   in one process under uvicorn with uvloop and httptools, without an access log; nchan runs in one nginx worker.
-- tailrace does more in these numbers: its events carry an `id:` to resume from, its streams name their outcome, and
-  its idle connections are kept alive. A bare `StreamingResponse` does none of that.
+- tailrace does more work for its numbers: its events carry an `id:` to resume from, its streams say how they ended,
+  and its idle connections get pings. A bare `StreamingResponse` does none of that.
 - The benchmark starts a Redis of its own, without persistence. Libraries that pass events through it are compared in
   processes without clients. The title says whether a rate, a time or CPU is measured, and each section says where an
   event counts as delivered.
-- The sections after those are of the chat server, started by its command as for a user. There every peer sends the
-  objects of a chat as NDJSON, and the built-in demo model writes the same text for all, so that no time of a model's is
+- The sections after those measure the chat server, started by `tailrace serve` as by a user. Every peer sends the
+  objects of a chat as NDJSON, and the built-in demo model writes the same text for all, so no model's own time is
   compared.
-- The last sections are of the clients, each in a process of its own. What is measured there is the client's CPU, or how
-  long a user waits.
+- The last sections measure clients, each in a process of its own: the client's CPU, or how long a user waits.
 """
 
 
@@ -64,7 +63,7 @@ def floors(results: Results) -> Iterator[str]:
     found = verdicts(results)
     reached = sum(verdict.reached for verdict in found)
     yield "## Floors\n"
-    yield "What tailrace must reach. A ratio is the median of those of the rounds, and beside it is their range.\n"
+    yield "Targets that tailrace must reach. A ratio is the median of the rounds' ratios, with their range beside it.\n"
     judged = sum(floor.scenario in results.scenarios for floor in FLOORS)
     yield f"**{reached} of {len(found)} are reached{unmeasured(judged - len(found))}.**\n"
     yield from table(
@@ -72,7 +71,7 @@ def floors(results: Results) -> Iterator[str]:
         [(verdict.work, verdict.floor, verdict.measured, verdict.spread, judgement(verdict)) for verdict in found],
     )
     if missed := [verdict for verdict in found if not verdict.reached]:
-        yield "\nWhat holds those that are missed:\n"
+        yield "\nWhy the others are missed:\n"
         yield from (f"- {verdict.work} ({verdict.floor}): {verdict.holds}." for verdict in missed)
         yield ""
 
@@ -93,7 +92,7 @@ def scenarios(results: Results) -> Iterator[str]:
         yield f"{finding(scenario, result, scenario.metrics[0])}.\n"
         yield f"{fill(scenario.about, 120)}\n"
         yield (
-            f"Measured on {result.environment.date:%Y-%m-%d}. Work that is not the benchmark's took "
+            f"Measured on {result.environment.date:%Y-%m-%d}. Other work took "
             f"{result.foreign_percent:.0f} % of the machine meanwhile.\n"
         )
         for metric in plotted(scenario, result):
@@ -105,14 +104,14 @@ def scenarios(results: Results) -> Iterator[str]:
 
 
 def saturated(scenario: Scenario, result: ScenarioResult) -> Iterator[str]:
-    """Who could not keep up: its gaps tell of a full core, not of its own delays."""
+    """Name the peers that could not keep up: their gaps show a full core, not delays of their own."""
     full = [
         peer.label
         for peer in scenario.peers
         if (core := result.peers.get(peer.name, {}).get("core")) and core.median >= SATURATED
     ]
     if full:
-        yield f"The core is saturated by {', '.join(full)}: its gaps are of a server that cannot keep up.\n"
+        yield f"These saturate the core, so their gaps show a server that cannot keep up: {', '.join(full)}.\n"
 
 
 def rows(scenario: Scenario, result: ScenarioResult) -> Iterator[str]:

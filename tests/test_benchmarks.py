@@ -9,10 +9,10 @@ from benchmarks.__main__ import DOCS, kept, parse
 from benchmarks.client import Undelivered
 from benchmarks.crowd import Reader
 from benchmarks.environment import Environment
-from benchmarks.finding import compare
+from benchmarks.finding import compare, finding
 from benchmarks.floors import FLOORS, Floor, RatioFloor
 from benchmarks.report import report
-from benchmarks.results import Results, ScenarioResult
+from benchmarks.results import Results, ScenarioResult, Spread
 from benchmarks.scenarios import SCENARIOS, Scenario
 
 EARLIER, LATER = date(2026, 1, 1), date(2026, 2, 3)
@@ -124,3 +124,16 @@ def test_a_reader_that_comes_back_tells_what_is_lost_or_comes_twice(number: int)
 )
 def test_a_finding_compares_also_what_is_nothing(own: float, other: float, said: str) -> None:
     assert compare(own, other, "it") == said
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_finding_does_not_compare_tailrace_with_itself(name: str) -> None:
+    scenario = SCENARIOS[name]
+    peers = {**result(name, environment(EARLIER)).peers, scenario.own.name: extreme(name)}
+    measured = result(name, environment(EARLIER)).model_copy(update={"peers": peers})
+    assert f" {scenario.own.label}" not in finding(scenario, measured, scenario.metrics[0])
+
+
+def extreme(name: str) -> dict[str, Spread]:
+    """Numbers of a peer that are larger than those of all others."""
+    return next(iter(result(name, environment(EARLIER), 9.0).peers.values()))

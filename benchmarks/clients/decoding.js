@@ -16,7 +16,7 @@ const SHAPES = {
   named_us: [(number) => `event: reading\ndata: ${reading(number)}\n\n`, false],
 };
 
-/** Functions from a piece to its events with their JSON, as whoever reads a body piece by piece needs them. */
+/** Functions from a piece to its events with their JSON, as a client that reads a body piece by piece needs them. */
 const PEERS = {
   "tailrace-js-decoder"() {
     const decoder = new SSEDecoder();

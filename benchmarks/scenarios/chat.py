@@ -56,8 +56,8 @@ def about(load: Load) -> str:
         f"each other ({load.streams / PACE:,.0f} chunks per second asked for), with the server on one core; measured "
         f"over {load.window:.0f} s while all are under way. `tailrace serve` runs as it does for a user: each reply is "
         "a log, an NDJSON object carries its cursor, statistics are kept, records go as JSON lines into a file, "
-        "messages into an SQLite file, and what there is of each reply once a second, too. The bare response sends the "
-        "pieces of the same model in the same objects, without cursors, and keeps nothing."
+        "messages into an SQLite file, and once a second the text so far of each reply, too. The bare response sends "
+        "the pieces of the same model in the same objects, without cursors, and keeps nothing."
     )
 
 

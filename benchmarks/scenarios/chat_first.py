@@ -53,7 +53,7 @@ def ask(count: int, one: Callable[[int], float]) -> list[float]:
 CHAT_FIRST = Scenario(
     name="chat-first",
     title="Message to first chunk",
-    about=f"{FULL.messages} messages that begin a session, and then as many that each go on with another session of 20 "
+    about=f"{FULL.messages} messages that each begin a session, then as many that each continue a session of 20 "
     "turns, one after another on one kept connection; the clock runs from the message to the first chunk of its reply. "
     "The model does not wait between its pieces, and each reply is read to its end. By then the message is in the "
     "SQLite file. The bare response has no sessions, and stores nothing.",

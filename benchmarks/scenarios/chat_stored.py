@@ -56,7 +56,8 @@ def measure(peer: Peer, quick: bool) -> Sample:
 CHAT_STORED = Scenario(
     name="chat-stored",
     title="100,000 stored sessions",
-    about="The same requests to `tailrace serve` at an SQLite file of 100 sessions and at one of 100,000, a turn each: "
+    about="The same requests to `tailrace serve` with an SQLite file of 100 sessions and with one of 100,000, a turn "
+    "each: "
     f"{FULL.requests} times the newest {PAGE} of `GET /sessions`, then {FULL.requests} messages, every other to a "
     "stored session. Requests follow one another on one kept connection; the model does not wait between its pieces.",
     peers=(FEW_SESSIONS, MANY_SESSIONS),

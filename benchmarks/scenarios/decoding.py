@@ -51,7 +51,7 @@ DECODING = scenario(
     "decoding",
     "text",
     f"Decoding {EVENTS:,} events of SSE",
-    "They come in pieces of 64 KiB, as they are read when they are there already. The data of an event stays text.",
+    "They come in pieces of 64 KiB, as when all of them are there already. The data of an event stays text.",
 )
 DECODING_JSON = scenario(
     "decoding-json",
@@ -77,7 +77,8 @@ DECODING_JS = Scenario(
     title=f"Decoding {EVENTS:,} events of SSE and their JSON in Node",
     about="User CPU time of the decoders alone for an event, from bytes in memory to a list of events with the value "
     "of their data: events with an id as tailrace writes them in pieces of 64 KiB, the same with a piece for each, "
-    "events with nothing but data, and with a name. The least of 15 times, because JavaScript's compiler needs some.",
+    "events with nothing but data, and with a name. The minimum of 15 runs, because JavaScript's compiler needs some "
+    "to warm up.",
     peers=(EVENTSOURCE_PARSER, TAILRACE_JS_DECODER),
     metrics=(
         Metric("ids_us", "with ids", "µs", 3, plotted=True),

@@ -88,7 +88,7 @@ MEMORY_MEMBERS = Scenario(
     name="memory-members",
     title="A member of a room",
     about=f"The same with {MEMBERS.subscribers} WebSockets after {MEMBERS.warmup}. Each is a member of one room with a "
-    "name of its own, and its coming is told to all who are there. The other peer keeps no names.",
+    "name of its own, and the others are told that it has joined. The other peer keeps no names.",
     peers=(SOCKETS, ROOMS),
     metrics=(Metric("rss_kb", "server memory per member", "KB", 1, plotted=True),),
     measure=measure_members,

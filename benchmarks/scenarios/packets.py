@@ -65,8 +65,8 @@ PACKETS_BOTH_WAYS = Scenario(
     "another, each after the echo of the one before. The first two peers are WebSockets of FastAPI that only echo: one "
     "does not parse the messages, the other reads and writes their JSON. A packet session validates each packet, "
     "drops those whose id it has seen, calls its hook with one at a time, and keeps a log to resume from. Over HTTP, "
-    "packets go out in POST requests on one kept connection, each with all packets that may be sent once the one "
-    "before is answered, and the echoes come in the response that opened the session.",
+    "packets go out in POST requests on one kept connection. Once a POST is answered, the next one takes all packets "
+    "that may be sent. The echoes come in the response that opened the session.",
     peers=(ECHO, ECHO_JSON, PACKETS, PACKETS_SOCKET),
     metrics=(
         Metric("cpu_us", "server CPU per packet and its echo", "µs", 2, plotted=True),

@@ -42,11 +42,10 @@ PROMPT = Scenario(
     name="prompt",
     title="Start of `tailrace chat` to its prompt",
     about="From the start of the process to the prompt on a pseudo-terminal, with a chat server on the loopback that "
-    "answers; beside it a Python that imports prompt_toolkit and rich and ends. All modules were compiled "
-    f"before, as at every start but the first. The median of {STARTS} starts in each round. The floor is 0.6 s on a "
-    "machine that needs 0.3 s for the import, as this one does where nothing was compiled: twice the import, whatever "
-    "the machine. It leaves the second half for the rest of the program, the look whether there is a server, and the "
-    "drawing of the prompt.",
+    "answers. The other peer is a Python that imports prompt_toolkit and rich and ends. All modules were compiled "
+    f"before, as at every start but the first. A round is the median of {STARTS} starts. The floor is twice the "
+    "import: 0.6 s on a machine that needs 0.3 s for the import, as this one does if nothing is compiled. The second "
+    "half is for the rest of the program, the check whether there is a server, and the drawing of the prompt.",
     peers=(IMPORTS, TAILRACE_PROMPT),
     metrics=(Metric("start_ms", "time to the prompt", "ms", 0, plotted=True),),
     measure=measure,

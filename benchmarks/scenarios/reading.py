@@ -18,8 +18,8 @@ READING = Scenario(
     title="Reading the chunks of a reply with a client",
     about=f"A reply of {CHUNKS:,} chunks as OpenAI's servers write them, from a response in memory to the text of "
     "each: in pieces of 64 KiB, and with a piece for each chunk; without asyncio and with it. User CPU time. `tail()` "
-    "and httpx-sse give the JSON as dicts, the OpenAI SDK gives it as pydantic models. `tail()` would have read on "
-    "after a lost connection; the others end.",
+    "and httpx-sse give the JSON as dicts, the OpenAI SDK gives it as pydantic models. `tail()` would "
+    "resume after a lost connection; the others end.",
     peers=(HTTPX_SSE, OPENAI, TAILRACE_TAIL),
     metrics=(
         Metric("cpu_us", "CPU per chunk", "µs", 2, plotted=True),

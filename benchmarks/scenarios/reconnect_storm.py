@@ -73,8 +73,8 @@ RECONNECT_STORM = Scenario(
     "after it. The other peer is a worker that is told to stop: it tells its readers to come back after a random time "
     "of 0.5 to 3 s, which they do. All servers run with `--backlog 8192`: with uvicorn's 2,048, most connections find "
     "the queue full, and TCP tries again after 1 s, 3 s and 7 s. The CPU is that of the worker to which the readers "
-    "come, nearly all of it the server's and the framework's for a request. The commands are all that Redis ran "
-    "meanwhile, including those inside scripts and those of each process's beat. On a machine of two cores, all "
+    "come, nearly all of it what the server and the framework need for a request. The commands are all that Redis "
+    "ran meanwhile, including those inside scripts and those of each process's beat. On a machine of two cores, all "
     "servers share one.",
     peers=(WORKER_KILLED, WORKER_STOPPED),
     metrics=(

@@ -47,10 +47,10 @@ REDIS_DELIVER = Scenario(
     title="Delivery to another process through Redis",
     about=f"{1 / PACE:.0f} events a second, {FULL.events:,} of them, one at a time. The clock runs from the call "
     "in one process to the event in the other, which has a core of its own; the publisher shares the other with Redis. "
-    "No peer sends anything to a client: redis-py's event is there when `listen()` gives it, broadcaster's when its "
-    "subscriber does, python-socketio's when its manager is about to emit it to its own clients, "
-    "fastapi-resumable-stream's when its response would send it, and tailrace's when `log.tail()` gives it. "
-    "broadcaster subscribes another channel first, as the first one hears nothing with redis-py 8.",
+    "No peer sends anything to a client: redis-py has delivered an event when `listen()` returns it, broadcaster when "
+    "its subscriber does, python-socketio when its manager is about to emit it to its own clients, "
+    "fastapi-resumable-stream when its response would send it, and tailrace when `log.tail()` returns it. "
+    "broadcaster subscribes to another channel first, because its first one gets nothing with redis-py 8.",
     peers=(REDIS_PY, BROADCASTER, SOCKETIO_REDIS, RESUMABLE_STREAM, TAILRACE_BUS),
     metrics=(
         Metric("median_ms", "median time to delivery", "ms", 2, plotted=True),

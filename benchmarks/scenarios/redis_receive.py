@@ -31,9 +31,9 @@ REDIS_RECEIVE = Scenario(
     name="redis-receive",
     title="Receiving a flood from Redis",
     about=f"{EVENTS:,} events are published while the receiving process is stopped, each as a message of its own, so "
-    "that it finds all of them when it goes on. Events are at hand as in the section above. tailrace would put events "
-    "that one process appends at once into one message. fastapi-resumable-stream is left out: its readers get no "
-    "messages with events, but read a list.",
+    "that it finds all of them when it goes on. Delivery is defined as in the section above. tailrace would put events "
+    "that one process appends at once into one message. fastapi-resumable-stream is left out: its readers read a list "
+    "and get no messages with events.",
     peers=(REDIS_PY, BROADCASTER, SOCKETIO_REDIS, TAILRACE_BUS),
     metrics=(Metric("cpu_us", "receiver's CPU per message", "µs", 2, plotted=True),),
     measure=measure,

@@ -19,11 +19,9 @@ RENDERING = Scenario(
     title="Showing a reply of 6 KB on a terminal",
     about=f"Markdown of headings, paragraphs, lists, code, tables and quotes comes in {PIECES} pieces and is shown on "
     f"a pseudo-terminal of {COLUMNS} columns and {ROWS} rows, in lines of at most {COLUMNS - 1} columns. User and "
-    "system time of the process, after all that it loads is loaded. With `tailrace chat` and rich's "
-    "`Live(Markdown)` each "
-    "piece is seen as it comes; the third is rich again as it is by default, where a picture is drawn four times a "
-    "second, which is after 12 pieces if 50 come in a second. `Live` shows the top of what does not "
-    "fit until it has all.",
+    "system time of the process, after it has loaded all its modules. `tailrace chat` and rich's `Live(Markdown)` show "
+    "each piece as it comes. The third peer is rich with its default of four pictures a second, which is one for every "
+    "12 pieces if 50 come in a second. `Live` shows the top of a text that does not fit until the text is complete.",
     peers=(RICH_LIVE, RICH_LIVE_FOUR, TAILRACE_TERMINAL),
     metrics=(
         Metric("cpu_ms", "CPU for the whole reply", "ms", 0, plotted=True),

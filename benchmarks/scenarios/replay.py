@@ -69,7 +69,7 @@ def about(load: Load) -> str:
 REPLAY = Scenario(
     name="replay",
     title="100 late readers of 100,000 events",
-    about=about(FULL) + " The others are left to the smaller replay below, to bound the time of a run.",
+    about=about(FULL) + " The other peers are in the smaller replay below, to bound the time of a run.",
     peers=(TAILRACE,),
     metrics=METRICS,
     measure=partial(measure, full=FULL),
