@@ -54,7 +54,7 @@ async def test_commands_are_killed(server: RedisServer, clock: Clock) -> None:
 
 
 @fault(
-    "A subscription is deaf: nothing comes that is published",
+    "A subscription is deaf: published messages do not arrive",
     noticed="a published number that does not come back",
     reader="`degraded`; then what is new, late",
     writer="nothing",
@@ -111,7 +111,7 @@ async def test_a_message_before_others_is_lost(server: RedisServer, clock: Clock
 
 
 @fault(
-    "A subscription is late: what it brings has been loaded by then",
+    "A subscription is late: its messages have already been loaded",
     noticed="the offset of each message",
     reader="nothing",
     writer="nothing",

@@ -108,7 +108,7 @@ async def test_the_scripts_are_flushed(server: RedisServer, clock: Clock) -> Non
 
 
 @fault(
-    "Entries are trimmed that a reader has yet to catch up with",
+    "Entries are trimmed before a reader has read them",
     noticed="its next read",
     reader="a reset (`trimmed`)",
     writer="nothing",

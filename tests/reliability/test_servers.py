@@ -18,7 +18,7 @@ fault = pytest.mark.fault
 
 
 @fault(
-    "Redis stands still (SIGSTOP), and goes on",
+    "Redis stands still (SIGSTOP), and continues",
     noticed="a published number that does not come back",
     reader="`degraded`; then what is new, late",
     writer="nothing; what is written waits",
@@ -98,7 +98,7 @@ async def test_a_server_restarts_with_nothing(server: RedisServer, clock: Clock)
 
 
 @fault(
-    "A replica becomes the master that lacks the last writes",
+    "A replica that lacks the last writes becomes the master",
     noticed="the connections' end, then a tag that differs",
     reader="a reset (`diverged`)",
     writer="its stream ends as `error` with the code `entries_lost`; a publish continues what is left",
@@ -129,7 +129,7 @@ async def test_a_replica_without_the_last_writes_is_promoted(clock: Clock) -> No
 
 
 @fault(
-    "The memory is full (`noeviction`), and free again",
+    "The memory is full (`noeviction`), then free again",
     noticed="the refusal of each append",
     reader="nothing",
     writer="nothing; what is written waits. A publish raises `StoreUnavailable` after the store's patience, "
