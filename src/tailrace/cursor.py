@@ -54,7 +54,7 @@ def is_cursor(token: str) -> bool:
 
 
 ONLY_EPOCH = "0"
-"""The epoch of a log whose random name is never used again. Each of its cursors is seven bytes shorter so."""
+"""The epoch of a log whose random name is never used again. It makes each cursor seven bytes shorter."""
 
 
 def new_epoch() -> str:

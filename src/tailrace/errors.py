@@ -6,7 +6,7 @@ TailraceError
 ├── LogClosed          an append to a log that has ended
 ├── LogExists          a log whose name is taken (also a ValueError)
 ├── LogFenced          an append to a log that somebody else writes
-├── LogReset           a place where no reader can go on: trimmed, epoch_changed, diverged, ahead
+├── LogReset           a place where no reader can continue: trimmed, epoch_changed, diverged, ahead
 ├── SlowReader         a reader that fell too far behind, under the flow policy disconnect
 ├── NotAcceptable      no wire satisfies the Accept header
 ├── StoreUnavailable   a store that does not answer
@@ -89,7 +89,7 @@ _RESETS: dict[ResetReason, str] = {
 
 
 class LogReset(TailraceError):
-    """A place where no reader can go on. Continue from `resume`, the cursor of the oldest kept entry or of the end."""
+    """A place where no reader can continue. Go on from `resume`, the cursor of the oldest kept entry or of the end."""
 
     def __init__(self, name: str, reason: ResetReason, resume: str) -> None:
         super().__init__(name, reason, resume)

@@ -20,7 +20,7 @@ P = TypeVar("P")
 
 
 class Job(Generic[P]):
-    """A function that sends its items itself, where others give a generator.
+    """A function that sends its items itself, in the place of a generator.
 
         async def run(producer: Producer) -> None:
             await producer.send("an item")
@@ -167,7 +167,7 @@ class _InThread:
         if call.set_running_or_notify_cancel():
             try:
                 call.set_result(next(self._iterator, _EXHAUSTED))
-            except BaseException as error:  # whoever waits for the call raises it
+            except BaseException as error:  # the task that waits for the call raises it
                 call.set_exception(error)
 
     async def _close(self) -> None:

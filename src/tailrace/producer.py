@@ -478,9 +478,9 @@ def _sent_by_nobody(cancellation: asyncio.CancelledError) -> RuntimeError:
 #
 # Two things must end: the generator and its log. The generator ends first, because its last items belong in the log. So
 # a producer runs the generator (RUNNING). When the generator has left and is closed, the producer stores the end
-# (CLOSING), and is done (ENDED). All else is there because somebody may want the end earlier.
+# (CLOSING), and is done (ENDED). All other states exist because the end may be wanted earlier.
 #
-# Whoever wants it earlier cancels the generator, because only the generator knows what it must finish. It gets one
+# An earlier end cancels the generator, because only the generator knows what it must finish. It gets one
 # CancelledError, at an `await` of its own, and some time: what it yields within its patience is kept (STOPPING). Stops,
 # abandoned logs and lost logs are alike in this. A lost log takes no more items, and its end is somebody else's, but
 # its generator must be closed just as gently. `Writer.end` leaves such a log as it is.
@@ -489,10 +489,10 @@ def _sent_by_nobody(cancellation: asyncio.CancelledError) -> RuntimeError:
 # at a `yield` then, so it could only be closed, with no chance to yield more. So the pause sends the cancellation on to
 # the generator's next `await`. It does so once (INSISTING): if the next pause gets the cancellation again, the
 # generator has not waited for anything in between, and is closed at its `yield`. When somebody cancels the task of a
-# producer that was not stopped, the pause does not send that on, because whoever cancels tasks wants them to end.
+# producer that was not stopped, the pause does not send that on, because cancelling a task means that it must end.
 #
 # The application may say the end itself (DECLARED), while its generator still has something to do that no reader waits
-# for. That end is stored at once, and by a task of its own, so that no cancellation of whoever said it breaks it off.
+# for. That end is stored at once, and by a task of its own, so that cancelling its caller does not interrupt it.
 # The generator goes on without its log (LINGERING), for as long as a stopped one may, and is stopped then. Readers and
 # the lease are of no concern to it any more, so they have no row. However it ends, the end that was said stays.
 #
@@ -501,7 +501,7 @@ def _sent_by_nobody(cancellation: asyncio.CancelledError) -> RuntimeError:
 # may run forever, so engines count them.
 #
 # Context variables, timeouts and task groups of a generator belong to the task that ran it. So that task also closes
-# it. After RUNNING, it also stores the end, so that the task is done when the log has ended, and whoever cancels it
+# it. After RUNNING, it also stores the end, so that the task is done when the log has ended, and a cancellation
 # interrupts all of it. After STOPPING, more cancellations may be under way, for example from a task group in the
 # generator. They must not interrupt the end, so another task stores it (`_end_apart`). Items that were never begun need
 # another task, too, because asyncio does not enter a coroutine that is cancelled before its first step (UNBEGUN). That

@@ -166,7 +166,7 @@ async def test_a_message_that_cannot_be_sent_is_kept(browser: Browser, tmp_path:
         await demo.say("Later")
         await expect(demo.connection).to_have_text("Offline")
         await demo.button("Stop").press("Enter")
-        await expect(demo.notice).to_contain_text("Your message is kept below; sending it again does not ask twice.")
+        await expect(demo.notice).to_contain_text("Your message is kept below; you can safely send it again.")
         await expect(demo.field).to_have_value("Later")
         await expect(demo.said).to_have_count(0)
         await demo.page.context.set_offline(False)

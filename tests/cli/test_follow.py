@@ -152,7 +152,7 @@ async def test_what_has_no_ids_is_lost_unless_gaps_are_allowed(relay: Relay, run
     relay.next(Fault(after=cut))
     status, out, err = await run(f"{relay.url}/numbers")
     assert (status, out, err.count("\n")) == (1, "0\n1\n2\n", 1)
-    assert err.endswith("its last event has no id after which it could go on\n")
+    assert err.endswith("its last event has no id to continue after\n")
     relay.next(Fault(after=cut))
     assert (await run(f"{relay.url}/numbers", "--allow-gaps", "--quiet")) == (0, "0\n1\n2\n0\n1\n2\n", "")
 

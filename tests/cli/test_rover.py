@@ -145,7 +145,7 @@ async def test_a_pilot_that_stood_still_does_not_say_more(photo: Path, redis: Re
         ("--speed nan", "expected --speed to be a number from 0.01 to 5000, but got 'nan'"),
         ("--seed -1", "expected --seed to be a whole number of at most 18 digits, but got '-1'"),
         ("--image /none.jpg", "expected an image at /none.jpg, but there is no such file"),
-        ("--image /etc/passwd", "expected an image that a browser shows, but /etc/passwd is none"),
+        ("--image /etc/passwd", "expected an image that a browser shows, but /etc/passwd is not one"),
         (
             "--streams nowhere://x",
             "expected a URL that begins with memory:// or redis:// or redis+cluster:// or redis+sentinel:// or "

@@ -240,8 +240,8 @@ async def test_a_variable_that_is_no_setting_is_said(tmp_path: Path) -> None:
         await server.url()
     warnings = [said["message"] for line in server.lines if (said := json.loads(line))["level"] == "warning"]
     assert warnings == [
-        "TAILRACE_MAX_SESSION is no setting of the server: did you mean TAILRACE_MAX_SESSIONS?",
-        "TAILRACE_ZZZZ is no setting of the server",
+        "TAILRACE_MAX_SESSION is not a setting of the server: did you mean TAILRACE_MAX_SESSIONS?",
+        "TAILRACE_ZZZZ is not a setting of the server",
     ]
 
 

@@ -253,9 +253,9 @@ async def test_a_server_is_entered_once_at_a_time() -> None:
 
 async def test_a_message_that_cannot_be_sent_is_told() -> None:
     async with ChatClient("http://127.0.0.1:1") as chat:
-        with pytest.raises(ValueError, match=r"expected what JSON can say, but got {'message'"):
+        with pytest.raises(ValueError, match=r"expected JSON-able data, but got {'message'"):
             await chat.ask("\ud800")
-    with ChatClient("http://127.0.0.1:1") as other, pytest.raises(ValueError, match="expected what JSON can say"):
+    with ChatClient("http://127.0.0.1:1") as other, pytest.raises(ValueError, match="expected JSON-able data"):
         other.ask("\ud800")
 
 

@@ -191,7 +191,9 @@ def test_a_stream_is_followed_to_its_end(script: list[object], given: list[Any],
         pytest.param([sse(), event(1), BROKEN, head(404), WHOLE], StreamRefused, "404", id="404 later"),
         pytest.param([BROKEN] * 4, StreamLost, "after 4 failures in a row: broken off", id="the budget is spent"),
         pytest.param([head(503), WHOLE] * 4, StreamLost, "after 4 failures .* 503", id="unavailable for too long"),
-        pytest.param([PLAIN, b"data: 1\n\n", BROKEN], StreamLost, "no id after", id="nothing to go on from"),
+        pytest.param(
+            [PLAIN, b"data: 1\n\n", BROKEN], StreamLost, "no id to continue after", id="nothing to go on from"
+        ),
         pytest.param(
             [PLAIN, b"id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n", BROKEN, PLAIN, b"id: 1\ndata: 1\n\n"],
             StreamLost,
@@ -384,7 +386,7 @@ class TestWaiting:
     @pytest.mark.parametrize("retry", ["60001", f"1{'0' * 400}"])
     def test_after_a_farewell_is_as_long_as_the_caller_allows(self, retry: str) -> None:
         farewell = event(1, f'{{"reason":"shutdown","retry":{retry}}}', "farewell")
-        with pytest.raises(StreamLost, match=r"farewell \(shutdown\); the server asks for \d+ s of rest") as lost:
+        with pytest.raises(StreamLost, match=r"farewell \(shutdown\); the server asks for a pause of \d+ s") as lost:
             follow([sse(), farewell])
         assert lost.value.kind == "farewell"
 
@@ -503,7 +505,7 @@ class TestSockets:
             ([BARE, BROKEN], StreamLost, "no address"),
             ([BARE, Ended(1008, "no")], StreamRefused, "1008 .policy_violation.: no"),
             ([BARE, b'{"event":"error","data":{"code":"c","status":409,"message":"m"}}'], StreamRefused, "409 .c.: m"),
-            ([BARE, b'{"event":"done","data":{"status":"ok"}}', BROKEN], StreamLost, "no id after"),
+            ([BARE, b'{"event":"done","data":{"status":"ok"}}', BROKEN], StreamLost, "no id to continue after"),
             ([SOCKET, ONE, Ended(4409)], StreamLost, "another client reads this stream now"),
             ([BARE, b"text", Ended(4409)], StreamLost, "closed with 4409; its last event has no id"),
         ],
@@ -592,7 +594,7 @@ def test_events_that_are_sent_again_are_passed_over_in_any_pieces() -> None:
 
 
 def test_an_id_is_of_one_event_only() -> None:
-    with pytest.raises(StreamLost, match="no id after"):
+    with pytest.raises(StreamLost, match="no id to continue after"):
         follow([PLAIN, b"id: 1\ndata: 1\n\ndata: 2\n\n", BROKEN])
 
 

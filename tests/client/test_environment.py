@@ -109,11 +109,11 @@ async def test_this_machine_is_reached_directly(
         ("HTTPS_PROXY", NOBODY, "https://server.example/", "it does not answer"),
         ("all_proxy", NOBODY, "http://server.example/", "it does not answer"),
         ("ALL_PROXY", "socks5://127.0.0.1:1", "http://server.example/", "needs the package socksio"),
-        ("HTTP_PROXY", "nonsense://x", "http://server.example/", "that is no address of a proxy"),
-        ("HTTP_PROXY", "http://x:99999", "http://server.example/", "that is no address of a proxy"),
+        ("HTTP_PROXY", "nonsense://x", "http://server.example/", "that is not the address of a proxy"),
+        ("HTTP_PROXY", "http://x:99999", "http://server.example/", "that is not the address of a proxy"),
         ("HTTPS_PROXY", NOBODY, "wss://server.example/", "it does not connect"),
         ("ALL_PROXY", "socks5://127.0.0.1:1", "wss://server.example/", "needs the package python_socks"),
-        ("WS_PROXY", "nonsense://x", "ws://server.example/", "that is no address of a proxy"),
+        ("WS_PROXY", "nonsense://x", "ws://server.example/", "that is not the address of a proxy"),
     ],
 )
 async def test_a_proxy_that_cannot_be_used_is_named_at_once(

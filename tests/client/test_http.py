@@ -204,7 +204,7 @@ def test_what_has_no_socket_or_has_closed_it_is_not_shut() -> None:
 async def test_a_server_that_wants_years_of_rest_is_given_up(health: Ask) -> None:
     later = b"HTTP/1.1 429 Oh\r\ncontent-length: 0\r\nretry-after: 999999999999\r\n\r\n"
     async with speaking(saying(later)) as address, asyncio.timeout(BOUND):
-        with pytest.raises(Unreachable, match="429; the server asks for 999999999999 s of rest"):
+        with pytest.raises(Unreachable, match="429; the server asks for a pause of 999999999999 s"):
             await health(f"http{address}", Timeouts())
 
 

@@ -207,7 +207,7 @@ def test_a_redirection_to_nowhere_is_final(url: str, location: str, said: str) -
     _, failed = run(moved(location, url=url), url=url)
     assert failed.final
     assert failed.loss.kind == "misled"
-    assert f"the server redirects to where nobody can be: {said}" in str(failed.loss)
+    assert f"the server redirects to an impossible address: {said}" in str(failed.loss)
 
 
 def test_redirections_come_to_an_end() -> None:

@@ -41,7 +41,7 @@ class TestBackoff:
         backoff = Backoff(Retry(base=0.0, longest=5.0))
         assert (backoff.fail(5.0), backoff.fail(at_least=5.0)) == (5.0, 5.0)
         for told, at_least in ((1e11, 0.0), (None, 1e11)):
-            with pytest.raises(Spent, match=r"for 100000000000 s of rest, and Retry\(longest=5\) allows less"):
+            with pytest.raises(Spent, match=r"for a pause of 100000000000 s, but Retry\(longest=5\) allows less"):
                 backoff.fail(told, at_least=at_least)
 
     def test_an_sse_delay_is_cut_to_what_the_caller_allows(self) -> None:

@@ -169,14 +169,14 @@ async def test_a_message_that_is_too_large_is_told_once(relay: Relay, driver: Dr
 
 
 def test_a_body_that_is_no_text_is_told() -> None:
-    with pytest.raises(ValueError, match="expected a text as a WebSocket's message, but got bytes that are none"):
+    with pytest.raises(ValueError, match="expected UTF-8 text as a WebSocket's message, but got other bytes"):
         tail("ws://x", content=b"\xff")
 
 
 @pytest.mark.parametrize(
     ("location", "count", "said"),
     [
-        ("/", 11, "without an end"),
+        ("/", 11, "redirects endlessly"),
         ("https://127.0.0.1/", 1, "expected an address with ws or wss"),
         ("ws://[oops/", 1, "Invalid IPv6 URL"),
         ("ws://127.0.0.1:99999/", 1, "a port from 1 to 65535"),

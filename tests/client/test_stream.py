@@ -290,12 +290,12 @@ def test_a_body_is_given_once() -> None:
 
 
 def test_what_cannot_be_sent_is_told() -> None:
-    with pytest.raises(ValueError, match=r"expected what JSON can say, but got '\\ud800': .*surrogates not allowed"):
+    with pytest.raises(ValueError, match=r"expected JSON-able data, but got '\\ud800': .*surrogates not allowed"):
         tail("http://x", json="\ud800")
-    with pytest.raises(ValueError, match="expected what JSON can say, but got <object"):
+    with pytest.raises(ValueError, match="expected JSON-able data, but got <object"):
         tail("http://x", json=object())
     with pytest.raises(
-        ValueError, match=r"expected a text that UTF-8 can say, but got '\\ud800': surrogates not allowed"
+        ValueError, match=r"expected text that UTF-8 can encode, but got '\\ud800': surrogates not allowed"
     ):
         tail("http://x", content="\ud800")
 

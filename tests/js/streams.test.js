@@ -347,7 +347,7 @@ suite("requests", () => {
     assert.throws(() => tail("http://me:secret@a/"), /expected a URL without a name and a password/);
     assert.throws(() => tail("http://a/", { method: "GET", body: "a" }), /cannot have body/);
     assert.throws(() => tail("http://a/", { method: "G T" }), /not a valid HTTP method/);
-    assert.throws(() => tail("http://a/", { json: () => 1 }), /expected what JSON can say, but got \(\) => 1/);
+    assert.throws(() => tail("http://a/", { json: () => 1 }), /expected JSON-able data, but got \(\) => 1/);
     assert.throws(() => tail("http://a/", { onReset: "raise" }), /expected "throw" or "restart" as onReset, but got raise/);
   });
 

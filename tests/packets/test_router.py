@@ -610,7 +610,7 @@ async def test_a_hook_that_yields() -> None:
 
 
 def test_a_hook_in_the_place_of_its_dependency() -> None:
-    with pytest.raises(TypeError, match="expected as on_packet a dependency that gives the hook"):
+    with pytest.raises(TypeError, match="expected on_packet to be a dependency that returns the hook"):
         packets_router(on_packet=echo)
 
 
@@ -628,7 +628,7 @@ def _look(talk: ClientSession, other: Unknown) -> None:  # type: ignore[name-def
 
 @pytest.mark.parametrize("hook", [_greet, _count, _look])
 def test_a_hook_with_other_names_in_the_place_of_its_dependency(hook: Any) -> None:
-    with pytest.raises(TypeError, match="expected as on_connect a dependency that gives the hook"):
+    with pytest.raises(TypeError, match="expected on_connect to be a dependency that returns the hook"):
         packets_router(on_connect=hook)
 
 

@@ -157,7 +157,7 @@ async def test_a_leave_that_could_not_be_written_is_told_later(caplog: pytest.Lo
     await here.enter("ada")
     log.refuses = True
     await here.leave("ada")
-    assert "that ada has left is not told yet" in caplog.text
+    assert "cannot announce yet that ada has left" in caplog.text
     log.refuses = False
     await here.enter("bob")
     assert await here.members() == ["bob"]

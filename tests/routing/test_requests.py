@@ -304,7 +304,7 @@ async def test_a_principal_that_names_nobody_is_the_application_s_error(principa
     asked = Asked(principal=lambda: principal)
     async with client_of(asked.app) as client:
         assert (await client.post("/ask", json={"text": "a"}, headers=ALICE)).status_code == 500
-    assert "expected as principal a non-empty str, an int, a UUID or None, but got" in str(asked.app.raised)
+    assert "expected the principal to be a non-empty str, an int, a UUID or None, but got" in str(asked.app.raised)
 
 
 async def test_a_number_and_its_digits_are_two_principals() -> None:

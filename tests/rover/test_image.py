@@ -43,14 +43,14 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
     assert refused(missing) == f"expected an image at {missing}, but there is no such file"
     text = tmp_path / "text.jpg"
     text.write_text("not an image")
-    assert refused(text) == f"expected an image that a browser shows, but {text} is none"
+    assert refused(text) == f"expected an image that a browser shows, but {text} is not one"
     empty = tmp_path / "empty.jpg"
     empty.touch()
     assert str(empty) in refused(empty)
     fifo = tmp_path / "fifo.jpg"
     os.mkfifo(fifo)
     for other in (tmp_path, fifo):
-        assert refused(other) == f"expected an image, but {other} is no regular file"
+        assert refused(other) == f"expected an image, but {other} is not a regular file"
     loop = tmp_path / "loop.jpg"
     loop.symlink_to(loop)
     assert refused(loop) == f"cannot read the image {loop}: Too many levels of symbolic links"
@@ -59,7 +59,7 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
 def test_an_image_that_browsers_do_not_show_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "image.tiff"
     path.write_bytes(encoded("TIFF"))
-    assert refused(path) == f"expected an image that a browser shows, but {path} is none"
+    assert refused(path) == f"expected an image that a browser shows, but {path} is not one"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

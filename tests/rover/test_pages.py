@@ -111,7 +111,7 @@ async def test_an_image_that_changed_on_the_server_begins_anew(browser: Browser,
         await board.button("Pause").click()
         paint(site.image, width=1_600, height=400)
         await board.button("Resume").click()
-        await expect(board.happened).to_have_text("The image changed on the server, so it begins anew.")
+        await expect(board.happened).to_have_text("The image changed on the server, so the download starts again.")
         await board.page.get_by_label("Limit").select_option("none")
         await expect(board.picture).to_have_attribute("alt", WHOLE)
         assert await board.picture.evaluate("(image) => image.naturalWidth") == 1600
@@ -268,10 +268,10 @@ async def test_a_server_that_stays_away_leaves_what_there_is_and_a_new_one_begin
         await site.start()
         await board.page.evaluate("dispatchEvent(new Event('online'))")
         await expect(board.telemetry).to_have_text("Connected")
-        await expect(board.note).to_have_text("The server began anew, so its readings do too.")
+        await expect(board.note).to_have_text("The server has restarted, so its readings start again.")
         await site.read(3)
         await expect(board.page.locator("#odometer")).to_have_text(await site.odometer())
-        await expect(pane.root).to_contain_text("What is above is kept on this page only.")
+        await expect(pane.root).to_contain_text("Earlier messages are kept on this page only.")
         await expect(pane.own).to_have_text(["Before", "Meanwhile"])
         await expect(pane.pending).to_have_count(0)
 

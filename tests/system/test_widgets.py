@@ -252,7 +252,7 @@ async def test_an_endpoint_without_a_stop_says_so(browser: Browser, stage: Stage
         await expect(ask.answer).to_have_text("one ")
         await ask.stop.click()
         await expect(ask.status).to_have_text(
-            "Stopped. The server may go on: it has no way to stop this. The answer is incomplete."
+            "Stopped. The server may continue: it offers no way to stop. The answer is incomplete."
         )
         await soon(faucet.closed)
 

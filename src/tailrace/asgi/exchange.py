@@ -1,4 +1,4 @@
-"""HTTP requests that a WebSocket makes of its own application, and what they are answered."""
+"""HTTP requests that a WebSocket makes of its own application, and their responses."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class Answer:
         value = self._header(b"retry-after")
         if self.status not in (429, 503) or not value:
             return None
-        # A date is as good as a long wait.
+        # A date counts as a long wait.
         seconds = float(value) if value.isdigit() else WAIT_AT_MOST
         return min(max(seconds, WAIT_AT_LEAST), WAIT_AT_MOST)
 
     def as_message(self, event: str) -> str:
         """Return the message that tells a client of this refusal.
 
-        A line of NDJSON is in the language of the stream, so it stays as it is. Anything else is summed up by an event
+        A line of NDJSON is in the language of the stream, so it stays as it is. Anything else is summarised by an event
         of this name.
         """
         line = self.body.strip()

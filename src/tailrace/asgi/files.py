@@ -48,7 +48,7 @@ class FileResponse(Response):
     """Send a file in chunks, with constant memory.
 
     It takes the arguments of Starlette's FileResponse by name, except `stat_result`. It answers Range, If-Range and the
-    other conditions of a GET, and HEAD. A file that is missing, or that is no regular file, gets 404. One that the
+    other conditions of a GET, and HEAD. A file that is missing, or that is not a regular file, gets 404. One that the
     process may not read gets 403.
 
     The file is opened once, and its headers and bytes come from that one descriptor. If the file is replaced meanwhile,
@@ -74,8 +74,8 @@ class FileResponse(Response):
         - `root`: the folder that the file must be in. With it, `path` may come from a client: its parts are separated
           by `/`, and whatever leads out of the folder gets 404.
         - `headers`: further headers. An `ETag` or `Last-Modified` among them replaces the file's own.
-        - `media_type`: by default what the name says.
-        - `background`: runs at the end, also if the client has left or the file was refused.
+        - `media_type`: by default, it follows from the name.
+        - `background`: runs at the end, even if the client has left or the file was refused.
         - `filename`: the name under which the client saves the file. Any characters are allowed.
         - `content_disposition_type`: whether a client shows or saves a file with a `filename`.
         - `chunk_size`: the most bytes to read at once.
@@ -197,9 +197,9 @@ def guess_media_type(name: str) -> str:
 
 
 def content_disposition(kind: str, filename: str) -> str:
-    """Return the header that names a download (RFC 6266), with a name in ASCII for clients that know no other."""
+    """Return the header that names a download (RFC 6266), with a name in ASCII for clients that know nothing else."""
     # Separators and control characters are no part of a name. Some of the latter turn text around, so that a program
-    # looks like a picture. A surrogate stands for a byte that is no character.
+    # looks like a picture. A surrogate stands for a byte that is not a character.
     name = re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069/\\]", "_", filename)
     name = re.sub(r"[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", name)
     # Some clients decode `%` even here.
@@ -210,7 +210,7 @@ def content_disposition(kind: str, filename: str) -> str:
 
 
 async def in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run a function in a worker thread. If the wait is cancelled, the thread is still waited for."""
+    """Run a function in a worker thread. Cancelling this still waits for the thread."""
     call: Future[T] = Future()
     try:
         await anyio.to_thread.run_sync(_run, call, function, args)
@@ -348,7 +348,7 @@ def _open_below(root: PathLike, name: PathLike) -> int:
         raise FileNotFoundError(errno.ENOENT, "expected a file in the folder, but got a link out of it", path)
     if os.open not in os.supports_dir_fd:  # on Windows, where making links needs a privilege
         return _open(path)
-    # `path` has no links. Should somebody put one there now, it is not followed.
+    # `path` has no links. A link that somebody puts there now is not followed.
     *folders, last = os.path.relpath(path, base).split(os.sep)
     folder = os.open(base, _FOLDER)
     try:
@@ -362,7 +362,7 @@ def _open_below(root: PathLike, name: PathLike) -> int:
 
 
 def _parts(name: str) -> list[str]:
-    """Return the parts of a name that a client sent, unless one of them has a meaning to a file system."""
+    """Return the parts of a name from a client. Refuse a part that means something else to a file system."""
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\\" in part or PureWindowsPath(part).drive for part in parts):
         raise FileNotFoundError(errno.ENOENT, "expected the name of a file in the folder", name)

@@ -87,7 +87,7 @@ class OriginGuard:
     def _response(self, scope: Scope, code: str) -> Response:
         if code == "unknown_host":
             host = header_of(scope, b"host") or ""
-            return refusal(421, f"expected as Host an address or a name of this server, but got {host[:80]!r}", code)
+            return refusal(421, f"expected Host to be an address or a name of this server, but got {host[:80]!r}", code)
         origin = header_of(scope, b"origin") or ""
         return refusal(403, f"expected a page of this server or of an allowed origin, but got {origin[:80]!r}", code)
 

@@ -37,7 +37,7 @@ class Posts:
     """Posts messages in the order in which they came, one request at a time.
 
     Messages that come during a request go together in the next one, one a line. A request is accepted as a whole or not
-    at all. After a refusal, the next one has half as many lines, so that in the end only the bad ones are lost. After
+    at all. After a refusal, the next one has half as many lines, so only the bad ones are lost in the end. After
     each success, it has twice as many. While the application asks for a later attempt, the messages wait.
 
     A 503 does not tell whether the messages were accepted. So the same lines are posted again with the same

@@ -70,7 +70,7 @@ class Validators:
         return tags == ["*"] or self.etag.removeprefix("W/") in (tag.removeprefix("W/") for tag in tags)
 
     def _is_newer(self, date: str | None) -> bool | None:
-        """Return None if there is no date, or nothing that is one. Such conditions are ignored."""
+        """Return the time of a date, or None if it is missing or malformed. Such conditions are ignored."""
         since, modified = _seconds(date), _seconds(self.last_modified)
         return None if since is None or modified is None else modified > since
 
@@ -84,7 +84,7 @@ def _tags(asked: Headers, name: str) -> list[str]:
 
 
 def _seconds(date: str | None) -> int | None:
-    """Return the time of an HTTP date, or None if it is none."""
+    """Return the time of an HTTP date, or None if it is malformed."""
     if date is None or not _DATE.fullmatch(date):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The headers of streams, and the responses that are no streams: refusals and resets."""
+"""The headers of streams, and the responses that are not streams: refusals and resets."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _SERVERS = frozenset(
 
 
 class Relay:
-    """An object that acts as the server of an application, and passes on to another server what that sends."""
+    """An object that acts as an application's server, and passes what it is sent on to another server."""
 
     __slots__ = ("onward",)
 
@@ -45,7 +45,7 @@ class Relay:
         raise NotImplementedError
 
     async def see_out(self, rest: Awaitable[None]) -> None:
-        """Await the rest of an onward message. Do with its error as if the message had passed this relay."""
+        """Await the rest of an onward message. Handle its error as if the message had passed this relay."""
         raise NotImplementedError
 
 

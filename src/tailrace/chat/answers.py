@@ -66,7 +66,7 @@ class Answers:
         """Run turns in this block. Close the engine within it.
 
         No turn of this server remains `generating`, nor one of an earlier server, unless workers share the database:
-        they see to the turns of those that died. Raise StoreError at the end if the database has not accepted all
+        they end the turns of those that died. Raise StoreError at the end if the database has not accepted all
         replies.
         """
         if not self.workers.shared and (interrupted := await self._store.interrupt_turns()):
@@ -128,7 +128,7 @@ class Answers:
             if begun.known is None:
                 await self._start(live, begun)
         except SessionRunning as running:
-            # If that worker died, perhaps its turn was stored only when all others had seen to what it left.
+            # If that worker died, its turn may have been stored after all others had ended the turns that it left.
             self.workers.watch(running.worker)
             raise
         finally:

@@ -148,7 +148,7 @@ async def _run(app: FastAPI) -> AsyncIterator[None]:
     engine: Engine = state.tailrace_engine
     async with (
         _model(state.model, settings) as model,
-        aclosing(engine),  # whoever opens the database asks the store of the streams first
+        aclosing(engine),  # before the database opens, the store of the streams is asked
         open_store(settings.database_url, streams=await streams_of(engine, settings.streams)) as store,
     ):
         metrics: Metrics = state.metrics
@@ -207,7 +207,7 @@ def _not_acceptable(request: Request, error: Exception) -> Response:
 
 
 def _invalid(request: Request, error: Exception) -> Response:
-    """Answer as FastAPI does, but without the input, which may be long or no valid JSON (NaN, half a character)."""
+    """Answer as FastAPI does, but without the input, which may be long or invalid JSON (NaN, half a character)."""
     assert isinstance(error, RequestValidationError)
     detail = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
     if detail[0]["loc"] == ("body",) and detail[0]["type"] != "missing" and not _is_json(request):

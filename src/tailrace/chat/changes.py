@@ -1,4 +1,4 @@
-"""The changes to each owner's sessions, as one stream for everybody who shows a list of them."""
+"""The changes to each owner's sessions, as one stream for all clients that show a list of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Changes:
                 told = members(SessionChange(**said))
                 await log.append({name: value for name, value in told.items() if value is not None})
         except TailraceError as error:
-            logger.warning("session %s: a change could not be told: %s", said["session_id"], error)
+            logger.warning("session %s: cannot tell clients of a change: %s", said["session_id"], error)
 
     async def _name(self, owner: str) -> str:
         # Cursors show the last part of the name. The id does not give the owner away, nor lead to another owner's log.

@@ -50,7 +50,7 @@ class Conversations:
             yield
 
     def sharing(self) -> AbstractAsyncContextManager[None]:
-        """See to the turns of workers that die, while the block runs. The engine must be open in it."""
+        """End the turns of workers that die, while the block runs. The engine must be open in it."""
         return self._answers.workers.running()
 
     # Turns

@@ -37,8 +37,8 @@ MAX_HIGHLIGHTED = 64 << 10
 PIECE = 1_000
 """The most characters of code that are highlighted at a time.
 
-A highlighter's time may grow with the cube of the length: 4,000 characters of slashes take one of C 2 s, with steps of
-0.4 s that hold up the whole process, and 64,000 would take hours (measured with Pygments 2.21).
+A highlighter's time may grow with the cube of the length. The one for C takes 2 s for 4,000 slashes, in steps of up to
+0.4 s that hold up the whole process, and would take hours for 64,000 (measured with Pygments 2.21).
 """
 
 Pieces: TypeAlias = dict[tuple[str, str], str]

@@ -115,7 +115,7 @@ class Metrics:
         self.prompt = Counter("vllm:prompt_tokens", "Tokens sent to the model.", labels, registry=registry)
         self.generated = Counter("vllm:generation_tokens", "Tokens that the model wrote.", labels, registry=registry)
         self.finished = Counter(
-            "vllm:request_success", "Turns that ended, by how.", (*labels, "finished_reason"), registry=registry
+            "vllm:request_success", "Turns that ended, by reason.", (*labels, "finished_reason"), registry=registry
         )
         self.turns = Counter(
             "tailrace_turns", "Turns that ended, by their state.", ("state", "owner"), registry=registry

@@ -239,7 +239,7 @@ class RunningTurn:
         elif isinstance(piece, Reasoning):
             self._thinking_room -= len(piece.text)
             if self._thinking_room < 0:
-                raise StreamError("the model thought longer than the server takes", code="model_truncated")
+                raise StreamError("the model's reasoning is longer than the server allows", code="model_truncated")
             yield reasoning(_whole(piece.text))
         elif isinstance(piece, Usage):
             self._usage = piece
@@ -259,7 +259,7 @@ class RunningTurn:
         if kept := text[: self._room]:
             yield self._chunk(kept)
         if len(kept) < len(text):
-            raise StreamError("the model reached the longest reply that the server takes", code="model_truncated")
+            raise StreamError("the reply is longer than the server allows", code="model_truncated")
 
     def _join(self, piece: str) -> str:
         """Return the whole characters of a piece. Keep the first half of a character that a server cut in two."""

@@ -1,8 +1,8 @@
 """The workers of a chat server: the processes that share its streams and its database.
 
-Each worker has a life, a log whose lease it holds. The database names the life with each turn. If a worker dies, the
-store ends its life, as it ends any stream whose producer is lost. Each worker tells the others of its life in one log,
-and waits for the ends of theirs, to see to the turns that they leave.
+Each worker has a life, a log whose lease it holds. Each turn in the database names the life of its worker. If a worker
+dies, the store ends its life, as it ends any stream whose producer is lost. Each worker tells the others of its life in
+one log, and waits for the ends of theirs, to end the turns that they leave.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TELL = 1.0
 Figures = Mapping[str, Any]
 
 Died = Callable[[str | None], Awaitable[None]]
-"""A function that sees to the turns of a worker whose life has ended."""
+"""A function that ends the turns of a worker whose life has ended."""
 
 
 async def streams_of(engine: Engine, url: str | None) -> Streams | None:
@@ -52,7 +52,7 @@ async def streams_of(engine: Engine, url: str | None) -> Streams | None:
 
 
 async def _identity_of(engine: Engine) -> bytes:
-    """Return bytes that are the same for all processes with the same store, and do not tell its secret."""
+    """Return bytes that are equal for all processes with the same store, and do not reveal its secret."""
     return hmac.digest(await engine.store.secret(), b"tailrace chat", "sha256")
 
 
@@ -116,7 +116,7 @@ class Workers:
         return self.own
 
     def elsewhere(self) -> list[Figures]:
-        """Return the figures that the other workers have told last."""
+        """Return the latest figures of the other workers."""
         found = []
         for worker, life in self._lives.items():
             if worker != self.own and life.top and (entries := life.read_nowait(life.top - 1, 1)):
@@ -127,7 +127,7 @@ class Workers:
         return await self._engine.log(f"{PATH}/{worker}", retention=FIGURES)
 
     async def _tell(self) -> None:
-        """Tell the figures of this worker in its life, when they have changed."""
+        """Write the figures of this worker to its life when they have changed."""
         told: tuple[str | None, Figures] | None = None
         while True:
             news = self.own, self._figures()
@@ -156,7 +156,7 @@ class Workers:
             except LogReset:  # the store has lost its data, and others may have told the new log before this one
                 logger.warning("the streams of all workers are lost: their store has forgotten them")
             except Exception as error:  # nobody else would try again
-                await self._try_again("the other workers cannot be watched", error)
+                await self._try_again("cannot watch the other workers", error)
 
     async def _read_announcements(self) -> None:
         log = await self._engine.log(PATH, retention=RETENTION)
@@ -171,14 +171,14 @@ class Workers:
                     await self._announce(self.own)  # what it said before may be trimmed
 
     def watch(self, worker: str) -> None:
-        """See to the turns of a worker once it is dead, until this one ends."""
+        """End the turns of a worker once it is dead, unless this one ends first."""
         if worker not in self._watching and not self._ending:
             task = asyncio.create_task(self._see_out(worker), name=f"tailrace chat worker {worker}")
             self._watching[worker] = task
             task.add_done_callback(lambda _: self._watching.pop(worker))
 
     async def _see_out(self, worker: str) -> None:
-        """Wait until a worker is dead, and see to its turns. It may be this one, if the others took it for dead."""
+        """Wait until a worker is dead, and end its turns. It may be this one, if the others took it for dead."""
         while True:
             try:
                 if (life := await self._engine.find(f"{PATH}/{worker}")) is not None:

@@ -18,7 +18,7 @@ URL = "http://127.0.0.1:8000"
 SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 EPILOG = """\
-On a terminal this is a chat; /help lists its commands. With --message, or if the input or the output is no terminal,
+On a terminal this is a chat; /help lists its commands. With --message, or if the input or output is not a terminal,
 it sends one message and prints only the text of the reply. The exit status is then 0 if the reply is complete, 1 if it
 failed or was stopped, 2 if the command line is wrong, 130 after Ctrl-C."""
 

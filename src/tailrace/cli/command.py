@@ -64,7 +64,7 @@ class Notices:
             say(f"tailrace {self._command}: {text}")
 
     def tell_degraded(self, degraded: bool) -> None:
-        # That it is over shows in what follows. The client also says so when the connection has ended.
+        # The events that follow show that this is over. The client also says so when the connection has ended.
         if degraded:
             self.tell("the server cannot reach its store; events may be late")
 

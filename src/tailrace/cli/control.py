@@ -103,7 +103,7 @@ class Server(uvicorn.Server):
 
 
 def banner(address: str, image: Path) -> list[str]:
-    """Return the lines that say what there is to see."""
+    """Return the lines that list the addresses."""
     size = f"{image.stat().st_size / 1e6:.1f} MB"
     return [
         f"{COMMAND}: mission control is ready, press Ctrl-C to stop",

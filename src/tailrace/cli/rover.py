@@ -30,7 +30,7 @@ def configure(parser: ArgumentParser) -> None:
     add("--image", metavar="FILE", help="the image to send [default: a panorama of Mars]")
     add("--every", metavar="SECONDS", help="the time between two readings [default: 2]")
     add("--speed", metavar="N", help="how many times faster the mission runs [default: 24.66, a sol in an hour]")
-    add("--seed", metavar="N", help="a whole number; each is another drive [default: 1]")
+    add("--seed", metavar="N", help="a whole number; each gives another drive [default: 1]")
     add("--streams", metavar="URL", help="where the streams live: memory:// or redis://… [default: memory://]")
 
 

@@ -36,7 +36,7 @@ HOST = Option("--host", "ADDRESS", "TAILRACE_HOST", "the address to listen on", 
 PORT = Option("--port", "PORT", "TAILRACE_PORT", "the port; 0 picks a free one", "8000")
 HOSTS = "TAILRACE_HOSTS"
 COMMAND_VARIABLES = (HOST.variable, PORT.variable, URL_VARIABLE, KEY_VARIABLE)
-"""The variables that the commands read, but that are no settings of the server."""
+"""The variables that the commands read but that are not settings of the server."""
 
 OPTIONS = (
     HOST,
@@ -146,7 +146,7 @@ def _hosts(given: tuple[str, ...], host: str, allow_anonymous: bool) -> tuple[st
 
 
 def port_of(value: str, name: str) -> int:
-    """Return a port. Raise UsageError and name the option or variable `name` if it is none."""
+    """Return a port. For anything else, raise UsageError that names the option or variable `name`."""
     if not (value.isascii() and value.isdigit() and int(value) < 1 << 16):
         raise UsageError(f"expected {name} to be a port from 0 to 65535, but got {value!r}")
     return int(value)

@@ -71,7 +71,7 @@ def read_settings(names: Mapping[str, str]) -> ChatSettings:
 
 
 def warn_of_unknown(environment: Mapping[str, str], known: Iterable[str], log_format: LogFormat) -> None:
-    """Warn of variables that have the prefix of settings but are none. They are often misspelt."""
+    """Warn of variables that have the prefix of settings but are not settings. They are often misspelt."""
     settings = [field.upper() for field in ChatSettings.model_fields]
     given = {name.removeprefix(PREFIX) for name, value in environment.items() if value and name.startswith(PREFIX)}
     unknown = sorted(given.difference(settings, (name.removeprefix(PREFIX) for name in known)))
@@ -80,7 +80,7 @@ def warn_of_unknown(environment: Mapping[str, str], known: Iterable[str], log_fo
     for name in unknown:
         close = get_close_matches(name, settings, n=1)
         hint = f": did you mean {PREFIX}{close[0]}?" if close else ""
-        logger.warning("%s%s is no setting of the server%s", PREFIX, name, hint)
+        logger.warning("%s%s is not a setting of the server%s", PREFIX, name, hint)
 
 
 def check(settings: ChatSettings, environment: Mapping[str, str], address: str) -> ServerFacts:

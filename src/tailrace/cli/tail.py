@@ -132,7 +132,9 @@ def _header(value: str) -> tuple[str, str]:
         raise ArgumentTypeError(f"expected 'Name: value' in ASCII, but got {value!r}")
     name = match[1].lower()
     if name in _OF_THE_CONNECTION or _OF_THE_HANDSHAKE.fullmatch(name):
-        raise ArgumentTypeError(f"expected a header of the request, but got {match[1]}, which is of the connection")
+        raise ArgumentTypeError(
+            f"expected a header of the request, but got {match[1]}, which belongs to the connection"
+        )
     return name, match[2].rstrip()
 
 

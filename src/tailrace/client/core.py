@@ -50,7 +50,7 @@ class _Drop:
     """The end of a connection whose stream may continue.
 
     The next attempt is due after exactly `told` seconds, or else after at least `at_least` seconds. If `ours`, the
-    application ended the connection, and that is no failure.
+    application ended the connection, and that is not a failure.
     """
 
     loss: Loss
@@ -339,11 +339,11 @@ class Following:
         """Raise StreamLost if continuing could leave a gap, repeat an event or start the stream a second time."""
         token = self.cursor
         if not (self._sorting.can_go_on or self.plan.allow_gaps):
-            raise self._lost(loss, "its last event has no id after which it could go on")
+            raise self._lost(loss, "its last event has no id to continue after")
         if token is not None and not can_be_sent(token):
             raise self._lost(loss, "the id of its last event cannot be sent back")
         if not self._may_repeat:
-            raise self._lost(loss, "it has no address of its own at which it could go on")
+            raise self._lost(loss, "it has no address of its own to continue at")
 
     def _wait(self, drop: _Drop) -> Flow[None]:
         if drop.ours:

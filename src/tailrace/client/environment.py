@@ -54,7 +54,7 @@ class Proxy:
             is_address = False
         if not is_address or parts.scheme not in _SCHEMES:
             expected = f"expected an address with one of {', '.join(_SCHEMES)}"
-            raise self._unusable(f"that is no address of a proxy ({expected})", "correct or unset it")
+            raise self._unusable(f"that is not the address of a proxy ({expected})", "correct or unset it")
         if parts.scheme.startswith("socks") and find_spec(socks_package) is None:
             reason = f"a SOCKS proxy needs the package {socks_package}, which is not installed"
             raise self._unusable(reason, f"{install}, or unset it")

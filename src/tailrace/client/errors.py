@@ -8,7 +8,7 @@ ClientError
 │   ├── SessionBusy      the chat session is already answering
 │   ├── TurnNotLast      the turn to replace is not the last one of its chat session
 │   └── AlreadyRead      another client reads the stream, which has one reader at a time
-├── NotAStream           the response has a media type that is no stream
+├── NotAStream           the response has a media type that cannot carry events
 ├── NotStoppable         the server has named no address at which to stop the stream
 ├── NotASession          the response names no packet session
 ├── SessionEnded         the packet session has ended without a RESULT, or before an answer
@@ -240,7 +240,7 @@ class Unreachable(ClientError):
 class UnusableEnvironment(ClientError):
     """An environment variable names a proxy or certificates that cannot be used.
 
-    `value` is its value without passwords, `reason` is the fault in it, and `remedy` tells how to mend it.
+    `value` is its value without passwords, `reason` says what is wrong with it, and `remedy` what to do.
     """
 
     def __init__(self, variable: str, value: str, reason: str, remedy: str) -> None:

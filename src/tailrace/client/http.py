@@ -187,7 +187,7 @@ def _failed(error: httpx.RequestError, proxy: Proxy | None = None) -> Failed:
 
 
 def _misled(error: Exception) -> Failed:
-    return Failed(Loss("misled", "the server redirects to where nobody can be", str(error)), final=True)
+    return Failed(Loss("misled", "the server redirects to an impossible address", str(error)), final=True)
 
 
 def _failed_proxy(reason: str, request: httpx.Request, proxy: Proxy) -> Failed:

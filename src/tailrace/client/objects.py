@@ -156,7 +156,7 @@ class Reply(Answered):
     total_chunks: int
     processing_time: float = Field(description="Seconds.")
     message_count: int = Field(description="Messages in the session, including this reply.")
-    context_messages: int = Field(description="Messages that the model was sent.")
+    context_messages: int = Field(description="Messages sent to the model.")
 
 
 class Stopped(Answered):
@@ -230,7 +230,9 @@ class Health(Answered):
         default=None, description="Whether the database can be written to."
     )
     last_write: float | None = Field(default=None, description="Seconds since the database was last written to.")
-    event_loop_lag: float | None = Field(default=None, description="Seconds that a turn of the event loop takes.")
+    event_loop_lag: float | None = Field(
+        default=None, description="Seconds that one iteration of the event loop takes."
+    )
     uptime: float = Field(description="Seconds.")
     html: bool = Field(default=False, description="Whether the server renders replies as HTML.")
 

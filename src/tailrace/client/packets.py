@@ -272,7 +272,7 @@ class AsyncPackets(_Session[P], Generic[P]):
     async def _read(self) -> None:
         try:
             self._take(await self._events.read())
-        except Exception as error:  # whoever waits raises it
+        except Exception as error:  # the task that waits raises it
             self._incoming.fail(error)
         finally:
             self._piece = None

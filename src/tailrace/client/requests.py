@@ -155,8 +155,8 @@ def send(request: Open, deadline: Deadline) -> Flow[Opened | Failed]:
         try:
             request = _redirected(request, head, location)
         except ValueError as error:
-            return Failed(Loss("misled", "the server redirects to where nobody can be", str(error)), final=True)
-    return Failed(Loss("misled", f"the server redirects without an end, more than {MAX_REDIRECTS} times"), final=True)
+            return Failed(Loss("misled", "the server redirects to an impossible address", str(error)), final=True)
+    return Failed(Loss("misled", f"the server redirects endlessly, more than {MAX_REDIRECTS} times"), final=True)
 
 
 def bounded(request: Open, deadline: Deadline) -> Open:

@@ -57,7 +57,7 @@ class Timeouts:
     """Timeouts in seconds.
 
     - `connect`: until a connection is made.
-    - `head`: until the head of a response is complete. The body of a response that is no stream gets as long again.
+    - `head`: until the head of a response is complete. The body of a response that is not a stream gets as long again.
     - `idle`: without any bytes from the server. Its pings count.
     - `event`: without a new event. Pings and repeated events do not count. None means no bound.
     - `total`: for the whole stream, or for one request of ChatClient with all its repetitions. None means no bound.
@@ -192,7 +192,9 @@ class Backoff:
             raise Spent
         wanted = at_least if told is None else told
         if wanted > retry.longest:
-            raise Spent(f"the server asks for {wanted:.0f} s of rest, and Retry(longest={retry.longest:g}) allows less")
+            raise Spent(
+                f"the server asks for a pause of {wanted:.0f} s, but Retry(longest={retry.longest:g}) allows less"
+            )
         # 2.0**n would overflow if a limit allowed more than a thousand failures.
         bound = min(retry.cap, retry.base * 2.0 ** min(self.failures - 1, 60))
         delay = max(at_least, max(0.0, self._floor) + random.uniform(0, bound)) if told is None else max(0.0, told)

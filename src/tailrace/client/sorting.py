@@ -230,7 +230,7 @@ class Sorting:
         except Elsewhere:
             end = Reset("epoch_changed")
         except AtEnd:
-            # This is no notice, but the last event. Its data is the stream's result.
+            # This is not a notice, but the last event. Its data is the stream's result.
             given.append(frame)
             end, said = Outcome("done", data=frame.data), frame
         except DecodeError as error:

@@ -96,14 +96,14 @@ def encode(value: Any) -> bytes:
     try:
         return to_json(value)
     except PydanticSerializationError as error:
-        raise ValueError(f"expected what JSON can say, but got {value!r:.80}: {error}") from None
+        raise ValueError(f"expected JSON-able data, but got {value!r:.80}: {error}") from None
 
 
 def _in_utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"expected a text that UTF-8 can say, but got {text[:80]!r}: {error.reason}") from None
+        raise ValueError(f"expected text that UTF-8 can encode, but got {text[:80]!r}: {error.reason}") from None
 
 
 def new_key() -> str:
@@ -170,7 +170,7 @@ def _check_socket(plan: Plan, client: AnyClients) -> None:
     try:
         (plan.content or b"").decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"expected a text as a WebSocket's message, but got bytes that are none: {error}") from None
+        raise ValueError(f"expected UTF-8 text as a WebSocket's message, but got other bytes: {error}") from None
 
 
 class Reading(Generic[T]):
@@ -300,7 +300,7 @@ class AsyncEvents(Reading[T], Generic[T]):
         return self._pop_all()
 
     async def start(self) -> None:
-        """Connect, or raise the error if the server does not give the stream."""
+        """Connect, or raise the error if the server refuses the stream."""
         try:
             await self._fill()
         except BaseException:  # nobody else can close the connection yet
@@ -369,7 +369,7 @@ class Events(Reading[T], Generic[T]):
         return self._pop_all()
 
     def start(self) -> None:
-        """Connect, or raise the error if the server does not give the stream."""
+        """Connect, or raise the error if the server refuses the stream."""
         try:
             self._fill()
         except BaseException:  # nobody else can close the connection yet

@@ -105,7 +105,8 @@ class Ended:
 class Failed:
     """The connection is lost.
 
-    If `final`, repeating does not help. If `ours`, the application interrupted it, which is no failure. `error` is set
+    If `final`, repeating does not help. If `ours`, the application interrupted it, which is not a failure. `error` is
+    set
     if the cause is the caller's environment.
     """
 

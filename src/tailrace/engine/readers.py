@@ -29,7 +29,7 @@ class Reader(Protocol):
 
 
 Claims: TypeAlias = tuple[str, str]
-"""The claim that was there before, and the one that was made in its place."""
+"""The earlier claim, and the one that was made in its place."""
 
 NO_CLAIMS: Claims = "", ""
 
@@ -37,7 +37,8 @@ NO_CLAIMS: Claims = "", ""
 class Seat:
     """The right to read a log that has one reader at a time. The next reader to take the seat replaces this one.
 
-    The log's `control.seat` tells all processes who has the seat. A process takes it by a claim, which replaces the
+    The log's `control.seat` tells all processes which one has the seat. A process takes it by a claim, which replaces
+    the
     claim that it knows of. If several processes claim the seat at once, one claim succeeds, and the others learn that
     they have lost.
     """
@@ -119,7 +120,7 @@ class Readers:
     def _claim(self, log: Log, *, first: bool) -> Claims:
         """Claim a log for this process, unless it has the claim already. Return the claims with which it has the seat.
 
-        The reader that started the stream needs no claim, because whoever makes one came later.
+        The reader that started the stream needs no claim, because any reader with a claim came later.
         """
         claims = self._claims.get(log)
         if claims is None or log.control.seat not in claims:

@@ -20,7 +20,7 @@ function offsetIn(/** @type {string} */ token, /** @type {string} */ stem) {
   return offset;
 }
 
-// The first and the last character are no space (RFC 9110, section 5.5).
+// The first and the last character are not spaces (RFC 9110, section 5.5).
 export const FIELD_VALUE = /^[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?$/;
 
 /**

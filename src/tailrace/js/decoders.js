@@ -160,7 +160,7 @@ export class Lines {
   feed(/** @type {Uint8Array} */ bytes) {
     const piece = { number: ++this.#number, bytes: bytes.length, total: (this.#total += bytes.length) };
     const lines = (this.#rest + this.#utf8.decode(bytes, { stream: true })).split(this.#end);
-    // Whoever only looks on must not need more memory than the decoder.
+    // An observer must not need more memory than the decoder.
     this.#rest = /** @type {string} */ (lines.pop()).slice(0, MAX_LENGTH);
     for (const line of lines) if (line.trim() !== "") this.#onLine(line, piece);
   }

@@ -185,7 +185,7 @@ export function parsed(/** @type {string} */ text) {
 /** Returns a value as a JSON text. @param {any} value */
 export function asJSON(value) {
   const text = JSON.stringify(value);
-  if (text === undefined) throw new TypeError(`expected what JSON can say, but got ${shown(String(value))}`);
+  if (text === undefined) throw new TypeError(`expected JSON-able data, but got ${shown(String(value))}`);
   return text;
 }
 

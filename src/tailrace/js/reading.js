@@ -46,7 +46,7 @@ import { Sorting } from "./sorting.js";
  * @property {Loss} loss
  * @property {number} [told] The exact seconds to wait, as the server told them.
  * @property {number} [atLeast] The least seconds to wait.
- * @property {boolean} [ours] True if the application ended the connection, which is no failure.
+ * @property {boolean} [ours] True if the application ended the connection, which is not a failure.
  * @property {TailEvent} [event] An event for the application.
  */
 
@@ -140,7 +140,7 @@ export class Reader {
     return { done: true, value: undefined };
   }
 
-  /** Connects, unless an iteration has. Throws the error if the server does not give the stream. */
+  /** Connects, unless an iteration has. Throws the error if the server refuses the stream. */
   async open() {
     if (this.state === "idle") await this.#fill();
     return this;

@@ -16,7 +16,7 @@ export class Failure {
   }
 }
 
-/** The most characters to read of an answer that is no stream. */
+/** The most characters to read of an answer that is not a stream. */
 const MAX_REFUSAL = 1 << 16;
 
 /** Codes of Node for a request that has not been sent. */
@@ -128,9 +128,9 @@ function unopened(error) {
   if (NO_CONNECTION.has(code)) return new Failure(new Loss("unsent", "no connection", detail), { sent: false });
   if (globalThis.navigator?.onLine === false) return new Failure(new Loss("unsent", "no connection"), { sent: false });
   if (/CERT|SELF_SIGNED|VERIFY/.test(code)) return hopeless("unsent", "no secure connection", detail);
-  if (message === "redirect count exceeded") return hopeless("misled", "the server redirects without an end");
+  if (message === "redirect count exceeded") return hopeless("misled", "the server redirects endlessly");
   if (/scheme|invalid url/i.test(message)) {
-    return hopeless("misled", "the server redirects to where nobody can be", detail);
+    return hopeless("misled", "the server redirects to an impossible address", detail);
   }
   return new Failure(new Loss("broken", "the connection failed", detail));
 }

@@ -58,7 +58,7 @@ export class Backoff {
     if (++this.failures > limit) return "";
     const wanted = told ?? atLeast;
     if (wanted > longest) {
-      return `the server asks for ${wanted.toFixed()} s of rest, and Retry(longest=${longest}) allows less`;
+      return `the server asks for a pause of ${wanted.toFixed()} s, but Retry(longest=${longest}) allows less`;
     }
     const bound = Math.min(cap, base * 2 ** (this.failures - 1));
     const delay = told ?? Math.max(atLeast, this.#floor + Math.random() * bound);

@@ -130,7 +130,7 @@ export class Sorting {
     if (place === "elsewhere") {
       sorted.end = { kind: "reset", reason: "epoch_changed" };
     } else {
-      // This is no notice, but the last event. Its data is the stream's result.
+      // This is not a notice, but the last event. Its data is the stream's result.
       sorted.given.push(frame);
       sorted.end = outcome("done", null, null, frame.data);
       sorted.said = frame;

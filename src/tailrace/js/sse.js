@@ -16,8 +16,8 @@ const BEGINS_JSON = new Uint8Array(128);
 for (const character of '{["-0123456789tfn \t\n') BEGINS_JSON[character.charCodeAt(0)] = 1;
 
 /**
- * Reads the events of any server (https://html.spec.whatwg.org/multipage/server-sent-events.html). Data that is no JSON
- * is text.
+ * Reads the events of any server (https://html.spec.whatwg.org/multipage/server-sent-events.html). Data that is not
+ * JSON is text.
  */
 export class SSEDecoder {
   #utf8 = new TextDecoder("utf-8", { ignoreBOM: true }); // Node would skip each byte order mark, not only the first
@@ -42,7 +42,7 @@ export class SSEDecoder {
    * @param {object} [options]
    * @param {number} [options.maxLength] The most characters of one event.
    * @param {boolean} [options.json] Whether to read data as JSON. If not, it is text.
-   * @param {Map<string, any>} [options.marks] Values of texts that are no JSON.
+   * @param {Map<string, any>} [options.marks] Values of texts that are not JSON.
    */
   constructor({ maxLength = MAX_LENGTH, json = true, marks = new Map() } = {}) {
     this.#maxLength = maxLength;

@@ -375,11 +375,11 @@ export class Stream extends Reader {
   /** Why another connection could not go on, or null if it could. */
   get #obstacle() {
     const { canGoOn, position } = this._sorting;
-    if (!canGoOn && !this.#options.allowGaps) return "its last event has no id after which it could go on";
+    if (!canGoOn && !this.#options.allowGaps) return "its last event has no id to continue after";
     if (position.token !== null && !FIELD_VALUE.test(position.token)) {
       return "the id of its last event cannot be sent back";
     }
-    return this.#mayRepeat ? null : "it has no address of its own at which it could go on";
+    return this.#mayRepeat ? null : "it has no address of its own to continue at";
   }
 
   // The kept place

@@ -135,7 +135,7 @@ class Reading {
       // The answers of six forms may take all connections that a browser has for a server.
       await this.stream.stop({ reconnect: true });
     } catch (error) {
-      this.#leave(error instanceof NotStoppable ? "The server may go on: it has no way to stop this." : reasonOf(error));
+      this.#leave(error instanceof NotStoppable ? "The server may continue: it offers no way to stop." : reasonOf(error));
     }
   }
 

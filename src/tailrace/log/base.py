@@ -136,7 +136,7 @@ class Log(ABC):
     async def stop(self) -> None:
         """Ask the log's writer to stop, in whatever process it is.
 
-        A stream that has had no writer yet is asked for the sake of its first one.
+        A stream that has had no writer yet keeps the request for its first one.
         """
 
     @abstractmethod
@@ -177,7 +177,7 @@ class Log(ABC):
 
     @property
     def broken_off(self) -> ResetReason | None:
-        """Why no reader can go on here: the log was lost before its end. None if readers can go on."""
+        """Why no reader can continue here: the log was lost before its end. None if readers can continue."""
         return self.lost if self.outcome is None else None
 
     # Reading
@@ -305,7 +305,7 @@ class Log(ABC):
         return self.outcome
 
     async def catch_up(self) -> None:  # noqa: B027 - a log may know everything at once
-        """Learn what the store has at this moment, rather than wait for its news.
+        """Learn what the store has at this moment, instead of waiting for its news.
 
         Afterwards, the log has the entries, the outcome and the facts of this moment, or it is `lost`. Raise
         StoreUnavailable if the store does not answer.

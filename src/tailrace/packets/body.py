@@ -79,7 +79,7 @@ def _read(line: bytes, rules: Rules, decode: Callable[[bytes], SocketPacket]) ->
 
 def _refusal(line: bytes, error: ValidationError) -> BodyRefused:
     if (count := error.error_count()) > MOST_MISTAKES:
-        told = f"{count} mistakes"  # which would take longer to tell than to find
+        told = f"{count} mistakes"  # to tell more would take longer than to find it
     else:
         mistakes = error.errors(include_url=False, include_context=False, include_input=False)
         told = "; ".join(map(_sentence, mistakes))

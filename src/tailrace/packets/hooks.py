@@ -65,8 +65,8 @@ class Given:
     def __init__(self, default: Dependency, own: Dependency) -> None:
         if any(map(_is_hooks_own, _parameters(own))):
             raise TypeError(
-                f"expected as {default.__name__} a dependency that gives the hook, such as `lambda: hook`, "
-                f"but got {own!r}, which seems to be the hook"
+                f"expected {default.__name__} to be a dependency that returns the hook, such as `lambda: hook`, "
+                f"but got {own!r}, which seems to be the hook itself"
             )
         self._default = default
         parameter = inspect.Parameter("hook", inspect.Parameter.KEYWORD_ONLY, default=Depends(own))

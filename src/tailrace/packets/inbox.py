@@ -55,7 +55,7 @@ class PacketLimits:
     def retention(self, *, shared: bool) -> Retention:
         """Return what an inbox keeps, so that no packet is trimmed while it waits.
 
-        Each process admits a last body when there is just room. `shared`: whether several processes may do so.
+        Each process may admit one last body when there is just room. `shared`: whether several processes do so.
         """
         bodies = 16 if shared else 1
         return Retention(count=(2 + bodies) * self.pending, size=self.pending_bytes + (1 + bodies) * self.body)
@@ -135,7 +135,7 @@ class Inbox:
         return self._model.decode(json)
 
     async def report(self, packets: int) -> None:
-        """Note that the hooks have taken some packets, and tell other processes if they should know."""
+        """Note that the hooks have taken some packets, and tell other processes if necessary."""
         self._unreported += packets
         if self._interval is not None and self._unreported >= self._interval:
             try:

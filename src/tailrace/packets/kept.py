@@ -44,7 +44,7 @@ class Share:
         self.beat()
 
     def has_room_for(self, size: int) -> bool:
-        """Tell whether the session may keep more. If all keep too much, it may up to an equal share."""
+        """Tell whether the session may keep more: if all sessions keep too much, only up to an equal share."""
         self.beat()
         kept = self._kept
         return kept.size + size <= kept.most or self._size + size <= kept.most // kept.shares

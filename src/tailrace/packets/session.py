@@ -96,7 +96,7 @@ class ClientSession:
 
     @property
     def dead(self) -> bool:
-        """True once the session is to end: after a RESULT, `die`, an error, or when the client has left for good."""
+        """True once the session must end: after a RESULT, `die`, an error, or when the client has left for good."""
         return self.state is SessionState.DEAD or self._producer.state is not State.RUNNING
 
     async def send(self, packet: SocketPacket) -> None:

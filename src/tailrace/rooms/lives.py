@@ -47,7 +47,7 @@ class Lives:
         self._own = token_urlsafe(6)
         self._writer: Writer | None = None
         self._beginning = asyncio.Lock()
-        self._watched: WeakValueDictionary[str, _Watch] = WeakValueDictionary()  # those that go on
+        self._watched: WeakValueDictionary[str, _Watch] = WeakValueDictionary()  # those that continue
 
     @property
     def shared(self) -> bool:
@@ -155,7 +155,7 @@ class _Watch:
             self._tail.close()
 
     def abandon(self) -> None:
-        """Give up what is being done because of the end."""
+        """Give up the work that follows the end."""
         self._task.cancel()
 
     async def _run(self) -> None:

@@ -26,7 +26,7 @@ FLOW = Flow.disconnect(1_000)
 RETENTION = Retention(count=1_000, size=4 << 20)
 
 LOBBY = "lobby"
-"""The room of those who do not name one."""
+"""The room of connections that name none."""
 
 
 class ConnectionManager:
@@ -98,7 +98,7 @@ class ConnectionManager:
         await websocket.send_text(_text_of(encode_event(message)[1]))
 
     async def broadcast(self, message: Any) -> None:
-        """Send a message to everybody who named no room."""
+        """Send a message to everybody in the room of connections that name none."""
         await self.broadcast_to_room(message, LOBBY)
 
     async def broadcast_to_room(self, message: Any, room: str) -> None:

@@ -32,7 +32,7 @@ from .lives import Lives
 RETENTION = Retention(count=1_024, size=16 << 20)
 
 SNAPSHOT_EVERY = 256
-"""After how many entries somebody writes who is in the room. A process that comes later begins there."""
+"""After how many entries a process writes a snapshot of the members. A process that comes later begins there."""
 
 Announce: TypeAlias = Callable[[str, bool, int], Awaitable[object]]
 """A function to call with each Change."""
@@ -57,13 +57,13 @@ class Presence:
         self._telling = asyncio.Lock()
         _keep_up_to_date(log, self)
         self._connections: Counter[str] = Counter()  # to this process
-        self._told: set[str] = set()  # the members whose coming this process has written
+        self._told: set[str] = set()  # the members whose join this process has written
         self._here: dict[str, set[str]] = {}  # the members by process, up to `_read`
         self._count: Counter[str] = Counter()  # by how many processes each member is told to be here
         self._read = -1
         self._changes: dict[int, list[Change]] = {}  # by this presence's own entries
         self._snapshot = 0
-        self._visitors = 0  # the connections to this process, of whomever
+        self._visitors = 0  # the connections to this process, by all members
         self._following: tuple[Tail, asyncio.Task[None]] | None = None
 
     @property
@@ -124,21 +124,21 @@ class Presence:
             await self._tell()
         except StoreUnavailable as error:
             # The next join or leave at this process tells of this one, too.
-            logger.warning("%s: that %s has left is not told yet: %s", self.log.name, member, error)
+            logger.warning("%s: cannot announce yet that %s has left: %s", self.log.name, member, error)
         except LogClosed:
             pass  # the store has lost the room, and its readers know
 
     async def bury(self, process: str) -> None:
         """Note that a process has ended: another one, or this one as the others see it."""
         if self._told:
-            # If it is this one, its members come under its new name before they are gone under the old one.
+            # If it is this one, its members join under its new name before they leave under the old one.
             await self._tell()
         await self._catch_up()
         if process in self._here:
             await self._append({"gone": process})
 
     async def _tell(self) -> None:
-        """Write who has come to this process, and who has left it, since it was last written."""
+        """Write which members have joined or left this process since the last write."""
         async with self._telling:  # one at a time, as each looks at what the one before has written
             process = await self._lives.own()
             await self._catch_up()

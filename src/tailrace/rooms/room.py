@@ -210,7 +210,7 @@ class Rooms:
         return room
 
     async def _check_rooms(self, engine: Engine, path: str) -> None:
-        """Raise StreamError if too many rooms are in use, or too many were made of late in a store that keeps them."""
+        """Raise StreamError if too many rooms are in use, or too many were made recently in a store that keeps them."""
         limit = self.settings.limits.rooms
         if len(self._rooms) >= limit:
             message = f"expected fewer than {limit} rooms in use, but there are as many"

@@ -96,8 +96,8 @@ class RoomsRouter(StreamRouter):
     ) -> None:
         """Make a router. The last parameter of `path` is the room's name. `options` are those of APIRouter.
 
-        - `member`: a dependency that returns the name of the member who sends the request, or None for somebody who is
-          not seen. By default, nobody is seen.
+        - `member`: a dependency that returns the name of the member who sends the request, or None for somebody whom
+          the others do not see. By default, nobody is seen.
         - `read`, `write`: dependencies that guard reading and writing. A WebSocket is accepted only after the former.
         - `engine`: where the rooms live. Default: the application's own engine.
         - `limits`: the bounds of rooms and of what members send.
@@ -105,7 +105,7 @@ class RoomsRouter(StreamRouter):
         - `retention`: how many events are kept for those who come back. Default: 1,000, and 4 MiB.
         - `flow`: the policy for members that read slowly. Default: `Flow.log()`.
         - `leave_delay`: the seconds in which a member may come back without having left.
-        - `presence`: whether to tell who is there, who comes and who leaves. Without it, `members` is not served.
+        - `presence`: whether to announce joins and leaves and to list the members. Without it, `members` is not served.
         - `origins`: the origins whose pages may open a WebSocket, in addition to those of the same host.
         """
         super().__init__(engine=engine, origins=origins, **options)
@@ -276,7 +276,7 @@ def _nobody() -> None:
 
 
 def _checked(member: Any) -> str | None:
-    """Return what the dependency gave. A client may have chosen the name, so a bad one is no error of the server's."""
+    """Return what the dependency gave. A client may have chosen the name, so a bad one is not the server's error."""
     if member is None:
         return None
     if not isinstance(member, str):
@@ -305,7 +305,7 @@ def _messages_in(lines: Sequence[bytes], limits: RoomLimits, *, typed: bool) -> 
 
 
 def _message_in(line: bytes, limits: RoomLimits, *, typed: bool) -> Any:
-    """Return the JSON value of a line. If `typed`, a line that is no JSON is a text, so that people may type."""
+    """Return the JSON value of a line. If `typed`, a line that is not JSON is a text, so people can type."""
     _check_size(line, limits)
     try:
         return from_json(line, allow_inf_nan=False)

@@ -221,7 +221,9 @@ def principal_name(principal: Any) -> tuple[str, str]:
     """Return the texts that tell a principal from all others, also from those of another type."""
     # A bool only tells that somebody is logged in, but not who.
     if not isinstance(principal, str | int | UUID) or isinstance(principal, bool) or principal == "":
-        raise TypeError(f"expected as principal a non-empty str, an int, a UUID or None, but got {principal!r:.80}")
+        raise TypeError(
+            f"expected the principal to be a non-empty str, an int, a UUID or None, but got {principal!r:.80}"
+        )
     return type(principal).__name__, str(principal)
 
 

@@ -121,7 +121,7 @@ _assets = PageFiles(PAGES / "assets", SHARED, CLIENT)
 
 @service.get("/health", tags=["service"])
 async def health(request: Request) -> Health:
-    """Say whether the server is well, and how much it does."""
+    """Tell whether the server is healthy, and how busy it is."""
     telemetry: Telemetry = request.app.state.telemetry
     statistics = telemetry.engine.statistics()
     return Health(

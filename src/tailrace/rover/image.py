@@ -17,7 +17,7 @@ PANORAMA = "panorama-1.jpg"
 
 
 class UnusableImage(Exception):
-    """An image cannot be read, is none, or cannot be kept. The text is one line for the user."""
+    """An image cannot be read, is not an image, or cannot be kept. The text is one line for the user."""
 
 
 MEDIA_TYPES = {
@@ -36,7 +36,7 @@ def check_image(path: Path) -> str:
     """Return the media type of an image. Raise UnusableImage if it cannot be served."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer
-            raise UnusableImage(f"expected an image, but {path} is no regular file")
+            raise UnusableImage(f"expected an image, but {path} is not a regular file")
         with Image.open(path) as image:
             image.draft("L", (1, 1))  # a JPEG's eighth part takes less time and memory, and needs all of the file
             image.load()
@@ -44,7 +44,7 @@ def check_image(path: Path) -> str:
     except FileNotFoundError:
         raise UnusableImage(f"expected an image at {path}, but there is no such file") from None
     except (UnidentifiedImageError, KeyError, SyntaxError, ValueError):  # `load` raises what its format raises
-        raise UnusableImage(f"expected an image that a browser shows, but {path} is none") from None
+        raise UnusableImage(f"expected an image that a browser shows, but {path} is not one") from None
     except Image.DecompressionBombError:
         raise UnusableImage(f"expected fewer pixels of an image than {path} has") from None
     except OSError as error:

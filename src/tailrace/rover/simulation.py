@@ -245,7 +245,7 @@ class Rover:
         )
 
     def _drive(self, state: State, distance: float) -> State:
-        """Return the state behind some metres of the route. A waypoint on them begins a stop for science."""
+        """Return the state after some metres of the route. A waypoint on them begins a stop for science."""
         odometer = state.odometer + distance
         heading = self.course(odometer)
         # The direction in the middle of a step, which is short against any turn.
@@ -315,7 +315,7 @@ def cleanness(sol: int) -> float:
 
 
 def electronics(activity: Activity) -> float:
-    """Return the W of the computer and its like, without motors, instruments, radio and heater."""
+    """Return the W of the computer and other electronics, without motors, instruments, radio and heater."""
     return ASLEEP if activity == "sleeping" else AWAKE
 
 

@@ -136,7 +136,7 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
                 await self._soon(publishing)
 
     async def test_an_event_that_comes_during_an_attach_arrives(self) -> None:
-        """An event of a quiet stream that comes while a process attaches reaches its readers, with none behind it."""
+        """An event of a quiet stream that comes while a process attaches reaches its readers, with none after it."""
         async with self.open_stores() as (one, other):
 
             async def join(name: str, count: int) -> list[Any]:
@@ -171,7 +171,7 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
             assert (await self._find(one, NAME)).epoch == new.epoch
 
     async def test_a_reader_that_has_the_end_keeps_it(self) -> None:
-        """A reader that has read a log up to its end has it all, also when the log is dropped then."""
+        """A reader that has read a log up to its end has it all, even if the log is dropped then."""
         async with self.open_stores() as (one, other):
             here, there = [await self._soon(store.attach(NAME, Retention())) for store in (one, other)]
             with here.tail() as near, there.tail() as far:

@@ -122,7 +122,7 @@ class EntryContract(Contract):
     # The end
 
     async def test_the_first_outcome_stays(self) -> None:
-        """A log ends once. Who ends it again, in whatever process, gets the outcome that it has."""
+        """A log ends once. Ending it again, in whatever process, returns the outcome that it has."""
         async with self._logs() as (here, there):
             first = Outcome("error", "broken", "it broke")
             assert await here.close(first) == first

@@ -16,7 +16,7 @@ from .base import NAME, Contract, cursors_of, raised, turns, write
 
 
 class FaultContract(Contract):
-    """Tests of what readers and writers see of a fault. Those of a writer's own are in `WriterContract`."""
+    """Tests of what readers and writers see of a fault. `WriterContract` has the tests of a writer's own faults."""
 
     # A connection that breaks
 
@@ -128,7 +128,7 @@ class FaultContract(Contract):
             assert await self._soon(reading) == list(range(count))
 
     async def test_news_that_came_while_the_connection_was_lost_arrives(self) -> None:
-        """A reader gets what was appended and said while its process had no connection, with no event behind it."""
+        """A reader gets what was appended and said while its process had no connection, with no event after it."""
         self._needs("disconnect")
         async with self.open_stores() as (one, other):
             for number in range(4):
@@ -165,7 +165,7 @@ class FaultContract(Contract):
             await self._continues(one, other)
 
     async def test_a_cursor_of_a_lost_entry_is_reset(self) -> None:
-        """A cursor of an entry that the store has lost is refused, also when another entry is in its place by now."""
+        """A cursor of an entry that the store has lost is refused, even if another entry is in its place by now."""
         self._needs("rollback")
         async with self.open_stores() as (one, other):
             here = await self._soon(one.attach(NAME, Retention()))
@@ -192,7 +192,7 @@ class FaultContract(Contract):
             assert log.lost == "epoch_changed"
 
     async def test_a_writer_does_not_continue_behind_lost_entries(self) -> None:
-        """A writer whose items the store has lost writes nothing behind the gap, and its readers are reset."""
+        """A writer whose items the store has lost writes nothing after the gap, and its readers are reset."""
         self._needs("rollback")
         async with self.open_stores() as (one, other):
             writer = await self._lease(one)

@@ -25,7 +25,7 @@ class WriterContract(Contract):
                 assert await self._read(log, 1_000) == list(range(1_000))
 
     async def test_each_event_of_a_slow_generator_arrives(self) -> None:
-        """An event reaches readers everywhere without a flush, and without a further event behind it."""
+        """An event reaches readers everywhere without a flush, and without a further event after it."""
         async with self._stream() as (writer, there):
             with writer.log.tail() as near, there.tail() as far:
                 for number in range(1, 6):
@@ -34,7 +34,7 @@ class WriterContract(Contract):
                     assert [await self._soon(data) for data in waiting] == [[number]] * 2
 
     async def test_a_flush_waits_until_all_is_stored(self) -> None:
-        """After a flush, whoever comes finds all that was written."""
+        """After a flush, any new reader finds all that was written."""
         async with self.open_stores() as (one, other):
             writer = await self._lease(one)
             for count in (1, 10, 500):
@@ -244,7 +244,7 @@ class WriterContract(Contract):
             assert ended == writer.log.outcome == Outcome("cancelled", "moderated")
 
     async def test_a_stop_reaches_the_writer_from_any_process(self) -> None:
-        """Whoever asks a stream to stop, its producer is told, and still writes its last items and its end."""
+        """A producer is told of a stop from any process, and still writes its last items and its end."""
         async with self._stream() as (writer, there):
             await self._write(writer, 1)
             waiting = await self._waiting(self._told(writer.log, lambda log: log.control.stopping))
@@ -299,7 +299,7 @@ class WriterContract(Contract):
                     with there.tail():
                         await turns(number)
                     await turns(number)
-                # News of this stop comes behind the news of those readers.
+                # News of this stop comes after the news of those readers.
                 await self._soon(there.stop())
                 await self._told(writer.log, lambda log: log.control.stopping)
                 await self._told(writer.log, lambda log: not watched(log))

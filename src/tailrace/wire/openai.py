@@ -50,7 +50,7 @@ class OpenAIEncoder(Encoder):
         return b": dropped %d\n" % notice.count
 
     def _outcome(self, outcome: Outcome) -> bytes:
-        # A user who stops an answer has all there is of it, and this API has no finish_reason for a stop.
+        # A user who stops an answer has everything that exists of it, and this API has no finish_reason for a stop.
         if outcome.state == "done" or outcome.code == "stopped":
             return self._chunk({}, "stop") + _DONE
         return _error(outcome.message or outcome.state, outcome.code)

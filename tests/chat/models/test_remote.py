@@ -95,7 +95,7 @@ CASES = {
     "a wrong key": Case(refusal("unauthorized"), "model_unauthorized", "127.0.0.1 does not accept the "),
     "an unknown model": Case(refusal("unknown"), "model_not_found", "name another one by --model or GENAI_MODEL_ID"),
     "a rate limit": Case(
-        refusal("limited"), "model_rate_limited", "gets too many requests; it asks for a pause of 7 seconds"
+        refusal("limited"), "model_rate_limited", "is getting too many requests; it asks for a pause of 7 seconds"
     ),
     "a quota": Case(refusal("spent"), "model_rate_limited", "the quota or the credit at 127.0.0.1 is used up"),
     "an error of the server": Case(refusal("failed"), "model_error", "127.0.0.1 failed"),
@@ -116,7 +116,10 @@ CASES = {
         after_text(lambda dialect: dialect.ends["whole"][:30]), "model_truncated|model_error", "", HALF
     ),
     "the length limit": Case(
-        after_text(lambda dialect: dialect.ends["length"]), "model_truncated", "reached its longest reply", HALF
+        after_text(lambda dialect: dialect.ends["length"]),
+        "model_truncated",
+        "reached the maximum length of a reply",
+        HALF,
     ),
     "a content filter": Case(
         after_text(lambda dialect: dialect.ends["refused"]), "model_refused", "refuses to answer this", HALF

@@ -225,4 +225,4 @@ async def test_without_a_browser_the_address_is_what_there_is(tmp_path: Path) ->
         talking.chatting(tmp_path) as server,
         chatting_with(server.url, tmp_path, PATH=path, DISPLAY="", WAYLAND_DISPLAY="") as screen,
     ):
-        await to_thread(screen.ask, "/docs", f"{server.url}/docs", "No browser could be opened here")
+        await to_thread(screen.ask, "/docs", f"{server.url}/docs", "Could not open a browser here")

@@ -50,12 +50,12 @@ def test_only_rediss_has_tls_and_verifies_by_default(url: str, verifies: ssl.Ver
 
 
 UNREADABLE = "a URL like redis://host:6379/0, but got one that redis-py cannot read"
-NO_DATABASE = "the number of a database behind the host, but got something else"
+NO_DATABASE = "the number of a database after the host, but got something else"
 NO_PORT = "a number up to 65535 as the port of {}, but got {}"
 NO_OPTION = "only the options db, username, password, but got {}"
 NO_VALUE = "a value that the option {} can have, but got another one"
 UNESCAPED = "a user and a password with %2F for /, %3F for ? and %23 for #, but got one of these characters"
-NOT_SHOWN = "something else, such as a password without an @ behind it"
+NOT_SHOWN = "something else, such as a password without an @ after it"
 
 
 @pytest.mark.parametrize(

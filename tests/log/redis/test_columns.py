@@ -16,7 +16,7 @@ def batch(
 
 @pytest.fixture
 def columns() -> Columns:
-    """Three batches behind offset 10: of two entries, of one, and of three with names."""
+    """Three batches after offset 10: of two entries, of one, and of three with names."""
     return Columns.of(
         [
             batch(10, b"1", b"22", tag=b"aaaa", prev=b"zero", cum=103),

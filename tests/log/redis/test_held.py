@@ -16,7 +16,7 @@ def batch(held: Held, *json: bytes, names: list[bytes] | None = None) -> Batch:
 
 
 def three_batches() -> Held:
-    """Hold three batches behind offset 10: of two entries, of one, and of three with names."""
+    """Hold three batches after offset 10: of two entries, of one, and of three with names."""
     held = Held(10, b"tag10", 100)
     held.add(batch(held, b"1", b"22"))
     held.add(batch(held, b"333"))

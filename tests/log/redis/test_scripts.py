@@ -238,7 +238,7 @@ REFUSED = {
     "diverged": (APPEND, ["E", 1, "", 0, "t1", "t", 1, 1, b"1"], [b"diverged", b"2", b"t2"]),
     "end of another": (END, ["other", "", "", "{}", 0], [b"gone"]),
     "end by another": (END, ["E", 2, "", "{}", 0], [b"fenced", b"1"]),
-    "end behind a gap": (END, ["E", 1, "t1", "{}", 0], [b"diverged", b"2", b"t2"]),
+    "end after a gap": (END, ["E", 1, "t1", "{}", 0], [b"diverged", b"2", b"t2"]),
     "lease of another": (LEASE, ["other", "p", 1], [b"gone"]),
     "second lease": (LEASE, ["E", "q", 1], [b"fenced", b"1"]),
     "release of another": (RELEASE, ["other", 1], [b"gone"]),

@@ -86,7 +86,7 @@ def test_sentinels_may_have_a_user_of_their_own() -> None:
         ("redis+sentinel://:secret@a", "the master's name in a URL like redis"),
         ("redis+sentinel://:secret@/it", "a URL like redis[+]sentinel://host:26379,host2:26379"),
         ("http+sentinel://:secret@a/it", "a URL like redis[+]sentinel://host:26379,host2:26379"),
-        ("redis+sentinel://:secret@a/it/x", "a number of a database behind the master's name, but got 'x'"),
+        ("redis+sentinel://:secret@a/it/x", "the number of a database after the master's name, but got 'x'"),
         ("redis+sentinel://:secret@a/it?so=1", "only the options db, username, password, but got 'so'"),
         ("redis+sentinel://a/it?sentinel_pass=secret", "the options sentinel_username and sentinel_password, but got "),
     ],

@@ -28,9 +28,9 @@ SLOW_LOOP = 0.5
 """The server is unhealthy if one iteration of the event loop takes more seconds than this."""
 
 PAGES = {
-    "GET /demo": "A page to talk on",
-    "GET /docs": "A page about the endpoints",
-    "GET /openapi.json": "The same, for programs",
+    "GET /demo": "The chat page",
+    "GET /docs": "The API documentation",
+    "GET /openapi.json": "The OpenAPI document",
 }
 """Endpoints that are not in the OpenAPI document."""
 
@@ -64,7 +64,7 @@ async def health(chat: Chat, counted: Counted, response: Response) -> Health:
     began = time.perf_counter()
     await asyncio.sleep(0)
     lag = time.perf_counter() - began
-    reasons = [f"a turn of the event loop takes {lag:.1f} s"] if lag > SLOW_LOOP else []
+    reasons = [f"one iteration of the event loop takes {lag:.1f} s"] if lag > SLOW_LOOP else []
     if chat.engine.draining:
         reasons.append("the server is shutting down")
     try:
@@ -91,7 +91,7 @@ async def health(chat: Chat, counted: Counted, response: Response) -> Health:
 
 @router.get("/stats", summary="Statistics", responses=refusals(Unauthorized))
 async def stats(chat: Chat, counted: Counted, access: Known, owner: Owner) -> Stats:
-    """Show the statistics of your key, of all workers. An administrator's key sees those of all keys together."""
+    """Show the statistics of your key over all workers. An administrator's key sees those of all keys together."""
     of, elsewhere = access.sees(owner), chat.elsewhere()
     totals = sum((Totals.of(figures, of) for figures in elsewhere), counted.totals(of))
     return Stats(

@@ -44,7 +44,7 @@ FAILURES: dict[type[BaseException], _Words] = {
     vendor.ModelContextWindowExceededError: TOO_LONG,
     vendor.ModelRequestRejectedError: _Words("model_error", "{host} did not accept the request"),
     vendor.ModelQuotaExceededError: _Words("model_rate_limited", "the quota or the credit at {host} is used up"),
-    vendor.ModelRateLimitError: _Words("model_rate_limited", "{host} gets too many requests"),
+    vendor.ModelRateLimitError: _Words("model_rate_limited", "{host} is getting too many requests"),
     vendor.ModelUnavailableError: _Words("model_unavailable", "{host} is not available at the moment"),
     vendor.ModelServerError: _Words("model_error", "{host} failed"),
     vendor.ModelConnectionError: NO_CONNECTION,
@@ -58,7 +58,7 @@ FAULT = _Words("model_error", "{host} {fault}")
 
 # The ends of a reply besides `stop`, by pydantic-ai's finish reasons.
 ENDINGS: dict[str | None, _Words] = {
-    "length": _Words("model_truncated", "the model {name} reached its longest reply"),
+    "length": _Words("model_truncated", "the model {name} reached the maximum length of a reply"),
     "content_filter": _Words("model_refused", "the model {name} refuses to answer this"),
     None: BROKEN_OFF,
 }

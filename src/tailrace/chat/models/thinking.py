@@ -31,7 +31,7 @@ class Thinking:
         return self._step(held + text)
 
     def close(self) -> Iterator[str | Reasoning]:
-        """Yield the text that is still held back when the reply ends, because it is no tag."""
+        """Yield the text that is still held back when the reply ends, because it is not a tag."""
         if self._held:
             yield Reasoning(self._held) if self._step == self._think else self._held
 

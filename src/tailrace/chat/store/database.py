@@ -46,7 +46,7 @@ class InUse(StoreError):
 class Streams:
     """Where servers that share a database keep their streams.
 
-    - `identity`: bytes that are the same for all servers with the same streams, and for no others.
+    - `identity`: bytes that are equal for all servers with the same streams, and differ for all others.
     - `place`: the address for errors, without a password.
     """
 

@@ -24,8 +24,8 @@ SECONDS = 1.0
 RUNNING = 2
 """How many statements of searches may run at once. SQLite has four threads that read."""
 
-# Each database compares by a pattern that names both cases of a letter, because what it knows of cases itself depends
-# on its locale, or ends with ASCII.
+# Each database compares by a pattern that names both cases of a letter, because its own knowledge of cases depends on
+# its locale, or covers only ASCII.
 
 
 def _in_sqlite(column: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -40,7 +40,7 @@ def _statements(contains: Any) -> tuple[Any, Any]:
     """Return the statements that read the first sessions, and those after a place. They tell which have the text."""
     of_session = (turns.c.owner == sessions.c.owner) & (turns.c.session_id == sessions.c.id)
     said = select(turns.c.number).where(of_session, or_(contains(turns.c.message), contains(turns.c.reply))).limit(1)
-    # PostgreSQL would take an EXISTS as a reason to read the turns of all sessions.
+    # With an EXISTS, PostgreSQL would read the turns of all sessions.
     first = (
         select(or_(contains(TITLE_COLUMN), said.scalar_subquery().is_not(None)), *SESSION)
         .where(sessions.c.owner == bindparam("of_owner"))

@@ -49,7 +49,7 @@ class Running:
 
 
 RENEWAL = 6.0
-"""The seconds after which the servers that live know that the store of their streams has lost its data."""
+"""The seconds after which all live servers know that the store of their streams has lost its data."""
 
 
 class Store:
@@ -71,7 +71,7 @@ class Store:
         return self._database.last_write
 
     async def renew(self, identity: bytes) -> None:
-        """Tell servers that start by what the store of the streams is known now."""
+        """Tell servers that start from now on how to recognise the store of the streams."""
         if self._streams is not None and self._streams.identity != identity:
             streams = replace(self._streams, identity=identity)
             await self._database.renew(streams)
@@ -253,14 +253,15 @@ class Store:
         return await self._database.write(change)
 
     async def clear(self, session_id: str, owner: str) -> tuple[Session, Sequence[str]] | None:
-        """Delete the turns of a session, and the title that they gave it. Return None if there is no such session.
+        """Delete the turns of a session, and the title that they gave it.
 
-        Return the session, and the streams of deleted turns that were `generating`, so that you can stop them.
+        Return the session, and the streams of deleted turns that were `generating`, so that you can stop them. Return
+        None if there is no such session.
         """
         return await self._database.write(lambda connection: _empty(connection, sql.place(session_id, owner)))
 
     async def delete(self, session_id: str, owner: str) -> Sequence[str] | None:
-        """Delete a session with its turns. Return None if there is no such session, or streams as `clear` does."""
+        """Delete a session with its turns. Return streams as `clear` does, or None if there is no such session."""
 
         def remove(connection: Connection) -> Sequence[str] | None:
             place = sql.place(session_id, owner)

@@ -160,7 +160,7 @@ async def _browse(app: App, path: str) -> None:
     app.say(address)
     # Use a thread, because some browsers block until they are closed.
     if not await asyncio.to_thread(webbrowser.open, address):
-        app.say("No browser could be opened here; open the address in yours.", "yellow")
+        app.say("Could not open a browser here; open the address in yours.", "yellow")
 
 
 async def _new(app: App, _: str) -> None:

@@ -97,7 +97,7 @@ class Reply:
         return is_news
 
     def degrade(self, degraded: bool) -> None:
-        """Show that the server cannot reach its store. That this is over shows in the text that follows."""
+        """Show that the server cannot reach its store. The text that follows shows when this is over."""
         if degraded:
             self._view.note("the server cannot reach its store; text may be late …")
 

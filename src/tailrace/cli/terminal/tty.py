@@ -73,7 +73,7 @@ def suspendable(before: Callable[[], None], after: Callable[[], None]) -> Iterat
 
 
 def _modes() -> list[Any] | None:
-    """Return the modes of the user's terminal, or None if the input is no terminal."""
+    """Return the modes of the user's terminal, or None if the input is not a terminal."""
     import termios
 
     return termios.tcgetattr(sys.stdin.fileno()) if sys.stdin is not None and sys.stdin.isatty() else None

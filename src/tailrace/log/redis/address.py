@@ -144,10 +144,10 @@ def _fault_of(url: str) -> str:
             parts.port  # noqa: B018 - urlsplit checks the port only here
         except ValueError:
             place = parts.netloc.rpartition(":")[2] if "@" in parts.netloc else ""
-            got = repr(place) if place else "something else, such as a password without an @ behind it"
+            got = repr(place) if place else "something else, such as a password without an @ after it"
             return f"expected a number up to 65535 as the port of {parts.hostname or 'a host'}, but got {got}"
         if not (parts.path.strip("/") or "0").isdecimal():
-            return "expected the number of a database behind the host, but got something else"
+            return "expected the number of a database after the host, but got something else"
     for name, value in parse_qsl(parts.query):
         try:
             ConnectionPool.from_url(f"{scheme}://?{urlencode({name: value})}").make_connection()  # type: ignore[no-untyped-call]

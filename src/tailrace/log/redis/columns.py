@@ -19,17 +19,17 @@ class Columns:
     __slots__ = ("_events", "_json", "_tags", "base", "cum", "floor", "tag", "top")
 
     def __init__(self, base: int, tag: bytes = NO_TAG, cum: int = 0) -> None:
-        """Begin behind the batch that ends at `base`, which has a tag and a sum of bytes."""
+        """Begin after the batch that ends at `base`, which has a tag and a sum of bytes."""
         self.base = self.top = base
         self.floor = self.cum = cum
         self.tag = tag
         self._json: list[bytes] = []
         self._events: dict[int, str] = {}
-        self._tags = [tag]  # of each entry, behind that of the base
+        self._tags = [tag]  # of each entry, after that of the base
 
     @classmethod
     def before(cls, batch: Batch) -> Self:
-        """Begin where a batch is the next one."""
+        """Begin at the place before a batch."""
         return cls(batch.start, batch.prev, batch.cum - sum(map(len, batch.json)))
 
     @classmethod

@@ -202,7 +202,7 @@ class Connection(asyncio.Protocol):
         return self._confirmed("SUNSUBSCRIBE" if sharded else "UNSUBSCRIBE", channels)
 
     def close(self, reason: str = "this process closed it") -> None:
-        """Drop the connection at once, also if the server does not respond."""
+        """Drop the connection at once, even if the server does not respond."""
         if self._end is None:
             self._end = reason
             self._transport.abort()
@@ -272,7 +272,7 @@ class Connection(asyncio.Protocol):
     # Calls by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of it
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses of it
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -3,8 +3,8 @@
 | frame | meaning |
 |---|---|
 | `+ epoch top n tag prev cum time [base floor]`, a line each for rows | a batch of `n` entries that ends at `top` |
-| `= epoch top tag outcome` | the end, behind `top` |
-| `! epoch version fence leased stop seat readers…` | who writes, whether it shall stop, and which processes read |
+| `= epoch top tag outcome` | the end, after `top` |
+| `! epoch version fence leased stop seat readers…` | the writer, whether it must stop, and which processes read |
 | `x epoch` | this incarnation was dropped |
 
 `base` and `floor` are there if the append has trimmed the stream, `cum` and `time` for the next trimming. `seat` is the
@@ -160,7 +160,7 @@ def parse_batch(frame: bytes) -> Batch:
 
 
 def split_batch(frame: bytes) -> list[bytes]:
-    """Split the frame of a batch into its first fields. The last one has the other fields, and the rows behind them."""
+    """Split the frame of a batch into its first fields. The last one has the other fields, and the rows after them."""
     return frame.split(b" ", 7)
 
 

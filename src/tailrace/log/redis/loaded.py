@@ -8,7 +8,7 @@ from .frames import Batch, Facts, parse_batch
 
 
 class Loaded:
-    """The meta of a stream, and its newest batches behind the place of a mirror.
+    """The meta of a stream, and its newest batches after the place of a mirror.
 
     `top`, `tag` and `cum` are those of the last entry, even if the entries themselves are lost.
     """
@@ -33,11 +33,11 @@ class Loaded:
         return Facts(meta[b"epoch"], version, fence, leased, stopping, meta[b"seat"], readers)
 
     def batches_after(self, offset: int) -> list[Batch]:
-        """Return the batches that end behind an offset."""
+        """Return the batches that end after an offset."""
         return batches_of([entry for entry in self._entries if int(entry[0].partition(b"-")[0]) > offset])
 
     def continues(self, top: int, tag: bytes) -> bool:
-        """Tell whether the stream still has what a mirror has: up to `top`, where the batch with a tag ended."""
+        """Tell whether the stream still has what a mirror has, up to the batch with this tag that ends at `top`."""
         if self.top <= top:
             return (self.top, self.tag) == (top, tag)
         if self._at:
@@ -45,7 +45,7 @@ class Loaded:
         if not self._entries:
             return True  # they are lost
         [first] = batches_of(self._entries[:1])
-        # If the first one begins further behind, the batch at `top` was trimmed. Otherwise it would be there.
+        # If the first one begins later, the batch at `top` was trimmed. Otherwise it would be there.
         return first.prev == tag if first.start == top else first.start > top
 
 

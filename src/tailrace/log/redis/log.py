@@ -46,7 +46,7 @@ class RedisLog(Mirror):
             reply = asyncio.get_running_loop().create_future()
             self.post(columns, reply, fence=b"" if fence is None else b"%d" % fence)
             offsets = self.stored(columns, await reply)
-        except (Unreachable, Refused):  # it may have succeeded: each further attempt looks for it behind this offset
+        except (Unreachable, Refused):  # it may have succeeded: each further attempt looks for it after this offset
             again = partial(self.store, columns, fence=fence, known=before)
             offsets = await repeatedly(again, self._home.patience)
         self._home.written(self)

@@ -112,7 +112,7 @@ class Mirror(Log):
 
     Frames may come twice, late or not at all, and an append's reply may overtake those of others. So a batch is taken
     only if it is the next one, by its offset and by the tag of the batch before. On anything else the mirror loads what
-    the store has. That shows as well when the store has lost what this mirror has: then the mirror is `lost`.
+    the store has. Loading also shows when the store has lost what this mirror has: then the mirror is `lost`.
     """
 
     __slots__ = (
@@ -191,7 +191,7 @@ class Mirror(Log):
         raise LogClosed(self.name, "diverged")
 
     def trim(self) -> None:
-        """See again whether the writer should wait. Entries are trimmed by appends, in Redis."""
+        """Check again whether the writer should wait. Entries are trimmed by appends, in Redis."""
         if self.full:
             self.full = self.writer is not None and self.writer.behind
 
@@ -371,7 +371,7 @@ class Mirror(Log):
             self._load = self._home.spawn(self._reload())
 
     def _defer(self, frame: Frame, size: int) -> None:
-        """Keep a frame that came behind a gap until the gap is loaded."""
+        """Keep a frame that came after a gap until the gap is loaded."""
         self._early_size += size
         if self._early_size > EARLY_BYTES:
             self._early.clear()

@@ -222,7 +222,7 @@ class Mirrors:
         return self.make(name, keys, answer) if answer[0] == b"ok" else None
 
     def _watch(self, log: Mirror) -> None:
-        """Keep a mirror for a while, as it is asked for."""
+        """Keep a mirror for a while, because somebody asked for it."""
         self._keeper.watch(log)
         if log.outcome is not None:  # perhaps nobody will read it, and so nobody leave it
             self._keeper.changed(log)
@@ -244,7 +244,7 @@ class Mirrors:
 
 
 async def _in_chunks(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Make all calls, also if some fail because one of several servers is down. Then raise one of their errors."""
+    """Make all calls, even if some fail because one of several servers is down. Then raise one of their errors."""
     failed: BaseException | None = None
     for start in range(0, len(calls), CHUNK):
         results = await asyncio.gather(*(call() for call in calls[start : start + CHUNK]), return_exceptions=True)

@@ -20,7 +20,7 @@ A stream has three keys under one hash tag, so that they are in one slot of a cl
 | `out` | the outcome as JSON, empty while the stream is open |
 | `fence`, `owner` | the number of the newest lease, and the process that holds it, empty if nobody does |
 | `stop` | 1 once somebody asked the writer to stop |
-| `readers` | the processes that have readers, each with a space behind it |
+| `readers` | the processes that have readers, each with a space after it |
 | `seat` | the newest claim to read the stream alone, or empty |
 | `version` | counts the changes of the five fields above, so that older news cannot replace newer ones |
 | `passing`, `print`, `made` | facts of its creation |
@@ -32,9 +32,9 @@ Redis runs a script alone, but undoes nothing of one that fails half-way. Theref
 - The first write is one that needs memory (HSET, XADD). Redis refuses a script above `maxmemory` only at such a
   command: with a DEL before it, the script ran on and wrote (measured on 7.0).
 - A batch's tag is its idempotency id. An append that is sent again says which `top` was known before the first try,
-  and the script looks for the tag behind it. A first try stores nothing for this and searches nothing. If the append
+  and the script looks for the tag after it. A first try stores nothing for this and searches nothing. If the append
   has a key, its tag is made of that, and any try may be a repeat. Those tags are in a set of their own, because a
-  search behind what the mirror holds would look at each append of the same moment (some 5 µs each, measured).
+  search after what the mirror holds would look at each append of the same moment (some 5 µs each, measured).
 - Nothing expires in an append, of which expiries are a sixth. `touch` renews them.
 
 Trimming drops whole batches, and only once the stream exceeds a bound by an eighth, so nearly all appends search
@@ -158,7 +158,7 @@ local tag = at and string.match(at[2][2], '^%+ %S+ %d+ %d+ (%S+)') or ''
 return {'ok', m, tag, batches('XREVRANGE', '+', int(ARGV[2] + 1), tonumber(ARGV[3]))}
 """
 )
-"""Answer the meta, the tag of the batch that ends where a mirror stands, and the batches behind it, the newest first.
+"""Answer the meta, the tag of the batch that ends where a mirror stands, and the batches after it, the newest first.
 
 The tag is empty if there is no such batch any more. Of too many batches, the oldest are left out.
 """
@@ -171,7 +171,7 @@ PAGE = Script(
 return batches('XRANGE', int(ARGV[1] + 1), '+', tonumber(ARGV[2]))
 """
 )
-"""Answer the batches from the one that holds the entry behind an offset."""
+"""Answer the batches from the one that holds the entry after an offset."""
 
 APPEND = Script(
     _HEAD
@@ -307,7 +307,7 @@ return {'ok', m[5], m[6]}
 )
 """End a stream. Its writer sends its fence and the tag it expects; anybody else neither.
 
-If no lease is known, the server has lost that of the writer, and nobody else would end the stream.
+If no lease is known, the server has lost the writer's lease, and nobody else would end the stream.
 """
 
 LEASE = Script(

@@ -38,7 +38,7 @@ class Sentinels:
         if not self._service:
             raise ValueError("expected the master's name in a URL like redis+sentinel://host:26379/NAME, but got none")
         if database and not database.isdecimal():
-            raise ValueError(f"expected a number of a database behind the master's name, but got {database!r}")
+            raise ValueError(f"expected the number of a database after the master's name, but got {database!r}")
         user, password = group.options.pop("sentinel_username", ""), group.options.pop("sentinel_password", "")
         for name in group.options:
             if name.startswith("sentinel_"):
@@ -94,7 +94,7 @@ class Watch(Link):
         self._service, self._master, self._on_move = service, master, on_move
 
     def ask(self) -> None:
-        """Ask who is the master. A Sentinel that does not answer is left for the next one."""
+        """Ask for the master. If a Sentinel does not answer, turn to the next one."""
         with suppress(NotSent):
             self.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service).add_done_callback(self._answered)
 
@@ -144,7 +144,7 @@ def target_of(url: str) -> Address | Sentinels:
 
 
 def _hint(error: Refused) -> str:
-    """Return what else to know about an error of a Sentinel."""
+    """Return advice about an error of a Sentinel."""
     if "unknown command" in str(error):
         return " is an ordinary server, whose URL begins with redis://"
     wants_user = error.code in ("NOAUTH", "WRONGPASS")

@@ -51,7 +51,7 @@ class Servers(Protocol):
     def post(self, call: Call, packed: bytes, reply: Reply) -> None:
         """Send what was packed of a call now, if there is a connection. Otherwise raise NotSent.
 
-        The reply is given what the server answers, also if it is that another server or a script is needed.
+        The reply gets whatever the server answers, even a redirection or a missing script.
         """
 
     async def subscribe(self, channels: Collection[bytes]) -> None:

@@ -182,7 +182,7 @@ class RedisStore(LogStore):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await servers.aclose()
-        left = [task for task in self._tasks if task.cancelling()]  # of those to whom the end of a connection was news
+        left = [task for task in self._tasks if task.cancelling()]  # tasks that the end of a connection has started
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _create(
@@ -232,7 +232,8 @@ class RedisStore(LogStore):
     async def _use(self, name: str, keys: Keys) -> None:
         """Note that this process is about to make or lease a stream, right before the command that does so.
 
-        If the process died in between, the stream would be buried in vain. The other way round, it would never be.
+        If the process dies in between, others look for a stream that is not there. In the other order, nobody would end
+        it.
         """
         with answering(name):
             await self._open().ready(keys.log, CONNECT)
@@ -380,7 +381,7 @@ class RedisStore(LogStore):
         return 0 if seconds is None else max(round(seconds * 1000), 1)
 
     def _buried(self) -> None:
-        """Come back from the dead: streams that this process wrote have ended, and its readers are not counted."""
+        """Come back after others took this process for dead: they ended its streams and removed its readers."""
         for log in self._mirrors.held:
             log.told = False
             log.suspect()
@@ -388,7 +389,7 @@ class RedisStore(LogStore):
                 self.spawn(self._beat.use(log.name))
 
     async def _tell_all(self, log: Mirror) -> None:
-        """Tell the store one thing of a log after the other, so that it ends up with the last one."""
+        """Tell the store the facts of a log one after the other, so that it ends up with the last one."""
         telling = self._telling  # a store that is used again after its end has another one
         try:
             while telling[log]:

@@ -25,7 +25,7 @@ LARGEST = 256 << 10
 """The most bytes of JSON in a batch of several entries."""
 
 PATIENCE = 30.0
-"""For how many seconds a writer repeats what the store does not take. Then it ends the log in this process."""
+"""For how many seconds a writer repeats what the store does not accept. Then it ends the log in this process."""
 
 ENTRIES_LOST = Outcome("error", "entries_lost", "the store lost a part of the stream")
 
@@ -52,7 +52,7 @@ class Sent(Rows):
 class RedisWriter(Writer):
     """Sends one batch at a time. Meanwhile, new items gather for the next one, so batches grow under load.
 
-    Each batch says which one it expects before it. So a writer never continues behind a gap: if the store has lost what
+    Each batch says which one it expects before it. So a writer never continues after a gap: if the store has lost what
     it had acknowledged, the log is lost here, and ends as `entries_lost` there. It ends so as well if all that was lost
     is the lease, because without it nobody would end it.
     """
@@ -60,7 +60,7 @@ class RedisWriter(Writer):
     log: RedisLog
 
     def __init__(self, log: RedisLog, fence: int, home: Home, *, top: int, tag: bytes) -> None:
-        """Continue behind the batch that ends at `top` and has a tag."""
+        """Continue after the batch that ends at `top` and has a tag."""
         super().__init__(log, fence)
         self._home = home
         self._loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ const REFUSED = {
   turn_not_last: "This session has changed in another tab.",
 };
 const KEPT = "Your message is kept below";
-const ONCE = "sending it again does not ask twice.";
+const ONCE = "you can safely send it again.";
 const NEXT = "Your next message starts a new one.";
 const FRESH = 10_000; // milliseconds after which the history is confirmed before a message is sent
 

@@ -4,7 +4,7 @@ const NAME = "tailrace-draft:";
 
 /**
  * Returns the draft of a session: {text, key}. `key` is there if the text may have been sent already. Sending it again
- * with that key does not ask twice.
+ * with that key asks the model only once.
  */
 export function draftOf(sessionId) {
   const kept = sessionStorage.getItem(nameOf(sessionId));

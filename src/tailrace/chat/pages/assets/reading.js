@@ -9,7 +9,7 @@ const NDJSON = "application/x-ndjson";
 const PATIENCE = 30; // seconds in which a message is sent again if there is no answer
 const NAME = "reply";
 
-/** No reply to a message could be had. Sending it again with the same key does not ask twice. */
+/** A message got no reply. Sending it again with the same key asks the model only once. */
 export class Unanswered extends Error {
   name = "Unanswered";
 }

@@ -190,7 +190,7 @@ async function documentOf({ body }) {
   return { text, bytes, isWhole: !reader };
 }
 
-/** Returns the value of a text, or undefined if it is no JSON. */
+/** Returns the value of a text, or undefined if it is not JSON. */
 function parsed(text) {
   try {
     return JSON.parse(text);

@@ -10,7 +10,7 @@ const LARGEST = 256 * 2 ** 20; // bytes that are kept
 
 /**
  * `state` is one of `idle`, `connecting`, `loading`, `paused`, `waiting` (see `until` and `reason`), `complete` and
- * `failed` (see `reason`). `changed` tells whether the file changed on the server, so that it began anew.
+ * `failed` (see `reason`). `changed` tells whether the file changed on the server, so the download started again.
  */
 export class Download {
   state = "idle";
@@ -48,7 +48,7 @@ export class Download {
     return (this.#spent + (this.#since === null ? 0 : performance.now() - this.#since)) / 1000;
   }
 
-  /** Bytes a second: of late, or of all if it is complete. */
+  /** Bytes a second: recently, or over all if it is complete. */
   get rate() {
     if (this.state !== "loading") return this.seconds > 0 ? this.received / this.seconds : 0;
     const [first, last] = [this.#samples[0], this.#samples.at(-1)];
@@ -142,7 +142,7 @@ export class Download {
   #conditions(asking) {
     if (asking) return this.#etag ? { "If-None-Match": this.#etag } : {};
     if (this.received === 0) return {};
-    // A weak validator cannot promise that the bytes are the same (RFC 9110, section 13.1.5), so the file begins anew.
+    // A weak validator cannot promise that the bytes are the same (RFC 9110, section 13.1.5), so the download starts again.
     if (!this.#etag || this.#etag.startsWith("W/")) return {};
     return { Range: `bytes=${this.received}-`, "If-Range": this.#etag };
   }

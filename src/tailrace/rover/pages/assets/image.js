@@ -71,7 +71,7 @@ function happened({ state, reason, received, changed }) {
   if (state === "failed") return `Not loaded: ${reason}.`;
   if (reason) return `${capital(reason)}.${received ? " What arrived is kept." : ""}`;
   if (received === 0) return "The image appears here as it arrives.";
-  return changed && state !== "complete" ? "The image changed on the server, so it begins anew." : "";
+  return changed && state !== "complete" ? "The image changed on the server, so the download starts again." : "";
 }
 
 function capital(text) {

@@ -30,7 +30,7 @@ export class Pane {
   #history = true; // whether what arrives may be from before the channel was joined
   #members = new Set();
   #shown = new Set(); // the messages that are shown, as JSON
-  #asking = 0; // the timer of the next question who is there
+  #asking = 0; // the timer of the next request for the members
   #frame = 0;
   #last = null; // the message that was shown last: {member, at}
   #restless = null; // the row that says who came and went: {item, moves}
@@ -219,7 +219,7 @@ export class Pane {
     if (event === "join" || event === "leave") return this.#moved(event, data);
     if (event === "refused") return this.#outbox.refuse(data.message) || this.#tell(`Refused: ${data.message}.`);
     if (event === "reset" && data.reason === "trimmed") return this.#aside("Some messages are no longer kept.");
-    if (event === "reset") return this.#aside("The channel began anew. What is above is kept on this page only.");
+    if (event === "reset") return this.#aside("The channel was restarted. Earlier messages are kept on this page only.");
     if (event === "dropped") this.#aside(`${count(data.count, "message")} did not reach this page.`);
     return undefined;
   }
@@ -296,7 +296,7 @@ export class Pane {
       this.#members = new Set(members.map(({ id }) => id));
       this.#showMembers();
     } catch {
-      // The feed itself says what is wrong, and asks again when it is there again.
+      // The feed itself says what is wrong, and asks again when it is back.
     }
   }
 

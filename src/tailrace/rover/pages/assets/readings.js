@@ -1,4 +1,4 @@
-// What the rover has said of late, and what that means. Nothing is ever made up between two readings.
+// What the rover has said recently, and what that means. Nothing is ever made up between two readings.
 
 const MOST = 4_000; // readings that are kept
 const LATE = 16; // readings that the usual time between two is taken from

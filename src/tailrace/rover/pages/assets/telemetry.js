@@ -31,7 +31,7 @@ export class Telemetry {
   #back = 0; // when the connection came back
   #chosen = null; // the moment that the user points at
   #spoken = { state: null, low: false, at: 0 };
-  #news = ""; // what is to be said when the connection is there again
+  #news = ""; // what to say when the connection is back
   #frame = 0;
   #noted = ""; // what is said beside the state
   #timer = 0;
@@ -84,7 +84,7 @@ export class Telemetry {
   #take({ event, data }) {
     if (event === "reset") {
       this.#stale = data.reason !== "trimmed";
-      this.#news = this.#stale ? "The server began anew, so its readings do too." : "Some readings are no longer kept.";
+      this.#news = this.#stale ? "The server has restarted, so its readings start again." : "Some readings are no longer kept.";
       return;
     }
     if (event === "dropped") return this.#note(`The server skipped ${count(data.count, "reading")}.`);
@@ -206,7 +206,7 @@ export class Telemetry {
     );
   }
 
-  /** Says to screen readers what changed in kind, and that rarely. */
+  /** Tells screen readers, rarely, what changed in kind. */
   #speak({ state, battery: level }) {
     const spoken = this.#spoken;
     const low = level < LOW;
