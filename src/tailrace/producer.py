@@ -73,7 +73,7 @@ class Cause(Enum):
     READERS = auto()
     """A reader joined or left, here or elsewhere."""
     STOP = auto()
-    """Somebody asked for the end, in whatever process."""
+    """Somebody asked for the end, in any process."""
     ABANDONED = auto()
     """Nobody has read the log for the grace."""
     LOST = auto()

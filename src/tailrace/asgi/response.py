@@ -195,8 +195,8 @@ class StreamResponse(Response):
     async def _claim(self, engine: Engine, request: StreamRequest) -> tuple[Decision, Log | None]:
         """Decide, and return the log that the request names, if there is one. Make it if an idempotency key names it.
 
-        So a repeated request finds the log before anything of the application's runs. Of several requests with one key
-        at once, in whatever processes, one makes the log and the others read it.
+        So a repeated request finds the log before anything of the application's runs. If several requests with one key
+        come at once, even in different processes, one makes the log and the others read it.
         """
         while True:
             log = await self._find(engine, request)

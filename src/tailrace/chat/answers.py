@@ -37,7 +37,7 @@ STORAGE_FAILED = StreamError("the reply could not be stored", code="storage_fail
 
 
 class Answers:
-    """The sole owner of the turns that run in this process. A session has at most one, in whatever process."""
+    """The sole owner of the turns that run in this process. A session has at most one, in any process."""
 
     def __init__(
         self,

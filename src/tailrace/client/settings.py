@@ -143,7 +143,7 @@ class Deadline:
         return None if self._at is None else max(0.0, self._at - self._clock())
 
     def at_most(self, seconds: float) -> Deadline:
-        """Return an equal deadline, or one in so many seconds if that is sooner."""
+        """Return an equal deadline, or one that many seconds from now if that is sooner."""
         left = self.left
         return Deadline(seconds if left is None else min(left, seconds), clock=self._clock)
 

@@ -194,7 +194,7 @@ class Engine:
         return self.producers.find(log.name)
 
     async def stop(self, log: Log) -> Outcome | None:
-        """Stop the log's producer, in whatever process it is. Return the outcome, or None if the log is still open."""
+        """Stop the log's producer, in whichever process it is. Return the outcome, or None if the log is still open."""
         return await self.producers.stop(log)
 
     # The end

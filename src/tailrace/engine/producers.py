@@ -73,7 +73,7 @@ class Producers:
         writer = await self._store.lease(log)
         try:
             producer = Producer(writer, items, threads=self.threads, on_finish=self._finished, **options)
-        except BaseException:  # no items, or an option that there is not
+        except BaseException:  # bad items, or an unknown option
             await writer.release()
             raise
         self._running[log.name] = producer
@@ -82,7 +82,7 @@ class Producers:
         return producer
 
     async def stop(self, log: Log) -> Outcome | None:
-        """Stop the log's producer, in whatever process it is. Return the outcome, or None if the log is still open."""
+        """Stop the log's producer, in whichever process it is. Return the outcome, or None if the log is still open."""
         await log.stop()
         if log.outcome is not None:
             pass  # its generator may go on without it

@@ -119,7 +119,7 @@ export class SSEDecoder {
     return end;
   }
 
-  /** Keeps the beginning of a line. Of a comment, its colon is enough. */
+  /** Keeps the beginning of a line. The colon of a comment is enough. */
   #keepRest(/** @type {string} */ text) {
     if (text === "") return;
     this.#rest = this.#rest.startsWith(":") ? ":" : this.#rest + text;

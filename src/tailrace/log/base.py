@@ -110,7 +110,7 @@ class Log(ABC):
 
         A log that has a writer takes only what comes with the writer's `fence`.
 
-        `key` names an append that may come again, in whatever process. A repeat appends nothing and returns the offsets
+        `key` names an append that may come again, in any process. A repeat appends nothing and returns the offsets
         of the first, also after the end. The key is known while the entries are kept. A writer needs no key.
 
         Raise EventError for data that is not JSON-able, LogClosed after the end, LogFenced if the log belongs to
@@ -134,7 +134,7 @@ class Log(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Ask the log's writer to stop, in whatever process it is.
+        """Ask the log's writer to stop, in whichever process it is.
 
         A stream that has had no writer yet keeps the request for its first one.
         """
@@ -143,7 +143,7 @@ class Log(ABC):
     def claim_seat(self, seat: str, before: str) -> None:
         """Claim to read the log alone, in place of the claim `before`. An empty one means that there was none.
 
-        Of several claims in place of the same one, in whatever processes, the first to reach the store succeeds. So
+        If several claims replace the same one, even in different processes, the first to reach the store succeeds. So
         look at `control.seat`: as long as it is `before`, nothing is decided. The claim may wait for the store, and is
         given up if this process has no reader any more.
         """

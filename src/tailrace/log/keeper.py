@@ -36,8 +36,8 @@ class Keeper:
     """Forgets logs in time, so that a process can make new ones without growing.
 
     It keeps an ended log for `keep` seconds after the end or after the last reader left, whichever is later. While a
-    log has readers, it is kept at any age, so that a reader whose connection breaks can come back. Of too many ended
-    logs without readers, the one that was left longest ago goes first; the one that was left last stays.
+    log has readers, it is kept at any age, so that a reader whose connection breaks can come back. If there are too
+    many ended logs without readers, the one that was left longest ago goes first; the one that was left last stays.
 
     An open log is released after `idle` seconds without use: nobody attached to it, read it or wrote it.
     """

@@ -28,7 +28,7 @@ class Keeping:
 class LogStore(ABC):
     """Keeps logs by name. Each URL scheme has its own store. `tailrace.testing.LogContract` checks all of them.
 
-    A store forgets what nobody uses, as its Keeping says. A log is in use while it has readers or a writer, in whatever
+    A store forgets what nobody uses, as its Keeping says. A log is in use while it has readers or a writer, in any
     process, and while an application holds it if it is open.
     """
 
@@ -49,7 +49,8 @@ class LogStore(ABC):
     ) -> Log:
         """Make the log of one request's stream. Raise LogExists if the name is taken.
 
-        Of those who ask at once, in whatever processes, one succeeds. The log is `passing` and has the fingerprint.
+        If several callers ask at once, even in different processes, one succeeds. The log is `passing` and has the
+        fingerprint.
         """
 
     @abstractmethod

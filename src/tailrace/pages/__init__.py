@@ -30,7 +30,7 @@ class PageFiles(StaticFiles):
     """The files of pages that load everything from their own server. Mount it, or take single files from it."""
 
     def __init__(self, *folders: Path, images: str = "data:") -> None:
-        """Serve the files of these folders. Of files with the same name, the first folder's is served.
+        """Serve the files of these folders. If several have a file of the same name, the first folder's is served.
 
         `images` are the sources of images besides the server itself, as Content-Security-Policy names them.
         """

@@ -122,7 +122,7 @@ class _Pause:
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, for at most so many seconds."""
+    """Wait for an event, for at most that many seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -49,7 +49,7 @@ class Room:
         """Append messages, which are any JSON-able values, and return their offsets.
 
         - `event`: the name of their events, if they are no usual messages.
-        - `key`: a name for the call. A repeat with the same key publishes nothing, in whatever process.
+        - `key`: a name for the call. A repeat with the same key publishes nothing, in any process.
 
         Raise EventError for a message that is not JSON-able, and StoreUnavailable if the store does not answer. Then
         the messages may be in the room: repeat the call with its key.

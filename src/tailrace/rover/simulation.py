@@ -54,7 +54,7 @@ DUST_PER_SOL = 0.0028
 """The part of the light that a sol's dust takes away: 0.28 % on Pathfinder (Landis and Jenkins, 2000)."""
 
 CLEANED = 80
-"""A gust cleans the array after so many sols, as happened to both Mars Exploration Rovers."""
+"""The sols after which a gust cleans the array, as happened to both Mars Exploration Rovers."""
 
 ASLEEP = 5.0
 AWAKE = 32.0

@@ -62,7 +62,7 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
             assert await self._soon(other.find(NAME + "s")) is None
 
     async def test_processes_that_attach_at_once_have_one_log(self) -> None:
-        """Of a name that many processes attach to at the same time, there is one log."""
+        """If many processes attach to a name at the same time, there is one log."""
         async with self.open_stores() as (one, other):
             for number in range(10):
                 name = f"/attached-{number}"
@@ -75,7 +75,7 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
                 assert read == [read[0]] * 4
 
     async def test_of_two_that_make_a_stream_at_once_one_does(self) -> None:
-        """Of requests with one idempotency key, in whatever processes, one makes the stream. The others find it."""
+        """Requests with one idempotency key share a stream, in all processes: one makes it, and the others find it."""
         async with self.open_stores() as (one, other):
             for number in range(10):
                 name = f"/made-{number}"
@@ -188,7 +188,7 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
                     assert await self._rest(tail) == []
 
     async def test_who_uses_a_log_that_is_dropped_is_told(self) -> None:
-        """Readers of a log that is dropped are reset, in whatever process. Its writer and others can write no more."""
+        """Readers of a log that is dropped are reset, in any process. Its writer and others can write no more."""
         async with self.open_stores() as (one, other):
             writer = await self._lease(one)
             there = await self._find(other, NAME)

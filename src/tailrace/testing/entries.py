@@ -45,7 +45,7 @@ class EntryContract(Contract):
             assert list(await there.append(2)) == [2]
 
     async def test_an_append_with_a_key_is_made_once(self) -> None:
-        """A repeat with the same key, in whatever process, appends nothing and returns the offsets of the first."""
+        """A repeat with the same key, in any process, appends nothing and returns the offsets of the first."""
         async with self._logs() as (here, there):
             assert list(await here.append("a", "b", key="one")) == [1, 2]
             assert list(await there.append("c", key="two")) == [3]
@@ -122,7 +122,7 @@ class EntryContract(Contract):
     # The end
 
     async def test_the_first_outcome_stays(self) -> None:
-        """A log ends once. Ending it again, in whatever process, returns the outcome that it has."""
+        """A log ends once. Ending it again, in any process, returns the outcome that it has."""
         async with self._logs() as (here, there):
             first = Outcome("error", "broken", "it broke")
             assert await here.close(first) == first
@@ -324,7 +324,7 @@ class EntryContract(Contract):
     # Reading alone
 
     async def test_of_two_claims_at_once_one_succeeds_everywhere(self) -> None:
-        """Of readers in several processes that claim the seat at once, one gets it, and all learn which."""
+        """If readers in several processes claim the seat at once, one gets it, and all learn which."""
         async with self._logs() as (here, there):
             with here.tail(), there.tail():
                 before = ""

@@ -79,7 +79,8 @@ def texts_of(lines: bytes) -> tuple[str, ...]:
 def _end_in(value: dict[str, Any]) -> tuple[str, Any]:
     """Return which end an object tells, and its data: an envelope, a packet, or a line of the application's own form.
 
-    Only an envelope keeps the reserved names for notices. In other forms, an application may call its own events so.
+    Only an envelope keeps the reserved names for notices. In other forms, an application may use them for its own
+    events.
     """
     if isinstance(kind := value.get("event"), str) and "data" in value:
         return kind, value["data"]

@@ -1,6 +1,6 @@
 """Turn a provider's failures into one sentence for the user, and log their causes.
 
-Users never see keys or stack traces. Of an address, they see only the host.
+Users never see keys or stack traces. They see only the host of an address.
 """
 
 from __future__ import annotations

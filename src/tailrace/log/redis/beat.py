@@ -109,7 +109,7 @@ class Beat:
         return f"{{{self._prefix}}}:used:{process.decode()}"
 
     async def leave(self) -> None:
-        """Take this process out, in order: with it go its readers, and streams that it should have ended."""
+        """Remove this process and its readers in an orderly way, and end streams that it should have ended."""
         await self._bury(self.process)
 
     async def _round(self) -> None:
@@ -149,7 +149,7 @@ class Beat:
                 if still >= DEAD_AFTER:
                     logger.warning("process %s is gone, and its streams end", process.decode())
                     await self._bury(process)
-                    # Should it come back, it begins with the same low counter as after an earlier burial.
+                    # If it comes back, it begins with the same low counter as after an earlier burial.
                     del self._others[process]
 
     async def _bury(self, process: bytes) -> None:

@@ -24,7 +24,7 @@ class Held(Columns):
 
     def __init__(self, base: int, tag: bytes = NO_TAG, cum: int = 0) -> None:
         super().__init__(base, tag, cum)
-        # Of each place between two batches, the first being the base: its offset and the bytes before it.
+        # The offset of each place between two batches, and the bytes before it. The first place is the base.
         self._ends = [base]
         self._cums = [cum]
         self._full = cum + HELD_BYTES + HELD_BYTES // 8

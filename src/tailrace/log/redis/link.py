@@ -62,7 +62,7 @@ class Backoff:
     longest: float = 2.0
 
     def delay(self, failures: int) -> float:
-        """Return the seconds to wait after so many failures in a row."""
+        """Return the seconds to wait after a number of failures in a row."""
         if failures == 0:
             return 0.0
         return min(self.longest, self.first * 2.0 ** min(failures - 1, 30)) * random.uniform(0.5, 1.0)
@@ -157,7 +157,7 @@ class Link:
             keeper.cancelled() or keeper.result()
 
     async def ready(self, within: float) -> None:
-        """Wait until there is a connection. Raise NotSent after so many seconds, or when the link is closed."""
+        """Wait until there is a connection. Raise NotSent after that many seconds, or when the link is closed."""
         if self.connected:  # a timeout would cost more than what follows
             return
         try:

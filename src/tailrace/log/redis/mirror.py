@@ -134,7 +134,7 @@ class Mirror(Log):
         self.channels = keys.meta.encode(), self.channel
         self.hears = 0  # how many of the channels are subscribed
         self.wire_epoch = meta[b"epoch"]
-        self.keepers: tuple[Listener, ...] = ()  # those who listen to keep it, and do not use it
+        self.keepers: tuple[Listener, ...] = ()  # listeners that keep it without using it
         self.stale = False  # True if it may have missed something
         self.writer: Leased | None = None  # the writer in this process
         self.told = False  # True if the store knows of readers in this process

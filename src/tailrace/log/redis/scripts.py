@@ -160,7 +160,7 @@ return {'ok', m, tag, batches('XREVRANGE', '+', int(ARGV[2] + 1), tonumber(ARGV[
 )
 """Answer the meta, the tag of the batch that ends where a mirror stands, and the batches after it, the newest first.
 
-The tag is empty if there is no such batch any more. Of too many batches, the oldest are left out.
+The tag is empty if there is no such batch any more. If there are too many batches, the oldest are left out.
 """
 
 PAGE = Script(
@@ -281,7 +281,7 @@ call('PUBLISH', log, frame)
 return {'ok', new.top, m[6], new.cum, new.base, new.floor}
 """
 )
-"""Append one batch, and publish its frame. Of a batch that is there already, answer the frame.
+"""Append one batch, and publish its frame. If the batch is there already, answer its frame.
 
 The keys of the log and of the tags may be new, and then get the expiry of the meta.
 """

@@ -37,7 +37,7 @@ class Servers(Protocol):
         """Tell whether there is a connection for commands about a key, as far as this process knows."""
 
     async def ready(self, key: str, within: float) -> None:
-        """Wait until there is a connection for commands about a key. Raise NotSent after so many seconds."""
+        """Wait until there is a connection for commands about a key. Raise NotSent after that many seconds."""
 
     def call(self, command: str, key: str, *rest: Part) -> asyncio.Future[Any]:
         """Send a command about a key now. Its future raises, and perhaps this call, Refused, Lost or NotSent."""

@@ -1,4 +1,4 @@
-// The lines of a stream as they arrive. Of a long stream, the last ones are kept.
+// The lines of a stream as they arrive. If the stream is long, only the last ones are kept.
 
 import { element } from "./dom.js";
 import { count } from "./words.js";
