@@ -499,7 +499,7 @@ def test_each_fault_of_the_table_has_its_test() -> None:
 
 def test_the_bounds_that_a_page_names_are_those_of_the_store() -> None:
     said, pace = " ".join(RELIABILITY.read_text().split()), Pace()
-    assert f"if Redis takes nothing for {writer.PATIENCE:g} s" in said
+    assert f"if Redis accepts nothing for {writer.PATIENCE:g} s" in said
     assert f"waits in the process, up to {writer.FULL >> 20} MiB" in said
     assert (beat.DEAD_AFTER, pace.interval) == (3, 1.0)
     assert "after three rounds of a second" in said

@@ -1,4 +1,4 @@
-"""A Redis that stands still, ends, comes back with less than it had, or takes nothing."""
+"""A Redis that is frozen, ends, comes back with less than it had, or takes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ fault = pytest.mark.fault
 
 
 @fault(
-    "Redis stands still (SIGSTOP), and continues",
+    "Redis is frozen (SIGSTOP), and continues",
     noticed="a published number that does not come back",
     reader="`degraded`; then what is new, late",
     writer="nothing; what is written waits",

@@ -220,7 +220,7 @@ async def test_a_pilot_gives_up_before_another_one_may_have_gone_on(
         await until(lambda: flight.flies)
         count = (await flight.readings()).top
         assert_unbroken(await seen(flight, count + 3), TICK)
-    assert "no telemetry: the store did not take a reading within 2 s" in caplog.text
+    assert "no telemetry: the store did not accept a reading within 2 s" in caplog.text
 
 
 async def test_what_the_last_pilot_has_left_does_not_keep_the_next_one_back() -> None:

@@ -336,7 +336,7 @@ class Unstored:
         self._turns[turn.number] = turn
         if len(self._turns) > MAX_UNSTORED:
             lost = self._turns.pop(next(iter(self._turns)))
-            logger.error("stream %s: the reply is lost, because the database does not take it", lost.stream_id)
+            logger.error("stream %s: the reply is lost, because the database does not accept it", lost.stream_id)
 
     def find(self, turn: Turn) -> Turn | None:
         """Return the turn with the end that its readers saw, if it is kept here."""

@@ -52,7 +52,7 @@ _WORDS: dict[type[httpx.RequestError], str] = {
     httpx.ConnectTimeout: "no connection in time",
     httpx.PoolTimeout: "none of the client's connections was free in time",
     httpx.ReadTimeout: "the server has been silent for too long",
-    httpx.WriteTimeout: "the server has taken nothing for too long",
+    httpx.WriteTimeout: "the server has accepted nothing for too long",
 }
 
 # Clients

@@ -17,7 +17,7 @@ _JSON = "application/json"
 
 
 class BodyRefused(StreamError):
-    """A body that the server does not take. `reply_to` names the part of it that is to blame, if it has a name.
+    """A body that the server does not accept. `reply_to` names the part of it that is to blame, if it has a name.
 
     `members` are further members of the answer.
     """

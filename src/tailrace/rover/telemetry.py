@@ -256,7 +256,7 @@ class Telemetry:
             with pilot.log.tail(pilot.log.top) as said:
                 await self._append_readings(pilot, said)
         except (LogClosed, StoreUnavailable, TimeoutError) as error:
-            reason = str(error) or f"the store did not take a reading within {PATIENCE:g} s"
+            reason = str(error) or f"the store did not accept a reading within {PATIENCE:g} s"
             raise StreamError(reason, code="store_failed") from error
         finally:
             self.flies = False
@@ -269,12 +269,12 @@ class Telemetry:
         self.flies, due = True, loop.time()
         while True:
             async with asyncio.timeout(PATIENCE):
-                # A process that stood still does not know that another one flies. But its own log does.
+                # A process that was frozen does not know that another one flies. But its own log does.
                 await pilot.send(self.name)
                 async for _ in said:
                     await log.append(read(rover, state))
                     break
-            # It does not catch up either: the mission stood still with it.
+            # It does not catch up either: the mission stopped with it.
             due = max(due + self.every, loop.time())
             await asyncio.sleep(due - loop.time())
             state = rover.advance(state, tick)

@@ -71,7 +71,7 @@ class Contract:
         self._undefined("disconnect")
 
     def refuse(self) -> AbstractAsyncContextManager[None]:
-        """Return an async context manager in which the store takes no write: it is full, or gone."""
+        """Return an async context manager in which the store accepts no write: it is full, or gone."""
         self._undefined("refuse")
 
     def rollback(self) -> AbstractAsyncContextManager[None]:

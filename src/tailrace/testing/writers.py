@@ -121,7 +121,7 @@ class WriterContract(Contract):
                 await self._soon(wait_room(writer, 2, without_readers=False))
 
     async def test_what_is_not_stored_is_bounded(self) -> None:
-        """While the store takes nothing, a writer is soon full. It has room again when everything is stored."""
+        """While the store accepts nothing, a writer is soon full. It has room again when everything is stored."""
         self._needs("refuse")
         async with self._stream() as (writer, there):
             item = "x" * (64 << 10)
@@ -343,7 +343,7 @@ class WriterContract(Contract):
     # An end that the store refuses
 
     async def test_an_end_that_is_refused_is_repeated(self) -> None:
-        """If the store takes no writes for a while, the end of a stream is stored when it does again."""
+        """If the store accepts no writes for a while, the end of a stream is stored when it does again."""
         self._needs("refuse")
         async with self._stream() as (writer, there):
             await self._write(writer, 1)
@@ -360,7 +360,7 @@ class WriterContract(Contract):
                 assert log.outcome == DONE
 
     async def test_an_end_that_is_refused_for_good_is_told(self) -> None:
-        """If the store does not take the end of a stream in time, its readers are told `unavailable`."""
+        """If the store does not accept the end of a stream in time, its readers are told `unavailable`."""
         self._needs("refuse")
         async with self._stream() as (writer, _):
             await self._write(writer, 1)

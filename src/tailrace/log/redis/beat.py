@@ -10,8 +10,8 @@ The braces are a hash tag: one server of a cluster has these keys.
 A process whose counter stood still for three rounds of another one is dead to that one, which buries it: it ends the
 streams that the dead one wrote, and removes the dead one from those that it read. No clock takes part, so nothing
 happens when a clock jumps. Failed rounds do not count, and neither do rounds in which Redis has no memory left to raise
-a counter. So nobody is buried because Redis stood still. The counter is raised in the event loop that produces, so that
-a loop which stands still counts as dead as well.
+a counter. So nobody is buried because Redis was frozen. The counter is raised in the event loop that produces, so that
+a loop that hangs counts as dead as well.
 
 Each round also publishes a number that has to come back by the next one (`Servers.echo`). Otherwise the connections
 lead nowhere, and the round does not count.
@@ -37,7 +37,7 @@ DEAD_AFTER = 3
 
 BURIED_AT_ONCE = 256
 """How many streams of a dead process end at once. One after the other, 10,000 of them would take so many round trips
-that the process which buries stands still itself."""
+that the burying process would hang itself."""
 
 PRODUCER_LOST = Outcome("error", "producer_lost", "the process that produced the stream is gone")
 

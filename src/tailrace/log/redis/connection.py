@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
         self._loop.call_later(self._limits.silence / CHECKS, self._check)
 
     def _check(self) -> None:
-        # Checks are counted, not seconds: after the loop stood still, replies that wait in the socket are read first.
+        # Checks are counted, not seconds: after the loop hung, replies that wait in the socket are read first.
         self._checking = False
         if not self._waiting:
             return

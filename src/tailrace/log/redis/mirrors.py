@@ -201,7 +201,7 @@ class Mirrors:
                 if isinstance(place, Unreachable):
                     failed = place
                 elif log.fresh:
-                    pass  # what the store has is on its way, as after this process stood still
+                    pass  # what the store has is on its way, as after this process was frozen
                 elif isinstance(place, BaseException) or not log.is_at(*place):
                     log.suspect()
         if failed is not None:

@@ -244,7 +244,7 @@ class Server:
             self._doubt = None
 
     def _check_later(self, checks: int) -> None:
-        # In parts: after the event loop stood still, what waits in the sockets is read before the next part is over.
+        # In parts: after the event loop hung, what waits in the sockets is read before the next part is over.
         self._doubt = asyncio.get_running_loop().call_later(self._grace / CHECKS, self._check, checks - 1)
 
     def _check(self, checks: int) -> None:

@@ -17,7 +17,7 @@ function node(name, attributes = {}, text = null) {
 
 const tenth = (value) => Math.round(value * 10) / 10;
 
-/** Returns a round number that fits into a span about so often. */
+/** Returns a round step that divides a span into about that many parts. */
 function stepOf(span, about) {
   const raw = span / about;
   const unit = 10 ** Math.floor(Math.log10(raw));
