@@ -573,4 +573,4 @@ async def test_what_an_earlier_server_left_is_interrupted(tmp_path: Path, caplog
     async with talking(tmp_path, Scripted()) as (talk, _, _):
         objects = await read(await talk.find("", "S" * 22))
         assert [each["type"] for each in objects] == ["session_info", "status", "error"]
-    assert "interrupted by the last end of the server: 1" in caplog.text
+    assert "replies that the last end of the server interrupted: 1" in caplog.text

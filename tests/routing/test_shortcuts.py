@@ -664,7 +664,7 @@ def test_the_counts_that_would_fit_are_named() -> None:
 
 
 def test_parameters_that_python_cannot_tell_are_a_type_error() -> None:
-    with pytest.raises(TypeError, match=r"expected a processor whose parameters Python can tell, but got str\.format"):
+    with pytest.raises(TypeError, match=r"expected a processor whose parameters can be inspected, but got str\.format"):
         create_streaming_endpoint(FastAPI(), "/say", "{}".format)
 
 

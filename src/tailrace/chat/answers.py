@@ -70,7 +70,7 @@ class Answers:
         replies.
         """
         if not self.workers.shared and (interrupted := await self._store.interrupt_turns()):
-            logger.warning("replies interrupted by the last end of the server: %d", interrupted)
+            logger.warning("replies that the last end of the server interrupted: %d", interrupted)
         checkpoints = asyncio.create_task(self._checkpoint(), name="tailrace chat checkpoints")
         try:
             yield

@@ -111,7 +111,7 @@ class Log(ABC):
         A log that has a writer takes only what comes with the writer's `fence`.
 
         `key` names an append that may come again, in any process. A repeat appends nothing and returns the offsets
-        of the first, also after the end. The key is known while the entries are kept. A writer needs no key.
+        of the first, even after the end. The key is known while the entries are kept. A writer needs no key.
 
         Raise EventError for data that is not JSON-able, LogClosed after the end, LogFenced if the log belongs to
         another writer, and StoreUnavailable if the store does not answer. Then the items may have been appended:

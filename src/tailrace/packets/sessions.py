@@ -91,7 +91,7 @@ class Sessions:
     async def accept(self, engine: Engine, outbox: Log, parcel: Parcel, key: str | None = None) -> None:
         """Append packets to a session's inbox. Raise BodyRefused if it is full, or the session has ended.
 
-        `key` names the request: the same packets with the same key are appended once, also those without ids.
+        `key` names the request: the same packets with the same key are appended once, even those without ids.
 
         Of a session that has ended, accept the last packets once more: the client that repeats them missed the answer.
         """

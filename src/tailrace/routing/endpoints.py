@@ -218,7 +218,7 @@ async def _key(engine: Engine | None, request: Request, principal: Any) -> tuple
 
 
 def principal_name(principal: Any) -> tuple[str, str]:
-    """Return the texts that tell a principal from all others, also from those of another type."""
+    """Return the texts that tell a principal from all others, including those of another type."""
     # A bool only tells that somebody is logged in, but not who.
     if not isinstance(principal, str | int | UUID) or isinstance(principal, bool) or principal == "":
         raise TypeError(

@@ -110,7 +110,7 @@ def _passed(processor: Callable[..., Any], dependencies: Sequence[params.Depends
     try:
         signature = inspect.signature(processor)
     except ValueError:
-        raise TypeError(f"expected a processor whose parameters Python can tell, but got {name}") from None
+        raise TypeError(f"expected a processor whose parameters can be inspected, but got {name}") from None
     for passed in (giving, every, ()):
         try:
             signature.bind("message", *passed)

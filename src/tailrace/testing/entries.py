@@ -232,7 +232,7 @@ class EntryContract(Contract):
                 assert len(batches) < 200
 
     async def test_a_batch_of_few_large_entries_is_bounded_in_bytes(self) -> None:
-        """A batch with more bytes than the bound is a single entry, also for readers who share it."""
+        """A batch with more bytes than the bound is a single entry, even for readers who share it."""
         async with self._logs() as (here, there):
             await here.append("x" * BATCH_BYTES, *["x" * (BATCH_BYTES // 3)] * 5)
             await here.close()

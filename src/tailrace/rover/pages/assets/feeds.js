@@ -7,7 +7,8 @@ export const RETRY = { limit: Infinity, base: 1, cap: 15, longest: 600 };
 const BACK = "server-back"; // the event of the window when a feed has a connection
 
 /**
- * Follows a feed, and returns it. Each event is given once and in order, also those from while the connection was lost.
+ * Follows a feed, and returns it. Each event is given once and in order, including those that came while the connection
+ * was lost.
  * A `reset` means that what came before no longer belongs to the feed.
  *
  * - `begin`: `tail` or `join`. It gets the URL and all options.
