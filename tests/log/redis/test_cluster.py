@@ -80,11 +80,10 @@ class TestCluster(LogContract):
                 }
                 kind = type("Relayed", (RelayedCluster,), {"relays": relays})
                 store = RedisStore(self.servers.url, pace=self.pace)
+                stack.push_async_callback(store.aclose)
                 store._servers_of = partial(kind, seeds_of(self.servers.url))
                 self.relays[store] = list(relays.values())
             yield list(self.relays)
-            for opened in self.relays:
-                await opened.aclose()
 
     async def disconnect(self, store: LogStore) -> None:
         for relay in self.relays[store]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import ClassVar
 
 import pytest
@@ -28,12 +28,14 @@ class TestRedisStore(LogContract):
 
     @asynccontextmanager
     async def open_stores(self) -> AsyncIterator[Sequence[LogStore]]:
-        async with relayed(self.server.url) as relay, relayed(self.server.url) as other:
-            stores = [self.store_type(each.url, pace=self.pace) for each in (relay, other)]
-            self.relays: dict[LogStore, Relay] = dict(zip(stores, (relay, other), strict=True))
-            yield stores
-            for store in stores:
-                await store.aclose()
+        self.relays: dict[LogStore, Relay] = {}
+        async with AsyncExitStack() as stack:
+            for _ in range(2):
+                relay = await stack.enter_async_context(relayed(self.server.url))
+                store = self.store_type(relay.url, pace=self.pace)
+                stack.push_async_callback(store.aclose)
+                self.relays[store] = relay
+            yield list(self.relays)
 
     async def disconnect(self, store: LogStore) -> None:
         # What the relay has of an answer is lost with its connections.
