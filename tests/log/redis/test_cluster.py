@@ -18,7 +18,7 @@ from tailrace.events import DONE
 from tailrace.flow import Retention
 from tailrace.log.redis.beat import PRODUCER_LOST
 from tailrace.log.redis.cluster import Cluster, seeds_of, slot_of
-from tailrace.log.redis.connection import NotSent
+from tailrace.log.redis.connection import NotSent, Refused
 from tailrace.log.redis.scripts import Keys
 from tailrace.log.redis.server import Server
 from tailrace.log.redis.store import Pace, RedisStore
@@ -462,6 +462,28 @@ async def test_a_process_finds_the_new_master_if_it_did_nothing_when_the_old_one
 def rests(store: RedisStore) -> bool:
     """Tell whether a store has nothing under way but the pause between two rounds."""
     return store._beat._count > 0 and store._tasks == {store._beating} and not cluster_of(store)._tasks
+
+
+# What nobody waits for
+
+
+async def test_an_error_that_nobody_expects_is_logged(
+    empty_cluster: ClusterServers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others are not: they go to whoever has made the call, if anybody waits for it."""
+    async with asyncio.timeout(LIMIT), stores(empty_cluster.url, 1, pace=SLOW) as (store,):
+        log = await store.attach("/log", Retention())
+        servers = cluster_of(store)
+        with pytest.raises(Refused):
+            await servers.call("WRONG", log.keys.log)
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+        servers._on_news = lambda: [][1]
+        servers.moved(log.channel)
+        await until(lambda: "ERROR" in [record.levelname for record in caplog.records])
+        [told] = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert "Cluster._look" in told.getMessage()
+        assert told.exc_info is not None
+        assert told.exc_info[0] is IndexError
 
 
 # Maps that do not say where servers are

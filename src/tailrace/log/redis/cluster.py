@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from binascii import crc_hqx
 from collections import defaultdict
@@ -14,6 +15,8 @@ from .attempts import CONNECT
 from .connection import Limits, NotSent, OnPush, Refused, Reply, Unreachable, connect
 from .link import Call, Script
 from .server import Server
+
+logger = logging.getLogger("tailrace.log.redis")
 
 T = TypeVar("T")
 
@@ -227,11 +230,17 @@ class Cluster:
             self._looking = self._spawn(self._look())
 
     async def _look(self) -> None:
-        """Ask for the map: first a server that is connected, then those of the URL."""
         # Each call that a failed server does not answer wants a new map. So they wait for one together.
         now = asyncio.get_running_loop().time
         if (pause := self._looked + LOOK_PAUSE - now()) > 0:
             await asyncio.sleep(pause)
+        try:
+            await self._ask_for_map()
+        finally:
+            self._looked = now()
+
+    async def _ask_for_map(self) -> None:
+        """Ask for the map: first a server that is connected, then those of the URL."""
         known = [server for server in self._servers.values() if server.commands.connected]
         random.shuffle(known)
         for ask in (*(server.commands.call for server in known), *map(self._asking, self._seeds)):
@@ -244,8 +253,7 @@ class Cluster:
             else:
                 self._reason = "the map of slots names none with an address"
                 if self._draw(ranges):
-                    break
-        self._looked = now()
+                    return
 
     def _asking(self, seed: Address) -> Callable[..., Awaitable[Any]]:
         """Return a function that sends a command to a server on a connection of its own."""
@@ -341,8 +349,10 @@ class Cluster:
 
     def _spawned(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # perhaps nobody waits for it
+        error = None if task.cancelled() else task.exception()
+        # An expected error goes to whoever waits for it, and perhaps nobody does.
+        if error is not None and not isinstance(error, (Unreachable, Refused)):
+            logger.error("%s failed", task.get_coro(), exc_info=error)
 
 
 def _ignore(_: Any) -> None:
