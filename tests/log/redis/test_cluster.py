@@ -335,6 +335,8 @@ async def test_a_cluster_that_lacks_slots_is_waited_for() -> None:
                 one.patience = 0.3
                 with pytest.raises(StoreUnavailable, match="CLUSTERDOWN"):
                     await here.append(1, key="first")
+                with pytest.raises(StoreUnavailable, match="CLUSTERDOWN"):
+                    await one._beat.use(here.name)
                 one.patience = LIMIT
                 appending = asyncio.create_task(here.append(1, key="first"))
                 refused = len(one.calls)

@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable
 
 from ...errors import StoreUnavailable
 from ...events import Outcome
+from .attempts import answering
 from .connection import Refused, Unreachable
 from .frames import encode_outcome
 from .scripts import BURY, Keys
@@ -92,14 +93,13 @@ class Beat:
             await asyncio.sleep(pause)
 
     async def use(self, name: str) -> None:
-        """Note that this process uses a log, before its next command does. Raise Refused, Lost or NotSent."""
-        noted = [
+        """Note that this process uses a log, before its next command does. Raise StoreUnavailable."""
+        call = self._servers.call
+        with answering(name):
             # Each time: if Redis has lost its data since the last round, the others would not look for this process.
-            self._servers.call("HSETNX", self._processes, self.process, 0),
-            self._servers.call("SADD", self._used(self.process), name),
-        ]
-        if self._servers.apart:  # otherwise the next command follows on the same connection
-            await asyncio.gather(*noted)
+            noted = call("HSETNX", self._processes, self.process, 0), call("SADD", self._used(self.process), name)
+            if self._servers.apart:  # otherwise the next command follows on the same connection
+                await asyncio.gather(*noted)
 
     def leave_off(self, name: str) -> None:
         """Note that this process no longer uses a log. Raise NotSent."""

@@ -237,7 +237,7 @@ class RedisStore(LogStore):
         """
         with answering(name):
             await self._open().ready(keys.log, CONNECT)
-            await self._beat.use(name)
+        await self._beat.use(name)
 
     # What mirrors need: Home
 
