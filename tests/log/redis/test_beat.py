@@ -11,6 +11,8 @@ from tailrace.errors import LogClosed
 from tailrace.flow import Retention
 from tailrace.log.redis import beat as module
 from tailrace.log.redis.beat import PRODUCER_LOST
+from tailrace.log.redis.connection import NotSent
+from tailrace.log.redis.server import Server
 from tests.log.redis.redis_server import RedisServer
 from tests.log.redis.stores import (
     LIMIT,
@@ -217,6 +219,16 @@ async def test_a_server_whose_memory_is_full_still_tells_what_was_missed(own_red
             assert await take(tail, 1) == [2]
             await asyncio.gather(rounds(one, 4), rounds(other, 4))
             assert not writer.lost
+
+
+@pytest.mark.parametrize(("interval", "longest"), [(0.2, 0.2), (60.0, 2.0)])
+async def test_no_pause_between_two_attempts_to_connect_is_longer_than_a_round(
+    redis: RedisServer, interval: float, longest: float
+) -> None:
+    """Otherwise, others would count three rounds before this process is back."""
+    async with stores(redis.url, 1, pace=replace(PACE, interval=interval)) as (store,):
+        assert isinstance(server := store._open(), Server)
+        assert [link._backoff.longest for link in (server.commands, server.news)] == [longest, longest]
 
 
 async def test_a_deaf_subscription_is_replaced(redis: RedisServer) -> None:

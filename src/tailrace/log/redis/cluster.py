@@ -66,14 +66,14 @@ class Cluster:
         on_commands: Callable[[], object],
         on_news: Callable[[], object],
         on_reach: Callable[[], object],
-        grace: float,
+        interval: float,
         limits: Limits,
     ) -> None:
         """Make the way to a cluster, some of whose servers are known. See `Server` for the other parameters."""
         self._seeds = tuple(seeds)
         self._name, self._scripts, self._echo = name, [script.sharded for script in scripts], echo
         self._on_push, self._on_commands, self._on_news = on_push, on_commands, on_news
-        self._on_reach, self._grace, self._limits = on_reach, grace, limits
+        self._on_reach, self._interval, self._limits = on_reach, interval, limits
         self._slots: list[Server | None] = [None] * SLOTS
         self._servers: dict[str, Server] = {}
         self._echoes: dict[bytes, Server] = {}
@@ -308,7 +308,7 @@ class Cluster:
                 on_commands=self._on_commands,
                 on_news=self._on_news,
                 on_reach=self._on_reach,
-                grace=self._grace,
+                interval=self._interval,
                 limits=self._limits,
                 sharded=True,
             )

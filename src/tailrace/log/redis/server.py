@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from .address import Address, Part
 from .attempts import CONNECT
 from .connection import Connection, Limits, NotSent, OnPush, Reply
-from .link import Call, Link, Outage, Script
+from .link import Backoff, Call, Link, Outage, Script
 from .sentinel import Sentinels, Watch
 
 CHECKS = 4
-"""The number of parts in which a server waits for `grace`."""
+"""The number of parts in which a server waits until it is away."""
 
 
 class Servers(Protocol):
@@ -92,7 +92,7 @@ class Server:
     this. So a number is published by the one connection and awaited on the other.
 
     The server is in reach while both connections are there and no number is on its way. If it is out of reach for
-    `grace` seconds, it is `away` until a number comes back: a new connection may be as deaf as the last one.
+    half an interval, it is `away` until a number comes back: a new connection may be as deaf as the last one.
     """
 
     apart = False
@@ -108,18 +108,20 @@ class Server:
         on_commands: Callable[[], object],
         on_news: Callable[[], object],
         on_reach: Callable[[], object],
-        grace: float,
+        interval: float,
         limits: Limits,
         sharded: bool = False,
     ) -> None:
         """Make the connections of a server, which knows both by a name. `echo` is the channel of the number.
 
-        It calls `on_commands` after each connect for commands, and `on_news` after each connect for news, to subscribe
-        the channels that were lost. Those of a cluster are `sharded`. It calls `on_reach` when the server is away, and
-        when it is back.
+        The beat makes a round each `interval` seconds. The server calls `on_commands` after each connect for commands,
+        and `on_news` after each connect for news, to subscribe the channels that were lost. Those of a cluster are
+        `sharded`. It calls `on_reach` when it is away, and when it is back.
         """
         self.away = False
         outage = Outage()
+        # Longer, others could take this process for dead only because it waits to connect to a Redis that is back.
+        backoff = Backoff(longest=min(Backoff().longest, interval))
         self.commands = Link(
             target,
             name=name,
@@ -128,6 +130,7 @@ class Server:
             on_lost=self._look,
             outage=outage,
             limits=limits,
+            backoff=backoff,
         )
         self.news = Link(
             target,
@@ -137,6 +140,7 @@ class Server:
             on_lost=self._news_lost,
             outage=outage,
             limits=limits,
+            backoff=backoff,
         )
         self._links: list[Link] = [self.commands, self.news]
         self._watch: Watch | None = None
@@ -150,7 +154,7 @@ class Server:
         self._listening = False
         self._sent = self._heard = b""
         self._on_reach = on_reach
-        self._grace = grace
+        self._grace = interval / 2
         self._doubt: asyncio.TimerHandle | None = None
         self._sharded = sharded
         self._channels: dict[bytes, Connection | None] = {}  # the connection on which each was subscribed last

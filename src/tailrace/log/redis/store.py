@@ -310,7 +310,7 @@ class RedisStore(LogStore):
             on_commands=self._commands_connected,
             on_news=self._mirrors.renew,
             on_reach=self._reach_changed,
-            grace=self._pace.interval / 2,
+            interval=self._pace.interval,
             limits=self._limits,
         )
         self._beat = Beat(
