@@ -73,7 +73,7 @@ class FlakyStore(RedisStore):
     def _pushed(self, push: list[Any]) -> None:
         if not self.deaf(push[1]):
             super()._pushed(push)
-        elif push[0] == b"message":
+        elif push[0] in (b"message", b"smessage"):
             self.missed.append(push[2])
 
     @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -250,6 +251,27 @@ async def test_a_deaf_subscription_is_replaced(redis: RedisServer) -> None:
             assert {client["name"] for client in redis.clients() if client["id"] in after - before} == {
                 f"tailrace-{other.process.decode()}"
             }
+
+
+async def test_a_process_that_hears_nothing_buries_nobody(redis: RedisServer) -> None:
+    """Its connections may lead to a server on which nobody else counts. So it counts anew on the next ones."""
+    async with stores(redis.url, pace=PACE) as (dead, deaf):
+        for store in (deaf, dead):
+            await store.attach("/room", Retention())
+            await until(partial(listening, store))
+            await stand_still(store)
+        beat = deaf._beat
+        for _ in range(module.DEAD_AFTER):
+            await beat._count_round()
+        deaf.deaf = lambda _: True
+        await beat._server_round()
+        with pytest.raises(NotSent):
+            await beat._server_round()
+        for _ in range(module.DEAD_AFTER):
+            await beat._count_round()
+        assert dead.process in processes(redis)
+        await beat._count_round()
+        assert dead.process not in processes(redis)
 
 
 async def test_a_process_that_closes_takes_itself_out(redis: RedisServer) -> None:

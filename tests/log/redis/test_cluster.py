@@ -383,6 +383,38 @@ async def test_a_server_that_is_away_hinders_no_other_one() -> None:
                     assert await take(tails[logs.index(log)], 1) == ["back"]
 
 
+async def test_a_server_that_takes_the_counters_with_it_hinders_no_other_one() -> None:
+    """Nobody is buried then. Still, what was lost elsewhere is found, and a deaf connection is replaced."""
+    with redis_cluster() as cluster:
+        cluster.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        async with asyncio.timeout(3 * LIMIT), stores(cluster.url, 3, pace=PACE) as (one, other, dead):
+            away = cluster.master_of("{tailrace}")
+            near = next(server for server in cluster.masters if server is not away)
+            here = await one.attach(name_at(cluster, near), Retention())
+            leased = await dead.lease(await dead.create(name_at(cluster, near, "dead"), Retention()))
+            there = await attached(other, here.name)
+            watched = await attached(other, leased.log.name)
+            with there.tail() as tail:
+                for store in (one, other, dead):
+                    await until(partial(beaten, store))
+                with away.frozen():
+                    await until(lambda: not cluster_of(other).reaches(b"{tailrace}"))
+                    dead._beating.cancel()
+                    async with other.missing("+"):
+                        await here.append("lost")
+                    assert await take(tail, 1) == ["lost"]
+                    server = cluster_of(other)._slots[slot_of(there.channel)]
+                    assert server is not None
+                    link, before = server.news, server.news.connection
+                    other.deaf = lambda _: True
+                    await until(partial(lambda link, before: link.connection not in (before, None), link, before))
+                    other.deaf = lambda _: False
+                    await here.append("heard")
+                    assert await take(tail, 1) == ["heard"]
+                    assert watched.outcome is None
+                await until(lambda: watched.outcome == PRODUCER_LOST)
+
+
 def cluster_of(store: RedisStore) -> Cluster:
     assert isinstance(store._servers, Cluster)
     return store._servers
@@ -392,9 +424,9 @@ def servers_of(store: RedisStore) -> list[Server]:
     return list(cluster_of(store)._servers.values())
 
 
-def name_at(cluster: ClusterServers, server: RedisServer) -> str:
+def name_at(cluster: ClusterServers, server: RedisServer, stem: str = "name") -> str:
     """A name of a log that is on a server."""
-    names = (f"/name-{number}" for number in count())
+    names = (f"/{stem}-{number}" for number in count())
     return next(name for name in names if cluster.master_of(Keys.of("tailrace", name).log) is server)
 
 

@@ -13,8 +13,9 @@ happens when a clock jumps. Failed rounds do not count, and neither do rounds in
 a counter. So nobody is buried because Redis was frozen. The counter is raised in the event loop that produces, so that
 a loop that hangs counts as dead as well.
 
-Each round also publishes a number that has to come back by the next one (`Servers.echo`). Otherwise the connections
-lead nowhere, and the round does not count.
+Other rounds are about all servers: each publishes a number that has to come back by the next one (`Servers.echo`), and
+tends the logs. If a number does not come back, the connections lead nowhere, and are made anew. In a cluster, only one
+server has the counters, but all of them have logs. So these rounds go on while the counters are out of reach.
 """
 
 from __future__ import annotations
@@ -40,11 +41,17 @@ BURIED_AT_ONCE = 256
 """How many streams of a dead process end at once. One after the other, 10,000 of them would take so many round trips
 that the burying process would hang itself."""
 
+FAILURES = Unreachable, Refused, StoreUnavailable, TimeoutError
+"""The errors of a round that failed."""
+
 PRODUCER_LOST = Outcome("error", "producer_lost", "the process that produced the stream is gone")
 
 
 class Beat:
-    """Raises this process's counter once in `interval` seconds, and buries processes whose counters stand still."""
+    """Raises this process's counter once in `interval` seconds, and buries processes whose counters stand still.
+
+    It also checks all connections once in an interval, and lets the logs be tended.
+    """
 
     def __init__(
         self,
@@ -59,7 +66,7 @@ class Beat:
     ) -> None:
         """Make the beat of a process. `keep_ms` is how long to keep the streams of the dead.
 
-        It calls `tend` in each round, and `buried` when this process finds that others took it for dead.
+        It calls `tend` once in an interval, and `buried` when this process finds that others took it for dead.
         """
         self.process = process
         self._servers = servers
@@ -74,12 +81,18 @@ class Beat:
 
     async def run(self) -> None:
         """Beat until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self._count_round))
+            group.create_task(self._repeat(self._server_round))
+
+    async def _repeat(self, make_round: Callable[[], Awaitable[None]]) -> None:
+        """Make a round once in an interval. Come back soon after one that failed."""
         told = ""
         while True:
             pause = self._interval
             try:
-                await self._round()
-            except (Unreachable, Refused, StoreUnavailable, TimeoutError) as error:
+                await make_round()
+            except FAILURES as error:
                 logger.debug("a round failed: %s", error)
                 if isinstance(error, Refused):
                     if error.code == "READONLY":
@@ -87,8 +100,6 @@ class Beat:
                     elif error.code == "NOPERM" and str(error) != told:
                         told = str(error)
                         logger.warning("a round of the beat failed: %s", told)
-                # The others may need as long as this process to connect again. So count anew, and come back soon.
-                self._others.clear()
                 pause /= 4
             await asyncio.sleep(pause)
 
@@ -112,31 +123,21 @@ class Beat:
         """Remove this process and its readers in an orderly way, and end streams that it should have ended."""
         await self._bury(self.process)
 
-    async def _round(self) -> None:
-        await self._servers.ready(self._processes, self._interval)
-        if not self._servers.listens():
-            return
-        call = self._servers.call
-        counting = call("HINCRBY", self._processes, self.process, 1)
-        reading = call("HGETALL", self._processes)
+    async def _count_round(self) -> None:
+        """Raise the counter of this process, and compare those of the others with the last round."""
         try:
-            counted, counters, _ = await asyncio.gather(counting, reading, self._servers.echo())
-        except Refused as error:
-            if error.code != "OOM":
-                raise
-            self._others.clear()  # none of them can count, so this process cannot tell which are dead
-        else:
+            await self._servers.ready(self._processes, self._interval)
+            counting = self._servers.call("HINCRBY", self._processes, self.process, 1)
+            reading = self._servers.call("HGETALL", self._processes)
+            counted, counters = await asyncio.gather(counting, reading)
             if counted <= self._count:
                 self._buried()
             self._count = counted
             await self._look_at(counters)
-        try:
-            # If one of several servers is down, the others must not take this process for dead.
-            async with asyncio.timeout(self._interval if self._servers.apart else None):
-                await self._tend()
-        except (Unreachable, Refused, StoreUnavailable, TimeoutError):
-            if not self._servers.apart:
-                raise
+        except FAILURES:
+            # The others may need as long as this process to connect again, or cannot count either. So count anew.
+            self._others.clear()
+            raise
 
     async def _look_at(self, counters: dict[bytes, bytes]) -> None:
         """Compare the counters of the others with those of the last round."""
@@ -150,7 +151,19 @@ class Beat:
                     logger.warning("process %s is gone, and its streams end", process.decode())
                     await self._bury(process)
                     # If it comes back, it begins with the same low counter as after an earlier burial.
-                    del self._others[process]
+                    self._others.pop(process, None)
+
+    async def _server_round(self) -> None:
+        """Drop connections that lead nowhere, and tend the logs of all servers in reach."""
+        if not self._servers.connected:
+            await self._servers.ready(self._processes, self._interval)
+        self._servers.drop_deaf()
+        if not self._servers.reaches(self._processes.encode()):
+            self._others.clear()  # perhaps nobody else counts where that connection led
+        await self._servers.echo()
+        # If one of several servers is down, the logs on the others must not wait for it.
+        async with asyncio.timeout(self._interval if self._servers.apart else None):
+            await self._tend()
 
     async def _bury(self, process: bytes) -> None:
         """Remove a process from everything. Others may do the same meanwhile, so each step can be repeated."""

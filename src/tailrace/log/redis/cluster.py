@@ -329,13 +329,13 @@ class Cluster:
                 server.echo()
         return asyncio.gather()
 
-    def listens(self) -> bool:
-        """Tell whether the last numbers came back. Let lost channels be subscribed again."""
+    def drop_deaf(self) -> None:
+        """Also look for servers that are gone, and let lost channels be subscribed again."""
         if not all(server.connected for server in self._servers.values()):
             self._look_again()
         self._on_news()
-        deaf = [server for server in self._servers.values() if not server.listens()]
-        return not deaf
+        for server in self._servers.values():
+            server.drop_deaf()
 
     def drop(self, reason: str) -> None:
         for server in self._servers.values():

@@ -78,8 +78,8 @@ class Servers(Protocol):
     def echo(self) -> asyncio.Future[Any]:
         """Publish a number that has to come back on the subscribed connection."""
 
-    def listens(self) -> bool:
-        """Tell whether the last numbers came back. Connections from which one did not come are dropped."""
+    def drop_deaf(self) -> None:
+        """Drop the connections to servers from which the last number did not come back."""
 
     def drop(self, reason: str) -> None:
         """Drop all connections, because they lead to wrong servers. New ones may find the right ones."""
@@ -278,12 +278,10 @@ class Server:
             self._look()
         return published
 
-    def listens(self) -> bool:
-        if self._sent == self._heard or not self._sent:
-            return True
-        self._listen(False)
-        self.drop("what was published did not come back")
-        return False
+    def drop_deaf(self) -> None:
+        if self._sent and self._sent != self._heard:
+            self._listen(False)
+            self.drop("what was published did not come back")
 
     def _listen(self, listening: bool) -> None:
         self._listening = listening
