@@ -305,6 +305,7 @@ async def test_a_reader_of_history_that_is_not_held_waits_for_the_store(
         # Somebody reads it already, so a request asks the store for the history alone.
         async with reading(store) as first:
             await first.wait(*range(9))
+            await settled(store)  # what is still loading would have to be loaded by the next request, too
             async with cut_off(relay), reading(store, NAME, start) as early:
                 assert not log.degraded
                 await early.wait("degraded")
