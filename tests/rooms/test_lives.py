@@ -337,7 +337,8 @@ async def test_a_room_that_is_lost_keeps_nobody_in_the_others(redis: RedisServer
         for room in ("blue", "red"):
             log = await house.engine.find(f"/rooms/{room} members")
             assert log is not None
-            await log.append({"by": "another", "process": "dead", "in": ["eve"], "out": []})
+            place = {"announced": 0, "room": [log.epoch, 0]}
+            await log.append({"process": "dead", "in": ["eve"], "out": [], **place})
             if room == "blue":
                 await house.engine.forget(log)
         async with house.enter("red") as guest:

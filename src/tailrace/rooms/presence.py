@@ -2,13 +2,20 @@
 
 | entry | meaning |
 |---|---|
-| `{"by": a, "process": p, "in": [m], "out": [n]}` | member m has come to process p, and n has left it |
-| `{"by": a, "gone": p}` | process p has ended, so its members are not connected to it any more |
+| `{"process": p, "in": [m], "out": [n]}` | member m has come to process p, and n has left it |
+| `{"gone": p}` | process p has ended, so its members are not connected to it any more |
 | `{"all": {p: [m]}, "at": n}` | who was where after entry n, so that a late process need not read everything |
 
 All processes read the same entries in the same order, so all agree on which entry made somebody a member of the room,
-or no longer one. The writer of this entry, its `by`, announces it in the room. So each join and each leave is announced
-once, although several processes may write that another one is gone.
+or no longer one. The writer of this entry announces it in the room. So each join and each leave is announced once,
+although several processes may write that another one is gone.
+
+Readers of the room count its members by these announcements, so they must come in the order of the entries, whoever
+wrote them. Therefore, a writer announces first what earlier entries have changed, unless it knows that this is done. An
+announcement has a key that is made of its entry's offset, so it is in the room once, although several processes make
+it. Two more members of an entry keep this short: `announced` is the offset up to which its writer knows that everything
+is announced, and `room` is where the room was then, as its epoch and its top. If the room has trimmed anything behind
+that, it may have forgotten the key, and only then might an announcement come twice. So it is left out.
 """
 
 from __future__ import annotations
@@ -17,14 +24,16 @@ import asyncio
 import logging
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from secrets import token_urlsafe
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from pydantic_core import from_json
 
 from ..errors import LogClosed, LogReset, StoreUnavailable
+from ..events import Event
 from ..flow import Retention
 from ..log.base import Log, Tail
 from .lives import Lives
@@ -34,26 +43,35 @@ RETENTION = Retention(count=1_024, size=16 << 20)
 SNAPSHOT_EVERY = 256
 """After how many entries a process writes a snapshot of the members. A process that comes later begins there."""
 
-Announce: TypeAlias = Callable[[str, bool, int], Awaitable[object]]
-"""A function to call with each Change."""
-
 Change: TypeAlias = tuple[str, bool, int]
 """A member, True if it has joined or False if it has left, and the number of members then."""
 
 logger = logging.getLogger("tailrace")
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """The changes that an entry has made, and the epoch and the top of the room when it was written."""
+
+    changes: list[Change]
+    epoch: str
+    top: int
+
+
 class Presence:
     """The members of a room. One that is connected several times, to any processes, counts once."""
 
-    def __init__(self, log: Log, announce: Announce, lives: Lives, *, leave_delay: float) -> None:
-        """Read the members from a log. `leave_delay`: the seconds in which a member may come back unnoticed."""
+    def __init__(self, log: Log, room: Log, lives: Lives, *, leave_delay: float) -> None:
+        """Read the members from a log, and announce them in the log of their room.
+
+        `leave_delay`: the seconds in which a member may come back unnoticed.
+        """
         self.log = log
-        self._announce = announce
+        self._room = room
         self._delay = leave_delay
         self._lives = lives
-        self._author = token_urlsafe(6)
         self._reading = asyncio.Lock()
+        self._announcing = asyncio.Lock()
         self._telling = asyncio.Lock()
         _keep_up_to_date(log, self)
         self._connections: Counter[str] = Counter()  # to this process
@@ -61,7 +79,8 @@ class Presence:
         self._here: dict[str, set[str]] = {}  # the members by process, up to `_read`
         self._count: Counter[str] = Counter()  # by how many processes each member is told to be here
         self._read = -1
-        self._changes: dict[int, list[Change]] = {}  # by this presence's own entries
+        self._unannounced: dict[int, News] = {}  # what may have to be announced, by the offset of its entry
+        self._announced = 0  # everything up to this entry is announced
         self._snapshot = 0
         self._visitors = 0  # the connections to this process, by all members
         self._following: tuple[Tail, asyncio.Task[None]] | None = None
@@ -148,14 +167,28 @@ class Presence:
                 await self._append({"process": process, **change})
 
     async def _append(self, entry: dict[str, Any]) -> None:
-        [offset] = await self.log.append({"by": self._author, **entry})
+        place = {"announced": self._announced, "room": [self._room.epoch, self._room.top]}
+        [offset] = await self.log.append({**entry, **place})
         await self._catch_up()
-        for change in self._changes.pop(offset, ()):
-            await self._announce(*change)
+        await self._announce(offset)
         if offset - self._snapshot >= SNAPSHOT_EVERY:
             self._snapshot = offset
             here = {process: sorted(members) for process, members in self._here.items()}
             await self.log.append({"all": here, "at": self._read})
+
+    async def _announce(self, last: int) -> None:
+        """Announce what an entry of this process has changed, and before it what earlier ones have."""
+        async with self._announcing:
+            if last not in self._unannounced:
+                return  # it has changed nothing, or another process has announced it
+            if next(iter(self._unannounced)) < last:
+                await self._room.catch_up()  # to know what it has trimmed
+            while self._unannounced and (first := next(iter(self._unannounced))) <= last:
+                news = self._unannounced[first]
+                if self._room.epoch == news.epoch and self._room.base <= news.top:
+                    await self._room.append(*map(_event_of, news.changes), key=f"presence {self.log.epoch} {first}")
+                self._unannounced.pop(first, None)
+            self._announced = max(self._announced, last)
 
     # Reading
 
@@ -181,7 +214,7 @@ class Presence:
 
     async def _begin(self) -> None:
         """Begin with the newest snapshot, or with the first entry if there is none."""
-        self._here, self._count, self._changes, self._read = {}, Counter(), {}, self.log.base
+        self._here, self._count, self._unannounced, self._read = {}, Counter(), {}, self.log.base
         after = self.log.base
         while after < self.log.top:
             entries = await self.log.read(after, 1_024)
@@ -207,8 +240,11 @@ class Presence:
         else:
             process = entry["process"]
             changes = [*self._come(process, entry["in"]), *self._go(process, entry["out"])]
-        if entry["by"] == self._author:
-            self._changes[offset] = changes
+        self._announced = max(self._announced, entry["announced"])
+        while self._unannounced and (first := next(iter(self._unannounced))) <= self._announced:
+            del self._unannounced[first]
+        if changes:
+            self._unannounced[offset] = News(changes, *entry["room"])
 
     def _come(self, process: str, members: Iterable[str]) -> Iterable[Change]:
         self._lives.watch(process)
@@ -233,6 +269,16 @@ class Presence:
                     yield member, False, len(self._count)
         if not here:
             self._here.pop(process, None)
+
+
+def now() -> str:
+    """Return the time as ISO 8601, in UTC and with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _event_of(change: Change) -> Event[dict[str, Any]]:
+    member, joined, count = change
+    return Event({"member": member, "members": count, "time": now()}, event="join" if joined else "leave")
 
 
 def _keep_up_to_date(log: Log, reader: object) -> None:

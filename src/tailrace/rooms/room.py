@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,7 +16,7 @@ from ..flow import Flow, LogStatistics, Retention
 from ..log.base import Log, Tail
 from .limits import Rates, RoomLimits, check_name, check_path
 from .lives import Lives
-from .presence import RETENTION, Presence
+from .presence import RETENTION, Presence, now
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +38,7 @@ class Room:
         self.users = 0
         """How many requests use the room now."""
         self._settings = settings
-        # No reference back to the room, or only the garbage collector would find that nobody uses it.
-        self._presence = Presence(members, partial(_announce, log), lives, leave_delay=settings.leave_delay)
+        self._presence = Presence(members, log, lives, leave_delay=settings.leave_delay)
 
     async def publish(
         self, *messages: Any, member: str | None = None, event: str = "message", key: str | None = None
@@ -54,7 +51,7 @@ class Room:
         Raise EventError for a message that is not JSON-able, and StoreUnavailable if the store does not answer. Then
         the messages may be in the room: repeat the call with its key.
         """
-        time = _now()
+        time = now()
         said = [Event({"member": member, "message": message, "time": time}, event=event) for message in messages]
         return await self.log.append(*said, key=key)
 
@@ -118,11 +115,6 @@ class Room:
     def logs(self) -> tuple[Log, Log]:
         """The log of what was said, and that of the members."""
         return self.log, self._presence.log
-
-
-async def _announce(log: Log, member: str, joined: bool, count: int) -> None:
-    event = {"member": member, "members": count, "time": _now()}
-    await log.append(Event(event, event="join" if joined else "leave"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +241,3 @@ class Rooms:
 
 def _members_of(path: str) -> str:
     return f"{path} members"  # no room's name has a space
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
