@@ -10,12 +10,13 @@ All processes read the same entries in the same order, so all agree on which ent
 or no longer one. The writer of this entry announces it in the room. So each join and each leave is announced once,
 although several processes may write that another one is gone.
 
-Readers of the room count its members by these announcements, so they must come in the order of the entries, whoever
-wrote them. Therefore, a writer announces first what earlier entries have changed, unless it knows that this is done. An
-announcement has a key that is made of its entry's offset, so it is in the room once, although several processes make
-it. Two more members of an entry keep this short: `announced` is the offset up to which its writer knows that everything
-is announced, and `room` is where the room was then, as its epoch and its top. If the room has trimmed anything behind
-that, it may have forgotten the key, and only then might an announcement come twice. So it is left out.
+Readers of the room count its members by these announcements, so they must come in the order of the entries, even if
+several processes wrote them. Therefore, a writer first announces what earlier entries have changed, unless it knows
+that this is done. An announcement has a key that is made of its entry's offset, so it is in the room once, although
+several processes make it. Two more members of an entry keep this short: `announced` is the offset up to which its
+writer knows that everything is announced, and `room` is where the room was then, as its epoch and its top. If the room
+has trimmed anything after that, it may have forgotten the key, and the announcement might come twice. So it is left out
+then.
 """
 
 from __future__ import annotations
