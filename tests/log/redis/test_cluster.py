@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
@@ -16,9 +17,11 @@ from redis.crc import key_slot
 from tailrace.errors import StoreUnavailable
 from tailrace.events import DONE
 from tailrace.flow import Retention
+from tailrace.log.redis.address import Address
 from tailrace.log.redis.beat import PRODUCER_LOST
 from tailrace.log.redis.cluster import Cluster, seeds_of, slot_of
 from tailrace.log.redis.connection import NotSent, Refused
+from tailrace.log.redis.link import Link
 from tailrace.log.redis.scripts import Keys
 from tailrace.log.redis.server import Server
 from tailrace.log.redis.store import Pace, RedisStore
@@ -55,9 +58,9 @@ class RelayedCluster(Cluster):
 
     relays: dict[int, Relay]
 
-    def _server(self, host: str, port: int) -> Server | None:
+    def _address(self, host: str, port: int, asked: Address) -> Address | None:
         relay = self.relays.get(port)
-        return super()._server(host, port if relay is None else int(relay.url.rpartition(":")[2]))
+        return super()._address(host, port if relay is None else int(relay.url.rpartition(":")[2]), asked)
 
 
 class TestCluster(LogContract):
@@ -544,6 +547,43 @@ async def test_a_server_that_has_left_its_cluster_is_not_believed(empty_cluster:
         async with asyncio.timeout(LIMIT), stores(url, 1, pace=replace(SLOW, patience=1.0)) as (store,):
             await store.attach("/log", Retention())
             assert len(servers_of(store)) == 3
+
+
+async def test_a_server_that_has_forgotten_others_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its map lacks their slots. The next one is asked, even if it is asked first."""
+    with redis_cluster() as cluster:
+        alone, *others = cluster.masters
+
+        def sort(links: list[Link]) -> None:
+            links.sort(key=lambda link: str(link.address).endswith(f":{alone.port}"), reverse=True)
+
+        monkeypatch.setattr(random, "shuffle", sort)
+        async with asyncio.timeout(LIMIT), stores(cluster.url, 1, pace=replace(SLOW, patience=1.0)) as (store,):
+            logs = [await store.attach(name_at(cluster, server), Retention()) for server in cluster.masters]
+            before = servers_of(store)
+            for server in others:
+                alone.ask("CLUSTER", "FORGET", cluster.id_of(server))
+            assert ports_of(alone) == {alone.port}
+            cluster_of(store).moved(logs[0].channel)
+            await until(lambda: not cluster_of(store)._tasks)
+            for log in logs[1:]:
+                assert list(await log.append(1)) == [1]
+            assert servers_of(store) == before
+
+
+async def test_servers_that_do_not_say_their_host_are_at_the_one_that_was_asked(empty_cluster: ClusterServers) -> None:
+    empty_cluster.ask("CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint")
+    try:
+        url = empty_cluster.url.replace("://", "://127.0.0.2:1,")
+        async with asyncio.timeout(LIMIT), stores(url, 1, pace=replace(SLOW, patience=1.0)) as (store,):
+            log = await store.attach("/log", Retention())
+            servers, slot = cluster_of(store), slot_of(log.channel)
+            owner = servers._slots[slot]
+            servers._slots[slot] = next(server for server in servers_of(store) if server is not owner)
+            assert await servers.call("EXISTS", log.keys.log) == 0
+            assert servers._slots[slot] is owner
+    finally:
+        empty_cluster.ask("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
 
 
 async def test_a_server_without_an_address_is_waited_for() -> None:

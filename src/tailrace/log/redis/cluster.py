@@ -20,6 +20,9 @@ logger = logging.getLogger("tailrace.log.redis")
 
 T = TypeVar("T")
 
+Range = tuple[int, int, Address]
+"""Slots that are on one server: the first one, the one behind the last, and the server's address."""
+
 SLOTS = 16384
 HOPS = 5
 """How many times a command is sent on to another server before it fails."""
@@ -155,7 +158,7 @@ class Cluster:
                     if refused.code == "CLUSTERDOWN":
                         self._look_again()
                     raise
-                found, asking = self._elsewhere(refused), refused.code == "ASK"
+                found, asking = self._elsewhere(refused, server), refused.code == "ASK"
                 if not asking:
                     self._slots[slot_of(key)] = found
                     self._look_again()
@@ -165,10 +168,11 @@ class Cluster:
                 server = found
         raise NotSent(f"expected a server that has slot {slot_of(key)}, but {HOPS} of them sent elsewhere")
 
-    def _elsewhere(self, refused: Refused) -> Server | None:
+    def _elsewhere(self, refused: Refused, by: Server) -> Server | None:
         """Return the server to which a refusal sends: `MOVED 3999 127.0.0.1:6381`."""
         host, _, port = str(refused).split()[2].rpartition(":")
-        return self._server(host, int(port))
+        address = self._address(host, int(port), by.commands.address or self._seeds[0])
+        return None if address is None else self._server(address)
 
     # Channels
 
@@ -240,20 +244,29 @@ class Cluster:
             self._looked = now()
 
     async def _ask_for_map(self) -> None:
-        """Ask for the map: first a server that is connected, then those of the URL."""
-        known = [server for server in self._servers.values() if server.commands.connected]
+        """Ask connected servers, then those of the URL, until one has a map with an address for each slot.
+
+        If none has, take the fullest map. A server that has left the cluster names no address, and one that has
+        forgotten others names too few.
+        """
+        known = [server.commands for server in self._servers.values() if server.commands.connected]
         random.shuffle(known)
-        for ask in (*(server.commands.call for server in known), *map(self._asking, self._seeds)):
+        asks = [(link.address or self._seeds[0], link.call) for link in known]
+        fullest: list[Range] = []
+        for asked, ask in (*asks, *((seed, self._asking(seed)) for seed in self._seeds)):
             try:
-                ranges = await ask("CLUSTER", "SLOTS")
+                ranges = self._ranges(await ask("CLUSTER", "SLOTS"), asked)
             except (Unreachable, Refused) as error:
                 self._reason = str(error)
                 if "cluster support disabled" in self._reason:
                     self._reason = f"it is one server, whose URL begins with redis://: {error}"
             else:
                 self._reason = "the map of slots names none with an address"
-                if self._draw(ranges):
-                    return
+                fullest = max(fullest, ranges, key=_slots_in)
+                if _slots_in(fullest) == SLOTS:
+                    break
+        if fullest:
+            self._draw(fullest)
 
     def _asking(self, seed: Address) -> Callable[..., Awaitable[Any]]:
         """Return a function that sends a command to a server on a connection of its own."""
@@ -268,17 +281,29 @@ class Cluster:
 
         return ask
 
-    def _draw(self, ranges: list[Any]) -> bool:
-        """Take a map, close servers that it does not name, and let channels that have moved be subscribed again.
+    def _ranges(self, answer: list[Any], asked: Address) -> list[Range]:
+        """Return the ranges of a map that have an address."""
+        ranges = []
+        for first, last, (host, port, *_), *_ in answer:
+            address = self._address((host or b"").decode(), port, asked)
+            if address is not None:
+                ranges.append((first, last + 1, address))
+        return ranges
 
-        Return False if it names none. A server that has left the cluster has such a map.
+    def _address(self, host: str, port: int, asked: Address) -> Address | None:
+        """Return the address that a server means, or None if it is none.
+
+        The host is empty if it is the one at which the server was asked. It is `?` if servers go by their hostnames,
+        and this one has none. The port is 0 if another server has come to the address of one that was down.
         """
+        return None if host == "?" or not port else self._seeds[0].at(host or asked.host, port)
+
+    def _draw(self, ranges: list[Range]) -> None:
+        """Take a map, close servers that it does not name, and let channels that have moved be subscribed again."""
         slots: list[Server | None] = [None] * SLOTS
-        for first, last, (place, port, *_), *_ in ranges:
-            slots[first : last + 1] = [self._server((place or b"").decode(), port)] * (last + 1 - first)
+        for first, stop, address in ranges:
+            slots[first:stop] = [self._server(address)] * (stop - first)
         used = set(slots)
-        if used == {None}:
-            return False
         self._slots = slots
         for key, server in tuple(self._servers.items()):
             if server not in used:
@@ -286,17 +311,9 @@ class Cluster:
                 self._spawn(server.aclose())
         self._on_news()
         self._on_reach()  # a channel may belong to another server now
-        return True
 
-    def _server(self, host: str, port: int) -> Server | None:
-        """Return the server at a place that the cluster has named, or None if that is no address.
-
-        The host is empty for a server that does not know its own. It is `?` if servers go by their hostnames, and this
-        one has none. The port is 0 if another server has come to the address of one that was down.
-        """
-        if host == "?" or not port:
-            return None
-        address = self._seeds[0].at(host or self._seeds[0].host, port)
+    def _server(self, address: Address) -> Server:
+        """Return the server at an address that the cluster has named."""
         if (server := self._servers.get(str(address))) is None:
             echo = f"{self._echo}:{address}"
             server = self._servers[str(address)] = Server(
@@ -353,6 +370,10 @@ class Cluster:
         # An expected error goes to whoever waits for it, and perhaps nobody does.
         if error is not None and not isinstance(error, (Unreachable, Refused)):
             logger.error("%s failed", task.get_coro(), exc_info=error)
+
+
+def _slots_in(ranges: list[Range]) -> int:
+    return sum(stop - first for first, stop, _ in ranges)
 
 
 def _ignore(_: Any) -> None:
