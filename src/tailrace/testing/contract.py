@@ -288,12 +288,16 @@ class LogContract(EntryContract, HistoryContract, FlowContract, WriterContract, 
     async def test_a_use_meanwhile_ends_an_expiry(self) -> None:
         """A log that is read or written before its time is over is kept as long as any other."""
         async with self.open_stores() as (one, other):
-            for name in ("/read", "/written", "/unused"):
-                await self._soon(one.attach(name, Retention()))
-                await self._soon(one.expire(await self._find(one, name), 1.0))
-            with (await self._find(other, "/read")).tail():
-                await self._told(await self._find(one, "/read"), watched)
-            await self._soon((await self._find(other, "/written")).append(1))
+            names = "/read", "/written", "/unused"
+            here = [await self._soon(one.attach(name, Retention())) for name in names]
+            there = [await self._find(other, name) for name in names]
+            await self._soon(one.expire(here[0], 1.0))
+            with there[0].tail():
+                await self._told(here[0], watched)
+            await self._soon(one.expire(here[1], 1.0))
+            await self._soon(there[1].append(1))
+            await self._soon(one.expire(here[2], 1.0))
+            del here, there
             await self._gone("/unused", one, other)
             for name in ("/read", "/written"):
                 assert await self._soon(other.find(name)) is not None
