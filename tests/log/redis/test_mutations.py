@@ -130,6 +130,7 @@ def history_before_subscription(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(Mirrors, "attach", attach_first)
     patch.setattr(Mirrors, "_subscribe", subscribe_later)
+    patch.setattr(Mirrors, "renew", lambda self: None)  # it would heal this
 
 
 MUTATIONS: list[tuple[str, Mutation, list[str]]] = [

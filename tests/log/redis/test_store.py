@@ -291,6 +291,31 @@ async def test_who_attaches_while_connections_break_misses_nothing(redis: RedisS
             assert await read_all(await attaching, 1) == [number]
 
 
+async def test_channels_that_are_lost_as_soon_as_they_are_subscribed_are_subscribed_again(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a slot of a cluster moves in that moment, and nobody has to send a command to learn where it is."""
+    async with stores(redis.url, pace=replace(SLOW, patience=LIMIT)) as (one, other):
+        here, there = [await store.attach(NAME, Retention()) for store in (one, other)]
+        servers = other._servers
+        assert servers is not None
+        subscribe = servers.subscribe
+
+        async def lose(channels: Collection[bytes]) -> None:
+            monkeypatch.undo()
+            await subscribe(channels)
+            for channel in channels:
+                servers.unsubscribe(channel)
+            other._mirrors.renew()  # as a new map of slots does
+
+        monkeypatch.setattr(servers, "subscribe", lose)
+        with there.tail() as tail:
+            await until(lambda: there.hears == 2)
+            await settled(one, other)
+            await here.append(1)
+            assert await take(tail, 1) == [1]
+
+
 async def test_what_was_published_before_channels_were_subscribed_anew_is_loaded(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,9 +97,9 @@ class Mirrors:
                 log.set_degraded(True)
             try:
                 await self._subscribe(log.name, lacking)
-            except StoreUnavailable:
-                self.renew()
-                raise
+            finally:
+                if any(map(self.servers.is_lost, lacking)):  # perhaps again, and `renew` has left them out until now
+                    self.renew()
         await log.refresh()
 
     def detach(self, log: Log) -> None:
