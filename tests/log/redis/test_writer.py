@@ -19,7 +19,19 @@ from tailrace.log.redis.writer import ENTRIES_LOST, RedisWriter
 from tailrace.log.writer import UNAVAILABLE
 from tailrace.testing.writers import wait_room
 from tests.log.redis.redis_server import RedisServer
-from tests.log.redis.stores import LIMIT, SLOW, FlakyStore, Snapshot, attached, data_of, read_all, stores, until, write
+from tests.log.redis.stores import (
+    LIMIT,
+    SLOW,
+    FlakyStore,
+    Snapshot,
+    attached,
+    data_of,
+    read_all,
+    settled,
+    stores,
+    until,
+    write,
+)
 
 NAME = "/stream"
 
@@ -330,6 +342,25 @@ async def test_a_writer_whose_log_was_ended_or_leased_unheard_finds_out(redis: R
         with pytest.raises(LogFenced):
             await writer.flush()
         assert await writer.end(DONE, patience=LIMIT) is None
+
+
+async def test_a_writer_that_hears_the_end_before_the_answer_to_its_batch_knows_how_its_log_ended(
+    redis: RedisServer,
+) -> None:
+    async with stores(redis.url, pace=SLOW) as (one, other):
+        writer, told = await leased(one), Outcome("error", "enough", "that was enough")
+        await settled(one)
+        seen: list[Outcome | None] = []
+        writer.log.listen(lambda log: seen.append(log.outcome) if writer.lost else None)
+
+        async def end() -> None:
+            await (await attached(other, NAME)).close(told)
+            await until(lambda: writer.lost)
+
+        one.after[APPEND] = end
+        write(writer, 1)
+        await until(lambda: writer.lost)
+        assert set(seen) == {told}
 
 
 async def test_a_writer_that_cannot_ask_why_it_was_refused_is_lost_all_the_same(redis: RedisServer) -> None:

@@ -297,7 +297,10 @@ class Mirror(Log):
             self.suspect()
 
     def _receive_facts(self, facts: Facts) -> None:
-        if facts.version > self._version:
+        if self.outcome is None and not facts.leased and any(type(frame) is End for frame in self._early):
+            # Nobody holds the lease because the log has ended, which a writer must not take for a loss of its lease.
+            self._early.append(facts)
+        elif facts.version > self._version:
             self._version = facts.version
             self.set_control(
                 fence=facts.fence,
@@ -425,9 +428,9 @@ class Mirror(Log):
             self._arrived()
         meta = loaded.meta
         self._trimmed(int(meta[b"base"]), int(meta[b"floor"]))
-        self._receive_facts(loaded.facts)
-        if meta[b"out"]:
+        if meta[b"out"]:  # first, because it is why nobody holds the lease
             self._receive_end(End(self.wire_epoch, loaded.top, loaded.tag, decode_outcome(meta[b"out"])))
+        self._receive_facts(loaded.facts)
 
     def end(self, outcome: Outcome) -> Outcome:
         if self.outcome is None and (self.readers or self.unbegun):
