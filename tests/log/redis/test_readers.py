@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from tailrace import Engine, LogStore, StreamResponse
@@ -15,6 +16,9 @@ from tests.asgi.apps import Server, small_engine
 from tests.log.redis.redis_server import RedisServer
 from tests.log.redis.stores import LIMIT, QUICK, FlakyStore, shared, stores, until
 from tests.raw import values
+
+PACE = replace(QUICK, interval=1.0, linger=60.0)
+"""A pace at which no busy machine is told of as an outage, and at which a log is heard although nobody uses it."""
 
 
 @asynccontextmanager
@@ -29,7 +33,7 @@ async def reading(store: LogStore, query: bytes = b"", *, engine: Engine | None 
 
 
 async def test_a_reader_elsewhere_is_counted_and_replaced(redis: RedisServer) -> None:
-    async with stores(redis.url) as (one, other), asyncio.timeout(LIMIT):
+    async with stores(redis.url, pace=PACE) as (one, other), asyncio.timeout(LIMIT):
         [log] = await shared(other, name="news")
         async with reading(one) as first:
             await until(lambda: log.control.elsewhere)
@@ -53,7 +57,7 @@ class GatedStore(FlakyStore):
     """A store that waits at a gate before it runs a script for the next time."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, pace=QUICK)
+        super().__init__(url, pace=PACE)
         self.gates: dict[Script, asyncio.Barrier] = {}
 
     async def run(self, name: str, keys: Keys, script: Script, *arguments: Part) -> list[Any]:
@@ -139,7 +143,7 @@ async def test_a_reader_takes_over_while_the_store_is_told_that_the_one_before_h
 
 
 async def test_a_seat_is_free_once_the_reader_elsewhere_has_left(redis: RedisServer) -> None:
-    async with stores(redis.url) as (one, other), asyncio.timeout(LIMIT):
+    async with stores(redis.url, pace=PACE) as (one, other), asyncio.timeout(LIMIT):
         [log] = await shared(other, name="news")
         async with reading(one):
             await until(lambda: log.control.elsewhere)

@@ -177,7 +177,8 @@ async def test_what_is_forgotten_as_soon_as_it_is_made_is_not_written(redis: Red
 async def test_a_mirror_is_let_go_of_and_taken_up_again(redis: RedisServer) -> None:
     async with stores(redis.url, pulse=0.05) as (one, other):
         here, there = await shared(one, other)
-        assert subscribers(redis) == 2
+        with here.tail(), there.tail():
+            await until(lambda: subscribers(redis) == 2)
         await until(lambda: subscribers(redis) == 0)
         assert not there.attached
         assert list(await here.append(1)) == [1]

@@ -65,12 +65,15 @@ async def test_a_log_that_was_let_go_of_during_an_absence_is_looked_up(own_redis
     async with stores(own_redis.url, pace=replace(QUICK, linger=1.0), pulse=0.05) as (one, other):
         [log] = await shared(one)
         await settled(one)
+        servers = one._servers
+        assert servers is not None
         with own_redis.frozen():
             await until(lambda: log.degraded)
             await until(lambda: not log.attached)
         there = await other.attach(NAME, Retention())
         await there.append(1)
         await there.close()
+        await until(lambda: not servers.is_away(log.channel))
         assert await one.find(NAME) is log
         assert (log.top, log.outcome, log.degraded) == (1, DONE, False)
 
