@@ -11,9 +11,10 @@ import websockets
 from fastapi import Depends, Header, HTTPException
 from pydantic_core import from_json, to_json
 
-from tailrace import Retention
+from tailrace import LogClosed, Retention, StoreUnavailable
 from tailrace.client import tail
 from tailrace.rooms import RoomLimits, rooms_router
+from tailrace.rooms.presence import Presence
 from tests.asgi.apps import small_engine
 from tests.raw import BOUND
 from tests.rooms.apps import House, until, until_gone
@@ -436,3 +437,39 @@ async def test_a_router_without_an_engine_cannot_be_asked_for_rooms() -> None:
 def test_a_path_without_a_room() -> None:
     with pytest.raises(ValueError, match="expected a path with a parameter for the room"):
         rooms_router("/rooms")
+
+
+async def unavailable(presence: Presence, member: str = "") -> list[str]:
+    raise StoreUnavailable("red", "the test refuses it")
+
+
+async def closed(presence: Presence, member: str = "") -> list[str]:
+    presence.log.lose("epoch_changed")
+    raise LogClosed("red", "epoch_changed")
+
+
+@pytest.mark.parametrize(("error", "code"), [(unavailable, "store_unavailable"), (closed, "entries_lost")])
+async def test_a_room_whose_store_fails_or_has_lost_it_is_out_of_service(
+    error: Any, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with House().open() as house:
+        monkeypatch.setattr(Presence, "enter", error)
+        monkeypatch.setattr(Presence, "members", error)
+        for path in ("/rooms/red?name=ada&stream=true", "/rooms/red/members"):
+            answer = await house.client.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (503, code)
+            assert answer.headers["Retry-After"] == "1"
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with house.enter("red", "ada"):
+                pass  # pragma: no cover
+        assert refused.value.response.status_code == 503
+        monkeypatch.undo()
+        await house.until_members("red")
+
+
+async def test_that_a_room_is_closed_is_no_fault_of_the_store() -> None:
+    async with House().open() as house:
+        await (await house.router.room("red")).log.close()
+        with pytest.raises(LogClosed):
+            await (await house.router.room("red")).publish("hello")
+        assert (await house.client.post("/rooms/red", json="hello")).status_code == 500

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Unpack, cast
 from urllib.parse import quote
 
@@ -19,10 +19,11 @@ from starlette.types import Receive, Scope, Send
 from ..asgi.decision import address, remaining_query
 from ..asgi.lifespan import app_engine
 from ..asgi.origins import is_admitted
+from ..asgi.reply import refusal_of
 from ..asgi.response import StreamResponse
 from ..asgi.settings import StreamSettings
 from ..engine.engine import Engine
-from ..errors import NotAcceptable, StreamError
+from ..errors import LogClosed, LogReset, NotAcceptable, StoreUnavailable, StreamError
 from ..flow import Flow, Retention
 from ..modes import DEFAULT_WIRES, choose_wire
 from ..routing.body import BodyRefused, media_type_of, read_body, read_lines
@@ -209,7 +210,8 @@ class RoomsRouter(StreamRouter):
         engine = self._engine_of(request)
         room = await self._get(engine, request.path_params)
         try:
-            yield room
+            with _unless_lost(room):
+                yield room
         finally:
             await self.rooms.leave(engine, room)
 
@@ -248,10 +250,29 @@ class _RoomResponse(StreamResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with self._room.present(self._member if _stays(scope) else None):
-                await super().__call__(scope, receive, send)
+            async with AsyncExitStack() as stack:
+                try:
+                    with _unless_lost(self._room):
+                        member = self._member if _stays(scope) else None
+                        await stack.enter_async_context(self._room.present(member))
+                except (StoreUnavailable, StreamError) as error:
+                    await refusal_of(error)(scope, receive, send)
+                else:
+                    await super().__call__(scope, receive, send)
         finally:
             await self._leave()
+
+
+@contextmanager
+def _unless_lost(room: Room) -> Iterator[None]:
+    """Refuse what cannot be done because the store has lost the room. The next request finds a new one."""
+    try:
+        yield
+    except (LogClosed, LogReset) as error:
+        if not room.broken_off:
+            raise
+        message = "the store has lost the room: send the request again"
+        raise StreamError(message, code="entries_lost", status=503) from error
 
 
 def _stays(scope: Scope) -> bool:
