@@ -18,7 +18,7 @@ from tailrace.errors import StoreUnavailable
 from tailrace.events import DONE
 from tailrace.flow import Retention
 from tailrace.log.redis.address import Address
-from tailrace.log.redis.beat import PRODUCER_LOST
+from tailrace.log.redis.beat import DEAD_AFTER, PRODUCER_LOST
 from tailrace.log.redis.cluster import Cluster, seeds_of, slot_of
 from tailrace.log.redis.connection import NotSent, Refused
 from tailrace.log.redis.link import Link
@@ -416,6 +416,27 @@ async def test_a_server_that_takes_the_counters_with_it_hinders_no_other_one() -
                     assert await take(tail, 1) == ["heard"]
                     assert watched.outcome is None
                 await until(lambda: watched.outcome == PRODUCER_LOST)
+
+
+async def test_a_process_that_does_not_hear_the_server_of_the_counters_buries_nobody(
+    empty_cluster: ClusterServers,
+) -> None:
+    """The connection may have led to a server on which nobody else counts. So it counts anew on the next one."""
+    counting = empty_cluster.master_of("{tailrace}")
+    async with asyncio.timeout(LIMIT), stores(empty_cluster.url, pace=PACE) as (dead, deaf):
+        for store in (deaf, dead):
+            await store.attach("/log", Retention())
+            await until(partial(beaten, store))
+            store._beating.cancel()
+            await asyncio.wait([store._beating])
+        for _ in range(DEAD_AFTER - 1):
+            await deaf._beat._count_round()
+            await until(lambda: all(server._listening and server._sent == server._heard for server in servers_of(deaf)))
+        deaf.deaf = lambda _: True
+        await deaf._beat._count_round()
+        await deaf._beat._count_round()
+        deaf.deaf = lambda _: False
+        assert dead.process in counting.ask("HGETALL", "{tailrace}:processes")
 
 
 def cluster_of(store: RedisStore) -> Cluster:

@@ -13,9 +13,11 @@ happens when a clock jumps. Failed rounds do not count, and neither do rounds in
 a counter. So nobody is buried because Redis was frozen. The counter is raised in the event loop that produces, so that
 a loop that hangs counts as dead as well.
 
-Other rounds are about all servers: each publishes a number that has to come back by the next one (`Servers.echo`), and
-tends the logs. If a number does not come back, the connections lead nowhere, and are made anew. In a cluster, only one
-server has the counters, but all of them have logs. So these rounds go on while the counters are out of reach.
+Each round also publishes a number at every server, which has to come back by the next round (`Servers.echo`). Otherwise
+the connections to it lead nowhere, and are made anew. If the counters are there, they are counted anew as well.
+
+The logs are tended in other rounds. In a cluster, only one server has the counters, but all of them have logs. So the
+numbers are published, and the logs are tended, while the counters are out of reach.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ PRODUCER_LOST = Outcome("error", "producer_lost", "the process that produced the
 class Beat:
     """Raises this process's counter once in `interval` seconds, and buries processes whose counters stand still.
 
-    It also checks all connections once in an interval, and lets the logs be tended.
+    It also checks the connections to all servers, and lets the logs be tended.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class Beat:
         """Beat until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._count_round))
-            group.create_task(self._repeat(self._server_round))
+            group.create_task(self._repeat(self._tend_round))
 
     async def _repeat(self, make_round: Callable[[], Awaitable[None]]) -> None:
         """Make a round once in an interval. Come back soon after one that failed."""
@@ -124,12 +126,20 @@ class Beat:
         await self._bury(self.process)
 
     async def _count_round(self) -> None:
-        """Raise the counter of this process, and compare those of the others with the last round."""
+        """Raise the counter of this process, and compare those of the others with the last round.
+
+        First, see whether the last numbers came back, and publish the next ones: also while the counters are away.
+        """
         try:
+            await self._connected()
+            self._servers.drop_deaf()
+            echoed = self._servers.echo()
+            if not self._servers.reaches(self._processes.encode()):
+                self._others.clear()  # perhaps nobody else counts where the last connection led
             await self._servers.ready(self._processes, self._interval)
             counting = self._servers.call("HINCRBY", self._processes, self.process, 1)
             reading = self._servers.call("HGETALL", self._processes)
-            counted, counters = await asyncio.gather(counting, reading)
+            counted, counters, _ = await asyncio.gather(counting, reading, echoed)
             if counted <= self._count:
                 self._buried()
             self._count = counted
@@ -153,17 +163,17 @@ class Beat:
                     # If it comes back, it begins with the same low counter as after an earlier burial.
                     self._others.pop(process, None)
 
-    async def _server_round(self) -> None:
-        """Drop connections that lead nowhere, and tend the logs of all servers in reach."""
-        if not self._servers.connected:
-            await self._servers.ready(self._processes, self._interval)
-        self._servers.drop_deaf()
-        if not self._servers.reaches(self._processes.encode()):
-            self._others.clear()  # perhaps nobody else counts where that connection led
-        await self._servers.echo()
+    async def _tend_round(self) -> None:
+        """Tend the logs of all servers in reach."""
+        await self._connected()
         # If one of several servers is down, the logs on the others must not wait for it.
         async with asyncio.timeout(self._interval if self._servers.apart else None):
             await self._tend()
+
+    async def _connected(self) -> None:
+        """Wait until any server is in reach."""
+        if not self._servers.connected:
+            await self._servers.ready(self._processes, self._interval)
 
     async def _bury(self, process: bytes) -> None:
         """Remove a process from everything. Others may do the same meanwhile, so each step can be repeated."""
