@@ -4,7 +4,8 @@ To wake a task through a future takes a future, a handle and a callback of the e
 awaits its `Sleeper`, which keeps what would wake it, and one callback of the event loop steps all tasks. Each of these
 steps is an ordinary step of an ordinary task: the task is the current one, its context is current, and it may await
 anything and be cancelled anywhere. A task that has something simple to do at each news may leave that to the callback,
-and sleep on: see `Sleeper.act`.
+and sleep on: see `Sleeper.act`. If that is nearly all it has to do, it may even end, and a new task begins when one is
+needed: see `Sleeper.add_done_callback`.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ class Sleeper:
     def wake(self) -> None:
         """Step the task soon, if it sleeps."""
         self._must_wake = True
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Do as `wake`, but call `act` first if there is one."""
         if (step := self._sleepers.pop(self, None)) is not None:
             self._sleepers.step_soon((step,))
 
@@ -73,6 +78,7 @@ class Sleeper:
         return self._sleepers.loop
 
     def add_done_callback(self, proceed: Callable[[_Future], object], *, context: Context) -> None:
+        """Call `proceed` once there is news. Without a task, this falls asleep as `await` does, and `act` is called."""
         self._sleepers[self] = self, context, proceed
 
     def done(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message
 
 from tailrace.asgi import disconnect
-from tailrace.asgi.disconnect import MAX_KEPT, Disconnected, SharedReceive, Work, disconnect_of
+from tailrace.asgi.disconnect import MAX_KEPT, Disconnected, SharedReceive, Work
 from tests.raw import BOUND
 from tests.sources import turns
 
@@ -30,8 +30,8 @@ class Client:
     async def receive(self) -> Message:
         return await self._messages.get()
 
-    async def left(self) -> None:
-        await disconnect_of({"path": "/x"}, self.receive)
+    async def run(self, work: Coroutine[Any, Any, T], **scope: Any) -> T:
+        return await Work(work).run({"path": "/x", **scope}, self.receive)
 
 
 class Held:
@@ -49,18 +49,12 @@ class Held:
             raise
 
 
-async def run_until_disconnect(running: Coroutine[Any, Any, T], left: Coroutine[Any, Any, None]) -> T:
-    async with Work(running) as work:
-        await left
-    return work.result()
-
-
 async def test_the_work_s_result_ends_the_wait_for_the_client() -> None:
     async def work() -> str:
         return "done"
 
     async with asyncio.timeout(BOUND):
-        assert await run_until_disconnect(work(), Client().left()) == "done"
+        assert await Client().run(work()) == "done"
     this = asyncio.current_task()
     assert this is not None
     assert this.cancelling() == 0
@@ -72,12 +66,12 @@ async def test_the_work_s_exception_comes_out() -> None:
 
     async with asyncio.timeout(BOUND):
         with pytest.raises(ValueError, match="broken"):
-            await run_until_disconnect(work(), Client().left())
+            await Client().run(work())
 
 
 async def test_a_client_that_goes_ends_the_work() -> None:
     work, client = Held(), Client("http.request", "http.request")
-    running = asyncio.create_task(run_until_disconnect(work.run(), client.left()))
+    running = asyncio.create_task(client.run(work.run()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         client.say("http.disconnect")
@@ -90,13 +84,13 @@ async def test_a_client_that_has_gone_already_does_not_let_the_work_begin() -> N
     work = Held()
     async with asyncio.timeout(BOUND):
         with pytest.raises(Disconnected):
-            await run_until_disconnect(work.run(), Client("http.disconnect").left())
+            await Client("http.disconnect").run(work.run())
     assert not work.started.is_set()
 
 
 async def test_work_that_ends_while_the_client_goes_is_done() -> None:
     work, client = Held(), Client()
-    running = asyncio.create_task(run_until_disconnect(work.run(), client.left()))
+    running = asyncio.create_task(client.run(work.run()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         await turns()
@@ -107,7 +101,7 @@ async def test_work_that_ends_while_the_client_goes_is_done() -> None:
 
 async def test_cancelling_from_outside_cancels_the_work() -> None:
     work = Held()
-    running = asyncio.create_task(run_until_disconnect(work.run(), Client().left()))
+    running = asyncio.create_task(Client().run(work.run()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         running.cancel()
@@ -118,7 +112,7 @@ async def test_cancelling_from_outside_cancels_the_work() -> None:
 
 async def test_cancelling_from_outside_is_not_lost_when_the_work_ends_at_the_same_time() -> None:
     work = Held()
-    running = asyncio.create_task(run_until_disconnect(work.run(), Client().left()))
+    running = asyncio.create_task(Client().run(work.run()))
     async with asyncio.timeout(BOUND):
         await work.started.wait()
         await turns()
@@ -135,19 +129,19 @@ async def test_a_work_that_cancels_itself_counts_as_a_client_gone() -> None:
 
     async with asyncio.timeout(BOUND):
         with pytest.raises(Disconnected):
-            await run_until_disconnect(work(), Client().left())
+            await Client().run(work())
 
 
 async def test_a_receive_that_fails_ends_the_work() -> None:
     work = Held()
 
-    async def left() -> None:
+    async def receive() -> Message:
         await work.started.wait()
         raise ConnectionError("broken")
 
     async with asyncio.timeout(BOUND):
         with pytest.raises(ConnectionError):
-            await run_until_disconnect(work.run(), left())
+            await Work(work.run()).run({"path": "/x"}, receive)
     assert work.cancelled.is_set()
 
 
@@ -250,7 +244,8 @@ async def test_a_body_that_nobody_can_read_any_more_is_told_of_once(caplog: pyte
     client.say("http.disconnect")
     with caplog.at_level(logging.WARNING, "tailrace"):
         async with asyncio.timeout(BOUND):
-            await client.left()
+            with pytest.raises(Disconnected):
+                await client.run(Held().run())
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["/x"]
 
 
@@ -260,4 +255,5 @@ async def test_a_connection_has_one_inbox() -> None:
     shared = SharedReceive.of(scope, client.receive)
     assert SharedReceive.of(scope, client.receive) is shared
     async with asyncio.timeout(BOUND):
-        await disconnect_of(scope, Client().receive)
+        with pytest.raises(Disconnected):
+            await Work(Held().run()).run(scope, Client().receive)

@@ -186,9 +186,11 @@ async def test_a_log_that_is_trimmed_before_it_was_read_is_a_reset() -> None:
     log = await engine.log("news", retention=Retention(count=2))
     await log.append(1)
     server = Server()
-    reading = Reading(engine, request(Batch()), StreamSettings(), log.tail())
+    asked = request(Batch())
+    reading = Reading(engine, asked.wire, log.tail())
     await log.append(*range(2, 11))
-    await Document(reading, 200, []).send(server.scope, server.receive, server.send)
+    document = Document(reading, asked, 200, [], server.scope, server.receive, server.send)
+    await document.run(server.scope, server.receive)
     assert server.messages[0]["status"] == 410
     assert f'"cursor":"{log.cursor(8)}"'.encode() in server.body
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic_core import from_json
 from starlette.background import BackgroundTask
 
-from tailrace import Event, Job, Log, Outcome, Producer, Retention, StreamError, StreamResponse, StreamSettings
+from tailrace import SSE, Event, Job, Log, Outcome, Producer, Retention, StreamError, StreamResponse, StreamSettings
 from tailrace.log.memory import MemoryStore, MemoryWriter
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.producer import OnDisconnect
@@ -451,6 +451,21 @@ async def test_a_log_may_outlive_its_readers() -> None:
             await log.append(1)
             await got.until(b"data: 1")
             assert log.readers <= 2
+
+
+@pytest.mark.parametrize("starts", [False, True])
+async def test_a_wire_that_fails_leaves_no_reader(starts: bool) -> None:
+    class Broken(SSE):
+        def encoder(self, stream: str, epoch: str, created: int) -> Any:
+            raise LookupError("broken")
+
+    engine, server = small_engine(), Server()
+    log = await engine.log("news")
+    response = StreamResponse(of(1).source if starts else log, StreamSettings([Broken()], grace=0.0), engine=engine)
+    with pytest.raises(LookupError):
+        await response(server.scope, server.receive, server.send)
+    assert log.readers == 0
+    assert engine.statistics().producers == 0
 
 
 async def test_cancelling_the_request_cancels_its_reader() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import importlib
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -16,18 +18,20 @@ from fastapi import FastAPI
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tailrace import Engine, Flow, Log, Retention, StreamRouter
+from tailrace import Engine, Flow, Log, Retention, StreamResponse, StreamRouter
 from tailrace.asgi.connection import Connection
-from tailrace.asgi.wrappers import _WRAPPERS, is_server, past_wrappers, relay_of
+from tailrace.asgi.wrappers import _SERVERS, _WRAPPERS, is_server, past_wrappers, relay_of
 from tailrace.log.base import BATCH_ENTRIES
-from tests.asgi.apps import SSE_HEADERS, small_engine
-from tests.raw import BOUND, exchange, values
+from tests.asgi.apps import SSE_HEADERS, Server, small_engine
+from tests.raw import BOUND, Exchange, exchange, values
 from tests.serving import http_client, serving
 from tests.silence import silent_loop as silent_loop
 from tests.sources import turns
 from tests.storing import FetchingLog
 
 pytestmark = pytest.mark.usefixtures("silent_loop")
+
+WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
 
 
 class Watch:
@@ -56,16 +60,17 @@ class Feed:
         self.url = ""
         self.seen: list[Any] = []
         self.errors: list[Exception] = []
-        self.app = FastAPI()
+        app = FastAPI()
+        self.app: ASGIApp = app
         router = StreamRouter(engine=self.engine)
 
         @router.stream("/feed", websocket=True, flow=flow)
         async def feed() -> Log:
             return await self.log()
 
-        self.app.include_router(router)
+        app.include_router(router)
         if watched:
-            self.app.add_middleware(Watch, kind=watched, seen=self.seen)
+            app.add_middleware(Watch, kind=watched, seen=self.seen)
 
     async def log(self) -> Log:
         return self._log or await self.engine.log("feed")
@@ -106,8 +111,9 @@ def connections(log: Log) -> list[Connection]:
     return [sleeper.act.__self__ for sleeper in log._sleepers if sleeper.act is not None]  # type: ignore[attr-defined]
 
 
-async def test_sockets_are_sent_to_without_a_step_of_their_tasks() -> None:
-    feed, tasks = Feed(), list[asyncio.Task[Any] | None]()
+def watch(found: list[Connection]) -> list[asyncio.Task[Any] | None]:
+    """Return a list to which each further message of the connections adds the task that sends it."""
+    tasks: list[asyncio.Task[Any] | None] = []
 
     def watched(send: Send) -> Send:
         async def send_watched(message: Message) -> None:
@@ -116,11 +122,17 @@ async def test_sockets_are_sent_to_without_a_step_of_their_tasks() -> None:
 
         return send_watched
 
+    for connection in found:
+        connection._send, connection._onward = watched(connection._send), watched(connection._onward)
+    return tasks
+
+
+async def test_sockets_are_sent_to_without_a_step_of_their_tasks() -> None:
+    feed = Feed()
     async with feed.open() as guests:
         log = await feed.log()
         found = await feed.asleep(len(guests))
-        for connection in found:
-            connection._send, connection._onward = watched(connection._send), watched(connection._onward)
+        tasks = watch(found)
         for number in range(3):
             await log.append(number)
             assert [await heard(guest) for guest in guests] == [number] * 3
@@ -204,6 +216,152 @@ async def test_each_reader_is_sent_news_in_its_own_form() -> None:
             while not (field := await anext(of_events)).startswith("data:"):
                 pass
             assert field == f"data: {number}"
+
+
+@asynccontextmanager
+async def idle(feed: Feed, count: int) -> AsyncIterator[tuple[list[Exchange], list[Connection]]]:
+    """Open readers over HTTP, and let them sleep."""
+    async with feed.open(0), AsyncExitStack() as stack:
+        readers: list[Exchange] = []
+        for number in range(count):
+            readers.append(await stack.enter_async_context(exchange(feed.url, "/feed", SSE_HEADERS)))
+            await feed.asleep(number + 1)
+        yield readers, await feed.asleep(count)
+
+
+def own_tasks() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == "tailrace connection"]
+
+
+async def test_readers_that_wait_have_no_tasks_of_their_own() -> None:
+    feed = Feed()
+    async with idle(feed, 3) as (readers, found):
+        log = await feed.log()
+        alone = [found[0]._task]  # it was alone when it fell asleep
+        assert own_tasks() == alone
+        tasks = watch(found)
+        for number in range(3):
+            await log.append(number)
+            for reader in readers:
+                await reader.until(b"data: %d" % number)
+        for _ in range(2):
+            for connection in found:
+                connection.beat()
+        for reader in readers:
+            await reader.until(b": ping")
+        assert tasks == [None] * 12
+        assert own_tasks() == alone
+        await log.close()
+        for reader in readers:
+            assert values(await reader.rest()) == ["done"]
+            assert reader.whole
+    assert not feed.errors
+
+
+async def test_a_reader_that_is_alone_has_a_task() -> None:
+    feed = Feed()
+    async with idle(feed, 1) as ([first], [connection]):
+        log = await feed.log()
+        assert own_tasks() == [connection._task]
+        async with exchange(feed.url, "/feed", SSE_HEADERS) as second:
+            await feed.asleep(2)
+            assert own_tasks() == [connection._task]
+            await log.append(1)
+            for reader in first, second:
+                await reader.until(b"data: 1")
+            connection.abandon()
+            assert values(await first.rest()) == []
+            assert log.readers == 1
+            await log.append(2)
+            await second.until(b"data: 2")
+            await log.append(3)
+            await second.until(b"data: 3")
+            await feed.asleep(1)
+            assert len(own_tasks()) == 1
+    assert not feed.errors
+
+
+async def test_a_reader_that_waits_without_a_task_is_abandoned() -> None:
+    feed = Feed()
+    async with idle(feed, 2) as (readers, found):
+        log = await feed.log()
+        assert found[1]._task is None
+        await log.append(1)
+        for _ in range(2):
+            found[1].abandon()  # before the news, which are due already
+        assert values(await readers[1].rest()) == []
+        assert not readers[1].whole
+        assert values(await readers[0].until(b"data: 1\n\n")) == [1]
+        assert log.readers == 1
+        assert own_tasks() == [found[0]._task]
+    assert not feed.errors
+
+
+async def test_a_request_that_is_cancelled_while_news_are_due_sends_nothing() -> None:
+    feed = Feed()
+    async with idle(feed, 2) as (readers, found):
+        log = await feed.log()
+        tasks, alone = watch(found), found[0]._task
+        assert found[1]._task is None
+        assert found[1]._waiting is not None
+        found[1]._waiting.cancel()  # as the server does when it stops
+        await log.close()  # each reader needs a task to tell its client
+        assert values(await readers[0].rest()) == ["done"]
+        assert values(await readers[1].rest()) == []
+        assert tasks == [alone]
+        assert not own_tasks()
+
+
+async def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector() -> None:
+    engine, server = small_engine(), Server()
+    log = await engine.log("feed")
+    response = StreamResponse(log, engine=engine)
+
+    async def send(message: Message) -> None:
+        await server.send(message)
+
+    send.__module__, send.__qualname__ = min(_SERVERS)
+    gc.collect()
+    gc.disable()
+    try:
+        async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+            for count in 1, 2:
+                group.create_task(response(server.scope, server.receive, send))
+                while len(log._sleepers) < count:  # noqa: ASYNC110 - nobody says that a reader sleeps
+                    await asyncio.sleep(0)
+            assert len(connections(log)) == 2
+            server.gone.set()
+        await turns()
+        assert not [found for found in gc.get_objects() if type(found) is Connection]
+    finally:
+        gc.enable()
+
+
+async def test_context_variables_are_those_of_the_request_in_each_task() -> None:
+    feed, found = Feed(), list[str]()
+    app = feed.app
+
+    async def named(scope: Scope, receive: Receive, send: Send) -> None:
+        WHO.set(scope["query_string"].decode())
+        await app(scope, receive, send)
+
+    def watched(send: Send) -> Send:
+        async def send_watched(message: Message) -> None:
+            found.append(WHO.get())
+            await send(message)
+
+        return send_watched
+
+    feed.app = named
+    async with feed.open(0), AsyncExitStack() as stack:
+        urls = [f"/feed?{name}" for name in ("a", "b")]
+        readers = [await stack.enter_async_context(exchange(feed.url, url, SSE_HEADERS)) for url in urls]
+        for connection in await feed.asleep(2):
+            connection._send = watched(connection._send)
+        await (await feed.log()).close()
+        for reader in readers:
+            assert values(await reader.rest()) == ["done"]
+    assert sorted(found) == ["a", "b"]
 
 
 async def test_readers_that_were_sent_news_are_not_pinged_until_they_are_idle() -> None:
@@ -326,7 +484,7 @@ async def test_a_reader_over_http_that_has_to_wait_gets_the_news_later() -> None
     feed, texts = Feed(), list[str]()
     async with feed.open(1) as [guest], exchange(feed.url, "/feed", SSE_HEADERS, window=4096) as slow:
         log = await feed.log()
-        (connection,) = [found for found in await feed.asleep(2) if found._relay is None]
+        (connection,) = [found for found in await feed.asleep(2) if relay_of(found._send) is None]
         while not connection._sending:
             texts.append(f"{len(texts):09}" * 20_000)
             await log.append(texts[-1])

@@ -103,65 +103,94 @@ class SharedReceive:
             self._room.set_result(None)
 
 
-def disconnect_of(scope: Scope, receive: Receive) -> Coroutine[Any, Any, None]:
-    """Return a coroutine that ends when the client has left."""
-    shared: SharedReceive | None = scope.get(_KEY)
-    return shared.wait_disconnect() if shared is not None else _receive_disconnect(scope, receive)
-
-
-async def _receive_disconnect(scope: Scope, receive: Receive) -> None:
-    warned = False
-    while (message := await receive())["type"] != "http.disconnect":
-        if message.get("body") and not warned:
-            warned = True
-            logger.warning(
-                "%s: the body of a request arrived after its response began, and a generator cannot read it any more; "
-                "read the body before you return the response, or serve the generator by a StreamRouter",
-                scope["path"],
-            )
-        del message  # each idle connection waits here, and would keep it
+def _warn_of_body(scope: Scope) -> None:
+    logger.warning(
+        "%s: the body of a request arrived after its response began, and a generator cannot read it any more; "
+        "read the body before you return the response, or serve the generator by a StreamRouter",
+        scope["path"],
+    )
 
 
 class Work(Generic[T]):
-    """Runs work in a task of its own while the current task waits for something else, until either is done.
+    """Runs work in a task of its own while the current task waits for its client to leave, until either happens.
 
-        async with Work(run()) as work:
-            await client_has_left()
-        return work.result()
+        return await Work(work()).run(scope, receive)
 
     In the current task, each resumption of the work would go through every frame of the application's stack.
     """
 
-    # Each idle connection has one of these, so it takes no frame of a coroutine while it waits.
     __slots__ = ("_came_first", "_task", "_waiting")
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._waiting = asyncio.current_task()  # None when the wait is over
         self._came_first = False
-        self._task = asyncio.create_task(work, name="tailrace connection")
-        self._task.add_done_callback(self._interrupt)
+        self._task: asyncio.Task[T] | None = None  # None while the work has paused
+        self._go_on(work)
 
-    def result(self) -> T:
-        """Return the work's result, or raise its error. Raise Disconnected if the work was not done in time."""
-        if self._task.cancelled():
+    async def run(self, scope: Scope, receive: Receive) -> T:
+        """Return the work's result, or raise its error. Raise Disconnected if the client leaves before."""
+        # Each idle connection waits here, so save memory: this is the only frame.
+        try:
+            if (shared := scope.get(_KEY)) is not None:
+                await shared.wait_disconnect()
+            else:
+                warned = False
+                while (message := await receive())["type"] != "http.disconnect":
+                    if message.get("body") and not warned:
+                        warned = True
+                        _warn_of_body(scope)
+                    del message
+        except asyncio.CancelledError:
+            if not self._cancelled_alone():
+                raise
+        finally:
+            self._waiting = None
+            await self._close()
+        return self._result()
+
+    async def _close(self) -> None:
+        """Cancel the work, if it is not done, and see it end."""
+        if (task := self._task) is not None:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # known now, even if nobody asks for the result
+
+    def _result(self) -> T:
+        # The task's error may refer to this, and then only the garbage collector could free both.
+        task, self._task = self._task, None
+        if task is None or task.cancelled():
             raise Disconnected
-        return self._task.result()
+        return task.result()
 
-    async def __aenter__(self) -> Work[T]:
-        return self
+    def _cancelled_alone(self) -> bool:
+        """Tell whether nobody but this has cancelled the wait, and undo that."""
+        return self._came_first and self._waiting is not None and self._waiting.uncancel() == 0
 
-    async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
-        waiting, self._waiting = self._waiting, None
-        assert waiting is not None
-        if not self._task.done():
+    @property
+    def _over(self) -> bool:
+        """True once the wait is over, or is about to be."""
+        return self._came_first or self._waiting is None
+
+    def _go_on(self, work: Coroutine[Any, Any, T]) -> None:
+        """Run the work, or the next part of work that has paused."""
+        self._task = asyncio.create_task(work, name="tailrace connection")
+        self._task.add_done_callback(self._ran)
+
+    def _give_up(self) -> None:
+        """Cancel the work, or end the wait if the work has paused."""
+        if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
-        if not self._task.cancelled():
-            self._task.exception()  # known now, even if nobody asks for the result
-        return isinstance(error, asyncio.CancelledError) and self._came_first and waiting.uncancel() == 0
+        elif not self._over:
+            self._interrupt()
 
-    def _interrupt(self, task: object) -> None:
+    def _ran(self, task: object) -> None:
+        if task is self._task and self._waiting is not None:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
         # This cancels the wait as asyncio.timeout() does. To wait for both in asyncio.wait() would need a third task.
-        if self._waiting is not None:
-            self._came_first = True
-            self._waiting.cancel()
+        assert self._waiting is not None
+        self._came_first = True
+        self._waiting.cancel()

@@ -10,28 +10,39 @@ from starlette.types import Receive, Scope, Send
 from ..errors import LogReset, StreamError
 from ..events import Outcome
 from ..wire.batch import Batch, document
-from .reading import Reading
+from .decision import StreamRequest
+from .reading import Delivery, Reading
 from .reply import Header, refusal_of, reset_refusal_of
 
 
-class Document:
+class Document(Delivery):
     """A response with a log as one JSON document.
 
     If the request started the stream, the document has all entries, or the response is the stream's failure. For any
     other log, the document has the entries that exist now.
     """
 
-    __slots__ = ("_headers", "_reading", "_status", "_tail", "_wire")
+    __slots__ = ("_headers", "_request", "_status", "_tail", "_wire")
 
-    def __init__(self, reading: Reading, status: int, headers: Iterable[Header]) -> None:
-        assert isinstance(reading.request.wire, Batch)
-        self._reading = reading
+    def __init__(
+        self,
+        reading: Reading,
+        request: StreamRequest,
+        status: int,
+        headers: Iterable[Header],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        assert isinstance(reading.wire, Batch)
+        self._request = request
         self._tail = reading.tail
-        self._wire = reading.request.wire
+        self._wire = reading.wire
         self._status = status
         self._headers = headers
+        super().__init__(reading, self._send(scope, receive, send))
 
-    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the document. Raise the error of the application's generator, unless it is a StreamError."""
         response = await self._response()
         await response(scope, receive, send)
@@ -42,14 +53,14 @@ class Document:
         try:
             await self._collect(parts)
         except LogReset as error:
-            return reset_refusal_of(error, self._reading.request, started=started, data=_list_of(parts))
+            return reset_refusal_of(error, self._request, started=started, data=_list_of(parts))
         except StreamError as error:
             return refusal_of(error)
         data = _list_of(parts)
         outcome = tail.log.outcome if tail.ended else None
         if started and outcome is not None and outcome.state != "done":
             return self._failed(outcome, data)
-        after = str(tail.log.cursor(first)) if first > 0 and self._reading.request.cursor is None else None
+        after = str(tail.log.cursor(first)) if first > 0 and self._request.cursor is None else None
         response = Response(document(data, outcome, str(tail.cursor()), after), self._status)
         response.raw_headers += self._headers
         return response

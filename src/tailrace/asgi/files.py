@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from email.utils import formatdate
 from pathlib import PureWindowsPath
 from typing import Literal, TypeAlias, TypeVar
@@ -26,7 +27,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..errors import FileChanged, StreamError
-from .disconnect import Disconnected, Work, disconnect_of
+from .disconnect import Disconnected, Work
 from .ranges import Body, Range, Validators, content_range, multipart, parse_ranges
 from .reply import refusal, refusal_of
 
@@ -108,12 +109,8 @@ class FileResponse(Response):
                 await self.background()
 
     async def _serve(self, file: OpenFile, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            async with Work(self._respond(file, scope, receive, send)) as work:
-                await disconnect_of(scope, receive)
-            work.result()
-        except (Disconnected, OSError):  # servers of ASGI 2.4 raise an OSError if the client has left
-            pass
+        with suppress(Disconnected, OSError):  # servers of ASGI 2.4 raise an OSError if the client has left
+            await Work(self._respond(file, scope, receive, send)).run(scope, receive)
 
     async def _respond(self, file: OpenFile, scope: Scope, receive: Receive, send: Send) -> None:
         headers = self._headers_of(file)

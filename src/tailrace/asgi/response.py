@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 
@@ -24,10 +25,10 @@ from ..log.base import Log
 from ..producer import UNTOLD, Producer
 from .connection import Connection
 from .decision import Decision, Ended, Read, Refuse, ResetTo, Start, StreamRequest, decide, place_of
-from .disconnect import Disconnected, Work, disconnect_of
+from .disconnect import Disconnected
 from .document import Document
 from .lifespan import engine_of
-from .reading import Reading
+from .reading import Delivery, Reading, warn_of_frames
 from .reply import Header, cursor_header, refusal_of, reset_of, stream_headers
 from .settings import DEFAULT_SETTINGS, StreamSettings
 from .socket import serve_socket
@@ -137,16 +138,19 @@ class StreamResponse(Response):
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "expected an HTTP request"})
         else:
-            plan = self._plan or await self._plan_for(scope)
-            self._admit(plan)
-            if isinstance(plan.decision, Read):
-                await self._read(plan, plan.decision, scope, receive, send)
-            else:
-                await self._refuse(plan)(scope, receive, send)
+            # Each idle connection waits here, so save memory: keep neither the plan nor a context manager.
+            try:  # noqa: SIM105
+                await self._answer(await self._take_plan(scope), scope, receive, send)
+            except Disconnected:
+                pass
             if self.background is not None:
                 await self.background()
 
     # Decide
+
+    async def _take_plan(self, scope: Scope) -> Plan:
+        plan, self._plan = self._plan, None
+        return plan or await self._plan_for(scope)
 
     async def _plan_for(self, scope: Scope) -> Plan:
         engine = self._engine_for(scope)
@@ -275,6 +279,23 @@ class StreamResponse(Response):
 
     # Answer
 
+    def _answer(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Return the whole answer to await. It raises Disconnected if the client leaves before."""
+        self._admit(plan)
+        request, read = plan.request, plan.decision
+        if not isinstance(read, Read):
+            return self._refuse(plan)(scope, receive, send)
+        assert request is not None
+        # This process reads the document itself and is never slow, so no flow policy applies.
+        flow = self.settings.flow if request.wire.streaming else None
+        # Add the reader before the producer starts, or the grace without readers would begin.
+        reading = Reading(plan.engine, request.wire, read.log.tail(read.after, flow=flow))
+        if self._busy is not None and request.wire.streaming:
+            reading.seat = plan.engine.readers.take_seat(read.log, first=plan.items is not None)
+        if plan.items is None:
+            return self._delivery(reading, request, scope, receive, send).run(scope, receive)
+        return self._run(reading, request, plan.items, scope, receive, send)
+
     def _refuse(self, plan: Plan) -> Response:
         """Return the answer to a request that reads nothing."""
         decision, request = plan.decision, plan.request
@@ -289,60 +310,40 @@ class StreamResponse(Response):
         response.raw_headers = headers
         return response
 
-    async def _read(self, plan: Plan, read: Read, scope: Scope, receive: Receive, send: Send) -> None:
-        request = plan.request
-        assert request is not None
-        # This process reads the document itself and is never slow, so no flow policy applies.
-        flow = self.settings.flow if request.wire.streaming else None
-        # Add the reader before the producer starts, or the grace without readers would begin.
-        tail = read.log.tail(read.after, flow=flow)
-        readers, seat = plan.engine.readers, None
-        if self._busy is not None and request.wire.streaming:
-            seat = readers.take_seat(read.log, first=plan.items is not None)
+    async def _run(
+        self, reading: Reading, request: StreamRequest, items: Items, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Start a stream, send it, and see its producer out."""
+        producer = await self._start(reading, items)
         failure: Exception | None = None
-        producer: Producer | None = None
         try:
             try:
-                producer = await self._start(plan, request, read.log)
-                reading = Reading(plan.engine, request, self.settings, tail, seat, producer)
-                async with Work(self._send(reading, scope, receive, send)) as work:
-                    await disconnect_of(scope, receive)
-                work.result()
+                await self._delivery(reading, request, scope, receive, send).run(scope, receive)
             except Disconnected:
                 pass
             except Exception as error:
                 failure = error
-            finally:
-                tail.close()
-                if seat is not None:
-                    readers.free(seat)
-            if producer is not None:
-                await self._see_out(plan, request, producer)
+            await self._see_out(reading, producer)
         except asyncio.CancelledError:
             # A middleware's timeout or the server's end cancels this. The dependencies close when this returns.
-            if producer is not None:
-                producer.reports = True  # because this request raises no error any more
-                if self.settings.on_disconnect == "cancel":
-                    producer.stop(_CANCELLED)
-                    await self._see_out(plan, request, producer)
-                _report(producer)
-            raise
-        if producer is not None and failure is None:
+            producer.reports = True  # because this request raises no error any more
+            if self.settings.on_disconnect == "cancel":
+                producer.stop(_CANCELLED)
+                await self._see_out(reading, producer)
             _report(producer)
-        # Servers raise an OSError from `send` when the client has left (ASGI 2.4). The generator may raise its own.
-        own = producer is not None and failure is producer.error
-        if failure is not None and (own or not isinstance(failure, OSError)):
+            raise
+        if failure is not None:
             raise failure
+        _report(producer)
 
-    async def _start(self, plan: Plan, request: StreamRequest, log: Log) -> Producer | None:
-        """If the request starts a stream, run its items into the log and return their producer."""
-        if plan.items is None:
-            return None
-        settings, streaming = self.settings, request.wire.streaming
+    async def _start(self, reading: Reading, items: Items) -> Producer:
+        """Run the request's items into the log and return their producer."""
+        settings, streaming = self.settings, reading.wire.streaming
+        log = reading.tail.log
         try:
-            return await plan.engine.produce(
+            reading.producer = await reading.engine.produce(
                 log,
-                plan.items,
+                items,
                 encode=settings.encode,
                 describe=settings.describe,
                 flow=settings.flow if streaming else Flow.block(),
@@ -352,44 +353,54 @@ class StreamResponse(Response):
                 grace=settings.grace if streaming else 0.0,
             )
         except BaseException as error:
-            await self._discard(plan.engine, log, error)
+            reading.close()
+            await self._discard(reading.engine, log, error)
             raise
+        return reading.producer
 
-    async def _see_out(self, plan: Plan, request: StreamRequest, producer: Producer) -> None:
+    async def _see_out(self, reading: Reading, producer: Producer) -> None:
         """Wait for a producer's end. The generator may use the request's dependencies until then."""
         await producer.wait()
-        if not request.wire.streaming:
+        if not reading.wire.streaming:
             # A document has no address of its own, so no client can ask for this log again.
-            await plan.engine.forget(producer.log)
+            await reading.engine.forget(producer.log)
 
-    def _send(self, reading: Reading, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        if not reading.request.wire.streaming:
-            document = Document(reading, self.status_code, self._headers_of(reading))
-            return document.send(scope, receive, send)
-        if reading.producer is None:
-            # Each frame between a connection and its task takes memory and time, and a log may have many readers.
-            return Connection(reading, send, self.status_code, self._headers_of(reading)).run()
-        return self._send_own(reading, scope, receive, send)
+    def _delivery(
+        self, reading: Reading, request: StreamRequest, scope: Scope, receive: Receive, send: Send
+    ) -> Delivery:
+        headers = self._headers_of(reading, request)
+        try:
+            if not request.wire.streaming:
+                return Document(reading, request, self.status_code, headers, scope, receive, send)
+            start = {"type": "http.response.start", "status": self.status_code, "headers": headers}
+            ready = None if reading.producer is None else partial(self._ready, reading, request, scope, receive, send)
+            return Connection(reading, send, start, ready)
+        except BaseException:  # an application's own wire may fail to make an encoder
+            reading.close()
+            raise
 
-    async def _send_own(self, reading: Reading, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream that this request started."""
-        if (failure := await reading.first_failure()) is not None:
+    async def _ready(
+        self, reading: Reading, request: StreamRequest, scope: Scope, receive: Receive, send: Send
+    ) -> bool:
+        """Wait for the first event of the stream that this request started. Return False if the answer is another."""
+        if (failure := await reading.first_failure(self.settings.status_wait)) is not None:
             # The status is the whole answer. A request sent again under the same key must be able to succeed.
             await reading.engine.forget(reading.tail.log)
             if not isinstance(failure, StreamError):
                 raise failure
             await refusal_of(failure)(scope, receive, send)
-            return
+            return False
         tail = reading.tail
-        if tail.log.base > tail.position:
-            reset = tail.log.reset(tail.log.broken_off or "trimmed")
-            response = reset_of(reset, reading.request, self.status_code, self._headers_of(reading), started=True)
-            await response(scope, receive, send)
-        else:
-            await Connection(reading, send, self.status_code, self._headers_of(reading)).run()
+        if tail.log.base <= tail.position:
+            warn_of_frames(request, tail.log)
+            return True
+        reset = tail.log.reset(tail.log.broken_off or "trimmed")
+        response = reset_of(reset, request, self.status_code, self._headers_of(reading, request), started=True)
+        await response(scope, receive, send)
+        return False
 
-    def _headers_of(self, reading: Reading) -> list[Header]:
-        request, tail = reading.request, reading.tail
+    def _headers_of(self, reading: Reading, request: StreamRequest) -> list[Header]:
+        tail = reading.tail
         headers = stream_headers(request, self.settings.cache_control)
         # If the request started the stream, its document is whole, so there is nothing to continue.
         if request.wire.streaming or reading.producer is None:

@@ -348,10 +348,11 @@ class _StreamRoute(_Route):
 
     allowed: ClassVar[str]
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["method"] not in (self.methods or ()):
             raise HTTPException(405, headers={"Allow": self.allowed})
-        await super().handle(scope, SharedReceive.of(scope, receive), send)
+        # Each idle connection would keep the frame of a coroutine here.
+        return super().handle(scope, SharedReceive.of(scope, receive), send)
 
 
 def _stream_route(own: type[APIRoute], allowed: str) -> type[APIRoute]:
