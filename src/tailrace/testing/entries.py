@@ -342,7 +342,8 @@ class EntryContract(Contract):
         async with self._logs() as (here, there):
             with here.tail(), there.tail():
                 here.claim_seat("a", "")
-                await self._told(there, lambda log: log.control.seat == "a")
+                for log in (here, there):
+                    await self._told(log, lambda log: log.control.seat == "a")
                 there.claim_seat("b", "")
                 await asyncio.sleep(self.pause)
                 assert here.control.seat == there.control.seat == "a"
