@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -284,6 +284,33 @@ async def test_workers_on_one_database_serve_replace_each_other_and_end(tmp_path
         for session in (await store.sessions("", limit=9)).items:
             (turn,) = (await store.turns(session.id, "", limit=2)).items
             assert turn.state == "complete"
+
+
+async def until_refused(url: str) -> None:
+    """Wait until nobody listens at an address any more."""
+    async with asyncio.timeout(PATIENCE):
+        with suppress(ConnectionError):
+            while True:
+                _, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+                writer.close()
+                await asyncio.sleep(0.05)
+
+
+async def test_workers_stop_when_the_process_that_started_them_is_killed(tmp_path: Path, redis: RedisServer) -> None:
+    with served(tmp_path, "--workers", "2", "--streams", redis.url, TAILRACE_DEMO_PACE="0.02") as running:
+        url = await running.url()
+        workers = await wait_for_workers(url, running)
+        async with client(url) as chat, chat.stream("POST", "/chat/stream", json=SHORT) as response:
+            reply = Reply(response)
+            await reply.until("chunk")
+            running.process.kill()
+            try:
+                await reply.until("farewell")
+                await until_refused(url)
+            except BaseException:  # pragma: no cover - they would live on
+                for worker in workers:
+                    os.kill(worker, signal.SIGKILL)
+                raise
 
 
 async def test_workers_that_cannot_start_end_the_server(tmp_path: Path, redis: RedisServer) -> None:

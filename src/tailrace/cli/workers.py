@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.context import SpawnProcess
+from threading import Thread
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -25,6 +27,7 @@ class Supervisor:
     """Runs a number of workers on one socket. It serves nothing itself.
 
     A worker that was killed, or told to stop, is replaced. One that fails by itself would fail again, so it ends all.
+    If this process is killed, the workers stop as at a SIGTERM.
     """
 
     def __init__(self, work: Work, listener: socket.socket, count: int) -> None:
@@ -49,7 +52,7 @@ class Supervisor:
         return self._status
 
     def _start(self) -> None:
-        worker = multiprocessing.get_context("spawn").Process(target=self._work, args=(self._listener,))
+        worker = multiprocessing.get_context("spawn").Process(target=_run, args=(self._work, self._listener))
         worker.start()
         self._workers[worker.sentinel] = worker
 
@@ -72,6 +75,23 @@ class Supervisor:
         self._stopping = True
         for worker in self._workers.values():
             worker.terminate()
+
+
+def _run(work: Work, listener: socket.socket) -> None:
+    """Work in a process that a Supervisor has started, at most as long as that process lives."""
+    Thread(target=_outlive_nobody, name="tailrace supervisor", daemon=True).start()
+    work(listener)
+
+
+def _outlive_nobody() -> None:
+    """End this process after its supervisor. Otherwise it would keep the port and the database, and nobody could stop
+    it together with the others.
+    """
+    supervisor = multiprocessing.parent_process()
+    assert supervisor is not None, "expected a worker, but this process has no supervisor"
+    supervisor.join()
+    logger.error("the process that started the workers is gone, so worker %d stops", os.getpid())
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
