@@ -334,7 +334,8 @@ async def test_what_was_published_before_channels_were_subscribed_anew_is_loaded
         monkeypatch.setattr(other._servers, "subscribe", late)
         redis.kill_clients(f"tailrace-{other.process.decode()}")
         await here.append(1)
-        await there.refresh()  # by the connection for commands, which is back first
+        # By the connection for commands, which is back first. Perhaps the process has yet to notice that it was lost.
+        await there.catch_up()
         await here.append(2)
         loaded.set()
         assert await read_all(there, 2) == [1, 2]
