@@ -20,6 +20,7 @@ from tailrace.log.redis.link import Call, Script
 from tailrace.log.redis.log import RedisLog
 from tailrace.log.redis.mirror import Mirror
 from tailrace.log.redis.scripts import Keys
+from tailrace.log.redis.server import Server
 from tailrace.log.redis.store import Pace, RedisStore
 from tailrace.log.store import Keeping
 from tailrace.log.writer import Writer
@@ -116,6 +117,12 @@ class FlakyReply:
             self.set_exception(Lost("the test has lost the reply"))
         else:
             self.reply.set_result(result)
+
+
+def server_of(store: RedisStore) -> Server:
+    """The only server of a store that is open."""
+    assert isinstance(store._servers, Server)
+    return store._servers
 
 
 @asynccontextmanager

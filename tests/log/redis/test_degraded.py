@@ -14,7 +14,6 @@ from tailrace import NDJSON, SSE, Log, OpenAIChunks, Retention, StreamResponse, 
 from tailrace.client import Retry, tail
 from tailrace.errors import StoreUnavailable
 from tailrace.log.redis.scripts import Keys
-from tailrace.log.redis.server import Server
 from tailrace.log.redis.store import Pace
 from tailrace.testing import Relay, relayed
 from tests.asgi.apps import Served, small_engine
@@ -23,7 +22,7 @@ from tests.raw import exchange, values
 from tests.serving import serving
 
 from .redis_server import RedisServer, redis_cluster, redis_server
-from .stores import QUICK, SLOW, FlakyStore, listening, settled, shared, stores, take, until
+from .stores import QUICK, SLOW, FlakyStore, listening, server_of, settled, shared, stores, take, until
 
 LIMIT = 30.0
 PATIENT = replace(QUICK, interval=1.0, patience=LIMIT)
@@ -381,8 +380,3 @@ async def test_a_log_is_degraded_until_a_replica_has_taken_over() -> None:
                 assert list(await log.append(2)) == [2]
                 assert await take(tail, 1) == [2]
             master.start()
-
-
-def server_of(store: FlakyStore) -> Server:
-    assert isinstance(store._servers, Server)
-    return store._servers

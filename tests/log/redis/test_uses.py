@@ -15,7 +15,19 @@ from tailrace.log.redis.scripts import LOAD, Keys
 from tailrace.log.redis.store import RedisStore
 from tailrace.log.store import Keeping
 from tests.log.redis.redis_server import RedisServer
-from tests.log.redis.stores import QUICK, SLOW, Snapshot, attached, read_all, settled, shared, stores, until, write
+from tests.log.redis.stores import (
+    QUICK,
+    SLOW,
+    Snapshot,
+    attached,
+    read_all,
+    server_of,
+    settled,
+    shared,
+    stores,
+    until,
+    write,
+)
 
 NAME = "/log"
 KEYS = Keys.of("tailrace", NAME)
@@ -97,12 +109,27 @@ async def test_a_log_is_looked_up_while_it_is_subscribed_again(redis: RedisServe
         [log] = await shared(one)
         with log.tail():
             await settled(one)
-            assert one._servers is not None
-            made = await other.attach(NAME, Retention())
-            one._servers.drop("the test drops them")
-            await other.drop(made)
+            one.deaf = lambda _: True
+            await other.drop(await other.attach(NAME, Retention()))
+            server = server_of(one)
+            server.news.drop("the test drops it")
+            await until(lambda: server.is_lost(log.channel) or log.lost is not None)
             assert await one.find(NAME) is None
             assert log.lost == "epoch_changed"
+
+
+async def test_a_log_in_use_is_not_looked_up_while_the_store_is_out_of_reach(own_redis: RedisServer) -> None:
+    async with stores(own_redis.url, 1, pace=SLOW) as (store,):
+        [log] = await shared(store)
+        with log.tail():
+            await settled(store)
+            own_redis.kill()
+            await until(lambda: not server_of(store).connected)
+            finding = asyncio.create_task(store.find(NAME))
+            await asyncio.sleep(0)
+            assert finding.done()
+            assert finding.result() is log
+            assert not log.degraded
 
 
 async def test_a_log_that_is_lost_during_its_subscription_is_not_heard(redis: RedisServer) -> None:

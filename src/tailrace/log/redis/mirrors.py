@@ -60,9 +60,8 @@ class Mirrors:
         """Return the mirror of a log, or None if there is no such log. Raise StoreUnavailable."""
         log = self._known.get(name)
         if log is not None and log.lost is None:
-            out_of_reach = log.degraded and not self.servers.reaches(log.channel)
-            if log.attached and (out_of_reach or self._is_current(log)):
-                return log  # if the store is out of reach, this is all that there is
+            if log.attached and self._suffices(log):
+                return log
             self._watch(log)
             # Shielded: others rely on it, too, even if the caller does not wait for it.
             await asyncio.shield(self._home.spawn(log.refresh()))
@@ -210,11 +209,12 @@ class Mirrors:
     def _place(self, log: Mirror) -> asyncio.Future[Any]:
         return self.servers.call("HMGET", log.keys.meta, "epoch", "top", "tag", "version", "out")
 
-    def _is_current(self, log: Mirror) -> bool:
-        """Tell whether this process would hear if the log of a mirror ended, expired or was made anew."""
-        if log.degraded or log.stale or log.hears < log.needs or not (log.readers or log.writer):
-            return False
-        return not any(map(self.servers.is_lost, log.channels[: log.needs]))
+    def _suffices(self, log: Mirror) -> bool:
+        """Tell whether there is nothing to ask about a log, because this process hears of all changes or cannot ask."""
+        heard = log.hears >= log.needs and (log.readers > 0 or log.writer is not None)
+        if not self.servers.reaches(log.channel):
+            return heard or log.degraded
+        return heard and not (log.degraded or log.stale or any(map(self.servers.is_lost, log.channels[: log.hears])))
 
     async def _load(self, name: str) -> RedisLog | None:
         keys = Keys.of(self._prefix, name)
