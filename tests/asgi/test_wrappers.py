@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tailrace import Engine, Flow, Log, Retention, StreamResponse, StreamRouter
 from tailrace.asgi.connection import Connection
 from tailrace.asgi.wrappers import _SERVERS, _WRAPPERS, is_server, past_wrappers, relay_of
+from tailrace.coroutine import begin
 from tailrace.log.base import BATCH_ENTRIES
 from tests.asgi.apps import SSE_HEADERS, Server, small_engine
 from tests.raw import BOUND, Exchange, exchange, values
@@ -278,6 +279,33 @@ async def test_a_reader_that_is_alone_has_a_task() -> None:
             await second.until(b"data: 3")
             await feed.asleep(1)
             assert len(own_tasks()) == 1
+    assert not feed.errors
+
+
+async def test_an_eager_task_factory_ends_no_reader() -> None:
+    """Python 3.12 and later have `asyncio.eager_task_factory`. This one does the same for connections."""
+
+    async def rest_of(work: Any) -> None:
+        if work is not None:
+            await work
+
+    def eager(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        if work.__qualname__ == Connection._proceed.__qualname__:
+            work = rest_of(begin(work))
+        return asyncio.Task(work, loop=loop, **options)
+
+    feed = Feed()
+    asyncio.get_running_loop().set_task_factory(eager)
+    async with idle(feed, 2) as (readers, _):
+        log = await feed.log()
+        for number in range(2):
+            await log.append(number)
+            for reader in readers:
+                await reader.until(b"data: %d" % number)
+        await log.close()
+        for reader in readers:
+            assert values(await reader.rest()) == ["done"]
+            assert reader.whole
     assert not feed.errors
 
 

@@ -175,7 +175,8 @@ class Work(Generic[T]):
 
     def _go_on(self, work: Coroutine[Any, Any, T]) -> None:
         """Run the work, or the next part of work that has paused."""
-        self._task = asyncio.create_task(work, name="tailrace connection")
+        # Not by `create_task`: an eager task factory would run the work, which may pause, before this has its task.
+        self._task = asyncio.Task(work, loop=asyncio.get_running_loop(), name="tailrace connection")
         self._task.add_done_callback(self._ran)
 
     def _give_up(self) -> None:
