@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -90,3 +92,23 @@ async def test_a_cancellation_that_ends_the_rest_at_once() -> None:
 
     task = await cancelled_in_its_rest(work())
     await task
+
+
+async def test_a_cancellation_leaves_nothing_to_the_garbage_collector() -> None:
+    class Held:
+        """What a coroutine refers to."""
+
+    async def work(_held: Held) -> None:
+        await asyncio.Event().wait()
+
+    held = Held()
+    gone = weakref.ref(held)
+    gc.disable()
+    try:
+        task = await cancelled_in_its_rest(work(held))
+        del held
+        await asyncio.wait([task])
+        del task
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -45,6 +45,8 @@ def _thrown(coroutine: Coroutine[Any, Any, None], error: BaseException) -> Gener
         waits_for = coroutine.throw(error)
     except StopIteration:
         return
+    finally:
+        del error  # it may refer to this frame, and then only the garbage collector could free both
     yield from _Rest(coroutine, waits_for).__await__()
 
 
@@ -57,5 +59,8 @@ class _Failed:
         self._error = error
 
     def __await__(self) -> Generator[Any, Any, None]:
-        raise self._error
+        try:
+            raise self._error
+        finally:
+            del self._error  # it refers to this frame, and then only the garbage collector could free both
         yield

@@ -166,6 +166,7 @@ class Sleepers(dict[Sleeper, _Step]):
                     self._acting = sleeper
                     self[sleeper] = step
                     if (sending := act()) is not None:
+                        del step  # an error would refer to its own task, by way of this frame
                         await sending
                         if self._acting is not sleeper:
                             return  # this had to wait, so the sleeper's own task has awaited it

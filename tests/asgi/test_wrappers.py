@@ -8,7 +8,7 @@ import gc
 import importlib
 import inspect
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -340,27 +340,43 @@ async def test_a_request_that_is_cancelled_while_news_are_due_sends_nothing() ->
         assert not own_tasks()
 
 
-async def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector() -> None:
+@pytest.mark.parametrize(("count", "exclusive"), [(2, False), (1, True)])
+@pytest.mark.parametrize("end", ["gone", "cancelled", "refused", "failed"])
+async def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(
+    end: str, count: int, exclusive: bool
+) -> None:
     engine, server = small_engine(), Server()
     log = await engine.log("feed")
-    response = StreamResponse(log, engine=engine)
+    response = StreamResponse(log, engine=engine, exclusive=exclusive)
+    failures: list[type[Exception]] = []
 
     async def send(message: Message) -> None:
+        for failure in failures:
+            raise failure
         await server.send(message)
+
+    async def serve() -> None:
+        with suppress(RuntimeError, TimeoutError):
+            async with asyncio.timeout(0.1 if end == "cancelled" else BOUND):
+                await response(server.scope, server.receive, send)
 
     send.__module__, send.__qualname__ = min(_SERVERS)
     gc.collect()
     gc.disable()
     try:
         async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
-            for count in 1, 2:
-                group.create_task(response(server.scope, server.receive, send))
-                while len(log._sleepers) < count:  # noqa: ASYNC110 - nobody says that a reader sleeps
+            for readers in range(1, count + 1):
+                group.create_task(serve())
+                while len(log._sleepers) < readers:  # noqa: ASYNC110 - nobody says that a reader sleeps
                     await asyncio.sleep(0)
-            assert len(connections(log)) == 2
-            server.gone.set()
+            if end == "gone":
+                server.gone.set()
+            elif end != "cancelled":
+                failures.append(OSError if end == "refused" else RuntimeError)
+                await log.append(1)
         await turns()
         assert not [found for found in gc.get_objects() if type(found) is Connection]
+        assert log.readers == len(engine.readers) == 0
     finally:
         gc.enable()
 

@@ -154,15 +154,19 @@ class Work(Generic[T]):
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task])
-            if not task.cancelled():
+            if task.cancelled():
+                self._task = None  # its error refers to this, and only the garbage collector could free both
+            else:
                 task.exception()  # known now, even if nobody asks for the result
 
     def _result(self) -> T:
-        # The task's error may refer to this, and then only the garbage collector could free both.
         task, self._task = self._task, None
-        if task is None or task.cancelled():
+        if task is None:
             raise Disconnected
-        return task.result()
+        try:
+            return task.result()
+        finally:
+            del task  # its error refers to this frame
 
     def _cancelled_alone(self) -> bool:
         """Tell whether nobody but this has cancelled the wait, and undo that."""

@@ -62,6 +62,11 @@ class Seat:
         if self._lost:
             dismiss(REPLACED)
 
+    def leave(self) -> None:
+        """Dismiss nobody any more. Otherwise only the garbage collector could free the connection."""
+        self.log.unlisten(self.look)
+        self._dismiss = None
+
     def lose(self) -> None:
         """Dismiss the connection, now or as soon as there is one."""
         if not self._lost:
@@ -132,7 +137,7 @@ class Readers:
 
     def free(self, seat: Seat) -> None:
         """Give back a seat, unless it is lost already."""
-        seat.log.unlisten(seat.look)
+        seat.leave()
         if self._seats.get(seat.log) is seat:
             del self._seats[seat.log]
 
