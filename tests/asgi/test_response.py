@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic_core import from_json
 from starlette.background import BackgroundTask
+from starlette.types import Message
 
 from tailrace import SSE, Event, Job, Log, Outcome, Producer, Retention, StreamError, StreamResponse, StreamSettings
 from tailrace.log.memory import MemoryStore, MemoryWriter
@@ -558,6 +559,36 @@ async def test_an_error_that_comes_when_the_client_is_gone_is_logged(
         await soon(faucet.closed)
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["secret"]
     assert not app.raised
+
+
+@pytest.mark.usefixtures("silent_loop")
+@pytest.mark.parametrize("error", [ValueError("secret"), OSError("secret")])
+@pytest.mark.parametrize("refused", [1, 2])
+async def test_an_error_that_comes_when_the_server_has_refused_the_body_is_logged_once(
+    refused: int, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server raises OSError (ASGI 2.4) either before the generator fails, or when the client is to be told."""
+    faucet = Faucet([1])
+    server = Server()
+    bodies = 0
+
+    async def send(message: Message) -> None:
+        nonlocal bodies
+        if message.get("body"):
+            bodies += 1
+            faucet.put(error)
+            if bodies >= refused:
+                raise BrokenPipeError("gone")
+        await server.send(message)
+
+    settings = StreamSettings(on_disconnect="detach")
+    response = StreamResponse(faucet.run, settings, engine=small_engine())
+    async with asyncio.timeout(BOUND):
+        await response(server.scope, server.receive, send)
+    assert bodies == refused
+    logged = [record for record in caplog.records if record.exc_info]
+    assert [record.exc_info[1] for record in logged if record.exc_info] == [error]
+    assert logged[0].getMessage().endswith("the generator raised after its client had left")
 
 
 @pytest.mark.usefixtures("silent_loop")
