@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import websockets
 from pydantic_core import from_json
+from starlette.types import Message
 
 from tailrace import OpenAIChunks, StreamResponse, StreamSettings, Wire
+from tailrace.asgi.connection import Connection
 from tailrace.events import Entries
 from tailrace.log.base import BATCH_BYTES
 from tailrace.log.memory import MemoryLog
 from tailrace.modes import DEFAULT_WIRES
 from tailrace.wire.packets import PacketLines
-from tests.asgi.apps import SSE_HEADERS, Served
+from tests.asgi.apps import SSE_HEADERS, Served, Server, small_engine
 from tests.loops import on_each_loop
 from tests.raw import BOUND, exchange, values
 from tests.serving import serving
@@ -176,20 +178,45 @@ async def test_new_entries_go_on_to_those_who_were_told() -> None:
             await reader.wait(*expected)
 
 
-async def test_history_is_not_asked_for_while_its_store_is_out_of_reach() -> None:
-    class Distant(FetchingLog):
-        async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
-            assert not self.degraded
-            return await super().read(after, limit, size)
+class Distant(FetchingLog):
+    """A log whose entries cannot be fetched while it is degraded."""
 
+    async def read(self, after: int, limit: int, size: int = BATCH_BYTES) -> Entries:
+        assert not self.degraded
+        return await super().read(after, limit, size)
+
+
+async def distant() -> Distant:
     log = Distant("news")
     await log.append(1)
     await log.close()
     log.set_degraded(True)
+    return log
+
+
+async def test_history_is_not_asked_for_while_its_store_is_out_of_reach() -> None:
+    log = await distant()
     async with serving(Served(x=StreamResponse(log))) as url, exchange(url, "/x", SSE_HEADERS) as got:
         body = await got.until(b'{"degraded":true}\n\n')
         log.set_degraded(False)
         assert values(body + await got.rest()) == ["degraded", "degraded", 1, "done"]
+
+
+async def test_history_comes_after_a_ping_during_which_its_store_came_back() -> None:
+    log, server, engine = await distant(), Server(), small_engine()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            (connection,) = engine.readers._readers
+            assert isinstance(connection, Connection)
+            connection.beat()  # a ping is due before the client can be told anything
+        elif b": ping" in message["body"]:
+            log.set_degraded(False)
+        await server.send(message)
+
+    async with asyncio.timeout(BOUND):
+        await StreamResponse(log, engine=engine)(server.scope, server.receive, send)
+    assert values(server.body) == ["degraded", "degraded", 1, "done"]
 
 
 @on_each_loop

@@ -111,12 +111,13 @@ class Connection(Delivery):
                     return await self._finish(b"")
                 elif self._farewell is not None:
                     return await self._say_farewell()
-                elif self._ping_due:
-                    await self._ping()
                 elif log.degraded is not self._degraded:
+                    # Note this before anything else is sent: if the store came back meanwhile, history would stall.
                     self._degraded = log.degraded
                     self._stalled = self._stalled and self._degraded
                     await self._body(encoder.notice(Degraded(self._degraded), str(tail.cursor())))
+                elif self._ping_due:
+                    await self._ping()
                 elif news.act is None or log.readers == 1:
                     # Measured: waking a task takes a tenth less than acting, if it is the only one to wake.
                     await news
