@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import pytest
@@ -121,6 +122,21 @@ async def test_cancelling_from_outside_is_not_lost_when_the_work_ends_at_the_sam
         asyncio.get_running_loop().call_soon(running.cancel)
         with pytest.raises(asyncio.CancelledError):
             await running
+
+
+async def test_a_cancellation_that_was_caught_before_does_not_count() -> None:
+    async def application() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        work = Held()
+        work.result.set_result("done")
+        return await Client().run(work.run())
+
+    running = asyncio.create_task(application())
+    async with asyncio.timeout(BOUND):
+        await turns()
+        running.cancel()
+        assert await running == "done"
 
 
 async def test_a_work_that_cancels_itself_counts_as_a_client_gone() -> None:

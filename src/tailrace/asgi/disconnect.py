@@ -119,10 +119,12 @@ class Work(Generic[T]):
     In the current task, each resumption of the work would go through every frame of the application's stack.
     """
 
-    __slots__ = ("_came_first", "_task", "_waiting")
+    __slots__ = ("_came_first", "_cancelled", "_task", "_waiting")
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
-        self._waiting = asyncio.current_task()  # None when the wait is over
+        self._waiting = waiting = asyncio.current_task()  # None when the wait is over
+        assert waiting is not None, "expected to be made in the task that will wait"
+        self._cancelled = waiting.cancelling()  # earlier cancellations, which the application has caught
         self._came_first = False
         self._task: asyncio.Task[T] | None = None  # None while the work has paused
         self._go_on(work)
@@ -170,7 +172,7 @@ class Work(Generic[T]):
 
     def _cancelled_alone(self) -> bool:
         """Tell whether nobody but this has cancelled the wait, and undo that."""
-        return self._came_first and self._waiting is not None and self._waiting.uncancel() == 0
+        return self._came_first and self._waiting is not None and self._waiting.uncancel() <= self._cancelled
 
     @property
     def _over(self) -> bool:
