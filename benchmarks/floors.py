@@ -177,7 +177,7 @@ _DELIVERY = (
     "Redis runs a script that checks and stores the event before publishing it, which takes about twice the CPU of a "
     "PUBLISH alone; the publisher shares a core with it here"
 )
-_MEMORY = "the server's objects and the framework's frames take most of it; tailrace's own share is 2.7 KB"
+_MEMORY = "the server's objects and the framework's frames take most of it; tailrace's own share is 1.1 KB"
 _WRAPPERS = ", with the framework's three wrappers around it"
 _TASKS = "each event passes from the producer's task to the connection's; a bare response needs only one task"
 _PACED = f"{_TASKS}; at this load the bare response fills the core, too"
