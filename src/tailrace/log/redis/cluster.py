@@ -21,7 +21,7 @@ logger = logging.getLogger("tailrace.log.redis")
 T = TypeVar("T")
 
 Range = tuple[int, int, Address]
-"""Slots that are on one server: the first one, the one behind the last, and the server's address."""
+"""Slots of one server: the first slot, the slot after the last, and the server's address."""
 
 SLOTS = 16384
 HOPS = 5
